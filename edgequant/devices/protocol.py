@@ -1,0 +1,120 @@
+"""What every device can do: run a command, start a long-lived process, take a file.  Nothing about models.
+
+Drivers (one file per transport) implement this and nothing else; everything built from these calls, such as the
+content-addressed store, lives beside it and works with any driver.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgequant.deadline import Deadline
+
+Progress = Callable[[int], None]
+"""Called with the number of bytes sent since the last call."""
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """How a command on the device ended.
+
+    exit_code is None when it was killed by a signal (`signal` is then its number, or None where the transport
+    does not tell) or when the link was lost before the status arrived (`lost` is then true).
+    """
+
+    exit_code: int | None
+    stdout: bytes
+    stderr: bytes
+    signal: int | None = None
+    lost: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return self.exit_code == 0
+
+
+class Process(ABC):
+    """A long-lived process on the device with a byte-clean duplex stream: its stdin and its stdout.
+
+    stderr is drained by the driver all the time (so the process never blocks on it) and handed to the `on_stderr`
+    callback given to `Device.start`.
+    """
+
+    @abstractmethod
+    def write(self, data: bytes | memoryview, deadline: Deadline) -> None:
+        """Send all of `data` to stdin.  Raises DeviceError (code LINK_LOST or PROCESS_ENDED), DeadlineExceeded."""
+
+    @abstractmethod
+    def read(self, limit: int, deadline: Deadline) -> bytes:
+        """At least 1 and at most `limit` bytes of stdout as soon as any are there; b"" once the stream has ended.
+
+        Raises DeviceError (LINK_LOST) where the transport knows that the link, not the process, went away;
+        DeadlineExceeded where nothing came in time.
+        """
+
+    @abstractmethod
+    def wait(self, deadline: Deadline) -> CommandResult:
+        """Wait for the end; stdout and stderr of the result are empty.  Raises DeadlineExceeded."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """Make it end now, at the latest when the connection closes.  Never raises; may be called twice."""
+
+
+class Device(ABC):
+    """One device under test.  Use as a context manager; after `close` nothing of ours runs there any more."""
+
+    uri: str
+    """As the user wrote it: names the device in every message and in the report."""
+
+    @abstractmethod
+    def open(self, deadline: Deadline) -> None:
+        """Connect.  Raises DeviceError with what to do about it."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Disconnect and end every process started here.  Never raises; may be called twice."""
+
+    @abstractmethod
+    def run(
+        self, argv: Sequence[str], deadline: Deadline, *, stdin: bytes = b"", max_output: int = 16 << 20
+    ) -> CommandResult:
+        """Run one command to its end.  `argv` reaches the command as it is: the driver quotes it.
+
+        Raises DeviceError (LINK_LOST, OUTPUT_TOO_LARGE when stdout or stderr exceeds `max_output`), DeadlineExceeded
+        (the command is killed first).  A non-zero exit code is a result, not an exception.
+        """
+
+    @abstractmethod
+    def start(
+        self, argv: Sequence[str], deadline: Deadline, *, on_stderr: Callable[[bytes], None] | None = None
+    ) -> Process:
+        """Start a long-lived process; `deadline` covers starting it, not its life."""
+
+    @abstractmethod
+    def send_file(self, source: Path, remote_path: str, deadline: Deadline, *, progress: Progress | None = None) -> None:
+        """Write the bytes of `source` into `remote_path` (created or truncated, mode 0600) as fast as the link allows.
+
+        No checks, no atomicity: that is the store's business.  A stall (no byte moved for the driver's idle limit)
+        raises DeadlineExceeded even when `deadline` is far.  Raises DeviceError with the device's own reason
+        (NO_SPACE, READ_ONLY, PERMISSION_DENIED, LINK_LOST, ...).
+        """
+
+    @property
+    @abstractmethod
+    def python(self) -> Sequence[str]:
+        """Command that starts Python on the device, for example ("python3",)."""
+
+    @property
+    @abstractmethod
+    def is_host(self) -> bool:
+        """True where the device is the machine edgequant itself runs on."""
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
