@@ -95,7 +95,9 @@ class Device(ABC):
         """Start a long-lived process; `deadline` covers starting it, not its life."""
 
     @abstractmethod
-    def send_file(self, source: Path, remote_path: str, deadline: Deadline, *, progress: Progress | None = None) -> None:
+    def send_file(
+        self, source: Path, remote_path: str, deadline: Deadline, *, progress: Progress | None = None
+    ) -> None:
         """Write the bytes of `source` into `remote_path` (created or truncated, mode 0600) as fast as the link allows.
 
         No checks, no atomicity: that is the store's business.  A stall (no byte moved for the driver's idle limit)
