@@ -49,7 +49,7 @@ class EdgequantError(Exception):
     def __str__(self) -> str:
         # Where it happened is half of the message, unless the message names it already.
         if self.where and self.where not in self.message:
-            return f"{self.where}: {self.message}"
+            return f"{self.where.removesuffix(':')}: {self.message}"
         return self.message
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,0 +1,275 @@
+"""The jobs MNN does: load a model, run it, time it, and prove what it used."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from typing import Any, Dict, List, Optional, Tuple
+
+import MNN
+import MNN.expr as F  # noqa: N812  (the name MNN's own documentation uses)
+import MNN.nn as nn
+import numpy as np
+
+from device_scripts import RUNNER_VERSION, facts, wire
+from device_scripts.process import memory_kb, reset_peak
+from device_scripts.server import Answer, Job, JobError, Tensors
+
+# The values of MNN's BackendConfig enums.  They have to go in as integers: MNN ignores memory='low' without a word.
+MEMORY = {"normal": 0, "high": 1, "low": 2}
+PRECISION = {"normal": 0, "high": 1, "low": 2}
+HINT_DYNAMIC_QUANT_OPTIONS = 5
+HINT_CPU_CORE_IDS = 14
+EVENT_SECONDS = 1.0
+
+_FLOATS = ("float16", "float32", "float64")
+
+
+def _declared() -> Dict[Any, Tuple[str, Any]]:
+    """MNN's element types -> (NumPy name of what the memory holds, MNN dtype)."""
+    pairs = [("float32", F.float), ("int32", F.int), ("uint8", F.uint8), ("int8", F.int8)]
+    return {dtype: (name, dtype) for name, dtype in pairs}
+
+
+class Loaded:
+    """A model in memory, with what a job needs to know about it."""
+
+    def __init__(self, path: str, options: Dict[str, Any], outputs: Optional[List[str]]) -> None:
+        self.path = path
+        self.options = options
+        self.config = {
+            "backend": 0,
+            "numThread": options["threads"],
+            "memory": MEMORY[options["memory"]],
+            "precision": PRECISION[options["precision"]],
+        }
+        # The module keeps using the runtime manager, so it must live as long as the module.
+        self.runtime = nn.create_runtime_manager((self.config,))
+        if options.get("dynamic_quant_option") is not None:
+            self.runtime.set_hint(HINT_DYNAMIC_QUANT_OPTIONS, options["dynamic_quant_option"])
+        if options.get("cores"):
+            self.runtime.set_hint(HINT_CPU_CORE_IDS, list(options["cores"]))
+        try:
+            self.module = nn.load_module_from_file(path, [], outputs or [], runtime_manager=self.runtime)
+        except Exception as error:  # noqa: BLE001  (MNN raises bare Exception or SystemError)
+            raise JobError("MODEL_LOAD_FAILED", "MNN cannot load the model (%s)" % error) from None
+        if self.module is None:
+            raise JobError("MODEL_LOAD_FAILED", "MNN cannot load the model")
+        info = self.module.get_info()
+        if not info:
+            raise JobError("MODEL_LOAD_FAILED", "MNN loads the model but tells nothing about it")
+        self.info = info
+        self.input_names = list(info["inputNames"])
+        self.output_names = list(outputs or info["outputNames"])
+        declared = _declared()
+        self.inputs = []
+        for name, var in zip(self.input_names, info["inputs"]):
+            if var.dtype not in declared:
+                raise JobError("INPUT_DTYPE_UNSUPPORTED", "input %r has element type %s" % (name, var.dtype))
+            self.inputs.append((name, declared[var.dtype], var.data_format, list(var.shape)))
+
+    def feed(self, tensors: Tensors) -> List[Any]:
+        """The inputs as MNN variables, in the model's order and its own element types."""
+        missing = [name for name in self.input_names if name not in tensors]
+        extra = [name for name in tensors if name not in self.input_names]
+        if missing or extra:
+            raise JobError("INPUT_NAMES", "missing inputs %s, unknown inputs %s" % (missing, extra))
+        variables = []
+        for name, (dtype, mnn_dtype), layout, _ in self.inputs:
+            array = _converted(name, tensors[name], dtype)
+            # NC4HW4 is MNN's inner layout; such an input is given as NCHW and MNN rearranges it.
+            order = F.NHWC if layout == F.NHWC else F.NCHW
+            # As bytes, because that path copies memory as it is, whatever the element type (int8 has no other).
+            variables.append(F.const(array.tobytes(), list(array.shape), order, mnn_dtype))
+        return variables
+
+    def forward(self, variables: List[Any]) -> List[Any]:
+        results = self.module.onForward(variables)
+        if not results or len(results) != len(self.output_names):
+            raise JobError(
+                "INFERENCE_FAILED",
+                "MNN returned %d of %d outputs for inputs %s"
+                % (len(results or []), len(self.output_names), [list(v.shape) for v in variables]),
+            )
+        return list(results)
+
+    def read(self, results: List[Any]) -> Dict[str, np.ndarray]:
+        """The outputs as NumPy arrays of their own memory."""
+        arrays = {}
+        for name, var in zip(self.output_names, results):
+            try:
+                if var.data_format == F.NC4HW4:
+                    var = F.convert(var, F.NCHW)
+                # read() hands out a view of MNN's memory that dies with the variable.
+                arrays[name] = np.array(var.read(), copy=True)
+            except Exception as error:  # noqa: BLE001  (MNN raises bare Exception or SystemError)
+                raise JobError("INFERENCE_FAILED", "output %r cannot be read (%s)" % (name, error)) from None
+        return arrays
+
+
+def _converted(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
+    """`array` as the element type the model declares; refuses to change a value."""
+    wanted = np.dtype(dtype)
+    if (array.dtype.name in _FLOATS) != (dtype in _FLOATS):
+        raise JobError("INPUT_DTYPE", "input %r is %s, the model takes %s" % (name, array.dtype.name, dtype))
+    if array.dtype == wanted:
+        return np.ascontiguousarray(array).reshape(array.shape)
+    if wanted.kind in "iu" and array.size:
+        limits = np.iinfo(wanted)
+        low, high = int(array.min()), int(array.max())
+        if low < limits.min or high > limits.max:
+            raise JobError("INPUT_RANGE", "input %r holds %d to %d, outside of %s" % (name, low, high, dtype))
+    with np.errstate(over="ignore"):
+        result = np.asarray(array.astype(wanted))
+    if wanted.kind == "f" and np.isfinite(array).sum() != np.isfinite(result).sum():
+        raise JobError("INPUT_RANGE", "input %r holds values beyond %s" % (name, dtype))
+    return result
+
+
+class Engine:
+    """One device session: the models loaded in it and the jobs on them."""
+
+    def __init__(self, banner: str) -> None:
+        self._banner = banner
+        self._models = {}  # type: Dict[int, Loaded]
+        self._next = 1
+        self._all_cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+
+    # ---- jobs
+
+    def job_hello(self, job: Job) -> Answer:
+        import platform
+
+        return {
+            "runner": RUNNER_VERSION,
+            "protocol": wire.PROTOCOL,
+            "pid": os.getpid(),
+            "python": platform.python_version(),
+            "mnn": MNN.version(),
+            "numpy": np.__version__,
+            "banner": self._banner[:4000],
+        }, None
+
+    def job_facts(self, job: Job) -> Answer:
+        return {"facts": facts.read(self._banner)}, None
+
+    def job_load(self, job: Job) -> Answer:
+        options = job.header["options"]
+        gc.collect()
+        reset_peak()
+        before = memory_kb()
+        self._pin(options.get("cores"))
+        start = time.perf_counter_ns()
+        model = Loaded(job.header["path"], options, job.header.get("outputs"))
+        load_ms = (time.perf_counter_ns() - start) / 1e6
+        handle, self._next = self._next, self._next + 1
+        self._models[handle] = model
+        return {
+            "handle": handle,
+            "load_ms": load_ms,
+            "mnn_model_version": str(model.info.get("version", "")),
+            "inputs": [
+                {"name": name, "dtype": dtype, "shape": shape, "layout": "NHWC" if layout == F.NHWC else "NCHW"}
+                for name, (dtype, _), layout, shape in model.inputs
+            ],
+            "outputs": model.output_names,
+            "memory_before": before,
+            "memory_after": memory_kb(),
+        }, None
+
+    def job_unload(self, job: Job) -> Answer:
+        self._models.pop(job.header["handle"], None)
+        gc.collect()
+        return {}, None
+
+    def job_run(self, job: Job) -> Answer:
+        model = self._model(job)
+        variables = model.feed(job.tensors)
+        start = time.perf_counter_ns()
+        arrays = model.read(model.forward(variables))
+        elapsed = (time.perf_counter_ns() - start) / 1e6
+        return {"ms": elapsed, "memory": memory_kb()}, arrays
+
+    def job_time(self, job: Job) -> Answer:
+        """Warm up, then time inferences one by one until both `repeat` and `min_seconds` are reached.
+
+        A sample covers the forward pass and making every output readable.  `max_seconds` ends it earlier.  Samples go
+        out as events about once a second, so that a death does not lose them.
+        """
+        model = self._model(job)
+        variables = model.feed(job.tensors)
+        warmup, repeat = int(job.header["warmup"]), int(job.header["repeat"])
+        limit = time.perf_counter() + float(job.header["max_seconds"])
+        warmed = 0
+        while warmed < warmup and time.perf_counter() < limit:
+            model.read(model.forward(variables))
+            warmed += 1
+        job.emit({"event": "warm", "warmup": warmed})
+        samples = []  # type: List[float]
+        sent = 0
+        forward, names = model.module.onForward, model.output_names
+        begin = last = time.perf_counter()
+        enough = begin + float(job.header["min_seconds"])
+        gc_was_on = gc.isenabled()
+        gc.disable()  # a collection in the middle of a sample would be ours, not the model's
+        try:
+            while True:
+                start = time.perf_counter_ns()
+                results = forward(variables)
+                for var in results:
+                    var.read()
+                samples.append((time.perf_counter_ns() - start) / 1e6)
+                if len(results) != len(names):
+                    raise JobError("INFERENCE_FAILED", "MNN returned %d of %d outputs" % (len(results), len(names)))
+                now = time.perf_counter()
+                if (len(samples) >= repeat and now >= enough) or now >= limit or len(samples) >= 1000000:
+                    break
+                if now - last >= EVENT_SECONDS:
+                    job.emit({"event": "samples", "samples": samples[sent:]})
+                    sent, last = len(samples), now
+        finally:
+            if gc_was_on:
+                gc.enable()
+        job.emit({"event": "samples", "samples": samples[sent:]})
+        complete = len(samples) >= repeat
+        return {"warmup": warmed, "n": len(samples), "complete": complete, "memory": memory_kb()}, None
+
+    def job_session_memory(self, job: Job) -> Answer:
+        """What MNN says a session of this model needs, in MB.  Only for models without subgraphs.
+
+        Only the Interpreter tells, so the model is loaded a second time; the host asks for this after it has measured
+        everything else.
+        """
+        model = self._model(job)
+        interpreter = MNN.Interpreter(model.path)
+        session = interpreter.createSession(dict(model.config))
+        if session is None:
+            raise JobError("SESSION_FAILED", "MNN's Interpreter cannot make a session")
+        for name, shape in job.header["shapes"].items():
+            interpreter.resizeTensor(interpreter.getSessionInput(session, name), tuple(shape))
+        interpreter.resizeSession(session)
+        return {"session_mb": float(interpreter.getSessionInfo(session, 0))}, None
+
+    # ---- helpers
+
+    def _model(self, job: Job) -> Loaded:
+        model = self._models.get(job.header["handle"])
+        if model is None:
+            raise JobError("HANDLE_UNKNOWN", "no model is loaded under handle %r" % job.header["handle"])
+        return model
+
+    def _pin(self, cores: Optional[List[int]]) -> None:
+        if self._all_cores is None:
+            if cores:
+                raise JobError("CORES_UNSUPPORTED", "this system cannot pin a process to cores")
+            return
+        wanted = set(cores) if cores else self._all_cores
+        if not wanted <= self._all_cores:
+            raise JobError("CORES_UNAVAILABLE", "cores %s: there are %s" % (sorted(wanted), sorted(self._all_cores)))
+        try:
+            os.sched_setaffinity(0, wanted)
+        except OSError as error:
+            raise JobError("CORES_UNAVAILABLE", "cores %s: %s" % (sorted(wanted), error.strerror)) from None
+        if os.sched_getaffinity(0) != wanted:
+            raise JobError("CORES_UNAVAILABLE", "cores %s: the system gave others" % sorted(wanted))

@@ -1,0 +1,121 @@
+"""The runner as a process: its private stream to the host, its end when the host goes away, its memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+from typing import Callable, Dict, Optional, Tuple
+
+POLLRDHUP = getattr(select, "POLLRDHUP", 0x2000)
+
+
+def take_stdio() -> Tuple[int, int]:
+    """Move stdin and stdout to private descriptors and return them (input, output).
+
+    MNN prints to stdout from native code whenever it likes; from here on that lands on stderr, so that nothing but
+    frames can reach the host's end of the stream.
+    """
+    wire_in, wire_out = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    return wire_in, wire_out
+
+
+def die_with_host(wire_in: int, wire_out: int) -> None:
+    """Fork a watcher that kills this process as soon as the host's end of the stream closes.
+
+    Native code holds the interpreter lock while it computes, so a thread could not notice; without the watcher a lost
+    link would leave a model running on the device for as long as it likes.
+    """
+    alive_read, alive_write = os.pipe()
+    parent = os.getpid()
+    if os.fork():
+        os.close(alive_read)
+        os.set_inheritable(alive_write, False)
+        return
+    # The watcher: holds no end of the host's streams but the one it watches, or the host would wait for it.
+    os.close(alive_write)
+    os.close(wire_out)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    poller = select.poll()
+    poller.register(wire_in, POLLRDHUP)
+    poller.register(alive_read, select.POLLIN)
+    while True:
+        for descriptor, events in poller.poll():
+            if descriptor == alive_read:  # the runner ended by itself
+                os._exit(0)
+            if events & (select.POLLHUP | select.POLLERR | select.POLLNVAL | POLLRDHUP):
+                os.kill(parent, signal.SIGKILL)
+                os._exit(0)
+
+
+def capture_stdout(work: Callable[[], None]) -> str:
+    """Run `work` and return what it printed on file descriptor 1, native code included (a few lines at most)."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)  # more than a pipe holds is dropped rather than waited for
+    saved = os.dup(1)
+    sys.stdout.flush()
+    os.dup2(write_end, 1)
+    os.close(write_end)
+    try:
+        work()
+    finally:
+        sys.stdout.flush()
+        os.dup2(saved, 1)
+        os.close(saved)
+    with os.fdopen(read_end, "rb") as stream:
+        return stream.read(1 << 16).decode("utf-8", "replace")
+
+
+def reset_peak() -> None:
+    """Start `rss_peak` anew (Linux 4.0), so that it belongs to the model that is loaded next.
+
+    Where the system refuses, the peak stays that of the whole process, which is an upper bound.
+    """
+    with contextlib.suppress(OSError):
+        with open("/proc/self/clear_refs", "wb") as stream:
+            stream.write(b"5")
+
+
+def memory_kb() -> Dict[str, Optional[int]]:
+    """This process's memory now, in KiB: `rss`, `rss_peak` (since start) and `pss`; None where it cannot be read."""
+    found = {"rss": None, "rss_peak": None, "pss": None}  # type: Dict[str, Optional[int]]
+    try:
+        with open("/proc/self/status", "rb") as stream:
+            status = stream.read().decode("ascii", "replace")
+    except OSError:
+        return _memory_without_proc(found)
+    for line in status.splitlines():
+        key, _, value = line.partition(":")
+        if key in ("VmRSS", "VmHWM"):
+            found["rss" if key == "VmRSS" else "rss_peak"] = int(value.split()[0])
+    try:
+        with open("/proc/self/smaps_rollup", "rb") as stream:  # Linux 4.14
+            for raw in stream:
+                if raw.startswith(b"Pss:"):
+                    found["pss"] = int(raw.split()[1])
+                    break
+    except OSError:
+        found["pss"] = None
+    return found
+
+
+def _memory_without_proc(found: Dict[str, Optional[int]]) -> Dict[str, Optional[int]]:
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found["rss_peak"] = peak // 1024 if sys.platform == "darwin" else peak
+    try:
+        import psutil
+    except ImportError:
+        return found
+    found["rss"] = psutil.Process().memory_info().rss // 1024
+    return found

@@ -1,0 +1,158 @@
+"""Cases from the user's files: .npz files, a folder of them, or a test folder in MNN's own layout.
+
+Files are untrusted: nothing is unpickled, sizes are bounded before anything is read, and a name inside a file never
+leads out of its folder.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy_format
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgequant.cases.case import MAX_CASE_BYTES, Case, fit
+from edgequant.errors import InputError
+from edgequant.spec import first_problem
+from edgequant.tensors import TensorSpec
+
+MAX_CASES = 10_000
+
+
+def load_cases(path: Path, inputs: Sequence[TensorSpec]) -> list[Case]:
+    """The cases at `path` in name order, checked against the model's `inputs`.
+
+    Raises InputError: INPUTS_NOT_FOUND, INPUTS_EMPTY, INPUTS_FORMAT, INPUT_FILE_INVALID, and what `fit` raises.
+    """
+    if not path.exists():
+        raise InputError("INPUTS_NOT_FOUND", f"{path}: no such file or folder")
+    if path.is_dir():
+        if (path / "input.json").is_file():
+            return [_mnn_folder(path, inputs)]
+        files = sorted(file for file in path.iterdir() if file.suffix == ".npz" and file.is_file())
+        folders = sorted(folder for folder in path.iterdir() if (folder / "input.json").is_file())
+        if len(files) + len(folders) > MAX_CASES:
+            raise InputError("INPUTS_EMPTY", f"{path}: more than {MAX_CASES} cases")
+        if not files and not folders:
+            raise InputError(
+                "INPUTS_EMPTY",
+                f"{path}: neither .npz files nor MNN test folders (with input.json) in it",
+                hint="Save one .npz per case: numpy.savez('case1.npz', **{'input name': array, ...})",
+            )
+        return [_npz_case(file, inputs) for file in files] + [_mnn_folder(folder, inputs) for folder in folders]
+    if path.suffix == ".npz":
+        return [_npz_case(path, inputs)]
+    if path.name == "input.json":
+        return [_mnn_folder(path.parent, inputs)]
+    raise InputError(
+        "INPUTS_FORMAT",
+        f"{path}: not an .npz file, a folder of them, or an MNN test folder",
+        hint="Save inputs with numpy.savez('case.npz', **{'input name': array, ...})",
+    )
+
+
+def _npz_case(path: Path, inputs: Sequence[TensorSpec]) -> Case:
+    return fit(path.stem, read_npz(path), inputs, str(path))
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file.  Raises InputError (INPUT_FILE_INVALID, INPUT_TOO_LARGE) instead of anything else."""
+    arrays: dict[str, np.ndarray] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # The declared sizes: a small file may unpack to terabytes.
+            if sum(entry.file_size for entry in archive.infolist()) > MAX_CASE_BYTES:
+                raise InputError("INPUT_TOO_LARGE", f"{path}: unpacks to more than {MAX_CASE_BYTES >> 20} MiB")
+            for entry in archive.infolist():
+                with archive.open(entry) as stream:
+                    arrays[entry.filename.removesuffix(".npy")] = npy_format.read_array(stream, allow_pickle=False)
+    except InputError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError, MemoryError) as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "Object arrays" in why:
+            why = "it holds Python objects, which are never unpickled"
+        raise InputError("INPUT_FILE_INVALID", f"{path}: not a usable .npz file ({why})") from None
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiub":
+            raise InputError("INPUT_FILE_INVALID", f"{path}: '{name}' holds {array.dtype}, not numbers")
+    return arrays
+
+
+class _MnnInput(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+    name: str = Field(min_length=1, max_length=1000)
+    shape: list[int] | None = Field(default=None, max_length=32)
+    value: float | None = None
+
+
+class _MnnFolder(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+    inputs: list[_MnnInput] = Field(min_length=1, max_length=10_000)
+
+
+def _mnn_folder(folder: Path, inputs: Sequence[TensorSpec]) -> Case:
+    """MNN's layout: input.json names inputs and shapes, NAME.txt holds the values as text, one after the other."""
+    path = folder / "input.json"
+    try:
+        if path.stat().st_size > 1 << 20:
+            raise InputError("INPUT_FILE_INVALID", f"{path}: larger than 1 MiB")
+        listed = _MnnFolder.model_validate(json.loads(path.read_text("utf-8")))
+    except ValidationError as error:
+        raise InputError("INPUT_FILE_INVALID", f"{path}: {first_problem(error)}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError("INPUT_FILE_INVALID", f"{path}: {error}") from None
+    specs = {spec.name: spec for spec in inputs}
+    arrays: dict[str, Any] = {}
+    for entry in listed.inputs:
+        spec = specs.get(entry.name)
+        if spec is None:
+            arrays[entry.name] = np.zeros(())  # `fit` names the unknown input
+            continue
+        shape = entry.shape if entry.shape is not None else [size or 1 for size in spec.shape or ()]
+        if any(not 0 < size <= MAX_CASE_BYTES for size in shape):
+            raise InputError("INPUT_SHAPE", f"{path}: input '{entry.name}' has shape {shape}")
+        arrays[entry.name] = _mnn_values(folder, entry, shape, spec.dtype)
+    return fit(folder.name or "case", arrays, inputs, str(path))
+
+
+def _mnn_values(folder: Path, entry: _MnnInput, shape: Sequence[int], dtype: str) -> np.ndarray:
+    count = int(np.prod(shape, dtype=np.float64))
+    if count * np.dtype(dtype).itemsize > MAX_CASE_BYTES:
+        raise InputError("INPUT_TOO_LARGE", f"{folder}: input '{entry.name}' is larger than {MAX_CASE_BYTES >> 20} MiB")
+    if entry.value is not None:
+        return np.full(shape, entry.value).astype(dtype)
+    source = (folder / f"{entry.name}.txt").resolve()
+    if not source.is_relative_to(folder.resolve()):
+        raise InputError("INPUT_FILE_INVALID", f"{folder}: input '{entry.name}' points out of the folder")
+    try:
+        # 64 characters are more than any number numpy.savetxt writes.
+        if source.stat().st_size > 64 * count + 4096:
+            raise InputError("INPUT_SHAPE", f"{source}: more values than the shape {list(shape)} holds")
+        words = source.read_text("ascii").split()
+        values = np.array([float(word) for word in words], dtype=np.float64)
+    except (OSError, ValueError) as error:
+        raise InputError("INPUT_FILE_INVALID", f"{source}: {error}") from None
+    if values.size != count:
+        raise InputError("INPUT_SHAPE", f"{source}: {values.size} values, the shape {list(shape)} holds {count}")
+    if np.dtype(dtype).kind in "iu":
+        # The text is always written as floats; the model's own type decides, as it does in MNN.
+        return np.asarray(values.astype(np.int64)).reshape(shape)
+    if dtype == "bool":
+        return np.asarray(values != 0).reshape(shape)
+    return values.reshape(shape)
+
+
+def save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays as .npz, whole or not at all.  Names may be anything a tensor is called."""
+    from edgequant.files import atomic_write
+
+    with atomic_write(path) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), "w", force_zip64=True) as entry:
+                npy_format.write_array(entry, np.asanyarray(array), allow_pickle=False)

@@ -1,0 +1,131 @@
+"""Many cases of one output, folded into the worst of each metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgequant.compare.metrics import SQNR_CAP_DB, Kind, Problem, TensorComparison, quotient
+
+
+@dataclass(frozen=True)
+class OutputSummary:
+    """One output over all cases: the worst of each metric, and which case it came from.
+
+    Attributes:
+        cases: how many cases were compared.
+        kind: "float" or "int"; "float" where there was no case at all.
+        values: metric name -> worst value over the cases where it is defined; None where it never is.  Cases whose
+            reference is not finite are left out, and so is the cosine of constant ones, unless there are no others.
+        worst_cases: metric name -> the case its worst value is from.
+        worst_case: the case to look at first: a problem before a number, then the lowest SQNR or highest mismatch.
+        problems: case -> why it could not be compared as a whole (see TensorComparison.problem).
+        details: case -> that problem in words, with shapes, dtypes or counts.
+        nan, inf, ref_nan, ref_inf, swallowed: sums over the cases.
+        zero_cases: case -> max_abs, where a float reference is all zero.
+        constant_cases, empty_cases: names of the cases where a float reference has one value, or no elements.
+        largest_constant: elements of the largest constant reference: one element is constant by nature.
+        reference_max_abs: largest |reference| over the cases; None where unknown.
+        exact: every case equal in every element.
+        elements: sum over the cases.
+        judgeable: how many cases have a finite, non-empty reference and an array to hold against it.
+        cosine_says_nothing: the cosine comes from constant references only.
+    """
+
+    cases: int
+    kind: Kind
+    values: Mapping[str, float | None]
+    worst_cases: Mapping[str, str]
+    worst_case: str | None
+    problems: Mapping[str, Problem]
+    details: Mapping[str, str]
+    nan: int
+    inf: int
+    ref_nan: int
+    ref_inf: int
+    swallowed: int
+    zero_cases: Mapping[str, float]
+    constant_cases: tuple[str, ...]
+    empty_cases: tuple[str, ...]
+    largest_constant: int
+    reference_max_abs: float | None
+    exact: bool
+    elements: int
+    judgeable: int
+    cosine_says_nothing: bool
+
+
+HIGHER_IS_BETTER = ("cosine", "centered_cosine", "sqnr_db")
+LOWER_IS_BETTER = ("max_abs", "rel_max", "mean_abs", "p99_abs", "mismatch")
+_RANK: dict[Problem | None, int] = {
+    "missing": 5, "dtype": 4, "shape": 3, "nonfinite": 2, "reference_nonfinite": 1, None: 0,
+}  # fmt: skip
+
+
+def summarize(per_case: Mapping[str, TensorComparison]) -> OutputSummary:
+    """Fold one output's comparisons over all cases; the order of the cases does not matter."""
+    items = sorted(per_case.items())
+    sound = [(case, c) for case, c in items if c.reference_kind in ("normal", "constant", "zero")]
+    measured = sound or [(case, c) for case, c in items if c.reference_kind == "nonfinite"]
+    telling = [(case, c) for case, c in measured if c.reference_kind != "constant"]
+    cosine_says_nothing = bool(measured) and not any(c.cosine is not None for _, c in telling)
+    values: dict[str, float | None] = {}
+    worst_cases: dict[str, str] = {}
+    for metric in HIGHER_IS_BETTER + LOWER_IS_BETTER:
+        among = telling if metric == "cosine" and not cosine_says_nothing else measured
+        found = [(getattr(c, metric), case) for case, c in among if getattr(c, metric) is not None]
+        pick = min if metric in HIGHER_IS_BETTER else max
+        values[metric], worst = pick(found, key=lambda pair: pair[0]) if found else (None, None)
+        if worst is not None:
+            worst_cases[metric] = worst
+    known = [c.reference_max_abs for _, c in items if c.reference_max_abs is not None]
+    scale = max(known, default=None)
+    constant = {case: c.elements for case, c in items if c.kind == "float" and c.reference_kind == "constant"}
+    return OutputSummary(
+        cases=len(items),
+        kind="int" if items and all(c.kind == "int" for _, c in items) else "float",
+        values=values,
+        worst_cases=worst_cases,
+        worst_case=max(items, key=lambda item: _badness(item[1], scale))[0] if items else None,
+        problems={case: c.problem for case, c in items if c.problem is not None},
+        details={case: _detail(c) for case, c in items if c.problem is not None},
+        nan=sum(c.nan for _, c in items),
+        inf=sum(c.inf for _, c in items),
+        ref_nan=sum(c.ref_nan for _, c in items),
+        ref_inf=sum(c.ref_inf for _, c in items),
+        swallowed=sum(c.swallowed for _, c in items),
+        zero_cases={case: c.max_abs for case, c in items if _all_zero(c) and c.max_abs is not None},
+        constant_cases=tuple(constant),
+        empty_cases=tuple(case for case, c in items if c.reference_kind == "empty"),
+        largest_constant=max(constant.values(), default=0),
+        reference_max_abs=scale,
+        exact=bool(items) and all(c.exact for _, c in items),
+        elements=sum(c.elements for _, c in items),
+        judgeable=sum(c.problem in (None, "nonfinite") for _, c in sound),
+        cosine_says_nothing=cosine_says_nothing,
+    )
+
+
+def _all_zero(c: TensorComparison) -> bool:
+    return c.kind == "float" and c.reference_kind == "zero"
+
+
+def _badness(c: TensorComparison, scale: float | None) -> tuple[float, ...]:
+    lost = c.sqnr_db
+    if lost is None and c.max_abs and c.kind == "float":
+        # An all-zero reference has no SQNR; measure its error against the output's size in the other cases.
+        lost = 20 * math.log10(quotient(scale, c.max_abs)) if scale else -SQNR_CAP_DB
+    return (_RANK[c.problem], c.mismatch or 0.0, -SQNR_CAP_DB if lost is None else -lost, c.max_abs or 0.0)
+
+
+def _detail(c: TensorComparison) -> str:
+    if c.problem == "missing":
+        return "no such output came back"
+    if c.problem == "shape":
+        return f"shape {list(c.got_shape or ())} instead of {list(c.reference_shape)}"
+    if c.problem == "dtype":
+        return f"{c.got_dtype} instead of {c.reference_dtype}"
+    if c.problem == "nonfinite":
+        return f"{c.nan} NaN and {c.inf} Inf among {c.elements} elements"
+    return f"the reference has {c.ref_nan} NaN and {c.ref_inf} Inf among {c.elements} elements"

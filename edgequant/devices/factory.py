@@ -1,0 +1,30 @@
+"""From a device's URI to its driver."""
+
+from __future__ import annotations
+
+from edgequant.devices.protocol import Device
+from edgequant.errors import InputError
+
+SCHEMES = ("local:", "ssh://[user@]host[:port]")
+
+
+def make_device(uri: str, *, accept_new_host_key: bool = False, python: str | None = None) -> Device:
+    """The driver for `uri`, not yet connected.
+
+    Raises InputError: DEVICE_URI_INVALID, DEVICE_SCHEME_UNKNOWN.
+    """
+    if uri.startswith("local:"):
+        from edgequant.devices.local import LocalDevice
+
+        return LocalDevice(uri, python=python)
+    if uri.startswith("ssh://"):
+        # Paramiko takes a third of a second to import: only who uses it pays for it.
+        from edgequant.devices.ssh import SshDevice
+
+        return SshDevice(uri, accept_new_host_key=accept_new_host_key, python=python)
+    scheme = uri.split(":", 1)[0][:40]
+    raise InputError(
+        "DEVICE_SCHEME_UNKNOWN",
+        f"device '{uri[:200]}': there is no '{scheme}' device",
+        hint=f"Possible: {', '.join(SCHEMES)}.",
+    )

@@ -1,0 +1,232 @@
+"""A private, content-addressed store on a device: files named by their SHA-256, sent once, used only when whole.
+
+A file is written under a name of its own in incoming/, hashed on the device, and only then renamed to
+objects/<sha256>.  What is already there counts only after it has been hashed again: a power cut can leave a file of
+the right name and size with the wrong bytes.  Everything is plain POSIX sh, so it works with any driver.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgequant.deadline import Deadline
+from edgequant.devices.protocol import Device, Progress
+from edgequant.devices.reasons import reason
+from edgequant.errors import DeviceError
+
+SPACE_MARGIN = 16 << 20
+"""Bytes that must stay free on the device beyond what is pushed."""
+
+_PREPARE = r"""
+export LC_ALL=C
+umask 077
+why=
+for root in "$@"; do
+  case $root in
+    '~'*) root=${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}/edgequant ;;
+    '@tmp') root=${TMPDIR:-/tmp}/edgequant-$(id -u) ;;
+  esac
+  said=$(mkdir -p "$root" 2>&1) || { why="$why$root: ${said##*: }|"; continue; }
+  # In a shared directory somebody else may have made the name first.
+  if [ -L "$root" ] || [ ! -O "$root" ]; then why="$why$root: belongs to somebody else|"; continue; fi
+  said=$(chmod 700 "$root" 2>&1 && mkdir -p "$root/objects" "$root/incoming" 2>&1 \
+    && echo probe 2>&1 > "$root/incoming/.probe" && rm -f "$root/incoming/.probe" 2>&1) \
+    || { why="$why$root: ${said##*: }|"; continue; }
+  # What an interrupted push left behind; a day is longer than any push that still runs.
+  find "$root/incoming" -type f -mtime +0 -exec rm -f {} + 2>/dev/null
+  echo "root=$(cd "$root" && pwd)"
+  df -Pk "$root" 2>/dev/null | awk 'END { print "free_kb=" $4 }'
+  exit 0
+done
+echo "why=$why"
+"""
+
+_HASH = r"""
+export LC_ALL=C
+if command -v sha256sum >/dev/null 2>&1; then hash() { sha256sum; }
+elif command -v shasum >/dev/null 2>&1; then hash() { shasum -a 256; }
+elif command -v openssl >/dev/null 2>&1; then hash() { openssl dgst -sha256 -r; }
+else echo "nohash"; exit 0; fi
+"""
+
+_HAVE = (
+    _HASH
+    + r"""
+root=$1; shift
+for digest in "$@"; do
+  [ -f "$root/objects/$digest" ] || continue
+  sum=$(hash < "$root/objects/$digest"); sum=${sum%% *}
+  if [ "$sum" = "$digest" ]; then echo "$digest"; else rm -f "$root/objects/$digest"; fi
+done
+echo done
+"""
+)
+
+_FINISH = (
+    _HASH
+    + r"""
+incoming=$1 digest=$2 object=$3
+sum=$(hash < "$incoming"); sum=${sum%% *}
+if [ "$sum" = "$digest" ]; then mv -f "$incoming" "$object" && echo ok
+else rm -f "$incoming"; echo "bad $sum"; fi
+"""
+)
+
+_CLEAN = r"""
+export LC_ALL=C
+root=$1
+before=$(du -sk "$root" 2>/dev/null | awk '{ print $1 }')
+rm -rf "$root/objects" "$root/incoming" && rmdir "$root" && echo "removed ${before:-0}"
+"""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file in the store: where it is on the device, and how many bytes had to be sent (0: it was there)."""
+
+    path: str
+    sha256: str
+    sent: int
+
+
+class Store:
+    """The store on one device.
+
+    Args:
+        device: an open device.
+        work_dir: absolute directory on the device; None for the user's cache directory there, or a private directory
+            under /tmp where that cannot be written.
+    """
+
+    def __init__(self, device: Device, work_dir: str | None = None) -> None:
+        self._device = device
+        self._candidates = [work_dir] if work_dir else ["~", "@tmp"]
+        self._root: str | None = None
+        self._verified: set[str] = set()
+        self.free_bytes: int | None = None
+        self.sent_bytes = 0
+
+    @property
+    def root(self) -> str:
+        assert self._root is not None, "prepare() comes first"
+        return self._root
+
+    def prepare(self, deadline: Deadline) -> None:
+        """Make the work directory (mode 0700) and learn the free space.
+
+        Raises DeviceError: READ_ONLY, PERMISSION_DENIED, NO_SPACE or WORK_DIR_UNUSABLE, with the reason for every
+        place that was tried.
+        """
+        answers = dict(
+            line.split("=", 1)
+            for line in self._script(_PREPARE, self._candidates, deadline).splitlines()
+            if "=" in line
+        )
+        root = answers.get("root", "")
+        if not root.startswith("/"):
+            said = answers.get("why", "").strip("|").replace("|", "; ") or "the device said nothing"
+            error = reason(said, "no usable work directory", self._device.uri)
+            if error.code == "DEVICE_IO":
+                error = DeviceError(
+                    "WORK_DIR_UNUSABLE",
+                    error.message,
+                    where=self._device.uri,
+                    hint="Choose a private, writable directory there with --work-dir.",
+                )
+            raise error
+        self._root = root
+        free = answers.get("free_kb", "")
+        self.free_bytes = int(free) * 1024 if free.isdecimal() and len(free) < 16 else None
+
+    def put(
+        self,
+        source: Path,
+        sha256: str,
+        deadline: Deadline,
+        *,
+        size: int | None = None,
+        progress: Progress | None = None,
+    ) -> Stored:
+        """Make sure the device has the file with this SHA-256 and return where.
+
+        Raises DeviceError (NO_SPACE before anything is sent, PUSH_CORRUPTED, HASH_TOOL_MISSING, and what the driver
+        raises), DeadlineExceeded.
+        """
+        path = f"{self.root}/objects/{sha256}"
+        if sha256 in self._verified or sha256 in self.have([sha256], deadline):
+            return Stored(path, sha256, 0)
+        size = source.stat().st_size if size is None else size
+        if self.free_bytes is not None and size + SPACE_MARGIN > self.free_bytes:
+            raise DeviceError(
+                "NO_SPACE",
+                f"{source.name} needs {size / 1e6:.1f} MB and {SPACE_MARGIN / 1e6:.0f} MB to spare, "
+                f"{self.free_bytes / 1e6:.1f} MB are free in {self.root}",
+                where=self._device.uri,
+                hint=f"Free some space there, run `edgequant devices clean {self._device.uri}`, or choose another "
+                "place with --work-dir.",
+            )
+        incoming = f"{self.root}/incoming/{sha256[:16]}.{secrets.token_hex(8)}"
+        self._device.send_file(source, incoming, deadline, progress=progress)
+        said = self._script(_FINISH, [incoming, sha256, path], deadline).strip()
+        if said != "ok":
+            self._refuse_nohash(said)
+            raise DeviceError(
+                "PUSH_CORRUPTED",
+                f"{source.name} arrived with another SHA-256 than it was sent with ({said[:80] or 'no answer'})",
+                transient=True,
+                where=self._device.uri,
+                hint="Try again; if it happens twice, the device's storage or memory is failing.",
+            )
+        self.sent_bytes += size
+        if self.free_bytes is not None:
+            self.free_bytes -= size
+        self._verified.add(sha256)
+        return Stored(path, sha256, size)
+
+    def have(self, digests: Iterable[str], deadline: Deadline) -> set[str]:
+        """Those of the SHA-256 digests whose files are there and whole; damaged ones are removed on the way."""
+        said = self._script(_HAVE, [self.root, *digests], deadline).split()
+        if not said or said[-1] != "done":
+            self._refuse_nohash(" ".join(said))
+            raise DeviceError("DEVICE_ANSWER", "hashing files there gave no answer", where=self._device.uri)
+        self._verified.update(said[:-1])
+        return set(said[:-1])
+
+    def clean(self, deadline: Deadline) -> int:
+        """Remove the work directory with everything in it; returns the bytes that frees."""
+        said = self._script(_CLEAN, [self.root], deadline).split()
+        if len(said) != 2 or said[0] != "removed" or not said[1].isdecimal():
+            raise DeviceError("WORK_DIR_UNUSABLE", f"{self.root} cannot be emptied", where=self._device.uri)
+        self._verified.clear()
+        return int(said[1]) * 1024
+
+    def _refuse_nohash(self, said: str) -> None:
+        if said.startswith("nohash"):
+            raise DeviceError(
+                "HASH_TOOL_MISSING",
+                "no sha256sum, shasum or openssl there, so no file can be verified",
+                where=self._device.uri,
+                hint="Install coreutils or busybox on the device.",
+            )
+
+    def _script(self, script: str, arguments: Iterable[str], deadline: Deadline) -> str:
+        result = self._device.run(["sh", "-c", script, "edgequant", *arguments], deadline, max_output=1 << 20)
+        if result.lost:
+            raise DeviceError("LINK_LOST", "the link was lost", transient=True, where=self._device.uri)
+        if result.exit_code != 0:
+            errors = result.stderr.decode("utf-8", "replace").strip() or f"exit status {result.exit_code}"
+            raise reason(errors.splitlines()[-1], "preparing files there failed", self._device.uri)
+        return result.stdout.decode("utf-8", "replace")
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file as lower-case hex, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while data := stream.read(1 << 20):
+            digest.update(data)
+    return digest.hexdigest()

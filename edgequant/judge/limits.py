@@ -1,0 +1,125 @@
+"""Which limits hold for which output: the defaults with their reasons, and the user's on top of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from edgequant.compare.metrics import Kind
+from edgequant.errors import InputError
+from edgequant.spec import METRICS, Limit
+
+METRICS_OF: dict[Kind, tuple[str, ...]] = {
+    "float": tuple(metric for metric in METRICS if metric != "mismatch"),
+    "int": ("mismatch", "max_abs"),
+}
+"""The metrics that are defined for each kind of output."""
+
+_FLOAT = (("cosine", 0.9999), ("sqnr_db", 40.0), ("rel_max", 0.01))
+_FP16 = (("cosine", 0.999), ("sqnr_db", 30.0), ("rel_max", 0.05))
+_QUANTIZED = (("cosine", 0.99), ("sqnr_db", 20.0), ("rel_max", 0.25))
+_BOUNDS = {
+    "float": _FLOAT,
+    "fp16": _FP16,
+    **dict.fromkeys(("weight", "dynamic", "kl", "ema", "admm"), _QUANTIZED),
+}
+
+SQNR_MARGIN_DB = 1.0
+RELATIVE_MARGIN = 0.1
+
+
+def default_limits(variant_method: str, kind: Kind) -> tuple[Limit, ...]:
+    """The limits an output must keep when the user says nothing.
+
+    Three metrics judge a float output together, because each is blind to something: cosine to a bias around a large
+    mean, SQNR and cosine to a single element that is far off, rel_max to everything but that element.
+
+    ========= ======= ======= ======= ============================================================================
+    method    cosine  sqnr_db rel_max because
+    ========= ======= ======= ======= ============================================================================
+    float     0.9999  40      0.01    Conversion changes the order of sums, not the model.  Measured: 108 to 146 dB,
+                                      except a text recognizer with fused attention at 43 dB and rel_max 0.006.
+                                      0.01 is the MNN converter's own test; 40 dB puts cosine above 0.99995.
+    fp16      0.999   30      0.05    Measured: 34 to 89 dB, rel_max up to 0.024.  MACE asks 0.999 of float models,
+                                      Polygraphy and LiteRT 30 dB, MNN's auto_quant a rel_max of 0.05.
+    others    0.99    20      0.25    Measured at 8 bits over seeds and lengths: 23 dB or more, cosine 0.998 or more,
+                                      rel_max 0.17 or less for every output of a speech enhancer and a classifier.
+                                      At 4 bits each of these models has an output below 18 dB.  LiteRT's accuracy
+                                      debugger asks cosine 0.99, Polygraphy 20 dB.  0.25 lets the worst healthy
+                                      output (0.17) through and stops an element a quarter of full scale off.
+    ========= ======= ======= ======= ============================================================================
+
+    Integer and bool outputs are labels and indices: a mismatch of at most 0.01 (0.001 for float and fp16, whose only
+    cause is a tie that fell the other way).
+
+    Raises:
+        ValueError: no such method.
+    """
+    if variant_method not in _BOUNDS:
+        raise ValueError(f"no default limits for '{variant_method}'; there are some for {', '.join(_BOUNDS)}")
+    if kind == "int":
+        bounds: Sequence[tuple[str, float]] = (("mismatch", 0.001 if variant_method in ("float", "fp16") else 0.01),)
+    else:
+        bounds = _BOUNDS[variant_method]
+    return tuple(Limit.model_validate({"metric": m, "op": METRICS[m], "value": value}) for m, value in bounds)
+
+
+def defaults_for(variant_method: str) -> dict[Kind, tuple[Limit, ...]]:
+    """The default limits of a method for both kinds of output, as resolve_limits takes them."""
+    return {"float": default_limits(variant_method, "float"), "int": default_limits(variant_method, "int")}
+
+
+def resolve_limits(
+    outputs: Mapping[str, Kind], defaults: Mapping[Kind, Sequence[Limit]], user_limits: Sequence[Limit]
+) -> dict[str, tuple[Limit, ...]]:
+    """The limits of each output, one per metric: one that names the output beats a general one beats a default.
+
+    Of two for the same output and metric the later wins, so a command line can follow a file.  A general limit holds
+    for every output that has its metric.
+
+    Raises:
+        InputError: LIMIT_UNKNOWN_OUTPUT, a limit names an output the model does not have.  LIMIT_UNDEFINED, a limit's
+            metric does not exist for the output it names, or for any output.
+    """
+    for limit in user_limits:
+        if limit.output is not None and limit.output not in outputs:
+            raise InputError(
+                "LIMIT_UNKNOWN_OUTPUT",
+                f"limit '{limit}': there is no output '{limit.output}'",
+                hint=f"Outputs: {', '.join(outputs) or 'none'}.",
+                evidence={"limit": str(limit), "outputs": list(outputs)},
+            )
+        concerned = outputs.values() if limit.output is None else [outputs[limit.output]]
+        if outputs and not any(limit.metric in METRICS_OF[kind] for kind in concerned):
+            what = "any output" if limit.output is None else f"{outputs[limit.output]} output '{limit.output}'"
+            raise InputError(
+                "LIMIT_UNDEFINED",
+                f"limit '{limit}': {limit.metric} is not defined for {what}",
+                hint=f"Float outputs have {', '.join(METRICS_OF['float'])}; "
+                f"integer and bool outputs have {', '.join(METRICS_OF['int'])}.",
+                evidence={"limit": str(limit), "outputs": dict(outputs)},
+            )
+    resolved: dict[str, tuple[Limit, ...]] = {}
+    for name, kind in outputs.items():
+        general = [limit for limit in user_limits if limit.output is None and limit.metric in METRICS_OF[kind]]
+        own = [limit for limit in user_limits if limit.output == name]
+        chosen = {limit.metric: limit for limit in [*defaults[kind], *general, *own]}
+        resolved[name] = tuple(chosen.values())
+    return resolved
+
+
+def meets(limit: Limit, value: float) -> bool:
+    """Whether a measured value keeps a limit; NaN keeps none."""
+    return value >= limit.value if limit.op == ">=" else value <= limit.value
+
+
+def within_margin(limit: Limit, value: float) -> bool:
+    """Whether a value that keeps its limit does so only just.
+
+    The margin is SQNR_MARGIN_DB for sqnr_db.  For the others it is a tenth of the distance the limit allows from
+    perfect: cosine >= 0.99 allows 0.01, so below 0.991 is marginal; rel_max <= 0.25 allows 0.25, so above 0.225 is.
+    """
+    if limit.metric == "sqnr_db":
+        return not value >= limit.value + SQNR_MARGIN_DB
+    if limit.op == ">=":
+        return value < 1.0 and not value >= limit.value + RELATIVE_MARGIN * (1.0 - limit.value)
+    return value > 0.0 and not value <= (1.0 - RELATIVE_MARGIN) * limit.value

@@ -1,0 +1,286 @@
+"""From what was measured to the report.  Judges; measures nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from edgequant.compare.summary import OutputSummary
+from edgequant.errors import EdgequantError
+from edgequant.findings import Finding
+from edgequant.judge.latency import Latency, latency_summary
+from edgequant.judge.verdict import Verdict, judge_output, worst
+from edgequant.pipeline.measure import Capture
+from edgequant.pipeline.outputs import Comparisons, OutputStore
+from edgequant.pipeline.prepare import FLOAT, Prepared
+from edgequant.pipeline.request import Request
+from edgequant.pipeline.target import Target
+from edgequant.quantize.convert import ConvertedModel
+from edgequant.report import model as report
+from edgequant.spec import Limit, Variant
+from edgequant.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from edgequant.pipeline.verify import HostRun
+
+Limits = Mapping[str, tuple[Limit, ...]]
+
+
+def failed_run(uri: str, variant: Variant, error: EdgequantError) -> report.Run:
+    """The run of a variant that never started on a device."""
+    return report.Run(
+        device=report.DeviceInfo(uri=uri),
+        variant=str(variant),
+        verdict=Verdict.ERROR,
+        error=report.Failure(**error.as_dict()),
+        latency_why="it was not run",
+        memory_why="it was not run",
+    )
+
+
+def build_run(
+    prepared: Prepared,
+    request: Request,
+    target: Target,
+    variant: Variant,
+    model: ConvertedModel,
+    capture: Capture,
+    outputs: OutputStore,
+    middle: HostRun,
+    limits: Limits,
+    *,
+    host_mnn: str,
+) -> report.Run:
+    """The report of one variant on one device."""
+    findings = list(capture.findings)
+    judged: dict[str, report.OutputReport] = {}
+    for name, summary in capture.total.summaries().items():
+        verdict = judge_output(summary, limits[name], output=name)
+        findings += verdict.findings
+        judged[name] = report.output_report(summary, verdict)
+    verdicts = [output.verdict for output in judged.values()]
+    findings += _low_memory(capture, variant, verdicts)
+    device = _device_info(target)
+    findings += _versions(device, host_mnn)
+    if capture.error is not None:
+        verdicts.append(Verdict.ERROR)
+    return report.Run(
+        device=device,
+        variant=str(variant),
+        verdict=worst(verdicts),
+        low_memory_engaged=capture.low_memory_engaged,
+        low_memory_why=capture.low_memory_why,
+        outputs=judged,
+        errors=_errors(prepared, target, variant, outputs, middle),
+        latency_ms=_latency(capture, request),
+        latency_why=_latency_why(capture, request),
+        memory_mb=_memory(capture, model),
+        findings=findings,
+        error=None if capture.error is None else report.Failure(**capture.error.as_dict()),
+        file=str(model.path.name),
+        sha256=model.sha256,
+        options={
+            **request.options.model_dump(),
+            "memory": capture.memory_mode,
+            "pushed_bytes": capture.pushed_bytes,
+            "low_memory_evidence": capture.low_memory_evidence,
+        },
+    )
+
+
+def _low_memory(capture: Capture, variant: Variant, verdicts: list[Verdict]) -> list[Finding]:
+    """Where dynamic quantization was wanted but did not take place, the run says nothing about it: INCONCLUSIVE."""
+    if variant.method != "dynamic" or capture.low_memory_engaged is True:
+        return []
+    if capture.error is not None and capture.low_memory_why is None:
+        capture.low_memory_why = "the run ended before it could be proven"
+        return []
+    verdicts.append(Verdict.INCONCLUSIVE)
+    return [
+        Finding(
+            code="LOW_MEMORY_NOT_ENGAGED",
+            severity="error",
+            message=f"dynamic quantization did not take place: {capture.low_memory_why}"
+            if capture.low_memory_engaged is False
+            else f"dynamic quantization could not be proven: {capture.low_memory_why}",
+            evidence=dict(capture.low_memory_evidence),
+            remedy="It needs quantized weights, memory low, and an MNN built with MNN_LOW_MEMORY (PyPI's wheels are).  To "
+            "judge the weight-quantized file run in float, use weight:N.",
+        )
+    ]
+
+
+def _versions(device: report.DeviceInfo, host_mnn: str) -> list[Finding]:
+    if device.mnn is None or device.mnn == host_mnn:
+        return []
+    return [
+        Finding(
+            code="MNN_VERSION_DIFFERS",
+            severity="warn",
+            where=device.uri,
+            message=f"the device runs MNN {device.mnn}, the model was made with {host_mnn} on this host",
+            evidence={"device": device.mnn, "host": host_mnn},
+            remedy="Differences may come from the versions: install the same one in both places.",
+        )
+    ]
+
+
+def _device_info(target: Target) -> report.DeviceInfo:
+    runner = target.known_runner
+    if runner is None:
+        return report.DeviceInfo(uri=target.uri)
+    facts = runner.facts
+    return report.DeviceInfo(
+        uri=target.uri,
+        arch=facts.arch,
+        cpu=facts.cpu,
+        features=facts.features or [],
+        mnn=runner.hello.mnn,
+        cores=facts.cores,
+        ram_mb=facts.ram_mb,
+        os=facts.os,
+        facts={
+            "kernel": facts.kernel,
+            "model": facts.model,
+            "mnn_kernels": facts.mnn_kernels,
+            "page_size": facts.page_size,
+            "governor": facts.governor,
+            "python": runner.hello.python,
+            "numpy": runner.hello.numpy,
+            "threads": runner.threads,
+        },
+    )
+
+
+def _errors(
+    prepared: Prepared, target: Target, variant: Variant, outputs: OutputStore, middle: HostRun
+) -> report.ErrorsByStage:
+    """The three errors that are never mixed up: conversion, quantization, device."""
+    why: dict[str, str] = {}
+    conversion: dict[str, OutputSummary] = {}
+    if prepared.conversion is None:
+        why["conversion"] = prepared.reference_why if prepared.reference == "mnn-float" else "not measured"
+    else:
+        conversion = prepared.conversion.summaries()
+    if variant == FLOAT:
+        why["quantization"] = "nothing is quantized"
+    elif middle.why is not None:
+        why["quantization"] = middle.why
+    if target.device.is_host:
+        why["device"] = "the device is this host"
+    elif middle.why is not None:
+        why["device"] = middle.why
+    quantization = {} if "quantization" in why else _stage(prepared, prepared.float_outputs, middle.outputs)
+    device = {} if "device" in why else _stage(prepared, middle.outputs, outputs)
+    return report.ErrorsByStage(
+        conversion={name: report.error_entry(summary) for name, summary in conversion.items()},
+        quantization={name: report.error_entry(summary) for name, summary in quantization.items()},
+        device={name: report.error_entry(summary) for name, summary in device.items()},
+        why_null=why,
+    )
+
+
+def _stage(prepared: Prepared, before: OutputStore, after: OutputStore) -> dict[str, OutputSummary]:
+    """The error between two stages, over the cases both could run."""
+    comparisons = Comparisons()
+    for case in prepared.cases:
+        first, second = before.get(case.name), after.get(case.name)
+        if first is None or second is None:
+            continue
+        comparisons.add(case.name, {name: first[name] for name in prepared.kinds if name in first}, second)
+    return comparisons.summaries()
+
+
+def _latency(capture: Capture, request: Request) -> Latency | None:
+    if capture.timing is None:
+        return None
+    why = []
+    if capture.timing.end is None:
+        why.append("the runner did not get to the end of the timing")
+    elif not capture.timing.end.complete:
+        why.append(f"{len(capture.timing.samples)} samples in the time there was, {request.options.repeat} were wanted")
+    elif capture.timing.warmup < request.options.warmup:
+        why.append("the time was over before the warm-up was")
+    return latency_summary(
+        capture.timing.samples, capture.timing.warmup, capture.load_ms, capture.first_ms, why_invalid=why
+    )
+
+
+def _latency_why(capture: Capture, request: Request) -> str | None:
+    if capture.timing is not None:
+        return f"one inference of case '{capture.timing_case}'"
+    return "not asked for" if not request.latency else "the run ended before it was timed"
+
+
+def _memory(capture: Capture, model: ConvertedModel) -> report.Memory:
+    def mb(kib: int | None) -> float | None:
+        return None if kib is None else kib * 1024 / 1e6
+
+    why = {}
+    if capture.session_mb is None:
+        why["session"] = capture.session_why or "the run ended before it was measured"
+    for name, value in (
+        ("rss_load", capture.loaded.rss),
+        ("rss_peak", capture.peak.rss_peak),
+        ("pss_peak", capture.pss_peak),
+    ):
+        if value is None:
+            why[name] = "the device does not tell" if capture.load_ms is not None else "the model was not loaded"
+    return report.Memory(
+        model_file=model.size / 1e6,
+        session=None if capture.session_mb is None else capture.session_mb * (1 << 20) / 1e6,
+        rss_before=mb(capture.before.rss),
+        rss_load=mb(capture.loaded.rss),
+        rss_peak=mb(capture.peak.rss_peak),
+        pss_peak=mb(capture.pss_peak),
+        why_null=why,
+    )
+
+
+def _tensor(spec: TensorSpec) -> report.TensorInfo:
+    return report.TensorInfo(name=spec.name, dtype=spec.dtype, shape=None if spec.shape is None else list(spec.shape))
+
+
+def build_report(
+    request: Request,
+    prepared: Prepared,
+    runs: list[report.Run],
+    findings: list[Finding],
+    verdict: Verdict,
+    version: str,
+    mnn: str,
+) -> report.Report:
+    """The report of all runs."""
+    graph = prepared.graph
+    return report.Report(
+        verdict=verdict,
+        edgequant=version,
+        mnn=mnn,
+        model=report.ModelInfo(
+            path=str(request.model),
+            sha256=graph.sha256,
+            inputs=[_tensor(spec) for spec in prepared.inputs],
+            outputs=[_tensor(spec) for spec in graph.outputs or ()],
+            format=graph.format,
+            bytes=graph.size,
+        ),
+        reference=report.ReferenceInfo(
+            kind=prepared.reference, version=prepared.reference_version, why=prepared.reference_why
+        ),
+        cases=[
+            report.CaseInfo(
+                name=case.name,
+                shapes={name: list(shape) for name, shape in case.shapes.items()},
+                source=case.source,
+            )
+            for case in prepared.cases
+        ],
+        options={
+            "limits": [str(limit) for limit in request.limits],
+            "shapes": {name: list(shape) for name, shape in request.shapes.items()},
+            **request.options.model_dump(),
+        },
+        runs=runs,
+        findings=findings,
+        timing_s=dict(prepared.clock.seconds),
+    )

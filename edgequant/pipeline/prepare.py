@@ -1,0 +1,341 @@
+"""The part of a run that needs no device: read the model, make cases, compute the reference, convert to float MNN."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgequant.cases.case import Case
+from edgequant.cases.generate import generate, pin
+from edgequant.cases.load import load_cases
+from edgequant.compare.metrics import Kind
+from edgequant.compare.summary import OutputSummary
+from edgequant.errors import InputError, RunnerError, ToolError
+from edgequant.findings import Finding
+from edgequant.graph import ModelGraph, find_risks, read_model
+from edgequant.judge.limits import default_limits, meets
+from edgequant.pipeline.outputs import Comparisons, OutputStore
+from edgequant.pipeline.request import Request
+from edgequant.pipeline.rundir import RunDirectory, safe_name
+from edgequant.pipeline.target import Target
+from edgequant.progress import Progress
+from edgequant.quantize.convert import ConvertedModel, convert
+from edgequant.reference.reference import (
+    CaseRefused,
+    FileReference,
+    MnnFloatReference,
+    OrtReference,
+    Reference,
+    onnxruntime_available,
+)
+from edgequant.runner.client import Loaded
+from edgequant.spec import Variant
+from edgequant.tensors import TensorSpec
+
+FLOAT = Variant(method="float")
+
+
+class Clock:
+    """Adds up seconds per phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+@dataclass
+class Prepared:
+    """What every variant and device of a run shares.
+
+    Attributes:
+        graph: the source model's.
+        inputs: what a case must hold.
+        cases: in order; each has reference outputs in `expected`.
+        expected: the reference outputs.
+        kinds: output name -> "float" or "int", for the outputs the reference has.
+        float_outputs: what float MNN computes on this host (the reference itself, where that is float MNN).
+        conversion: float MNN on this host against the reference; None where float MNN is the reference.
+        float_failed: cases that float MNN could not run on this host -> why.
+        findings: about the model, the cases and the conversion.
+    """
+
+    graph: ModelGraph
+    inputs: tuple[TensorSpec, ...]
+    cases: list[Case]
+    expected: OutputStore
+    kinds: dict[str, Kind]
+    reference: str
+    reference_version: str | None
+    reference_why: str
+    float_model: ConvertedModel
+    float_outputs: OutputStore
+    conversion: Comparisons | None
+    float_failed: dict[str, str]
+    clock: Clock
+    findings: list[Finding] = field(default_factory=list)
+    converted: dict[str, ConvertedModel] = field(default_factory=dict)
+
+
+def prepare(request: Request, run_dir: RunDirectory, host: Target, progress: Progress, clock: Clock) -> Prepared:
+    """Do it.  Raises InputError, ToolError, DeviceError (the host's own runner)."""
+    with clock.phase("read"):
+        graph = read_model(request.model)
+    progress.say(f"model: {graph.path.name}, {graph.format}, {graph.size / 1e6:.1f} MB, sha256 {graph.sha256[:12]}")
+    _refuse_quantized_source(graph, request)
+    progress.say("converting to float MNN")
+    with clock.phase("convert"):
+        float_model = make_model(graph, FLOAT, run_dir, request.convert_timeout)
+    runner = host.runner()
+    with clock.phase("host"):
+        loaded = runner.load(str(float_model.path.resolve()), "normal")
+    inputs = _inputs(graph, loaded)
+    findings = find_risks(graph)
+    cases = _cases(request, inputs)
+    if cases[0].generated:
+        findings.append(_random_cases(request))
+
+    reference, why = _reference(request, graph, cases, host, loaded, run_dir)
+    progress.say(f"reference: {reference.name} {reference.version or ''} ({why})")
+    expected = OutputStore(run_dir, "reference")
+    kept: list[Case] = []
+    kinds: dict[str, Kind] = {}
+    try:
+        with clock.phase("reference"):
+            for case in cases:
+                try:
+                    outputs = reference.run(case)
+                except CaseRefused as refusal:
+                    findings.append(_dropped(case, refusal.reason, reference.name))
+                    continue
+                kept.append(case)
+                expected.put(case.name, outputs)
+                run_dir.save_arrays("cases", case.name, case.inputs)
+                kinds.update({name: "int" if array.dtype.kind in "biu" else "float" for name, array in outputs.items()})
+    finally:
+        reference.close()
+    if not kept:
+        raise InputError(
+            "CASES_IMPOSSIBLE",
+            f"{reference.name} can run the model with none of the random cases: "
+            f"{findings[-1].evidence.get('reason', '')}",
+            hint="Give shapes it can run with --shape NAME=..., or real inputs with --inputs.",
+        )
+    _check_reference_names(request, kinds, loaded)
+    prepared = Prepared(
+        graph=graph,
+        inputs=inputs,
+        cases=kept,
+        expected=expected,
+        kinds=kinds,
+        reference=reference.name,
+        reference_version=reference.version,
+        reference_why=why,
+        float_model=float_model,
+        float_outputs=expected,
+        conversion=None,
+        float_failed={},
+        clock=clock,
+        findings=findings,
+        converted={FLOAT.file_key: float_model},
+    )
+    if reference.name != MnnFloatReference.name:
+        prepared.float_outputs = OutputStore(run_dir, "host/float")
+        progress.say("running float MNN on this host (the conversion error)")
+        with clock.phase("host"):
+            _measure_conversion(prepared, host, loaded)
+    return prepared
+
+
+def make_model(graph: ModelGraph, variant: Variant, run_dir: RunDirectory, timeout: float) -> ConvertedModel:
+    """Convert to one variant, kept in the run directory.  Raises InputError, ToolError."""
+    name = safe_name(variant.file_key.replace(":", "").replace(",", "-"))
+    return convert(
+        graph.path, graph.format, variant, run_dir.models / f"{name}.mnn", log_dir=run_dir.logs, timeout=timeout
+    )
+
+
+def _refuse_quantized_source(graph: ModelGraph, request: Request) -> None:
+    if graph.format == "mnn" and graph.weights == "quantized" and request.reference is None:
+        raise InputError(
+            "SOURCE_ALREADY_QUANTIZED",
+            f"{graph.path.name} is quantized already, so there is no float model to hold it against",
+            hint="Give the float source (ONNX, TFLite, .pb or float .mnn), or reference outputs with --reference. "
+            "`edgequant run` runs it as it is.",
+        )
+
+
+def _inputs(graph: ModelGraph, loaded: Loaded) -> tuple[TensorSpec, ...]:
+    """What a case must hold: the source's own inputs where it tells them, else MNN's."""
+    declared = {entry.name: entry for entry in loaded.answer.inputs}
+    if graph.inputs is None:
+        return tuple(
+            TensorSpec(
+                entry.name, entry.dtype, tuple(size if size > 0 else None for size in entry.shape), None, entry.layout
+            )
+            for entry in loaded.answer.inputs
+        )
+    known = {spec.name for spec in graph.inputs}
+    strangers = [name for name in declared if name not in known]
+    if strangers:
+        raise ToolError(
+            "CONVERSION_INPUTS",
+            f"the MNN model wants inputs the source does not have: {', '.join(strangers)}",
+            where=graph.path.name,
+            hint="The conversion changed the model's inputs; export it again with plain names.",
+        )
+    return tuple(
+        TensorSpec(
+            spec.name,
+            spec.dtype,
+            spec.shape,
+            spec.dims,
+            spec.layout or (declared[spec.name].layout if spec.name in declared else None),
+        )
+        for spec in graph.inputs
+    )
+
+
+def _cases(request: Request, inputs: tuple[TensorSpec, ...]) -> list[Case]:
+    if request.inputs is not None:
+        cases = load_cases(request.inputs, inputs)
+        for name, shape in request.shapes.items():
+            for case in cases:
+                if name in case.inputs and tuple(case.inputs[name].shape) != shape:
+                    raise InputError(
+                        "INPUT_SHAPE",
+                        f"{case.source}: input '{name}' has shape {list(case.inputs[name].shape)}, "
+                        f"--shape asks for {list(shape)}",
+                    )
+        pin(inputs, request.shapes)
+        return cases
+    return generate(pin(inputs, request.shapes), request.options.seed)
+
+
+def _random_cases(request: Request) -> Finding:
+    return Finding(
+        code="RANDOM_INPUTS",
+        severity="info",
+        message=f"the cases are random (seed {request.options.seed}): they show whether MNN computes what the source "
+        "model computes, not how good it is on real data",
+        remedy="For a release, give real inputs with --inputs FOLDER of .npz files.",
+    )
+
+
+def _dropped(case: Case, reason: str, reference: str) -> Finding:
+    if not case.generated:
+        raise InputError(
+            "CASE_REFUSED",
+            f"{case.source}: {reference} cannot run the model with it: {reason}",
+            hint="Check shapes and values of this case.",
+        )
+    return Finding(
+        code="CASE_DROPPED",
+        severity="info",
+        where=case.name,
+        message=f"the random case '{case.name}' was left out: {reference} cannot run the model with its sizes",
+        evidence={"shapes": {name: list(shape) for name, shape in case.shapes.items()}, "reason": reason},
+        remedy="Say which sizes matter with --shape NAME=..., or give real inputs with --inputs.",
+    )
+
+
+def _reference(
+    request: Request, graph: ModelGraph, cases: list[Case], host: Target, loaded: Loaded, run_dir: RunDirectory
+) -> tuple[Reference, str]:
+    if request.reference is not None:
+        return FileReference(request.reference, cases), str(request.reference)
+    if graph.format == "onnx":
+        if onnxruntime_available():
+            log = run_dir.log("reference")
+            return OrtReference(graph.path, log, request.options.timeout), "the source model itself"
+        why = "ONNX Runtime is not installed: pip install 'edgequant[onnx]'; the conversion itself stays unchecked"
+    else:
+        why = f"no independent runtime for {graph.format} sources here; the conversion itself stays unchecked"
+    return MnnFloatReference(host.runner(), loaded), why
+
+
+def _check_reference_names(request: Request, kinds: dict[str, Kind], loaded: Loaded) -> None:
+    if request.reference is None:
+        return
+    unknown = [name for name in kinds if name not in loaded.answer.outputs]
+    if unknown:
+        raise InputError(
+            "REFERENCE_OUTPUTS",
+            f"{request.reference}: the model has no output {', '.join(unknown)}",
+            hint=f"Its outputs are {', '.join(loaded.answer.outputs)}.",
+        )
+
+
+def feed(loaded: Loaded, case: Case) -> dict[str, np.ndarray]:
+    """The inputs the MNN model still has: the converter drops those that nothing reads."""
+    return {entry.name: case.inputs[entry.name] for entry in loaded.answer.inputs}
+
+
+def _measure_conversion(prepared: Prepared, host: Target, loaded: Loaded) -> None:
+    """Float MNN on this host against the reference, every case; findings where it is not the same model."""
+    stage = prepared.conversion = Comparisons()
+    for case in prepared.cases:
+        expected = prepared.expected.get(case.name)
+        assert expected is not None
+        try:
+            got = host.runner().run(loaded, feed(loaded, case)).outputs
+        except RunnerError as error:
+            if error.code not in ("INFERENCE_FAILED", "RUNNER_DIED", "RUNNER_OUT_OF_MEMORY"):
+                raise
+            stage.add(case.name, expected, None)
+            prepared.float_failed[case.name] = error.message
+            prepared.findings.append(_conversion_failed(case, error))
+            if error.code != "INFERENCE_FAILED":
+                host.drop_runner()
+                loaded = host.runner().load(str(prepared.float_model.path.resolve()), "normal")
+            continue
+        prepared.float_outputs.put(case.name, got)
+        stage.add(case.name, expected, got)
+    for name, summary in stage.summaries().items():
+        broken = [
+            str(limit)
+            for limit in default_limits("float", prepared.kinds[name])
+            if (value := summary.values.get(limit.metric)) is not None and not meets(limit, value)
+        ]
+        if broken or any(problem != "reference_nonfinite" for problem in summary.problems.values()):
+            why = f"it breaks {', '.join(broken)}" if broken else "; ".join(summary.details.values())
+            prepared.findings.append(_conversion_wrong(name, why, summary))
+
+
+def _conversion_wrong(output: str, why: str, summary: OutputSummary) -> Finding:
+    return Finding(
+        code="CONVERSION_ERROR",
+        severity="fail",
+        where=output,
+        message=f"float MNN does not compute what the source model computes, before any quantization: {why}",
+        evidence={
+            "sqnr_db": summary.values.get("sqnr_db"),
+            "cosine": summary.values.get("cosine"),
+            "worst_case": summary.worst_case,
+        },
+        remedy="Quantization is not the cause.  Try another export (opset, fixed shapes with --shape), or report it to "
+        "MNN with this model.",
+    )
+
+
+def _conversion_failed(case: Case, error: RunnerError) -> Finding:
+    sizes = ", ".join(f"{name}={','.join(map(str, shape))}" for name, shape in case.shapes.items())
+    return Finding(
+        code="CONVERSION_RUN_FAILED",
+        severity="fail",
+        where=case.name,
+        message=f"float MNN on this host cannot run case '{case.name}' ({sizes}), the reference can: {error.message}",
+        evidence=error.evidence,
+        remedy="If these sizes do not matter to you, pin those that do with --shape; else export the model with fixed "
+        "shapes.",
+    )

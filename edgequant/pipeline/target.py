@@ -1,0 +1,123 @@
+"""A device made ready: connected, its store prepared, its runner started (again, where it died)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgequant.deadline import Deadline
+from edgequant.devices.protocol import Device
+from edgequant.devices.store import Store, sha256_of
+from edgequant.progress import Progress
+from edgequant.runner.bundle import runner_file
+from edgequant.runner.client import MnnRunner
+from edgequant.runner.session import RunnerSession
+from edgequant.spec import RunOptions
+
+OPEN_SECONDS = 60.0
+PUSH_FLOOR = 20_000
+"""Bytes per second a link has to carry at least; slower than that, a push counts as stuck."""
+
+
+@dataclass(frozen=True)
+class TargetOptions:
+    """How to reach and use a device, apart from how a model is run on it.
+
+    work_dir: directory on the device; None for its default.  python: command there; None for the driver's default.
+    """
+
+    work_dir: str | None = None
+    python: str | None = None
+    accept_new_host_key: bool = False
+
+
+class Target:
+    """One device with a store and, once asked for, a runner.  Use as a context manager."""
+
+    def __init__(
+        self, device: Device, options: TargetOptions, run_options: RunOptions, *, log: Path | None, progress: Progress
+    ) -> None:
+        self.device = device
+        self._run_options = run_options
+        self._log = log
+        self._progress = progress
+        self._runner: MnnRunner | None = None
+        self.known_runner: MnnRunner | None = None
+        """The last runner that said hello, alive or not: what it told of its device still holds."""
+        self.store = Store(device, options.work_dir)
+        self._cache = _cache_folder()
+
+    @property
+    def uri(self) -> str:
+        return self.device.uri
+
+    def open(self) -> None:
+        """Connect and prepare the work directory.  Raises DeviceError with what to do about it."""
+        self.device.open(Deadline(OPEN_SECONDS))
+        self.store.prepare(Deadline(OPEN_SECONDS))
+
+    def runner(self) -> MnnRunner:
+        """The running runner, started if there is none.  Raises DeviceError."""
+        if self._runner is None:
+            script, digest = runner_file(self._cache)
+            stored = self.store.put(script, digest, self._push_deadline(script.stat().st_size))
+            argv = [*self.device.python, stored.path]
+            session = RunnerSession(self.device, argv, log=self._log)
+            try:
+                session.start(Deadline(OPEN_SECONDS))
+                self._runner = self.known_runner = MnnRunner(session, self._run_options, uri=self.uri)
+            except BaseException:
+                session.close()
+                raise
+        return self._runner
+
+    def drop_runner(self) -> None:
+        """End the runner; the next `runner()` starts a new one."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.close()
+
+    def push(self, model: Path, sha256: str | None = None) -> tuple[str, int]:
+        """Make sure the device has the model; returns its path there and the bytes that were sent."""
+        digest = sha256 or sha256_of(model)
+        size = model.stat().st_size
+        deadline = self._push_deadline(size)
+        with self._progress.transfer(f"push {model.name}", size) as sent:
+            stored = self.store.put(model, digest, deadline, size=size, progress=sent)
+        return stored.path, stored.sent
+
+    def close(self) -> None:
+        self.drop_runner()
+        self.device.close()
+
+    def __enter__(self) -> Target:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @staticmethod
+    def _push_deadline(size: int) -> Deadline:
+        return Deadline(OPEN_SECONDS + size / PUSH_FLOOR)
+
+
+def open_target(
+    uri: str, options: TargetOptions, run_options: RunOptions, *, log: Path | None, progress: Progress | None = None
+) -> Target:
+    """A ready Target for a device URI.  Raises InputError (bad URI), DeviceError."""
+    from edgequant.devices.factory import make_device
+
+    device = make_device(uri, accept_new_host_key=options.accept_new_host_key, python=options.python)
+    target = Target(device, options, run_options, log=log, progress=progress or Progress())
+    try:
+        target.open()
+    except BaseException:
+        target.close()
+        raise
+    return target
+
+
+def _cache_folder() -> Path:
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("edgequant")) / "runner"

@@ -1,0 +1,222 @@
+"""The whole job: every variant on every device, judged, with one report at the end whatever happens on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import edgequant
+from edgequant.errors import DeviceError, EdgequantError, RunnerError
+from edgequant.findings import Finding
+from edgequant.judge.limits import defaults_for, resolve_limits
+from edgequant.judge.verdict import Verdict, worst
+from edgequant.pipeline import build
+from edgequant.pipeline.measure import capture_folder, measure, memory_mode
+from edgequant.pipeline.outputs import OutputStore
+from edgequant.pipeline.prepare import FLOAT, Clock, Prepared, feed, make_model, prepare
+from edgequant.pipeline.request import Request
+from edgequant.pipeline.rundir import RunDirectory, disk_error, safe_name
+from edgequant.pipeline.target import Target, TargetOptions, open_target
+from edgequant.progress import Progress
+from edgequant.quantize.convert import ConvertedModel
+from edgequant.quantize.mnn_version import host_mnn_version, require_supported
+from edgequant.report.model import Report, Run
+from edgequant.report.write import write
+from edgequant.spec import Limit, RunOptions, Variant
+
+
+class InterruptedRun(KeyboardInterrupt):
+    """The user stopped the run; `report` holds what was finished, and has been written."""
+
+    def __init__(self, report: Report | None) -> None:
+        super().__init__()
+        self.report = report
+
+
+@dataclass
+class HostRun:
+    """What a variant computes on this host: the middle between quantization error and device error.
+
+    why: why there is nothing; failed: cases MNN refused here.
+    """
+
+    outputs: OutputStore
+    why: str | None = None
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def verify(request: Request, progress: Progress | None = None) -> tuple[Report, RunDirectory]:
+    """Quantize, push, run, compare and judge; returns the report, which is also written, and the run directory.
+
+    Raises InputError for what the user gave, ToolError or DeviceError where nothing could be run at all because this
+    host lacks something.  A device that cannot be used is not an exception: its runs have the verdict ERROR.
+    Raises InterruptedRun on ctrl-C, after the partial report has been written.
+    """
+    progress = progress or Progress()
+    version = host_mnn_version()
+    require_supported(version, "this host")
+    run_dir = RunDirectory(request.run_dir, str(request.model))
+    clock = Clock()
+    # Pinning is for the device under test; this host may not even have those cores.
+    host_options = request.options.model_copy(update={"cores": None})
+    host = open_target("local:", TargetOptions(), host_options, log=run_dir.log("runner-host"), progress=progress)
+    job: _Job | None = None
+    try:
+        with host:
+            prepared = prepare(request, run_dir, host, progress, clock)
+            job = _Job(request, run_dir, host, prepared, progress, version)
+            job.run()
+    except KeyboardInterrupt:
+        raise InterruptedRun(None if job is None else job.finish(interrupted=True)) from None
+    return job.finish(), run_dir
+
+
+class _Job:
+    """The devices' part, with what it has so far."""
+
+    def __init__(
+        self,
+        request: Request,
+        run_dir: RunDirectory,
+        host: Target,
+        prepared: Prepared,
+        progress: Progress,
+        mnn: str,
+    ) -> None:
+        self.request = request
+        self.run_dir = run_dir
+        self.host = host
+        self.prepared = prepared
+        self.progress = progress
+        self.mnn = mnn
+        self.runs: list[Run] = []
+        self._host_runs: dict[str, HostRun] = {}
+        # Before anything is pushed: a limit that names no output is the user's mistake, not the device's.
+        self.limits: dict[str, dict[str, tuple[Limit, ...]]] = {
+            variant.method: resolve_limits(prepared.kinds, defaults_for(variant.method), request.limits)
+            for variant in request.variants
+        }
+
+    def run(self) -> None:
+        models: dict[Variant, ConvertedModel | EdgequantError] = {}
+        for variant in self.request.variants:
+            models[variant] = self._model(variant)
+        for uri in self.request.devices:
+            self._device(uri, models)
+
+    def _model(self, variant: Variant) -> ConvertedModel | EdgequantError:
+        made = self.prepared.converted
+        if variant.file_key not in made:
+            self.progress.say(f"quantizing {variant}")
+            try:
+                with self.prepared.clock.phase("convert"):
+                    made[variant.file_key] = make_model(
+                        self.prepared.graph, variant, self.run_dir, self.request.convert_timeout
+                    )
+            except EdgequantError as error:
+                if len(self.request.variants) == 1:
+                    raise
+                return error
+        return made[variant.file_key]
+
+    def _device(self, uri: str, models: dict[Variant, ConvertedModel | EdgequantError]) -> None:
+        log = self.run_dir.log(f"runner-{safe_name(uri)}")
+        self.progress.say(f"device: {uri}")
+        try:
+            with self.prepared.clock.phase("device open"):
+                target = open_target(uri, self.request.target, self.request.options, log=log, progress=self.progress)
+        except DeviceError as error:
+            self.runs += [build.failed_run(uri, variant, error) for variant in models]
+            return
+        with target:
+            for variant, model in models.items():
+                if isinstance(model, EdgequantError):
+                    self.runs.append(build.failed_run(uri, variant, model))
+                    continue
+                self.runs.append(self._one(target, variant, model))
+
+    def _one(self, target: Target, variant: Variant, model: ConvertedModel) -> Run:
+        uri, clock = target.uri, self.prepared.clock
+        on_host = None if target.device.is_host else self._host_run(variant, model)
+        outputs = OutputStore(self.run_dir, capture_folder(uri, variant))
+        self.progress.say(f"running {variant} on {uri}: {len(self.prepared.cases)} cases")
+        known_bad = None if on_host is None else {*on_host.failed, *self.prepared.float_failed}
+        with clock.phase("device"):
+            capture = measure(
+                target,
+                model,
+                variant,
+                self.prepared,
+                outputs,
+                self.request.options,
+                self.run_dir,
+                latency=self.request.latency,
+                known_bad=known_bad,
+            )
+        # On this host the device's outputs are the host's outputs: there is no device error to tell apart.
+        middle = HostRun(outputs, failed=capture.missing) if on_host is None else on_host
+        if on_host is None:
+            self._host_runs.setdefault(_host_key(variant, self.request.options), middle)
+        run = build.build_run(
+            self.prepared, self.request, target, variant, model, capture, outputs, middle, self.limits[variant.method],
+            host_mnn=self.mnn,
+        )  # fmt: skip
+        self.progress.say(f"{variant} on {uri}: {run.verdict}")
+        return run
+
+    def _host_run(self, variant: Variant, model: ConvertedModel) -> HostRun:
+        key = _host_key(variant, self.request.options)
+        if key not in self._host_runs:
+            if variant == FLOAT and memory_mode(self.request.options, variant) == "normal":
+                found = HostRun(self.prepared.float_outputs, failed=dict(self.prepared.float_failed))
+            else:
+                with self.prepared.clock.phase("host"):
+                    found = self._run_on_host(variant, model)
+            self._host_runs[key] = found
+        return self._host_runs[key]
+
+    def _run_on_host(self, variant: Variant, model: ConvertedModel) -> HostRun:
+        self.progress.say(f"running {variant} on this host (the quantization error)")
+        found = HostRun(OutputStore(self.run_dir, f"host/{safe_name(str(variant))}"))
+        try:
+            runner = self.host.runner()
+            loaded = runner.load(str(model.path.resolve()), memory_mode(self.request.options, variant))
+            for case in self.prepared.cases:
+                try:
+                    found.outputs.put(case.name, runner.run(loaded, feed(loaded, case)).outputs)
+                except RunnerError as error:
+                    if error.code != "INFERENCE_FAILED":
+                        raise
+                    found.failed[case.name] = error.message
+            runner.unload(loaded)
+        except DeviceError as error:
+            # The device can still be judged; only the split of the error into its stages is lost.
+            self.host.drop_runner()
+            found.why = f"it could not be run on this host ({error.code}: {error.message})"
+        return found
+
+    def finish(self, *, interrupted: bool = False) -> Report:
+        """Build the report of all runs so far and write it."""
+        findings: list[Finding] = list(self.prepared.findings)
+        verdict = worst(run.verdict for run in self.runs)
+        if interrupted:
+            expected = len(self.request.devices) * len(self.request.variants)
+            findings.append(
+                Finding(
+                    code="INTERRUPTED",
+                    severity="error",
+                    message=f"interrupted: {len(self.runs)} of {expected} runs are in this report",
+                )
+            )
+            verdict = worst([verdict, Verdict.ERROR])
+        report = build.build_report(
+            self.request, self.prepared, self.runs, findings, verdict, edgequant.__version__, self.mnn
+        )
+        try:
+            write(report, self.run_dir.report)
+        except OSError as error:
+            raise disk_error(self.run_dir.report, error) from None
+        return report
+
+
+def _host_key(variant: Variant, options: RunOptions) -> str:
+    return f"{variant.file_key}/{memory_mode(options, variant)}"

@@ -1,0 +1,359 @@
+"""Source model in, .mnn out: MNN's converter, kept in a child process and not believed.
+
+What the converter (3.6.1) does with its options, measured:
+
+- ``--weightQuantBits`` outside 2 to 8 is clamped without a word.  All of 2 to 8 work and give different files.
+- Weights get a zero point by default (its help says otherwise), so a variant without ``asym`` has to say 0.
+- ``--hqq`` is dropped, with a line in the log, where asymmetric is 0; before it existed it was dropped in silence.
+- ``--weightQuantBlock`` that is not a multiple of 16 does nothing.  A layer whose input channels are no multiple of
+  the block keeps one scale per output channel; the others get their blocks.
+- ``--fp16`` wins over ``--weightQuantBits``.  Layers that are quantized or fp16 already are left as they are.
+- The same input gives the same bytes but for a random ``mnn_uuid``; here it is made from the contents, so that the
+  same model has the same hash everywhere.
+- It returns success after failed writes, and reads missing or short external weights as whatever memory holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgequant.errors import EdgequantError, InputError, ToolError
+from edgequant.graph import ModelGraph, read_model
+from edgequant.quantize.child import ChildResult, death, run_child, tools_argv
+from edgequant.quantize.log import errors_in, sections, unsupported_ops, warnings_in
+from edgequant.quantize.mnn_version import host_mnn_version, require_supported
+from edgequant.quantize.work import FULL, disk_full, room_left, work_dir
+from edgequant.quantize.written import count_layers, name_by_contents, sync_and_hash
+from edgequant.spec import Variant
+
+FORMATS = {"onnx": "ONNX", "tflite": "TFLITE", "tf": "TF", "mnn": "MNN"}
+_SPILL = ".__convert_external_data.bin"
+"""Where the converter puts the float weights while it works, in its working directory."""
+_TWO_GIB = 2**31
+
+
+@dataclass(frozen=True)
+class ConvertedModel:
+    """A .mnn file that MNN has loaded once.
+
+    Attributes:
+        sha256: of the file.  The same source, variant and MNN version give the same one.
+        size: bytes.
+        seconds: wall-clock time the converter took.
+        log: what the converter said.
+        warnings: what of it the user should know, in plain words.
+        quantized_layers: convolutions (matrix products and GRU or LSTM gates are ones too) with quantized weights.
+        float_layers: those with float or fp16 weights.
+    """
+
+    path: Path
+    sha256: str
+    size: int
+    seconds: float
+    log: Path
+    warnings: tuple[str, ...]
+    variant: Variant
+    quantized_layers: int = 0
+    float_layers: int = 0
+
+
+def converter_flags(variant: Variant) -> list[str]:
+    """The converter's options for a variant.  ``weight`` and ``dynamic`` give the same file."""
+    if variant.method == "float":
+        return []
+    if variant.method == "fp16":
+        return ["--fp16"]
+    flags = ["--weightQuantBits", str(variant.bits)]
+    # With hqq nothing may be said about asymmetric: 0 would switch hqq off.
+    flags += ["--hqq"] if variant.hqq else [f"--weightQuantAsymmetric={int(variant.asym)}"]
+    if variant.block is not None:
+        flags += ["--weightQuantBlock", str(variant.block)]
+    return flags
+
+
+def convert(
+    source: Path,
+    format: str,
+    variant: Variant,
+    out: Path,
+    *,
+    log_dir: Path,
+    timeout: float = 900.0,
+    memory_limit: int | None = None,
+    parameters: Mapping[str, object] | None = None,
+    extra_flags: Sequence[str] = (),
+) -> ConvertedModel:
+    """Convert a model.  `out` appears, or is replaced, only when the new file is whole and MNN could load it.
+
+    A float .mnn asked for as ``float`` is copied byte for byte.  ONNX external data is read from beside the source.
+    Models that MNN would split (over 2000 MB of float weights) are converted in memory to get one file: that takes
+    about three times their size in memory.
+
+    Args:
+        source: the model; it is only read.
+        format: ``onnx``, ``tflite``, ``tf`` or ``mnn``.
+        out: the file to write; its directory must exist and allow new files.
+        log_dir: directory for the converter's log.
+        timeout: seconds for the converter and for loading the result.
+        memory_limit: bytes the converter may allocate; see `run_child`.
+        parameters: contents of the converter's compressionParamsFile (bits per layer, scales of our own).
+        extra_flags: more options of the converter, such as ``--useOriginRNNImpl``.
+
+    Raises:
+        InputError: FORMAT_UNKNOWN, OUTPUT_NOT_WRITABLE, OUTPUT_IS_SOURCE, MODEL_NOT_CONVERTIBLE, OP_UNSUPPORTED,
+            MODEL_TOO_LARGE, ALREADY_QUANTIZED, BLOCK_UNUSABLE, LOG_NOT_WRITABLE, and what
+            `edgequant.graph.read_model` raises.
+        ToolError: CONVERTER_CRASHED, CONVERTER_TIMEOUT, CONVERTER_OUT_OF_MEMORY, CONVERTER_FAILED,
+            CONVERTER_NO_OUTPUT, CONVERTER_BAD_OUTPUT, PARAMETERS_REJECTED, DISK_FULL, MNN_MISSING, MNN_TOO_OLD,
+            HQQ_UNSUPPORTED, CHILD_NOT_STARTED, CHILD_LOST.
+    """
+    if format not in FORMATS:
+        raise InputError("FORMAT_UNKNOWN", f"unknown model format '{format}'", hint=f"Known: {', '.join(FORMATS)}.")
+    version = host_mnn_version()
+    require_supported(version, "this host")
+    source, out = Path(source).absolute(), Path(out).absolute()
+    graph = read_model(source)
+    _check(graph, format, variant, out)
+    log = log_dir / f"{_log_name(out, variant)}.log"
+    job = _Job(graph, variant, log, timeout, memory_limit, dict(parameters or {}), tuple(extra_flags), version)
+    try:
+        with work_dir(out.parent) as work:
+            return job.run(work, out)
+    except OSError as error:
+        if error.errno in FULL:
+            raise disk_full(out.parent) from error
+        raise InputError(
+            "OUTPUT_NOT_WRITABLE",
+            f"{str(out)!r} cannot be written: {error.strerror or error}",
+            hint="Choose an output in a directory that exists and that you may write to.",
+        ) from error
+
+
+def _check(graph: ModelGraph, format: str, variant: Variant, out: Path) -> None:
+    where = str(graph.path)
+    if graph.format != format:
+        raise InputError("MODEL_NOT_CONVERTIBLE", f"this is not {format} but {graph.format}", where=where)
+    if out.is_dir():
+        raise InputError("OUTPUT_NOT_WRITABLE", f"{str(out)!r} is a directory", hint="Name a file in it.")
+    if out.exists() and out.samefile(graph.path):
+        raise InputError("OUTPUT_IS_SOURCE", "the output is the source model", hint="Name another file.", where=where)
+    if format == "onnx" and graph.path.stat().st_size >= _TWO_GIB:
+        raise InputError(
+            "MODEL_TOO_LARGE",
+            "an ONNX file of 2 GiB or more cannot be read",
+            hint="Save it with external data.",
+            where=where,
+        )
+    if format == "mnn":
+        _check_mnn(graph, variant)
+    if variant.block is not None and variant.block % 16:
+        raise InputError(
+            "BLOCK_UNUSABLE",
+            f"block={variant.block} does nothing: MNN uses blocks of 16, 32, 48, ... only",
+            hint="Use block=32 or block=64.",
+        )
+
+
+def _check_mnn(graph: ModelGraph, variant: Variant) -> None:
+    where = str(graph.path)
+    # MNN ignores the stored name and looks for this one.
+    if graph.external_files or graph.path.with_name(graph.path.name + ".weight").exists():
+        raise InputError(
+            "MODEL_NOT_CONVERTIBLE",
+            "its weights are in a second file, which the converter does not read",
+            hint="Convert it again from the original model.",
+            where=where,
+        )
+    done = ("quantized", "fp16") if variant.bits is not None else ("quantized",)
+    if variant.method != "float" and graph.weights in done:
+        raise InputError(
+            "ALREADY_QUANTIZED",
+            f"its weights are {graph.weights} already; MNN would leave them as they are and say nothing",
+            hint="Start from the original model or a float .mnn.",
+            where=where,
+        )
+
+
+@dataclass(frozen=True)
+class _Job:
+    graph: ModelGraph
+    variant: Variant
+    log: Path
+    timeout: float
+    memory_limit: int | None
+    parameters: dict[str, object]
+    extra_flags: tuple[str, ...]
+    version: str
+
+    def run(self, work: Path, out: Path) -> ConvertedModel:
+        made = work / "out.mnn"
+        source = _readable_path(self.graph, work)
+        plain_copy = self.graph.format == "mnn" and self.variant.method == "float" and not self.parameters
+        plain_copy = plain_copy and not self.extra_flags
+        if plain_copy:
+            shutil.copyfile(self.graph.path, made)
+            result = self._child(work, [["-f", "MNN", "--modelFile", made.name, "--info"]])
+        else:
+            result = self._convert(work, source, in_memory=False)
+            if result.ok and (work / "out.mnn.weight").exists():
+                for name in ("out.mnn", "out.mnn.weight"):
+                    (work / name).unlink(missing_ok=True)
+                result = self._convert(work, source, in_memory=True)
+        if result.log_error:
+            raise ToolError("DISK_FULL", f"the log {str(self.log)!r} could not be written: {result.log_error}")
+        text = sections(self.log.read_text(encoding="utf-8", errors="replace"))
+        self._judge(result, text, made)
+        room_left(work)
+        warnings = warnings_in(text[0] if text else "")
+        if not plain_copy:
+            name_by_contents(made)
+        quantized, plain = count_layers(made)
+        if self.variant.bits is not None and quantized == 0:
+            warnings.append("no layer has weights that could be quantized: the model stays float")
+        if self.variant.method == "float" and quantized:
+            warnings.append(f"{quantized} layers of the source are quantized already: this is no float reference")
+        digest = sync_and_hash(made)
+        if plain_copy and digest != self.graph.sha256:
+            raise ToolError("CONVERTER_BAD_OUTPUT", "the source changed while it was copied", where=self._where)
+        size = made.stat().st_size
+        made.replace(out)
+        return ConvertedModel(
+            out, digest, size, result.seconds, self.log, tuple(warnings), self.variant, quantized, plain
+        )
+
+    @property
+    def _where(self) -> str:
+        return str(self.graph.path)
+
+    def _convert(self, work: Path, source: str, *, in_memory: bool) -> ChildResult:
+        spill = work / _SPILL
+        if in_memory:
+            spill.mkdir(exist_ok=True)  # it cannot be opened for writing, so the weights stay in memory
+        else:
+            # A full disk would cut the spilled weights and so corrupt the model in silence.  A second name keeps
+            # their space taken after the converter removes its own, so that `room_left` can tell.
+            spill.touch()
+            with contextlib.suppress(OSError):  # some file systems have no hard links
+                os.link(spill, work / "spilled")
+        call = ["-f", FORMATS[self.graph.format], "--modelFile", source, "--MNNModel", "out.mnn"]
+        if self.graph.format != "mnn":
+            call += ["--bizCode", "MNN"]  # a .mnn keeps its own
+        call += [*converter_flags(self.variant), *self.extra_flags]
+        if self.parameters:
+            content = {"version": self.version, **self.parameters}
+            (work / "parameters.json").write_text(json.dumps(content), encoding="utf-8")
+            call += ["--compressionParamsFile", "parameters.json"]
+        return self._child(work, [call, ["-f", "MNN", "--modelFile", "out.mnn", "--info"]])
+
+    def _child(self, work: Path, calls: list[list[str]]) -> ChildResult:
+        argv = tools_argv(*(("mnnconvert", call) for call in calls))
+        return run_child(argv, log=self.log, timeout=self.timeout, memory_limit=self.memory_limit, cwd=work)
+
+    def _judge(self, result: ChildResult, text: list[str], made: Path) -> None:
+        """Raise what is wrong; returns only when there is a file that MNN can load."""
+        said = text[0] if text else ""
+        problem = self._rejection(said, made) if not result.timed_out else None
+        crash = death(
+            result,
+            doing="the converter" if len(text) < 2 else "loading the converted model",
+            prefix="CONVERTER",
+            timeout=self.timeout,
+            memory_limit=self.memory_limit,
+            where=self._where,
+            hint="The model may be damaged, or use what this MNN cannot convert: try `edgequant inspect` on it, "
+            "another variant, or another MNN version.",
+        )
+        found = problem or crash
+        if found is None and not (made.is_file() and made.stat().st_size):
+            found = self._no_output(result, made)
+        if found is None and ("Load MNN from" in text[-1] or "Model Inputs:" not in text[-1]):
+            found = ToolError(
+                "CONVERTER_BAD_OUTPUT",
+                "the converter said success, but MNN cannot load what it wrote",
+                where=self._where,
+                hint="Try another variant or another MNN version.",
+                evidence=result.evidence(),
+            )
+        if found is not None:
+            room_left(made.parent)  # a full disk explains everything else
+            raise found
+
+    def _rejection(self, said: str, made: Path) -> EdgequantError | None:
+        evidence: dict[str, object] = {"log": str(self.log), "log_tail": said.splitlines()[-20:]}
+        ops = unsupported_ops(said)
+        if ops:
+            return InputError(
+                "OP_UNSUPPORTED",
+                f"MNN {self.version} has no operator for {', '.join(ops)}",
+                hint="Export the model without them, or upgrade MNN.",
+                where=self._where,
+                evidence={**evidence, "ops": ops},
+            )
+        if self.parameters and "json2protobuf" in said:
+            return ToolError("PARAMETERS_REJECTED", "the converter rejected its parameter file", evidence=evidence)
+        if self.variant.hqq and "Use HQQ to quant weight" not in said and "Converted Success!" in said:
+            return ToolError(
+                "HQQ_UNSUPPORTED",
+                f"MNN {self.version} ignores hqq",
+                hint="Upgrade it (pip install -U MNN), or leave hqq out.",
+                evidence=evidence,
+            )
+        errors = errors_in(said)
+        if errors and (not made.exists() or any(line.startswith("Can't open file") for line in errors)):
+            return InputError(
+                "MODEL_NOT_CONVERTIBLE",
+                f"MNN's converter rejects the model: {errors[0]}",
+                hint="Check that the file is whole and of the format its name says.",
+                where=self._where,
+                evidence=evidence,
+            )
+        return None
+
+    def _no_output(self, result: ChildResult, made: Path) -> EdgequantError:
+        if made.exists() and self.graph.size > _TWO_GIB * 3 // 4:
+            return InputError(
+                "MODEL_TOO_LARGE",
+                f"as {self.variant} it would be over 2 GiB, more than one .mnn file can hold",
+                hint="Quantize it to fewer bits, or split the model.",
+                where=self._where,
+                evidence=result.evidence(),
+            )
+        return ToolError(
+            "CONVERTER_NO_OUTPUT",
+            "the converter ended without an error and without a model",
+            where=self._where,
+            hint="Its log may say why.",
+            evidence=result.evidence(),
+        )
+
+
+def _log_name(out: Path, variant: Variant) -> str:
+    # Two outputs of the same name in different directories must not share a log.
+    tag = hashlib.sha256(os.fsencode(out)).hexdigest()[:8]
+    return "-".join(re.sub(r"[^A-Za-z0-9._]+", "_", part)[:60] for part in ("convert", out.stem, str(variant), tag))
+
+
+def _readable_path(graph: ModelGraph, work: Path) -> str:
+    """A path the converter can open.  It takes a backslash for a directory, and only UTF-8."""
+    try:
+        os.fspath(graph.path).encode("utf-8")
+        if "\\" not in os.fspath(graph.path):
+            return os.fspath(graph.path)
+    except UnicodeEncodeError:
+        pass
+    folder = work / "source"
+    folder.mkdir()
+    (folder / "model").symlink_to(graph.path)
+    for file in graph.external_files:
+        link = folder / file.relative_to(graph.path.parent.resolve())
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(file)
+    return "source/model"

@@ -1,0 +1,45 @@
+"""Reads what MNN's converter says: which sentences matter, and what they mean."""
+
+from __future__ import annotations
+
+import re
+
+_START = re.compile(r"^\[edgequant\] \w+ starts$", re.MULTILINE)
+_STAMP = re.compile(r"^\[[0-9:]+\] :\d+: ")
+_ERROR = re.compile(r"\[ERROR\]|Check failed|Converted Failed|Can't open file|Framework Input ERROR|Does Not Exist")
+_PLAIN = (
+    ("caution: some weight absolute values", "some weights are denormal numbers (below 1.2e-38); MNN takes them as 0"),
+    ("The model has subgraphs", "the model has subgraphs (a loop or branch): Module can run it, Interpreter cannot"),
+    ("Disable Hqq", "the converter switched hqq off"),
+)
+
+
+def sections(text: str) -> list[str]:
+    """What each call of the worker wrote, in order."""
+    return _START.split(text)[1:]
+
+
+def errors_in(text: str) -> list[str]:
+    """Lines that tell of an error, the first cause first."""
+    return [_STAMP.sub("", line).strip() for line in text.splitlines() if _ERROR.search(line)]
+
+
+def unsupported_ops(text: str) -> list[str]:
+    """Names of operators the converter does not know, such as ``ONNX::Bogus``."""
+    match = re.search(r"These Op Not Support: (.*)", text)
+    return [name.strip() for name in match[1].split(" | ") if name.strip()] if match else []
+
+
+def warnings_in(text: str) -> list[str]:
+    """What the user should know of it, in plain words, each thing once."""
+    found: list[str] = [plain for said, plain in _PLAIN if said in text]
+    empty = re.findall(r"Check it out ==> (.*) has empty input, the index is (\d+)", text)
+    if empty:
+        name, index = empty[0]
+        more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+        found.append(f"an input is left out: number {index} of {name}{more} (fine where it is optional)")
+    unused = re.findall(r"don't use block-quant for the layer: (.*)\.$", text, re.MULTILINE)
+    unused += re.findall(r"not adopted to the layer: (.*), because", text)
+    if unused:
+        found.append(f"{len(unused)} layers cannot use the block and have one scale per channel, first: {unused[0]}")
+    return found

@@ -1,0 +1,77 @@
+"""A private directory beside an output, and the question whether its disk is full."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgequant.errors import ToolError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+_WORK = ".edgequant-convert-"
+_PROBE = 256 * 1024  # bytes
+
+
+def disk_full(folder: Path) -> ToolError:
+    return ToolError(
+        "DISK_FULL",
+        f"no room to write in {str(folder)!r}",
+        hint="Free some space, or choose an output on another disk. The converter needs room for the float weights "
+        "and the result at once.",
+    )
+
+
+def room_left(work: Path) -> None:
+    """Raise ToolError DISK_FULL where nothing more can be written: then what was written may be cut unnoticed."""
+    probe = work / "probe"
+    try:
+        with probe.open("wb") as file:
+            file.write(b"\1" * _PROBE)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno in FULL:
+            raise disk_full(work.parent) from error
+        raise
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def work_dir(parent: Path) -> Iterator[Path]:
+    """A private directory beside the output, removed at the end; those of dead processes are removed as well.
+
+    A lock tells the living from the dead: the kernel drops it with the process that holds it.
+    """
+    _remove_stale(parent)
+    while True:
+        work = Path(tempfile.mkdtemp(prefix=_WORK, dir=parent))
+        lock = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
+        with contextlib.suppress(OSError):  # without locks (some network file systems) nothing is ever stale
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if work.exists():
+            break
+        os.close(lock)  # somebody took it for stale before it was locked
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        os.close(lock)
+
+
+def _remove_stale(parent: Path) -> None:
+    for old in parent.glob(_WORK + "*"):
+        # Not ours to remove, gone already, or in use: then it stays.
+        with contextlib.suppress(OSError):
+            lock = os.open(old, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(old, ignore_errors=True)
+            finally:
+                os.close(lock)

@@ -1,0 +1,59 @@
+"""Text from model files made harmless, and numbers made readable."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+
+_INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+
+
+def printable(text: str, encoding: str = "utf-8") -> str:
+    """One line that a terminal shows as it is.
+
+    Control, bidirectional and invisible characters, and those the encoding lacks, become escapes like ``\\x1b``: a
+    tensor name must not move the cursor, recolour the screen or hide a part of itself.
+    """
+    shown = "".join(_escape(c) if unicodedata.category(c) in _INVISIBLE else c for c in text)
+    return shown.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def name(text: str, encoding: str = "utf-8") -> str:
+    """A tensor or case name, such that two different names never look the same.
+
+    Backslashes are doubled, so that an escape cannot be imitated; blanks other than single inner spaces would get
+    lost, so such a name is quoted and its blanks are escaped.
+    """
+    shown = printable(text.replace("\\", "\\\\"), encoding)
+    odd = any(c.isspace() and c != " " for c in shown) or "  " in shown or shown != shown.strip()
+    if not shown or odd:
+        return '"' + "".join(_escape(c) if c.isspace() else c for c in shown) + '"'
+    return shown
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def cosine(value: float | None) -> str:
+    """Five decimals, rounded down: 0.999996 must not look like perfection."""
+    return "-" if value is None else f"{math.floor(value * 1e5) / 1e5:.5f}"
+
+
+def decibel(value: float | None) -> str:
+    """One decimal, rounded down: 19.97 must not look like 20.0 beside a limit of 20."""
+    return "-" if value is None else f"{math.floor(value * 10) / 10:.1f}"
+
+
+def amount(value: float | None) -> str:
+    """Three significant digits."""
+    return "-" if value is None else "0" if value == 0 else f"{value:.3g}"
+
+
+def milliseconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def megabytes(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} MB"

@@ -1,0 +1,60 @@
+"""Reading a report back.  The file may come from anywhere, so it is bounded and checked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+
+from edgequant.errors import InputError
+from edgequant.report.model import LOADING, SCHEMA, Report
+from edgequant.spec import first_problem
+
+MAX_BYTES = 64 * 1024 * 1024
+
+
+def load(path: Path, *, max_bytes: int = MAX_BYTES) -> Report:
+    """Read and check a report.  Keys this version does not know are skipped.
+
+    Raises:
+        InputError: REPORT_INVALID, with what is wrong: no such file, too big, no JSON, another schema, a wrong value.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise _invalid(path, error.strerror or str(error)) from error
+    if len(data) > max_bytes:
+        raise _invalid(path, f"larger than {max_bytes} bytes")
+    return loads(data, where=path)
+
+
+def loads(data: bytes | str, *, where: Path | None = None) -> Report:
+    """The same from memory.  Raises InputError (REPORT_INVALID)."""
+    try:
+        document = json.loads(data, parse_constant=_no_constant)
+    except RecursionError:
+        raise _invalid(where, "nested too deeply") from None
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise _invalid(where, f"not JSON: {error}") from error
+    found = document.get("schema") if isinstance(document, dict) else None
+    if found != SCHEMA:
+        named = f"schema '{found[:60]}'" if isinstance(found, str) else "no schema"
+        raise _invalid(where, f"it has {named}, this version reads '{SCHEMA}'")
+    try:
+        return Report.model_validate(document, context=LOADING)
+    except ValidationError as error:
+        raise _invalid(where, first_problem(error)) from error
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _invalid(where: Path | None, why: str) -> InputError:
+    extra: dict[str, Any] = {} if where is None else {"where": str(where)}
+    return InputError(
+        "REPORT_INVALID", f"not a report: {why}", hint="Give the report.json of a run of this version.", **extra
+    )

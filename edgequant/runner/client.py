@@ -1,0 +1,145 @@
+"""MNN on a device, as methods: load a model, run it, time it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgequant.deadline import Deadline
+from edgequant.quantize.mnn_version import require_supported
+from edgequant.runner import answers
+from edgequant.runner.session import RunnerSession
+from edgequant.spec import MemoryMode, RunOptions
+
+DEFAULT_THREADS = 4
+TIME_MAX_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in the runner's memory."""
+
+    answer: answers.LoadAnswer
+    memory: MemoryMode
+
+    @property
+    def handle(self) -> int:
+        return self.answer.handle
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One inference: outputs by name (their own memory), time in milliseconds, memory after it."""
+
+    outputs: dict[str, np.ndarray]
+    ms: float
+    memory: answers.MemoryKb
+
+
+@dataclass
+class TimeResult:
+    """A timing: latencies in milliseconds in order.
+
+    `end` is None where the runner did not get to the end; what was measured before is kept.
+    """
+
+    samples: list[float] = field(default_factory=list)
+    warmup: int = 0
+    end: answers.TimeAnswer | None = None
+
+
+class MnnRunner:
+    """The runner of device_scripts/ on one device.
+
+    Args:
+        session: a started session.
+        options: threads, precision, cores and so on for every model loaded through it.
+
+    Raises DeviceError (MNN_TOO_OLD) where the MNN there must not be used.
+    """
+
+    def __init__(self, session: RunnerSession, options: RunOptions, *, uri: str) -> None:
+        self._session = session
+        self._options = options
+        self.uri = uri
+        self.hello = session.hello
+        require_supported(self.hello.mnn, uri)
+        header, _ = session.request("facts", deadline=Deadline(60))
+        self.facts = session.checked(answers.Facts, header.get("facts", {}))
+        self.threads = options.threads or min(DEFAULT_THREADS, self.facts.cores or 1)
+
+    def load(self, path: str, memory: MemoryMode) -> Loaded:
+        """Load the model at `path` on the device.  Raises RunnerError (MODEL_LOAD_FAILED, CORES_UNAVAILABLE, ...)."""
+        options = {
+            "memory": memory,
+            "precision": self._options.precision,
+            "threads": self.threads,
+            "cores": None if self._options.cores is None else list(self._options.cores),
+            "dynamic_quant_option": self._options.dynamic_quant_option,
+        }
+        header, _ = self._session.request("load", {"path": path, "options": options}, deadline=self._deadline())
+        return Loaded(self._session.checked(answers.LoadAnswer, header), memory)
+
+    def unload(self, model: Loaded) -> None:
+        self._session.request("unload", {"handle": model.handle}, deadline=self._deadline())
+
+    def run(self, model: Loaded, inputs: Mapping[str, np.ndarray]) -> RunResult:
+        """One inference.  Raises RunnerError (INFERENCE_FAILED, INPUT_NAMES, INPUT_DTYPE, INPUT_RANGE)."""
+        header, outputs = self._session.request("run", {"handle": model.handle}, inputs, deadline=self._deadline())
+        answer = self._session.checked(answers.RunAnswer, header)
+        return RunResult(outputs, answer.ms, answer.memory)
+
+    def time(
+        self,
+        model: Loaded,
+        inputs: Mapping[str, np.ndarray],
+        *,
+        warmup: int,
+        repeat: int,
+        min_seconds: float = 0.0,
+        max_seconds: float = TIME_MAX_SECONDS,
+        into: TimeResult | None = None,
+    ) -> TimeResult:
+        """Warm up, then at least `repeat` timed inferences and `min_seconds`, at most `max_seconds`.
+
+        With `into`, samples land there as they arrive, so that they survive the runner's death.
+        """
+        result = TimeResult() if into is None else into
+
+        def collect(event: dict[str, object]) -> None:
+            if event.get("event") == "samples":
+                result.samples += self._session.checked(answers.SamplesEvent, event).samples
+
+        header, _ = self._session.request(
+            "time",
+            {
+                "handle": model.handle,
+                "warmup": warmup,
+                "repeat": repeat,
+                "min_seconds": min_seconds,
+                "max_seconds": max_seconds,
+            },
+            inputs,
+            deadline=Deadline(max_seconds + self._options.timeout),
+            on_event=collect,
+        )
+        result.end = self._session.checked(answers.TimeAnswer, header)
+        result.warmup = result.end.warmup
+        return result
+
+    def session_memory(self, model: Loaded, shapes: Mapping[str, tuple[int, ...]]) -> float:
+        """MB that MNN says a session needs.  Only for models without subgraphs; loads the model a second time."""
+        header, _ = self._session.request(
+            "session_memory",
+            {"handle": model.handle, "shapes": {name: list(shape) for name, shape in shapes.items()}},
+            deadline=self._deadline(),
+        )
+        return self._session.checked(answers.SessionMemory, header).session_mb
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _deadline(self) -> Deadline:
+        return Deadline(self._options.timeout)

@@ -1,0 +1,1 @@
+"""Stand-ins for devices and servers that tests need: real programs, private to one test run."""

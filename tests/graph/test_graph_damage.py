@@ -1,0 +1,139 @@
+"""Cut, flipped and crafted files: an InputError or an answer, soon, and never anything else."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgequant.errors import InputError
+from edgequant.graph import find_risks, read_model
+from tests import generated, generated_other, models
+from tests.generated_other import pb
+
+KINDS = ("onnx", "tflite", "pb", "mnn")
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("damage")
+    onnx = generated.gru(folder / "a.onnx", hidden=8)
+    return {
+        "onnx": onnx.read_bytes(),
+        "tflite": generated_other.tflite(folder / "a.tflite", quantized=True, dtype=9, sizes=(-1, 8)).read_bytes(),
+        "pb": generated_other.tf_frozen(folder / "a.pb").read_bytes(),
+        "mnn": models.convert(onnx, folder / "a.mnn").read_bytes(),
+    }
+
+
+def outcome(path: Path, data: bytes) -> str:
+    """The error's code, or "read"; any other exception fails the test."""
+    path.write_bytes(data)
+    try:
+        graph = read_model(path)
+    except InputError as error:
+        return error.code if "\n" not in str(error) else "more than one line"
+    find_risks(graph)
+    return "read"
+
+
+def lengths(size: int) -> Iterator[int]:
+    yield from range(1, min(size, 300))
+    yield from range(300, size, max(1, size // 300))
+    yield from range(max(1, size - 40), size)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite", "mnn"])
+def test_cut_anywhere_is_noticed(samples, tmp_path, kind):
+    data = samples[kind]
+    for length in set(lengths(len(data))):
+        found = outcome(tmp_path / f"m.{kind}", data[:length])
+        # The last three bytes of a FlatBuffer may be padding that nobody reads.
+        assert found == "MODEL_TRUNCATED" or (kind != "onnx" and length > len(data) - 4 and found == "read"), length
+
+
+def test_cut_tensorflow_graph(samples, tmp_path):
+    data = samples["pb"]
+    found = {length: outcome(tmp_path / "m.pb", data[:length]) for length in set(lengths(len(data)))}
+    # Cut between two nodes, a graph of the nodes before it is left: that cannot be told from a whole one.
+    assert set(found.values()) <= {"MODEL_TRUNCATED", "MODEL_INVALID", "read"}
+    assert sum(code == "MODEL_TRUNCATED" for code in found.values()) > len(found) - 8
+
+
+@pytest.mark.parametrize("name", ["enc", "silero_vad", "hand_recrop"])
+def test_real_models_cut(real_model, tmp_path, name):
+    source = real_model(name)
+    data = source.read_bytes()
+    for step in range(1, 40):
+        assert outcome(tmp_path / f"m{source.suffix}", data[: len(data) * step // 40]) == "MODEL_TRUNCATED"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_flipped_bytes(samples, tmp_path, kind):
+    path = tmp_path / f"m.{kind}"
+
+    @settings(max_examples=400, deadline=2000, suppress_health_check=list(HealthCheck), derandomize=True)
+    @given(st.data())
+    def flip(draw: st.DataObject) -> None:
+        data = bytearray(samples[kind])
+        # Half of the flips hit the front, where the structure is.
+        reach = draw.draw(st.sampled_from([min(400, len(data)), len(data)]))
+        for _ in range(draw.draw(st.integers(1, 6))):
+            data[draw.draw(st.integers(0, reach - 1))] = draw.draw(st.sampled_from([0, 1, 0x7F, 0x80, 0xFF, 0x20]))
+        outcome(path, bytes(data))
+
+    flip()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_32_bit_word_replaced(samples, tmp_path, kind):
+    data = samples[kind]
+    for position in range(0, min(len(data), 1200) - 4, 4):
+        for word in (0, 1, 0x7FFFFFFF, 0xFFFFFFFF, len(data) - 4):
+            outcome(tmp_path / f"m.{kind}", data[:position] + struct.pack("<I", word) + data[position + 4 :])
+
+
+@settings(max_examples=300, deadline=2000, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(data=st.binary(min_size=1, max_size=300), kind=st.sampled_from([*KINDS, "bin"]))
+def test_any_bytes(tmp_path_factory, data, kind):
+    assert outcome(tmp_path_factory.getbasetemp() / f"any.{kind}", data)
+
+
+def test_tables_that_share_one_vector_are_not_read_forever(tmp_path):
+    started = time.monotonic()
+    with pytest.raises(InputError, match="larger than its size"):
+        read_model(generated_other.flat_bomb(tmp_path / "m.mnn"))
+    assert time.monotonic() - started < 5
+
+
+def test_deeply_nested_branches(tmp_path):
+    graph = pb(1, pb(4, "Relu")) + pb(12, pb(1, "y"))
+    for _ in range(3000):
+        graph = pb(1, pb(4, "If") + pb(5, pb(1, "then_branch") + pb(6, graph))) + pb(12, pb(1, "y"))
+    started = time.monotonic()
+    assert outcome(tmp_path / "m.onnx", pb(1, 8) + pb(7, graph) + pb(8, pb(2, 14))) == "read"
+    assert time.monotonic() - started < 5
+
+
+def test_many_recurrent_layers_in_a_row(tmp_path):
+    nodes = b"".join(
+        pb(1, pb(1, f"t{i}") + pb(2, f"t{i + 1}") + pb(3, f"n{i}") + pb(4, "GRU" if i % 2 else "Reshape"))
+        for i in range(20_000)
+    )
+    started = time.monotonic()
+    model = pb(1, 8) + pb(7, nodes + pb(12, pb(1, "t20000"))) + pb(8, pb(2, 14))
+    assert outcome(tmp_path / "m.onnx", model) == "read"
+    assert time.monotonic() - started < 10
+
+
+def test_names_that_are_no_utf8(tmp_path):
+    graph = pb(1, pb(1, b"x\xff") + pb(2, b"y\xfe") + pb(4, "Relu"))
+    graph += pb(11, pb(1, b"x\xff") + pb(2, pb(1, pb(1, 1)))) + pb(12, pb(1, b"y\xfe") + pb(2, pb(1, pb(1, 1))))
+    (tmp_path / "m.onnx").write_bytes(pb(1, 8) + pb(7, graph) + pb(8, pb(2, 14)))
+    graph_info = read_model(tmp_path / "m.onnx")
+    assert [spec.name for spec in graph_info.inputs or ()] == ["x\\xff"]

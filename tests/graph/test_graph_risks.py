@@ -1,0 +1,62 @@
+"""What is pointed out about which model, and what is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgequant.graph import find_risks, read_model
+from tests import generated_other
+
+
+def codes(path):
+    findings = find_risks(read_model(path))
+    for finding in findings:
+        assert finding.message
+        assert finding.remedy
+        assert finding.evidence["count"] >= 0
+    return {finding.code: finding for finding in findings}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("conv_cnn", {"GEMM_BECOMES_CONV"}),
+        ("gru", {"RECURRENT_LAYER", "NONLINEARITY_AFTER_RECURRENT", "DYNAMIC_SHAPE"}),
+        ("lstm", {"RECURRENT_LAYER", "DYNAMIC_SHAPE"}),
+        ("many_dtypes", {"INT64_INPUT"}),
+        ("branches", {"CONTROL_FLOW"}),
+        ("quantized", {"SOURCE_ALREADY_QUANTIZED"}),
+        ("rank1_dynamic", {"DYNAMIC_SHAPE", "LEADING_DIMENSION_FIXED"}),
+        ("many_inputs", set()),
+    ],
+)
+def test_generated(generated_model, name, expected):
+    assert codes(generated_model(name)).keys() == expected
+
+
+def test_real(real_model):
+    assert codes(real_model("ppocr_cls")).keys() == {"GEMM_BECOMES_CONV", "DYNAMIC_SHAPE"}
+    found = codes(real_model("silero_vad"))
+    assert found.keys() == {"RECURRENT_LAYER", "CONTROL_FLOW", "DYNAMIC_SHAPE", "INT64_INPUT"}
+    assert found["INT64_INPUT"].where == "sr"
+    found = codes(real_model("enc"))
+    assert found["RECURRENT_LAYER"].evidence["names"] == ["/emb_gru/GRU"]
+    assert found["NONLINEARITY_AFTER_RECURRENT"].evidence["pairs"][0][1] == "/emb_gru/GRU"
+    assert codes(real_model("hand_recrop")).keys() == set()
+    assert "SOURCE_ALREADY_QUANTIZED" not in codes(real_model("face_detection"))  # float16 weights are no reason
+
+
+def test_activation_behind_gru_is_found_through_a_transpose(generated_model):
+    assert codes(generated_model("gru"))["NONLINEARITY_AFTER_RECURRENT"].evidence["pairs"] == [["gate", "gru"]]
+
+
+def test_quantized_mnn_and_tflite(generated_model, as_mnn, tmp_path):
+    assert "SOURCE_ALREADY_QUANTIZED" in codes(as_mnn(generated_model("conv_cnn"), "--weightQuantBits", "8"))
+    assert "SOURCE_ALREADY_QUANTIZED" not in codes(as_mnn(generated_model("conv_cnn")))
+    path = generated_other.tflite(tmp_path / "q.tflite", quantized=True, dtype=9)
+    assert "SOURCE_ALREADY_QUANTIZED" in codes(path)
+
+
+def test_mnn_from_which_the_converter_left_operators_out(generated_model, as_mnn):
+    finding = codes(as_mnn(generated_model("quantized")))["OUTPUT_NOT_COMPUTED"]
+    assert (finding.severity, finding.where) == ("error", "y")
