@@ -1,3 +1,5 @@
-"""Fixtures every test can use."""
+"""Fixtures of all tests: the beds, each in a module of its own."""
 
-pytest_plugins = ["tests.beds.sshd"]
+from __future__ import annotations
+
+pytest_plugins = ["tests.beds.models", "tests.beds.sshd"]

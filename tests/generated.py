@@ -159,6 +159,35 @@ def lstm(path: Path, hidden: int = 48) -> Path:
     return save(path, nodes, inputs, outputs, weights)
 
 
+def _bare_rnn(path: Path, kind: str, outputs: Sequence[str], length: Any) -> Path:
+    hidden, gates = 16, {"LSTM": 4, "GRU": 3}[kind]
+    weights = [
+        _weight("w", 1, gates * hidden, 24, scale=0.2),
+        _weight("r", 1, gates * hidden, hidden, scale=0.2),
+        _weight("b", 1, 2 * gates * hidden, scale=0.1),
+    ]
+    states = ["h", "c"][: len(outputs) - 1]
+    node = _node(kind, ["x", "w", "r", "b", "", *states], outputs, name="rnn", hidden_size=hidden)
+    inputs = [_value("x", [length, 1, 24]), *(_value(state, [1, 1, hidden]) for state in states)]
+    values = [_value(name, [1, 1, hidden]) for name in outputs[1:]]
+    return save(path, [node], inputs, [_value("y", [length, 1, 1, hidden]), *values], weights)
+
+
+def gru_reset_first(path: Path) -> Path:
+    """x [6,1,24], h [1,1,16] -> y [6,1,1,16], hN: linear_before_reset = 0, which MNN 3.6.1 gets wrong by 0.1."""
+    return _bare_rnn(path, "GRU", ["y", "hN"], 6)
+
+
+def leading_length(path: Path) -> Path:
+    """x [S,1,24], h, c [1,1,16] -> y [S,1,1,16], hN, cN: MNN 3.6.1 takes S for a batch; right for S = 1 only."""
+    return _bare_rnn(path, "LSTM", ["y", "hN", "cN"], "S")
+
+
+def lstm_two_outputs(path: Path) -> Path:
+    """x [6,1,24], h [1,1,16] -> y [6,1,1,16], hN: no cell state output, on which MNN's converter (3.6.1) can crash."""
+    return _bare_rnn(path, "LSTM", ["y", "hN"], 6)
+
+
 def rank1_dynamic(path: Path) -> Path:
     """x [N] -> y [N]: 2 * x + 1."""
     nodes = [_node("Mul", ["x", "two"], ["d"]), _node("Add", ["d", "one"], ["y"])]
@@ -266,6 +295,10 @@ ONNX_MODELS = {
     function.__name__: function
     for function in (
         many_dtypes, many_inputs, many_outputs, conv_cnn, gru, lstm, rank1_dynamic, nan_swallowed, nan_output,
-        constant_output, zero_output, big_mlp, argmax_ints, old_ir, branches, quantized,
+        constant_output, zero_output, big_mlp, argmax_ints, old_ir, branches, quantized, gru_reset_first,
+        leading_length, lstm_two_outputs,
     )
 }  # fmt: skip
+
+NOT_CONVERTIBLE = ("quantized", "lstm_two_outputs")
+"""MNN's converter crashes on these, or leaves operators out and writes a file that cannot be loaded."""

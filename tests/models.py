@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,22 @@ def real(name: str, cache_dir: Path | None = None) -> Path:
 def convert(source: Path, target: Path, *flags: str) -> Path:
     """``source`` as an .mnn at ``target``; fails if the converter leaves no file."""
     form = FORMATS[source.suffix]
-    command = ["-f", form, "--modelFile", str(source), "--MNNModel", str(target), "--bizCode", "edgequant", *flags]
-    done = subprocess.run([sys.executable, "-c", _CONVERT, *command], capture_output=True, text=True, timeout=240)
+    command = [
+        "-f",
+        form,
+        "--modelFile",
+        str(source.resolve()),
+        "--MNNModel",
+        str(target.resolve()),
+        "--bizCode",
+        "edgequant",
+        *flags,
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        # The converter has a scratch file of a fixed name in the current directory: two at once would share it.
+        done = subprocess.run(
+            [sys.executable, "-c", _CONVERT, *command], capture_output=True, text=True, timeout=240, cwd=folder
+        )
     assert target.is_file(), f"no {target.name}: {done.stdout[-2000:]} {done.stderr[-2000:]}"
     return target
 

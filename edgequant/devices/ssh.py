@@ -194,6 +194,8 @@ class SshDevice(Device):
     def _guarded(self, deadline: Deadline) -> Guard | None:
         """The guard of this connection, started with the first command that needs it."""
         with self._guard_lock:
+            if self._guard is not None and not self._guard.alive:
+                self._guard = None  # killed by something else there: processes from now on get a new one
             if self._guard is None and self._guard_wanted:
                 try:
                     self._guard = Guard(self._connected(), deadline)

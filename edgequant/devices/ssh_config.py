@@ -96,7 +96,8 @@ def parse_endpoint(text: str, where: str) -> Endpoint:
     match = re.fullmatch(r"(?:\[(?P<six>[^\]]*)\]|(?P<host>[^:\[\]]*))(?::(?P<port>.*))?", address)
     if match is None:
         raise _invalid(f"{address!r} is not host or host:port", where)
-    host = match["six"] if match["six"] is not None else match["host"]
+    # A zone is written %25eth0 in a URI.
+    host = unquote(match["six"]) if match["six"] is not None else match["host"]
     if not host:
         raise _invalid("the host is missing", where)
     if not _HOST.fullmatch(host):

@@ -25,6 +25,7 @@ from edgequant.deadline import Deadline
 from edgequant.devices.ssh_auth import Login
 from edgequant.devices.ssh_config import Endpoint, SshConfig, Target
 from edgequant.devices.ssh_known_hosts import HostKeyCheck
+from edgequant.devices.ssh_socket import connect_tcp
 from edgequant.errors import DeviceError, InputError
 
 # Without a handler Python prints the tracebacks paramiko logs for every lost link; they are reported as errors here.
@@ -151,7 +152,7 @@ class SshLink:
 
     def _first_socket(self, target: Target, deadline: Deadline) -> Any:
         if target.proxy_command is None:
-            return _tcp(target, self.where, deadline, self._keepalive)
+            return connect_tcp(target, self.where, deadline, self._keepalive)
         ours, theirs = socket.socketpair()
         self._proxy_log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         shell = os.environ.get("SHELL") or "/bin/sh"
@@ -283,64 +284,6 @@ def _first(wanted: list[str], available: tuple[str, ...]) -> tuple[str, ...]:
     return (*head, *(name for name in available if name not in head))
 
 
-def _tcp(target: Target, where: str, deadline: Deadline, keepalive: float) -> socket.socket:
-    def unreachable(message: str, hint: str, *, transient: bool = True) -> DeviceError:
-        return DeviceError("HOST_UNREACHABLE", message, where=where, hint=hint, transient=transient)
-
-    place = f"{target.host}:{target.port}"
-    try:
-        found = socket.getaddrinfo(target.host, target.port, target.address_family, socket.SOCK_STREAM)
-    except (socket.gaierror, UnicodeError) as error:
-        raise unreachable(
-            f"the name {target.host} cannot be resolved: {getattr(error, 'strerror', None) or error}",
-            "Check the spelling, the Host aliases in ~/.ssh/config, and DNS; an IP address works too.",
-            transient=getattr(error, "errno", None) == socket.EAI_AGAIN,
-        ) from error
-    limit = deadline if target.connect_timeout is None else deadline.shorter(target.connect_timeout)
-    last: OSError | None = None
-    for family, kind, protocol, _, address in found:
-        sock = socket.socket(family, kind, protocol)
-        try:
-            left = limit.remaining
-            sock.settimeout(max(left, 0.001) if left is not None else None)
-            sock.connect(address)
-        except OSError as error:
-            sock.close()
-            last = error
-            continue
-        _tune(sock, keepalive)
-        return sock
-    if isinstance(last, TimeoutError):
-        raise unreachable(
-            f"{place} did not answer (timeout)", "Check that it is switched on and in this network, and the firewall."
-        ) from last
-    if isinstance(last, ConnectionRefusedError):
-        raise unreachable(
-            f"{place} refused the connection", "The machine is there, but no SSH server listens on this port."
-        ) from last
-    reason = last.strerror if last and last.strerror else "no address"
-    raise unreachable(
-        f"{place} cannot be reached: {reason}", "Check the network between here and the device."
-    ) from last
-
-
-def _tune(sock: socket.socket, keepalive: float) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    seconds = max(1, int(keepalive * 2)) if keepalive > 0 else 30
-    for name, value in (
-        ("TCP_KEEPIDLE", max(1, seconds // 2)),
-        ("TCP_KEEPINTVL", max(1, seconds // 6)),
-        ("TCP_KEEPCNT", 3),
-        ("TCP_USER_TIMEOUT", seconds * 1000),
-        # Little unsent data in the kernel: an answer to the keepalive would come after all of it on a slow link.
-        ("TCP_NOTSENT_LOWAT", 256 << 10),
-    ):
-        option = getattr(socket, name, None)  # not every system has all of them
-        if option is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
 def _report_ends(transport: paramiko.Transport) -> None:
     """Make channels remember how they ended: `exit_signal_name`, and `closed_by_server`.
 
@@ -357,6 +300,8 @@ def _report_ends(transport: paramiko.Transport) -> None:
         if peek.get_text() == "exit-signal":
             peek.get_boolean()
             channel.exit_signal_name = peek.get_text()
+            # As paramiko does for "exit-status": who waits for the end need not wait for unread output as well.
+            channel.status_event.set()
         on_request(channel, message)
 
     def closed(channel: Any, message: Any) -> None:

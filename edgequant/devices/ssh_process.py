@@ -42,7 +42,8 @@ _MAX_CHATTER = 1 << 20
 _KILL_PATIENCE = 5.0
 """Seconds to wait for the device to confirm a kill before the channel is closed anyway."""
 
-_START = 'printf "%s %d\\n" "$1" $$ >&2; printf "%s %d\\n" "$1" $$; shift; exec "$@"'
+# Where nobody reads any more, printf fails and nothing is started: a shell that comes late runs no orphan.
+_START = 'printf "%s %d\\n" "$1" $$ >&2 && printf "%s %d\\n" "$1" $$ && shift && exec "$@"'
 
 _GUARD = (
     'all=" "; '
@@ -91,6 +92,10 @@ class Guard:
         _execute(link, self._channel, f"exec sh -c {shlex.quote(_GUARD)}", deadline)
         self._link = link
         self._lock = threading.Lock()
+
+    @property
+    def alive(self) -> bool:
+        return not self._channel.status_event.is_set()
 
     def tell(self, verb: str, pid: int = 0) -> None:
         """Send one order: + watch, - forget, k kill, q kill all and end.  Never raises, never blocks for long."""

@@ -27,7 +27,7 @@ umask 077
 why=
 for root in "$@"; do
   case $root in
-    '~'*) root=${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}/edgequant ;;
+    '~'*) root=${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}/edgequant/device ;;
     '@tmp') root=${TMPDIR:-/tmp}/edgequant-$(id -u) ;;
   esac
   said=$(mkdir -p "$root" 2>&1) || { why="$why$root: ${said##*: }|"; continue; }

@@ -69,6 +69,7 @@ def read_model(path: Path) -> ModelGraph:
         ops=tuple(parsed.ops),
         has_subgraphs=parsed.has_subgraphs,
         recurrent=tuple(parsed.recurrent),
+        reset_first=tuple(parsed.reset_first),
         producer=parsed.producer,
         opset=parsed.opset,
         external_files=parsed.external_files,

@@ -48,6 +48,8 @@ class ModelGraph:
             the file leaves out is given as float32.
         has_subgraphs: there are branches, loops or functions: MNN's ``Interpreter`` cannot run it, ``Module`` can.
         recurrent: names of GRU, LSTM and RNN operators, or in a .mnn of the loops made from them.
+        reset_first: names of ONNX GRUs that apply the reset gate before the recurrent product
+            (linear_before_reset = 0, the default of ONNX).
         producer: what wrote the file, for example ``pytorch 2.1``; for a .mnn the MNN version.
         opset: of the standard ONNX domain; None for other formats.
         weights: how the weights are stored, "quantized" as soon as some are; None if unknown.
@@ -63,6 +65,7 @@ class ModelGraph:
     ops: tuple[OpInfo, ...]
     has_subgraphs: bool
     recurrent: tuple[str, ...]
+    reset_first: tuple[str, ...] = ()
     producer: str | None = None
     opset: int | None = None
     external_files: tuple[Path, ...] = ()
@@ -79,6 +82,7 @@ class Parsed:
     ops: list[OpInfo]
     has_subgraphs: bool = False
     recurrent: list[str] = field(default_factory=list)
+    reset_first: list[str] = field(default_factory=list)
     producer: str | None = None
     opset: int | None = None
     external_files: tuple[Path, ...] = ()

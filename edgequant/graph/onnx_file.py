@@ -44,6 +44,7 @@ class _Reader:
         self.outputs: list[_Extent] = []
         self.values: list[_Extent] = []
         self.initializers: set[str] = set()
+        self.reset_first: list[str] = []
 
     def fields(self, extent: _Extent) -> list[tuple[int, int, int, int]]:
         return list(fields(self.data, *extent, self.work))
@@ -97,12 +98,18 @@ class _Reader:
             kind = f"{domain}::{kind}"
         name = name or next(filter(None, outputs), f"{kind}_{len(self.ops)}")
         self.ops.append(OpInfo(name, kind, label, tuple(inputs), tuple(outputs)))
+        integers: dict[str, int] = {}
         for attribute in attributes:
-            self.attribute(attribute, name)
+            self.attribute(attribute, name, integers)
+        if kind == "GRU" and not integers.get("linear_before_reset"):
+            self.reset_first.append(name)
 
-    def attribute(self, extent: _Extent, owner: str) -> None:
-        key, graphs, tensors = "", [], []
+    def attribute(self, extent: _Extent, owner: str, integers: dict[str, int]) -> None:
+        """An AttributeProto of the node ``owner``; a single integer goes to ``integers``, by the attribute's name."""
+        key, integer, graphs, tensors = "", None, [], []
         for number, wire, a, b in fields(self.data, *extent, self.work):
+            if number == 3 and wire == VARINT:
+                integer = a
             if wire != BYTES:
                 # The values of a long list of numbers that an old exporter did not pack end up here.
                 continue
@@ -112,6 +119,8 @@ class _Reader:
                 graphs.append((a, b))
             elif number in (5, 10):
                 tensors.append((a, b))
+        if integer is not None:
+            integers[key] = integer
         # Only the owner's name: whole paths of nested branches would grow with the square of their depth.
         self.graphs.extend((graph, f"{owner}/{key}") for graph in graphs)
         for tensor in tensors:
@@ -286,6 +295,7 @@ def read_onnx(data: Data, path: Path) -> Parsed:
         ops=reader.ops,
         has_subgraphs=has_subgraphs,
         recurrent=[op.name for op in reader.ops if op.type in _RECURRENT],
+        reset_first=reader.reset_first,
         producer=f"{producer} {version}".strip() or None,
         opset=opset,
         external_files=reader.external_files(),

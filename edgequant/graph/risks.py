@@ -48,6 +48,8 @@ def find_risks(graph: ModelGraph) -> list[Finding]:
     found = [
         _not_computed(graph),
         _already_quantized(graph),
+        _reset_first(graph),
+        _lstm_outputs(graph),
         _leading_dynamic(graph),
         _nonlinear_behind_recurrent(graph),
         _recurrent(graph),
@@ -100,6 +102,36 @@ def _already_quantized(graph: ModelGraph) -> Finding | None:
     )
 
 
+def _reset_first(graph: ModelGraph) -> Finding | None:
+    if not graph.reset_first:
+        return None
+    return Finding(
+        code="GRU_RESET_FIRST",
+        severity="warn",
+        where=graph.reset_first[0],
+        message=f"{len(graph.reset_first)} GRU layer(s) have linear_before_reset=0: the MNN converter (3.6.1) unrolls "
+        "them as if it were 1, and the results are wrong",
+        evidence=_evidence(graph.reset_first),
+        remedy="Convert with --useOriginRNNImpl, or export with linear_before_reset=1 (in Keras reset_after=True).",
+    )
+
+
+def _lstm_outputs(graph: ModelGraph) -> Finding | None:
+    if graph.format != "onnx":
+        return None
+    names = [op.name for op in graph.ops if op.type == "LSTM" and len(op.outputs) < 3]
+    if not names:
+        return None
+    return Finding(
+        code="LSTM_OUTPUTS_LEFT_OUT",
+        severity="warn",
+        where=names[0],
+        message=f"{len(names)} LSTM layer(s) do not list all three outputs: the MNN converter (3.6.1) can crash there",
+        evidence=_evidence(names),
+        remedy="Name all three outputs of the node (Y, Y_h, Y_c), whether they are used or not.",
+    )
+
+
 def _leading_dynamic(graph: ModelGraph) -> Finding | None:
     """Only where the first dimension looks like a length; a batch of 1 is what nearly everybody means by N."""
     if graph.format != "onnx":
@@ -116,7 +148,7 @@ def _leading_dynamic(graph: ModelGraph) -> Finding | None:
         code="LEADING_DIMENSION_FIXED",
         severity="warn",
         where=names[0],
-        message="the MNN converter writes a dynamic first dimension as 1, and may simplify the model for size 1",
+        message="the MNN converter writes a dynamic first dimension as 1: other sizes may fail, or give wrong results",
         evidence=_evidence(names),
         remedy="If that dimension is a length and not a batch, export the model with a fixed batch dimension of 1 in "
         "front of it, or check the float MNN model against the source at several sizes.",
@@ -161,7 +193,7 @@ def _nonlinear_behind_recurrent(graph: ModelGraph) -> Finding | None:
         message=f"{name} is behind the recurrent layer {origin}: MNN's activations turn NaN into plausible numbers, "
         "so one made there would not show in the outputs",
         evidence={"pairs": [[key, value] for key, value in list(behind.items())[:_SHOWN]], "count": len(behind)},
-        remedy="Have inner tensors checked as well (edgequant diagnose); if NaN appears, convert a model that ends "
+        remedy="Look at inner tensors as well; if NaN appears, convert a model that ends "
         "in front of the activation and apply it on the host.",
     )
 

@@ -104,7 +104,7 @@ def _low_memory(capture: Capture, variant: Variant, verdicts: list[Verdict]) -> 
             if capture.low_memory_engaged is False
             else f"dynamic quantization could not be proven: {capture.low_memory_why}",
             evidence=dict(capture.low_memory_evidence),
-            remedy="It needs quantized weights, memory low, and an MNN built with MNN_LOW_MEMORY (PyPI's wheels are).  To "
+            remedy="It needs quantized weights, memory low, and an MNN built with MNN_LOW_MEMORY (PyPI's is).  To "
             "judge the weight-quantized file run in float, use weight:N.",
         )
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import edgequant
 from edgequant.errors import DeviceError, EdgequantError, RunnerError
@@ -25,11 +26,12 @@ from edgequant.spec import Limit, RunOptions, Variant
 
 
 class InterruptedRun(KeyboardInterrupt):
-    """The user stopped the run; `report` holds what was finished, and has been written."""
+    """The user stopped the run; `report` holds what was finished, and has been written to `path`."""
 
-    def __init__(self, report: Report | None) -> None:
+    def __init__(self, report: Report | None, path: Path) -> None:
         super().__init__()
         self.report = report
+        self.path = path
 
 
 @dataclass
@@ -66,7 +68,8 @@ def verify(request: Request, progress: Progress | None = None) -> tuple[Report, 
             job = _Job(request, run_dir, host, prepared, progress, version)
             job.run()
     except KeyboardInterrupt:
-        raise InterruptedRun(None if job is None else job.finish(interrupted=True)) from None
+        report = None if job is None else job.finish(interrupted=True)
+        raise InterruptedRun(report, run_dir.report) from None
     return job.finish(), run_dir
 
 

@@ -274,6 +274,14 @@ class _Job:
         found = problem or crash
         if found is None and not (made.is_file() and made.stat().st_size):
             found = self._no_output(result, made)
+        if found is None and (made.parent / "out.mnn.weight").exists():
+            found = ToolError(
+                "CONVERTER_BAD_OUTPUT",
+                "the converter put the weights in a second file",
+                where=self._where,
+                hint="Leave --saveExternalData out: one file is what is pushed to devices.",
+                evidence=result.evidence(),
+            )
         if found is None and ("Load MNN from" in text[-1] or "Model Inputs:" not in text[-1]):
             found = ToolError(
                 "CONVERTER_BAD_OUTPUT",

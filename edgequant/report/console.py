@@ -161,18 +161,20 @@ class _Printer:
             self.line(f"Worst first; {len(rest)} more outputs not shown: {kinds}{span}.", indent=2)
 
     def split(self, rows: Sequence[_Row], columns: Sequence[str]) -> list[list[str]]:
-        """The columns in as many tables as the width needs; no column is ever squeezed or dropped."""
-        longest = max(row.name.cell_len for row in rows)
+        """All columns in one table, or quality first and the rest in more: no column is ever squeezed or dropped."""
+        room = self.console.width - min(max(len("output"), *(row.name.cell_len for row in rows)), MIN_NAME)
+        if _taken(rows, columns) <= room:
+            return [list(columns)]
         parts: list[list[str]] = [[]]
         for column in columns:
-            if parts[-1] and self.console.width - _taken(rows, [*parts[-1], column]) < min(longest, MIN_NAME):
+            if parts[-1] and (column == "mean abs" or _taken(rows, [*parts[-1], column]) > room):
                 parts.append([])
             parts[-1].append(column)
         return parts
 
     def table(self, rows: Sequence[_Row], columns: Sequence[str]) -> None:
         """A name too long for its column gets lines of its own above its numbers, whole."""
-        longest = max(6, *(row.name.cell_len for row in rows))
+        longest = max(len("output"), *(row.name.cell_len for row in rows))
         room = max(min(longest, self.console.width - _taken(rows, columns)), 6)
         widths = {column: _column_width(rows, column) for column in columns}
 

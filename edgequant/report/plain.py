@@ -22,10 +22,12 @@ def name(text: str, encoding: str = "utf-8") -> str:
     """A tensor or case name, such that two different names never look the same.
 
     Backslashes are doubled, so that an escape cannot be imitated; blanks other than single inner spaces would get
-    lost, so such a name is quoted and its blanks are escaped.
+    lost, so such a name is quoted and its blanks are escaped.  A name that starts with a quote is quoted too.
     """
     shown = printable(text.replace("\\", "\\\\"), encoding)
-    odd = any(c.isspace() and c != " " for c in shown) or "  " in shown or shown != shown.strip()
+    odd = (
+        shown.startswith('"') or any(c.isspace() and c != " " for c in shown) or "  " in shown or shown != shown.strip()
+    )
     if not shown or odd:
         return '"' + "".join(_escape(c) if c.isspace() else c for c in shown) + '"'
     return shown

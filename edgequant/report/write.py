@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import secrets
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from edgequant.files import atomic_write
 from edgequant.report.model import Report
 
 DIGITS = 7
@@ -66,25 +65,10 @@ def write(report: Report, path: Path) -> Path:
 
 
 def write_text(text: str, path: Path) -> Path:
-    """Write UTF-8 atomically: a temporary file in the same directory, fsync, rename."""
+    """Write UTF-8 whole or not at all; makes the directory where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name[:80]}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
-    # Not mkstemp, which makes a private file: a report is for whoever may read its directory (umask applies).
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    with atomic_write(path) as file:
+        file.write(text.encode("utf-8"))
     return path
 
 

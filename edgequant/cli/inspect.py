@@ -1,0 +1,105 @@
+"""`edgequant inspect`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from edgequant.cases.case import shape_text
+from edgequant.cli.console import out
+from edgequant.cli.options import Ui
+from edgequant.graph import ModelGraph, find_risks, read_model
+from edgequant.report.plain import printable
+from edgequant.tensors import TensorSpec
+
+MAX_OPS = 12
+
+
+def run(*, model: str, ui: Ui) -> None:
+    """Read and show; nothing is run."""
+    graph = read_model(Path(model))
+    risks = find_risks(graph)
+    recommended, why = recommend(graph)
+    console = out(ui)
+    console.print(Text(printable(graph.path.name), style="bold"), f"{graph.format}, {graph.size / 1e6:.1f} MB", end="")
+    details = [graph.producer, f"opset {graph.opset}" if graph.opset else None]
+    details.append(f"weights {graph.weights}" if graph.weights else None)
+    console.print("".join(f", {printable(detail)}" for detail in details if detail), markup=False)
+    console.print(f"sha256 {graph.sha256}", markup=False, soft_wrap=True)
+    for title, specs in (("Inputs", graph.inputs), ("Outputs", graph.outputs)):
+        console.print()
+        if specs is None:
+            console.print(f"{title}: this format tells only after conversion")
+            continue
+        table = Table(title, "type", "shape", box=None, pad_edge=False, header_style="bold")
+        for spec in specs:
+            table.add_row(Text(printable(spec.name), overflow="fold"), spec.dtype, Text(printable(shape_text(spec))))
+        console.print(table)
+    counts = Counter(op.type for op in graph.ops)
+    shown = [f"{kind} {number}" for kind, number in counts.most_common(None if ui.verbose else MAX_OPS)]
+    left = len(counts) - len(shown)
+    console.print()
+    rest = f", and {left} more kinds (-v shows them)" if left else ""
+    console.print(f"{len(graph.ops)} operators: {printable(', '.join(shown))}{rest}", markup=False)
+    for risk in risks:
+        console.print()
+        console.print(
+            f"{risk.severity:<5} {risk.code}", markup=False, style="yellow" if risk.severity == "warn" else ""
+        )
+        console.print(Text(f"      {printable(risk.message)}"))
+        if risk.remedy:
+            console.print(Text(f"      -> {printable(risk.remedy)}", style="dim"))
+    console.print()
+    console.print(f"Recommended: --variant {recommended}  ({why})", markup=False)
+    if ui.json:
+        print(json.dumps(as_dict(graph, recommended, why, [risk.model_dump() for risk in risks]), indent=2))
+
+
+def recommend(graph: ModelGraph) -> tuple[str, str]:
+    """The variant to try first, and why."""
+    if graph.weights == "quantized":
+        return "float", "its weights are quantized already: run it as it is"
+    if graph.recurrent or graph.has_subgraphs:
+        return "dynamic:8", "weights quantized, activations at run time: the way that works for recurrent models"
+    return "dynamic:8", "a quarter of the size, needs no calibration data; then compare with dynamic:8,hqq and fp16"
+
+
+def as_dict(graph: ModelGraph, recommended: str, why: str, risks: list[dict[str, Any]]) -> dict[str, Any]:
+    """The JSON document (schema ``edgequant.inspect/1``)."""
+
+    def tensors(specs: tuple[TensorSpec, ...] | None) -> list[dict[str, Any]] | None:
+        if specs is None:
+            return None
+        return [
+            {
+                "name": spec.name,
+                "dtype": spec.dtype,
+                "shape": None if spec.shape is None else list(spec.shape),
+                "dims": None if spec.dims is None else list(spec.dims),
+            }
+            for spec in specs
+        ]
+
+    return {
+        "schema": "edgequant.inspect/1",
+        "path": str(graph.path),
+        "format": graph.format,
+        "bytes": graph.size,
+        "sha256": graph.sha256,
+        "producer": graph.producer,
+        "opset": graph.opset,
+        "weights": graph.weights,
+        "inputs": tensors(graph.inputs),
+        "outputs": tensors(graph.outputs),
+        "operators": dict(Counter(op.type for op in graph.ops).most_common()),
+        "recurrent": list(graph.recurrent),
+        "has_subgraphs": graph.has_subgraphs,
+        "findings": risks,
+        "recommended": recommended,
+        "recommended_why": why,
+    }

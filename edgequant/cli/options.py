@@ -1,0 +1,180 @@
+"""Options that several commands share, each declared once.  Imports nothing but Typer: see app.py."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+if TYPE_CHECKING:
+    from edgequant.pipeline.target import TargetOptions
+    from edgequant.spec import RunOptions
+
+VARIANT_HELP = "float, fp16, weight:N or dynamic:N (N from 2 to 8), then ,block=32 ,hqq or ,asym."
+_RUNNING = "How it is run"
+_CASES = "What it is run with"
+_DEVICE = "How the device is reached"
+_SHOWN = "What is shown"
+
+
+class MemoryName(str, Enum):
+    low = "low"
+    normal = "normal"
+    high = "high"
+
+
+class PrecisionName(str, Enum):
+    normal = "normal"
+    low = "low"
+    high = "high"
+
+
+class Ui(NamedTuple):
+    """What goes where: json (one document on stdout), verbose, quiet."""
+
+    json: bool
+    verbose: bool
+    quiet: bool
+
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="ONNX, TFLite, TensorFlow .pb or float .mnn.")]
+Uri = Annotated[str, typer.Argument(metavar="URI", help="local: or ssh://user@host:port or a Host of ~/.ssh/config")]
+Devices = Annotated[
+    list[str],
+    typer.Option("--device", metavar="URI", help="local: or ssh://user@host:port; may be given several times."),
+]
+Variants = Annotated[
+    list[str] | None,
+    typer.Option("--variant", metavar="V", help=f"{VARIANT_HELP}  Several times for several.  (default: dynamic:8)"),
+]
+Inputs = Annotated[
+    str | None,
+    typer.Option(
+        "--inputs", metavar="PATH", help="An .npz, a folder of them, or an MNN test folder.", rich_help_panel=_CASES
+    ),
+]
+ReferencePath = Annotated[
+    str | None,
+    typer.Option(
+        "--reference",
+        metavar="PATH",
+        help="Reference outputs of your own: an .npz, or a folder with CASE.npz for each case.",
+        rich_help_panel=_CASES,
+    ),
+]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option("--shape", metavar="NAME=1,3,48,160", help="Pin an input's shape.", rich_help_panel=_CASES),
+]
+Limits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit",
+        metavar="[OUTPUT:]METRIC>=X",
+        help="For example sqnr_db>=30, lsnr:cosine>=0.99 or rel_max<=0.1.",
+        rich_help_panel=_CASES,
+    ),
+]
+Seed = Annotated[
+    int | None, typer.Option("--seed", help="Seed of the random cases.  (default: 0)", rich_help_panel=_CASES)
+]
+Memory = Annotated[
+    MemoryName | None,
+    typer.Option("--memory", help="MNN's memory mode; a dynamic variant means low.", rich_help_panel=_RUNNING),
+]
+Precision = Annotated[
+    PrecisionName,
+    typer.Option(
+        "--precision", help="MNN's precision mode; low is fp16 where the CPU has it.", rich_help_panel=_RUNNING
+    ),
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", help="(default: 4, or the number of cores)", rich_help_panel=_RUNNING)
+]
+Cores = Annotated[
+    str | None, typer.Option("--cores", metavar="4-7", help="Pin the runner to these.", rich_help_panel=_RUNNING)
+]
+DynamicQuantOption = Annotated[
+    int | None,
+    typer.Option(
+        "--dynamic-quant-option",
+        metavar="0|1|2",
+        help="Scales of activations: 0 per channel, 1 per tensor, 2 per block.",
+        rich_help_panel=_RUNNING,
+    ),
+]
+Warmup = Annotated[
+    int | None, typer.Option("--warmup", help="Inferences before timing.  (default: 3)", rich_help_panel=_RUNNING)
+]
+Repeat = Annotated[
+    int | None, typer.Option("--repeat", help="Timed inferences, at least.  (default: 20)", rich_help_panel=_RUNNING)
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option("--timeout", metavar="S", help="Seconds one job may take.  (default: 300)", rich_help_panel=_RUNNING),
+]
+WorkDir = Annotated[
+    str | None,
+    typer.Option(
+        "--work-dir",
+        metavar="DIR",
+        help="Private directory on the device.  (default: ~/.cache/edgequant/device there)",
+        rich_help_panel=_DEVICE,
+    ),
+]
+Python = Annotated[
+    str | None,
+    typer.Option("--python", metavar="CMD", help="Python on the device.  (default: python3)", rich_help_panel=_DEVICE),
+]
+AcceptNewHostKey = Annotated[
+    bool,
+    typer.Option(
+        "--accept-new-host-key",
+        help="Trust an SSH host seen for the first time, and remember its key.",
+        rich_help_panel=_DEVICE,
+    ),
+]
+RunDir = Annotated[
+    str | None,
+    typer.Option("--run-dir", metavar="DIR", help="New folder for everything of this run.", rich_help_panel=_SHOWN),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON document on stdout, all else on stderr.", rich_help_panel=_SHOWN)
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more, with evidence.", rich_help_panel=_SHOWN)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.", rich_help_panel=_SHOWN)]
+
+
+def run_options(
+    *,
+    memory: MemoryName | None = None,
+    precision: PrecisionName = PrecisionName.normal,
+    cores: str | None = None,
+    **given: Any,
+) -> RunOptions:
+    """RunOptions of what was given; None is left to its default.  Raises InputError (OPTION_INVALID)."""
+    from pydantic import ValidationError
+
+    from edgequant.errors import InputError
+    from edgequant.spec import RunOptions, first_problem, parse_cores
+
+    fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if memory is not None:
+        fields["memory"] = memory.value
+    if cores is not None:
+        fields["cores"] = parse_cores(cores)
+    try:
+        return RunOptions(precision=precision.value, **fields)
+    except ValidationError as error:
+        raise InputError("OPTION_INVALID", f"--{first_problem(error).replace('_', '-', 2)}") from None
+
+
+def target_options(work_dir: str | None, python: str | None, accept_new_host_key: bool) -> TargetOptions:
+    """TargetOptions of what was given.  Raises InputError (OPTION_INVALID)."""
+    from edgequant.errors import InputError
+    from edgequant.pipeline.target import TargetOptions
+
+    if work_dir is not None and (not work_dir.startswith("/") or "\n" in work_dir or "\0" in work_dir):
+        raise InputError("OPTION_INVALID", f"--work-dir {work_dir!r}: must be an absolute path on the device")
+    return TargetOptions(work_dir=work_dir, python=python, accept_new_host_key=accept_new_host_key)

@@ -1,0 +1,45 @@
+"""`edgequant quantize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from edgequant.cli.console import CliProgress, out
+from edgequant.cli.options import Ui
+from edgequant.cli.request import make_request
+from edgequant.errors import EXIT_INTERRUPTED
+from edgequant.judge.verdict import Verdict
+
+
+def run(*, output: str, variant: str, ui: Ui, **given: Any) -> None:
+    """Make the file, check it, show what came out; exits with the verdict's code."""
+    from edgequant.pipeline.single import quantize
+    from edgequant.pipeline.verify import InterruptedRun
+    from edgequant.report.console import render
+    from edgequant.report.write import to_json
+
+    request = make_request(variants=[variant], **given)
+    try:
+        report, run_dir, written = quantize(request, Path(output), CliProgress(ui))
+    except InterruptedRun:
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    console = out(ui)
+    render(report, console, path=run_dir / "report.json", verbose=ui.verbose)
+    if written:
+        size, before = Path(output).stat().st_size, report.model.bytes or 0
+        console.print(f"{output}: {size / 1e6:.2f} MB, the source has {before / 1e6:.2f} MB", markup=False)
+    else:
+        console.print(
+            f"{output} was not written: the model does not run, or does not compute what the source computes.  "
+            f"What was made is in {run_dir / 'models'}.",
+            markup=False,
+        )
+    if ui.json:
+        print(to_json(report), end="")
+    verdict = report.verdict
+    if not written and verdict.exit_code == 0:
+        verdict = Verdict.FAIL
+    raise typer.Exit(verdict.exit_code)

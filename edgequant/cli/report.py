@@ -1,0 +1,32 @@
+"""`edgequant report`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+
+from edgequant.cli.console import out
+from edgequant.cli.options import Ui
+from edgequant.errors import InputError
+
+
+def run(*, run_dir: str | None, schema: bool, ui: Ui) -> None:
+    """Show a report again, or the schema of all of them."""
+    from edgequant.report.console import render
+    from edgequant.report.read import load
+    from edgequant.report.write import json_schema, to_json
+
+    if schema:
+        print(json.dumps(json_schema(), indent=2))
+        return
+    if run_dir is None:
+        raise InputError("OPTION_INVALID", "which run?", hint="Give its folder: edgequant report RUN_DIR")
+    path = Path(run_dir)
+    path = path / "report.json" if path.is_dir() else path
+    report = load(path)
+    render(report, out(ui), path=path, verbose=ui.verbose)
+    if ui.json:
+        print(to_json(report), end="")
+    raise typer.Exit(report.verdict.exit_code)

@@ -1,0 +1,55 @@
+"""From what was typed to a Request: paths, variants, limits and shapes parsed, nothing done yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgequant.errors import InputError
+from edgequant.pipeline.request import DEFAULT_VARIANT, Request
+from edgequant.pipeline.target import TargetOptions
+from edgequant.spec import Limit, RunOptions, Variant, parse_shape
+
+
+def make_request(
+    *,
+    model: str,
+    devices: Sequence[str] = ("local:",),
+    variants: Sequence[str] | None = None,
+    inputs: str | None = None,
+    reference: str | None = None,
+    shapes: Sequence[str] | None = None,
+    limits: Sequence[str] | None = None,
+    run_options: RunOptions,
+    target: TargetOptions | None = None,
+    run_dir: str | None = None,
+    latency: bool = True,
+) -> Request:
+    """Raises InputError for whatever cannot be understood, before anything has been done."""
+    from edgequant.devices.factory import make_device
+
+    for uri in devices:
+        make_device(uri)  # parses the URI; connects to nothing
+    return Request(
+        model=Path(model),
+        devices=tuple(dict.fromkeys(devices)),
+        variants=tuple(dict.fromkeys(Variant.parse(text) for text in variants or ())) or (DEFAULT_VARIANT,),
+        inputs=None if inputs is None else Path(inputs),
+        shapes=parse_shapes(shapes),
+        limits=tuple(Limit.parse(text) for text in limits or ()),
+        reference=None if reference is None else Path(reference),
+        options=run_options,
+        target=target or TargetOptions(),
+        run_dir=None if run_dir is None else Path(run_dir),
+        latency=latency,
+    )
+
+
+def parse_shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
+    """``NAME=1,3,48,160`` each.  Raises InputError (SHAPE_INVALID)."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in texts or ():
+        name, shape = parse_shape(text)
+        if shapes.setdefault(name, shape) != shape:
+            raise InputError("SHAPE_INVALID", f"--shape: '{name}' is given twice, as {shapes[name]} and {shape}")
+    return shapes

@@ -1,0 +1,124 @@
+"""`edgequant run`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from edgequant.cli.console import CliProgress, out
+from edgequant.cli.options import Ui
+from edgequant.cli.request import parse_shapes
+from edgequant.errors import InputError
+from edgequant.pipeline.single import RunOnce, run_once, save_outputs
+from edgequant.pipeline.target import TargetOptions
+from edgequant.report.plain import printable
+from edgequant.report.write import as_plain
+from edgequant.spec import RunOptions
+
+
+def run(
+    *,
+    model: str,
+    device: str,
+    output: str | None,
+    inputs: str | None,
+    shapes: Sequence[str] | None,
+    run_options: RunOptions,
+    target: TargetOptions,
+    ui: Ui,
+) -> None:
+    """Run, save, show."""
+    if output is not None and not Path(output).parent.is_dir():
+        raise InputError("OUTPUT_INVALID", f"{output}: there is no folder {Path(output).parent}")
+    found = run_once(
+        Path(model), device, None if inputs is None else Path(inputs), parse_shapes(shapes), run_options, target,
+        CliProgress(ui),
+    )  # fmt: skip
+    if output is not None:
+        save_outputs(found, Path(output))
+    _show(found, model, device, output, ui)
+    if ui.json:
+        print(json.dumps(as_plain(_as_dict(found, model, device, run_options)), indent=2, allow_nan=False))
+
+
+def _show(found: RunOnce, model: str, device: str, output: str | None, ui: Ui) -> None:
+    console = out(ui)
+    console.print(
+        f"{model} on {device}: MNN {found.hello.mnn}, memory {found.memory_mode}, {found.threads} threads", markup=False
+    )
+    for case in found.cases:
+        table = Table(
+            f"case {case.name}", "type", "shape", "min", "mean", "max", "NaN/Inf", box=None, pad_edge=False,
+            header_style="bold",
+        )  # fmt: skip
+        for name, array in found.outputs[case.name].items():
+            low, mean, high, bad = _range(array)
+            shape = "x".join(map(str, array.shape)) or "scalar"
+            table.add_row(
+                Text(printable(name), overflow="fold"), array.dtype.name, shape, low, mean, high,
+                Text(str(bad), style="bold red" if bad else ""),
+            )  # fmt: skip
+        console.print(table)
+    latency = found.latency
+    if latency is not None and latency.n:
+        shown = [f"{key} {value:.3g}" for key in ("p50", "p90", "p99") if (value := getattr(latency, key)) is not None]
+        why = f"  not valid: {'; '.join(latency.why_invalid)}" if not latency.valid else ""
+        console.print(
+            f"latency of '{found.latency_case}' in ms: {', '.join(shown)} "
+            f"(n {latency.n}, load {found.load_ms:.3g}, first {latency.first or 0:.3g}){why}",
+            markup=False,
+        )
+    parts = [("before", found.before.rss), ("loaded", found.loaded.rss), ("peak", found.peak.rss_peak)]
+    shown = [f"{name} {kib * 1.024e-3:.1f} MB" for name, kib in parts if kib is not None]
+    console.print(f"RSS: {', '.join(shown) or 'the device does not tell'}", markup=False)
+    if output is not None:
+        console.print(f"outputs: {output}", markup=False)
+
+
+def _range(array: np.ndarray) -> tuple[str, str, str, int]:
+    if not array.size:
+        return "-", "-", "-", 0
+    values = array.astype(np.float64)
+    finite = values[np.isfinite(values)]
+    bad = values.size - finite.size
+    if not finite.size:
+        return "-", "-", "-", bad
+    return f"{finite.min():.4g}", f"{finite.mean():.4g}", f"{finite.max():.4g}", bad
+
+
+def _as_dict(found: RunOnce, model: str, device: str, options: RunOptions) -> dict[str, Any]:
+    """The JSON document (schema ``edgequant.run/1``)."""
+    return {
+        "schema": "edgequant.run/1",
+        "model": model,
+        "device": {"uri": device, "mnn": found.hello.mnn, **found.facts.model_dump()},
+        "options": {**options.model_dump(), "memory": found.memory_mode, "threads": found.threads},
+        "cases": [
+            {
+                "name": case.name,
+                "source": case.source,
+                "inputs": {name: list(array.shape) for name, array in case.inputs.items()},
+                "outputs": {
+                    name: {
+                        "dtype": array.dtype.name,
+                        "shape": list(array.shape),
+                        "nonfinite": int(array.size - np.isfinite(array).sum()) if array.size else 0,
+                    }
+                    for name, array in found.outputs[case.name].items()
+                },
+                "ms": found.first_ms[case.name],
+            }
+            for case in found.cases
+        ],
+        "latency_ms": found.latency,
+        "latency_case": found.latency_case,
+        "memory_kb": {
+            "before": found.before.model_dump(), "loaded": found.loaded.model_dump(), "peak": found.peak.model_dump(),
+        },
+    }  # fmt: skip

@@ -1,0 +1,176 @@
+"""The smaller jobs: make one checked model file; run one model once on one device."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from edgequant.cases.case import Case
+from edgequant.cases.generate import generate, pin
+from edgequant.cases.load import load_cases, save_npz
+from edgequant.errors import EdgequantError, InputError
+from edgequant.files import atomic_write
+from edgequant.graph import read_model
+from edgequant.judge.latency import Latency, latency_summary
+from edgequant.pipeline.measure import TIMING_MAX_SECONDS, TIMING_MIN_SECONDS
+from edgequant.pipeline.prepare import feed
+from edgequant.pipeline.request import Request
+from edgequant.pipeline.rundir import disk_error
+from edgequant.pipeline.target import TargetOptions, open_target
+from edgequant.pipeline.verify import verify
+from edgequant.progress import Progress
+from edgequant.report.model import Report, Run
+from edgequant.runner.answers import Facts, Hello, MemoryKb
+from edgequant.spec import MemoryMode, RunOptions
+from edgequant.tensors import TensorSpec
+
+UNSOUND = {"OUTPUT_NAN", "OUTPUT_INF", "OUTPUT_MISSING", "OUTPUT_SHAPE", "OUTPUT_DTYPE"}
+SANE_COSINE = 0.5
+"""Below this an output has nothing to do with its reference: such a model is not written."""
+
+
+def quantize(request: Request, output: Path, progress: Progress) -> tuple[Report, Path, bool]:
+    """Make the request's one variant, check it on this host, and put it at `output`.
+
+    Returns the report, the run directory, and whether the file was written: it is not where it does not load, does
+    not run, or computes something else altogether.  The verdict says more than that.
+
+    Raises InputError, ToolError; EdgequantError (OUTPUT_UNWRITABLE).
+    """
+    if output.is_dir():
+        raise InputError("OUTPUT_INVALID", f"{output}: is a folder", hint="Name the file: -o quantized.mnn")
+    if not output.parent.is_dir():
+        raise InputError("OUTPUT_INVALID", f"{output}: there is no folder {output.parent}")
+    if output.exists() and output.resolve() == request.model.resolve():
+        raise InputError("OUTPUT_INVALID", f"{output}: is the source model, which is never overwritten")
+    report, run_dir = verify(replace(request, devices=("local:",), latency=False), progress)
+    run = report.runs[0]
+    sound = _sound(run)
+    if sound and run.file is not None:
+        source = run_dir.models / run.file
+        try:
+            with open(source, "rb") as reader, atomic_write(output) as writer:
+                shutil.copyfileobj(reader, writer, 1 << 20)
+        except OSError as error:
+            raise EdgequantError(
+                "OUTPUT_UNWRITABLE",
+                f"{output} cannot be written: {error.strerror or error}",
+                hint=f"The finished model is at {source}.",
+            ) from None
+    return report, run_dir.path, sound
+
+
+def _sound(run: Run) -> bool:
+    """Whether every output came back whole and has something to do with its reference."""
+    broken = {finding.code for finding in run.findings} & UNSOUND
+    cosines = [output.cosine for output in run.outputs.values() if output.cosine is not None]
+    return run.error is None and bool(run.outputs) and not broken and all(value >= SANE_COSINE for value in cosines)
+
+
+@dataclass
+class RunOnce:
+    """What `run_once` brought back.
+
+    Attributes:
+        memory_mode: MNN's memory mode it ran in.
+        cases: the cases, in order.
+        outputs: by case.
+        first_ms: time of each case's inference, by case, in milliseconds.
+        latency: of one case; None where it was not timed.
+    """
+
+    hello: Hello
+    facts: Facts
+    memory_mode: MemoryMode
+    threads: int
+    cases: list[Case]
+    outputs: dict[str, Mapping[str, np.ndarray]]
+    first_ms: dict[str, float]
+    load_ms: float
+    before: MemoryKb
+    loaded: MemoryKb
+    peak: MemoryKb
+    latency: Latency | None = None
+    latency_case: str | None = None
+
+
+def run_once(
+    model: Path,
+    uri: str,
+    inputs: Path | None,
+    shapes: Mapping[str, tuple[int, ...]],
+    options: RunOptions,
+    target_options: TargetOptions,
+    progress: Progress,
+) -> RunOnce:
+    """Run a .mnn on one device with every case, then time the middle one.  Judges nothing.
+
+    Raises InputError, DeviceError (also where only one case cannot be run).
+    """
+    graph = read_model(model)
+    if graph.format != "mnn":
+        raise InputError(
+            "MODEL_WRONG_FORMAT",
+            f"{model}: run takes an MNN model, this is {graph.format}",
+            hint=f"Make one first: edgequant quantize {model} -o model.mnn --variant dynamic:8",
+        )
+    memory: MemoryMode = options.memory or ("low" if graph.weights == "quantized" else "normal")
+    with open_target(uri, target_options, options, log=None, progress=progress) as target:
+        runner = target.runner()
+        path, _ = target.push(model, graph.sha256)
+        loaded = runner.load(path, memory)
+        specs = tuple(
+            TensorSpec(
+                entry.name, entry.dtype, tuple(size if size > 0 else None for size in entry.shape), None, entry.layout
+            )
+            for entry in loaded.answer.inputs
+        )
+        random = generate(pin(specs, shapes), options.seed)[1:2] if inputs is None else []
+        cases = load_cases(inputs, specs) if inputs is not None else random
+        found = RunOnce(
+            runner.hello, runner.facts, memory, runner.threads, cases, {}, {}, loaded.answer.load_ms,
+            loaded.answer.memory_before, loaded.answer.memory_after, loaded.answer.memory_after,
+        )  # fmt: skip
+        for case in cases:
+            result = runner.run(loaded, feed(loaded, case))
+            found.outputs[case.name], found.first_ms[case.name] = result.outputs, result.ms
+            found.peak = result.memory
+        chosen = cases[len(cases) // 2]
+        timing = runner.time(
+            loaded,
+            feed(loaded, chosen),
+            warmup=options.warmup,
+            repeat=options.repeat,
+            min_seconds=TIMING_MIN_SECONDS,
+            max_seconds=TIMING_MAX_SECONDS,
+        )
+        assert timing.end is not None
+        found.peak = timing.end.memory
+        short = (
+            [] if timing.end.complete else [f"{len(timing.samples)} of {options.repeat} samples in the time there was"]
+        )
+        found.latency = latency_summary(
+            timing.samples, timing.warmup, found.load_ms, found.first_ms[cases[0].name], why_invalid=short
+        )
+        found.latency_case = chosen.name
+        return found
+
+
+def save_outputs(found: RunOnce, output: Path) -> None:
+    """Write the outputs: OUT.npz for one case, a folder with CASE.npz for several.
+
+    Raises InputError (OUTPUT_INVALID), EdgequantError (OUTPUT_UNWRITABLE).
+    """
+    try:
+        if len(found.outputs) == 1 and not output.is_dir():
+            save_npz(output, next(iter(found.outputs.values())))
+            return
+        output.mkdir(exist_ok=True)
+        for case, arrays in found.outputs.items():
+            save_npz(output / f"{case}.npz", arrays)
+    except OSError as error:
+        raise disk_error(output, error) from None

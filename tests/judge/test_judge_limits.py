@@ -1,0 +1,114 @@
+"""Which limit holds for which output."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgequant.errors import InputError
+from edgequant.judge.limits import METRICS_OF, default_limits, defaults_for, meets, resolve_limits, within_margin
+from edgequant.spec import METRICS, Limit
+
+quick = settings(deadline=None, max_examples=60)
+METHODS = ("float", "fp16", "weight", "dynamic", "kl", "ema", "admm")
+OUTPUTS = {"a": "float", "x:0": "float", "ids": "int"}
+
+
+def limits(*texts: str) -> list[Limit]:
+    return [Limit.parse(text) for text in texts]
+
+
+def resolved(*texts: str) -> dict[str, dict[str, float]]:
+    found = resolve_limits(OUTPUTS, defaults_for("dynamic"), limits(*texts))
+    return {name: {limit.metric: limit.value for limit in held} for name, held in found.items()}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_limits_no_single_metric_can_pass(method):
+    assert {limit.metric for limit in default_limits(method, "float")} == {"cosine", "sqnr_db", "rel_max"}
+    assert {limit.metric for limit in default_limits(method, "int")} == {"mismatch"}
+
+
+def test_float_is_held_tighter_than_fp16_and_fp16_tighter_than_quantized():
+    bounds = [{m.metric: m.value for m in default_limits(method, "float")} for method in ("float", "fp16", "dynamic")]
+    for tight, loose in itertools.pairwise(bounds):
+        assert tight["cosine"] > loose["cosine"]
+        assert tight["sqnr_db"] > loose["sqnr_db"]
+        assert tight["rel_max"] < loose["rel_max"]
+
+
+def test_an_unknown_method_has_none():
+    with pytest.raises(ValueError, match="int3"):
+        default_limits("int3", "float")
+
+
+def test_own_beats_general_beats_default():
+    found = resolved("sqnr_db>=30", "x:0:sqnr_db>=25", "ids:mismatch<=0.5")
+    assert found["a"] == {"cosine": 0.99, "sqnr_db": 30, "rel_max": 0.25}
+    assert found["x:0"]["sqnr_db"] == 25
+    assert found["ids"] == {"mismatch": 0.5}
+
+
+def test_own_beats_general_in_any_order_and_of_two_the_later_wins():
+    assert resolved("a:sqnr_db>=25", "sqnr_db>=30")["a"]["sqnr_db"] == 25
+    assert resolved("sqnr_db>=30", "sqnr_db>=22")["a"]["sqnr_db"] == 22
+
+
+def test_a_limit_on_an_output_that_is_not_there_lists_those_that_are():
+    with pytest.raises(InputError) as caught:
+        resolved("lsrn:cosine>=0.9")
+    assert caught.value.code == "LIMIT_UNKNOWN_OUTPUT"
+    assert "a, x:0, ids" in caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["ids:cosine>=0.9", "a:mismatch<=0.1"])
+def test_a_metric_the_output_does_not_have_is_refused(text):
+    with pytest.raises(InputError) as caught:
+        resolved(text)
+    assert caught.value.code == "LIMIT_UNDEFINED"
+
+
+def test_a_general_limit_no_output_has_is_refused():
+    with pytest.raises(InputError) as caught:
+        resolve_limits({"a": "float"}, defaults_for("dynamic"), limits("mismatch<=0.1"))
+    assert caught.value.code == "LIMIT_UNDEFINED"
+
+
+def test_every_metric_belongs_to_a_kind():
+    assert set(METRICS) == {metric for metrics in METRICS_OF.values() for metric in metrics}
+
+
+@pytest.mark.parametrize("text", ["cosine>=-1", "sqnr_db>=-999", "max_abs<=1e30"])
+def test_nan_keeps_no_limit(text):
+    assert not meets(Limit.parse(text), math.nan)
+
+
+@quick
+@given(st.sampled_from(sorted(METRICS)), st.floats(-10, 10), st.floats(-10, 10), st.floats(0, 10))
+def test_better_is_never_judged_worse(metric, bound, value, better):
+    limit = Limit(metric=metric, op=METRICS[metric], value=bound)
+    better_value = value + better if limit.op == ">=" else value - better
+
+    def grade(v: float) -> int:
+        return 0 if not meets(limit, v) else 1 if within_margin(limit, v) else 2
+
+    assert grade(better_value) >= grade(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "marginal"),
+    [
+        ("sqnr_db>=20", 20.0, True), ("sqnr_db>=20", 20.9, True), ("sqnr_db>=20", 21.0, False),
+        ("cosine>=0.99", 0.9905, True), ("cosine>=0.99", 0.992, False), ("cosine>=1", 1.0, False),
+        ("rel_max<=0.25", 0.24, True), ("rel_max<=0.25", 0.2, False),
+        ("mismatch<=0", 0.0, False), ("max_abs<=0", 0.0, False),
+    ],
+)  # fmt: skip
+def test_margins(text, value, marginal):
+    limit = Limit.parse(text)
+    assert meets(limit, value)
+    assert within_margin(limit, value) is marginal

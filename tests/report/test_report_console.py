@@ -1,0 +1,179 @@
+"""The report on a terminal: complete, harmless and readable at any width."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from edgequant.findings import Finding
+from edgequant.judge.latency import latency_summary
+from edgequant.judge.verdict import Verdict
+from edgequant.report import model, plain
+from edgequant.report.console import render
+
+quick = settings(deadline=None, max_examples=50)
+
+
+def an_output(sqnr: float = 30.0, verdict: str = "PASS", **more) -> model.OutputReport:
+    return model.OutputReport(
+        **{"cosine": 0.999, "sqnr_db": sqnr, "max_abs": 0.1, "rel_max": 0.02, "mean_abs": 0.01, "p99_abs": 0.05}
+        | {"verdict": verdict, "worst_case": "case-1", "cases": 2}
+        | more
+    )
+
+
+def a_report(outputs: dict[str, model.OutputReport], **run) -> model.Report:
+    verdict = "FAIL" if any(o.verdict is Verdict.FAIL for o in outputs.values()) else "PASS"
+    one = model.Run(
+        **{"device": model.DeviceInfo(uri="ssh://pi@board:22", cpu="Cortex-A76"), "variant": "dynamic:8"}
+        | {"verdict": verdict, "outputs": outputs}
+        | run
+    )
+    return model.Report(
+        verdict=one.verdict,
+        edgequant="0.1.0",
+        model=model.ModelInfo(path="enc.onnx", sha256="0" * 64),
+        cases=[model.CaseInfo(name="case-1", source="random seed 0")],
+        runs=[one],
+    )
+
+
+def shown(report: model.Report, width: int = 100, encoding: str = "utf-8", **options) -> str:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding, errors="strict", newline="\n")
+    render(report, Console(file=stream, width=width), **options)
+    stream.flush()
+    return raw.getvalue().decode(encoding)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 128, 160, 250])
+def test_every_number_is_there_at_every_width_and_no_line_is_too_long(width):
+    stages = {"out": model.ErrorEntry(sqnr_db=77.7)}
+    report = a_report(
+        {"out": an_output(), "nan": an_output(verdict="FAIL", nan=17), "ids": an_output(kind="int", mismatch=0.25)},
+        errors=model.ErrorsByStage(conversion=stages, quantization=stages, device=stages),
+    )
+    text = shown(report, width)
+    for word in ("SQNR dB", "30.0", "0.99900", "rel max", "max abs", "17/0!", "p99 abs", "77.7", "0.25", "case-1"):
+        assert word in text, word
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert not any(line.endswith(" ") for line in text.splitlines())
+
+
+def test_plain_text_has_no_escapes_and_says_in_marks_what_colour_says():
+    limits = [
+        model.LimitReport(metric="sqnr_db", op=">=", bound=20, value=7, verdict="FAIL"),
+        model.LimitReport(metric="cosine", op=">=", bound=0.99, value=0.9905, verdict="MARGINAL"),
+    ]
+    text = shown(a_report({"out": an_output(7.0, "FAIL", cosine=0.9905, limits=limits)}))
+    assert "\x1b" not in text
+    assert "7.0!" in text
+    assert "0.99050~" in text
+    assert "! breaks its limit" in text
+
+
+def test_forty_outputs_worst_first_and_the_rest_summed_up():
+    outputs = {f"out_{i:02}": an_output(50.0 - i) for i in range(39)} | {"bad": an_output(60.0, "FAIL")}
+    text = shown(a_report(outputs))
+    rows = [line.split()[0] for line in text.splitlines() if line.startswith(("  out_", "  bad"))]
+    assert rows[:3] == ["bad", "out_38", "out_37"]
+    assert "28 more outputs not shown: 28 PASS, SQNR 23.0 to 50.0 dB" in text
+    assert "out_00" in shown(a_report(outputs), verbose=True)
+
+
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_long_names_are_never_cut(width):
+    names = ["/encoder/" + "block/" * 30 + end for end in ("MatMul_0", "MatMul_1")]
+    text = shown(a_report({name: an_output() for name in names}), width)
+    joined = "".join(line.strip() for line in text.splitlines())
+    assert all(name in joined for name in names)
+
+
+HOSTILE = "[bold red]x[/] \x1b[2J\x1b]0;owned\x07 \u202egnp.exe\u200b \r\n [link=http://x]"
+
+
+def test_names_from_a_model_can_neither_style_nor_steer_the_terminal():
+    finding = Finding(code="X", severity="warn", where=HOSTILE, message=HOSTILE, remedy=HOSTILE)
+    report = a_report(
+        {HOSTILE: an_output(worst_case=HOSTILE)},
+        findings=[finding],
+        low_memory_why=HOSTILE,
+        error=None,
+        device=model.DeviceInfo(uri=HOSTILE, cpu=HOSTILE, features=[HOSTILE]),
+    )
+    text = shown(report, 200, path=Path(HOSTILE))
+    assert not set(text) & set("\x1b\x07\r\u202e\u200b")
+    assert "[bold red]x[/]" in text
+    assert "\\x1b[2J" in text
+
+
+def test_a_terminal_that_knows_ascii_only():
+    text = shown(a_report({"出力": an_output()}, variant="dynamic:8"), encoding="ascii")
+    assert "\\u51fa\\u529b" in text
+
+
+@quick
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_two_names_never_look_the_same(one, other):
+    assert (plain.name(one) == plain.name(other)) == (one == other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("a\x1b", "a\\x1b"), ("a", "a "), ("a b", "a  b"), ("", '""'), ("a\n", "a")]
+)
+def test_names_that_could_be_mistaken(one, other):
+    assert plain.name(one) != plain.name(other)
+
+
+@quick
+@given(st.text(max_size=40), st.integers(20, 200))
+def test_any_name_at_any_width_prints(name, width):
+    shown(a_report({name: an_output()}), width)
+
+
+def test_rounding_never_flatters():
+    assert plain.cosine(0.9999999) == "0.99999"
+    assert plain.decibel(19.99) == "19.9"
+    assert plain.cosine(None) == plain.decibel(None) == plain.amount(None) == "-"
+
+
+def test_findings_of_one_kind_stand_together_with_one_remedy():
+    findings = [
+        Finding(code="LIMIT_EXCEEDED", severity="fail", where=f"out{i}", message="too low", remedy="More bits.")
+        for i in range(9)
+    ]
+    text = shown(a_report({"out": an_output()}, findings=findings))
+    assert text.count("LIMIT_EXCEEDED") == text.count("More bits.") == 1
+    assert "and in 6 more places" in text
+
+
+def test_measurements():
+    latency = latency_summary([1.5] * 20, 3, 40.0, 9.0, why_invalid=["emulated"])
+    text = shown(
+        a_report(
+            {"out": an_output()},
+            latency_ms=latency,
+            low_memory_engaged=False,
+            low_memory_why="same bytes as memory normal",
+            memory_mb=model.Memory(session=8.4),
+        )
+    )
+    assert "p50 1.5, p90 1.5" in text
+    assert "p99" not in text.split("latency")[1].split("\n")[0]
+    assert "not valid: emulated" in text
+    assert "NOT engaged: same bytes" in text
+    assert "session 8.4 MB" in text
+
+
+def test_a_run_that_could_not_be_run():
+    failure = model.Failure(code="SSH_TIMEOUT", message="no answer", hint="Is it powered?")
+    text = shown(a_report({}, verdict="ERROR", error=failure, latency_why="the run failed"), path=Path("r/report.json"))
+    assert "SSH_TIMEOUT  no answer" in text
+    assert "-> Is it powered?" in text
+    assert "ERROR  1 run: 1 ERROR" in text
+    assert "Report: r/report.json" in text
