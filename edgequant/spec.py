@@ -28,26 +28,28 @@ class Variant(_Strict):
             computed in float), ``dynamic`` (the same file as ``weight``, run with memory low, so that MNN quantizes
             activations while it runs).
         bits: weight bits, 2 to 8; None for float and fp16.
-        block: weights share one scale per `block` input channels; None for one scale per output channel.
+        block: weights share one scale per `block` input channels, a multiple of 16 (MNN ignores any other); None for
+            one scale per output channel.
         hqq: choose scales by half-quadratic quantization (Badri and Shaji, 2023) instead of by the range.
-        asym: weights with a zero point.
+        sym: weights without a zero point.  MNN's converter gives them one unless it is told not to, and so does a
+            plain ``weight:8`` here; writing ``asym`` says the same aloud.
     """
 
     method: Method
     bits: int | None = Field(default=None, ge=2, le=8)
-    block: int | None = Field(default=None, ge=4, le=65536)
+    block: int | None = Field(default=None, ge=16, le=65536, multiple_of=16)
     hqq: bool = False
-    asym: bool = False
+    sym: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> Variant:
         if self.method in ("float", "fp16"):
-            if self.bits is not None or self.block is not None or self.hqq or self.asym:
+            if self.bits is not None or self.block is not None or self.hqq or self.sym:
                 raise ValueError(f"{self.method} takes no bits and no options")
         elif self.bits is None:
             raise ValueError(f"{self.method} needs its bits, for example {self.method}:8")
-        if self.hqq and self.asym:
-            raise ValueError("hqq chooses the zero point itself: leave asym out")
+        if self.hqq and self.sym:
+            raise ValueError("hqq needs a zero point, which sym takes away")
         return self
 
     @classmethod
@@ -56,6 +58,7 @@ class Variant(_Strict):
         head, *options = [part.strip() for part in text.strip().split(",")]
         method, _, bits = head.partition(":")
         fields: dict[str, object] = {"method": method}
+        seen: set[str] = set()
         if method not in METHODS:
             raise _bad_variant(text, f"unknown method '{method}'")
         if bits or head.endswith(":"):
@@ -64,14 +67,19 @@ class Variant(_Strict):
             fields["bits"] = int(bits)
         for option in options:
             name, equals, value = option.partition("=")
-            if name in fields:
+            if name in seen:
                 raise _bad_variant(text, f"'{name}' is given twice")
+            seen.add(name)
             if name == "block" and re.fullmatch(r"[0-9]{1,6}", value):
                 fields["block"] = int(value)
-            elif name in ("hqq", "asym") and not equals:
+            elif name in ("hqq", "sym") and not equals:
                 fields[name] = True
+            elif name == "asym" and not equals and bits:
+                continue  # what it is anyway
             else:
                 raise _bad_variant(text, f"'{option}' is not an option")
+        if {"sym", "asym"} <= seen:
+            raise _bad_variant(text, "sym and asym contradict each other")
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
@@ -81,7 +89,7 @@ class Variant(_Strict):
         parts = [self.method if self.bits is None else f"{self.method}:{self.bits}"]
         if self.block is not None:
             parts.append(f"block={self.block}")
-        parts += [name for name in ("hqq", "asym") if getattr(self, name)]
+        parts += [name for name in ("hqq", "sym") if getattr(self, name)]
         return ",".join(parts)
 
     @property
@@ -98,7 +106,7 @@ def _bad_variant(text: str, why: str) -> InputError:
     return InputError(
         "VARIANT_INVALID",
         f"variant '{text}': {why}",
-        hint="Possible: float, fp16, weight:N, dynamic:N with N from 2 to 8, then ,block=32 ,hqq or ,asym.",
+        hint="Possible: float, fp16, weight:N, dynamic:N with N from 2 to 8, then ,block=32 ,hqq or ,sym.",
     )
 
 

@@ -119,6 +119,8 @@ def _size(spec: TensorSpec, axis: int, index: int, batch_only: bool) -> int:
     rank = len(spec.shape)
     if axis == 0 and rank > 1:
         return _BATCH[index] if batch_only else 1
+    if _is_state(spec, axis):
+        return 1
     if is_image(spec):
         height, width = (1, 2) if spec.layout == "NHWC" else (2, 3)
         if axis == height:
@@ -127,6 +129,11 @@ def _size(spec: TensorSpec, axis: int, index: int, batch_only: bool) -> int:
             return _WIDTH[index]
         return 3  # the channels of a picture
     return _SEQUENCE[index]
+
+
+def _is_state(spec: TensorSpec, axis: int) -> bool:
+    """Whether the open size is the batch of a recurrent state, [layers x directions, batch, hidden] in ONNX."""
+    return spec.shape is not None and len(spec.shape) == 3 and axis == 1 and None not in (spec.shape[0], spec.shape[2])
 
 
 def is_image(spec: TensorSpec) -> bool:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from edgequant.pipeline.target import TargetOptions
     from edgequant.spec import RunOptions
 
-VARIANT_HELP = "float, fp16, weight:N or dynamic:N (N from 2 to 8), then ,block=32 ,hqq or ,asym."
+VARIANT_HELP = "float, fp16, weight:N or dynamic:N (N from 2 to 8), then ,block=32 ,hqq or ,sym."
 _RUNNING = "How it is run"
 _CASES = "What it is run with"
 _DEVICE = "How the device is reached"

@@ -3,7 +3,7 @@
 What the converter (3.6.1) does with its options, measured:
 
 - ``--weightQuantBits`` outside 2 to 8 is clamped without a word.  All of 2 to 8 work and give different files.
-- Weights get a zero point by default (its help says otherwise), so a variant without ``asym`` has to say 0.
+- Weights get a zero point by default (its help says otherwise); 1 is said all the same, for versions that differ.
 - ``--hqq`` is dropped, with a line in the log, where asymmetric is 0; before it existed it was dropped in silence.
 - ``--weightQuantBlock`` that is not a multiple of 16 does nothing.  A layer whose input channels are no multiple of
   the block keeps one scale per output channel; the others get their blocks.
@@ -73,7 +73,7 @@ def converter_flags(variant: Variant) -> list[str]:
         return ["--fp16"]
     flags = ["--weightQuantBits", str(variant.bits)]
     # With hqq nothing may be said about asymmetric: 0 would switch hqq off.
-    flags += ["--hqq"] if variant.hqq else [f"--weightQuantAsymmetric={int(variant.asym)}"]
+    flags += ["--hqq"] if variant.hqq else [f"--weightQuantAsymmetric={int(not variant.sym)}"]
     if variant.block is not None:
         flags += ["--weightQuantBlock", str(variant.block)]
     return flags

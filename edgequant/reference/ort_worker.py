@@ -69,7 +69,13 @@ class OrtEngine:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:1000]
+    """The innermost reason: ONNX Runtime wraps it once for every branch or loop it is in."""
+    text = (str(error).splitlines() or [type(error).__name__])[0]
+    outer, status, reason = text.rpartition("Status Message: ")
+    if status:
+        node = outer.rpartition("Name:'")[2].partition("'")[0]
+        text = f"{node}: {reason}"
+    return text[:1000]
 
 
 def main() -> int:

@@ -149,6 +149,8 @@ class RunnerSession:
                 hint="Give it more time with --timeout, or fewer and smaller cases.",
                 evidence={"stderr": self._log.tail()},
             ) from error
+        except RunnerError:
+            raise  # either a job it refused, and it lives on, or its end, which has been seen to
         except DeviceError as error:
             if error.code == "PROCESS_ENDED":
                 raise self._died(op) from None

@@ -142,9 +142,11 @@ class SshServer:
             "Subsystem sftp internal-sftp\n"
         )
         command = [sshd, "-D", "-e", "-f", str(config)]
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(parents=True, exist_ok=True)  # sshd insists, and packages make it at boot only
         if self.accounts:
             mounts = (
-                f"mkdir -p /run/sshd && mount --bind {self.base}/passwd /etc/passwd && "
+                f"mount --bind {self.base}/passwd /etc/passwd && "
                 f"mount --bind {self.base}/shadow /etc/shadow && "
                 f"mount -t tmpfs -o size=1m,mode=1777 small {self.small} && "
                 f'mount -t tmpfs -o ro,mode=1777 read-only {self.read_only} && exec "$@"'
