@@ -14,7 +14,7 @@ METRICS_OF: dict[Kind, tuple[str, ...]] = {
 }
 """The metrics that are defined for each kind of output."""
 
-_FLOAT = (("cosine", 0.9999), ("sqnr_db", 40.0), ("rel_max", 0.01))
+_FLOAT = (("cosine", 0.9999), ("sqnr_db", 40.0), ("rel_max", 0.02))
 _FP16 = (("cosine", 0.999), ("sqnr_db", 30.0), ("rel_max", 0.05))
 _QUANTIZED = (("cosine", 0.99), ("sqnr_db", 20.0), ("rel_max", 0.25))
 _BOUNDS = {
@@ -36,9 +36,10 @@ def default_limits(variant_method: str, kind: Kind) -> tuple[Limit, ...]:
     ========= ======= ======= ======= ============================================================================
     method    cosine  sqnr_db rel_max because
     ========= ======= ======= ======= ============================================================================
-    float     0.9999  40      0.01    Conversion changes the order of sums, not the model.  Measured: 108 to 146 dB,
-                                      except a text recognizer with fused attention at 43 dB and rel_max 0.006.
-                                      0.01 is the MNN converter's own test; 40 dB puts cosine above 0.99995.
+    float     0.9999  40      0.02    Conversion changes the order of sums, not the model.  Measured: 108 to 146 dB,
+                                      except a text recognizer with fused attention: 43 dB on noise, and on text 47 dB
+                                      with a rel_max of 0.014.  The MNN converter's own test asks 0.01, which that
+                                      healthy model breaks.
     fp16      0.999   30      0.05    Measured: 34 to 89 dB, rel_max up to 0.024.  MACE asks 0.999 of float models,
                                       Polygraphy and LiteRT 30 dB, MNN's auto_quant a rel_max of 0.05.
     others    0.99    20      0.25    Measured at 8 bits over seeds and lengths: 23 dB or more, cosine 0.998 or more,

@@ -19,7 +19,7 @@ from edgequant.pipeline.rundir import RunDirectory, disk_error, safe_name
 from edgequant.pipeline.target import Target, TargetOptions, open_target
 from edgequant.progress import Progress
 from edgequant.quantize.convert import ConvertedModel
-from edgequant.quantize.mnn_version import host_mnn_version, require_supported
+from edgequant.mnn_version import host_mnn_version, require_supported
 from edgequant.report.model import Report, Run
 from edgequant.report.write import write
 from edgequant.spec import Limit, RunOptions, Variant

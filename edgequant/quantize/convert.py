@@ -29,7 +29,7 @@ from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.graph import ModelGraph, read_model
 from edgequant.quantize.child import ChildResult, death, run_child, tools_argv
 from edgequant.quantize.log import errors_in, sections, unsupported_ops, warnings_in
-from edgequant.quantize.mnn_version import host_mnn_version, require_supported
+from edgequant.mnn_version import host_mnn_version, require_supported
 from edgequant.quantize.work import FULL, disk_full, room_left, work_dir
 from edgequant.quantize.written import count_layers, name_by_contents, sync_and_hash
 from edgequant.spec import Variant
@@ -109,7 +109,7 @@ def convert(
 
     Raises:
         InputError: FORMAT_UNKNOWN, OUTPUT_NOT_WRITABLE, OUTPUT_IS_SOURCE, MODEL_NOT_CONVERTIBLE, OP_UNSUPPORTED,
-            MODEL_TOO_LARGE, ALREADY_QUANTIZED, BLOCK_UNUSABLE, LOG_NOT_WRITABLE, and what
+            MODEL_TOO_LARGE, ALREADY_QUANTIZED, LOG_NOT_WRITABLE, and what
             `edgequant.graph.read_model` raises.
         ToolError: CONVERTER_CRASHED, CONVERTER_TIMEOUT, CONVERTER_OUT_OF_MEMORY, CONVERTER_FAILED,
             CONVERTER_NO_OUTPUT, CONVERTER_BAD_OUTPUT, PARAMETERS_REJECTED, DISK_FULL, MNN_MISSING, MNN_TOO_OLD,
@@ -154,12 +154,6 @@ def _check(graph: ModelGraph, format: str, variant: Variant, out: Path) -> None:
         )
     if format == "mnn":
         _check_mnn(graph, variant)
-    if variant.block is not None and variant.block % 16:
-        raise InputError(
-            "BLOCK_UNUSABLE",
-            f"block={variant.block} does nothing: MNN uses blocks of 16, 32, 48, ... only",
-            hint="Use block=32 or block=64.",
-        )
 
 
 def _check_mnn(graph: ModelGraph, variant: Variant) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgequant.deadline import Deadline
-from edgequant.quantize.mnn_version import require_supported
+from edgequant.mnn_version import require_supported
 from edgequant.runner import answers
 from edgequant.runner.session import RunnerSession
 from edgequant.spec import MemoryMode, RunOptions

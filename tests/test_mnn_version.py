@@ -7,12 +7,12 @@ import sys
 import pytest
 
 from edgequant.errors import ToolError
-from edgequant.quantize.mnn_version import host_mnn_version, parse_version, require_supported
+from edgequant.mnn_version import host_mnn_version, parse_version, require_supported
 
 
 def test_the_host_version_is_read_without_importing_mnn() -> None:
     code = (
-        "import sys; from edgequant.quantize.mnn_version import host_mnn_version as v; print(v());"
+        "import sys; from edgequant.mnn_version import host_mnn_version as v; print(v());"
         "print([m for m in sys.modules if m.split('.')[0] in ('MNN', '_tools', '_mnncengine')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

@@ -1,0 +1,38 @@
+"""`edgequant --help` against importing the library its command line is made with.
+
+Timed: wall time of `python -c "from edgequant.cli.app import main; main()" --help`, which is what the console script
+does, against `python -c "import typer"`: the same interpreter, both from warm files, in turn.  What is above 1 is
+edgequant's own imports and printing the help.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+from bench.harness import Pairs, Result, Settings, median
+
+BOUND = 1.5
+
+
+def _wall(*arguments: str) -> float:
+    start = time.perf_counter()
+    subprocess.run(
+        [sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, timeout=60
+    )
+    return (time.perf_counter() - start) * 1e3
+
+
+def run(settings: Settings) -> list[Result]:
+    def ours() -> float:
+        return _wall("-c", "from edgequant.cli.app import main; main()", "--help")
+
+    def peer() -> float:
+        return _wall("-c", "import typer")
+
+    ours(), peer()
+    pairs = Pairs()
+    pairs.take(ours, peer, settings.pairs(30, 5))
+    notes = f"{median(pairs.ours):.0f} ms, import typer {median(pairs.peer):.0f} ms"
+    return [Result("startup", pairs.ratios, BOUND, notes=notes, detail=pairs.detail())]

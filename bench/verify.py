@@ -1,0 +1,137 @@
+"""The whole job against the sum of the steps nobody can leave out.
+
+Timed: wall time of the command `edgequant verify` for enc (a GRU model, three random cases), from starting the
+process to its end, with this host as the device and with a real sshd on loopback.
+
+The peer is a user's own five scripts (bare.py), run one after the other in the same minute: convert to float MNN;
+convert to quantized MNN; ONNX Runtime on every case; float MNN on every case; quantized MNN on every case, with the
+same warm-up, number and duration of timed inferences as edgequant's.  Over SSH also quantized MNN on this host, which
+is what device error is measured against.  Each script is a process and pays for its own imports, as it would in real
+life.  None of them compares, judges, hashes, checks that the converter's output loads, proves that dynamic
+quantization took place, or writes anything: that is what is above 1.  Ours and the steps alternate.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.harness import CannotRun, Pairs, Result, Settings, median
+from bench.material import bare, quantized, ssh_server
+
+MODEL = "enc"
+
+
+def run(settings: Settings) -> list[Result]:
+    model = quantized(MODEL, settings.folder)
+    cases = _cases(model.source, settings.folder)
+    count = settings.pairs(7, 1)
+    with ssh_server() as server:
+        home = settings.folder / "home"
+        (home / ".ssh").mkdir(parents=True, exist_ok=True)
+        shutil.copy(server.config, home / ".ssh" / "config")
+        return [
+            _one("local", ["--device", "local:"], model.source, cases, settings, count, None),
+            _one(
+                "ssh", ["--device", "ssh://bed", "--python", sys.executable], model.source, cases, settings, count, home
+            ),
+        ]
+
+
+def _cases(source: Path, folder: Path) -> list[Path]:
+    import numpy as np
+
+    from edgequant.cases.generate import generate
+    from edgequant.graph import read_model
+
+    paths = []
+    for case in generate(read_model(source).inputs or (), 0):
+        paths.append(folder / f"{source.stem}-{case.name}.npz")
+        np.savez(paths[-1], **case.inputs)  # type: ignore[arg-type]
+    return paths
+
+
+def _one(
+    name: str, device: list[str], source: Path, cases: list[Path], settings: Settings, count: int, home: Path | None
+) -> Result:
+    phases: list[dict[str, float]] = []
+    steps: list[dict[str, float]] = []
+
+    def ours() -> float:
+        seconds, found = _verify(source, device, settings.folder, home)
+        phases.append(found)
+        return seconds
+
+    def peer() -> float:
+        found = _steps(source, cases, settings.folder, on_host_too=home is not None)
+        steps.append(found)
+        return sum(found.values())
+
+    pairs = Pairs()
+    pairs.take(ours, peer, count)
+    rest = {key: median([found.get(key, 0.0) for found in phases]) for key in phases[0]}
+    step = {key: median([found[key] for found in steps]) for key in steps[0]}
+    notes = f"{median(pairs.ours):.2f} s, steps {median(pairs.peer):.2f} s; ours: {_table(rest)}; steps: {_table(step)}"
+    detail = {**pairs.detail(), "phases": phases, "steps": steps}
+    return Result(f"verify {name}", pairs.ratios, notes=notes, unit="x", detail=detail)
+
+
+def _table(seconds: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.2f}" for name, value in seconds.items())
+
+
+def _verify(source: Path, device: list[str], folder: Path, home: Path | None) -> tuple[float, dict[str, float]]:
+    run_dir, work_dir = folder / "run", folder / "device"
+    shutil.rmtree(run_dir, ignore_errors=True)
+    shutil.rmtree(work_dir, ignore_errors=True)  # a first push each time, as after making a new model
+    command = [
+        sys.executable, "-c", "from edgequant.cli.app import main; main()", "verify", str(source), *device,
+        "--run-dir", str(run_dir), "--work-dir", str(work_dir), "--quiet",
+    ]  # fmt: skip
+    environment = dict(os.environ)
+    if home is not None:
+        environment["HOME"] = str(home)
+    start = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=environment)
+    seconds = time.perf_counter() - start
+    if done.returncode not in (0, 1) or not (run_dir / "report.json").exists():
+        raise CannotRun(f"verify ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+    report: dict[str, Any] = json.loads((run_dir / "report.json").read_text())
+    if any(run["error"] for run in report["runs"]):
+        raise CannotRun(f"verify could not run: {report['runs'][0]['error']}")
+    found = {key: float(value) for key, value in report["timing_s"].items()}
+    found["outside"] = seconds - sum(found.values())
+    return seconds, found
+
+
+def _steps(source: Path, cases: list[Path], folder: Path, *, on_host_too: bool) -> dict[str, float]:
+    from edgequant.pipeline.measure import TIMING_MIN_SECONDS
+    from edgequant.runner.client import DEFAULT_THREADS
+    from edgequant.spec import RunOptions
+
+    options = RunOptions()
+    threads = min(DEFAULT_THREADS, os.cpu_count() or 1)
+    plain, small = folder / "bare-float.mnn", folder / "bare-w8.mnn"
+    flags = ["--weightQuantBits", "8", "--weightQuantAsymmetric=0"]
+    timing = [options.warmup, options.repeat, TIMING_MIN_SECONDS]
+    jobs: dict[str, list[object]] = {
+        "convert float": ["convert", source, plain],
+        "convert quantized": ["convert", source, small, *flags],
+        "reference": ["ort", source, *cases],
+        "float on host": ["mnn", plain, "normal", threads, 0, 0, 0, *cases],
+        "device and timing": ["mnn", small, "low", threads, *timing, *cases],
+    }
+    if on_host_too:
+        jobs["quantized on host"] = ["mnn", small, "low", threads, 0, 0, 0, *cases]
+    seconds = {}
+    for name, arguments in jobs.items():
+        start = time.perf_counter()
+        bare(*arguments)
+        seconds[name] = time.perf_counter() - start
+    return seconds
