@@ -85,7 +85,10 @@ class Loaded:
         return variables
 
     def forward(self, variables: List[Any]) -> List[Any]:
-        results = self.module.onForward(variables)
+        try:
+            results = self.module.onForward(variables)
+        except Exception as error:  # noqa: BLE001  (MNN raises bare Exception or SystemError)
+            raise JobError("INFERENCE_FAILED", "MNN cannot run the model (%s)" % error) from None
         if not results or len(results) != len(self.output_names):
             raise JobError(
                 "INFERENCE_FAILED",
@@ -106,6 +109,17 @@ class Loaded:
             except Exception as error:  # noqa: BLE001  (MNN raises bare Exception or SystemError)
                 raise JobError("INFERENCE_FAILED", "output %r cannot be read (%s)" % (name, error)) from None
         return arrays
+
+    def timed(self, variables: List[Any]) -> float:
+        """Milliseconds of one forward pass that ends with every output readable."""
+        start = time.perf_counter_ns()
+        results = self.forward(variables)
+        try:
+            for var in results:
+                var.read()
+        except Exception as error:  # noqa: BLE001  (MNN raises bare Exception or SystemError)
+            raise JobError("INFERENCE_FAILED", "an output cannot be read (%s)" % error) from None
+        return (time.perf_counter_ns() - start) / 1e6
 
 
 def _converted(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
@@ -208,20 +222,13 @@ class Engine:
         job.emit({"event": "warm", "warmup": warmed})
         samples = []  # type: List[float]
         sent = 0
-        forward, names = model.module.onForward, model.output_names
         begin = last = time.perf_counter()
         enough = begin + float(job.header["min_seconds"])
         gc_was_on = gc.isenabled()
         gc.disable()  # a collection in the middle of a sample would be ours, not the model's
         try:
             while True:
-                start = time.perf_counter_ns()
-                results = forward(variables)
-                for var in results:
-                    var.read()
-                samples.append((time.perf_counter_ns() - start) / 1e6)
-                if len(results) != len(names):
-                    raise JobError("INFERENCE_FAILED", "MNN returned %d of %d outputs" % (len(results), len(names)))
+                samples.append(model.timed(variables))
                 now = time.perf_counter()
                 if (len(samples) >= repeat and now >= enough) or now >= limit or len(samples) >= 1000000:
                     break
@@ -242,6 +249,9 @@ class Engine:
         everything else.
         """
         model = self._model(job)
+        unknown = [name for name in job.header["shapes"] if name not in model.input_names]
+        if unknown:
+            raise JobError("INPUT_NAMES", "unknown inputs %s" % unknown)
         interpreter = MNN.Interpreter(model.path)
         session = interpreter.createSession(dict(model.config))
         if session is None:

@@ -100,6 +100,11 @@ def _do(engine: Any, frame: wire.Frame, stream: Stream) -> Answer:
         # A malformed request, or a bug of ours: either way the host gets the place, and the runner lives on.
         traceback.print_exc()
         return _failed("REQUEST_INVALID", "%s: %s" % (type(error).__name__, error)), None
+    except OSError:
+        raise  # the stream to the host is gone, so nobody hears an answer
+    except Exception as error:  # noqa: BLE001  (native code raises bare Exception and SystemError)
+        traceback.print_exc()
+        return _failed("JOB_FAILED", "%s: %s" % (type(error).__name__, error)), None
     return dict(header, ok=True), tensors
 
 

@@ -9,7 +9,7 @@ before it.  Everything after that, in both directions, is frames:
     5       3     zero
     8       4     header length in bytes, little-endian
     12      8     payload length in bytes, little-endian
-    20      4     CRC-32 of header and payload, little-endian
+    20      4     CRC-32 of the 20 bytes before it, header and payload, little-endian
     24      ...   header: a JSON object in UTF-8
     ...     ...   payload: the tensors the header lists under "tensors", one after the other, little-endian, C order
 
@@ -30,7 +30,8 @@ PROTOCOL = 1
 PREAMBLE = b"EDGEQUANT-RUNNER/1\n"
 MAGIC = b"EQF1"
 REQUEST, RESPONSE, EVENT = 1, 2, 3
-PREFIX = struct.Struct("<4sB3xIQI")
+PREFIX = struct.Struct("<4sB3sIQI")
+_CHECKED = PREFIX.size - 4  # what of the prefix the checksum covers: all but itself
 MAX_HEADER = 8 << 20
 MAX_PAYLOAD = 4 << 30
 CHUNK = 1 << 20
@@ -73,7 +74,10 @@ class Frame:
             flat = np.frombuffer(self.payload, dtype=dtype, count=count, offset=offset)
             if dtype == np.bool_ and flat.view(np.uint8).max(initial=0) > 1:
                 raise WireError("tensor %r holds bytes that are not booleans" % name)
-            found[name] = flat.reshape(shape)
+            try:
+                found[name] = flat.reshape(shape)
+            except ValueError:  # a zero among sizes whose product NumPy cannot count
+                raise WireError("tensor %r has no valid shape" % name) from None
             offset += size_bytes
         if offset != len(self.payload):
             raise WireError("%d bytes of payload belong to no tensor" % (len(self.payload) - offset))
@@ -117,11 +121,22 @@ def encode(kind: int, header: Header, tensors: Optional[Mapping[str, np.ndarray]
     payload_size = sum(len(array) for array in arrays)
     if len(text) > MAX_HEADER or payload_size > MAX_PAYLOAD:
         raise WireError("a frame of %d + %d bytes is above the limit" % (len(text), payload_size))
-    crc = zlib.crc32(text)
+    prefix = PREFIX.pack(MAGIC, kind, bytes(3), len(text), payload_size, 0)
+    crc = zlib.crc32(text, zlib.crc32(prefix[:_CHECKED]))
     for piece in arrays:
         crc = zlib.crc32(piece, crc)
-    prefix = PREFIX.pack(MAGIC, kind, len(text), payload_size, crc)
-    return [memoryview(prefix + text), *arrays]
+    return [memoryview(prefix[:_CHECKED] + struct.pack("<I", crc) + text), *arrays]
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError("%s is not JSON" % word)
+
+
+def _whole(digits: str) -> int:
+    # Reading a number takes time that grows with the square of its length, and nothing here needs more than 64 bits.
+    if len(digits) > 40:
+        raise ValueError("a number of %d digits" % len(digits))
+    return int(digits)
 
 
 class FrameReader:
@@ -157,17 +172,17 @@ class FrameReader:
         prefix = self._exactly(PREFIX.size, at_boundary=True)
         if not prefix:
             return None
-        magic, kind, header_size, payload_size, crc = PREFIX.unpack(prefix)
-        if magic != MAGIC or kind not in (REQUEST, RESPONSE, EVENT):
+        magic, kind, zero, header_size, payload_size, crc = PREFIX.unpack(prefix)
+        if magic != MAGIC or kind not in (REQUEST, RESPONSE, EVENT) or any(zero):
             raise WireError("not a frame: %r" % bytes(prefix))
         if header_size > MAX_HEADER or payload_size > self._max_payload:
             raise WireError("a frame of %d + %d bytes is above the limit" % (header_size, payload_size))
         text = self._exactly(header_size)
         payload = self._exactly(payload_size)
-        if zlib.crc32(payload, zlib.crc32(text)) != crc:
+        if zlib.crc32(payload, zlib.crc32(text, zlib.crc32(prefix[:_CHECKED]))) != crc:
             raise WireError("a frame arrived damaged (checksum)")
         try:
-            header = json.loads(text)
+            header = json.loads(text, parse_int=_whole, parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
             raise WireError("a frame's header is not JSON: %s" % error) from None
         if not isinstance(header, dict):

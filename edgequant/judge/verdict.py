@@ -238,7 +238,9 @@ def _note_problems(summary: OutputSummary, notes: _Notes) -> None:
         if cases:
             notes.add(Verdict.FAIL, code, words, remedy, cases=cases)
     cases, words = _cases(summary, "nonfinite")
-    remedy = "Look for the first inner tensor that has it: MNN's activations turn NaN into plausible numbers further in."
+    remedy = (
+        "Look for the first inner tensor that has it: MNN's activations turn NaN into plausible numbers further in."
+    )
     if cases and summary.nan:
         notes.add(Verdict.FAIL, "OUTPUT_NAN", words, remedy, nan=summary.nan, ref_nan=summary.ref_nan, cases=cases)
     if cases and (summary.inf or not summary.nan):

@@ -61,7 +61,8 @@ class Target:
         if self._runner is None:
             script, digest = runner_file(self._cache)
             stored = self.store.put(script, digest, self._push_deadline(script.stat().st_size))
-            argv = [*self.device.python, stored.path]
+            # -u also unbuffers C's stdout: MNN's last words must be out before it crashes.
+            argv = [*self.device.python, "-u", stored.path]
             session = RunnerSession(self.device, argv, log=self._log)
             try:
                 session.start(Deadline(OPEN_SECONDS))
