@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -109,4 +110,5 @@ def ort(model: str, *cases: str) -> None:
 
 
 if __name__ == "__main__":
-    {"loop": loop, "mnn": mnn, "convert": convert, "ort": ort}[sys.argv[1]](*sys.argv[2:])
+    COMMANDS: dict[str, Callable[..., None]] = {"loop": loop, "mnn": mnn, "convert": convert, "ort": ort}
+    COMMANDS[sys.argv[1]](*sys.argv[2:])

@@ -43,7 +43,7 @@ class Result:
         values: one number per pair, most often ours divided by the peer's.
         bound: what the median is held against; None where there is none.
         better: whether the median has to stay below the bound ("lower") or above it ("higher").
-        notes: for people, behind the numbers.
+        notes: for people, behind the numbers.  more: further lines below.
         detail: for the JSON file.
     """
 
@@ -53,6 +53,7 @@ class Result:
     better: Literal["lower", "higher"] = "lower"
     unit: str = ""
     notes: str = ""
+    more: Sequence[str] = ()
     detail: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -74,13 +75,11 @@ class Result:
 
     def line(self) -> str:
         low, high = self.middle_half
-        spread = f"{low:.3f}-{high:.3f}, all {min(self.values):.3f}-{max(self.values):.3f}, n={len(self.values)}"
-        sign = "<=" if self.better == "lower" else ">="
-        bound = "" if self.bound is None else f"{sign} {self.bound:g}"
+        spread = f"({low:.3f}-{high:.3f}, all {min(self.values):.3f}-{max(self.values):.3f}, n={len(self.values)})"
+        bound = "" if self.bound is None else f"{'<=' if self.better == 'lower' else '>='} {self.bound:g}"
         word = {None: "-", True: "OK", False: "OVER"}[self.ok]
-        return (
-            f"{self.name:<26} {self.median:8.3f}{self.unit:<3} ({spread})  {bound:<8} {word:<5} {self.notes}".rstrip()
-        )
+        first = f"{self.name:<27} {self.median:9.3f}{self.unit:<3} {spread:<40} {bound:<7} {word:<5} {self.notes}"
+        return "\n    ".join([first.rstrip(), *self.more])
 
     def as_dict(self) -> dict[str, Any]:
         return {

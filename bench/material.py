@@ -51,7 +51,7 @@ def quantized(name: str, folder: Path) -> Model:
     cases = generate(graph.inputs or (), 0)
     inputs = dict(cases[len(cases) // 2].inputs)
     npz = folder / f"{name}.npz"
-    np.savez(npz, **inputs)
+    np.savez(npz, **inputs)  # type: ignore[arg-type]
     return Model(name, source, out, inputs, npz)
 
 

@@ -65,7 +65,8 @@ def connected(server: Any) -> Any:
     return device
 
 
-def scp(server: Any, source: Path, target: Path, *options: str) -> float:
+def _scp(server: Any, folder: Path, source: Path, *options: str) -> float:
+    target = folder / "copy"
     command = ["scp", "-q", "-F", str(server.config), *options, str(source), f"bed:{target}"]
     start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
@@ -74,6 +75,14 @@ def scp(server: Any, source: Path, target: Path, *options: str) -> float:
         raise CannotRun(f"scp failed: {done.stderr.strip()[-300:]}")
     target.unlink()
     return seconds
+
+
+def _scp_default(server: Any, folder: Path, source: Path, _sha256: str) -> float:
+    return _scp(server, folder, source)
+
+
+def _scp_gcm(server: Any, folder: Path, source: Path, _sha256: str) -> float:
+    return _scp(server, folder, source, "-c", "aes128-gcm@openssh.com")
 
 
 def _verified(server: Any, folder: Path, source: Path, sha256: str) -> float:
@@ -93,7 +102,7 @@ def _verified(server: Any, folder: Path, source: Path, sha256: str) -> float:
     return seconds
 
 
-def _sent_only(server: Any, folder: Path, source: Path) -> float:
+def _sent_only(server: Any, folder: Path, source: Path, _sha256: str) -> float:
     from edgequant.deadline import Deadline
 
     target = folder / "sent"
@@ -106,30 +115,24 @@ def _sent_only(server: Any, folder: Path, source: Path) -> float:
     return seconds
 
 
+_STEPS = (_verified, _scp_default, _sent_only, _scp_gcm)
+
+
 def run(settings: Settings) -> list[Result]:
     megabytes = settings.pairs(MEGABYTES, 50)
     verified, plain, gcm = Pairs(), Pairs(), Pairs()
     with ssh_server() as server, work_folder(settings) as folder:
         connected(server).close()  # paramiko's import and the server's first fork are not part of a push
-        for _ in range(settings.pairs(8, 2)):
+        for turn in range(settings.pairs(8, 2)):
             source, sha256 = fresh_file(folder, megabytes)
-            speeds = Pairs()
-            # One file serves this pair and the two that explain it; order within take() alternates by pair.
-            turn = len(verified.ours)
-            steps = [
-                lambda s=source, h=sha256: megabytes / _verified(server, folder, s, h),
-                lambda s=source: megabytes / scp(server, s, folder / "copy"),
-                lambda s=source: megabytes / _sent_only(server, folder, s),
-                lambda s=source: megabytes / scp(server, s, folder / "copy", "-c", "aes128-gcm@openssh.com"),
-            ]
-            order = [0, 1, 2, 3] if turn % 2 == 0 else [3, 2, 1, 0]
-            took: dict[int, float] = {}
-            for index in order:
-                took[index] = steps[index]()
-            del speeds
+            took = [0.0] * 4
+            # One new file serves all four; every second time they run in the opposite order.
+            for step in (0, 1, 2, 3) if turn % 2 == 0 else (3, 2, 1, 0):
+                took[step] = _STEPS[step](server, folder, source, sha256)
+            speed = [megabytes / seconds for seconds in took]
             for pairs, ours, peer in ((verified, 0, 1), (plain, 2, 1), (gcm, 0, 3)):
-                pairs.ours.append(took[ours])
-                pairs.peer.append(took[peer])
+                pairs.ours.append(speed[ours])
+                pairs.peer.append(speed[peer])
     return [
         Result(
             "push /scp",

@@ -13,6 +13,7 @@ times.
 from __future__ import annotations
 
 import statistics
+from typing import Any
 
 from bench.harness import Pairs, Result, Settings, median
 from bench.material import BareLoop, Model, quantized
@@ -40,9 +41,9 @@ def _one(model: Model, settings: Settings, starts: int, bursts: int) -> Result:
             runner = target.runner()
             loaded = runner.load(target.push(model.quantized)[0], "low")
 
-            def ours(runner=runner, loaded=loaded) -> float:  # type: ignore[no-untyped-def]
+            def ours(runner: Any = runner, loaded: Any = loaded) -> float:
                 timing = runner.time(loaded, model.inputs, warmup=WARMUP, repeat=REPEAT, min_seconds=SECONDS)
-                return statistics.median(timing.samples)
+                return float(statistics.median(timing.samples))
 
             def theirs(peer: BareLoop = peer) -> float:
                 return statistics.median(peer.burst(WARMUP, REPEAT, SECONDS))

@@ -77,9 +77,10 @@ def _one(
     pairs.take(ours, peer, count)
     rest = {key: median([found.get(key, 0.0) for found in phases]) for key in phases[0]}
     step = {key: median([found[key] for found in steps]) for key in steps[0]}
-    notes = f"{median(pairs.ours):.2f} s, steps {median(pairs.peer):.2f} s; ours: {_table(rest)}; steps: {_table(step)}"
+    notes = f"{median(pairs.ours):.2f} s, steps {median(pairs.peer):.2f} s"
+    more = [f"ours: {_table(rest)}", f"steps: {_table(step)}"]
     detail = {**pairs.detail(), "phases": phases, "steps": steps}
-    return Result(f"verify {name}", pairs.ratios, notes=notes, unit="x", detail=detail)
+    return Result(f"verify {name}", pairs.ratios, notes=notes, more=more, unit="x", detail=detail)
 
 
 def _table(seconds: dict[str, float]) -> str:

@@ -80,9 +80,8 @@ def reset_peak() -> None:
 
     Where the system refuses, the peak stays that of the whole process, which is an upper bound.
     """
-    with contextlib.suppress(OSError):
-        with open("/proc/self/clear_refs", "wb") as stream:
-            stream.write(b"5")
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "wb") as stream:
+        stream.write(b"5")
 
 
 def memory_kb() -> Dict[str, Optional[int]]:

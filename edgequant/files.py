@@ -16,7 +16,8 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
     The bytes reach the disk before the name does, so that a power cut leaves the old file or the new one.
     """
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
+    # 40 characters are at most 160 bytes, of the 255 a name may have.
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.tmp")
     try:
         with open(temporary, "xb") as stream:
             yield stream

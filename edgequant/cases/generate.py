@@ -7,6 +7,7 @@ on real data, because noise excites a model in ways its data does not; the repor
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -84,7 +85,7 @@ def generate(inputs: Sequence[TensorSpec], seed: int) -> list[Case]:
     cases = []
     for index, name in enumerate(names):
         shapes = _shapes(inputs, index)
-        total = sum(int(np.prod(shapes[spec.name], dtype=np.int64)) * np.dtype(spec.dtype).itemsize for spec in inputs)
+        total = sum(math.prod(shapes[spec.name]) * np.dtype(spec.dtype).itemsize for spec in inputs)
         if total > MAX_CASE_BYTES:
             raise InputError("INPUT_TOO_LARGE", f"random inputs would take {total >> 20} MiB", hint="Pin --shape.")
         arrays = {spec.name: _values(spec, shapes[spec.name], seed, name) for spec in inputs}

@@ -27,17 +27,28 @@ MAX_CASES = 10_000
 def load_cases(path: Path, inputs: Sequence[TensorSpec]) -> list[Case]:
     """The cases at `path` in name order, checked against the model's `inputs`.
 
-    Raises InputError: INPUTS_NOT_FOUND, INPUTS_EMPTY, INPUTS_FORMAT, INPUT_FILE_INVALID, and what `fit` raises.
+    Raises InputError: INPUTS_NOT_FOUND, INPUTS_EMPTY, INPUTS_TOO_MANY, INPUTS_DUPLICATE, INPUTS_FORMAT,
+    INPUT_FILE_INVALID, INPUT_TOO_LARGE, and what `fit` raises.
     """
-    if not path.exists():
+    try:
+        found = path.exists()
+        listed = list(path.iterdir()) if path.is_dir() else []
+    except OSError as error:
+        raise InputError("INPUTS_NOT_FOUND", f"{path}: {error.strerror}") from None
+    if not found:
         raise InputError("INPUTS_NOT_FOUND", f"{path}: no such file or folder")
     if path.is_dir():
         if (path / "input.json").is_file():
             return [_mnn_folder(path, inputs)]
-        files = sorted(file for file in path.iterdir() if file.suffix == ".npz" and file.is_file())
-        folders = sorted(folder for folder in path.iterdir() if (folder / "input.json").is_file())
+        files = sorted(file for file in listed if file.suffix == ".npz" and file.is_file())
+        folders = sorted(folder for folder in listed if (folder / "input.json").is_file())
         if len(files) + len(folders) > MAX_CASES:
-            raise InputError("INPUTS_EMPTY", f"{path}: more than {MAX_CASES} cases")
+            raise InputError("INPUTS_TOO_MANY", f"{path}: more than {MAX_CASES} cases")
+        twice = {file.stem for file in files} & {folder.name for folder in folders}
+        if twice:
+            raise InputError(
+                "INPUTS_DUPLICATE", f"{path}: '{min(twice)}' is both an .npz file and a folder; a case's name is unique"
+            )
         if not files and not folders:
             raise InputError(
                 "INPUTS_EMPTY",
@@ -45,7 +56,7 @@ def load_cases(path: Path, inputs: Sequence[TensorSpec]) -> list[Case]:
                 hint="Save one .npz per case: numpy.savez('case1.npz', **{'input name': array, ...})",
             )
         return [_npz_case(file, inputs) for file in files] + [_mnn_folder(folder, inputs) for folder in folders]
-    if path.suffix == ".npz":
+    if path.suffix == ".npz" and path.is_file():
         return [_npz_case(path, inputs)]
     if path.name == "input.json":
         return [_mnn_folder(path.parent, inputs)]
@@ -69,11 +80,14 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
             if sum(entry.file_size for entry in archive.infolist()) > MAX_CASE_BYTES:
                 raise InputError("INPUT_TOO_LARGE", f"{path}: unpacks to more than {MAX_CASE_BYTES >> 20} MiB")
             for entry in archive.infolist():
+                name = entry.filename.removesuffix(".npy")
+                if name in arrays:
+                    raise ValueError(f"'{name}' is in it twice")
                 with archive.open(entry) as stream:
-                    arrays[entry.filename.removesuffix(".npy")] = npy_format.read_array(stream, allow_pickle=False)
+                    arrays[name] = npy_format.read_array(stream, allow_pickle=False)
     except InputError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError, MemoryError) as error:
+    except Exception as error:  # noqa: BLE001  (damaged files make zipfile and NumPy raise a dozen unrelated classes)
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "Object arrays" in why:
             why = "it holds Python objects, which are never unpickled"
@@ -126,11 +140,17 @@ def _mnn_values(folder: Path, entry: _MnnInput, shape: Sequence[int], dtype: str
     if count * np.dtype(dtype).itemsize > MAX_CASE_BYTES:
         raise InputError("INPUT_TOO_LARGE", f"{folder}: input '{entry.name}' is larger than {MAX_CASE_BYTES >> 20} MiB")
     if entry.value is not None:
-        return np.full(shape, entry.value).astype(dtype)
-    source = (folder / f"{entry.name}.txt").resolve()
+        return _as_dtype(np.full(shape, entry.value), dtype, f"{folder / 'input.json'}: input '{entry.name}'")
+    try:
+        # Not joined with /, which a name that starts with a slash would throw the folder away: MNN does not either.
+        source = Path(f"{folder}/{entry.name}.txt").resolve()
+    except (OSError, ValueError) as error:
+        raise InputError("INPUT_FILE_INVALID", f"{folder}: input '{entry.name}': {error}") from None
     if not source.is_relative_to(folder.resolve()):
         raise InputError("INPUT_FILE_INVALID", f"{folder}: input '{entry.name}' points out of the folder")
     try:
+        if source.exists() and not source.is_file():
+            raise InputError("INPUT_FILE_INVALID", f"{source}: not a file")
         # 64 characters are more than any number numpy.savetxt writes.
         if source.stat().st_size > 64 * count + 4096:
             raise InputError("INPUT_SHAPE", f"{source}: more values than the shape {list(shape)} holds")
@@ -140,12 +160,16 @@ def _mnn_values(folder: Path, entry: _MnnInput, shape: Sequence[int], dtype: str
         raise InputError("INPUT_FILE_INVALID", f"{source}: {error}") from None
     if values.size != count:
         raise InputError("INPUT_SHAPE", f"{source}: {values.size} values, the shape {list(shape)} holds {count}")
+    return _as_dtype(values.reshape(shape), dtype, f"{source}: input '{entry.name}'")
+
+
+def _as_dtype(values: np.ndarray, dtype: str, what: str) -> np.ndarray:
+    """Numbers written as text, where the model's own type decides, as it does in MNN; `fit` checks their range."""
     if np.dtype(dtype).kind in "iu":
-        # The text is always written as floats; the model's own type decides, as it does in MNN.
-        return np.asarray(values.astype(np.int64)).reshape(shape)
-    if dtype == "bool":
-        return np.asarray(values != 0).reshape(shape)
-    return values.reshape(shape)
+        if not (np.abs(values) < 2.0**63).all():  # false for NaN too
+            raise InputError("INPUT_VALUE", f"{what} holds values that {dtype} cannot hold")
+        return np.asarray(values.astype(np.int64))
+    return np.asarray(values != 0) if dtype == "bool" else values
 
 
 def save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

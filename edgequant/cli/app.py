@@ -43,14 +43,15 @@ def _root(
 @app.command()
 def verify(
     model: opt.Model,
-    device: opt.Devices,
+    device: opt.Devices = None,
     variant: opt.Variants = None,
+    spec: opt.SpecPath = None,
     inputs: opt.Inputs = None,
     reference: opt.ReferencePath = None,
     shape: opt.Shapes = None,
     limit: opt.Limits = None,
     memory: opt.Memory = None,
-    precision: opt.Precision = opt.PrecisionName.normal,
+    precision: opt.Precision = None,
     threads: opt.Threads = None,
     cores: opt.Cores = None,
     dynamic_quant_option: opt.DynamicQuantOption = None,
@@ -75,8 +76,8 @@ def verify(
     from edgequant.cli import verify as command
 
     command.run(
-        model=model, devices=device, variants=variant, inputs=inputs, reference=reference, shapes=shape, limits=limit,
-        run_options=opt.run_options(
+        model=model, devices=device, spec=spec, variants=variant, inputs=inputs, reference=reference, shapes=shape,
+        limits=limit, run_options=opt.run_options(
             memory=memory, precision=precision, threads=threads, cores=cores, dynamic_quant_option=dynamic_quant_option,
             warmup=warmup, repeat=repeat, timeout=timeout, seed=seed,
         ),
@@ -125,7 +126,7 @@ def run(
     inputs: opt.Inputs = None,
     shape: opt.Shapes = None,
     memory: opt.Memory = None,
-    precision: opt.Precision = opt.PrecisionName.normal,
+    precision: opt.Precision = None,
     threads: opt.Threads = None,
     cores: opt.Cores = None,
     dynamic_quant_option: opt.DynamicQuantOption = None,

@@ -41,7 +41,7 @@ class Ui(NamedTuple):
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="ONNX, TFLite, TensorFlow .pb or float .mnn.")]
 Uri = Annotated[str, typer.Argument(metavar="URI", help="local: or ssh://user@host:port or a Host of ~/.ssh/config")]
 Devices = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option("--device", metavar="URI", help="local: or ssh://user@host:port; may be given several times."),
 ]
 Variants = Annotated[
@@ -67,6 +67,12 @@ Shapes = Annotated[
     list[str] | None,
     typer.Option("--shape", metavar="NAME=1,3,48,160", help="Pin an input's shape.", rich_help_panel=_CASES),
 ]
+SpecPath = Annotated[
+    str | None,
+    typer.Option(
+        "--spec", metavar="FILE", help="A YAML file with all this; see configs/verify.yaml.", rich_help_panel=_CASES
+    ),
+]
 Limits = Annotated[
     list[str] | None,
     typer.Option(
@@ -84,9 +90,11 @@ Memory = Annotated[
     typer.Option("--memory", help="MNN's memory mode; a dynamic variant means low.", rich_help_panel=_RUNNING),
 ]
 Precision = Annotated[
-    PrecisionName,
+    PrecisionName | None,
     typer.Option(
-        "--precision", help="MNN's precision mode; low is fp16 where the CPU has it.", rich_help_panel=_RUNNING
+        "--precision",
+        help="MNN's precision mode; low is fp16 where the CPU has it.  (default: normal)",
+        rich_help_panel=_RUNNING,
     ),
 ]
 Threads = Annotated[
@@ -149,7 +157,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only results and err
 def run_options(
     *,
     memory: MemoryName | None = None,
-    precision: PrecisionName = PrecisionName.normal,
+    precision: PrecisionName | None = None,
     cores: str | None = None,
     **given: Any,
 ) -> RunOptions:
@@ -162,10 +170,12 @@ def run_options(
     fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if memory is not None:
         fields["memory"] = memory.value
+    if precision is not None:
+        fields["precision"] = precision.value
     if cores is not None:
         fields["cores"] = parse_cores(cores)
     try:
-        return RunOptions(precision=precision.value, **fields)
+        return RunOptions(**fields)
     except ValidationError as error:
         raise InputError("OPTION_INVALID", f"--{first_problem(error).replace('_', '-', 2)}") from None
 

@@ -9,12 +9,14 @@ from edgequant.errors import InputError
 from edgequant.pipeline.request import DEFAULT_VARIANT, Request
 from edgequant.pipeline.target import TargetOptions
 from edgequant.spec import Limit, RunOptions, Variant, parse_shape
+from edgequant.spec_file import VerifySpec, load_spec
 
 
 def make_request(
     *,
     model: str,
-    devices: Sequence[str] = ("local:",),
+    devices: Sequence[str] | None = ("local:",),
+    spec: str | None = None,
     variants: Sequence[str] | None = None,
     inputs: str | None = None,
     reference: str | None = None,
@@ -25,20 +27,35 @@ def make_request(
     run_dir: str | None = None,
     latency: bool = True,
 ) -> Request:
-    """Raises InputError for whatever cannot be understood, before anything has been done."""
+    """What was typed, on top of what the spec says.
+
+    Raises InputError for whatever cannot be understood, before anything has been done.
+    """
     from edgequant.devices.factory import make_device
 
+    written = VerifySpec() if spec is None else load_spec(Path(spec))
+    devices = devices or written.devices
+    if not devices:
+        raise InputError(
+            "DEVICE_MISSING",
+            "which device?",
+            hint="--device local: for this host, --device ssh://user@board for a board; `edgequant devices list` knows "
+            "some.",
+        )
     for uri in devices:
         make_device(uri)  # parses the URI; connects to nothing
+    typed = {name: getattr(run_options, name) for name in run_options.model_fields_set}
     return Request(
         model=Path(model),
         devices=tuple(dict.fromkeys(devices)),
-        variants=tuple(dict.fromkeys(Variant.parse(text) for text in variants or ())) or (DEFAULT_VARIANT,),
-        inputs=None if inputs is None else Path(inputs),
-        shapes=parse_shapes(shapes),
-        limits=tuple(Limit.parse(text) for text in limits or ()),
-        reference=None if reference is None else Path(reference),
-        options=run_options,
+        variants=tuple(dict.fromkeys(Variant.parse(text) for text in variants or written.variants))
+        or (DEFAULT_VARIANT,),
+        inputs=written.inputs if inputs is None else Path(inputs),
+        shapes={**{name: tuple(sizes) for name, sizes in written.shapes.items()}, **parse_shapes(shapes)},
+        # Of two limits for the same output and metric the later one wins, so what was typed comes last.
+        limits=tuple(Limit.parse(text) for text in [*written.limits, *(limits or ())]),
+        reference=written.reference if reference is None else Path(reference),
+        options=written.options.model_copy(update=typed),
         target=target or TargetOptions(),
         run_dir=None if run_dir is None else Path(run_dir),
         latency=latency,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 from edgequant.deadline import Deadline
 from edgequant.devices.protocol import CommandResult, Device, Process, Progress
@@ -18,6 +20,14 @@ from edgequant.devices.reasons import reason
 from edgequant.errors import DeadlineExceeded, DeviceError, InputError
 
 CHUNK = 1 << 20
+
+
+class _TooMuch(Exception):
+    """Raised by an `on_stderr` callback to have the process killed."""
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _result(code: int, stdout: bytes = b"", stderr: bytes = b"") -> CommandResult:
@@ -39,21 +49,23 @@ class LocalProcess(Process):
         self._out = child.stdout.fileno()
         os.set_blocking(self._in, False)
         self._stderr_thread = threading.Thread(
-            target=self._drain, args=(child.stderr.fileno(), on_stderr), name=f"stderr of {child.pid}", daemon=True
+            target=self._drain, args=(child.stderr, on_stderr), name=f"stderr of {child.pid}", daemon=True
         )
         self._stderr_thread.start()
 
-    @staticmethod
-    def _drain(descriptor: int, on_stderr: Callable[[bytes], None] | None) -> None:
-        while data := os.read(descriptor, 1 << 16):
-            if on_stderr:
-                on_stderr(data)
+    def _drain(self, stream: IO[bytes], on_stderr: Callable[[bytes], None] | None) -> None:
+        with stream:
+            try:
+                while data := os.read(stream.fileno(), 1 << 16):
+                    if on_stderr:
+                        on_stderr(data)
+            except _TooMuch:
+                self._kill_group()
 
     def write(self, data: bytes | memoryview, deadline: Deadline) -> None:
         view = memoryview(data)
         while view:
-            _, writable, _ = select.select([], [self._in], [], deadline.remaining)
-            if not writable:
+            if not _ready(self._in, select.POLLOUT, deadline):
                 raise DeadlineExceeded("the process takes no input", where=self._uri)
             try:
                 view = view[os.write(self._in, view) :]
@@ -65,8 +77,7 @@ class LocalProcess(Process):
                 ) from None
 
     def read(self, limit: int, deadline: Deadline) -> bytes:
-        readable, _, _ = select.select([self._out], [], [], deadline.remaining)
-        if not readable:
+        if not _ready(self._out, select.POLLIN, deadline):
             raise DeadlineExceeded(f"no answer within {deadline.seconds:g} s", where=self._uri)
         return os.read(self._out, limit)
 
@@ -75,17 +86,37 @@ class LocalProcess(Process):
             code = self._child.wait(deadline.remaining)
         except subprocess.TimeoutExpired:
             raise DeadlineExceeded("the process did not end in time", where=self._uri) from None
-        self._stderr_thread.join(deadline.remaining)  # so that the last lines are there before anybody quotes them
+        # So that the last lines are there before anybody quotes them; a grandchild may hold stderr open for longer.
+        self._stderr_thread.join(deadline.shorter(1).remaining)
         return _result(code)
 
-    def kill(self) -> None:
+    def _kill_group(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._child.pid, signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Kill it and wait for it, but leave its streams open: another thread may still be using them."""
+        self._kill_group()
         self._child.wait()
+
+    def close_input(self) -> None:
+        assert self._child.stdin is not None
+        self._child.stdin.close()
+
+    def kill(self) -> None:
+        self.stop()
         for stream in (self._child.stdin, self._child.stdout):
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
+
+
+def _ready(descriptor: int, event: int, deadline: Deadline) -> bool:
+    # poll and not select, which fails for the descriptors of a host that has more than 1023 files open.
+    poller = select.poll()
+    poller.register(descriptor, event)
+    left = deadline.remaining
+    return bool(poller.poll(None if left is None else math.ceil(left * 1000)))
 
 
 class LocalDevice(Device):
@@ -109,20 +140,29 @@ class LocalDevice(Device):
         self, argv: Sequence[str], deadline: Deadline, *, stdin: bytes = b"", max_output: int = 16 << 20
     ) -> CommandResult:
         errors = bytearray()
-        process = self.start(argv, deadline, on_stderr=errors.extend)
+
+        def collect(data: bytes) -> None:
+            errors.extend(data)
+            if len(errors) > max_output:
+                raise _TooMuch
+
+        process = self.start(argv, deadline, on_stderr=collect)
         output = bytearray()
         feeder = threading.Thread(target=self._feed, args=(process, stdin, deadline), daemon=True)
         feeder.start()
         try:
             while data := process.read(CHUNK, deadline):
                 output += data
-                if len(output) > max_output or len(errors) > max_output:
-                    raise DeviceError(
-                        "OUTPUT_TOO_LARGE", f"{argv[0]} printed more than {max_output} bytes", where=self.uri
-                    )
-            feeder.join(deadline.remaining)
-            ended = process.wait(deadline)
+                if len(output) > max_output:
+                    break
+            else:
+                feeder.join(deadline.remaining)
+                ended = process.wait(deadline)
+            if max(len(output), len(errors)) > max_output:
+                raise DeviceError("OUTPUT_TOO_LARGE", f"{argv[0]} printed more than {max_output} bytes", where=self.uri)
         finally:
+            process.stop()
+            feeder.join(1)  # it ends at the latest now that nobody can read what it writes
             process.kill()
             if process in self._processes:
                 self._processes.remove(process)
@@ -134,8 +174,7 @@ class LocalDevice(Device):
         with contextlib.suppress(DeviceError, OSError, ValueError):
             if stdin:
                 process.write(stdin, deadline)
-            assert process._child.stdin is not None
-            process._child.stdin.close()
+            process.close_input()
 
     def start(
         self, argv: Sequence[str], deadline: Deadline, *, on_stderr: Callable[[bytes], None] | None = None
@@ -161,8 +200,7 @@ class LocalDevice(Device):
         self, source: Path, remote_path: str, deadline: Deadline, *, progress: Progress | None = None
     ) -> None:
         try:
-            descriptor = os.open(remote_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with open(source, "rb") as reader, open(descriptor, "wb") as writer:
+            with open(source, "rb") as reader, open(remote_path, "wb", opener=_private) as writer:
                 while data := reader.read(CHUNK):
                     deadline.check(f"copying {source.name}", self.uri)
                     writer.write(data)

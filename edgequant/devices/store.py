@@ -7,6 +7,7 @@ the right name and size with the wrong bytes.  Everything is plain POSIX sh, so 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ from pathlib import Path
 from edgequant.deadline import Deadline
 from edgequant.devices.protocol import Device, Progress
 from edgequant.devices.reasons import reason
-from edgequant.errors import DeviceError
+from edgequant.errors import DeviceError, InputError
 
 SPACE_MARGIN = 16 << 20
 """Bytes that must stay free on the device beyond what is pushed."""
@@ -27,22 +28,30 @@ umask 077
 why=
 for root in "$@"; do
   case $root in
-    '~'*) root=${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}/edgequant/device ;;
-    '@tmp') root=${TMPDIR:-/tmp}/edgequant-$(id -u) ;;
+    @home) root=${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}/edgequant/device ;;
+    @tmp) root=${TMPDIR:-/tmp}/edgequant-$(id -u) ;;
+    '~/'*) root=${HOME:-/nonexistent}/${root#'~/'} ;;
   esac
   said=$(mkdir -p "$root" 2>&1) || { why="$why$root: ${said##*: }|"; continue; }
   # In a shared directory somebody else may have made the name first.
-  if [ -L "$root" ] || [ ! -O "$root" ]; then why="$why$root: belongs to somebody else|"; continue; fi
-  said=$(chmod 700 "$root" 2>&1 && mkdir -p "$root/objects" "$root/incoming" 2>&1 \
-    && echo probe 2>&1 > "$root/incoming/.probe" && rm -f "$root/incoming/.probe" 2>&1) \
+  if [ -L "$root" ]; then why="$why$root: is a symbolic link|"; continue; fi
+  if [ ! -O "$root" ]; then why="$why$root: belongs to somebody else|"; continue; fi
+  # It becomes private: that must not happen to a directory with another use, such as /tmp.
+  if [ ! -d "$root/incoming" ] && { [ -k "$root" ] || [ -n "$(ls -A "$root")" ]; }; then
+    why="$why$root: is used for other things|"; continue
+  fi
+  # incoming/ comes first: that is how the directory is known again.
+  said=$(chmod 700 "$root" 2>&1 && mkdir -p "$root/incoming" "$root/objects" 2>&1 \
+    && echo probe | cat 2>&1 > "$root/incoming/.probe" && rm -f "$root/incoming/.probe" 2>&1) \
     || { why="$why$root: ${said##*: }|"; continue; }
   # What an interrupted push left behind; a day is longer than any push that still runs.
   find "$root/incoming" -type f -mtime +0 -exec rm -f {} + 2>/dev/null
-  echo "root=$(cd "$root" && pwd)"
-  df -Pk "$root" 2>/dev/null | awk 'END { print "free_kb=" $4 }'
+  free=$(df -Pk "$root" 2>/dev/null | awk 'END { print $4 }')
+  # Names may hold anything but a zero byte, and echo would take backslashes apart.
+  cd "$root" && printf 'root=%s\0free_kb=%s\0' "$(pwd; echo /)" "$free"
   exit 0
 done
-echo "why=$why"
+printf 'why=%s\0' "$why"
 """
 
 _HASH = r"""
@@ -79,8 +88,9 @@ else rm -f "$incoming"; echo "bad $sum"; fi
 _CLEAN = r"""
 export LC_ALL=C
 root=$1
-before=$(du -sk "$root" 2>/dev/null | awk '{ print $1 }')
-rm -rf "$root/objects" "$root/incoming" && rmdir "$root" && echo "removed ${before:-0}"
+before=$(du -sk "$root/objects" "$root/incoming" 2>/dev/null | awk '{ sum += $1 } END { print sum + 0 }')
+# The directory itself may be one the user keeps other things in.
+rm -rf "$root/objects" "$root/incoming" && { rmdir "$root" 2>/dev/null || true; } && echo "removed ${before:-0}"
 """
 
 
@@ -98,13 +108,21 @@ class Store:
 
     Args:
         device: an open device.
-        work_dir: absolute directory on the device; None for the user's cache directory there, or a private directory
-            under /tmp where that cannot be written.
+        work_dir: absolute directory (or ~/...) on the device, for this use only; None for the user's cache directory
+            there, or a private directory under /tmp where that cannot be written.
     """
 
     def __init__(self, device: Device, work_dir: str | None = None) -> None:
         self._device = device
-        self._candidates = [work_dir] if work_dir else ["~", "@tmp"]
+        if work_dir is not None and not work_dir.startswith(("/", "~/")):
+            raise InputError(
+                "WORK_DIR_INVALID",
+                f"work directory '{work_dir}': not an absolute path",
+                where=device.uri,
+                hint="Write it as /some/directory, or ~/directory for one in the home directory there.",
+            )
+        # A slash at the end would make the shell look through a symbolic link.
+        self._candidates = [work_dir.rstrip("/") or "/"] if work_dir else ["@home", "@tmp"]
         self._root: str | None = None
         self._verified: set[str] = set()
         self.free_bytes: int | None = None
@@ -122,11 +140,9 @@ class Store:
         place that was tried.
         """
         answers = dict(
-            line.split("=", 1)
-            for line in self._script(_PREPARE, self._candidates, deadline).splitlines()
-            if "=" in line
+            item.split("=", 1) for item in self._script(_PREPARE, self._candidates, deadline).split("\0") if "=" in item
         )
-        root = answers.get("root", "")
+        root = answers.get("root", "").removesuffix("\n/")
         if not root.startswith("/"):
             said = answers.get("why", "").strip("|").replace("|", "; ") or "the device said nothing"
             error = reason(said, "no usable work directory", self._device.uri)
@@ -135,7 +151,7 @@ class Store:
                     "WORK_DIR_UNUSABLE",
                     error.message,
                     where=self._device.uri,
-                    hint="Choose a private, writable directory there with --work-dir.",
+                    hint="Choose a directory there that is yours, and new or empty, with --work-dir.",
                 )
             raise error
         self._root = root
@@ -170,7 +186,11 @@ class Store:
                 "place with --work-dir.",
             )
         incoming = f"{self.root}/incoming/{sha256[:16]}.{secrets.token_hex(8)}"
-        self._device.send_file(source, incoming, deadline, progress=progress)
+        try:
+            self._device.send_file(source, incoming, deadline, progress=progress)
+        except DeviceError:
+            self._discard(incoming)
+            raise
         said = self._script(_FINISH, [incoming, sha256, path], deadline).strip()
         if said != "ok":
             self._refuse_nohash(said)
@@ -203,6 +223,11 @@ class Store:
             raise DeviceError("WORK_DIR_UNUSABLE", f"{self.root} cannot be emptied", where=self._device.uri)
         self._verified.clear()
         return int(said[1]) * 1024
+
+    def _discard(self, incoming: str) -> None:
+        # What was sent of a file would keep a full disk full.  A link that is lost leaves it to a later prepare().
+        with contextlib.suppress(DeviceError):
+            self._device.run(["rm", "-f", incoming], Deadline(5), max_output=1 << 16)
 
     def _refuse_nohash(self, said: str) -> None:
         if said.startswith("nohash"):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+import psutil
 
 from edgequant.cases.case import Case
 from edgequant.cases.generate import generate, pin
@@ -161,8 +162,19 @@ def make_model(graph: ModelGraph, variant: Variant, run_dir: RunDirectory, timeo
     """Convert to one variant, kept in the run directory.  Raises InputError, ToolError."""
     name = safe_name(variant.file_key.replace(":", "").replace(",", "-"))
     return convert(
-        graph.path, graph.format, variant, run_dir.models / f"{name}.mnn", log_dir=run_dir.logs, timeout=timeout
+        graph.path,
+        graph.format,
+        variant,
+        run_dir.models / f"{name}.mnn",
+        log_dir=run_dir.logs,
+        timeout=timeout,
+        memory_limit=_memory_limit(),
     )
+
+
+def _memory_limit() -> int:
+    """Bytes the converter may take: what is free now, less a tenth, so that it dies before this host starts to swap."""
+    return max(1 << 30, int(psutil.virtual_memory().available * 0.9))
 
 
 def _refuse_quantized_source(graph: ModelGraph, request: Request) -> None:

@@ -10,6 +10,7 @@ from edgequant.errors import DeviceError, EdgequantError, RunnerError
 from edgequant.findings import Finding
 from edgequant.judge.limits import defaults_for, resolve_limits
 from edgequant.judge.verdict import Verdict, worst
+from edgequant.mnn_version import host_mnn_version, require_supported
 from edgequant.pipeline import build
 from edgequant.pipeline.measure import capture_folder, measure, memory_mode
 from edgequant.pipeline.outputs import OutputStore
@@ -19,7 +20,6 @@ from edgequant.pipeline.rundir import RunDirectory, disk_error, safe_name
 from edgequant.pipeline.target import Target, TargetOptions, open_target
 from edgequant.progress import Progress
 from edgequant.quantize.convert import ConvertedModel
-from edgequant.mnn_version import host_mnn_version, require_supported
 from edgequant.report.model import Report, Run
 from edgequant.report.write import write
 from edgequant.spec import Limit, RunOptions, Variant

@@ -27,9 +27,9 @@ from pathlib import Path
 
 from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.graph import ModelGraph, read_model
+from edgequant.mnn_version import host_mnn_version, require_supported
 from edgequant.quantize.child import ChildResult, death, run_child, tools_argv
 from edgequant.quantize.log import errors_in, sections, unsupported_ops, warnings_in
-from edgequant.mnn_version import host_mnn_version, require_supported
 from edgequant.quantize.work import FULL, disk_full, room_left, work_dir
 from edgequant.quantize.written import count_layers, name_by_contents, sync_and_hash
 from edgequant.spec import Variant

@@ -1,6 +1,6 @@
 """ONNX Runtime in a process of its own, speaking the runner's protocol: an untrusted model never runs in edgequant's.
 
-Started as ``python -m edgequant.reference.ort_worker`` by `edgequant.reference.onnx_runtime`.
+Started by `edgequant.reference.reference.OrtReference`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,3 @@ def main() -> int:
     stream = server.Stream(wire_in, wire_out)
     stream.write_raw(wire.PREAMBLE)
     return server.serve(engine, stream)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

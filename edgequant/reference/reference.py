@@ -20,6 +20,14 @@ from edgequant.runner.session import RunnerSession
 
 Outputs = dict[str, np.ndarray]
 
+# Not with -m, which would import from the current directory first: that may be a folder somebody else filled.
+_WORKER = """
+import sys
+sys.path[:] = [entry for entry in sys.path if entry]
+from edgequant.reference.ort_worker import main
+sys.exit(main())
+"""
+
 
 class CaseRefused(Exception):
     """The reference cannot run this case; `reason` is what it said.  It is alive and can run others."""
@@ -59,7 +67,7 @@ class OrtReference(Reference):
     def __init__(self, model: Path, log: Path, timeout: float) -> None:
         self._timeout = timeout
         self._device = LocalDevice()
-        argv = [*self._device.python, "-m", "edgequant.reference.ort_worker"]
+        argv = [*self._device.python, "-c", _WORKER]
         self._session = RunnerSession(self._device, argv, log=log, name="ONNX Runtime")
         try:
             self.version = self._session.start(Deadline(60)).mnn

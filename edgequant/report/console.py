@@ -276,6 +276,8 @@ class _Printer:
                 self.line(*place, "; ".join(dict.fromkeys(finding.message for finding in found)), indent=9)
             if len(group) > len(shown):
                 self.line(f"and in {len(group) - len(shown)} more places", indent=9)
+            if level == "info" and not self.verbose:
+                continue  # worth knowing, but there is nothing that has to be done: the report has the rest
             for remedy in dict.fromkeys(f.remedy for _, found in shown for f in found if f.remedy):
                 self.hang(Text(" " * 9 + "-> ", style="cyan"), self.text(remedy))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -41,8 +42,10 @@ class ErrorLog:
     def add(self, data: bytes) -> None:
         with self._lock:
             if self._stream is not None and not self._stream.closed and self._left > 0:
-                self._stream.write(data[: self._left])
-                self._stream.flush()
+                # A full disk must not stop the draining: the runner would block on its stderr.
+                with contextlib.suppress(OSError):
+                    self._stream.write(data[: self._left])
+                    self._stream.flush()
                 self._left -= len(data)
             *lines, self._partial = (self._partial + data).split(b"\n")
             self._partial = self._partial[-4000:]
@@ -56,7 +59,8 @@ class ErrorLog:
     def close(self) -> None:
         with self._lock:
             if self._stream is not None:
-                self._stream.close()
+                with contextlib.suppress(OSError):
+                    self._stream.close()
 
 
 class RunnerSession:
@@ -95,13 +99,29 @@ class RunnerSession:
         """
         deadline = deadline.shorter(START_SECONDS)
         self._oom_kills = self._count_oom_kills(deadline)
-        process = self._process = self._device.start(self._argv, deadline, on_stderr=self._log.add)
+        try:
+            process = self._process = self._device.start(self._argv, deadline, on_stderr=self._log.add)
+        except DeviceError as error:
+            raise self._python_missing(error.evidence) if error.code == "COMMAND_NOT_STARTED" else error from None
         self._deadline = deadline
         self._reader = wire.FrameReader(lambda limit: process.read(limit, self._deadline))
         try:
             self.noise = self._reader.skip_to_preamble()
         except wire.WireError as error:
-            raise self._not_started(bytes(error.args[1]) if len(error.args) > 1 else b"") from None
+            noise = bytes(error.args[1])
+            if "ended" not in str(error):
+                raise self._broken(f"{error}, but {noise[:80]!r}") from None
+            raise self._not_started(noise) from None
+        except DeadlineExceeded as error:
+            self._kill()
+            raise DeadlineExceeded(
+                f"{self._name} did not say hello within {deadline.seconds:g} s",
+                where=self._device.uri,
+                evidence={"stderr": self._log.tail()},
+            ) from error
+        except DeviceError:
+            self._kill()
+            raise
         header, _ = self.request("hello", deadline=deadline)
         self.hello = self.checked(answers.Hello, header)
         if self.hello.protocol != wire.PROTOCOL:
@@ -130,11 +150,13 @@ class RunnerSession:
                 if frame is None:
                     raise self._died(op)
                 if frame.header.get("id") != self._number:
-                    raise self._broken(f"it answered request {frame.header.get('id')!r} instead of {self._number}")
+                    raise self._broken(f"it answered request {frame.header.get('id')!r:.80} instead of {self._number}")
                 if frame.kind == wire.EVENT:
                     if on_event:
                         on_event(frame.header)
                     continue
+                if frame.kind != wire.RESPONSE:
+                    raise self._broken("it sent a request")
                 return self._answer(op, frame)
         except wire.WireError as error:
             # A stream that stops inside a frame is a death; anything else is nonsense on the wire.
@@ -267,6 +289,17 @@ class RunnerSession:
             return None  # only adds detail to another error
         return int(words[1]) if len(words) == 2 and words[1].isdigit() else None
 
+    def _python_missing(self, evidence: dict[str, Any]) -> DeviceError:
+        python = " ".join(self._device.python)
+        return DeviceError(
+            "PYTHON_MISSING",
+            f"there is no {python} on the device",
+            where=self._device.uri,
+            hint="Install Python 3.8 or newer there (Debian: apt-get install python3 python3-pip; then "
+            f"{python} -m pip install MNN numpy), or name another one with --python.",
+            evidence=evidence,
+        )
+
     def _not_started(self, noise: bytes) -> DeviceError:
         result = self._end()
         tail = self._log.tail()
@@ -300,14 +333,7 @@ class RunnerSession:
                 evidence=evidence,
             )
         if result.exit_code == 127 or "not found" in last.lower():
-            return DeviceError(
-                "PYTHON_MISSING",
-                f"there is no {python} on the device",
-                where=where,
-                hint="Install Python 3.8 or newer there (Debian: apt-get install python3 python3-pip; then "
-                f"{python} -m pip install MNN numpy), or name another one with --python.",
-                evidence=evidence,
-            )
+            return self._python_missing(evidence)
         if result.lost:
             return DeviceError("LINK_LOST", "the link was lost while starting the runner", transient=True, where=where)
         how = (

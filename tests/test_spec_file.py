@@ -1,0 +1,79 @@
+"""Specs: what is read from them, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgequant.cli.request import make_request
+from edgequant.errors import InputError
+from edgequant.spec import RunOptions
+from edgequant.spec_file import load_spec
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def test_the_example_says_what_it_says() -> None:
+    spec = load_spec(CONFIGS / "verify.yaml")
+    assert spec.devices == ["local:"]
+    assert spec.variants == ["dynamic:8", "dynamic:8,hqq"]
+    assert spec.shapes["feat_spec"] == [1, 2, 50, 96]
+    assert spec.options.seed == 7
+
+
+def test_what_is_typed_comes_on_top(tmp_path: Path) -> None:
+    request = make_request(
+        model="m.onnx", devices=None, spec=str(CONFIGS / "verify.yaml"), variants=["fp16"], limits=["cosine>=0.5"],
+        shapes=["feat_erb=1,1,9,32"], run_options=RunOptions(threads=1),
+    )  # fmt: skip
+    assert request.devices == ("local:",)
+    assert [str(variant) for variant in request.variants] == ["fp16"]
+    assert [str(limit) for limit in request.limits] == ["sqnr_db>=25", "lsnr:cosine>=0.99", "cosine>=0.5"]
+    assert request.shapes == {"feat_erb": (1, 1, 9, 32), "feat_spec": (1, 2, 50, 96)}
+    assert (request.options.threads, request.options.seed) == (1, 7)
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("inputs: cases\nreference: /abs/ref")
+    spec = load_spec(tmp_path / "s.yaml")
+    assert spec.inputs == tmp_path / "cases"
+    assert spec.reference == Path("/abs/ref")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("variants: [kl]", "unknown method 'kl'"),
+        ("limits: ['cosine<=1']", "bounded with >="),
+        ("what: 1", "what"),
+        ("options: {threads: 0}", "options.threads"),
+        ("options: {thread: 1}", "options.thread"),
+        ("shapes: {x: [1, 0]}", "at least 1"),
+        ("shapes: {x: hello}", "shapes.x"),
+        ("- a\n- b", "keys and values"),
+        ("a: [", "not YAML"),
+        ("!!python/object/apply:os.system ['true']", "not YAML"),
+        ("a: &x [1]\nb: [*x, *x]", "aliases"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_spec(path)
+    assert caught.value.code == "SPEC_INVALID"
+    assert says in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        load_spec(tmp_path / "none.yaml")
+    assert caught.value.code == "SPEC_NOT_FOUND"
+
+
+def test_no_device_at_all_says_how_to_name_one() -> None:
+    with pytest.raises(InputError) as caught:
+        make_request(model="m.onnx", devices=None, run_options=RunOptions())
+    assert caught.value.code == "DEVICE_MISSING"
