@@ -44,7 +44,7 @@ def main() -> int:
             return 130
         except Exception as error:  # noqa: BLE001  (one bench that cannot run must not take the others with it)
             why = str(error) if isinstance(error, CannotRun) else f"{type(error).__name__}: {error}"
-            print(f"{name:<26} could not run: {why}", flush=True)
+            print(f"{name:<30} could not run: {why}", flush=True)
             document["failed"][name] = why
             continue
         for result in results:

@@ -78,7 +78,7 @@ class Result:
         spread = f"({low:.3f}-{high:.3f}, all {min(self.values):.3f}-{max(self.values):.3f}, n={len(self.values)})"
         bound = "" if self.bound is None else f"{'<=' if self.better == 'lower' else '>='} {self.bound:g}"
         word = {None: "-", True: "OK", False: "OVER"}[self.ok]
-        first = f"{self.name:<27} {self.median:9.3f}{self.unit:<3} {spread:<40} {bound:<7} {word:<5} {self.notes}"
+        first = f"{self.name:<30} {self.median:9.3f}{self.unit:<3} {spread:<40} {bound:<7} {word:<5} {self.notes}"
         return "\n    ".join([first.rstrip(), *self.more])
 
     def as_dict(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pwd
 import shutil
 import subprocess
 import sys
@@ -100,7 +101,11 @@ class BareLoop:
 
 @contextmanager
 def ssh_server() -> Iterator[Any]:
-    """The real OpenSSH server of the tests, on loopback; gone afterwards with all its files."""
+    """The real OpenSSH server of the tests, on loopback; gone afterwards with all its files.
+
+    Where it can, it gives the account an empty home: a shell reads its start-up files for every command, and how long
+    those take is the account's business, not edgequant's.
+    """
     import pytest
 
     from tests.beds.sshd import SshServer
@@ -114,6 +119,15 @@ def ssh_server() -> Iterator[Any]:
             server.start()
         except pytest.fail.Exception as error:
             raise CannotRun(f"no sshd: {error}") from None
+        if server.accounts:
+            plain = server.home / "plain"
+            plain.mkdir()
+            # Written in place: the server sees this very file as its /etc/passwd.
+            passwd = base / "passwd"
+            account = pwd.getpwnam(server.user)
+            passwd.write_text(
+                passwd.read_text().replace(f":{account.pw_dir}:{account.pw_shell}", f":{plain}:/bin/sh", 1)
+            )
         yield server
     finally:
         server.stop()

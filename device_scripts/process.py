@@ -69,10 +69,19 @@ def capture_stdout(work: Callable[[], None]) -> str:
         work()
     finally:
         sys.stdout.flush()
+        _flush_c()
         os.dup2(saved, 1)
         os.close(saved)
     with os.fdopen(read_end, "rb") as stream:
         return stream.read(1 << 16).decode("utf-8", "replace")
+
+
+def _flush_c() -> None:
+    # Without python -u, C keeps what native code printed to a pipe in a buffer of its own.
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).fflush(None)
 
 
 def reset_peak() -> None:

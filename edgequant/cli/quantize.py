@@ -7,25 +7,20 @@ from typing import Any
 
 import typer
 
-from edgequant.cli.console import CliProgress, out
+from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Ui
 from edgequant.cli.request import make_request
-from edgequant.errors import EXIT_INTERRUPTED
 from edgequant.judge.verdict import Verdict
 
 
 def run(*, output: str, variant: str, ui: Ui, **given: Any) -> None:
     """Make the file, check it, show what came out; exits with the verdict's code."""
     from edgequant.pipeline.single import quantize
-    from edgequant.pipeline.verify import InterruptedRun
     from edgequant.report.console import render
     from edgequant.report.write import to_json
 
     request = make_request(variants=[variant], **given)
-    try:
-        report, run_dir, written = quantize(request, Path(output), CliProgress(ui))
-    except InterruptedRun:
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+    report, run_dir, written = quantize(request, Path(output), CliProgress(ui))
     console = out(ui)
     render(report, console, path=run_dir / "report.json", verbose=ui.verbose)
     if written:
@@ -38,7 +33,7 @@ def run(*, output: str, variant: str, ui: Ui, **given: Any) -> None:
             markup=False,
         )
     if ui.json:
-        print(to_json(report), end="")
+        print_json(to_json(report))
     verdict = report.verdict
     if not written and verdict.exit_code == 0:
         verdict = Verdict.FAIL

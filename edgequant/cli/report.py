@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from edgequant.cli.console import out
+from edgequant.cli.console import out, print_json
 from edgequant.cli.options import Ui
 from edgequant.errors import InputError
 
@@ -19,7 +19,7 @@ def run(*, run_dir: str | None, schema: bool, ui: Ui) -> None:
     from edgequant.report.write import json_schema, to_json
 
     if schema:
-        print(json.dumps(json_schema(), indent=2))
+        print_json(json.dumps(json_schema(), indent=2))
         return
     if run_dir is None:
         raise InputError("OPTION_INVALID", "which run?", hint="Give its folder: edgequant report RUN_DIR")
@@ -28,5 +28,5 @@ def run(*, run_dir: str | None, schema: bool, ui: Ui) -> None:
     report = load(path)
     render(report, out(ui), path=path, verbose=ui.verbose)
     if ui.json:
-        print(to_json(report), end="")
+        print_json(to_json(report))
     raise typer.Exit(report.verdict.exit_code)

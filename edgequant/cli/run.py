@@ -11,7 +11,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from edgequant.cli.console import CliProgress, out
+from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Ui
 from edgequant.cli.request import parse_shapes
 from edgequant.errors import InputError
@@ -44,7 +44,7 @@ def run(
         save_outputs(found, Path(output))
     _show(found, model, device, output, ui)
     if ui.json:
-        print(json.dumps(as_plain(_as_dict(found, model, device, run_options)), indent=2, allow_nan=False))
+        print_json(json.dumps(as_plain(_as_dict(found, model, device, run_options)), indent=2, allow_nan=False))
 
 
 def _show(found: RunOnce, model: str, device: str, output: str | None, ui: Ui) -> None:

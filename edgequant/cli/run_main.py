@@ -2,52 +2,86 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import Any
 
-from edgequant.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, EdgequantError
+import typer
 
-if TYPE_CHECKING:
-    import typer
+from edgequant.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, EdgequantError, InputError
+
+_UsageError: Any = typer.BadParameter.__base__
+"""Typer's base of "no such option" and the like, which it brings along under a private name."""
 
 
 def run_main(app: typer.Typer) -> int:
     """Run the app on sys.argv and return the exit code; prints errors, lets no exception out."""
-    verbose = bool({"-v", "--verbose"} & set(sys.argv[1:]))
+    options = sys.argv[1:]
+    as_json, verbose = "--json" in options, bool({"-v", "--verbose"} & set(options))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # not every locale can show every name
     try:
         return _run(app)
     except EdgequantError as error:
-        show_error(error, as_json="--json" in sys.argv[1:], verbose=verbose)
+        show_error(error, as_json=as_json, verbose=verbose)
         return error.exit_code
     except KeyboardInterrupt:
         print("edgequant: interrupted", file=sys.stderr)
+        if as_json:
+            _print_json(EdgequantError("INTERRUPTED", "interrupted"))
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader has gone (`| head`): nobody is left to tell, and the interpreter must not try at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
         return EXIT_ERROR
-    except Exception as error:  # the last line of defence: a bug must not look like a verdict
+    except Exception as error:  # noqa: BLE001  (the last line of defence: a bug must not look like a verdict)
         if verbose:
-            raise
-        print(
-            f"edgequant: INTERNAL_ERROR: {type(error).__name__}: {error}\n"
-            "  This is a bug in edgequant.  Run again with --verbose for where it happened, and report it.",
-            file=sys.stderr,
+            import traceback
+
+            traceback.print_exc()
+        bug = EdgequantError(
+            "INTERNAL_ERROR",
+            f"{type(error).__name__}: {error}",
+            hint="This is a bug in edgequant.  Run again with --verbose for where it happened, and report it.",
         )
+        show_error(bug, as_json=as_json, verbose=False)
         return EXIT_ERROR
 
 
 def _run(app: typer.Typer) -> int:
+    if "_EDGEQUANT_COMPLETE" in os.environ:
+        app()  # a shell asks for completions: Typer answers and exits
+    command: Any = typer.main.get_command(app)
     try:
-        # Typer prints its own usage errors and turns ctrl-C into an exit code of its own, so it runs standalone.
-        app()
+        # Not app(): that prints errors in its own way, and exits with 1, which is FAIL, where a pipe breaks.
+        with command.make_context("edgequant", sys.argv[1:]) as context:
+            command.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    except _UsageError as error:
+        return _usage(error)
     except SystemExit as end:
-        if end.code is None:
-            return 0
-        return end.code if isinstance(end.code, int) else EXIT_USAGE
+        # Nothing of ours does this; 1 would be read as a verdict.
+        return EXIT_ERROR if end.code == 1 else end.code if isinstance(end.code, int) else EXIT_USAGE
     return 0
+
+
+def _usage(error: Any) -> int:
+    """A command line that cannot be understood, as an InputError."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        if message := error.format_message():
+            print(message, file=sys.stderr)
+        return EXIT_USAGE
+    where = error.ctx.command_path if error.ctx is not None else "edgequant"
+    raise InputError(
+        "USAGE", error.format_message().rstrip("."), hint=f"`{where} --help` shows what can be given."
+    ) from None
 
 
 def show_error(error: EdgequantError, *, as_json: bool, verbose: bool) -> None:
@@ -61,7 +95,13 @@ def show_error(error: EdgequantError, *, as_json: bool, verbose: bool) -> None:
             lines = value if isinstance(value, list) else [value]
             print(f"  {key}:", *(f"    {_plain(str(line))}" for line in lines), sep="\n", file=sys.stderr)
     if as_json:
-        print(json.dumps({"schema": "edgequant.error/1", "verdict": "ERROR", "error": error.as_dict()}, default=str))
+        _print_json(error)
+
+
+def _print_json(error: EdgequantError) -> None:
+    document = {"schema": "edgequant.error/1", "verdict": "ERROR", "error": error.as_dict()}
+    with contextlib.suppress(BrokenPipeError):
+        print(json.dumps(document, indent=2, default=str), flush=True)
 
 
 def _plain(text: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from edgequant.cli.console import CliProgress, out
+from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Ui
 from edgequant.cli.request import make_request
 from edgequant.errors import EXIT_INTERRUPTED
@@ -29,12 +29,13 @@ def run_request(request: Request, ui: Ui) -> Report:
     try:
         report, run_dir = verify(request, CliProgress(ui))
     except InterruptedRun as stop:
-        if stop.report is not None:
-            render(stop.report, console, path=stop.path, verbose=ui.verbose)
-            if ui.json:
-                print(to_json(stop.report), end="")
+        if stop.report is None:
+            raise  # nothing was finished: run_main says so
+        render(stop.report, console, path=stop.path, verbose=ui.verbose)
+        if ui.json:
+            print_json(to_json(stop.report))
         raise typer.Exit(EXIT_INTERRUPTED) from None
     render(report, console, path=run_dir.report, verbose=ui.verbose)
     if ui.json:
-        print(to_json(report), end="")
+        print_json(to_json(report))
     return report

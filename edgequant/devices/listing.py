@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from pathlib import Path
 
 from edgequant.errors import InputError
@@ -21,18 +23,25 @@ def known_devices(config: Path | None = None) -> list[tuple[str, str]]:
 
     from edgequant.devices.ssh_config import _read  # paramiko does not follow Include
 
+    lines: list[str] = []
+    aliases: set[str] = set()
+    kept = True
     try:
-        hosts = paramiko.SSHConfig.from_text("\n".join(_read(path, Path("~/.ssh").expanduser())))
+        for line in _read(path, Path("~/.ssh").expanduser()):
+            block = re.match(r"\s*(host|match)(?:\s*=\s*|\s+)(.+)", line, re.IGNORECASE)
+            if block:
+                # A Match names no hosts, and asking whether it applies can run a command.
+                kept = block[1].lower() == "host"
+                aliases.update(shlex.split(block[2]) if kept else ())
+            if kept:
+                lines.append(line)
+        hosts = paramiko.SSHConfig.from_text("\n".join(lines))
     except (paramiko.SSHException, ValueError, KeyError) as error:
         raise InputError("SSH_CONFIG_INVALID", f"cannot be parsed ({type(error).__name__})", where=str(path)) from None
-    for alias in sorted(hosts.get_hostnames()):
+    for alias in sorted(aliases):
         # Patterns are no hosts; neither are names that could not stand in a URI.
         if not any(character in alias for character in "*?!/@: "):
-            try:
-                options = hosts.lookup(alias)
-            except (paramiko.SSHException, ValueError, KeyError, ImportError):
-                found.append((f"ssh://{alias}", f"its entry in {path} cannot be read"))
-                continue
+            options = hosts.lookup(alias)
             user = f"{options['user']}@" if "user" in options else ""
             found.append((f"ssh://{alias}", f"{user}{options.get('hostname', alias)}, from {path}"))
     return found

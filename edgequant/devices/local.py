@@ -215,4 +215,5 @@ class LocalDevice(Device):
 
     @property
     def is_host(self) -> bool:
-        return True
+        # Another Python may have another MNN: that is another device, though the machine is the same.
+        return self._python == sys.executable

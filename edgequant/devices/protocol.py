@@ -113,7 +113,7 @@ class Device(ABC):
     @property
     @abstractmethod
     def is_host(self) -> bool:
-        """True where the device is the machine edgequant itself runs on."""
+        """True where models run in the very environment edgequant itself runs in, so that both must agree."""
 
     def __enter__(self) -> Device:
         return self

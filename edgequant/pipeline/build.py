@@ -60,6 +60,7 @@ def build_run(
         judged[name] = report.output_report(summary, verdict)
     verdicts = [output.verdict for output in judged.values()]
     findings += _low_memory(capture, variant, verdicts)
+    findings += _conversion_notes(model, variant, verdicts)
     device = _device_info(target)
     findings += _versions(device, host_mnn)
     if capture.error is not None:
@@ -96,6 +97,7 @@ def _low_memory(capture: Capture, variant: Variant, verdicts: list[Verdict]) -> 
         capture.low_memory_why = "the run ended before it could be proven"
         return []
     verdicts.append(Verdict.INCONCLUSIVE)
+    capture.low_memory_why = capture.low_memory_why or "no case could be run"
     return [
         Finding(
             code="LOW_MEMORY_NOT_ENGAGED",
@@ -107,6 +109,27 @@ def _low_memory(capture: Capture, variant: Variant, verdicts: list[Verdict]) -> 
             remedy="It needs quantized weights, memory low, and an MNN built with MNN_LOW_MEMORY (PyPI's is).  To "
             "judge the weight-quantized file run in float, use weight:N.",
         )
+    ]
+
+
+def _conversion_notes(model: ConvertedModel, variant: Variant, verdicts: list[Verdict]) -> list[Finding]:
+    """What the converter did other than it was asked.  Weights that stayed float prove nothing about quantized ones."""
+    if variant.method == "weight" and not model.quantized_layers:
+        verdicts.append(Verdict.INCONCLUSIVE)
+        return [
+            Finding(
+                code="NOTHING_QUANTIZED",
+                severity="error",
+                message="no layer has weights of a kind or size that MNN quantizes: the file is a float model",
+                evidence={"float_layers": model.float_layers, "log": model.log.name},
+                remedy="There is nothing to gain from quantizing this model: use fp16 or float.",
+            )
+        ]
+    if variant.method == "dynamic" and not model.quantized_layers:
+        return []  # the finding about low memory says so
+    return [
+        Finding(code="CONVERTER_WARNING", severity="warn", message=text, evidence={"log": model.log.name})
+        for text in model.warnings
     ]
 
 

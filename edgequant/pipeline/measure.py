@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgequant.cases.case import Case
-from edgequant.errors import EdgequantError, RunnerError
+from edgequant.errors import DeviceError, EdgequantError, RunnerError, ToolError
 from edgequant.findings import Finding
 from edgequant.graph import read_model
 from edgequant.graph.model import ModelGraph
@@ -24,6 +24,15 @@ from edgequant.spec import MemoryMode, RunOptions, Variant
 TIMING_MIN_SECONDS = 0.5
 """At least this long is timed: on a fast model 20 samples would be over before the clock frequency settles."""
 TIMING_MAX_SECONDS = 30.0
+
+_HINTS = {
+    "CORES_UNAVAILABLE": "Give --cores that this device has, or leave it out.",
+    "CORES_UNSUPPORTED": "Leave --cores out.",
+    "INFERENCE_FAILED": "MNN on this host runs this case: compare the MNN versions, or pin other sizes with --shape.",
+    "MODEL_LOAD_FAILED": "MNN on this host made this file: install the same version there.",
+    "OUT_OF_MEMORY": "Use smaller cases (--shape), or a smaller variant.",
+}
+"""What to do about a job that the runner refused; it does not know the command line."""
 
 
 @dataclass
@@ -101,7 +110,8 @@ def measure(
         runner = target.runner()
         path, capture.pushed_bytes = target.push(model.path, model.sha256)
         _run(runner, path, prepared, outputs, options, capture, latency=latency, known_bad=known_bad)
-    except EdgequantError as error:
+    except (DeviceError, ToolError) as error:
+        error.hint = error.hint or _HINTS.get(error.code)
         capture.error = error
         # Whatever state it is in, the next variant gets a fresh one.
         target.drop_runner()

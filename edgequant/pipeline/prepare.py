@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,14 +12,14 @@ import numpy as np
 import psutil
 
 from edgequant.cases.case import Case
-from edgequant.cases.generate import generate, pin
+from edgequant.cases.generate import generate, pin, spare
 from edgequant.cases.load import load_cases
 from edgequant.compare.metrics import Kind
 from edgequant.compare.summary import OutputSummary
 from edgequant.errors import InputError, RunnerError, ToolError
 from edgequant.findings import Finding
 from edgequant.graph import ModelGraph, find_risks, read_model
-from edgequant.judge.limits import default_limits, meets
+from edgequant.judge.limits import default_limits, defaults_for, meets, resolve_limits
 from edgequant.pipeline.outputs import Comparisons, OutputStore
 from edgequant.pipeline.request import Request
 from edgequant.pipeline.rundir import RunDirectory, safe_name
@@ -94,6 +95,7 @@ def prepare(request: Request, run_dir: RunDirectory, host: Target, progress: Pro
         graph = read_model(request.model)
     progress.say(f"model: {graph.path.name}, {graph.format}, {graph.size / 1e6:.1f} MB, sha256 {graph.sha256[:12]}")
     _refuse_quantized_source(graph, request)
+    given = _check_early(request, graph)
     progress.say("converting to float MNN")
     with clock.phase("convert"):
         float_model = make_model(graph, FLOAT, run_dir, request.convert_timeout)
@@ -102,7 +104,7 @@ def prepare(request: Request, run_dir: RunDirectory, host: Target, progress: Pro
         loaded = runner.load(str(float_model.path.resolve()), "normal")
     inputs = _inputs(graph, loaded)
     findings = find_risks(graph)
-    cases = _cases(request, inputs)
+    cases = given or _cases(request, inputs)
     if cases[0].generated:
         findings.append(_random_cases(request))
 
@@ -113,7 +115,10 @@ def prepare(request: Request, run_dir: RunDirectory, host: Target, progress: Pro
     kinds: dict[str, Kind] = {}
     try:
         with clock.phase("reference"):
-            for case in cases:
+            waiting, wanted = deque(cases), len(cases)
+            spares = deque(spare(pin(inputs, request.shapes), request.options.seed) if cases[0].generated else ())
+            while waiting or (spares and len(kept) < wanted):
+                case = waiting.popleft() if waiting else spares.popleft()
                 try:
                     outputs = reference.run(case)
                 except CaseRefused as refusal:
@@ -122,7 +127,7 @@ def prepare(request: Request, run_dir: RunDirectory, host: Target, progress: Pro
                 kept.append(case)
                 expected.put(case.name, outputs)
                 run_dir.save_arrays("cases", case.name, case.inputs)
-                kinds.update({name: "int" if array.dtype.kind in "biu" else "float" for name, array in outputs.items()})
+                kinds.update({name: _kind(array.dtype.name) for name, array in outputs.items()})
     finally:
         reference.close()
     if not kept:
@@ -185,6 +190,23 @@ def _refuse_quantized_source(graph: ModelGraph, request: Request) -> None:
             hint="Give the float source (ONNX, TFLite, .pb or float .mnn), or reference outputs with --reference. "
             "`edgequant run` runs it as it is.",
         )
+
+
+def _check_early(request: Request, graph: ModelGraph) -> list[Case] | None:
+    """Find the user's mistakes before the long part, where the format tells enough; returns the cases, if given."""
+    if request.reference is not None and not request.reference.exists():
+        raise InputError("REFERENCE_NOT_FOUND", f"{request.reference}: no such file or folder")
+    if graph.outputs:
+        kinds: dict[str, Kind] = {spec.name: _kind(spec.dtype) for spec in graph.outputs}
+        resolve_limits(kinds, defaults_for("float"), request.limits)
+    if graph.inputs is None:
+        return None
+    pin(graph.inputs, request.shapes)
+    return None if request.inputs is None else _cases(request, graph.inputs)
+
+
+def _kind(dtype: str) -> Kind:
+    return "int" if np.dtype(dtype).kind in "biu" else "float"
 
 
 def _inputs(graph: ModelGraph, loaded: Loaded) -> tuple[TensorSpec, ...]:

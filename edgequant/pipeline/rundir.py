@@ -10,11 +10,13 @@ logs/                                of converter, reference and runners
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
 import re
 import secrets
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from edgequant.errors import EdgequantError, InputError
 from edgequant.files import atomic_write
 
 DEFAULT_PARENT = "edgequant-runs"
+FOLDERS = ("logs", "models", "cases", "captures")
 
 
 def safe_name(text: str, limit: int = 60) -> str:
@@ -50,6 +53,7 @@ class RunDirectory:
         if path is None:
             now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
             path = Path(DEFAULT_PARENT) / f"{now}-{safe_name(Path(model).stem, 40)}-{secrets.token_hex(2)}"
+        self._made = [folder for folder in (path, path.parent) if not folder.exists()]
         try:
             if path.exists() and any(path.iterdir()):
                 raise InputError(
@@ -57,7 +61,7 @@ class RunDirectory:
                     f"{path}: not empty",
                     hint="Give --run-dir a new or empty folder: the results of two runs must not mix.",
                 )
-            for name in ("logs", "models", "cases", "captures"):
+            for name in FOLDERS:
                 (path / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
@@ -76,6 +80,14 @@ class RunDirectory:
     @property
     def report(self) -> Path:
         return self.path / "report.json"
+
+    def discard(self) -> None:
+        """Remove what was made so far: a mistake on the command line leaves nothing behind.  Never raises."""
+        for name in FOLDERS:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for folder in self._made:
+            with contextlib.suppress(OSError):  # something else is in it by now
+                folder.rmdir()
 
     def log(self, name: str) -> Path:
         return self.logs / f"{safe_name(name)}.log"

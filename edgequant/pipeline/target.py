@@ -8,6 +8,7 @@ from pathlib import Path
 from edgequant.deadline import Deadline
 from edgequant.devices.protocol import Device
 from edgequant.devices.store import Store, sha256_of
+from edgequant.errors import ToolError
 from edgequant.progress import Progress
 from edgequant.runner.bundle import runner_file
 from edgequant.runner.client import MnnRunner
@@ -59,7 +60,8 @@ class Target:
     def runner(self) -> MnnRunner:
         """The running runner, started if there is none.  Raises DeviceError."""
         if self._runner is None:
-            script, digest = runner_file(self._cache)
+            self.device.open(Deadline(OPEN_SECONDS))  # again, where the link was lost; nothing while it is there
+            script, digest = self._script()
             stored = self.store.put(script, digest, self._push_deadline(script.stat().st_size))
             # -u also unbuffers C's stdout: MNN's last words must be out before it crashes.
             argv = [*self.device.python, "-u", stored.path]
@@ -71,6 +73,16 @@ class Target:
                 session.close()
                 raise
         return self._runner
+
+    def _script(self) -> tuple[Path, str]:
+        try:
+            return runner_file(self._cache)
+        except OSError as error:
+            raise ToolError(
+                "CACHE_UNWRITABLE",
+                f"{self._cache} cannot be written: {error.strerror or error}",
+                hint="Free some space on this host, or set XDG_CACHE_HOME to a folder you may write to.",
+            ) from None
 
     def drop_runner(self) -> None:
         """End the runner; the next `runner()` starts a new one."""

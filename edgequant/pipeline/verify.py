@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import edgequant
-from edgequant.errors import DeviceError, EdgequantError, RunnerError
+from edgequant.errors import DeviceError, EdgequantError, InputError, RunnerError
 from edgequant.findings import Finding
 from edgequant.judge.limits import defaults_for, resolve_limits
 from edgequant.judge.verdict import Verdict, worst
@@ -70,6 +71,16 @@ def verify(request: Request, progress: Progress | None = None) -> tuple[Report, 
     except KeyboardInterrupt:
         report = None if job is None else job.finish(interrupted=True)
         raise InterruptedRun(report, run_dir.report) from None
+    except InputError as error:
+        # The converter's log is worth keeping; a mistyped option is not worth a folder.
+        if not (job and job.runs) and "log" not in error.evidence:
+            run_dir.discard()
+        raise
+    except Exception:
+        if job and job.runs:
+            with contextlib.suppress(EdgequantError):  # the first error is the one to tell
+                job.finish(interrupted=True)
+        raise
     return job.finish(), run_dir
 
 
@@ -127,7 +138,10 @@ class _Job:
         try:
             with self.prepared.clock.phase("device open"):
                 target = open_target(uri, self.request.target, self.request.options, log=log, progress=self.progress)
-        except DeviceError as error:
+        except EdgequantError as error:
+            if isinstance(error, InputError) and len(self.request.devices) == 1:
+                raise
+            self.progress.say(f"{uri}: {error.code}: {error.message}")
             self.runs += [build.failed_run(uri, variant, error) for variant in models]
             return
         with target:
@@ -141,7 +155,8 @@ class _Job:
         uri, clock = target.uri, self.prepared.clock
         on_host = None if target.device.is_host else self._host_run(variant, model)
         outputs = OutputStore(self.run_dir, capture_folder(uri, variant))
-        self.progress.say(f"running {variant} on {uri}: {len(self.prepared.cases)} cases")
+        count = len(self.prepared.cases)
+        self.progress.say(f"running {variant} on {uri} ({count} case{'s' if count > 1 else ''})")
         known_bad = None if on_host is None else {*on_host.failed, *self.prepared.float_failed}
         with clock.phase("device"):
             capture = measure(
@@ -163,7 +178,7 @@ class _Job:
             self.prepared, self.request, target, variant, model, capture, outputs, middle, self.limits[variant.method],
             host_mnn=self.mnn,
         )  # fmt: skip
-        self.progress.say(f"{variant} on {uri}: {run.verdict}")
+        self.progress.say(f"{run.verdict}: {variant} on {uri}")
         return run
 
     def _host_run(self, variant: Variant, model: ConvertedModel) -> HostRun:

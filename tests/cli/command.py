@@ -1,0 +1,48 @@
+"""The console script as a user runs it: a process of its own, its exit code, and what it wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+EDGEQUANT = str(Path(sys.executable).with_name("edgequant"))
+
+
+class Done(NamedTuple):
+    """How it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Everything on stdout, as exactly one JSON document."""
+        return json.loads(self.out)
+
+    @property
+    def errors(self) -> list[str]:
+        """The lines that tell of an error."""
+        return [line for line in self.err.splitlines() if line.startswith("edgequant: ")]
+
+
+def edgequant(*arguments: str, cwd: Path | None = None, **environment: str) -> Done:
+    """Run it.  Whatever happens, there is no traceback, and nothing a terminal would obey."""
+    done = subprocess.run(
+        [EDGEQUANT, *arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    for text in (done.stdout, done.stderr):
+        assert "Traceback" not in text, text
+        assert "INTERNAL_ERROR" not in text, text
+        assert "\x1b" not in text, repr(text)
+    return Done(done.returncode, done.stdout, done.stderr)

@@ -1,0 +1,143 @@
+"""Mistakes on the command line: exit code 2, one clear line, and nothing left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.beds.models import ModelByName
+from tests.cli.command import edgequant
+
+L = ("--device", "local:")
+M = "model.onnx"
+
+# name: arguments, code, what the line says.  M is conv_cnn: x [1,3,32,32] -> y [1,10].
+MISTAKES: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "no such file": (("verify", "nope.onnx", *L), "MODEL_NOT_FOUND", "nope.onnx"),
+    "a folder": (("verify", "folder", *L), "MODEL_IS_DIRECTORY", "folder"),
+    "empty": (("verify", "empty.onnx", *L), "MODEL_EMPTY", "empty.onnx"),
+    "cut short": (("verify", "cut.onnx", *L), "MODEL_TRUNCATED", "cut short"),
+    "not a model": (("verify", "text.onnx", *L), "MODEL_INVALID", "not an ONNX model"),
+    "another format": (("verify", "onnx.tflite", *L), "MODEL_WRONG_FORMAT", "its name says a TensorFlow Lite model"),
+    "unknown kind": (("verify", "text", *L), "MODEL_FORMAT_UNKNOWN", "text"),
+    "input of --shape": (("verify", M, *L, "--shape", "z=1,2"), "INPUT_UNKNOWN", "no input 'z'"),
+    "shape of --shape": (("verify", M, *L, "--shape", "x=1,3,32"), "INPUT_SHAPE", "[1, 3, 32, 32]"),
+    "bad --shape": (("verify", M, *L, "--shape", "x=1,0"), "SHAPE_INVALID", "x=1,0"),
+    "--shape twice": (("verify", M, *L, "--shape", "x=1", "--shape", "x=2"), "SHAPE_INVALID", "twice"),
+    "no inputs": (("verify", M, *L, "--inputs", "nope.npz"), "INPUTS_NOT_FOUND", "nope.npz"),
+    "input of a file": (("verify", M, *L, "--inputs", "name.npz"), "INPUT_UNKNOWN", "no input 'z'"),
+    "shape of a file": (("verify", M, *L, "--inputs", "shape.npz"), "INPUT_SHAPE", "[1, 3, 8, 8]"),
+    "dtype of a file": (("verify", M, *L, "--inputs", "dtype.npz"), "INPUT_DTYPE", "int64"),
+    "broken .npz": (("verify", M, *L, "--inputs", "broken.npz"), "INPUT_FILE_INVALID", "broken.npz"),
+    "empty folder": (("verify", M, *L, "--inputs", "folder"), "INPUTS_EMPTY", "folder"),
+    "no reference": (("verify", M, *L, "--reference", "nope.npz"), "REFERENCE_NOT_FOUND", "nope.npz"),
+    "device scheme": (("verify", M, "--device", "usb:1"), "DEVICE_SCHEME_UNKNOWN", "usb"),
+    "local: with more": (("verify", M, "--device", "local:1"), "DEVICE_URI_INVALID", "local:1"),
+    "ssh without host": (("verify", M, "--device", "ssh://"), "DEVICE_URI_INVALID", "host"),
+    "variant": (("verify", M, *L, "--variant", "int8"), "VARIANT_INVALID", "int8"),
+    "impossible variant": (("verify", M, *L, "--variant", "dynamic:9"), "VARIANT_INVALID", "dynamic:9"),
+    "variant without bits": (("verify", M, *L, "--variant", "dynamic"), "VARIANT_INVALID", "needs its bits"),
+    "contradiction": (("verify", M, *L, "--variant", "dynamic:8,hqq,sym"), "VARIANT_INVALID", "hqq"),
+    "block": (("verify", M, *L, "--variant", "weight:4,block=17"), "VARIANT_INVALID", "16"),
+    "limit names no output": (("verify", M, *L, "--limit", "z:cosine>=0.9"), "LIMIT_UNKNOWN_OUTPUT", "no output 'z'"),
+    "limit upside down": (("verify", M, *L, "--limit", "cosine<=0.9"), "LIMIT_INVALID", "bounded with >="),
+    "limit on nothing": (("verify", M, *L, "--limit", "mismatch<=0.9"), "LIMIT_UNDEFINED", "mismatch"),
+    "limit of what": (("verify", M, *L, "--limit", "snr>=20"), "LIMIT_INVALID", "unknown metric 'snr'"),
+    "no limit": (("verify", M, *L, "--limit", "cosine"), "LIMIT_INVALID", "METRIC>=X"),
+    "limit nan": (("verify", M, *L, "--limit", "cosine>=nan"), "LIMIT_INVALID", "finite"),
+    "threads 0": (("verify", M, *L, "--threads", "0"), "OPTION_INVALID", "--threads: must be greater"),
+    "threads a": (("verify", M, *L, "--threads", "a"), "USAGE", "--threads"),
+    "cores backwards": (("verify", M, *L, "--cores", "4-2"), "CORES_INVALID", "backwards"),
+    "cores of letters": (("verify", M, *L, "--cores", "a"), "CORES_INVALID", "'a' is not a core"),
+    "a core twice": (("verify", M, *L, "--cores", "1,1"), "OPTION_INVALID", "twice"),
+    "timeout 0": (("verify", M, *L, "--timeout", "0"), "OPTION_INVALID", "--timeout"),
+    "seed -1": (("verify", M, *L, "--seed", "-1"), "OPTION_INVALID", "--seed"),
+    "dynamic-quant-option 3": (("verify", M, *L, "--dynamic-quant-option", "3"), "OPTION_INVALID", "0, 1 or 2"),
+    "memory": (("verify", M, *L, "--memory", "tiny"), "USAGE", "--memory"),
+    "run dir in use": (("verify", M, *L, "--run-dir", "full"), "RUN_DIR_UNUSABLE", "not empty"),
+    "run dir is a file": (("verify", M, *L, "--run-dir", "text"), "RUN_DIR_UNUSABLE", "text"),
+    "no model": (("verify", *L), "USAGE", "MODEL"),
+    "no such option": (("verify", M, *L, "--frobnicate"), "USAGE", "--frobnicate"),
+    "no such command": (("frobnicate",), "USAGE", "frobnicate"),
+    "quantize without -o": (("quantize", M), "USAGE", "--output"),
+    "quantize into a folder": (("quantize", M, "-o", "folder"), "OUTPUT_INVALID", "is a folder"),
+    "quantize into nowhere": (("quantize", M, "-o", "no/x.mnn"), "OUTPUT_INVALID", "there is no folder no"),
+    "quantize onto itself": (("quantize", M, "-o", "link.onnx"), "OUTPUT_INVALID", "never overwritten"),
+    "run what is no .mnn": (("run", M, *L), "MODEL_WRONG_FORMAT", "run takes an MNN model"),
+    "inspect nothing": (("inspect", "nope.onnx"), "MODEL_NOT_FOUND", "nope.onnx"),
+    "report of nothing": (("report", "folder"), "REPORT_", "folder"),
+    "report of what": (("report",), "OPTION_INVALID", "which run?"),
+    "probe what": (("devices", "probe", "usb:"), "DEVICE_SCHEME_UNKNOWN", "usb"),
+    "doctor what": (("devices", "doctor", "usb:"), "DEVICE_SCHEME_UNKNOWN", "usb"),
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, generated_model: ModelByName) -> Path:
+    folder = tmp_path_factory.mktemp("mistakes")
+    data = generated_model("conv_cnn").read_bytes()
+    (folder / M).write_bytes(data)
+    (folder / "link.onnx").symlink_to(M)
+    (folder / "empty.onnx").write_bytes(b"")
+    (folder / "cut.onnx").write_bytes(data[: len(data) // 2])
+    (folder / "text.onnx").write_text("just words\n")
+    (folder / "text").write_text("just words\n")
+    (folder / "onnx.tflite").write_bytes(data)
+    (folder / "folder").mkdir()
+    (folder / "full").mkdir()
+    (folder / "full" / "notes.txt").write_text("mine")
+    np.savez(folder / "name.npz", z=np.zeros((1, 3, 32, 32), np.float32))
+    np.savez(folder / "shape.npz", x=np.zeros((1, 3, 8, 8), np.float32))
+    np.savez(folder / "dtype.npz", x=np.zeros((1, 3, 32, 32), np.int64))
+    (folder / "broken.npz").write_bytes((folder / "shape.npz").read_bytes()[:200])
+    return folder
+
+
+def files(folder: Path) -> dict[str, bytes | None]:
+    return {str(file): file.read_bytes() if file.is_file() else None for file in sorted(folder.rglob("*"))}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake(mistake: str, place: Path) -> None:
+    arguments, code, says = MISTAKES[mistake]
+    before = files(place)
+    done = edgequant(*arguments, "--json", cwd=place)
+    assert done.code == 2, done
+    assert len(done.errors) == 1, done.err
+    assert done.errors[0].startswith(f"edgequant: {code}")
+    assert says in done.errors[0]
+    document = done.json
+    assert document["schema"] == "edgequant.error/1"
+    assert document["verdict"] == "ERROR"
+    assert document["error"]["code"].startswith(code)
+    assert document["error"]["message"] in done.errors[0]
+    after = done.err.splitlines()[done.err.splitlines().index(done.errors[0]) + 1 :]
+    assert after == ([f"  {document['error']['hint']}"] if document["error"]["hint"] else [])
+    assert files(place) == before
+
+
+def test_without_json_stdout_is_empty(place: Path) -> None:
+    done = edgequant("verify", "nope.onnx", *L, cwd=place)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        "edgequant: MODEL_NOT_FOUND: nope.onnx: there is no such model file\n"
+        "  Check the path; it is taken relative to the current directory.\n"
+    )
+
+
+def test_nothing_given_shows_the_help() -> None:
+    done = edgequant()
+    assert done.code == 2
+    assert "verify" in done.out + done.err
+    assert not done.errors
+
+
+def test_a_device_without_those_cores_is_an_error_of_the_device(place: Path, tmp_path: Path) -> None:
+    done = edgequant("verify", M, *L, "--cores", "4095", "--run-dir", str(tmp_path / "run"), "--json", cwd=place)
+    assert done.code == 3
+    (run,) = done.json["runs"]
+    assert (run["verdict"], run["error"]["code"]) == ("ERROR", "CORES_UNAVAILABLE")
+    assert "--cores" in run["error"]["hint"]
+    assert "--cores" in done.err

@@ -1,0 +1,82 @@
+"""The runner as one file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import device_scripts
+from edgequant.runner.bundle import runner_bytes, runner_file
+
+_MAKE = """
+import sys, hashlib
+sys.path.insert(0, sys.argv[1])
+import device_scripts
+assert device_scripts.__file__.startswith(sys.argv[1])
+from edgequant.runner.bundle import runner_bytes
+print(hashlib.sha256(runner_bytes()).hexdigest())
+"""
+
+
+def made_from(folder: Path) -> str:
+    done = subprocess.run([sys.executable, "-c", _MAKE, str(folder)], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the sources to be changed."""
+    source = Path(device_scripts.__file__).parent
+    shutil.copytree(source, tmp_path / "copy" / "device_scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path / "copy"
+
+
+def test_same_sources_same_bytes(copy: Path) -> None:
+    expected = hashlib.sha256(runner_bytes()).hexdigest()
+    assert made_from(copy) == expected
+    for number, file in enumerate(sorted(copy.rglob("*.py"))):
+        file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))  # as a checkout on Windows has them
+        file.chmod(0o600)
+        os.utime(file, (number, number))
+    (copy / "device_scripts" / "__pycache__").mkdir()
+    (copy / "device_scripts" / "notes.txt").write_text("not part of it")
+    assert made_from(copy) == expected
+
+
+def test_another_source_other_bytes(copy: Path) -> None:
+    with open(copy / "device_scripts" / "facts.py", "a") as file:
+        file.write("# changed\n")
+    assert made_from(copy) != hashlib.sha256(runner_bytes()).hexdigest()
+
+
+def test_what_is_in_it() -> None:
+    with zipfile.ZipFile(io.BytesIO(runner_bytes())) as archive:
+        names = archive.namelist()
+    modules = {path.name for path in Path(device_scripts.__file__).parent.glob("*.py")} - {"__main__.py"}
+    assert sorted(names) == sorted({"__main__.py", *(f"device_scripts/{name}" for name in modules)})
+
+
+def test_the_file_is_named_by_its_hash_and_written_once(tmp_path: Path) -> None:
+    path, digest = runner_file(tmp_path / "new" / "folder")
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
+    assert digest[:16] in path.name
+    before = path.stat()
+    assert runner_file(path.parent) == (path, digest)
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    assert path.stat().st_ino == before.st_ino
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_a_damaged_file_is_written_again(tmp_path: Path) -> None:
+    path, digest = runner_file(tmp_path)
+    path.write_bytes(path.read_bytes()[:-1])
+    runner_file(tmp_path)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
