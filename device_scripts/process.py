@@ -94,7 +94,7 @@ def reset_peak() -> None:
 
 
 def memory_kb() -> Dict[str, Optional[int]]:
-    """This process's memory now, in KiB: `rss`, `rss_peak` (since start) and `pss`; None where it cannot be read."""
+    """This process's memory now, in KiB: `rss`, `rss_peak` (since `reset_peak`) and `pss`; None where not known."""
     found = {"rss": None, "rss_peak": None, "pss": None}  # type: Dict[str, Optional[int]]
     try:
         with open("/proc/self/status", "rb") as stream:

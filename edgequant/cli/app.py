@@ -15,11 +15,14 @@ app = typer.Typer(
     name="edgequant",
     help="Quantize models for MNN, run them on ARM phones and boards, and judge what comes back.",
     no_args_is_help=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 PASS or MARGINAL, 1 FAIL, 2 bad input, 3 ERROR, 4 INCONCLUSIVE, 130 interrupted.",
 )
-devices_app = typer.Typer(help="What is attached, what it can do, what is wrong with it.", no_args_is_help=True)
+devices_app = typer.Typer(
+    help="What is attached, what it can do, what is wrong with it.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(devices_app, name="devices")
 
 
@@ -40,7 +43,7 @@ def _root(
     del version
 
 
-@app.command()
+@app.command(short_help="Quantize, run on every device, compare, judge.")
 def verify(
     model: opt.Model,
     device: opt.Devices = None,
@@ -87,7 +90,7 @@ def verify(
     )  # fmt: skip
 
 
-@app.command()
+@app.command(short_help="Make one variant of a model, checked on this host.")
 def quantize(
     model: opt.Model,
     output: Annotated[str, typer.Option("--output", "-o", metavar="OUT.mnn", help="Where the quantized model goes.")],
@@ -118,7 +121,7 @@ def quantize(
     )  # fmt: skip
 
 
-@app.command()
+@app.command(short_help="Run one .mnn once; outputs, latency and memory back.")
 def run(
     model: Annotated[str, typer.Argument(metavar="MODEL.mnn", help="An MNN model, quantized or not.")],
     device: Annotated[str, typer.Option("--device", metavar="URI", help="Where to run it.")],
@@ -160,7 +163,7 @@ def run(
     )  # fmt: skip
 
 
-@app.command()
+@app.command(short_help="Inputs, operators, recurrent layers, risks.")
 def inspect(
     model: opt.Model,
     json: opt.Json = False,
@@ -173,7 +176,7 @@ def inspect(
     command.run(model=model, ui=opt.Ui(json, verbose, quiet))
 
 
-@app.command()
+@app.command(short_help="The main job on a real model, on this host.")
 def demo(
     device: Annotated[str, typer.Option("--device", metavar="URI", help="Where to run it.")] = "local:",
     run_dir: opt.RunDir = None,
@@ -192,7 +195,7 @@ def demo(
     command.run(device=device, run_dir=run_dir, ui=opt.Ui(json, verbose, quiet))
 
 
-@app.command()
+@app.command(short_help="Show the report of an earlier run again.")
 def report(
     run_dir: Annotated[str | None, typer.Argument(metavar="RUN_DIR", help="Folder of an earlier run.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of report.json.")] = False,
@@ -206,7 +209,7 @@ def report(
     command.run(run_dir=run_dir, schema=schema, ui=opt.Ui(json, verbose, quiet))
 
 
-@devices_app.command("list")
+@devices_app.command("list", short_help="What could be used, without connecting.")
 def devices_list(json: opt.Json = False, verbose: opt.Verbose = False, quiet: opt.Quiet = False) -> None:
     """List what could be used: this host, and the hosts named in ~/.ssh/config.  Connects to none of them."""
     from edgequant.cli import devices as command
@@ -214,7 +217,7 @@ def devices_list(json: opt.Json = False, verbose: opt.Verbose = False, quiet: op
     command.list_devices(opt.Ui(json, verbose, quiet))
 
 
-@devices_app.command("probe")
+@devices_app.command("probe", short_help="What a device is.")
 def devices_probe(
     uri: opt.Uri,
     work_dir: opt.WorkDir = None,
@@ -231,7 +234,7 @@ def devices_probe(
     command.probe(uri, target, opt.Ui(json, verbose, quiet))
 
 
-@devices_app.command("doctor")
+@devices_app.command("doctor", short_help="What is wrong with a device, and the fix.")
 def devices_doctor(
     uri: opt.Uri,
     work_dir: opt.WorkDir = None,
@@ -248,7 +251,7 @@ def devices_doctor(
     command.doctor(uri, target, opt.Ui(json, verbose, quiet))
 
 
-@devices_app.command("clean")
+@devices_app.command("clean", short_help="Remove what was pushed to a device.")
 def devices_clean(
     uri: opt.Uri,
     work_dir: opt.WorkDir = None,

@@ -187,8 +187,10 @@ class RunnerSession:
             try:
                 for piece in wire.encode(wire.REQUEST, {"id": 0, "op": "exit"}):
                     process.write(piece, deadline)
-                process.wait(deadline)
-            except DeviceError:
+                self._deadline = deadline
+                assert self._reader is not None
+                self._reader.read_frame()  # its answer: nothing of ours is left in it, so it need not clean up
+            except (DeviceError, wire.WireError):
                 pass  # it is dead or deaf already; kill() below is all that is left to do
             process.kill()
         self._log.close()
