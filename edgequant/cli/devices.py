@@ -75,7 +75,7 @@ def doctor(uri: str, options: TargetOptions, ui: Ui) -> None:
         if check.fix:
             console.print(Text(f"         -> {printable(check.fix)}"), soft_wrap=True)
     usable = all(check.status != "fail" for check in checks)
-    console.print(f"{uri} {'can be used' if usable else 'cannot be used'}", markup=False)
+    console.print(f"{printable(uri)} {'can be used' if usable else 'cannot be used'}", markup=False)
     if ui.json:
         listed = [check.__dict__ for check in checks]
         document = {"schema": "edgequant.doctor/1", "uri": uri, "usable": usable, "checks": listed}

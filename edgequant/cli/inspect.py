@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -51,9 +52,9 @@ def run(*, model: str, ui: Ui) -> None:
         console.print(
             f"{risk.severity:<5} {risk.code}", markup=False, style="yellow" if risk.severity == "warn" else ""
         )
-        console.print(Text(f"      {printable(risk.message)}"))
+        console.print(Padding(Text(printable(risk.message)), (0, 0, 0, 6)))
         if risk.remedy:
-            console.print(Text(f"      -> {printable(risk.remedy)}", style="dim"))
+            console.print(Padding(Text(f"-> {printable(risk.remedy)}", style="dim"), (0, 0, 0, 6)))
     console.print()
     console.print(f"Recommended: --variant {recommended}  ({why})", markup=False)
     if ui.json:

@@ -186,6 +186,8 @@ def target_options(work_dir: str | None, python: str | None, accept_new_host_key
     from edgequant.errors import InputError
     from edgequant.pipeline.target import TargetOptions
 
-    if work_dir is not None and (not work_dir.startswith("/") or "\n" in work_dir or "\0" in work_dir):
-        raise InputError("OPTION_INVALID", f"--work-dir {work_dir!r}: must be an absolute path on the device")
+    if work_dir is not None and (not work_dir.startswith(("/", "~/")) or "\0" in work_dir):
+        raise InputError(
+            "OPTION_INVALID", f"--work-dir {work_dir!r}: must be an absolute path on the device, or one in ~/"
+        )
     return TargetOptions(work_dir=work_dir, python=python, accept_new_host_key=accept_new_host_key)

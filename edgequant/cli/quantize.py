@@ -17,6 +17,7 @@ def run(*, output: str, variant: str, ui: Ui, **given: Any) -> None:
     """Make the file, check it, show what came out; exits with the verdict's code."""
     from edgequant.pipeline.single import quantize
     from edgequant.report.console import render
+    from edgequant.report.plain import printable
     from edgequant.report.write import to_json
 
     request = make_request(variants=[variant], **given)
@@ -25,12 +26,14 @@ def run(*, output: str, variant: str, ui: Ui, **given: Any) -> None:
     render(report, console, path=run_dir / "report.json", verbose=ui.verbose)
     if written:
         size, before = Path(output).stat().st_size, report.model.bytes or 0
-        console.print(f"{output}: {size / 1e6:.2f} MB, the source has {before / 1e6:.2f} MB", markup=False)
+        text = f"{printable(output)}: {size / 1e6:.2f} MB, the source has {before / 1e6:.2f} MB"
+        console.print(text, markup=False, soft_wrap=True)
     else:
         console.print(
-            f"{output} was not written: the model does not run, or does not compute what the source computes.  "
-            f"What was made is in {run_dir / 'models'}.",
+            f"{printable(output)} was not written: the model does not run, or does not compute what the source "
+            f"computes.  What was made is in {printable(str(run_dir / 'models'))}.",
             markup=False,
+            soft_wrap=True,
         )
     if ui.json:
         print_json(to_json(report))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from edgequant.cli.console import CliProgress, out, print_json
@@ -50,12 +50,15 @@ def run(
 def _show(found: RunOnce, model: str, device: str, output: str | None, ui: Ui) -> None:
     console = out(ui)
     console.print(
-        f"{model} on {device}: MNN {found.hello.mnn}, memory {found.memory_mode}, {found.threads} threads", markup=False
+        f"{printable(model)} on {printable(device)} (MNN {found.hello.mnn}, memory {found.memory_mode}, "
+        f"threads {found.threads})",
+        markup=False,
+        soft_wrap=True,
     )
     for case in found.cases:
         table = Table(
-            f"case {case.name}", "type", "shape", "min", "mean", "max", "NaN/Inf", box=None, pad_edge=False,
-            header_style="bold",
+            Column(Text(f"case {printable(case.name)}")), "type", "shape", "min", "mean", "max", "NaN/Inf",
+            box=None, pad_edge=False, header_style="bold",
         )  # fmt: skip
         for name, array in found.outputs[case.name].items():
             low, mean, high, bad = _range(array)
@@ -70,15 +73,16 @@ def _show(found: RunOnce, model: str, device: str, output: str | None, ui: Ui) -
         shown = [f"{key} {value:.3g}" for key in ("p50", "p90", "p99") if (value := getattr(latency, key)) is not None]
         why = f"  not valid: {'; '.join(latency.why_invalid)}" if not latency.valid else ""
         console.print(
-            f"latency of '{found.latency_case}' in ms: {', '.join(shown)} "
+            f"latency of '{printable(found.latency_case or '')}' in ms: {', '.join(shown)} "
             f"(n {latency.n}, load {found.load_ms:.3g}, first {latency.first or 0:.3g}){why}",
             markup=False,
+            soft_wrap=True,
         )
     parts = [("before", found.before.rss), ("loaded", found.loaded.rss), ("peak", found.peak.rss_peak)]
     shown = [f"{name} {kib * 1.024e-3:.1f} MB" for name, kib in parts if kib is not None]
     console.print(f"RSS: {', '.join(shown) or 'the device does not tell'}", markup=False)
     if output is not None:
-        console.print(f"outputs: {output}", markup=False)
+        console.print(f"outputs: {printable(output)}", markup=False, soft_wrap=True)
 
 
 def _range(array: np.ndarray) -> tuple[str, str, str, int]:

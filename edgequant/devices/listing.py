@@ -21,13 +21,13 @@ def known_devices(config: Path | None = None) -> list[tuple[str, str]]:
         return found
     import paramiko
 
-    from edgequant.devices.ssh_config import _read  # paramiko does not follow Include
+    from edgequant.devices.ssh_config import read_lines  # paramiko does not follow Include
 
     lines: list[str] = []
     aliases: set[str] = set()
     kept = True
     try:
-        for line in _read(path, Path("~/.ssh").expanduser()):
+        for line in read_lines(path, Path("~/.ssh").expanduser()):
             block = re.match(r"\s*(host|match)(?:\s*=\s*|\s+)(.+)", line, re.IGNORECASE)
             if block:
                 # A Match names no hosts, and asking whether it applies can run a command.

@@ -7,6 +7,7 @@ ProxyCommand counts".
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import glob
 import hashlib
@@ -14,10 +15,11 @@ import os
 import re
 import shlex
 import socket
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import unquote
 
 import paramiko
@@ -125,7 +127,16 @@ def parse_uri(uri: str) -> Endpoint:
     return endpoint
 
 
-def _read(path: Path, base: Path, depth: int = 0) -> list[str]:
+@contextlib.contextmanager
+def _stdin(stream: TextIO) -> Iterator[None]:
+    before, sys.stdin = sys.stdin, stream
+    try:
+        yield
+    finally:
+        sys.stdin = before
+
+
+def read_lines(path: Path, base: Path, depth: int = 0) -> list[str]:
     """Lines of a config with its Includes put in place.
 
     After an Include the surrounding Host or Match line is repeated, so what follows still belongs to its block.
@@ -149,7 +160,7 @@ def _read(path: Path, base: Path, depth: int = 0) -> list[str]:
         for pattern in shlex.split(match[2]):
             full = os.path.expanduser(pattern)  # noqa: PTH111 - a glob pattern, not a path
             for found in sorted(glob.glob(str(base / full))):  # noqa: PTH207 - the pattern may be absolute
-                lines += _read(Path(found), base, depth + 1)
+                lines += read_lines(Path(found), base, depth + 1)
         lines.append(block)
     return lines
 
@@ -171,7 +182,7 @@ class SshConfig:
         self._lines: list[str] = []
         for file, base in self._files:
             # "Host *" ends the last block of the file before: each file starts outside any block.
-            self._lines += ["Host *", *_read(file, base)]
+            self._lines += ["Host *", *read_lines(file, base)]
 
     def resolve(self, endpoint: Endpoint) -> Target:
         """Everything known about one server.  Raises InputError (SSH_CONFIG_INVALID, DEVICE_URI_INVALID)."""
@@ -230,7 +241,9 @@ class SshConfig:
             config = paramiko.SSHConfig.from_text("\n".join([*given, *self._lines]))
             # Tokens are expanded here, in one pass; paramiko's own expansion knows fewer and no %%.
             config.TOKENS_BY_CONFIG_KEY = {"match-exec": config.TOKENS_BY_CONFIG_KEY.get("match-exec", [])}
-            options: Mapping[str, Any] = config.lookup(endpoint.host)
+            # A `Match exec` runs its command through a library that reads our stdin: it gets an empty one.
+            with open(os.devnull) as nothing, _stdin(nothing):
+                options: Mapping[str, Any] = config.lookup(endpoint.host)
         except (paramiko.SSHException, ValueError, KeyError, ImportError) as error:
             # The text of the error repeats the line, and a line can hold a secret (ProxyCommand).
             reason = f"cannot be parsed ({type(error).__name__})"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+import contextlib
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,6 +34,16 @@ _HINTS = {
     "OUT_OF_MEMORY": "Use smaller cases (--shape), or a smaller variant.",
 }
 """What to do about a job that the runner refused; it does not know the command line."""
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Add what to do to errors of the runner that do not say it."""
+    try:
+        yield
+    except EdgequantError as error:
+        error.hint = error.hint or _HINTS.get(error.code)
+        raise
 
 
 @dataclass
@@ -107,11 +118,11 @@ def measure(
     capture = Capture(variant, memory_mode(options, variant))
     capture.file_graph = read_model(model.path)
     try:
-        runner = target.runner()
-        path, capture.pushed_bytes = target.push(model.path, model.sha256)
-        _run(runner, path, prepared, outputs, options, capture, latency=latency, known_bad=known_bad)
+        with explained():
+            runner = target.runner()
+            path, capture.pushed_bytes = target.push(model.path, model.sha256)
+            _run(runner, path, prepared, outputs, options, capture, latency=latency, known_bad=known_bad)
     except (DeviceError, ToolError) as error:
-        error.hint = error.hint or _HINTS.get(error.code)
         capture.error = error
         # Whatever state it is in, the next variant gets a fresh one.
         target.drop_runner()

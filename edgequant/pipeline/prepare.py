@@ -137,7 +137,7 @@ def prepare(request: Request, run_dir: RunDirectory, host: Target, progress: Pro
             f"{findings[-1].evidence.get('reason', '')}",
             hint="Give shapes it can run with --shape NAME=..., or real inputs with --inputs.",
         )
-    _check_reference_names(request, kinds, loaded)
+    findings += _check_reference_names(request, kinds, loaded)
     prepared = Prepared(
         graph=graph,
         inputs=inputs,
@@ -298,9 +298,10 @@ def _reference(
     return MnnFloatReference(host.runner(), loaded), why
 
 
-def _check_reference_names(request: Request, kinds: dict[str, Kind], loaded: Loaded) -> None:
+def _check_reference_names(request: Request, kinds: dict[str, Kind], loaded: Loaded) -> list[Finding]:
+    """Refuse a reference for outputs the model lacks; tell which outputs it says nothing about."""
     if request.reference is None:
-        return
+        return []
     unknown = [name for name in kinds if name not in loaded.answer.outputs]
     if unknown:
         raise InputError(
@@ -308,6 +309,19 @@ def _check_reference_names(request: Request, kinds: dict[str, Kind], loaded: Loa
             f"{request.reference}: the model has no output {', '.join(unknown)}",
             hint=f"Its outputs are {', '.join(loaded.answer.outputs)}.",
         )
+    left = [name for name in loaded.answer.outputs if name not in kinds]
+    if not left:
+        return []
+    return [
+        Finding(
+            code="OUTPUTS_NOT_JUDGED",
+            severity="warn",
+            message=f"the reference says nothing about {len(left)} of the outputs, so neither does the verdict: "
+            + ", ".join(left[:20]),
+            evidence={"outputs": left[:1000]},
+            remedy="Put every output into the reference file.",
+        )
+    ]
 
 
 def feed(loaded: Loaded, case: Case) -> dict[str, np.ndarray]:

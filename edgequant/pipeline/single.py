@@ -16,7 +16,7 @@ from edgequant.errors import EdgequantError, InputError
 from edgequant.files import atomic_write
 from edgequant.graph import read_model
 from edgequant.judge.latency import Latency, latency_summary
-from edgequant.pipeline.measure import TIMING_MAX_SECONDS, TIMING_MIN_SECONDS
+from edgequant.pipeline.measure import TIMING_MAX_SECONDS, TIMING_MIN_SECONDS, explained
 from edgequant.pipeline.prepare import feed
 from edgequant.pipeline.request import Request
 from edgequant.pipeline.rundir import disk_error
@@ -119,7 +119,7 @@ def run_once(
             hint=f"Make one first: edgequant quantize {model} -o model.mnn --variant dynamic:8",
         )
     memory: MemoryMode = options.memory or ("low" if graph.weights == "quantized" else "normal")
-    with open_target(uri, target_options, options, log=None, progress=progress) as target:
+    with explained(), open_target(uri, target_options, options, log=None, progress=progress) as target:
         runner = target.runner()
         path, _ = target.push(model, graph.sha256)
         loaded = runner.load(path, memory)

@@ -149,7 +149,7 @@ def re_words(words: str, text: str) -> bool:
     return any(words in " ".join(line.split()) for line in text.splitlines())
 
 
-def test_run_what_mnn_cannot_load(generated_model: ModelByName, as_mnn: AsMnn, tmp_path: Path) -> None:
+def test_run_on_cores_that_are_not_there(generated_model: ModelByName, as_mnn: AsMnn, tmp_path: Path) -> None:
     out = tmp_path / "out.npz"
     done = edgequant(
         "run",
@@ -254,6 +254,7 @@ def test_doctor_of_a_host_that_is_not_there(tmp_path: Path) -> None:
     assert probe.json["error"]["hint"]
 
 
+@pytest.mark.slow
 @pytest.mark.ssh
 def test_devices_over_ssh(sshd: SshServer, tmp_path: Path) -> None:
     environment = ssh_home(sshd, tmp_path)
@@ -279,19 +280,11 @@ def test_accepting_a_host_key_from_the_command_line(sshd: SshServer, tmp_path: P
     known = tmp_path / "known"
     config = sshd.config.read_text().replace(str(sshd.known_hosts), str(known))
     environment = ssh_home(sshd, tmp_path, config=config)
-    arguments = (
-        "devices",
-        "doctor",
-        f"ssh://{ALIAS}",
-        "--work-dir",
-        str(tmp_path / "work"),
-        "--python",
-        sys.executable,
-    )
+    arguments = ("devices", "clean", f"ssh://{ALIAS}", "--work-dir", str(tmp_path / "work"))
     refused = edgequant(*arguments, **environment)
     assert refused.code == 3
-    assert "HOST_KEY_UNKNOWN" in refused.out
-    assert "--accept-new-host-key" in refused.out
+    assert "HOST_KEY_UNKNOWN" in refused.err
+    assert "--accept-new-host-key" in refused.err
     assert not known.exists()
     assert edgequant(*arguments, "--accept-new-host-key", **environment).code == 0
     assert known.exists()

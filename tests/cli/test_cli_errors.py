@@ -82,7 +82,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, generated_model: ModelByName
     (folder / "link.onnx").symlink_to(M)
     (folder / "empty.onnx").write_bytes(b"")
     (folder / "cut.onnx").write_bytes(data[: len(data) // 2])
-    (folder / "text.onnx").write_text("just words\n")
+    (folder / "text.onnx").write_text("hello world\n")
     (folder / "text").write_text("just words\n")
     (folder / "onnx.tflite").write_bytes(data)
     (folder / "folder").mkdir()

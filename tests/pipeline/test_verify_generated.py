@@ -134,6 +134,14 @@ def test_memory_normal_is_not_dynamic_quantization(generated_model: ModelByName,
     assert report.verdict == "INCONCLUSIVE"
 
 
+def test_a_block_that_a_layer_cannot_use_is_told(generated_model: ModelByName, tmp_path: Path) -> None:
+    (run,) = do(generated_model("conv_cnn"), tmp_path / "run", "weight:8,block=32").runs
+    (finding,) = [f for f in run.findings if f.code == "CONVERTER_WARNING"]
+    assert "cannot use the block" in finding.message
+    assert finding.severity == "warn"
+    assert (tmp_path / "run" / "logs" / finding.evidence["log"]).is_file()
+
+
 @pytest.mark.parametrize("option", [0, 1, 2])
 def test_dynamic_quant_options_are_passed_on(option: int, generated_model: ModelByName, tmp_path: Path) -> None:
     options = RunOptions.model_validate({"threads": 1, "dynamic_quant_option": option})

@@ -154,6 +154,7 @@ def test_own_inputs_and_reference(real_model: ModelByName, tmp_path: Path) -> No
         assert {n: o.sqnr_db for n, o in before.outputs.items()} == {n: o.sqnr_db for n, o in after.outputs.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.ssh
 @pytest.mark.parametrize("name", FIVE)
 def test_over_ssh(
