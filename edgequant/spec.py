@@ -237,5 +237,5 @@ def first_problem(error: ValidationError) -> str:
     """The first thing pydantic found wrong, in one line for people."""
     problem = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in problem["loc"])
-    message = problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     return f"{place}: {message}" if place else message

@@ -177,8 +177,7 @@ def run_options(
     try:
         return RunOptions(**fields)
     except ValidationError as error:
-        why = first_problem(error).replace("Input should be", "must be")
-        raise InputError("OPTION_INVALID", f"--{why.replace('_', '-', 2)}") from None
+        raise InputError("OPTION_INVALID", f"--{first_problem(error).replace('_', '-', 2)}") from None
 
 
 def target_options(work_dir: str | None, python: str | None, accept_new_host_key: bool) -> TargetOptions:

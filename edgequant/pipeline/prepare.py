@@ -350,30 +350,42 @@ def _measure_conversion(prepared: Prepared, host: Target, loaded: Loaded) -> Non
         prepared.float_outputs.put(case.name, got)
         stage.add(case.name, expected, got)
     for name, summary in stage.summaries().items():
-        broken = [
+        prepared.findings += _conversion_wrong(name, summary)
+
+
+def _conversion_wrong(output: str, summary: OutputSummary) -> list[Finding]:
+    """A finding where float MNN is not what the source is.
+
+    It is "fail" where not even a quantized model would be allowed as much, so that no variant can pass by default;
+    else "warn": a variant may still keep its own, wider limits with the conversion's error in it.
+    """
+
+    def broken(method: str) -> list[str]:
+        return [
             str(limit)
-            for limit in default_limits("float", prepared.kinds[name])
+            for limit in default_limits(method, summary.kind)
             if (value := summary.values.get(limit.metric)) is not None and not meets(limit, value)
         ]
-        if broken or any(problem != "reference_nonfinite" for problem in summary.problems.values()):
-            why = f"it breaks {', '.join(broken)}" if broken else "; ".join(summary.details.values())
-            prepared.findings.append(_conversion_wrong(name, why, summary))
 
-
-def _conversion_wrong(output: str, why: str, summary: OutputSummary) -> Finding:
-    return Finding(
-        code="CONVERSION_ERROR",
-        severity="fail",
-        where=output,
-        message=f"float MNN does not compute what the source model computes, before any quantization: {why}",
-        evidence={
-            "sqnr_db": summary.values.get("sqnr_db"),
-            "cosine": summary.values.get("cosine"),
-            "worst_case": summary.worst_case,
-        },
-        remedy="Quantization is not the cause.  Try another export (opset, fixed shapes with --shape), or report it to "
-        "MNN with this model.",
-    )
+    lost = [summary.details[case] for case, problem in summary.problems.items() if problem != "reference_nonfinite"]
+    if not lost and not broken("float"):
+        return []
+    why = "; ".join(lost) if lost else f"it breaks {', '.join(broken('float'))}, the limits of a float model"
+    return [
+        Finding(
+            code="CONVERSION_ERROR",
+            severity="fail" if lost or broken("weight") else "warn",
+            where=output,
+            message=f"float MNN does not compute what the source model computes, before any quantization: {why}",
+            evidence={
+                "sqnr_db": summary.values.get("sqnr_db"),
+                "cosine": summary.values.get("cosine"),
+                "worst_case": summary.worst_case,
+            },
+            remedy="Quantization is not the cause.  Try another export (opset, fixed shapes with --shape), or report "
+            "it to MNN with this model.",
+        )
+    ]
 
 
 def _conversion_failed(case: Case, error: RunnerError) -> Finding:

@@ -89,7 +89,8 @@ class _Printer:
         self.console.print()
         self.line(self.verdict(report.verdict), f"  {_sum_up(report.runs)}")
         if path is not None:
-            self.line(Text("Report: "), self.name(str(path)))
+            # Never folded: it is there to be copied.
+            self.console.print(Text("Report: ") + self.text(str(path)), soft_wrap=True)
 
     def header(self, report: Report) -> None:
         model = report.model
@@ -103,7 +104,10 @@ class _Printer:
             shown = report.cases if self.verbose else report.cases[:4]
             names: list[Text | str] = [f"{len(report.cases)}: "]
             for place, case in enumerate(shown):
-                names += [", " if place else "", self.name(case.name), f" ({case.source})" if case.source else ""]
+                # What one source made is said once, behind the last of its cases.
+                last = place + 1 == len(shown) or shown[place + 1].source != case.source
+                source = f" ({case.source})" if case.source and last else ""
+                names += [", " if place else "", self.name(case.name), source]
             more = len(report.cases) - len(shown)
             self.field("cases", *names, f", and {more} more" if more else "")
         mnn = f", MNN {report.mnn}" if report.mnn else ""
