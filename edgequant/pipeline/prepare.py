@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import psutil
@@ -166,7 +166,7 @@ def prepare(request: Request, run_dir: RunDirectory, host: Target, progress: Pro
 def make_model(graph: ModelGraph, variant: Variant, run_dir: RunDirectory, timeout: float) -> ConvertedModel:
     """Convert to one variant, kept in the run directory.  Raises InputError, ToolError."""
     name = safe_name(variant.file_key.replace(":", "").replace(",", "-"))
-    return convert(
+    made = convert(
         graph.path,
         graph.format,
         variant,
@@ -175,6 +175,8 @@ def make_model(graph: ModelGraph, variant: Variant, run_dir: RunDirectory, timeo
         timeout=timeout,
         memory_limit=_memory_limit(),
     )
+    # With its hash in the name, a file that has left this folder still says which run it belongs to.
+    return replace(made, path=made.path.rename(made.path.with_name(f"{name}-{made.sha256[:16]}.mnn")))
 
 
 def _memory_limit() -> int:
