@@ -13,6 +13,7 @@ Answers are lines that start with "BARE " (MNN prints lines of its own on stdout
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -99,6 +100,7 @@ def convert(source: str, out: str, *flags: str) -> None:
 
 def ort(model: str, *cases: str) -> None:
     start = time.perf_counter()
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])

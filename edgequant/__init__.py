@@ -5,8 +5,7 @@ The command line's main job from Python:
     from pathlib import Path
     import edgequant
 
-    variants = (edgequant.Variant.parse("dynamic:8"),)
-    report, run_dir = edgequant.verify(edgequant.Request(Path("model.onnx"), ("ssh://board",), variants))
+    report, run_dir = edgequant.verify(edgequant.Request(Path("model.onnx"), ("ssh://board",), ("dynamic:8",)))
     assert report.verdict.exit_code == 0, report.verdict
 
 Errors are EdgequantError and its kinds in `edgequant.errors`.

@@ -178,6 +178,10 @@ METRICS: dict[str, str] = {
 """Metrics a limit can name, each with the direction that is good."""
 
 
+_BEST = {"cosine": 1.0, "sqnr_db": 200.0}
+"""Of the metrics with a lower bound; the others cannot be below 0."""
+
+
 class Limit(_Strict):
     """One condition on one metric, of one output or (output None) of every output.
 
@@ -197,6 +201,9 @@ class Limit(_Strict):
             raise ValueError(f"'{self.metric}' is bounded with {METRICS[self.metric]}")
         if not math.isfinite(self.value):
             raise ValueError("the bound must be a finite number")
+        if self.value > _BEST[self.metric] if self.op == ">=" else self.value < 0:
+            best = _BEST.get(self.metric, 0)
+            raise ValueError(f"nothing can keep it: the best '{self.metric}' there is is {best:g}")
         return self
 
     @classmethod
@@ -238,4 +245,5 @@ def first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    message = message.replace("Extra inputs are not permitted", "there is no such key")
     return f"{place}: {message}" if place else message

@@ -82,9 +82,10 @@ def test_bad_limits(text: str) -> None:
 @given(
     st.none() | st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_size=1, max_size=10),
     st.sampled_from(sorted(METRICS)),
-    st.integers(-999999, 999999),
+    st.integers(0, 999999),
 )
 def test_a_limit_is_written_as_it_is_read(output: str | None, metric: str, value: int) -> None:
+    value = -value if METRICS[metric] == ">=" else value
     limit = Limit(output=output, metric=metric, op=METRICS[metric], value=value)
     assert Limit.parse(str(limit)) == limit
 
@@ -160,3 +161,11 @@ def test_first_problem() -> None:
     with pytest.raises(ValidationError) as caught:
         Outer.model_validate({"parts": [{"size": 1}, {"size": "x"}]})
     assert first_problem(caught.value).startswith("parts.1.size: ")
+
+
+@pytest.mark.parametrize("text", ["cosine>=1.5", "sqnr_db>=201", "max_abs<=-1", "mismatch<=-0.1"])
+def test_a_limit_nothing_can_keep_is_refused(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Limit.parse(text)
+    assert caught.value.code == "LIMIT_INVALID"
+    assert "nothing can keep it" in str(caught.value)

@@ -42,8 +42,8 @@ def fit(name: str, arrays: Mapping[str, np.ndarray], inputs: Sequence[TensorSpec
 
     Element types of the same kind are converted where no value changes; rank-0 inputs may be given as (1,).
 
-    Raises InputError: INPUT_UNKNOWN, INPUT_MISSING, INPUT_SHAPE, INPUT_DTYPE, INPUT_VALUE, each naming the file and
-    the input.
+    Raises InputError: INPUT_UNKNOWN, INPUT_MISSING, INPUT_SHAPE, INPUT_DTYPE, INPUT_VALUE, INPUT_NAN, each
+    naming the file and the input.
     """
     known = [spec.name for spec in inputs]
     for given in arrays:
@@ -97,6 +97,12 @@ def _typed(array: np.ndarray, spec: TensorSpec, source: str) -> np.ndarray:
 
 
 def _shaped(array: np.ndarray, spec: TensorSpec, source: str, symbols: dict[str, tuple[int, str]]) -> np.ndarray:
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        raise InputError(
+            "INPUT_NAN",
+            f"{source}: input '{spec.name}' holds {int(np.isnan(array).sum())} NaN",
+            hint="MNN turns NaN into plausible numbers on its way, so nothing could be said about the outputs.",
+        )
     if spec.shape is None:
         return array
     if spec.shape == () and array.shape == (1,):

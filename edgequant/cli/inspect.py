@@ -56,7 +56,7 @@ def run(*, model: str, ui: Ui) -> None:
         if risk.remedy:
             console.print(Padding(Text(f"-> {printable(risk.remedy)}", style="dim"), (0, 0, 0, 6)))
     console.print()
-    console.print(f"Recommended: --variant {recommended}  ({why})", markup=False)
+    console.print(f"Recommended: {'' if recommended == 'none' else '--variant '}{recommended}  ({why})", markup=False)
     if ui.json:
         print_json(json.dumps(as_dict(graph, recommended, why, [risk.model_dump() for risk in risks]), indent=2))
 
@@ -64,7 +64,7 @@ def run(*, model: str, ui: Ui) -> None:
 def recommend(graph: ModelGraph) -> tuple[str, str]:
     """The variant to try first, and why."""
     if graph.weights == "quantized":
-        return "float", "its weights are quantized already: run it as it is"
+        return "none", "its weights are quantized already: use `edgequant run`, or verify its float source"
     if graph.recurrent or graph.has_subgraphs:
         return "dynamic:8", "weights quantized, activations at run time: the way that works for recurrent models"
     return "dynamic:8", "a quarter of the size, needs no calibration data; then compare with dynamic:8,hqq and fp16"

@@ -23,7 +23,7 @@ def run(*, output: str, variant: str, ui: Ui, **given: Any) -> None:
     request = make_request(variants=[variant], **given)
     report, run_dir, written = quantize(request, Path(output), CliProgress(ui))
     console = out(ui)
-    render(report, console, path=run_dir / "report.json", verbose=ui.verbose)
+    render(report, console, path=run_dir / "report.json", verbose=ui.verbose, quiet=ui.quiet)
     if written:
         size, before = Path(output).stat().st_size, report.model.bytes or 0
         text = f"{printable(output)}: {size / 1e6:.2f} MB, the source has {before / 1e6:.2f} MB"

@@ -26,7 +26,7 @@ def run(*, run_dir: str | None, schema: bool, ui: Ui) -> None:
     path = Path(run_dir)
     path = path / "report.json" if path.is_dir() else path
     report = load(path)
-    render(report, out(ui), path=path, verbose=ui.verbose)
+    render(report, out(ui), path=path, verbose=ui.verbose, quiet=ui.quiet)
     if ui.json:
         print_json(to_json(report))
     raise typer.Exit(report.verdict.exit_code)

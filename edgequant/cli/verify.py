@@ -31,11 +31,11 @@ def run_request(request: Request, ui: Ui) -> Report:
     except InterruptedRun as stop:
         if stop.report is None:
             raise  # nothing was finished: run_main says so
-        render(stop.report, console, path=stop.path, verbose=ui.verbose)
+        render(stop.report, console, path=stop.path, verbose=ui.verbose, quiet=ui.quiet)
         if ui.json:
             print_json(to_json(stop.report))
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    render(report, console, path=run_dir.report, verbose=ui.verbose)
+    render(report, console, path=run_dir.report, verbose=ui.verbose, quiet=ui.quiet)
     if ui.json:
         print_json(to_json(report))
     return report

@@ -22,9 +22,13 @@ def make_device(uri: str, *, accept_new_host_key: bool = False, python: str | No
         from edgequant.devices.ssh import SshDevice
 
         return SshDevice(uri, accept_new_host_key=accept_new_host_key, python=python)
-    scheme = uri.split(":", 1)[0][:40]
+    scheme, colon, rest = uri[:200].partition(":")
+    name = rest.strip("/") if scheme == "ssh" else scheme
+    meant = "local:" if scheme == "local" else f"ssh://{name}" if scheme == "ssh" or not colon else ""
     raise InputError(
         "DEVICE_SCHEME_UNKNOWN",
-        f"device '{uri[:200]}': there is no '{scheme}' device",
-        hint=f"Possible: {', '.join(SCHEMES)}.",
+        f"device '{uri[:200]}': not a device's URI"
+        if meant
+        else f"device '{uri[:200]}': there is no '{scheme}' device",
+        hint=f"{f'Did you mean {meant}?  ' if meant else ''}Possible: {', '.join(SCHEMES)}.",
     )

@@ -56,12 +56,13 @@ printf 'why=%s\0' "$why"
 
 _HASH = r"""
 export LC_ALL=C
-# The first that gets the hash of nothing right; openssl is three times as fast as coreutils.
+# The first that gets the hash of nothing right; openssl is three times as fast as coreutils.  The function is not
+# called hash, because that is an alias in mksh, Android's shell.
 nothing=e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
 try() { sum=$("$@" </dev/null 2>/dev/null); [ "${sum%% *}" = $nothing ]; }
-if try openssl dgst -sha256 -r; then hash() { openssl dgst -sha256 -r; }
-elif try sha256sum; then hash() { sha256sum; }
-elif try shasum -a 256; then hash() { shasum -a 256; }
+if try openssl dgst -sha256 -r; then sha256() { openssl dgst -sha256 -r; }
+elif try sha256sum; then sha256() { sha256sum; }
+elif try shasum -a 256; then sha256() { shasum -a 256; }
 else echo "nohash"; exit 0; fi
 """
 
@@ -71,7 +72,7 @@ _HAVE = (
 root=$1; shift
 for digest in "$@"; do
   [ -f "$root/objects/$digest" ] || continue
-  sum=$(hash < "$root/objects/$digest"); sum=${sum%% *}
+  sum=$(sha256 < "$root/objects/$digest"); sum=${sum%% *}
   if [ "$sum" = "$digest" ]; then echo "$digest"; else rm -f "$root/objects/$digest"; fi
 done
 echo done
@@ -82,7 +83,7 @@ _FINISH = (
     _HASH
     + r"""
 incoming=$1 digest=$2 object=$3
-sum=$(hash < "$incoming"); sum=${sum%% *}
+sum=$(sha256 < "$incoming"); sum=${sum%% *}
 if [ "$sum" = "$digest" ]; then mv -f "$incoming" "$object" && echo ok
 else rm -f "$incoming"; echo "bad $sum"; fi
 """

@@ -24,6 +24,7 @@ class Latency(BaseModel):
         valid: whether the numbers may be compared with others.
         why_invalid: what speaks against it.
         why_null: name of a number that is null -> why.
+        case: the case that was timed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -42,6 +43,7 @@ class Latency(BaseModel):
     valid: bool
     why_invalid: list[str] = Field(default_factory=list)
     why_null: dict[str, str] = Field(default_factory=dict)
+    case: str | None = None
 
 
 def latency_summary(

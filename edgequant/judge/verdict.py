@@ -211,7 +211,9 @@ def _note_result(result: LimitResult, summary: OutputSummary, notes: _Notes) -> 
     elif result.verdict is Verdict.FAIL:
         side = "below" if limit.op == ">=" else "above"
         message = f"{limit.metric} {value:.6g} is {side} the limit {limit.value:g}{of}"
-        remedy = "Try another variant: ,hqq or ,block=32 cost little size; fp16 costs twice the size of 8 bits."
+        remedy = (
+            "Try other variants: more bits, ,hqq, ,block=32, ,sym or fp16.  Which is best differs from model to model."
+        )
         notes.add(Verdict.FAIL, "LIMIT_EXCEEDED", message, remedy, **evidence)
     elif result.verdict is Verdict.MARGINAL:
         message = f"{limit.metric} {value:.6g} only just keeps the limit {limit.value:g}{of}"

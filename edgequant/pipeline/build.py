@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edgequant.compare.summary import OutputSummary
 from edgequant.errors import EdgequantError
 from edgequant.findings import Finding
+from edgequant.graph.model import ModelGraph
 from edgequant.judge.latency import Latency, latency_summary
 from edgequant.judge.verdict import Verdict, judge_output, worst
 from edgequant.pipeline.measure import Capture
 from edgequant.pipeline.outputs import Comparisons, OutputStore
-from edgequant.pipeline.prepare import FLOAT, Prepared
+from edgequant.pipeline.prepare import FLOAT, Clock, Looked, Prepared
 from edgequant.pipeline.request import Request
 from edgequant.pipeline.target import Target
 from edgequant.quantize.convert import ConvertedModel
@@ -86,6 +87,7 @@ def build_run(
         options={
             **request.options.model_dump(),
             "memory": capture.memory_mode,
+            "threads": device.facts.get("threads", request.options.threads),
             "pushed_bytes": capture.pushed_bytes,
             "low_memory_evidence": capture.low_memory_evidence,
         },
@@ -228,9 +230,10 @@ def _latency(capture: Capture, request: Request) -> Latency | None:
         why.append(f"{len(capture.timing.samples)} samples in the time there was, {request.options.repeat} were wanted")
     elif capture.timing.warmup < request.options.warmup:
         why.append("the time was over before the warm-up was")
-    return latency_summary(
+    latency = latency_summary(
         capture.timing.samples, capture.timing.warmup, capture.load_ms, capture.first_ms, why_invalid=why
     )
+    return latency.model_copy(update={"case": capture.timing_case})
 
 
 def _latency_why(capture: Capture, request: Request) -> str | None:
@@ -278,19 +281,11 @@ def build_report(
     mnn: str,
 ) -> report.Report:
     """The report of all runs."""
-    graph = prepared.graph
     return report.Report(
         verdict=verdict,
         edgequant=version,
         mnn=mnn,
-        model=report.ModelInfo(
-            path=str(request.model),
-            sha256=graph.sha256,
-            inputs=[_tensor(spec) for spec in prepared.inputs],
-            outputs=[_tensor(spec) for spec in graph.outputs or ()],
-            format=graph.format,
-            bytes=graph.size,
-        ),
+        model=_model(request, prepared.graph, prepared.inputs),
         reference=report.ReferenceInfo(
             kind=prepared.reference, version=prepared.reference_version, why=prepared.reference_why
         ),
@@ -302,12 +297,42 @@ def build_report(
             )
             for case in prepared.cases
         ],
-        options={
-            "limits": [str(limit) for limit in request.limits],
-            "shapes": {name: list(shape) for name, shape in request.shapes.items()},
-            **request.options.model_dump(),
-        },
+        options=_options(request),
         runs=runs,
         findings=findings,
         timing_s=dict(prepared.clock.seconds),
     )
+
+
+def build_unused(
+    request: Request, looked: Looked, errors: Mapping[str, EdgequantError], clock: Clock, version: str, mnn: str
+) -> report.Report:
+    """The report where no device can be used: nothing was made, nothing was run."""
+    return report.Report(
+        verdict=Verdict.ERROR,
+        edgequant=version,
+        mnn=mnn,
+        model=_model(request, looked.graph, looked.graph.inputs or ()),
+        options=_options(request),
+        runs=[failed_run(uri, variant, error) for uri, error in errors.items() for variant in request.variants],
+        timing_s=dict(clock.seconds),
+    )
+
+
+def _model(request: Request, graph: ModelGraph, inputs: Sequence[TensorSpec]) -> report.ModelInfo:
+    return report.ModelInfo(
+        path=str(request.model),
+        sha256=graph.sha256,
+        inputs=[_tensor(spec) for spec in inputs],
+        outputs=[_tensor(spec) for spec in graph.outputs or ()],
+        format=graph.format,
+        bytes=graph.size,
+    )
+
+
+def _options(request: Request) -> dict[str, object]:
+    return {
+        "limits": [str(limit) for limit in request.limits],
+        "shapes": {name: list(shape) for name, shape in request.shapes.items()},
+        **request.options.model_dump(),
+    }

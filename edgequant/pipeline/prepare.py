@@ -89,13 +89,28 @@ class Prepared:
     converted: dict[str, ConvertedModel] = field(default_factory=dict)
 
 
-def prepare(request: Request, run_dir: RunDirectory, host: Target, progress: Progress, clock: Clock) -> Prepared:
-    """Do it.  Raises InputError, ToolError, DeviceError (the host's own runner)."""
+@dataclass(frozen=True)
+class Looked:
+    """What is known before anything is run: the source's graph and, where it tells enough, the user's cases."""
+
+    graph: ModelGraph
+    cases: list[Case] | None
+
+
+def look(request: Request, progress: Progress, clock: Clock) -> Looked:
+    """Read the model and find the user's mistakes, before a device is troubled.  Raises InputError."""
     with clock.phase("read"):
         graph = read_model(request.model)
     progress.say(f"model: {graph.path.name}, {graph.format}, {graph.size / 1e6:.1f} MB, sha256 {graph.sha256[:12]}")
     _refuse_quantized_source(graph, request)
-    given = _check_early(request, graph)
+    return Looked(graph, _check_early(request, graph))
+
+
+def prepare(
+    request: Request, looked: Looked, run_dir: RunDirectory, host: Target, progress: Progress, clock: Clock
+) -> Prepared:
+    """Do it.  Raises InputError, ToolError, DeviceError (the host's own runner)."""
+    graph, given = looked.graph, looked.cases
     progress.say("converting to float MNN")
     with clock.phase("convert"):
         float_model = make_model(graph, FLOAT, run_dir, request.convert_timeout)
@@ -107,9 +122,12 @@ def prepare(request: Request, run_dir: RunDirectory, host: Target, progress: Pro
     cases = given or _cases(request, inputs)
     if cases[0].generated:
         findings.append(_random_cases(request))
+    findings += _infinite_inputs(cases)
 
     reference, why = _reference(request, graph, cases, host, loaded, run_dir)
     progress.say(f"reference: {reference.name} {reference.version or ''} ({why})")
+    if reference.name == MnnFloatReference.name:
+        findings.append(_unchecked(why))
     expected = OutputStore(run_dir, "reference")
     kept: list[Case] = []
     kinds: dict[str, Kind] = {}
@@ -268,6 +286,38 @@ def _random_cases(request: Request) -> Finding:
     )
 
 
+def _unchecked(why: str) -> Finding:
+    return Finding(
+        code="CONVERSION_UNCHECKED",
+        severity="warn",
+        message=f"MNN is held against itself: {why}",
+        remedy="A wrong conversion would not show.  Give ONNX and install ONNX Runtime (the extra 'onnx'), or give "
+        "outputs of the source model with --reference.",
+    )
+
+
+def _infinite_inputs(cases: list[Case]) -> list[Finding]:
+    """Infinities are legal inputs (masks have them), but a reader has to know."""
+    found = {
+        f"{case.name}: {name}": int(np.isinf(array).sum())
+        for case in cases
+        for name, array in case.inputs.items()
+        if array.dtype.kind == "f" and np.isinf(array).any()
+    }
+    if not found:
+        return []
+    return [
+        Finding(
+            code="INPUT_INFINITE",
+            severity="warn",
+            where=next(iter(found)),
+            message=f"{len(found)} input(s) hold infinities, {sum(found.values())} in all",
+            evidence={"count": dict(list(found.items())[:100])},
+            remedy="If they are not meant (as those of a mask are), the outputs say nothing about the model.",
+        )
+    ]
+
+
 def _dropped(case: Case, reason: str, reference: str) -> Finding:
     if not case.generated:
         raise InputError(
@@ -294,7 +344,7 @@ def _reference(
         if onnxruntime_available():
             log = run_dir.log("reference")
             return OrtReference(graph.path, log, request.options.timeout), "the source model itself"
-        why = "ONNX Runtime is not installed: pip install 'edgequant[onnx]'; the conversion itself stays unchecked"
+        why = "ONNX Runtime is not installed (pip install onnxruntime); the conversion itself stays unchecked"
     else:
         why = f"no independent runtime for {graph.format} sources here; the conversion itself stays unchecked"
     return MnnFloatReference(host.runner(), loaded), why
@@ -352,14 +402,15 @@ def _measure_conversion(prepared: Prepared, host: Target, loaded: Loaded) -> Non
         prepared.float_outputs.put(case.name, got)
         stage.add(case.name, expected, got)
     for name, summary in stage.summaries().items():
-        prepared.findings += _conversion_wrong(name, summary)
+        prepared.findings += _conversion_wrong(name, summary, own=prepared.reference == FileReference.name)
 
 
-def _conversion_wrong(output: str, summary: OutputSummary) -> list[Finding]:
+def _conversion_wrong(output: str, summary: OutputSummary, *, own: bool) -> list[Finding]:
     """A finding where float MNN is not what the source is.
 
     It is "fail" where not even a quantized model would be allowed as much, so that no variant can pass by default;
-    else "warn": a variant may still keep its own, wider limits with the conversion's error in it.
+    else "warn": a variant may still keep its own, wider limits with the conversion's error in it.  Where the reference
+    is the user's `own`, nobody knows what it was computed with, so it is "warn" as well.
     """
 
     def broken(method: str) -> list[str]:
@@ -376,9 +427,10 @@ def _conversion_wrong(output: str, summary: OutputSummary) -> list[Finding]:
     return [
         Finding(
             code="CONVERSION_ERROR",
-            severity="fail" if lost or broken("weight") else "warn",
+            severity="fail" if (lost or broken("weight")) and not own else "warn",
             where=output,
-            message=f"float MNN does not compute what the source model computes, before any quantization: {why}",
+            message=f"float MNN does not compute what {'your reference says' if own else 'the source model computes'}, "
+            f"before any quantization: {why}",
             evidence={
                 "sqnr_db": summary.values.get("sqnr_db"),
                 "cosine": summary.values.get("cosine"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgequant.errors import InputError
 from edgequant.pipeline.target import TargetOptions
 from edgequant.spec import Limit, RunOptions, Variant
 
@@ -42,3 +43,24 @@ class Request:
     run_dir: Path | None = None
     latency: bool = True
     convert_timeout: float = 900.0
+
+    def __post_init__(self) -> None:
+        """Take what a caller would naturally write: one device as a string, variants and limits in their written form.
+
+        Raises InputError (DEVICE_MISSING, VARIANT_INVALID, LIMIT_INVALID, ...).
+        """
+
+        def several(value: object) -> tuple[object, ...]:
+            return (value,) if isinstance(value, (str, Variant, Limit)) else tuple(value)  # type: ignore[arg-type]
+
+        variants = tuple(Variant.parse(v) if isinstance(v, str) else v for v in several(self.variants))
+        limits = tuple(Limit.parse(v) if isinstance(v, str) else v for v in several(self.limits))
+        devices = tuple(several(self.devices))
+        if not devices or not variants:
+            raise InputError("DEVICE_MISSING", "at least one device and one variant are needed")
+        for name, value in (("devices", devices), ("variants", variants), ("limits", limits)):
+            object.__setattr__(self, name, value)
+        for name in ("model", "inputs", "reference", "run_dir"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                object.__setattr__(self, name, Path(value))

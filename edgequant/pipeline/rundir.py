@@ -69,6 +69,12 @@ class RunDirectory:
             ) from None
         self.path = path
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
     @property
     def logs(self) -> Path:
         return self.path / "logs"

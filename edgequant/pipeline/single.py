@@ -169,6 +169,8 @@ def save_outputs(found: RunOnce, output: Path) -> None:
         if len(found.outputs) == 1 and not output.is_dir():
             save_npz(output, next(iter(found.outputs.values())))
             return
+        if output.suffix == ".npz" and not output.is_dir():
+            raise InputError("OUTPUT_INVALID", f"{output}: {len(found.outputs)} cases need a folder, not a file")
         output.mkdir(exist_ok=True)
         for case, arrays in found.outputs.items():
             save_npz(output / f"{case}.npz", arrays)

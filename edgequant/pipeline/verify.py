@@ -15,7 +15,7 @@ from edgequant.mnn_version import host_mnn_version, require_supported
 from edgequant.pipeline import build
 from edgequant.pipeline.measure import capture_folder, measure, memory_mode
 from edgequant.pipeline.outputs import OutputStore
-from edgequant.pipeline.prepare import FLOAT, Clock, Prepared, feed, make_model, prepare
+from edgequant.pipeline.prepare import FLOAT, Clock, Prepared, feed, look, make_model, prepare
 from edgequant.pipeline.request import Request
 from edgequant.pipeline.rundir import RunDirectory, disk_error, safe_name
 from edgequant.pipeline.target import Target, TargetOptions, open_target
@@ -64,9 +64,17 @@ def verify(request: Request, progress: Progress | None = None) -> tuple[Report, 
     host = open_target("local:", TargetOptions(), host_options, log=run_dir.log("runner-host"), progress=progress)
     job: _Job | None = None
     try:
-        with host:
-            prepared = prepare(request, run_dir, host, progress, clock)
-            job = _Job(request, run_dir, host, prepared, progress, version)
+        with host, contextlib.ExitStack() as opened:
+            looked = look(request, progress, clock)
+            met = _meet(request, run_dir, progress, clock, opened)
+            errors = {uri: target for uri, target in met.items() if isinstance(target, EdgequantError)}
+            if len(errors) == len(met):
+                # Nothing can come of it: say so now, not after minutes of work on this host.
+                unused = build.build_unused(request, looked, errors, clock, edgequant.__version__, version)
+                _write(unused, run_dir)
+                return unused, run_dir
+            prepared = prepare(request, looked, run_dir, host, progress, clock)
+            job = _Job(request, run_dir, host, prepared, progress, version, met)
             job.run()
     except KeyboardInterrupt:
         report = None if job is None else job.finish(interrupted=True)
@@ -84,6 +92,39 @@ def verify(request: Request, progress: Progress | None = None) -> tuple[Report, 
     return job.finish(), run_dir
 
 
+def _meet(
+    request: Request, run_dir: RunDirectory, progress: Progress, clock: Clock, opened: contextlib.ExitStack
+) -> dict[str, Target | EdgequantError]:
+    """Connect to every device and start its runner, or learn why not.
+
+    Raises InputError where the only device's URI or configuration cannot be used.
+    """
+    met: dict[str, Target | EdgequantError] = {}
+    for uri in request.devices:
+        progress.say(f"device: {uri}")
+        log = run_dir.log(f"runner-{safe_name(uri)}")
+        try:
+            with clock.phase("device open"):
+                target = open_target(uri, request.target, request.options, log=log, progress=progress)
+                opened.callback(target.close)
+                target.runner()
+        except EdgequantError as error:
+            if isinstance(error, InputError) and len(request.devices) == 1:
+                raise
+            progress.say(f"{uri}: {error.code}: {error.message}")
+            met[uri] = error
+        else:
+            met[uri] = target
+    return met
+
+
+def _write(report: Report, run_dir: RunDirectory) -> None:
+    try:
+        write(report, run_dir.report)
+    except OSError as error:
+        raise disk_error(run_dir.report, error) from None
+
+
 class _Job:
     """The devices' part, with what it has so far."""
 
@@ -95,6 +136,7 @@ class _Job:
         prepared: Prepared,
         progress: Progress,
         mnn: str,
+        met: dict[str, Target | EdgequantError],
     ) -> None:
         self.request = request
         self.run_dir = run_dir
@@ -102,6 +144,7 @@ class _Job:
         self.prepared = prepared
         self.progress = progress
         self.mnn = mnn
+        self.met = met
         self.runs: list[Run] = []
         self._host_runs: dict[str, HostRun] = {}
         # Before anything is pushed: a limit that names no output is the user's mistake, not the device's.
@@ -133,16 +176,9 @@ class _Job:
         return made[variant.file_key]
 
     def _device(self, uri: str, models: dict[Variant, ConvertedModel | EdgequantError]) -> None:
-        log = self.run_dir.log(f"runner-{safe_name(uri)}")
-        self.progress.say(f"device: {uri}")
-        try:
-            with self.prepared.clock.phase("device open"):
-                target = open_target(uri, self.request.target, self.request.options, log=log, progress=self.progress)
-        except EdgequantError as error:
-            if isinstance(error, InputError) and len(self.request.devices) == 1:
-                raise
-            self.progress.say(f"{uri}: {error.code}: {error.message}")
-            self.runs += [build.failed_run(uri, variant, error) for variant in models]
+        target = self.met[uri]
+        if isinstance(target, EdgequantError):
+            self.runs += [build.failed_run(uri, variant, target) for variant in models]
             return
         with target:
             for variant, model in models.items():
@@ -229,10 +265,7 @@ class _Job:
         report = build.build_report(
             self.request, self.prepared, self.runs, findings, verdict, edgequant.__version__, self.mnn
         )
-        try:
-            write(report, self.run_dir.report)
-        except OSError as error:
-            raise disk_error(self.run_dir.report, error) from None
+        _write(report, self.run_dir)
         return report
 
 

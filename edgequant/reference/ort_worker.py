@@ -20,6 +20,8 @@ class OrtEngine:
     """The jobs `hello`, `load` and `run`, done by ONNX Runtime on the CPU in full precision."""
 
     def __init__(self) -> None:
+        # ONNX Runtime keeps an event store in the user's cache and sends it off, unless this is set before it loads.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime
 
         self._ort = onnxruntime

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Column, Table
 from rich.text import Text
 
 from edgequant.findings import Finding
@@ -37,16 +38,23 @@ _BROKEN, _CLOSE = "!", "~"
 
 
 def render(
-    report: Report, console: Console, *, path: Path | None = None, max_outputs: int = MAX_OUTPUTS, verbose: bool = False
+    report: Report,
+    console: Console,
+    *,
+    path: Path | None = None,
+    max_outputs: int = MAX_OUTPUTS,
+    verbose: bool = False,
+    quiet: bool = False,
 ) -> None:
     """Print the report.
 
     Args:
         path: where report.json is, for the last line.
         max_outputs: rows per table; the worst outputs come first and the rest is summed up in one line.
-        verbose: every output, and every place of every finding.
+        verbose: every output, every place of every finding, and the evidence of errors.
+        quiet: no findings that are merely worth knowing.
     """
-    _Printer(console, max_outputs, verbose).report(report, path)
+    _Printer(console, max_outputs, verbose, quiet).report(report, path)
 
 
 @dataclass
@@ -54,6 +62,7 @@ class _Printer:
     console: Console
     max_outputs: int
     verbose: bool
+    quiet: bool = False
 
     def text(self, text: str, style: str = "") -> Text:
         return Text(plain.printable(text, self.console.encoding), style=style)
@@ -82,10 +91,15 @@ class _Printer:
         for run in report.runs:
             self.console.print()
             self.run(run)
-        if report.findings:
+        findings = [f for f in report.findings if not (self.quiet and f.severity == "info")]
+        # Where nothing could be run, the reason is what counts.
+        if findings and (self.verbose or not report.runs or any(run.outputs for run in report.runs)):
             self.console.print()
             self.line(Text("Findings about the model", style="bold"))
-            self.findings(report.findings)
+            self.findings(findings)
+        if len(report.runs) > 1:
+            self.console.print()
+            self.overview(report.runs)
         self.console.print()
         self.line(self.verdict(report.verdict), f"  {_sum_up(report.runs)}")
         if path is not None:
@@ -129,12 +143,40 @@ class _Printer:
             self.line(Text(run.error.code, style=_STYLE[Verdict.ERROR]), f"  {run.error.message}", indent=2)
             if run.error.hint:
                 self.hang(Text("    -> "), self.text(run.error.hint))
+            if run.outputs:
+                self.line("what came back before is judged below", indent=4)
+            for key, value in run.error.evidence.items() if self.verbose else ():
+                lines = value if isinstance(value, list) else [value]
+                self.line(self.text(key, "dim"), ": ", "; ".join(map(str, lines)), indent=4)
         if run.outputs:
             self.outputs(run)
         self.measurements(run)
         if run.findings:
             places = [name for name, _ in _worst_first(run)]
             self.findings(run.findings, places)
+
+    def overview(self, runs: Sequence[Run]) -> None:
+        """One line a run, for choosing: what its worst output lost, what it costs."""
+        table = Table(
+            "verdict", "variant", "device", Column("size MB", justify="right"), Column("p50 ms", justify="right"),
+            Column("worst dB", justify="right"), "worst output", box=None, pad_edge=False, header_style="dim",
+            padding=(0, 2, 0, 0),
+        )  # fmt: skip
+        for run in runs:
+            ordered = _worst_first(run)
+            name, output = ordered[0] if ordered else ("", None)
+            size = run.memory_mb.model_file if run.memory_mb is not None else None
+            p50 = run.latency_ms.p50 if run.latency_ms is not None else None
+            table.add_row(
+                self.verdict(run.verdict),
+                self.name(run.variant),
+                self.name(run.device.uri),
+                "-" if size is None else f"{size:.2f}",
+                "-" if p50 is None else f"{p50:.3g}",
+                "-" if output is None or output.sqnr_db is None else plain.decibel(output.sqnr_db),
+                self.name(name) if output is not None else self.text(run.error.code if run.error else "-"),
+            )
+        self.console.print(table)
 
     def outputs(self, run: Run) -> None:
         ordered = _worst_first(run)
@@ -243,7 +285,11 @@ class _Printer:
                 if (value := getattr(latency, key)) is not None
             ]
             first = f"; {', '.join(outside)}" if outside else ""
-            self.field("  latency", f"ms: {', '.join(parts)} (n {latency.n}, warmup {latency.warmup}{first})")
+            threads = run.options.get("threads")
+            how = [f"case {latency.case}" if latency.case else "", f"{threads} threads" if threads else ""]
+            of = ", ".join(part for part in how if part)
+            counts = f"n {latency.n}, warmup {latency.warmup}{first}"
+            self.field("  latency", f"ms: {', '.join(parts)} ({of + '; ' if of else ''}{counts})")
         elif run.latency_why:
             self.field("  latency", f"not measured: {run.latency_why}")
         if latency is not None and not latency.valid:
@@ -279,7 +325,8 @@ class _Printer:
                 place: list[Text | str] = [] if where is None else [self.name(where), ": "]
                 self.line(*place, "; ".join(dict.fromkeys(finding.message for finding in found)), indent=9)
             if len(group) > len(shown):
-                self.line(f"and in {len(group) - len(shown)} more places", indent=9)
+                more = len(group) - len(shown)
+                self.line(f"and in {more} more place{'s' if more > 1 else ''}", indent=9)
             if level == "info" and not self.verbose:
                 continue  # worth knowing, but there is nothing that has to be done: the report has the rest
             for remedy in dict.fromkeys(f.remedy for _, found in shown for f in found if f.remedy):
@@ -348,4 +395,6 @@ def _count(verdicts: Iterable[Verdict]) -> str:
 def _sum_up(runs: Sequence[Run]) -> str:
     if not runs:
         return "nothing was run"
-    return f"{len(runs)} run{'s' if len(runs) > 1 else ''}: {_count(run.verdict for run in runs)}"
+    codes = sorted({run.error.code for run in runs if run.error is not None})
+    why = f" ({', '.join(codes)})" if codes else ""
+    return f"{len(runs)} run{'s' if len(runs) > 1 else ''}: {_count(run.verdict for run in runs)}{why}"

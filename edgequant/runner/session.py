@@ -331,7 +331,8 @@ class RunnerSession:
                 "NUMPY_MISSING" if package == "numpy" else "MNN_MISSING",
                 f"{python} there cannot import {package} ({detail})",
                 where=where,
-                hint=f"Install them on the device: {python} -m pip install MNN numpy",
+                hint=f"Install them on the device: {python} -m pip install MNN numpy.  Where pip refuses that, "
+                "make a virtual environment there, and name its Python with --python.",
                 evidence=evidence,
             )
         if result.exit_code == 127 or "not found" in last.lower():
@@ -347,7 +348,9 @@ class RunnerSession:
             "RUNNER_NOT_STARTED",
             f"{self._name} ended before it said hello: {how}; its last line: {last}",
             where=where,
-            hint="An illegal instruction means that MNN was built for another CPU; otherwise its log has the reason.",
+            hint="MNN was built for another CPU: build it for this one, or install another version there."
+            if result.signal == signal.SIGILL
+            else "Check the Python that --python names, and its last lines in the log.",
             evidence=evidence,
         )
 

@@ -291,9 +291,9 @@ def fitted(array: object, dtype: str = "float32", shape: tuple[int | None, ...] 
 @pytest.mark.parametrize(
     ("array", "dtype"),
     [
-        (np.array([1.5, np.nan, np.inf, -np.inf]), "float32"),
+        (np.array([1.5, np.inf, -np.inf]), "float32"),
         (np.array([1e-50, 0.1]), "float32"),
-        (np.array([1.5, np.nan], np.float16), "float64"),
+        (np.array([1.5, -2], np.float16), "float64"),
         (np.array([1.5], ">f4"), "float32"),
         (np.array([-128, 127]), "int8"),
         (np.array([0, 2**62]), "uint64"),
@@ -427,7 +427,7 @@ def test_mnn_names(tmp_path: Path, name: str) -> None:
         ("uint8", np.array([[0, 255]], np.uint8)),
         ("int32", np.array([[-5, 5]], np.int32)),
         ("float16", np.array([[0.5, -2]], np.float16)),
-        ("float32", np.array([[np.nan, np.inf]], np.float32)),
+        ("float32", np.array([[-np.inf, np.inf]], np.float32)),
     ],
 )
 def test_mnn_types(tmp_path: Path, dtype: str, array: np.ndarray) -> None:
@@ -530,3 +530,12 @@ def test_a_pipe_in_a_folder(tmp_path: Path) -> None:
     folder = described(tmp_path / "c", [{"name": "x", "shape": [1, 4]}], None)
     os.mkfifo(folder / "x.txt")
     assert problem(lambda: load_cases(folder, X)).code == "INPUT_FILE_INVALID"
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_a_nan_is_refused_and_counted(tmp_path: Path, dtype: str) -> None:
+    save_npz(tmp_path / "a.npz", {"x": np.array([1, np.nan, np.nan], dtype)})
+    with pytest.raises(InputError) as caught:
+        load_cases(tmp_path / "a.npz", (TensorSpec("x", dtype, (3,)),))
+    assert caught.value.code == "INPUT_NAN"
+    assert "'x' holds 2 NaN" in str(caught.value)

@@ -90,6 +90,7 @@ def test_nan_keeps_no_limit(text):
 @quick
 @given(st.sampled_from(sorted(METRICS)), st.floats(-10, 10), st.floats(-10, 10), st.floats(0, 10))
 def test_better_is_never_judged_worse(metric, bound, value, better):
+    bound = min(bound, 1.0) if METRICS[metric] == ">=" else abs(bound)
     limit = Limit(metric=metric, op=METRICS[metric], value=bound)
     better_value = value + better if limit.op == ">=" else value - better
 
