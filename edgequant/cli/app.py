@@ -267,14 +267,15 @@ def devices_clean(
 
 
 def _terminate(signum: int, frame: object) -> None:
-    # A CI job that is cancelled gets the same orderly end as ctrl-C.
+    # A CI job that is cancelled, or a terminal that is closed, gets the same orderly end as ctrl-C.
     del signum, frame
     raise KeyboardInterrupt
 
 
 def main() -> NoReturn:
     """The console script."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _terminate)
     from edgequant.cli.run_main import run_main
 
     sys.exit(run_main(app))

@@ -49,6 +49,8 @@ class TensorComparison:
         cosine: dot(r, g) / (|r| |g|), -1..1.  None for an all-zero reference; 0.0 for an all-zero `got`.
         centered_cosine: the same of r - mean(r) and g - mean(g) (Pearson's correlation), which a large mean cannot
             hide.  None where either is constant.
+        centered_sqnr_db: 10 log10(sum (r - mean(r))^2 / sum (r - g)^2), capped: the error against the variation of the
+            output rather than its size.  None where the reference is constant.
         sqnr_db: 10 log10(sum r^2 / sum (r - g)^2), capped at +-SQNR_CAP_DB.  None for an all-zero reference.
         max_abs, mean_abs: largest and mean |r - g|, in the output's unit.  mean_abs is None for kind "int".
         rel_max: max_abs / max |r|.  None for an all-zero reference and for kind "int".
@@ -71,6 +73,7 @@ class TensorComparison:
     exact: bool = False
     cosine: float | None = None
     centered_cosine: float | None = None
+    centered_sqnr_db: float | None = None
     sqnr_db: float | None = None
     max_abs: float | None = None
     rel_max: float | None = None
@@ -330,6 +333,11 @@ def _finite_metrics(ref: npt.NDArray[Any], out: npt.NDArray[Any], seen: _Pass1) 
         else 1.0
         if exact
         else _ratio(r1g1 - r1 * g1 / n, r2 - r1 * r1 / n, g2 - g1 * g1 / n),
+        "centered_sqnr_db": None
+        if seen.ref_low == seen.ref_high
+        else SQNR_CAP_DB
+        if exact
+        else _sqnr(max(r2 - r1 * r1 / n, 1e-300), ref_scale, ee, err_scale),
         "sqnr_db": None if zero else SQNR_CAP_DB if exact else _sqnr(rr, ref_scale, ee, err_scale),
         "max_abs": seen.error,
         "rel_max": None if zero else quotient(seen.error, ref_scale),

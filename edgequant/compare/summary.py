@@ -56,7 +56,7 @@ class OutputSummary:
     cosine_says_nothing: bool
 
 
-HIGHER_IS_BETTER = ("cosine", "centered_cosine", "sqnr_db")
+HIGHER_IS_BETTER = ("cosine", "centered_cosine", "sqnr_db", "centered_sqnr_db")
 LOWER_IS_BETTER = ("max_abs", "rel_max", "mean_abs", "p99_abs", "mismatch")
 _RANK: dict[Problem | None, int] = {
     "missing": 5, "dtype": 4, "shape": 3, "nonfinite": 2, "reference_nonfinite": 1, None: 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from edgequant.compare.summary import OutputSummary
 from edgequant.errors import EXIT_ERROR, EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_PASS
@@ -17,8 +18,8 @@ ZERO_TOLERANCE = 1e-3
 else to measure it by.  A max_abs limit takes its place."""
 
 _ZERO_REL_MAX = 0.25
-_LOW_CORRELATION = 0.9
-_ENOUGH_FOR_CORRELATION = 16
+_ENOUGH_FOR_VARIATION = 16
+"""Elements a case: the variation of fewer is no property of the output."""
 
 
 class Verdict(str, Enum):
@@ -109,14 +110,23 @@ class _Notes:
         self.findings: list[Finding] = []
         self.reasons: list[tuple[Verdict, str]] = []
 
-    def add(self, verdict: Verdict | None, code: str, message: str, remedy: str | None, **evidence: object) -> None:
-        """verdict None: worth knowing, but no reason for anything."""
+    def add(
+        self,
+        verdict: Verdict | None,
+        code: str,
+        message: str,
+        remedy: str | None,
+        *,
+        level: str | None = None,
+        **evidence: object,
+    ) -> None:
+        """verdict None: worth knowing, but no reason for anything.  level: severity, where it does not follow."""
         levels = {Verdict.FAIL: "fail", Verdict.INCONCLUSIVE: "error", Verdict.ERROR: "error", None: "info"}
         self.findings.append(
             Finding.model_validate(
                 {
                     "code": code,
-                    "severity": levels.get(verdict, "warn"),
+                    "severity": level or levels.get(verdict, "warn"),
                     "where": self.where,
                     "message": message,
                     "evidence": evidence,
@@ -147,6 +157,7 @@ def judge_output(summary: OutputSummary, limits: Sequence[Limit], *, output: str
         notes.add(Verdict.ERROR, "NOTHING_COMPARED", "no case was compared", "Give at least one case.")
     _note_problems(summary, notes)
     _note_reference(summary, notes)
+    _note_mean(summary, limits, notes)
     results = [_apply(summary, limit) for limit in limits] if summary.judgeable else []
     results = [result for result in results if not _excused(summary, result)]
     if summary.judgeable and summary.zero_cases:
@@ -154,7 +165,7 @@ def judge_output(summary: OutputSummary, limits: Sequence[Limit], *, output: str
     for result in results:
         _note_result(result, summary, notes)
     checked = any(result.value is not None for result in results)
-    if not checked and summary.cases and not notes.reasons:
+    if not checked and summary.cases and all(verdict is Verdict.MARGINAL for verdict, _ in notes.reasons):
         notes.add(
             Verdict.INCONCLUSIVE,
             "NOTHING_JUDGED",
@@ -196,7 +207,7 @@ def _excused(summary: OutputSummary, result: LimitResult) -> bool:
 
 def _note_result(result: LimitResult, summary: OutputSummary, notes: _Notes) -> None:
     limit, value = result.limit, result.value
-    evidence = {
+    evidence: dict[str, Any] = {
         "metric": limit.metric,
         "value": value,
         "bound": limit.value,
@@ -271,18 +282,34 @@ def _note_reference(summary: OutputSummary, notes: _Notes) -> None:
             "Use inputs that make this output vary.",
             cases=list(summary.constant_cases),
         )
-    correlation, cosine = summary.values.get("centered_cosine"), summary.values.get("cosine")
-    enough = summary.elements >= _ENOUGH_FOR_CORRELATION * max(summary.cases, 1)
-    if correlation is not None and cosine is not None and correlation < _LOW_CORRELATION <= cosine and enough:
+    never = len(summary.constant_cases) + len(summary.zero_cases) == summary.cases
+    if summary.cases and never and summary.kind == "float" and summary.elements > summary.cases:
         notes.add(
-            None,
-            "COSINE_HIDES_MEAN",
-            f"cosine {cosine:.4f} comes from a large mean; around the mean the correlation is only {correlation:.4f}",
-            "Trust sqnr_db and max_abs here, or limit max_abs to what the variation of this output needs.",
-            cosine=cosine,
-            centered_cosine=correlation,
-            case=summary.worst_cases.get("centered_cosine"),
+            Verdict.MARGINAL,
+            "OUTPUT_NEVER_VARIES",
+            "the reference has a single value in every case: that this output computes anything is not shown",
+            "Use inputs that make this output vary.",
         )
+
+
+def _note_mean(summary: OutputSummary, limits: Sequence[Limit], notes: _Notes) -> None:
+    """Cosine, SQNR and rel_max all measure against the size of an output; a large mean makes them forgiving."""
+    bound = next((limit.value for limit in limits if limit.metric == "sqnr_db"), None)
+    sqnr, centered = summary.values.get("sqnr_db"), summary.values.get("centered_sqnr_db")
+    if bound is None or sqnr is None or centered is None or not centered < bound <= sqnr:
+        return
+    if summary.elements < _ENOUGH_FOR_VARIATION * max(summary.cases, 1):
+        return
+    notes.add(
+        None,
+        "MEAN_HIDES_ERROR",
+        f"sqnr_db {sqnr:.4g} comes from a large mean; against the variation around it only {centered:.4g} dB are left",
+        "Where the variation is what counts (scores, offsets), limit max_abs to what it can bear.",
+        level="warn",
+        centered_sqnr_db=centered,
+        centered_cosine=summary.values.get("centered_cosine"),
+        case=summary.worst_cases.get("centered_sqnr_db"),
+    )
 
 
 def _check_zero(summary: OutputSummary, limits: Sequence[Limit], notes: _Notes) -> list[LimitResult]:

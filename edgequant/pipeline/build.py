@@ -63,6 +63,10 @@ def build_run(
         findings += verdict.findings
         judged[name] = report.output_report(summary, verdict)
     verdicts = [output.verdict for output in judged.values()]
+    if capture.deterministic is False:
+        verdicts.append(Verdict.INCONCLUSIVE)
+    if Verdict.FAIL in verdicts and not target.device.is_host:
+        findings = _blame(prepared, middle, limits, judged, findings)
     findings += _low_memory(capture, variant, verdicts)
     findings += _conversion_notes(model, variant, verdicts)
     device = _device_info(target)
@@ -92,6 +96,47 @@ def build_run(
             "low_memory_evidence": capture.low_memory_evidence,
         },
     )
+
+
+def _blame(
+    prepared: Prepared,
+    middle: HostRun,
+    limits: Limits,
+    judged: Mapping[str, report.OutputReport],
+    findings: list[Finding],
+) -> list[Finding]:
+    """Where this host keeps the limits with the very same file, the error enters on the device, not by quantizing."""
+    if middle.why is not None:
+        return findings
+    on_host = _stage(prepared, prepared.expected, middle.outputs)
+    innocent = [
+        name
+        for name, output in judged.items()
+        if output.verdict is Verdict.FAIL
+        and name in on_host
+        and judge_output(on_host[name], limits[name]).verdict in (Verdict.PASS, Verdict.MARGINAL)
+    ]
+    if not innocent:
+        return findings
+    # Advice to quantize in another way would send the reader the wrong way.
+    kept = [
+        finding.model_copy(update={"remedy": None})
+        if finding.code == "LIMIT_EXCEEDED" and finding.where in innocent
+        else finding
+        for finding in findings
+    ]
+    return [
+        *kept,
+        Finding(
+            code="DEVICE_DIFFERS",
+            severity="fail",
+            where=innocent[0],
+            message=f"the device breaks limits that this host keeps with the same file: {', '.join(innocent[:20])}",
+            evidence={"outputs": innocent[:1000]},
+            remedy="Quantization is not the cause.  Compare --precision normal with low, the MNN versions and "
+            "--threads; then suspect MNN's kernels for this CPU.",
+        ),
+    ]
 
 
 def _low_memory(capture: Capture, variant: Variant, verdicts: list[Verdict]) -> list[Finding]:

@@ -119,7 +119,7 @@ def measure(
     capture.file_graph = read_model(model.path)
     try:
         with explained():
-            runner = target.runner()
+            runner = target.living_runner()
             path, capture.pushed_bytes = target.push(model.path, model.sha256)
             _run(runner, path, prepared, outputs, options, capture, latency=latency, known_bad=known_bad)
     except (DeviceError, ToolError) as error:
@@ -196,43 +196,76 @@ def _time(runner: MnnRunner, loaded: Loaded, case: Case, options: RunOptions, ca
 
 
 def _prove(runner: MnnRunner, path: str, loaded: Loaded, case: Case, outputs: OutputStore, capture: Capture) -> None:
-    """Session memory, and whether memory low made a difference: same model, same case, memory normal beside it."""
+    """Whether it computes the same twice; session memory; and whether memory low made a difference to memory normal."""
     assert capture.file_graph is not None
     inputs = feed(loaded, case)
     shapes = {name: tuple(array.shape) for name, array in inputs.items()}
+    first = outputs.get(case.name)
+    assert first is not None
+    again = runner.run(loaded, inputs).outputs
+    changed = differing(first, again)
+    capture.deterministic = not changed
+    if changed:
+        capture.findings.append(_not_deterministic(case, changed))
     capture.session_mb, capture.session_why = _session(runner, loaded, shapes, capture.file_graph)
     if capture.memory_mode != "low":
         if capture.variant.method == "dynamic":
             capture.low_memory_engaged = False
             capture.low_memory_why = f"memory is '{capture.memory_mode}', dynamic quantization needs 'low'"
         return
-    first = outputs.get(case.name)
-    again = runner.run(loaded, inputs).outputs
     normal_model = runner.load(path, "normal")
     try:
         normal = runner.run(normal_model, inputs).outputs
         normal_mb, _ = _session(runner, normal_model, shapes, capture.file_graph)
     finally:
         runner.unload(normal_model)
-    capture.deterministic = first is not None and same_bits(first, again)
-    differ = not same_bits(again, normal)
+    reached = differing(again, normal)
     fell = capture.session_mb is not None and normal_mb is not None and capture.session_mb < normal_mb
     capture.low_memory_evidence = {
         "case": case.name,
-        "outputs_differ": differ,
+        "outputs_differ": bool(reached),
+        "outputs_reached": reached,
         "deterministic": capture.deterministic,
         "session_mb_low": capture.session_mb,
         "session_mb_normal": normal_mb,
     }
     # Outputs that differ from run to run anyway prove nothing.
-    capture.low_memory_engaged = fell or (differ and capture.deterministic)
+    capture.low_memory_engaged = fell or (bool(reached) and capture.deterministic)
     if capture.low_memory_engaged:
-        capture.low_memory_why = "outputs differ from memory normal" if differ else "session memory fell"
-    elif not differ:
+        capture.low_memory_why = "outputs differ from memory normal" if reached else "session memory fell"
+        missed = [name for name in again if name not in reached]
+        if missed and capture.deterministic and capture.variant.method == "dynamic":
+            capture.findings.append(_not_reached(missed))
+    elif not reached:
         capture.low_memory_why = _missing_condition(capture.file_graph)
     else:
         capture.low_memory_engaged = None
         capture.low_memory_why = "outputs change from run to run, so a difference to memory normal proves nothing"
+
+
+def _not_deterministic(case: Case, changed: list[str]) -> Finding:
+    return Finding(
+        code="NOT_DETERMINISTIC",
+        severity="error",
+        where=changed[0],
+        message=f"the same inputs (case '{case.name}') gave other outputs the second time: {', '.join(changed[:20])}",
+        evidence={"outputs": changed[:1000]},
+        remedy="A single run says nothing about such a model.  Look for random operators in it, try --threads 1, and "
+        "suspect the device's memory if other models do the same.",
+    )
+
+
+def _not_reached(missed: list[str]) -> Finding:
+    return Finding(
+        code="LOW_MEMORY_PARTIAL",
+        severity="warn",
+        where=missed[0],
+        message=f"{len(missed)} output(s) are the same in every bit with memory normal: nothing they are computed from "
+        "was quantized at run time",
+        evidence={"outputs": missed[:1000]},
+        remedy="MNN has low-memory kernels for plain convolutions and matrix products only; these outputs are as with "
+        "weight:N.",
+    )
 
 
 def _missing_condition(graph: ModelGraph) -> str:
@@ -257,10 +290,13 @@ def _session(
         return None, error.message
 
 
-def same_bits(first: Outputs, second: Outputs) -> bool:
-    """Whether two sets of outputs are the same in every bit (a NaN is the same as itself)."""
-    return first.keys() == second.keys() and all(
-        first[name].shape == second[name].shape
-        and np.ascontiguousarray(first[name]).tobytes() == np.ascontiguousarray(second[name]).tobytes()
-        for name in first
-    )
+def differing(first: Outputs, second: Outputs) -> list[str]:
+    """Names of the outputs that are not the same in every bit (a NaN is the same as itself), or that only one has."""
+    return [
+        name
+        for name in {**first, **second}
+        if name not in first
+        or name not in second
+        or first[name].shape != second[name].shape
+        or np.ascontiguousarray(first[name]).tobytes() != np.ascontiguousarray(second[name]).tobytes()
+    ]

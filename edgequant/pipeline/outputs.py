@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
 from edgequant.cases.load import read_npz
 from edgequant.compare.metrics import TensorComparison, compare
 from edgequant.compare.summary import OutputSummary, summarize
+from edgequant.errors import InputError, ToolError
 from edgequant.pipeline.rundir import RunDirectory
 
 Outputs = Mapping[str, np.ndarray]
 
 _CACHE_BYTES = 256 << 20
+_MAX_BYTES = 16 << 30
 
 
 class OutputStore:
@@ -22,7 +25,7 @@ class OutputStore:
     def __init__(self, run_dir: RunDirectory, name: str) -> None:
         self._run_dir = run_dir
         self._folder = f"captures/{name}"
-        self._paths: dict[str, object] = {}
+        self._paths: dict[str, Path] = {}
         self._cache: dict[str, Outputs] = {}
         self._cached_bytes = 0
 
@@ -38,7 +41,15 @@ class OutputStore:
         if case in self._cache:
             return self._cache[case]
         path = self._paths.get(case)
-        return None if path is None else read_npz(path)  # type: ignore[arg-type]
+        if path is None:
+            return None
+        try:
+            return read_npz(path, max_bytes=_MAX_BYTES)
+        except InputError as error:
+            # We wrote it: whatever is wrong with it is not the user's mistake.
+            raise ToolError(
+                "CAPTURE_UNREADABLE", str(error), hint="Something else changed the run directory."
+            ) from None
 
     def __contains__(self, case: str) -> bool:
         return case in self._paths

@@ -131,6 +131,7 @@ def prepare(
     expected = OutputStore(run_dir, "reference")
     kept: list[Case] = []
     kinds: dict[str, Kind] = {}
+    named: dict[str, set[str]] = {}
     try:
         with clock.phase("reference"):
             waiting, wanted = deque(cases), len(cases)
@@ -146,6 +147,7 @@ def prepare(
                 expected.put(case.name, outputs)
                 run_dir.save_arrays("cases", case.name, case.inputs)
                 kinds.update({name: _kind(array.dtype.name) for name, array in outputs.items()})
+                named[case.name] = set(outputs)
     finally:
         reference.close()
     if not kept:
@@ -155,7 +157,7 @@ def prepare(
             f"{findings[-1].evidence.get('reason', '')}",
             hint="Give shapes it can run with --shape NAME=..., or real inputs with --inputs.",
         )
-    findings += _check_reference_names(request, kinds, loaded)
+    findings += _check_reference_names(request, kinds, named, loaded)
     prepared = Prepared(
         graph=graph,
         inputs=inputs,
@@ -350,7 +352,9 @@ def _reference(
     return MnnFloatReference(host.runner(), loaded), why
 
 
-def _check_reference_names(request: Request, kinds: dict[str, Kind], loaded: Loaded) -> list[Finding]:
+def _check_reference_names(
+    request: Request, kinds: dict[str, Kind], named: dict[str, set[str]], loaded: Loaded
+) -> list[Finding]:
     """Refuse a reference for outputs the model lacks; tell which outputs it says nothing about."""
     if request.reference is None:
         return []
@@ -361,7 +365,11 @@ def _check_reference_names(request: Request, kinds: dict[str, Kind], loaded: Loa
             f"{request.reference}: the model has no output {', '.join(unknown)}",
             hint=f"Its outputs are {', '.join(loaded.answer.outputs)}.",
         )
-    left = [name for name in loaded.answer.outputs if name not in kinds]
+    left = [
+        name if name not in kinds else f"{name} in {', '.join(without[:5])}"
+        for name in loaded.answer.outputs
+        if (without := [case for case, names in named.items() if name not in names])
+    ]
     if not left:
         return []
     return [
@@ -378,6 +386,11 @@ def _check_reference_names(request: Request, kinds: dict[str, Kind], loaded: Loa
 
 def feed(loaded: Loaded, case: Case) -> dict[str, np.ndarray]:
     """The inputs the MNN model still has: the converter drops those that nothing reads."""
+    strangers = [entry.name for entry in loaded.answer.inputs if entry.name not in case.inputs]
+    if strangers:
+        raise RunnerError(
+            "RUNNER_PROTOCOL", f"the runner wants inputs the model does not have: {', '.join(strangers)[:200]}"
+        )
     return {entry.name: case.inputs[entry.name] for entry in loaded.answer.inputs}
 
 

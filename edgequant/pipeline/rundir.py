@@ -14,6 +14,7 @@ import contextlib
 import datetime
 import hashlib
 import json
+import os
 import re
 import secrets
 import shutil
@@ -53,21 +54,40 @@ class RunDirectory:
         if path is None:
             now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
             path = Path(DEFAULT_PARENT) / f"{now}-{safe_name(Path(model).stem, 40)}-{secrets.token_hex(2)}"
-        self._made = [folder for folder in (path, path.parent) if not folder.exists()]
+        self.path = path
+        self._made: list[Path] = []
         try:
-            if path.exists() and any(path.iterdir()):
+            for folder in (*reversed(path.parents), path):
+                self._make(folder)
+            # Two runs may start at once: the folder belongs to the one that makes the first folder in it.
+            if any(path.iterdir()) or not self._make(path / FOLDERS[0]):
                 raise InputError(
                     "RUN_DIR_UNUSABLE",
                     f"{path}: not empty",
                     hint="Give --run-dir a new or empty folder: the results of two runs must not mix.",
                 )
-            for name in FOLDERS:
-                (path / name).mkdir(parents=True, exist_ok=True)
+            for name in FOLDERS[1:]:
+                self._make(path / name)
+        except InputError:
+            self.discard()
+            raise
         except OSError as error:
+            self.discard()
             raise InputError(
                 "RUN_DIR_UNUSABLE", f"{path}: {error.strerror}", hint="Choose another --run-dir."
             ) from None
-        self.path = path
+
+    def _make(self, folder: Path) -> bool:
+        """Make a folder and remember it; false where it, or something else, is there already."""
+        try:
+            folder.mkdir()
+        except OSError:
+            # Not only where it exists: making one that exists may be answered with "permission denied" as well.
+            if not os.path.lexists(folder):
+                raise
+            return False
+        self._made.append(folder)
+        return True
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -88,12 +108,16 @@ class RunDirectory:
         return self.path / "report.json"
 
     def discard(self) -> None:
-        """Remove what was made so far: a mistake on the command line leaves nothing behind.  Never raises."""
-        for name in FOLDERS:
-            shutil.rmtree(self.path / name, ignore_errors=True)
-        for folder in self._made:
+        """Remove what was made so far: a mistake on the command line leaves nothing behind.  Never raises.
+
+        What another process made in the same place stays.
+        """
+        for folder in reversed(self._made):
+            if folder.parent == self.path:
+                shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):  # something else is in it by now
                 folder.rmdir()
+        self._made.clear()
 
     def log(self, name: str) -> Path:
         return self.logs / f"{safe_name(name)}.log"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,11 +35,24 @@ SANE_COSINE = 0.5
 """Below this an output has nothing to do with its reference: such a model is not written."""
 
 
-def quantize(request: Request, output: Path, progress: Progress) -> tuple[Report, Path, bool]:
+class Quantized(NamedTuple):
+    """What `quantize` came to.
+
+    written: whether the file is at the output now.  kept: where the new model is instead, when it is sound but broke
+    its limits and a file was at the output already.
+    """
+
+    report: Report
+    run_dir: Path
+    written: bool
+    kept: Path | None = None
+
+
+def quantize(request: Request, output: Path, progress: Progress) -> Quantized:
     """Make the request's one variant, check it on this host, and put it at `output`.
 
-    Returns the report, the run directory, and whether the file was written: it is not where it does not load, does
-    not run, or computes something else altogether.  The verdict says more than that.
+    The file is not written where it does not load, does not run, or computes something else altogether.  The verdict
+    says more than that; a file that is there already is replaced only by one that keeps its limits.
 
     Raises InputError, ToolError; EdgequantError (OUTPUT_UNWRITABLE).
     """
@@ -45,13 +60,17 @@ def quantize(request: Request, output: Path, progress: Progress) -> tuple[Report
         raise InputError("OUTPUT_INVALID", f"{output}: is a folder", hint="Name the file: -o quantized.mnn")
     if not output.parent.is_dir():
         raise InputError("OUTPUT_INVALID", f"{output}: there is no folder {output.parent}")
-    if output.exists() and output.resolve() == request.model.resolve():
-        raise InputError("OUTPUT_INVALID", f"{output}: is the source model, which is never overwritten")
+    refuse_overwriting(output, request.model, "the source model", request.inputs, request.reference)
+    # Only now: reading a large model takes its time.
+    for file in read_model(request.model).external_files if output.exists() else ():
+        refuse_overwriting(output, file, "weights of the source model")
     report, run_dir = verify(replace(request, devices=("local:",), latency=False), progress)
     run = report.runs[0]
     sound = _sound(run)
     if sound and run.file is not None:
         source = run_dir.models / run.file
+        if os.path.lexists(output) and report.verdict.exit_code != 0:
+            return Quantized(report, run_dir.path, False, source)
         try:
             with open(source, "rb") as reader, atomic_write(output) as writer:
                 shutil.copyfileobj(reader, writer, 1 << 20)
@@ -61,7 +80,42 @@ def quantize(request: Request, output: Path, progress: Progress) -> tuple[Report
                 f"{output} cannot be written: {error.strerror or error}",
                 hint=f"The finished model is at {source}.",
             ) from None
-    return report, run_dir.path, sound
+    return Quantized(report, run_dir.path, sound)
+
+
+def refuse_overwriting(output: Path, model: Path, what: str, *given: Path | None) -> None:
+    """Raise InputError (OUTPUT_INVALID) where writing `output` would replace the model, or what was given: files, or
+    folders with everything in them.  `output` may be a folder too, which is filled with CASE.npz."""
+    if output.exists() and not output.is_file() and not output.is_dir():
+        raise InputError("OUTPUT_INVALID", f"{output}: is neither a file nor a folder")
+    if _same(output, model):
+        raise InputError("OUTPUT_INVALID", f"{output}: is {what}, which is never overwritten")
+    for path in given:
+        if path is None:
+            continue
+        # An MNN test folder may be given as its input.json.
+        place = path.parent if path.name == "input.json" else path
+        inside = place.is_dir() and output.resolve().is_relative_to(place.resolve())
+        if inside or _same(output, place):
+            raise InputError(
+                "OUTPUT_INVALID",
+                f"{output}: is or lies in {path}, which was given and is never overwritten",
+                hint="Choose another place for -o.",
+            )
+        files = list(place.iterdir()) if place.is_dir() else [place]
+        if output.is_dir() and (hit := next((file for file in files if _same(output / f"{file.stem}.npz", file)), None)):
+            raise InputError(
+                "OUTPUT_INVALID",
+                f"{output}: holds {hit}, which was given and is never overwritten",
+                hint="Choose another folder for -o.",
+            )
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is not there
+        return False
 
 
 def _sound(run: Run) -> bool:
@@ -106,8 +160,11 @@ def run_once(
     options: RunOptions,
     target_options: TargetOptions,
     progress: Progress,
+    *,
+    output: Path | None = None,
 ) -> RunOnce:
-    """Run a .mnn on one device with every case, then time the middle one.  Judges nothing.
+    """Run a .mnn on one device with every case, then time the middle one.  Judges nothing, writes nothing: `output` is
+    where the outputs are to go, and refused before anything runs where that is the model or the inputs.
 
     Raises InputError, DeviceError (also where only one case cannot be run).
     """
@@ -118,6 +175,10 @@ def run_once(
             f"{model}: run takes an MNN model, this is {graph.format}",
             hint=f"Make one first: edgequant quantize {model} -o model.mnn --variant dynamic:8",
         )
+    if output is not None:
+        refuse_overwriting(output, model, "the model", inputs)
+        for file in graph.external_files:
+            refuse_overwriting(output, file, "weights of the model")
     memory: MemoryMode = options.memory or ("low" if graph.weights == "quantized" else "normal")
     with explained(), open_target(uri, target_options, options, log=None, progress=progress) as target:
         runner = target.runner()

@@ -84,6 +84,13 @@ class Target:
                 hint="Free some space on this host, or set XDG_CACHE_HOME to a folder you may write to.",
             ) from None
 
+    def living_runner(self) -> MnnRunner:
+        """As `runner`, after making sure that one which has waited is still there: its death while it did nothing is
+        no model's doing.  Raises DeviceError."""
+        if self._runner is not None and not self._runner.alive():
+            self.drop_runner()
+        return self.runner()
+
     def drop_runner(self) -> None:
         """End the runner; the next `runner()` starts a new one."""
         runner, self._runner = self._runner, None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import edgequant
-from edgequant.errors import DeviceError, EdgequantError, InputError, RunnerError
+from edgequant.errors import DeviceError, EdgequantError, InputError, RunnerError, ToolError
 from edgequant.findings import Finding
+from edgequant.graph import read_model
 from edgequant.judge.limits import defaults_for, resolve_limits
 from edgequant.judge.verdict import Verdict, worst
 from edgequant.mnn_version import host_mnn_version, require_supported
@@ -81,7 +83,7 @@ def verify(request: Request, progress: Progress | None = None) -> tuple[Report, 
         raise InterruptedRun(report, run_dir.report) from None
     except InputError as error:
         # The converter's log is worth keeping; a mistyped option is not worth a folder.
-        if not (job and job.runs) and "log" not in error.evidence:
+        if job is None and "log" not in error.evidence:
             run_dir.discard()
         raise
     except Exception:
@@ -111,7 +113,9 @@ def _meet(
         except EdgequantError as error:
             if isinstance(error, InputError) and len(request.devices) == 1:
                 raise
-            progress.say(f"{uri}: {error.code}: {error.message}")
+            if isinstance(error, ToolError) and error.where != uri:
+                raise  # this host lacks something, whatever the device
+            progress.say(f"{error.code}: {error}")
             met[uri] = error
         else:
             met[uri] = target
@@ -185,7 +189,27 @@ class _Job:
                 if isinstance(model, EdgequantError):
                     self.runs.append(build.failed_run(uri, variant, model))
                     continue
-                self.runs.append(self._one(target, variant, model))
+                self.runs.append(self._guarded(target, variant, model))
+                # What is finished survives whatever comes, a kill -9 too.
+                self.finish(interrupted=True)
+
+    def _guarded(self, target: Target, variant: Variant, model: ConvertedModel) -> Run:
+        try:
+            return self._one(target, variant, model)
+        except EdgequantError:
+            raise
+        except Exception as error:  # noqa: BLE001  (told in full; one run must not take the others with it)
+            trace = traceback.format_exc()
+            self.run_dir.log(f"bug-{safe_name(target.uri)}-{variant}").write_text(trace, "utf-8", "backslashreplace")
+            bug = EdgequantError(
+                "INTERNAL_ERROR",
+                f"{type(error).__name__}: {error}",
+                where=target.uri,
+                hint="This is a bug in edgequant, or nonsense from the device; its log is in the run directory.",
+                evidence={"trace": trace.splitlines()[-10:]},
+            )
+            target.drop_runner()
+            return build.failed_run(target.uri, variant, bug)
 
     def _one(self, target: Target, variant: Variant, model: ConvertedModel) -> Run:
         uri, clock = target.uri, self.prepared.clock
@@ -252,6 +276,9 @@ class _Job:
         """Build the report of all runs so far and write it."""
         findings: list[Finding] = list(self.prepared.findings)
         verdict = worst(run.verdict for run in self.runs)
+        if not interrupted and (changed := self._changed()) is not None:
+            findings.append(changed)
+            verdict = worst([verdict, Verdict.ERROR])
         if interrupted:
             expected = len(self.request.devices) * len(self.request.variants)
             findings.append(
@@ -267,6 +294,23 @@ class _Job:
         )
         _write(report, self.run_dir)
         return report
+
+    def _changed(self) -> Finding | None:
+        """A finding where the source is no longer the file that was read: then nobody knows what was judged."""
+        graph = self.prepared.graph
+        try:
+            now = read_model(self.request.model).sha256
+        except InputError as error:
+            now = error.code
+        if now == graph.sha256:
+            return None
+        return Finding(
+            code="MODEL_CHANGED",
+            severity="error",
+            message="the model file was changed while it was being verified",
+            evidence={"sha256": graph.sha256, "now": now},
+            remedy="Run again when nothing writes to it.",
+        )
 
 
 def _host_key(variant: Variant, options: RunOptions) -> str:

@@ -124,6 +124,7 @@ class OutputReport(_Model):
 
     cosine: float | None = None
     centered_cosine: float | None = None
+    centered_sqnr_db: float | None = None
     sqnr_db: float | None = None
     max_abs: float | None = None
     rel_max: float | None = None
@@ -249,7 +250,17 @@ class Report(_Model):
         return self
 
 
-_METRICS = ("cosine", "centered_cosine", "sqnr_db", "max_abs", "rel_max", "mean_abs", "p99_abs", "mismatch")
+_METRICS = (
+    "cosine",
+    "centered_cosine",
+    "sqnr_db",
+    "centered_sqnr_db",
+    "max_abs",
+    "rel_max",
+    "mean_abs",
+    "p99_abs",
+    "mismatch",
+)
 
 
 def output_report(summary: OutputSummary, judged: OutputVerdict) -> OutputReport:
@@ -291,7 +302,7 @@ def _why_null(summary: OutputSummary, metric: str) -> str:
         return "for integers and bool only"
     if summary.zero_cases and not summary.problems:
         return "the reference is all zero"
-    if metric == "centered_cosine" and summary.values.get("max_abs") is not None:
+    if metric in ("centered_cosine", "centered_sqnr_db") and summary.values.get("max_abs") is not None:
         return "reference or output is constant"
     if summary.empty_cases and not summary.problems:
         return "no elements"

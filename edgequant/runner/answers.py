@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from typing import Annotated, Literal
 
-_Ms = FiniteFloat
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+MAX_SAMPLES = 1_000_000
+"""Latencies of one timing: what the runner itself stops at."""
+
+# A day: no inference is allowed that long, and sums of what is allowed stay finite.
+_Ms = Annotated[float, Field(ge=0, le=86_400_000, allow_inf_nan=False)]
+_Kib = Annotated[int, Field(ge=0, le=1 << 40)]
+
+
+def _storable(name: str) -> str:
+    # Names become members of zip files and lines on a terminal.
+    if "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):
+        raise ValueError("a name holds characters no file can")
+    return name
+
+
+_Name = Annotated[str, Field(max_length=4000), AfterValidator(_storable)]
 
 
 class _Answer(BaseModel):
@@ -15,9 +32,9 @@ class _Answer(BaseModel):
 class MemoryKb(_Answer):
     """Memory of the runner's process in KiB; None where the device could not tell."""
 
-    rss: int | None = Field(default=None, ge=0)
-    rss_peak: int | None = Field(default=None, ge=0)
-    pss: int | None = Field(default=None, ge=0)
+    rss: _Kib | None = None
+    rss_peak: _Kib | None = None
+    pss: _Kib | None = None
 
 
 class Hello(_Answer):
@@ -52,20 +69,20 @@ class Facts(_Answer):
 class ModelInput(_Answer):
     """An input as MNN declares it; -1 in `shape` is dynamic."""
 
-    name: str
-    dtype: str = Field(max_length=20)
-    shape: list[int]
-    layout: str = Field(max_length=10)
+    name: _Name
+    dtype: Literal["float32", "int32", "uint8", "int8"]
+    shape: list[Annotated[int, Field(ge=-1, lt=1 << 40)]] = Field(max_length=32)
+    layout: Literal["NCHW", "NHWC"]
 
 
 class LoadAnswer(_Answer):
     """A model in the runner's memory: `load_ms` in milliseconds, memory before and after."""
 
     handle: int
-    load_ms: _Ms = Field(ge=0)
+    load_ms: _Ms
     mnn_model_version: str = Field(default="", max_length=100)
-    inputs: list[ModelInput]
-    outputs: list[str]
+    inputs: list[ModelInput] = Field(max_length=100_000)
+    outputs: list[_Name] = Field(max_length=100_000)
     memory_before: MemoryKb = MemoryKb()
     memory_after: MemoryKb = MemoryKb()
 
@@ -73,7 +90,7 @@ class LoadAnswer(_Answer):
 class RunAnswer(_Answer):
     """One inference: its time in milliseconds and the memory after it."""
 
-    ms: _Ms = Field(ge=0)
+    ms: _Ms
     memory: MemoryKb = MemoryKb()
 
 
@@ -89,13 +106,13 @@ class TimeAnswer(_Answer):
 class SamplesEvent(_Answer):
     """Latencies in milliseconds, one per inference, in order."""
 
-    samples: list[_Ms] = Field(default_factory=list, max_length=1_000_000)
+    samples: list[_Ms] = Field(default_factory=list, max_length=MAX_SAMPLES)
 
 
 class SessionMemory(_Answer):
     """What MNN says a session of the model needs, in MB."""
 
-    session_mb: FiniteFloat = Field(ge=0)
+    session_mb: float = Field(ge=0, le=1e9, allow_inf_nan=False)
 
 
 class JobFailure(_Answer):

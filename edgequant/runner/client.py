@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from edgequant.deadline import Deadline
+from edgequant.errors import DeviceError
 from edgequant.mnn_version import require_supported
 from edgequant.runner import answers
 from edgequant.runner.session import RunnerSession
@@ -70,6 +72,14 @@ class MnnRunner:
         self.facts = session.checked(answers.Facts, header.get("facts", {}))
         self.threads = options.threads or min(DEFAULT_THREADS, self.facts.cores or 1)
 
+    def alive(self) -> bool:
+        """Whether it still answers."""
+        try:
+            self._session.request("hello", deadline=Deadline(30))
+        except DeviceError:
+            return False
+        return True
+
     def load(self, path: str, memory: MemoryMode) -> Loaded:
         """Load the model at `path` on the device.  Raises RunnerError (MODEL_LOAD_FAILED, CORES_UNAVAILABLE, ...)."""
         options = {
@@ -89,6 +99,9 @@ class MnnRunner:
         """One inference.  Raises RunnerError (INFERENCE_FAILED, INPUT_NAMES, INPUT_DTYPE, INPUT_RANGE)."""
         header, outputs = self._session.request("run", {"handle": model.handle}, inputs, deadline=self._deadline())
         answer = self._session.checked(answers.RunAnswer, header)
+        if set(outputs) != set(model.answer.outputs):
+            # MNN's own failures have a code; this is a runner that does not keep its word.
+            raise self._session.broken("it returned other outputs than the model has")
         return RunResult(outputs, answer.ms, answer.memory)
 
     def time(
@@ -111,7 +124,10 @@ class MnnRunner:
         def collect(event: dict[str, object]) -> None:
             if event.get("event") == "samples":
                 result.samples += self._session.checked(answers.SamplesEvent, event).samples
+                if len(result.samples) > answers.MAX_SAMPLES:
+                    raise self._session.broken(f"it sent more than {answers.MAX_SAMPLES} latencies")
 
+        start = time.monotonic()
         header, _ = self._session.request(
             "time",
             {
@@ -125,8 +141,14 @@ class MnnRunner:
             deadline=Deadline(max_seconds + self._options.timeout),
             on_event=collect,
         )
+        seconds = time.monotonic() - start
         result.end = self._session.checked(answers.TimeAnswer, header)
         result.warmup = result.end.warmup
+        if result.end.n != len(result.samples) or (result.end.complete and len(result.samples) < repeat):
+            raise self._session.broken(f"it speaks of {result.end.n} latencies and sent {len(result.samples)}")
+        # The device's clock is its own, but it cannot have worked longer than we have waited (5 % for its drift).
+        if sum(result.samples) / 1e3 > seconds * 1.05 + 0.1:
+            raise self._session.broken(f"its latencies add up to more than the {seconds:.1f} s it took")
         return result
 
     def session_memory(self, model: Loaded, shapes: Mapping[str, tuple[int, ...]]) -> float:

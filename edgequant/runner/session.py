@@ -110,7 +110,7 @@ class RunnerSession:
         except wire.WireError as error:
             noise = bytes(error.args[1])
             if "ended" not in str(error):
-                raise self._broken(f"{error}, but {noise[:80]!r}") from None
+                raise self.broken(f"{error}, but {noise[:80]!r}") from None
             raise self._not_started(noise) from None
         except DeadlineExceeded as error:
             self._kill()
@@ -125,7 +125,7 @@ class RunnerSession:
         header, _ = self.request("hello", deadline=deadline)
         self.hello = self.checked(answers.Hello, header)
         if self.hello.protocol != wire.PROTOCOL:
-            raise self._broken(f"it speaks protocol {self.hello.protocol}, this host {wire.PROTOCOL}")
+            raise self.broken(f"it speaks protocol {self.hello.protocol}, this host {wire.PROTOCOL}")
         return self.hello
 
     def request(
@@ -150,19 +150,19 @@ class RunnerSession:
                 if frame is None:
                     raise self._died(op)
                 if frame.header.get("id") != self._number:
-                    raise self._broken(f"it answered request {frame.header.get('id')!r:.80} instead of {self._number}")
+                    raise self.broken(f"it answered request {frame.header.get('id')!r:.80} instead of {self._number}")
                 if frame.kind == wire.EVENT:
                     if on_event:
                         on_event(frame.header)
                     continue
                 if frame.kind != wire.RESPONSE:
-                    raise self._broken("it sent a request")
+                    raise self.broken("it sent a request")
                 return self._answer(op, frame)
         except wire.WireError as error:
             # A stream that stops inside a frame is a death; anything else is nonsense on the wire.
             if "stream ended" in str(error):
                 raise self._died(op) from None
-            raise self._broken(str(error)) from None
+            raise self.broken(str(error)) from None
         except DeadlineExceeded as error:
             self._kill()
             raise DeadlineExceeded(
@@ -220,7 +220,7 @@ class RunnerSession:
         try:
             return model.model_validate(header)
         except ValidationError as error:
-            raise self._broken(f"its answer is not valid: {first_problem(error)}") from None
+            raise self.broken(f"its answer is not valid: {first_problem(error)}") from None
 
     # ---- ends
 
@@ -229,7 +229,8 @@ class RunnerSession:
         if process is not None:
             process.kill()
 
-    def _broken(self, why: str) -> RunnerError:
+    def broken(self, why: str) -> RunnerError:
+        """End the runner, and return the error that says why it cannot be talked to."""
         self._kill()
         return RunnerError(
             "RUNNER_PROTOCOL",

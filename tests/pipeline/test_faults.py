@@ -176,7 +176,8 @@ def test_host_runner_killed(generated_model: ModelByName, cases: Path, tmp_path:
     run_dir = tmp_path / "run"
     with when(
         lambda: len(list((run_dir / "captures" / "host" / "float").glob("*.npz"))) > 3 and runners(),
-        lambda found: found[0].kill(),
+        # The device's runner is started first and waits; this host's is the younger of the two.
+        lambda found: max((p for p in found if p.ppid() == os.getpid()), key=lambda p: p.pid).kill(),
     ):
         report = do(generated_model("conv_cnn"), run_dir, "weight:8", inputs=cases)
     (run,) = report.runs
@@ -184,6 +185,18 @@ def test_host_runner_killed(generated_model: ModelByName, cases: Path, tmp_path:
     assert "SIGKILL" in finding.message
     assert run.verdict == report.verdict == "PASS"
     assert run.outputs["y"].cases == MANY
+
+
+def test_a_waiting_runner_that_died_is_replaced(generated_model: ModelByName, cases: Path, tmp_path: Path) -> None:
+    """The device's runner is started first and waits for this host: its death meanwhile is nobody's verdict."""
+    run_dir = tmp_path / "run"
+    with when(
+        lambda: len(list((run_dir / "captures" / "host" / "float").glob("*.npz"))) > 3 and runners(),
+        lambda found: min((p for p in found if p.ppid() == os.getpid()), key=lambda p: p.pid).kill(),
+    ):
+        report = do(generated_model("conv_cnn"), run_dir, "weight:8", inputs=cases)
+    assert report.runs[0].verdict == "PASS"
+    assert report.runs[0].error is None
 
 
 # --- the link ---
