@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,14 @@ class VerifySpec(BaseModel):
             _as_value_error(Limit.parse, text)
         return texts
 
+    @field_validator("inputs", "reference", mode="before")
+    @classmethod
+    def _paths(cls, path: Any) -> Any:
+        # It would stand for the spec's own folder.
+        if isinstance(path, str) and not path.strip():
+            raise ValueError("an empty path")
+        return path
+
     @field_validator("shapes")
     @classmethod
     def _shapes(cls, shapes: dict[str, list[int]]) -> dict[str, list[int]]:
@@ -67,12 +76,24 @@ def _as_value_error(parse: Any, text: str) -> None:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Safe YAML without anchors: a few hundred bytes of them can stand for gigabytes."""
+    """Safe YAML without anchors, a few hundred bytes of which can stand for gigabytes, and without a key given twice,
+    of which the second would silently replace the first."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
             raise yaml.YAMLError("anchors and aliases are not allowed")
         return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        self.flatten_mapping(node)  # what << brings in counts as well
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable):  # others are refused below
+                if key in seen:
+                    raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: '{key}' is given twice")
+                seen.add(key)
+        return super().construct_mapping(node, deep=deep)
 
 
 def load_spec(path: Path) -> VerifySpec:

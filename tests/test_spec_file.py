@@ -55,6 +55,13 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ("a: [", "not YAML"),
         ("!!python/object/apply:os.system ['true']", "not YAML"),
         ("a: &x [1]\nb: [*x, *x]", "aliases"),
+        ("limits: ['cosine>=0.999']\nlimits: ['cosine>=0.1']", "line 2: 'limits' is given twice"),
+        ("options: {seed: 1, threads: 1, seed: 2}", "'seed' is given twice"),
+        ("<<: {limits: ['cosine>=0.1']}\nlimits: ['cosine>=0.999']", "'limits' is given twice"),
+        ("shapes: {x: [1], 'x': [2]}", "'x' is given twice"),
+        ("{[a]: 1}", "not YAML"),
+        ("inputs: ''", "inputs: "),
+        ("reference: ' '", "an empty path"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, says: str) -> None:

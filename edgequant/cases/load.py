@@ -7,7 +7,9 @@ leads out of its folder.
 from __future__ import annotations
 
 import json
+import math
 import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,13 @@ import numpy as np
 from numpy.lib import format as npy_format
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgequant.cases.case import MAX_CASE_BYTES, Case, fit
+from edgequant.cases.case import MAX_CASE_BYTES, Case, fit, shape_text
 from edgequant.errors import InputError
 from edgequant.spec import first_problem
 from edgequant.tensors import TensorSpec
 
 MAX_CASES = 10_000
+_NOTES = (".txt", ".md", ".json")
 
 
 def load_cases(path: Path, inputs: Sequence[TensorSpec]) -> list[Case]:
@@ -39,24 +42,20 @@ def load_cases(path: Path, inputs: Sequence[TensorSpec]) -> list[Case]:
         raise InputError("INPUTS_NOT_FOUND", f"{path}: no such file or folder")
     if path.is_dir():
         if (path / "input.json").is_file():
+            _refuse_cases_beside_input_json(path, listed)
             return [_mnn_folder(path, inputs)]
-        files = sorted(file for file in listed if file.suffix == ".npz" and file.is_file())
-        folders = sorted(folder for folder in listed if (folder / "input.json").is_file())
+        files, folders = _sorted_out(path, listed)
         if len(files) + len(folders) > MAX_CASES:
             raise InputError("INPUTS_TOO_MANY", f"{path}: more than {MAX_CASES} cases")
-        twice = {file.stem for file in files} & {folder.name for folder in folders}
+        names = Counter([file.stem for file in files] + [folder.name for folder in folders])
+        twice = sorted(name for name, count in names.items() if count > 1)
         if twice:
             raise InputError(
-                "INPUTS_DUPLICATE", f"{path}: '{min(twice)}' is both an .npz file and a folder; a case's name is unique"
-            )
-        if not files and not folders:
-            raise InputError(
-                "INPUTS_EMPTY",
-                f"{path}: neither .npz files nor MNN test folders (with input.json) in it",
-                hint="Save one .npz per case: numpy.savez('case1.npz', **{'input name': array, ...})",
+                "INPUTS_DUPLICATE",
+                f"{path}: there are several .npz files or folders for '{twice[0]}'; a case's name is unique",
             )
         return [_npz_case(file, inputs) for file in files] + [_mnn_folder(folder, inputs) for folder in folders]
-    if path.suffix == ".npz" and path.is_file():
+    if _is_npz(path) and path.is_file():
         return [_npz_case(path, inputs)]
     if path.name == "input.json":
         return [_mnn_folder(path.parent, inputs)]
@@ -67,18 +66,76 @@ def load_cases(path: Path, inputs: Sequence[TensorSpec]) -> list[Case]:
     )
 
 
+def _is_npz(path: Path) -> bool:
+    return path.suffix.lower() == ".npz"
+
+
+def _sorted_out(path: Path, listed: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The .npz files and the MNN test folders of an inputs folder.  Whatever else is there must not look like a case:
+    a release checked with half of its cases is not what the user asked for."""
+    files, folders, others = [], [], []
+    for entry in sorted(listed):
+        if entry.name.startswith("."):
+            continue
+        if not entry.exists():
+            raise _unused(entry, "a link to nothing")
+        if _is_npz(entry) and entry.is_file():
+            files.append(entry)
+        elif entry.is_dir() and (entry / "input.json").is_file():
+            _refuse_cases_beside_input_json(entry, _listed(entry))
+            folders.append(entry)
+        elif _is_npz(entry):
+            raise _unused(entry, "not a file")
+        elif entry.is_dir() and any(_is_npz(inner) for inner in _listed(entry)):
+            raise _unused(entry, "a folder with .npz files, which are only looked for one level higher")
+        elif entry.is_dir() and any((inner / "input.json").exists() for inner in _listed(entry)):
+            raise _unused(entry, "a folder with MNN test folders, which are only looked for one level higher")
+        elif entry.is_dir() or not (entry.suffix.lower() in _NOTES or entry.stem.upper() == "README"):
+            others.append(entry)
+    if not files and not folders:
+        raise InputError(
+            "INPUTS_EMPTY",
+            f"{path}: neither .npz files nor MNN test folders (with input.json) in it",
+            hint="Save one .npz per case: numpy.savez('case1.npz', **{'input name': array, ...})",
+        )
+    if others:
+        raise _unused(others[0], "neither an .npz file nor an MNN test folder (with input.json)")
+    return files, folders
+
+
+def _refuse_cases_beside_input_json(folder: Path, listed: Sequence[Path]) -> None:
+    for entry in sorted(listed):
+        if not entry.name.startswith(".") and (_is_npz(entry) or (entry / "input.json").exists()):
+            raise _unused(entry, f"beside {folder / 'input.json'}, which makes its whole folder one case")
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise _unused(folder, str(error.strerror)) from None
+
+
+def _unused(entry: Path, why: str) -> InputError:
+    return InputError(
+        "INPUTS_FORMAT",
+        f"{entry}: {why}; it would not be used",
+        hint="Move it out of the inputs folder; notes (.txt, .md, .json, README) and hidden files may stay.",
+    )
+
+
 def _npz_case(path: Path, inputs: Sequence[TensorSpec]) -> Case:
     return fit(path.stem, read_npz(path), inputs, str(path))
 
 
-def read_npz(path: Path) -> dict[str, np.ndarray]:
+def read_npz(path: Path, *, max_bytes: int = MAX_CASE_BYTES) -> dict[str, np.ndarray]:
     """The arrays of an .npz file.  Raises InputError (INPUT_FILE_INVALID, INPUT_TOO_LARGE) instead of anything else."""
     arrays: dict[str, np.ndarray] = {}
     try:
         with zipfile.ZipFile(path) as archive:
             # The declared sizes: a small file may unpack to terabytes.
-            if sum(entry.file_size for entry in archive.infolist()) > MAX_CASE_BYTES:
-                raise InputError("INPUT_TOO_LARGE", f"{path}: unpacks to more than {MAX_CASE_BYTES >> 20} MiB")
+            if sum(entry.file_size for entry in archive.infolist()) > max_bytes:
+                raise InputError("INPUT_TOO_LARGE", f"{path}: unpacks to more than {max_bytes >> 20} MiB")
             for entry in archive.infolist():
                 name = entry.filename.removesuffix(".npy")
                 if name in arrays:
@@ -123,7 +180,10 @@ def _mnn_folder(folder: Path, inputs: Sequence[TensorSpec]) -> Case:
         raise InputError("INPUT_FILE_INVALID", f"{path}: {error}") from None
     specs = {spec.name: spec for spec in inputs}
     arrays: dict[str, Any] = {}
+    total = 0
     for entry in listed.inputs:
+        if entry.name in arrays:
+            raise InputError("INPUT_FILE_INVALID", f"{path}: input '{entry.name}' is in it twice")
         spec = specs.get(entry.name)
         if spec is None:
             arrays[entry.name] = np.zeros(())  # `fit` names the unknown input
@@ -131,16 +191,35 @@ def _mnn_folder(folder: Path, inputs: Sequence[TensorSpec]) -> Case:
         shape = entry.shape if entry.shape is not None else [size or 1 for size in spec.shape or ()]
         if any(not 0 < size <= MAX_CASE_BYTES for size in shape):
             raise InputError("INPUT_SHAPE", f"{path}: input '{entry.name}' has shape {shape}")
+        # Before there are values: a few bytes of JSON can ask for any amount of memory.
+        if not _shape_fits(shape, spec):
+            raise InputError(
+                "INPUT_SHAPE",
+                f"{path}: input '{entry.name}' has shape {shape}, the model takes {shape_text(spec)}",
+            )
+        # 8 bytes: numbers are float64 or int64 until they have the model's own type.
+        total += math.prod(shape) * 8
+        if total > MAX_CASE_BYTES:
+            raise InputError(
+                "INPUT_TOO_LARGE", f"{path}: input '{entry.name}' makes it larger than {MAX_CASE_BYTES >> 20} MiB"
+            )
         arrays[entry.name] = _mnn_values(folder, entry, shape, spec.dtype)
     return fit(folder.name or "case", arrays, inputs, str(path))
 
 
+def _shape_fits(shape: Sequence[int], spec: TensorSpec) -> bool:
+    if spec.shape is None or (spec.shape == () and list(shape) == [1]):
+        return True
+    return len(shape) == len(spec.shape) and all(
+        want is None or have == want for have, want in zip(shape, spec.shape, strict=True)
+    )
+
+
 def _mnn_values(folder: Path, entry: _MnnInput, shape: Sequence[int], dtype: str) -> np.ndarray:
-    count = int(np.prod(shape, dtype=np.float64))
-    if count * np.dtype(dtype).itemsize > MAX_CASE_BYTES:
-        raise InputError("INPUT_TOO_LARGE", f"{folder}: input '{entry.name}' is larger than {MAX_CASE_BYTES >> 20} MiB")
+    count = math.prod(shape)
     if entry.value is not None:
-        return _as_dtype(np.full(shape, entry.value), dtype, f"{folder / 'input.json'}: input '{entry.name}'")
+        value = _as_dtype(np.asarray(entry.value), dtype, f"{folder / 'input.json'}: input '{entry.name}'")
+        return np.broadcast_to(value, shape)
     try:
         # Not joined with /, which a name that starts with a slash would throw the folder away: MNN does not either.
         source = Path(f"{folder}/{entry.name}.txt").resolve()

@@ -24,6 +24,10 @@ devices_app = typer.Typer(
     help="What is attached, what it can do, what is wrong with it.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(devices_app, name="devices")
+pack_app = typer.Typer(
+    help="The runtime (Python, MNN) for ARM64 devices that have none.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(pack_app, name="pack")
 
 
 def _version(wanted: bool) -> None:
@@ -65,6 +69,7 @@ def verify(
     seed: opt.Seed = None,
     work_dir: opt.WorkDir = None,
     python: opt.Python = None,
+    runtime: opt.RuntimeOption = None,
     accept_new_host_key: opt.AcceptNewHostKey = False,
     run_dir: opt.RunDir = None,
     json: opt.Json = False,
@@ -85,8 +90,8 @@ def verify(
             memory=memory, precision=precision, threads=threads, cores=cores, dynamic_quant_option=dynamic_quant_option,
             warmup=warmup, repeat=repeat, timeout=timeout, seed=seed,
         ),
-        target=opt.target_options(work_dir, python, accept_new_host_key), latency=not no_latency, run_dir=run_dir,
-        ui=opt.Ui(json, verbose, quiet),
+        target=opt.target_options(work_dir, python, accept_new_host_key, runtime), latency=not no_latency,
+        run_dir=run_dir, ui=opt.Ui(json, verbose, quiet),
     )  # fmt: skip
 
 
@@ -141,6 +146,7 @@ def run(
     seed: opt.Seed = None,
     work_dir: opt.WorkDir = None,
     python: opt.Python = None,
+    runtime: opt.RuntimeOption = None,
     accept_new_host_key: opt.AcceptNewHostKey = False,
     json: opt.Json = False,
     verbose: opt.Verbose = False,
@@ -159,7 +165,7 @@ def run(
             memory=memory, precision=precision, threads=threads, cores=cores, dynamic_quant_option=dynamic_quant_option,
             warmup=warmup, repeat=repeat, timeout=timeout, seed=seed,
         ),
-        target=opt.target_options(work_dir, python, accept_new_host_key), ui=opt.Ui(json, verbose, quiet),
+        target=opt.target_options(work_dir, python, accept_new_host_key, runtime), ui=opt.Ui(json, verbose, quiet),
     )  # fmt: skip
 
 
@@ -222,6 +228,7 @@ def devices_probe(
     uri: opt.Uri,
     work_dir: opt.WorkDir = None,
     python: opt.Python = None,
+    runtime: opt.RuntimeOption = None,
     accept_new_host_key: opt.AcceptNewHostKey = False,
     json: opt.Json = False,
     verbose: opt.Verbose = False,
@@ -230,7 +237,7 @@ def devices_probe(
     """Connect and show what the device is: CPU, cores, RAM, MNN and the kernels it enables."""
     from edgequant.cli import devices as command
 
-    target = opt.target_options(work_dir, python, accept_new_host_key)
+    target = opt.target_options(work_dir, python, accept_new_host_key, runtime)
     command.probe(uri, target, opt.Ui(json, verbose, quiet))
 
 
@@ -239,6 +246,7 @@ def devices_doctor(
     uri: opt.Uri,
     work_dir: opt.WorkDir = None,
     python: opt.Python = None,
+    runtime: opt.RuntimeOption = None,
     accept_new_host_key: opt.AcceptNewHostKey = False,
     json: opt.Json = False,
     verbose: opt.Verbose = False,
@@ -247,7 +255,7 @@ def devices_doctor(
     """Check step by step whether the device can be used, and say what to do where it cannot."""
     from edgequant.cli import devices as command
 
-    target = opt.target_options(work_dir, python, accept_new_host_key)
+    target = opt.target_options(work_dir, python, accept_new_host_key, runtime)
     command.doctor(uri, target, opt.Ui(json, verbose, quiet))
 
 
@@ -264,6 +272,60 @@ def devices_clean(
     from edgequant.cli import devices as command
 
     command.clean(uri, opt.target_options(work_dir, None, accept_new_host_key), opt.Ui(json, verbose, quiet))
+
+
+@pack_app.command("build", short_help="Build it, or show the one that is there.")
+def pack_build(
+    mnn: Annotated[str | None, typer.Option("--mnn", metavar="V", help="Another version of MNN.")] = None,
+    tarball: Annotated[
+        str | None,
+        typer.Option("--from", metavar="TARBALL", help="A relocatable CPython, where this host has no apt."),
+    ] = None,
+    wheel: Annotated[str | None, typer.Option("--wheel", metavar="FILE", help="An MNN wheel of your own.")] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--inputs", metavar="DIR", help="Look here for the pinned files before asking a registry."),
+    ] = None,
+    lock: Annotated[str | None, typer.Option("--lock", metavar="FILE", help="Another lock file.")] = None,
+    relock: Annotated[bool, typer.Option("--relock", help="Pin the newest of everything first.")] = False,
+    json: opt.Json = False,
+    verbose: opt.Verbose = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Build the self-contained ARM64 runtime that emulated devices run (24 MB).
+
+    Everything in it comes from the registries this host is set up for, pinned by
+    SHA-256; the same inputs give the same bytes.  Nothing on this host changes.
+    """
+    from pathlib import Path
+
+    from edgequant.cli import pack as command
+    from edgequant.pack import PackOptions
+
+    def path(text: str | None) -> Path | None:
+        return None if text is None else Path(text)
+
+    options = PackOptions(
+        mnn=mnn, tarball=path(tarball), wheel=path(wheel), inputs=tuple(map(Path, inputs or ())), lock=path(lock),
+        relock=relock,
+    )  # fmt: skip
+    command.build(options, opt.Ui(json, verbose, quiet))
+
+
+@pack_app.command("list", short_help="What has been built.")
+def pack_list(json: opt.Json = False, verbose: opt.Verbose = False, quiet: opt.Quiet = False) -> None:
+    """Show the packs that have been built."""
+    from edgequant.cli import pack as command
+
+    command.list_built(opt.Ui(json, verbose, quiet))
+
+
+@pack_app.command("clean", short_help="Remove packs and what was fetched for them.")
+def pack_clean(json: opt.Json = False, verbose: opt.Verbose = False, quiet: opt.Quiet = False) -> None:
+    """Remove every pack, and everything that was fetched for them."""
+    from edgequant.cli import pack as command
+
+    command.clean(opt.Ui(json, verbose, quiet))
 
 
 def _terminate(signum: int, frame: object) -> None:

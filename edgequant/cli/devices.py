@@ -12,7 +12,9 @@ from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Ui
 from edgequant.deadline import Deadline
 from edgequant.devices.doctor import Check, examine
-from edgequant.devices.listing import known_devices
+from edgequant.devices.factory import make_device
+from edgequant.devices.listing import EMULATED, attached_phones, known_devices
+from edgequant.devices.store import Store
 from edgequant.errors import EXIT_ERROR, EXIT_PASS
 from edgequant.pipeline.target import Target, TargetOptions, open_target
 from edgequant.report.plain import printable
@@ -21,7 +23,7 @@ from edgequant.spec import RunOptions
 
 def list_devices(ui: Ui) -> None:
     """Show what could be used."""
-    found = known_devices()
+    found = [*known_devices(), *attached_phones(), EMULATED]
     table = Table("device", "what", box=None, pad_edge=False, header_style="bold")
     for uri, what in found:
         table.add_row(Text(printable(uri)), Text(printable(what)))
@@ -89,9 +91,10 @@ def _line(check: Check) -> str:
 
 def clean(uri: str, options: TargetOptions, ui: Ui) -> None:
     """Empty the work directory."""
-    with open_target(uri, options, RunOptions(), log=None, progress=CliProgress(ui)) as target:
-        root = target.store.root
-        freed = target.store.clean(Deadline(300))
-    out(ui).print(f"{uri}: removed {root}, {freed / 1e6:.1f} MB", markup=False)
+    with make_device(uri, accept_new_host_key=options.accept_new_host_key) as device:
+        device.open(Deadline(60))
+        # Not prepared first: that would claim a directory only to empty it.
+        freed = Store(device, options.work_dir).clean(Deadline(300))
+    out(ui).print(f"{printable(uri)}: removed {freed / 1e6:.1f} MB", markup=False)
     if ui.json:
-        print_json(json.dumps({"schema": "edgequant.clean/1", "uri": uri, "work_dir": root, "freed_bytes": freed}))
+        print_json(json.dumps({"schema": "edgequant.clean/1", "uri": uri, "freed_bytes": freed}))

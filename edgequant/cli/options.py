@@ -30,6 +30,12 @@ class PrecisionName(str, Enum):
     high = "high"
 
 
+class RuntimeName(str, Enum):
+    auto = "auto"
+    pack = "pack"
+    system = "system"
+
+
 class Ui(NamedTuple):
     """What goes where: json (one document on stdout), verbose, quiet."""
 
@@ -39,10 +45,14 @@ class Ui(NamedTuple):
 
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="ONNX, TFLite, TensorFlow .pb or float .mnn.")]
-Uri = Annotated[str, typer.Argument(metavar="URI", help="local: or ssh://user@host:port or a Host of ~/.ssh/config")]
+Uri = Annotated[str, typer.Argument(metavar="URI", help="local:, ssh://user@host:port, adb://SERIAL or emulated:CPU")]
 Devices = Annotated[
     list[str] | None,
-    typer.Option("--device", metavar="URI", help="local: or ssh://user@host:port; may be given several times."),
+    typer.Option(
+        "--device",
+        metavar="URI",
+        help="local:, ssh://user@host:port, adb://SERIAL or emulated:CPU; may be given several times.",
+    ),
 ]
 Variants = Annotated[
     list[str] | None,
@@ -135,6 +145,15 @@ Python = Annotated[
     str | None,
     typer.Option("--python", metavar="CMD", help="Python on the device.  (default: python3)", rich_help_panel=_DEVICE),
 ]
+RuntimeOption = Annotated[
+    RuntimeName | None,
+    typer.Option(
+        "--runtime",
+        help="Whose Python and MNN run there: the device's own, or the pack's, pushed once.  (default: auto, which is "
+        "pack on phones and system on boards)",
+        rich_help_panel=_DEVICE,
+    ),
+]
 AcceptNewHostKey = Annotated[
     bool,
     typer.Option(
@@ -180,7 +199,9 @@ def run_options(
         raise InputError("OPTION_INVALID", f"--{first_problem(error).replace('_', '-', 2)}") from None
 
 
-def target_options(work_dir: str | None, python: str | None, accept_new_host_key: bool) -> TargetOptions:
+def target_options(
+    work_dir: str | None, python: str | None, accept_new_host_key: bool, runtime: RuntimeName | None = None
+) -> TargetOptions:
     """TargetOptions of what was given.  Raises InputError (OPTION_INVALID)."""
     from edgequant.errors import InputError
     from edgequant.pipeline.target import TargetOptions
@@ -189,4 +210,11 @@ def target_options(work_dir: str | None, python: str | None, accept_new_host_key
         raise InputError(
             "OPTION_INVALID", f"--work-dir {work_dir!r}: must be an absolute path on the device, or one in ~/"
         )
-    return TargetOptions(work_dir=work_dir, python=python, accept_new_host_key=accept_new_host_key)
+    if runtime is RuntimeName.pack and python is not None:
+        raise InputError("OPTION_INVALID", "--python and --runtime pack contradict each other")
+    return TargetOptions(
+        work_dir=work_dir,
+        python=python,
+        accept_new_host_key=accept_new_host_key,
+        runtime="auto" if runtime is None else runtime.value,
+    )

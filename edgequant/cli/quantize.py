@@ -21,13 +21,20 @@ def run(*, output: str, variant: str, ui: Ui, **given: Any) -> None:
     from edgequant.report.write import to_json
 
     request = make_request(variants=[variant], **given)
-    report, run_dir, written = quantize(request, Path(output), CliProgress(ui))
+    report, run_dir, written, kept = quantize(request, Path(output), CliProgress(ui))
     console = out(ui)
     render(report, console, path=run_dir / "report.json", verbose=ui.verbose, quiet=ui.quiet)
     if written:
         size, before = Path(output).stat().st_size, report.model.bytes or 0
         text = f"{printable(output)}: {size / 1e6:.2f} MB, the source has {before / 1e6:.2f} MB"
         console.print(text, markup=False, soft_wrap=True)
+    elif kept is not None:
+        console.print(
+            f"{printable(output)} was kept as it was: the verdict of the new model is {report.verdict}, and a file "
+            f"that is there already is replaced only by one that passes.  The new one is {printable(str(kept))}.",
+            markup=False,
+            soft_wrap=True,
+        )
     else:
         console.print(
             f"{printable(output)} was not written: the model does not run, or does not compute what the source "

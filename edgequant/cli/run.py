@@ -36,21 +36,24 @@ def run(
     """Run, save, show."""
     if output is not None and not Path(output).parent.is_dir():
         raise InputError("OUTPUT_INVALID", f"{output}: there is no folder {Path(output).parent}")
+    saved = None if output is None else Path(output)
     found = run_once(
         Path(model), device, None if inputs is None else Path(inputs), parse_shapes(shapes), run_options, target,
-        CliProgress(ui),
+        CliProgress(ui), output=saved,
     )  # fmt: skip
-    if output is not None:
-        save_outputs(found, Path(output))
+    if saved is not None:
+        save_outputs(found, saved)
     _show(found, model, device, output, ui)
     if ui.json:
-        print_json(json.dumps(as_plain(_as_dict(found, model, device, run_options)), indent=2, allow_nan=False))
+        document = as_plain(_as_dict(found, model, device, run_options))
+        # ASCII: what a device calls itself must not reach a terminal as control characters.
+        print_json(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=True))
 
 
 def _show(found: RunOnce, model: str, device: str, output: str | None, ui: Ui) -> None:
     console = out(ui)
     console.print(
-        f"{printable(model)} on {printable(device)} (MNN {found.hello.mnn}, memory {found.memory_mode}, "
+        f"{printable(model)} on {printable(device)} (MNN {printable(found.hello.mnn)}, memory {found.memory_mode}, "
         f"threads {found.threads})",
         markup=False,
         soft_wrap=True,
@@ -71,7 +74,7 @@ def _show(found: RunOnce, model: str, device: str, output: str | None, ui: Ui) -
     latency = found.latency
     if latency is not None and latency.n:
         shown = [f"{key} {value:.3g}" for key in ("p50", "p90", "p99") if (value := getattr(latency, key)) is not None]
-        why = f"  not valid: {'; '.join(latency.why_invalid)}" if not latency.valid else ""
+        why = f"  not valid: {'; '.join(map(printable, latency.why_invalid))}" if not latency.valid else ""
         console.print(
             f"latency of '{printable(found.latency_case or '')}' in ms: {', '.join(shown)} "
             f"(n {latency.n}, load {found.load_ms:.3g}, first {latency.first or 0:.3g}){why}",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from edgequant.devices.protocol import Device
 from edgequant.errors import InputError
+from edgequant.progress import Progress
 
-SCHEMES = ("local:", "ssh://[user@]host[:port]")
+SCHEMES = ("local:", "ssh://[user@]host[:port]", "adb://[SERIAL][@host:port]", "emulated:CPU")
 
 
-def make_device(uri: str, *, accept_new_host_key: bool = False, python: str | None = None) -> Device:
-    """The driver for `uri`, not yet connected.
+def make_device(
+    uri: str, *, accept_new_host_key: bool = False, python: str | None = None, listener: Progress | None = None
+) -> Device:
+    """The driver for `uri`, not yet connected; `listener` is told of what it fetches and builds on this host.
 
     Raises InputError: DEVICE_URI_INVALID, DEVICE_SCHEME_UNKNOWN.
     """
@@ -22,6 +25,16 @@ def make_device(uri: str, *, accept_new_host_key: bool = False, python: str | No
         from edgequant.devices.ssh import SshDevice
 
         return SshDevice(uri, accept_new_host_key=accept_new_host_key, python=python)
+    if uri.startswith("adb://"):
+        from edgequant.devices.adb import AdbDevice
+
+        return AdbDevice(uri, python=python)
+    if uri.startswith("emulated:"):
+        from edgequant.devices.emulated import EmulatedDevice
+
+        if python is not None:
+            raise InputError("OPTION_INVALID", f"--python: {uri} brings its own Python")
+        return EmulatedDevice(uri, listener=listener)
     scheme, colon, rest = uri[:200].partition(":")
     name = rest.strip("/") if scheme == "ssh" else scheme
     meant = "local:" if scheme == "local" else f"ssh://{name}" if scheme == "ssh" or not colon else ""

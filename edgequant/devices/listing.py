@@ -7,7 +7,24 @@ import re
 import shlex
 from pathlib import Path
 
-from edgequant.errors import InputError
+from edgequant.deadline import Deadline
+from edgequant.errors import DeviceError, InputError
+
+EMULATED = ("emulated:cortex-a76", "an ARM64 CPU under QEMU on this host; also cortex-a53, max, ...")
+
+
+def attached_phones() -> list[tuple[str, str]]:
+    """What the adb server knows, which is started if none runs; a line with the reason where it cannot be asked."""
+    from edgequant.devices.adb_attached import attached_devices
+
+    try:
+        attached = attached_devices(Deadline(10))
+    except DeviceError as error:
+        # Not everybody has adb, and who has not does not want to read about it.
+        return [] if error.code == "ADB_MISSING" else [("adb://", error.message)]
+    return [
+        (phone.uri, phone.explanation or f"{phone.model or 'Android device'}, {phone.transport}") for phone in attached
+    ]
 
 
 def known_devices(config: Path | None = None) -> list[tuple[str, str]]:

@@ -10,8 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgequant.deadline import Deadline
+
+if TYPE_CHECKING:
+    from edgequant.runner.answers import Facts
 
 Progress = Callable[[int], None]
 """Called with the number of bytes sent since the last call."""
@@ -111,9 +115,23 @@ class Device(ABC):
         """Command that starts Python on the device, for example ("python3",)."""
 
     @property
+    def work_dirs(self) -> Sequence[str]:
+        """Where to work there, best first; @home and @tmp as the store knows them."""
+        return ("@home", "@tmp")
+
+    @property
     @abstractmethod
     def is_host(self) -> bool:
         """True where models run in the very environment edgequant itself runs in, so that both must agree."""
+
+    @property
+    def emulated(self) -> str | None:
+        """What emulates this device; None for a real one.  Of an emulated one outputs count, times and memory not."""
+        return None
+
+    def corrected(self, facts: Facts) -> Facts:
+        """What the runner read of its machine, with what it could not know put right."""
+        return facts
 
     def __enter__(self) -> Device:
         return self

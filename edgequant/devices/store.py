@@ -23,41 +23,84 @@ from edgequant.errors import DeviceError, InputError
 SPACE_MARGIN = 16 << 20
 """Bytes that must stay free on the device beyond what is pushed."""
 
-_PREPARE = r"""
+MARKER = ".edgequant-store"
+"""File that tells a directory of ours from one of the user's that merely looks like it."""
+
+_ASK_AT_ONCE = 500
+"""Digests in one command: a command line has a limit, on some boards 128 KiB."""
+
+# The function that hashes is not called hash, nor any other name that is an alias in mksh, Android's shell.
+_OURS = r"""
 export LC_ALL=C
-umask 077
-why=
-for root in "$@"; do
+marker=MARKER
+place() {
   case $root in
     @home) root=${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}/edgequant/device ;;
     @tmp) root=${TMPDIR:-/tmp}/edgequant-$(id -u) ;;
     '~/'*) root=${HOME:-/nonexistent}/${root#'~/'} ;;
   esac
+}
+hex() { case $1 in *[!0-9a-f]*) return 1 ;; esac; [ ${#1} -eq "$2" ]; }
+is_object() { hex "$1" 64; }
+is_incoming() { case $1 in *.*) hex "${1%%.*}" 16 && hex "${1#*.}" 16 ;; *) return 1 ;; esac; }
+marked() { [ -f "$root/$marker" ] && [ ! -L "$root/$marker" ]; }
+# Nothing in directory $1 but names that $2 accepts.
+only() (
+  [ ! -L "$1" ] && cd "$1" 2>/dev/null || exit 1
+  for entry in * .*; do
+    case $entry in .|..) continue ;; esac
+    [ -e "$entry" ] || [ -L "$entry" ] || continue
+    "$2" "$entry" || exit 1
+  done
+)
+of_older() { case $1 in incoming|objects) ;; *) return 1 ;; esac; }
+probe_or_incoming() { [ "$1" = .probe ] || is_incoming "$1"; }
+# Stores made before there was a marker: incoming/ was made first, objects/ may be missing.
+older() {
+  only "$root" of_older && only "$root/incoming" probe_or_incoming \
+    && { [ ! -e "$root/objects" ] || only "$root/objects" is_object; }
+}
+""".replace("MARKER", MARKER)
+
+_PREPARE = (
+    _OURS
+    + r"""
+umask 077
+why=
+ours() {
+  marked && return 0
+  # It becomes private: that must not happen to a directory with another use, such as /tmp.
+  [ ! -k "$root" ] && said=$(ls -A "$root" 2>/dev/null) || return 1
+  # The marker once more: somebody else may have claimed it just now.
+  [ -z "$said" ] || marked || older
+}
+for root in "$@"; do
+  place
   said=$(mkdir -p "$root" 2>&1) || { why="$why$root: ${said##*: }|"; continue; }
   # In a shared directory somebody else may have made the name first.
   if [ -L "$root" ]; then why="$why$root: is a symbolic link|"; continue; fi
   if [ ! -O "$root" ]; then why="$why$root: belongs to somebody else|"; continue; fi
-  # It becomes private: that must not happen to a directory with another use, such as /tmp.
-  if [ ! -d "$root/incoming" ] && { [ -k "$root" ] || [ -n "$(ls -A "$root")" ]; }; then
-    why="$why$root: is used for other things|"; continue
-  fi
-  # incoming/ comes first: that is how the directory is known again.
-  said=$(chmod 700 "$root" 2>&1 && mkdir -p "$root/incoming" "$root/objects" 2>&1 \
+  ours || { why="$why$root: is used for other things|"; continue; }
+  # The marker comes first: that is how the directory is known again.
+  said=$({ marked || : > "$root/$marker"; } 2>&1 && chmod 700 "$root" 2>&1 \
+    && mkdir -p "$root/incoming" "$root/objects" 2>&1 \
     && echo probe | cat 2>&1 > "$root/incoming/.probe" && rm -f "$root/incoming/.probe" 2>&1) \
     || { why="$why$root: ${said##*: }|"; continue; }
   # What an interrupted push left behind; a day is longer than any push that still runs.
-  find "$root/incoming" -type f -mtime +0 -exec rm -f {} + 2>/dev/null
+  for file in "$root"/incoming/*; do
+    is_incoming "${file##*/}" && find "$file" -type f -mtime +0 -exec rm -f {} + 2>/dev/null
+  done
   # Names may hold anything but a zero byte, and echo would take backslashes apart.  No awk: small boards have none.
   cd "$root" && printf 'root=%s\0df=%s\0' "$(pwd; echo /)" "$(df -Pk . 2>/dev/null | tail -n 1)"
   exit 0
 done
 printf 'why=%s\0' "$why"
 """
+)
 
 _HASH = r"""
 export LC_ALL=C
-# The first that gets the hash of nothing right; openssl is three times as fast as coreutils.  The function is not
-# called hash, because that is an alias in mksh, Android's shell.
+# The first that gets the hash of nothing right; openssl is three times as fast as coreutils.
 nothing=e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
 try() { sum=$("$@" </dev/null 2>/dev/null); [ "${sum%% *}" = $nothing ]; }
 if try openssl dgst -sha256 -r; then sha256() { openssl dgst -sha256 -r; }
@@ -71,9 +114,12 @@ _HAVE = (
     + r"""
 root=$1; shift
 for digest in "$@"; do
-  [ -f "$root/objects/$digest" ] || continue
-  sum=$(sha256 < "$root/objects/$digest"); sum=${sum%% *}
-  if [ "$sum" = "$digest" ]; then echo "$digest"; else rm -f "$root/objects/$digest"; fi
+  object=$root/objects/$digest
+  [ -e "$object" ] || [ -L "$object" ] || continue
+  # A link or a directory is nothing we made.
+  if [ -L "$object" ] || [ ! -f "$object" ]; then rm -rf "$object"; continue; fi
+  sum=$(sha256 < "$object"); sum=${sum%% *}
+  if [ "$sum" = "$digest" ]; then echo "$digest"; else rm -f "$object"; fi
 done
 echo done
 """
@@ -84,18 +130,50 @@ _FINISH = (
     + r"""
 incoming=$1 digest=$2 object=$3
 sum=$(sha256 < "$incoming"); sum=${sum%% *}
-if [ "$sum" = "$digest" ]; then mv -f "$incoming" "$object" && echo ok
+if [ "$sum" = "$digest" ]; then
+  # mv would move into a directory.
+  if [ -L "$object" ] || [ -d "$object" ]; then rm -rf "$object" || { rm -f "$incoming"; exit 1; }; fi
+  mv -f "$incoming" "$object" && echo ok
 else rm -f "$incoming"; echo "bad $sum"; fi
 """
 )
 
-_CLEAN = r"""
-export LC_ALL=C
-root=$1
-du -sk "$root/objects" "$root/incoming" 2>/dev/null
-# The directory itself may be one the user keeps other things in.
-rm -rf "$root/objects" "$root/incoming" && { rmdir "$root" 2>/dev/null || true; } && echo removed
+_CLEAN = (
+    _OURS
+    + r"""
+why=
+is_other_object() { ! is_object "$1"; }
+is_other_incoming() { ! is_incoming "$1"; }
+gone() { [ ! -e "$1" ] || only "$1" "$2"; }
+for root in "$@"; do
+  place
+  [ -e "$root" ] || [ -L "$root" ] || continue
+  [ ! -L "$root" ] && [ -O "$root" ] && cd "$root" 2>/dev/null || { why="$why$root|"; continue; }
+  if ! marked; then
+    # An empty directory is nobody's yet; it stays as it is.
+    said=$(ls -A . 2>/dev/null) && [ -z "$said" ] && continue
+    older || { why="$why$root|"; continue; }
+  fi
+  echo before; du -sk objects incoming packs 2>/dev/null
+  # By name: the user may keep other things in there.
+  for file in objects/* incoming/* packs/*; do
+    case $file in
+      packs/*) name=${file#*/}; is_object "${name%%.new.*}" && rm -rf "$file" ;;
+      objects/*) is_object "${file#*/}" && rm -rf "$file" ;;
+      *) is_incoming "${file#*/}" && rm -f "$file" ;;
+    esac
+  done
+  rm -f incoming/.probe
+  rmdir objects incoming packs 2>/dev/null
+  echo after; du -sk objects incoming packs 2>/dev/null
+  # The marker goes last, so that an interrupted clean can be done again.
+  gone objects is_other_object && gone incoming is_other_incoming && rm -f "$marker" \
+    || { why="$why$root|"; continue; }
+  cd / && rmdir "$root" 2>/dev/null
+done
+printf 'why=%s' "$why"
 """
+)
 
 
 @dataclass(frozen=True)
@@ -112,8 +190,8 @@ class Store:
 
     Args:
         device: an open device.
-        work_dir: absolute directory (or ~/...) on the device, for this use only; None for the user's cache directory
-            there, or a private directory under /tmp where that cannot be written.
+        work_dir: absolute directory (or ~/...) on the device, for this use only; None for the first of the device's
+            own places that can be used.
     """
 
     def __init__(self, device: Device, work_dir: str | None = None) -> None:
@@ -126,7 +204,7 @@ class Store:
                 hint="Write it as /some/directory, or ~/directory for one in the home directory there.",
             )
         # A slash at the end would make the shell look through a symbolic link.
-        self._candidates = [work_dir.rstrip("/") or "/"] if work_dir else ["@home", "@tmp"]
+        self._candidates = [work_dir.rstrip("/") or "/"] if work_dir else list(device.work_dirs)
         self._root: str | None = None
         self._verified: set[str] = set()
         self.free_bytes: int | None = None
@@ -214,20 +292,40 @@ class Store:
 
     def have(self, digests: Iterable[str], deadline: Deadline) -> set[str]:
         """Those of the SHA-256 digests whose files are there and whole; damaged ones are removed on the way."""
-        said = self._script(_HAVE, [self.root, *digests], deadline).split()
-        if not said or said[-1] != "done":
-            self._refuse_nohash(" ".join(said))
-            raise DeviceError("DEVICE_ANSWER", "hashing files there gave no answer", where=self._device.uri)
-        self._verified.update(said[:-1])
-        return set(said[:-1])
+        wanted, found = list(dict.fromkeys(digests)), set[str]()
+        for start in range(0, len(wanted), _ASK_AT_ONCE):
+            said = self._script(_HAVE, [self.root, *wanted[start : start + _ASK_AT_ONCE]], deadline).split()
+            if not said or said[-1] != "done":
+                self._refuse_nohash(" ".join(said))
+                raise DeviceError("DEVICE_ANSWER", "hashing files there gave no answer", where=self._device.uri)
+            found.update(said[:-1])
+        self._verified.update(found)
+        return found
 
     def clean(self, deadline: Deadline) -> int:
-        """Remove the work directory with everything in it; returns the bytes that frees."""
-        *sizes, last = self._script(_CLEAN, [self.root], deadline).splitlines() or [""]
-        if last != "removed":
-            raise DeviceError("WORK_DIR_UNUSABLE", f"{self.root} cannot be emptied", where=self._device.uri)
+        """Remove what is ours in the work directory, and the directory if that leaves it empty; returns the bytes that
+        frees.  Without prepare(), every place there might be one is cleaned, and none is made first.
+
+        Raises DeviceError (WORK_DIR_UNUSABLE) where the directory is not ours or cannot be emptied.
+        """
+        roots = self._candidates if self._root is None else [self._root]
+        lines, _, why = self._script(_CLEAN, roots, deadline).rpartition("why=")
+        places = why.strip("|").split("|") if why else []
+        # Of several places that might be ours, one that is not does not matter.
+        if len(places) == len(roots):
+            raise DeviceError(
+                "WORK_DIR_UNUSABLE",
+                f"{'; '.join(places)}: not a directory of ours, or it cannot be emptied",
+                where=self._device.uri,
+                hint="Only what edgequant put there is removed; remove anything else yourself.",
+            )
         self._verified.clear()
-        return 1024 * sum(int(found[1]) for line in sizes if (found := re.match(r"([0-9]{1,15})\s", line)))
+        freed, sign = 0, 1
+        for line in lines.splitlines():
+            sign = {"before": 1, "after": -1}.get(line, sign)
+            if size := re.match(r"([0-9]{1,15})\s", line):
+                freed += sign * int(size[1])
+        return 1024 * max(0, freed)
 
     def _discard(self, incoming: str) -> None:
         # What was sent of a file would keep a full disk full.  A link that is lost leaves it to a later prepare().

@@ -82,8 +82,8 @@ def build_run(
         outputs=judged,
         errors=_errors(prepared, target, variant, outputs, middle),
         latency_ms=_latency(capture, request),
-        latency_why=_latency_why(capture, request),
-        memory_mb=_memory(capture, model),
+        latency_why=_latency_why(capture, request, target.device.emulated),
+        memory_mb=_memory(capture, model, target.device.emulated),
         findings=findings,
         error=None if capture.error is None else report.Failure(**capture.error.as_dict()),
         file=str(model.path.name),
@@ -213,7 +213,9 @@ def _device_info(target: Target) -> report.DeviceInfo:
         cores=facts.cores,
         ram_mb=facts.ram_mb,
         os=facts.os,
+        emulated=target.device.emulated is not None,
         facts={
+            "emulator": target.device.emulated,
             "kernel": facts.kernel,
             "model": facts.model,
             "mnn_kernels": facts.mnn_kernels,
@@ -281,15 +283,17 @@ def _latency(capture: Capture, request: Request) -> Latency | None:
     return latency.model_copy(update={"case": capture.timing_case})
 
 
-def _latency_why(capture: Capture, request: Request) -> str | None:
+def _latency_why(capture: Capture, request: Request, emulator: str | None) -> str | None:
+    if emulator is not None:
+        return f"emulated by {emulator}: times would say nothing about the CPU"
     if capture.timing is not None:
         return f"one inference of case '{capture.timing_case}'"
     return "not asked for" if not request.latency else "the run ended before it was timed"
 
 
-def _memory(capture: Capture, model: ConvertedModel) -> report.Memory:
+def _memory(capture: Capture, model: ConvertedModel, emulator: str | None) -> report.Memory:
     def mb(kib: int | None) -> float | None:
-        return None if kib is None else kib * 1024 / 1e6
+        return None if kib is None or emulator is not None else kib * 1024 / 1e6
 
     why = {}
     if capture.session_mb is None:
@@ -299,7 +303,9 @@ def _memory(capture: Capture, model: ConvertedModel) -> report.Memory:
         ("rss_peak", capture.peak.rss_peak),
         ("pss_peak", capture.pss_peak),
     ):
-        if value is None:
+        if emulator is not None:
+            why[name] = f"it would be that of {emulator}"
+        elif value is None:
             why[name] = "the device does not tell" if capture.load_ms is not None else "the model was not loaded"
     return report.Memory(
         model_file=model.size / 1e6,

@@ -103,7 +103,9 @@ def refuse_overwriting(output: Path, model: Path, what: str, *given: Path | None
                 hint="Choose another place for -o.",
             )
         files = list(place.iterdir()) if place.is_dir() else [place]
-        if output.is_dir() and (hit := next((file for file in files if _same(output / f"{file.stem}.npz", file)), None)):
+        if output.is_dir() and (
+            hit := next((file for file in files if _same(output / f"{file.stem}.npz", file)), None)
+        ):
             raise InputError(
                 "OUTPUT_INVALID",
                 f"{output}: holds {hit}, which was given and is never overwritten",

@@ -9,6 +9,7 @@ from edgequant.deadline import Deadline
 from edgequant.devices.protocol import Device
 from edgequant.devices.store import Store, sha256_of
 from edgequant.errors import ToolError
+from edgequant.pipeline.runtime import Runtime, deploy, wants_pack
 from edgequant.progress import Progress
 from edgequant.runner.bundle import runner_file
 from edgequant.runner.client import MnnRunner
@@ -25,11 +26,13 @@ class TargetOptions:
     """How to reach and use a device, apart from how a model is run on it.
 
     work_dir: directory on the device; None for its default.  python: command there; None for the driver's default.
+    runtime: whose Python runs the runner: the device's own, or that of the pack; see `pipeline.runtime`.
     """
 
     work_dir: str | None = None
     python: str | None = None
     accept_new_host_key: bool = False
+    runtime: Runtime = "auto"
 
 
 class Target:
@@ -39,6 +42,8 @@ class Target:
         self, device: Device, options: TargetOptions, run_options: RunOptions, *, log: Path | None, progress: Progress
     ) -> None:
         self.device = device
+        self._options = options
+        self.python: tuple[str, ...] = ()
         self._run_options = run_options
         self._log = log
         self._progress = progress
@@ -63,12 +68,18 @@ class Target:
             self.device.open(Deadline(OPEN_SECONDS))  # again, where the link was lost; nothing while it is there
             script, digest = self._script()
             stored = self.store.put(script, digest, self._push_deadline(script.stat().st_size))
+            if wants_pack(self.device, self._options.runtime, self._options.python):
+                self.python = tuple(deploy(self.device, self.store, self._progress))
+            else:
+                self.python = tuple(self.device.python)
             # -u also unbuffers C's stdout: MNN's last words must be out before it crashes.
-            argv = [*self.device.python, "-u", stored.path]
+            argv = [*self.python, "-u", stored.path]
             session = RunnerSession(self.device, argv, log=self._log)
             try:
                 session.start(Deadline(OPEN_SECONDS))
-                self._runner = self.known_runner = MnnRunner(session, self._run_options, uri=self.uri)
+                runner = MnnRunner(session, self._run_options, uri=self.uri)
+                runner.facts = self.device.corrected(runner.facts)
+                self._runner = self.known_runner = runner
             except BaseException:
                 session.close()
                 raise
@@ -127,7 +138,7 @@ def open_target(
     """A ready Target for a device URI.  Raises InputError (bad URI), DeviceError."""
     from edgequant.devices.factory import make_device
 
-    device = make_device(uri, accept_new_host_key=options.accept_new_host_key, python=options.python)
+    device = make_device(uri, accept_new_host_key=options.accept_new_host_key, python=options.python, listener=progress)
     target = Target(device, options, run_options, log=log, progress=progress or Progress())
     try:
         target.open()

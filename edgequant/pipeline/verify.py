@@ -227,7 +227,8 @@ class _Job:
                 outputs,
                 self.request.options,
                 self.run_dir,
-                latency=self.request.latency,
+                # Times of an emulator would only be mistaken for something.
+                latency=self.request.latency and target.device.emulated is None,
                 known_bad=known_bad,
             )
         # On this host the device's outputs are the host's outputs: there is no device error to tell apart.

@@ -8,6 +8,7 @@ import os
 import pickle
 import random
 import struct
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -62,8 +63,8 @@ def test_npz_compressed(tmp_path: Path) -> None:
 def test_a_folder_in_name_order(tmp_path: Path) -> None:
     for name in ("c", "a", "b"):
         np.savez(tmp_path / f"{name}.npz", x=np.full((1, 4), ord(name), np.float32))
-    (tmp_path / "notes.txt").write_text("not a case")
-    (tmp_path / "d.npz").mkdir()
+    for note in ("notes.txt", "README", "readme.rst", "a.md", "meta.json", ".hidden.npz"):
+        (tmp_path / note).write_text("not a case")
     cases = load_cases(tmp_path, X)
     assert [case.name for case in cases] == ["a", "b", "c"]
     assert [case.inputs["x"][0, 0] for case in cases] == [97, 98, 99]
@@ -82,7 +83,60 @@ def test_nothing_there(tmp_path: Path) -> None:
 def test_a_pipe_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.npz")
     assert problem(lambda: load_cases(tmp_path / "x.npz", X)).code == "INPUTS_FORMAT"
-    assert problem(lambda: load_cases(tmp_path, X)).code == "INPUTS_EMPTY"
+    assert problem(lambda: load_cases(tmp_path, X)).code == "INPUTS_FORMAT"
+
+
+def good(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with open(path, "wb") as stream:  # NumPy would add .npz
+        np.savez(stream, x=np.zeros((1, 4), np.float32))
+
+
+def test_upper_case_is_an_npz_too(tmp_path: Path) -> None:
+    good(tmp_path / "A.NPZ")
+    good(tmp_path / "b.npz")
+    assert [case.name for case in load_cases(tmp_path, X)] == ["A", "b"]
+    assert one(tmp_path / "A.NPZ").name == "A"
+    good(tmp_path / "A.npz")
+    assert problem(lambda: load_cases(tmp_path, X)).code == "INPUTS_DUPLICATE"
+
+
+@pytest.mark.parametrize("beside", ["a.npz", "a/input.json"])
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("z.npz", lambda path: path.symlink_to("nowhere.npz")),
+        ("z", lambda path: path.symlink_to("nowhere")),
+        ("z.npz", lambda path: path.mkdir()),
+        ("z.npz", lambda path: os.mkfifo(path)),
+        ("more", lambda path: good(path / "b.npz")),
+        ("more", lambda path: good(path / "B.NPZ")),
+        ("more", lambda path: (path / "c").mkdir(parents=True) or (path / "c" / "input.json").touch()),
+        ("more", lambda path: path.mkdir()),
+        ("z.npy", lambda path: path.touch()),
+        ("z.npz.gz", lambda path: path.touch()),
+    ],
+)
+def test_nothing_is_left_out_in_silence(tmp_path: Path, name: str, make: Callable[[Path], object], beside: str) -> None:
+    if beside == "a.npz":
+        good(tmp_path / beside)
+    else:
+        mnn_folder(tmp_path / "a", x=np.zeros((1, 4), np.float32))
+    make(tmp_path / name)
+    error = problem(lambda: load_cases(tmp_path, X))
+    assert error.code == "INPUTS_FORMAT"
+    assert str(error).startswith(f"{tmp_path / name}: ")
+
+
+@pytest.mark.parametrize("name", ["b.npz", "b.NPZ", "sub/input.json"])
+@pytest.mark.parametrize("level", [".", "case"])
+def test_cases_beside_an_input_json(tmp_path: Path, name: str, level: str) -> None:
+    folder = mnn_folder(tmp_path / level, x=np.zeros((1, 4), np.float32))
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).touch()
+    error = problem(lambda: load_cases(tmp_path, X))
+    assert error.code == "INPUTS_FORMAT"
+    assert name.split("/")[0] in str(error)
 
 
 def test_two_cases_of_one_name(tmp_path: Path) -> None:
@@ -469,8 +523,9 @@ def test_mnn_without_a_shape_or_a_file(tmp_path: Path) -> None:
         ([{"name": "x", "shape": [4]}], "1 2 3 4", "INPUT_SHAPE"),
         ([{"name": "x", "shape": [1, -4]}], "1 2 3 4", "INPUT_SHAPE"),
         ([{"name": "x", "shape": [0]}], "", "INPUT_SHAPE"),
-        ([{"name": "x", "shape": [2**31, 2**31]}], "1", "INPUT_TOO_LARGE"),
-        ([{"name": "x", "shape": [2**31 - 1] * 32}], "1", "INPUT_TOO_LARGE"),
+        ([{"name": "x", "shape": [2**31, 2**31]}], "1", "INPUT_SHAPE"),
+        ([{"name": "x", "shape": [2**31 - 1] * 32}], "1", "INPUT_SHAPE"),
+        ([{"name": "x", "shape": [1, 4], "value": 1}, {"name": "x", "shape": [1, 4]}], "1 2 3 4", "INPUT_FILE_INVALID"),
         ([{"name": "x", "shape": [10**30]}], "1", "INPUT_SHAPE"),
         ([{"name": "x", "shape": "big"}], "1", "INPUT_FILE_INVALID"),
         ([{"name": "z", "shape": [1, 4]}], "1 2 3 4", "INPUT_UNKNOWN"),
@@ -485,6 +540,40 @@ def test_mnn_folders_that_do_not_fit(tmp_path: Path, inputs: object, text: str |
     error = problem(lambda: load_cases(folder, X))
     assert error.code == code
     assert str(folder) in str(error)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "shape", "code"),
+    [
+        ([{"name": "x", "shape": [600_000_000], "value": 1}], (1, 4), "INPUT_SHAPE"),
+        ([{"name": "x", "shape": [600_000_000], "value": 1}], (4,), "INPUT_SHAPE"),
+        ([{"name": "x", "shape": [600_000_000], "value": 1}], (None,), "INPUT_TOO_LARGE"),
+        ([{"name": "x", "shape": [300_000_000], "value": 1}], None, "INPUT_TOO_LARGE"),
+        ([{"name": "x", "shape": [2**31, 2**31]}], (None, None), "INPUT_TOO_LARGE"),
+        ([{"name": "x", "shape": [2**31 - 1] * 32}], None, "INPUT_TOO_LARGE"),
+        ([{"name": n, "shape": [200_000_000], "value": 1} for n in "xy"], (None,), "INPUT_TOO_LARGE"),
+        ([{"name": "x", "shape": [200_000_000], "value": 1}] * 2, (None,), "INPUT_FILE_INVALID"),
+    ],
+)
+def test_a_few_bytes_do_not_take_gigabytes(
+    tmp_path: Path, inputs: object, shape: tuple[int | None, ...] | None, code: str
+) -> None:
+    folder = described(tmp_path / "c", inputs, None)
+    specs = [TensorSpec(name, "float32", shape) for name in "xy"]
+    tracemalloc.start()
+    try:
+        assert problem(lambda: load_cases(folder, specs)).code == code
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_mnn_one_value_for_all(tmp_path: Path) -> None:
+    folder = described(tmp_path / "c", [{"name": "x", "shape": [2, 3], "value": 7}], None)
+    for dtype in ("float16", "float32", "int64", "uint8"):
+        found = one(folder, (TensorSpec("x", dtype, (None, 3)),)).inputs["x"]
+        assert (found.dtype.name, found.tolist()) == (dtype, [[7] * 3] * 2)
+        assert found.flags.c_contiguous
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "1e30", "-1e19", "9223372036854775808"])

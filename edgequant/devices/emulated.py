@@ -1,0 +1,165 @@
+"""``emulated:CPU`` - ARM64 on this host: the pack under QEMU's user-mode emulation, without a device and without root.
+
+MNN runs the kernels it would run on that CPU, so outputs count.  Time and memory are those of an emulator: they never
+count.  Not emulated: Android's C library, a phone's memory and heat, and anything below a system call.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from edgequant.deadline import Deadline
+from edgequant.devices.local import LocalDevice, LocalProcess
+from edgequant.devices.protocol import CommandResult, Device, Progress
+from edgequant.errors import DeviceError, InputError
+from edgequant.pack import Pack, PackOptions, build_pack, default_cache, unpacked
+from edgequant.pack.build import lock_file
+from edgequant.pack.cache import lock
+from edgequant.pack.lock import read_lock
+from edgequant.pack.qemu import cpu_models, find_qemu, installed_qemu, version
+from edgequant.progress import Progress as Listener
+from edgequant.runner.answers import Facts
+
+SCHEME = "emulated:"
+KNOWN = ("a64fx", "cortex-a35", "cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76", "max", "neoverse-n1")
+"""What every QEMU since 7.2 knows; the one that is used may know more."""
+# Bits of AT_HWCAP and AT_HWCAP2, with the names the kernel gives them in /proc/cpuinfo.
+_HWCAP = {"asimd": 1, "fphp": 9, "asimdhp": 10, "asimddp": 20, "sve": 22}
+_HWCAP2 = {"sve2": 1, "i8mm": 13, "bf16": 14, "sme": 23}
+_ASK = "import ctypes; f = ctypes.CDLL(None).getauxval; f.restype = ctypes.c_ulong; print(f(16), f(26))"
+
+
+class EmulatedDevice(Device):
+    """One CPU model.  Commands run on the host, Python under QEMU.
+
+    Args:
+        uri: ``emulated:cortex-a76``, ``emulated:a76``, or with properties of QEMU's, ``emulated:max,sve=off``.
+        options: which pack; None for the standard one.
+        cache_dir: where packs are; None for the user's cache.
+        listener: told what is fetched and built.
+
+    Raises InputError (EMULATED_CPU_UNKNOWN, DEVICE_URI_INVALID).
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        options: PackOptions | None = None,
+        cache_dir: Path | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        self.uri = uri
+        name, *properties = uri.removeprefix(SCHEME).lower().split(",")
+        if not uri.startswith(SCHEME) or not all(re.fullmatch(r"[a-z0-9-]+=[a-z0-9]+", each) for each in properties):
+            raise InputError(
+                "DEVICE_URI_INVALID",
+                f"device '{uri[:200]}': not emulated:CPU or emulated:CPU,PROPERTY=VALUE",
+                hint="For example emulated:cortex-a76.",
+            )
+        found = installed_qemu()
+        self.cpu = ",".join([self._model(name, cpu_models(found) if found else KNOWN, found is not None), *properties])
+        self._options = options or PackOptions()
+        self._cache = cache_dir or default_cache()
+        self._listener = listener or Listener()
+        self._python: tuple[str, ...] = ()
+        self._features: list[str] | None = None
+        self._host = LocalDevice()
+        self._host.uri = uri  # its errors are ours
+        self.pack: Pack | None = None
+        self.qemu_version = ""
+
+    def _model(self, name: str, known: Sequence[str], final: bool) -> str:
+        for candidate in (name, f"cortex-{name}"):
+            if candidate in known:
+                return candidate
+        # A QEMU that is yet to be fetched may know more, but what it surely knows is all that can be promised.
+        raise InputError(
+            "EMULATED_CPU_UNKNOWN",
+            f"device '{self.uri[:200]}': {'this QEMU knows' if final else 'there is'} no CPU '{name[:40]}'",
+            hint=f"Possible: {', '.join(known)}.",
+        )
+
+    def open(self, deadline: Deadline) -> None:
+        """Find QEMU and the pack, and start it once.
+
+        The first time, both are fetched and built, which takes as long as it takes: `deadline` is for the start.
+        Raises DeviceError (QEMU_MISSING, QEMU_UNUSABLE, EMULATION_FAILED) and what build_pack raises.
+        """
+        if self._python:
+            return
+        pins = read_lock(lock_file(self._options, self._cache))
+        with lock(self._cache):
+            qemu = find_qemu(self._cache, pins, self._listener, self._options.inputs)
+        pack = build_pack(self._options, cache_dir=self._cache, progress=self._listener)
+        if pack.needs:
+            raise DeviceError(
+                "PACK_NEEDS_LIBRARIES",
+                f"this pack has no C library of its own (it needs {', '.join(pack.needs)}), so it cannot be emulated",
+                where=self.uri,
+                hint="Build one on a host with apt and a Debian mirror, or give the packages with --inputs DIR.",
+            )
+        root = unpacked(pack, self._cache)
+        # An empty environment, as on a bare device; LD_PRELOAD and the like would reach the emulated loader.
+        command = ("env", "-i", qemu, "-cpu", self.cpu, *pack.command(str(root)))
+        # A new deadline as long as the one given, of which building may have left nothing.
+        self._features = self._ask(command, Deadline(deadline.seconds))
+        self.qemu_version = version(qemu)
+        self.pack, self._python = pack, command
+
+    def _ask(self, python: Sequence[str], deadline: Deadline) -> list[str]:
+        """The features the emulated CPU has: proves that everything works, and nothing else here tells them."""
+        result = self._host.run([*python, "-c", _ASK], deadline)
+        words = result.stdout.split()
+        if not result.ok or len(words) != 2:
+            lines = result.stderr.decode("utf-8", "replace").strip().splitlines()
+            how = f"signal {result.signal}" if result.signal else f"exit status {result.exit_code}"
+            raise DeviceError(
+                "EMULATION_FAILED",
+                f"the pack does not start under QEMU: {lines[-1] if lines else how}",
+                where=self.uri,
+                hint="A property of the CPU may be wrong; otherwise try a newer QEMU, and `edgequant pack clean`.",
+                evidence={"stderr": lines[-20:], "exit_code": result.exit_code, "signal": result.signal},
+            )
+        first, second = int(words[0]), int(words[1])
+        found = [name for name, bit in _HWCAP.items() if first >> bit & 1]
+        return found + [name for name, bit in _HWCAP2.items() if second >> bit & 1]
+
+    def close(self) -> None:
+        self._host.close()
+
+    def run(
+        self, argv: Sequence[str], deadline: Deadline, *, stdin: bytes = b"", max_output: int = 16 << 20
+    ) -> CommandResult:
+        return self._host.run(argv, deadline, stdin=stdin, max_output=max_output)
+
+    def start(
+        self, argv: Sequence[str], deadline: Deadline, *, on_stderr: Callable[[bytes], None] | None = None
+    ) -> LocalProcess:
+        return self._host.start(argv, deadline, on_stderr=on_stderr)
+
+    def send_file(
+        self, source: Path, remote_path: str, deadline: Deadline, *, progress: Progress | None = None
+    ) -> None:
+        self._host.send_file(source, remote_path, deadline, progress=progress)
+
+    @property
+    def python(self) -> Sequence[str]:
+        assert self._python, "open() comes first"
+        return self._python
+
+    @property
+    def is_host(self) -> bool:
+        return False
+
+    @property
+    def emulated(self) -> str | None:
+        """What emulates this device; None for a real one.  Timings of an emulated device are not valid."""
+        return f"QEMU {self.qemu_version}, user mode"
+
+    def corrected(self, facts: Facts) -> Facts:
+        """The runner's facts without what it read of the host: /proc and /sys are not emulated."""
+        own = {"cpu": self.cpu, "features": self._features, "model": self.emulated, "governor": None}
+        return facts.model_copy(update=own)

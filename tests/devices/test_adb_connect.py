@@ -1,0 +1,439 @@
+"""Finding the device: servers, serials, states, old devices, facts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from edgequant.deadline import Deadline
+from edgequant.devices.adb import AdbDevice, parse_uri
+from edgequant.devices.adb_attached import attached_devices
+from edgequant.devices.adb_facts import android_facts, parsed
+from edgequant.devices.adb_wire import Address
+from edgequant.devices.store import Store, sha256_of
+from edgequant.errors import DeviceError, EdgequantError, InputError
+from tests.beds.adb import PROPERTIES, AdbBed
+from tests.beds.adb_parts import ScriptedServer
+
+pytestmark = pytest.mark.adb
+
+
+def soon() -> Deadline:
+    return Deadline(30)
+
+
+def opens(uri: str) -> bool:
+    with AdbDevice(uri) as it:
+        it.open(soon())
+        return it.run(["echo", "works"], soon()).stdout == b"works\n"
+
+
+def refused(uri: str, seconds: float = 30) -> EdgequantError:
+    with AdbDevice(uri) as it, pytest.raises(EdgequantError) as caught:
+        it.open(Deadline(seconds))
+    assert caught.value.hint or caught.value.code == "TIMEOUT"
+    assert caught.value.where == uri
+    return caught.value
+
+
+# --- names ---
+
+
+@pytest.mark.parametrize(
+    ("uri", "serial", "server"),
+    [
+        ("adb://", None, None),
+        ("adb://R58M12ABCDE", "R58M12ABCDE", None),
+        ("adb://emulator-5554", "emulator-5554", None),
+        ("adb://192.168.0.5:5555", "192.168.0.5:5555", None),
+        ("adb://[fe80::1%eth0]:5555", "[fe80::1%eth0]:5555", None),
+        ("adb://adb-R58M-x1._adb-tls-connect._tcp", "adb-R58M-x1._adb-tls-connect._tcp", None),
+        ("adb://R58M@lab:5038", "R58M", "lab:5038"),
+        ("adb://R58M@lab", "R58M", "lab:5037"),
+        ("adb://@lab:5038", None, "lab:5038"),
+        ("adb://10.0.0.2:5555@[::1]:5038", "10.0.0.2:5555", "[::1]:5038"),
+    ],
+)
+def test_uri(uri: str, serial: str | None, server: str | None) -> None:
+    found, address = parse_uri(uri)
+    assert found == serial
+    assert (str(address) if address else None) == server
+
+
+@pytest.mark.parametrize("rest", ["a b", "a/b", "-s", "a@b@c:1", "x@", "x@h:0", "x@h:99999", "x@h:p", "x" * 300, "a\n"])
+def test_bad_uri(rest: str) -> None:
+    with pytest.raises(InputError) as caught:
+        AdbDevice(f"adb://{rest}")
+    assert caught.value.code == "DEVICE_URI_INVALID"
+
+
+def test_server_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("ADB_SERVER_SOCKET", "ANDROID_ADB_SERVER_ADDRESS", "ANDROID_ADB_SERVER_PORT")
+    for values, expected in (
+        (("", "", ""), "127.0.0.1:5037"),
+        (("", "", "6000"), "127.0.0.1:6000"),
+        (("", "lab", "6000"), "lab:6000"),
+        (("", "::1", "6000"), "[::1]:6000"),
+        (("tcp:6001", "lab", "6000"), "127.0.0.1:6001"),
+        (("tcp:lab:6001", "", ""), "lab:6001"),
+        (("localfilesystem:/tmp/x", "", ""), "localfilesystem:/tmp/x"),
+    ):
+        for name, value in zip(names, values, strict=True):
+            monkeypatch.setenv(name, value)
+        assert str(Address.from_environment()) == expected
+    for values in (("", "", "x"), ("", "", "0"), ("vsock:1", "", ""), ("tcp:", "", "")):
+        for name, value in zip(names, values, strict=True):
+            monkeypatch.setenv(name, value)
+        with pytest.raises(InputError) as caught:
+            AdbDevice("adb://x")
+        assert caught.value.code == "ADB_SERVER_INVALID"
+
+
+# --- which device ---
+
+
+def test_by_serial_and_the_only_one(adb_bed: AdbBed) -> None:
+    assert opens(adb_bed.uri)
+    assert opens("adb://")
+    it = AdbDevice(adb_bed.uri, python="/opt/python3")
+    assert list(it.python) == ["/opt/python3"]
+    assert not it.is_host
+    assert it.work_dirs[0].startswith("/data/local/tmp/edgequant-")
+
+
+def test_none_attached(adb_bed: AdbBed) -> None:
+    adb_bed.disconnect(adb_bed.serial)
+    assert refused("adb://").code == "ADB_NONE_ATTACHED"
+
+
+def test_two_attached(adb_bed: AdbBed, monkeypatch: pytest.MonkeyPatch) -> None:
+    second = adb_bed.second()
+    error = refused("adb://")
+    assert error.code == "ADB_SEVERAL_ATTACHED"
+    assert adb_bed.serial in error.message
+    assert second in error.message
+    for serial in (adb_bed.serial, second):
+        assert opens(f"adb://{serial}")
+        monkeypatch.setenv("ANDROID_SERIAL", serial)
+        with AdbDevice("adb://") as it:
+            it.open(soon())
+            assert it._link is not None
+            assert it._link.serial == serial
+    # What the URI says comes first.
+    monkeypatch.setenv("ANDROID_SERIAL", "nothing")
+    assert opens(adb_bed.uri)
+    assert refused("adb://").code == "ADB_UNKNOWN_SERIAL"
+
+
+def test_wrong_serial(adb_bed: AdbBed) -> None:
+    error = refused("adb://R58M12ABCDE")
+    assert error.code == "ADB_UNKNOWN_SERIAL"
+    assert adb_bed.serial in error.message
+
+
+def test_a_network_device_is_connected(adb_bed: AdbBed) -> None:
+    adb_bed.disconnect(adb_bed.serial)
+    assert opens(adb_bed.uri)
+    error = refused("adb://127.0.0.1:1")
+    assert error.code == "ADB_CONNECT_FAILED"
+    assert "127.0.0.1:1" in error.message
+
+
+def test_list(adb_bed: AdbBed) -> None:
+    adb_bed.fake("--state", "recovery", "--model", "Old_Phone")
+    found = {device.serial: device for device in attached_devices(soon())}
+    assert len(found) == 2
+    real = found.pop(adb_bed.serial)
+    assert (real.state, real.transport, real.explanation, real.uri) == ("device", "tcp", None, adb_bed.uri)
+    (other,) = found.values()
+    assert (other.state, other.model, other.usable) == ("recovery", "Old Phone", False)
+    assert "recovery" in str(other.explanation)
+
+
+# --- states ---
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [("recovery", "ADB_RECOVERY"), ("sideload", "ADB_SIDELOAD"), ("bootloader", "ADB_BOOTLOADER")],
+)
+def test_states(adb_bed: AdbBed, state: str, code: str) -> None:
+    fake = adb_bed.fake("--state", state)
+    assert refused(f"adb://{fake.serial}").code == code
+
+
+def test_authorization(adb_bed: AdbBed) -> None:
+    fake = adb_bed.fake("--auth")
+    fake.heard("asked")
+    error = refused(f"adb://{fake.serial}")
+    assert error.code == "ADB_UNAUTHORIZED"
+    assert "Allow USB debugging" in str(error.hint)
+    assert "unauthorized" in [device.state for device in attached_devices(soon())]
+    fake.tell("accept")
+    adb_bed.ask_until(fake.serial, "device")
+    assert opens(f"adb://{fake.serial}")
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, bytes | None]], ScriptedServer]]:
+    for name in ("ADB_SERVER_SOCKET", "ANDROID_SERIAL", "ANDROID_ADB_SERVER_PORT", "ANDROID_ADB_SERVER_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    made: list[ScriptedServer] = []
+
+    def make(answers: dict[str, bytes | None]) -> ScriptedServer:
+        made.append(ScriptedServer(answers))
+        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(made[-1].port))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.close()
+
+
+Scripted = Callable[[dict[str, bytes | None]], ScriptedServer]
+NO_PERMISSIONS = (
+    "no permissions (missing udev rules? user is in the plugdev group); see "
+    "[http://developer.android.com/tools/device.html] usb:1-4 transport_id:3"
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "serial", "code", "transport"),
+    [
+        (f"R58M12ABCDE            {NO_PERMISSIONS}", "R58M12ABCDE", "ADB_NO_PERMISSIONS", "usb"),
+        (f"(no serial number)     {NO_PERMISSIONS}", "(no serial number)", "ADB_NO_PERMISSIONS", "usb"),
+        ("R58M12ABCDE            offline usb:1-4 transport_id:1", "R58M12ABCDE", "ADB_OFFLINE", "usb"),
+        ("R58M12ABCDE            authorizing usb:1-4 transport_id:1", "R58M12ABCDE", "ADB_AUTHORIZING", "usb"),
+        ("R58M12ABCDE            detached usb:1-4 transport_id:1", "R58M12ABCDE", "ADB_DETACHED", "usb"),
+        ("R58M12ABCDE            host usb:1-4 transport_id:1", "R58M12ABCDE", "ADB_NOT_READY", "usb"),
+        ("emulator-5554          offline transport_id:1", "emulator-5554", "ADB_OFFLINE", "emulator"),
+    ],
+)
+def test_states_of_a_server(scripted: Scripted, line: str, serial: str, code: str, transport: str) -> None:
+    server = scripted({"host:devices-l": ScriptedServer.okay(line + "\n"), "host:track-devices": None})
+    it = AdbDevice("adb://")
+    it.settle = 0.5
+    with pytest.raises(DeviceError) as caught:
+        it.open(soon())
+    assert caught.value.code == code
+    assert serial in str(caught.value)
+    (device,) = attached_devices(soon())
+    assert (device.serial, device.transport) == (serial, transport)
+    assert device.explanation
+    assert refused(f"adb://@127.0.0.1:{server.port}", seconds=3).code in (code, "TIMEOUT")
+
+
+def test_a_device_that_is_just_being_asked(scripted: Scripted) -> None:
+    """Its state passes by itself: the server tells when."""
+    tracked = ScriptedServer.okay("X\tauthorizing\n") + b"000aX\toffline\n"
+    scripted({"host:devices-l": ScriptedServer.okay("X  authorizing usb:1\n"), "host:track-devices": tracked})
+    started = time.monotonic()
+    assert refused("adb://X").code == "ADB_OFFLINE"
+    assert time.monotonic() - started < 3
+
+
+# --- servers ---
+
+
+@pytest.mark.parametrize("answers", [{}, {"host:devices-l": b"what"}, {"host:devices-l": b"OKAYzzzz"}])
+def test_something_else_listens_there(scripted: Scripted, answers: dict[str, bytes | None]) -> None:
+    scripted(answers)
+    assert refused("adb://x").code in ("ADB_SERVER_LOST", "ADB_SERVER_UNREACHABLE")
+
+
+def test_a_server_that_says_nothing(scripted: Scripted) -> None:
+    scripted({"host:devices-l": None})
+    started = time.monotonic()
+    assert refused("adb://x", seconds=1).code == "TIMEOUT"
+    assert time.monotonic() - started < 3
+
+
+def test_no_server_on_another_machine() -> None:
+    error = refused("adb://x@127.0.0.2:9")  # loopback, but not the address where one would be started
+    assert error.code == "ADB_SERVER_UNREACHABLE"
+    assert "127.0.0.2:9" in error.message
+    assert refused("adb://x@nothing.invalid:9").code == "ADB_SERVER_UNREACHABLE"
+
+
+def test_no_server_and_no_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{tmp_path}/none")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("ADBUTILS_ADB_PATH", raising=False)
+    monkeypatch.setattr("adbutils._utils._get_bin_dir", lambda: str(tmp_path))
+    error = refused("adb://x")
+    assert error.code == "ADB_MISSING"
+    assert "apt install adb" in str(error.hint)
+    with pytest.raises(DeviceError) as caught:
+        attached_devices(soon())
+    assert caught.value.code == "ADB_MISSING"
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        ("echo cannot bind >&2; exit 1", "ADB_SERVER_NOT_STARTED"),
+        ("exec sleep 100", "TIMEOUT"),
+        ("exit 0", "ADB_SERVER_UNREACHABLE"),
+    ],
+)
+def test_a_command_that_starts_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, code: str) -> None:
+    monkeypatch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{tmp_path}/none")
+    adb = tmp_path / "adb"
+    adb.write_text(f"#!/bin/sh\n{script}\n")
+    adb.chmod(0o755)
+    monkeypatch.setenv("ADBUTILS_ADB_PATH", str(adb))
+    started = time.monotonic()
+    error = refused("adb://x", seconds=2)
+    assert error.code == code
+    assert time.monotonic() - started < 5
+    if code == "ADB_SERVER_NOT_STARTED":
+        assert "cannot bind" in error.message
+
+
+def test_the_server_is_started(adb_bed: AdbBed) -> None:
+    """In the namespace, so that nothing of this host is touched, and on a port."""
+    program = """
+import sys
+from edgequant.deadline import Deadline
+from edgequant.devices.adb import AdbDevice
+for _ in range(2):  # the second one finds it running
+    with AdbDevice(sys.argv[1]) as it:
+        it.open(Deadline(60))
+        print(it.run(["echo", "works"], Deadline(20)).stdout.decode(), end="")
+"""
+    environment = adb_bed.environment() | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    del environment["ADB_SERVER_SOCKET"]
+    uri = f"{adb_bed.uri}@127.0.0.1:19037"
+    done = subprocess.run(
+        [*adb_bed.inside(), sys.executable, "-c", program, uri],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    subprocess.run([*adb_bed.inside(), adb_bed.adb, "-P", "19037", "kill-server"], env=environment, timeout=30)
+    assert done.stdout == "works\nworks\n", done.stderr
+
+
+# --- devices that cannot be used ---
+
+
+def test_old_device(adb_bed: AdbBed) -> None:
+    fake = adb_bed.fake("--features", "cmd", "--release", "6.0.1")
+    error = refused(f"adb://{fake.serial}")
+    assert error.code == "ADB_TOO_OLD"
+    assert "Android 6.0.1" in error.message
+    assert "7.0" in str(error.hint)
+    nameless = adb_bed.fake("--features", "")
+    assert refused(f"adb://{nameless.serial}").code == "ADB_TOO_OLD"
+
+
+def test_no_shell(adb_bed: AdbBed) -> None:
+    error = refused(f"adb://{adb_bed.fake('--broken-shell').serial}")
+    assert error.code == "NO_SHELL"
+    assert "no shell!!!" in error.message
+
+
+def test_a_device_that_starts_nothing(adb_bed: AdbBed) -> None:
+    started = time.monotonic()
+    assert refused(f"adb://{adb_bed.fake('--mute-shell').serial}", seconds=1).code == "TIMEOUT"
+    fake = adb_bed.fake()
+    fake.tell("hang")
+    assert refused(f"adb://{fake.serial}", seconds=1).code == "TIMEOUT"
+    assert time.monotonic() - started < 8
+
+
+def test_a_connection_that_is_dead_without_a_word(adb_bed: AdbBed) -> None:
+    """As after a power cut: the server says `device`, and would for minutes."""
+    fake = adb_bed.fake()
+    fake.tell("stick")
+    assert f"{fake.serial}\tdevice" in adb_bed.ask("host:devices")
+    with AdbDevice(f"adb://{fake.serial}") as it:
+        it.answer = 1
+        it.open(soon())
+        assert it.run(["echo", "works"], soon()).stdout == b"works\n"
+
+
+def test_connections_reset_by_the_device(adb_bed: AdbBed) -> None:
+    fake = adb_bed.fake()
+    with AdbDevice(f"adb://{fake.serial}") as it:
+        it.open(soon())
+        threading.Timer(0.3, fake.tell, ["drop"]).start()
+        with pytest.raises(DeviceError) as caught:
+            it.run(["sleep", "100"], soon())
+        assert caught.value.code == "LINK_LOST"
+
+
+# --- what it is, and the store on it ---
+
+
+def test_facts(adb_bed: AdbBed) -> None:
+    with AdbDevice(adb_bed.uri) as it:
+        it.open(soon())
+        facts = android_facts(it, soon())
+    assert facts.model == PROPERTIES["ro.product.model"]
+    assert facts.soc == "Testsoc TS 9000"
+    assert (facts.android, facts.sdk) == ("14", 34)
+    assert facts.abis == ("arm64-v8a", "armeabi-v7a")
+    assert facts.build is None
+    assert list(facts.missing) == ["build"]
+    assert "ro.build.fingerprint" in facts.missing["build"]
+
+
+def test_facts_of_something_else(adb_bed: AdbBed) -> None:
+    fake = adb_bed.fake()  # runs in the shell of this host
+    with AdbDevice(f"adb://{fake.serial}") as it:
+        it.open(soon())
+        facts = android_facts(it, soon())
+    assert facts.model is None
+    assert "not Android" in facts.missing["model"]
+
+
+def test_facts_from_text() -> None:
+    facts = parsed("[ro.board.platform]: [kona]\r\n[ro.build.version.sdk]: [many]\r\n[x]: [a\n[b]: c]\r\n")
+    assert facts.soc == "kona"
+    assert facts.sdk is None
+    assert "many" in facts.missing["sdk"]
+    assert parsed("").missing.keys() >= {"model", "soc", "android", "sdk", "abis"}
+
+
+@pytest.mark.parametrize("shell", [None, "busybox-static", "mksh"])
+def test_store(adb_bed: AdbBed, tmp_path: Path, shell: str | None) -> None:
+    place = str(adb_bed.files / f"store {shell}")
+    file = tmp_path / "model"
+    file.write_bytes(bytes(range(256)) * 5000)
+    digest = sha256_of(file)
+    with AdbDevice(f"adb://{adb_bed.second(shell)}") as it:
+        it.open(soon())
+        store = Store(it, place)
+        store.prepare(soon())
+        assert store.put(file, digest, soon()).sent == file.stat().st_size
+        assert store.free_bytes
+        again = Store(it, place)
+        again.prepare(soon())
+        assert again.put(file, digest, soon()).sent == 0
+        assert again.clean(soon()) >= file.stat().st_size
+        full = Store(it, str(adb_bed.small / "store"))
+        full.prepare(soon())
+        with pytest.raises(DeviceError) as caught:
+            full.put(file, digest, soon())
+        assert caught.value.code == "NO_SPACE"
+
+
+def test_a_server_that_is_gone_is_started_by_open_only(adb_bed: AdbBed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADBUTILS_ADB_PATH", "/no/such/adb")
+    with AdbDevice(adb_bed.uri, keepalive=0) as it:
+        it.open(soon())
+        adb_bed.kill_server()
+        with pytest.raises(DeviceError) as caught:
+            it.run(["true"], soon())
+        assert caught.value.code == "LINK_LOST"
+        with pytest.raises(DeviceError) as caught:
+            it.open(soon())
+        assert caught.value.code == "ADB_MISSING"
