@@ -214,6 +214,9 @@ class Limit(_Strict):
         try:
             if not match:
                 raise ValueError("not of the form [OUTPUT:]METRIC>=X or [OUTPUT:]METRIC<=X")
+            # float() also reads 0_9 and the digits of other scripts, which nobody means.
+            if not re.fullmatch(r"[-+.0-9eE]+|[-+]?(?:inf|nan)", match["value"]):
+                raise ValueError(f"'{match['value']}' is not a number")
             return cls.model_validate({**match.groupdict(), "value": float(match["value"])})
         except ValidationError as error:
             why = first_problem(error)

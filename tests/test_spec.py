@@ -163,6 +163,13 @@ def test_first_problem() -> None:
     assert first_problem(caught.value).startswith("parts.1.size: ")
 
 
+@pytest.mark.parametrize("text", ["cosine>=0_9", "sqnr_db>=１０"])
+def test_what_only_python_takes_for_a_number_is_refused(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Limit.parse(text)
+    assert "is not a number" in str(caught.value)
+
+
 @pytest.mark.parametrize("text", ["cosine>=1.5", "sqnr_db>=201", "max_abs<=-1", "mismatch<=-0.1"])
 def test_a_limit_nothing_can_keep_is_refused(text: str) -> None:
     with pytest.raises(InputError) as caught:

@@ -16,6 +16,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from edgequant.compare.largest import Largest
+
 Kind = Literal["float", "int"]
 ReferenceKind = Literal["normal", "zero", "constant", "nonfinite", "empty"]
 Problem = Literal["missing", "dtype", "shape", "nonfinite", "reference_nonfinite"]
@@ -26,7 +28,6 @@ differ at all stay below about 160 dB; float64 reaches about 320 dB, where the d
 
 _CHUNK = 1 << 13
 """Elements: their temporaries stay in the cache, and OpenBLAS computes dot products of this size in one thread."""
-_ENOUGH = 1 << 18
 _BIGGEST = sys.float_info.max
 _Floats = npt.NDArray[np.float64]
 
@@ -301,7 +302,7 @@ def _finite_metrics(ref: npt.NDArray[Any], out: npt.NDArray[Any], seen: _Pass1) 
     ref_middle = seen.ref_low / ref_scale / 2 + seen.ref_high / ref_scale / 2
     got_middle = seen.got_low / got_scale / 2 + seen.got_high / got_scale / 2
     position = (seen.finite - 1) * 0.99
-    largest = _Largest(seen.finite - math.floor(position))
+    largest = Largest(seen.finite - math.floor(position))
     rr = gg = rg = ee = error_sum = 0.0
     r1 = g1 = r2 = g2 = r1g1 = 0.0
     for r, g in _pairs(ref, out):
@@ -364,48 +365,3 @@ def quotient(above: float, below: float) -> float:
     if below < 1 and above > below * _BIGGEST:
         return _BIGGEST
     return above / below
-
-
-class _Largest:
-    """Keeps the `count` largest of a stream: an exact high percentile without keeping or sorting everything."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._kept: _Floats = np.empty(0)
-        self._waiting: list[_Floats] = []
-        self._size = 0
-        self._floor = -math.inf
-
-    def add(self, values: _Floats) -> None:
-        values = values[values > self._floor]
-        self._waiting.append(values)
-        self._size += values.size
-        if self._size > max(self._count, _ENOUGH):
-            self._settle()
-
-    def _settle(self) -> None:
-        kept = np.concatenate([self._kept, *self._waiting])
-        self._waiting, self._size = [], 0
-        if kept.size > 16 * self._count:
-            # np.partition is slow, above all where many values are equal (0.1 s per million zeros).  What is below
-            # the top of a sample cannot be among the largest if enough is above it.
-            sample = kept[::32]
-            wanted = min(sample.size, 2 * sample.size * self._count // kept.size + 1)
-            above = kept[kept >= np.sort(sample)[-wanted]]
-            if above.size >= self._count:
-                kept = above
-        if kept.size > self._count:
-            kept = np.partition(kept, kept.size - self._count)[-self._count :]
-        if kept.size == self._count:
-            self._floor = float(kept.min())
-        self._kept = kept
-
-    def at(self, position: float, total: int) -> float:
-        """The value at a fractional place in the sorted stream of `total` values (type 7)."""
-        self._settle()
-        ordered = np.sort(self._kept)
-        offset = total - ordered.size
-        below = math.floor(position)
-        low = float(ordered[below - offset])
-        high = float(ordered[min(below + 1, total - 1) - offset])
-        return low + (high - low) * (position - below)

@@ -15,12 +15,19 @@ from edgequant.cases.case import Case
 from edgequant.cases.generate import generate, pin, spare
 from edgequant.cases.load import load_cases
 from edgequant.compare.metrics import Kind
-from edgequant.compare.summary import OutputSummary
 from edgequant.errors import InputError, RunnerError, ToolError
 from edgequant.findings import Finding
 from edgequant.graph import ModelGraph, find_risks, read_model
-from edgequant.judge.limits import default_limits, defaults_for, meets, resolve_limits
+from edgequant.judge.limits import defaults_for, resolve_limits
 from edgequant.pipeline.outputs import Comparisons, OutputStore
+from edgequant.pipeline.remarks import (
+    conversion_failed,
+    conversion_wrong,
+    dropped,
+    infinite_inputs,
+    random_cases,
+    unchecked,
+)
 from edgequant.pipeline.request import Request
 from edgequant.pipeline.rundir import RunDirectory, safe_name
 from edgequant.pipeline.target import Target
@@ -34,7 +41,7 @@ from edgequant.reference.reference import (
     Reference,
     onnxruntime_available,
 )
-from edgequant.runner.client import Loaded
+from edgequant.runner.client import Loaded, MnnRunner
 from edgequant.spec import Variant
 from edgequant.tensors import TensorSpec
 
@@ -116,18 +123,18 @@ def prepare(
         float_model = make_model(graph, FLOAT, run_dir, request.convert_timeout)
     runner = host.runner()
     with clock.phase("host"):
-        loaded = runner.load(str(float_model.path.resolve()), "normal")
+        loaded = _load_float(runner, float_model)
     inputs = _inputs(graph, loaded)
     findings = find_risks(graph)
     cases = given or _cases(request, inputs)
     if cases[0].generated:
-        findings.append(_random_cases(request))
-    findings += _infinite_inputs(cases)
+        findings.append(random_cases(request.options.seed))
+    findings += infinite_inputs(cases)
 
     reference, why = _reference(request, graph, cases, host, loaded, run_dir)
     progress.say(f"reference: {reference.name} {reference.version or ''} ({why})")
     if reference.name == MnnFloatReference.name:
-        findings.append(_unchecked(why))
+        findings.append(unchecked(why))
     expected = OutputStore(run_dir, "reference")
     kept: list[Case] = []
     kinds: dict[str, Kind] = {}
@@ -141,7 +148,7 @@ def prepare(
                 try:
                     outputs = reference.run(case)
                 except CaseRefused as refusal:
-                    findings.append(_dropped(case, refusal.reason, reference.name))
+                    findings.append(dropped(case, refusal.reason, reference.name))
                     continue
                 kept.append(case)
                 expected.put(case.name, outputs)
@@ -214,6 +221,11 @@ def _refuse_quantized_source(graph: ModelGraph, request: Request) -> None:
         )
 
 
+def _load_float(runner: MnnRunner, model: ConvertedModel) -> Loaded:
+    """Float MNN in full precision, whatever the variants are run with: it is what they are measured against."""
+    return runner.load(str(model.path.resolve()), "normal", precision="normal")
+
+
 def _check_early(request: Request, graph: ModelGraph) -> list[Case] | None:
     """Find the user's mistakes before the long part, where the format tells enough; returns the cases, if given."""
     if request.reference is not None and not request.reference.exists():
@@ -276,65 +288,6 @@ def _cases(request: Request, inputs: tuple[TensorSpec, ...]) -> list[Case]:
         pin(inputs, request.shapes)
         return cases
     return generate(pin(inputs, request.shapes), request.options.seed)
-
-
-def _random_cases(request: Request) -> Finding:
-    return Finding(
-        code="RANDOM_INPUTS",
-        severity="info",
-        message=f"the cases are random (seed {request.options.seed}): they show whether MNN computes what the source "
-        "model computes, not how good it is on real data",
-        remedy="For a release, give real inputs with --inputs FOLDER of .npz files.",
-    )
-
-
-def _unchecked(why: str) -> Finding:
-    return Finding(
-        code="CONVERSION_UNCHECKED",
-        severity="warn",
-        message=f"MNN is held against itself: {why}",
-        remedy="A wrong conversion would not show.  Give ONNX and install ONNX Runtime (the extra 'onnx'), or give "
-        "outputs of the source model with --reference.",
-    )
-
-
-def _infinite_inputs(cases: list[Case]) -> list[Finding]:
-    """Infinities are legal inputs (masks have them), but a reader has to know."""
-    found = {
-        f"{case.name}: {name}": int(np.isinf(array).sum())
-        for case in cases
-        for name, array in case.inputs.items()
-        if array.dtype.kind == "f" and np.isinf(array).any()
-    }
-    if not found:
-        return []
-    return [
-        Finding(
-            code="INPUT_INFINITE",
-            severity="warn",
-            where=next(iter(found)),
-            message=f"{len(found)} input(s) hold infinities, {sum(found.values())} in all",
-            evidence={"count": dict(list(found.items())[:100])},
-            remedy="If they are not meant (as those of a mask are), the outputs say nothing about the model.",
-        )
-    ]
-
-
-def _dropped(case: Case, reason: str, reference: str) -> Finding:
-    if not case.generated:
-        raise InputError(
-            "CASE_REFUSED",
-            f"{case.source}: {reference} cannot run the model with it: {reason}",
-            hint="Check shapes and values of this case.",
-        )
-    return Finding(
-        code="CASE_DROPPED",
-        severity="info",
-        where=case.name,
-        message=f"the random case '{case.name}' was left out: {reference} cannot run the model with its sizes",
-        evidence={"shapes": {name: list(shape) for name, shape in case.shapes.items()}, "reason": reason},
-        remedy="Say which sizes matter with --shape NAME=..., or give real inputs with --inputs.",
-    )
 
 
 def _reference(
@@ -407,62 +360,12 @@ def _measure_conversion(prepared: Prepared, host: Target, loaded: Loaded) -> Non
                 raise
             stage.add(case.name, expected, None)
             prepared.float_failed[case.name] = error.message
-            prepared.findings.append(_conversion_failed(case, error))
+            prepared.findings.append(conversion_failed(case, error))
             if error.code != "INFERENCE_FAILED":
                 host.drop_runner()
-                loaded = host.runner().load(str(prepared.float_model.path.resolve()), "normal")
+                loaded = _load_float(host.runner(), prepared.float_model)
             continue
         prepared.float_outputs.put(case.name, got)
         stage.add(case.name, expected, got)
     for name, summary in stage.summaries().items():
-        prepared.findings += _conversion_wrong(name, summary, own=prepared.reference == FileReference.name)
-
-
-def _conversion_wrong(output: str, summary: OutputSummary, *, own: bool) -> list[Finding]:
-    """A finding where float MNN is not what the source is.
-
-    It is "fail" where not even a quantized model would be allowed as much, so that no variant can pass by default;
-    else "warn": a variant may still keep its own, wider limits with the conversion's error in it.  Where the reference
-    is the user's `own`, nobody knows what it was computed with, so it is "warn" as well.
-    """
-
-    def broken(method: str) -> list[str]:
-        return [
-            str(limit)
-            for limit in default_limits(method, summary.kind)
-            if (value := summary.values.get(limit.metric)) is not None and not meets(limit, value)
-        ]
-
-    lost = [summary.details[case] for case, problem in summary.problems.items() if problem != "reference_nonfinite"]
-    if not lost and not broken("float"):
-        return []
-    why = "; ".join(lost) if lost else f"it breaks {', '.join(broken('float'))}, the limits of a float model"
-    return [
-        Finding(
-            code="CONVERSION_ERROR",
-            severity="fail" if (lost or broken("weight")) and not own else "warn",
-            where=output,
-            message=f"float MNN does not compute what {'your reference says' if own else 'the source model computes'}, "
-            f"before any quantization: {why}",
-            evidence={
-                "sqnr_db": summary.values.get("sqnr_db"),
-                "cosine": summary.values.get("cosine"),
-                "worst_case": summary.worst_case,
-            },
-            remedy="Quantization is not the cause.  Try another export (opset, fixed shapes with --shape), or report "
-            "it to MNN with this model.",
-        )
-    ]
-
-
-def _conversion_failed(case: Case, error: RunnerError) -> Finding:
-    sizes = ", ".join(f"{name}={','.join(map(str, shape))}" for name, shape in case.shapes.items())
-    return Finding(
-        code="CONVERSION_RUN_FAILED",
-        severity="fail",
-        where=case.name,
-        message=f"float MNN on this host cannot run case '{case.name}' ({sizes}), the reference can: {error.message}",
-        evidence=error.evidence,
-        remedy="If these sizes do not matter to you, pin those that do with --shape; else export the model with fixed "
-        "shapes.",
-    )
+        prepared.findings += conversion_wrong(name, summary, own=prepared.reference == FileReference.name)

@@ -245,7 +245,8 @@ class _Job:
     def _host_run(self, variant: Variant, model: ConvertedModel) -> HostRun:
         key = _host_key(variant, self.request.options)
         if key not in self._host_runs:
-            if variant == FLOAT and memory_mode(self.request.options, variant) == "normal":
+            options = self.request.options
+            if variant == FLOAT and memory_mode(options, variant) == "normal" and options.precision == "normal":
                 found = HostRun(self.prepared.float_outputs, failed=dict(self.prepared.float_failed))
             else:
                 with self.prepared.clock.phase("host"):

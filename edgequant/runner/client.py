@@ -13,7 +13,7 @@ from edgequant.errors import DeviceError
 from edgequant.mnn_version import require_supported
 from edgequant.runner import answers
 from edgequant.runner.session import RunnerSession
-from edgequant.spec import MemoryMode, RunOptions
+from edgequant.spec import MemoryMode, Precision, RunOptions
 
 DEFAULT_THREADS = 4
 TIME_MAX_SECONDS = 60.0
@@ -80,11 +80,14 @@ class MnnRunner:
             return False
         return True
 
-    def load(self, path: str, memory: MemoryMode) -> Loaded:
-        """Load the model at `path` on the device.  Raises RunnerError (MODEL_LOAD_FAILED, CORES_UNAVAILABLE, ...)."""
+    def load(self, path: str, memory: MemoryMode, *, precision: Precision | None = None) -> Loaded:
+        """Load the model at `path` on the device.  `precision`: another than the options say.
+
+        Raises RunnerError (MODEL_LOAD_FAILED, CORES_UNAVAILABLE, ...).
+        """
         options = {
             "memory": memory,
-            "precision": self._options.precision,
+            "precision": precision or self._options.precision,
             "threads": self.threads,
             "cores": None if self._options.cores is None else list(self._options.cores),
             "dynamic_quant_option": self._options.dynamic_quant_option,
