@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-pytest_plugins = ["tests.beds.adb", "tests.beds.models", "tests.beds.pack", "tests.beds.sshd"]
+pytest_plugins = ["tests.beds.adb", "tests.beds.models", "tests.beds.pack", "tests.beds.sshd", "tests.beds.vm"]

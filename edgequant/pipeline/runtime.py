@@ -31,6 +31,16 @@ sync
 mv "$new" "$folder" && echo ok
 """
 
+# Whether programs may be started there, asked before 24 MB are sent: 126 is "found, but cannot be executed".
+_PROBE = r"""
+file=$1/incoming/.probe
+printf '#!/bin/sh\nexit 0\n' > "$file" && chmod 700 "$file" || exit 0
+"$file" >/dev/null 2>&1
+code=$?
+rm -f "$file"
+[ $code -ne 126 ] || echo noexec
+"""
+
 
 def wants_pack(device: Device, runtime: Runtime, python: str | None) -> bool:
     """Whether the pack is to be used.
@@ -43,7 +53,9 @@ def wants_pack(device: Device, runtime: Runtime, python: str | None) -> bool:
 def deploy(device: Device, store: Store, progress: Progress) -> Sequence[str]:
     """Make sure the device has the pack, unpacked; returns the command that starts its Python.
 
-    Builds it on this host the first time.  Raises DeviceError (PACK_ARCH, PACK_NOT_UNPACKED, what the store raises),
+    Builds it on this host the first time.
+
+    Raises DeviceError (PACK_ARCH, WORK_DIR_NOEXEC, PACK_NEEDS_LIBRARIES, PACK_NOT_UNPACKED, and what the store raises),
     ToolError or InputError from building.
     """
     from edgequant.pack import build_pack
@@ -66,6 +78,14 @@ def deploy(device: Device, store: Store, progress: Progress) -> Sequence[str]:
         )
     folder = f"{store.root}/packs/{pack.sha256}"
     if _unpack(device, folder, "") != "ok":
+        probed = device.run(["sh", "-c", _PROBE, "edgequant", store.root], Deadline(30)).stdout.strip()
+        if probed == b"noexec":
+            raise DeviceError(
+                "WORK_DIR_NOEXEC",
+                f"programs may not be started in {store.root}",
+                where=device.uri,
+                hint="Choose another directory with --work-dir; on phones /data/local/tmp/... is one.",
+            )
         with progress.transfer(f"push {pack.archive.name}", pack.size) as sent:
             stored = store.put(pack.archive, pack.sha256, Deadline(600), size=pack.size, progress=sent)
         progress.say("unpacking the pack on the device")

@@ -364,9 +364,11 @@ def test_connections_reset_by_the_device(adb_bed: AdbBed) -> None:
     fake = adb_bed.fake()
     with AdbDevice(f"adb://{fake.serial}") as it:
         it.open(soon())
-        threading.Timer(0.3, fake.tell, ["drop"]).start()
+        drop = threading.Timer(0.3, fake.tell, ["drop"])
+        drop.start()
         with pytest.raises(DeviceError) as caught:
             it.run(["sleep", "100"], soon())
+        drop.join()  # the bed may go only when it has answered
         assert caught.value.code == "LINK_LOST"
 
 

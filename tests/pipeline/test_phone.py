@@ -1,0 +1,128 @@
+"""The main job on a phone as bare as they come: no Python and no C library, so everything runs from the pack."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgequant.pipeline.target import TargetOptions
+from edgequant.report.model import Failure, Report
+from edgequant.spec import RunOptions
+from tests.beds.models import ModelByName
+from tests.beds.vm import Phone
+from tests.pipeline.support import Listener, check_numbers, codes, do, eventually
+
+pytestmark = [pytest.mark.adb, pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(300)]
+
+ROOT = "/data/local/tmp"
+
+
+class Sent(Listener):
+    """Transfers by label -> bytes; `on` is called, once, by the first line that starts with `start`."""
+
+    def __init__(self, start: str = "\0", on: Any = None, after: float = 0) -> None:
+        self.bytes: dict[str, int] = {}
+        self.timer = threading.Timer(after, on or (lambda: None))
+        self._start = start
+        super().__init__(self._hear, self._count)
+
+    def _hear(self, text: str) -> None:
+        if text.startswith(self._start) and self.timer.ident is None:
+            self.timer.start()
+
+    def _count(self, label: str, size: int) -> None:
+        self.bytes[label] = self.bytes.get(label, 0) + size
+
+    @property
+    def packs(self) -> dict[str, int]:
+        return {label: size for label, size in self.bytes.items() if label.startswith("push edgequant-pack")}
+
+
+def verify(model: Path, run_dir: Path, phone: Phone, progress: Sent | None = None, **more: Any) -> Report:
+    progress = progress or Sent()
+    report = do(model, run_dir, "dynamic:8", devices=(phone.uri,), progress=progress, **more)
+    if progress.timer.ident is not None:
+        progress.timer.join()
+    return report
+
+
+def packs(phone: Phone) -> list[str]:
+    return sorted(phone.shell(f"ls -d {ROOT}/*/packs/* 2>/dev/null || true").split())
+
+
+def error_of(report: Report) -> Failure:
+    (run,) = report.runs
+    assert report.verdict == run.verdict == "ERROR", report.verdict
+    assert run.error is not None
+    return run.error
+
+
+def test_a_bare_phone(phone: Phone, real_model: ModelByName, tmp_path: Path) -> None:
+    phone.reset()
+    assert "python" not in phone.shell("ls /system/bin")
+    first = Sent()
+    report = verify(real_model("enc"), tmp_path / "first", phone, first)
+    (run,) = report.runs
+    assert report.verdict == run.verdict == "PASS"
+    assert run.low_memory_engaged is True, run.low_memory_why
+    assert run.device.arch == "aarch64"
+    check_numbers(tmp_path / "first", run)
+    assert run.errors.device.keys() == run.outputs.keys()
+    for name, error in run.errors.device.items():
+        assert (error.sqnr_db or 0) > 40, name
+    assert sum(first.packs.values()) > 10e6
+    assert run.options["pushed_bytes"] > 0
+
+    second = Sent()
+    (run,) = verify(real_model("enc"), tmp_path / "second", phone, second).runs
+    assert run.verdict == "PASS"
+    assert run.options["pushed_bytes"] == 0
+    assert not second.packs
+    assert not sum(second.bytes.values())
+
+
+def test_low_precision_breaks_on_the_phone_only(phone: Phone, real_model: ModelByName, tmp_path: Path) -> None:
+    options = RunOptions(threads=1, precision="low")
+    (run,) = verify(real_model("enc"), tmp_path / "run", phone, options=options).runs
+    assert run.verdict == "FAIL"
+    assert "DEVICE_DIFFERS" in codes(run)
+
+
+def test_power_cut_while_unpacking(phone: Phone, real_model: ModelByName, tmp_path: Path) -> None:
+    phone.shell(f"rm -rf {ROOT}/*/packs; sync")
+
+    def cut() -> None:
+        # Half a folder has to be there, and on the disk.
+        eventually(lambda: any(".new." in path for path in packs(phone)))
+        phone.shell("sync")
+        phone.kill()
+
+    error = error_of(verify(real_model("enc"), tmp_path / "cut", phone, Sent("unpacking the pack", cut)))
+    assert error.code == "LINK_LOST", error
+    phone.boot()
+    (left,) = packs(phone)
+    assert ".new." in left
+    (run,) = verify(real_model("enc"), tmp_path / "again", phone).runs
+    assert run.verdict == "PASS"
+    (whole,) = packs(phone)
+    assert ".new." not in whole
+
+
+def test_a_place_where_nothing_may_be_executed(phone: Phone, real_model: ModelByName, tmp_path: Path) -> None:
+    target = TargetOptions(work_dir="/sdcard/edgequant")
+    error = error_of(verify(real_model("enc"), tmp_path / "run", phone, target=target))
+    assert error.code == "WORK_DIR_NOEXEC", error
+    assert "/sdcard/edgequant" in error.message
+    phone.shell("rm -rf /sdcard/edgequant")  # it is memory
+
+
+def test_power_cut_in_the_middle_of_a_run(phone: Phone, real_model: ModelByName, tmp_path: Path) -> None:
+    cut = Sent("running dynamic:8", phone.kill, after=2)
+    error = error_of(verify(real_model("enc"), tmp_path / "cut", phone, cut, latency=True))
+    assert error.code == "LINK_LOST", error
+    phone.boot()
+    (run,) = verify(real_model("enc"), tmp_path / "again", phone).runs
+    assert run.verdict == "PASS"
