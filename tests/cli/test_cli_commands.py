@@ -268,7 +268,7 @@ def test_list(tmp_path: Path) -> None:
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh" / "config").write_text("Host board other*\n  HostName 192.0.2.7\n  User pi\n")
     # No adb server of this machine is asked, or started.
-    environment = {"HOME": str(tmp_path), "ADB_SERVER_SOCKET": "tcp:127.0.0.1:1"}
+    environment = {"HOME": str(tmp_path), "ADB_SERVER_SOCKET": f"localfilesystem:{tmp_path}/none/socket"}
     done = edgequant("devices", "list", "--json", **environment)
     assert done.code == 0
     uris = [entry["uri"] for entry in done.json["devices"]]
