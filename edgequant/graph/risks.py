@@ -112,7 +112,7 @@ def _reset_first(graph: ModelGraph) -> Finding | None:
         message=f"{len(graph.reset_first)} GRU layer(s) have linear_before_reset=0: the MNN converter (3.6.1) unrolls "
         "them as if it were 1, and the results are wrong",
         evidence=_evidence(graph.reset_first),
-        remedy="Convert with --useOriginRNNImpl, or export with linear_before_reset=1 (in Keras reset_after=True).",
+        remedy="Export the model with linear_before_reset=1 (in Keras reset_after=True).",
     )
 
 
@@ -208,8 +208,7 @@ def _recurrent(graph: ModelGraph) -> Finding | None:
         message=f"{len(graph.recurrent)} recurrent layer(s): quantization errors add up over time, and MNN's "
         "offline methods (kl, ema, admm) are known to crash on the loops these are converted to",
         evidence=_evidence(graph.recurrent),
-        remedy="Prefer dynamic:8, or convert with --useOriginRNNImpl for an offline method; judge with sequences as "
-        "long as those in use, with the state fed back.",
+        remedy="Prefer dynamic:8, and judge with sequences as long as those in use (--inputs).",
     )
 
 
