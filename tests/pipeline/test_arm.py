@@ -77,7 +77,8 @@ def test_emulated(name: str, real_model: ModelByName, tmp_path: Path) -> None:
 def test_on_the_phone(name: str, phone: Phone, real_model: ModelByName, tmp_path: Path) -> None:
     (run,) = verify(name, real_model, tmp_path / "run", phone.uri).runs
     assert run.device.facts["runtime"] == "pack"
-    assert run.device.facts["mnn_kernels"] == {"i8sdot": True, "fp16": True, "i8mm": False, "sve2": False}
+    kernels = run.device.facts["mnn_kernels"]
+    assert {name for name, on in kernels.items() if on} == {"i8sdot", "fp16"}, kernels
 
 
 @pytest.fixture
