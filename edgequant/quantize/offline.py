@@ -6,7 +6,7 @@ MNN's quantizer (3.6.1) checks nothing, says success whatever happened, and cras
   run, or a poor one.  Converted with ``--useOriginRNNImpl`` all three work.
 - EMA uses Winograd convolution unless it is told not to, and crashes on some models (PP-OCR recognition) with it.
 - EMA drops skip, clamp, weights and debug in silence.
-- EMA's file does not say which tensors are the outputs; see `patch.set_outputs`.
+- EMA's file does not say which tensors are the outputs, and gives their names to others; see `patch`.
 - What it does with samples: see `sequence`.
 """
 
@@ -28,7 +28,7 @@ from edgequant.quantize.calibration import CalibrationSet
 from edgequant.quantize.child import ChildResult, death, run_child, tools_argv
 from edgequant.quantize.log import sections
 from edgequant.quantize.offline_options import OfflineOptions
-from edgequant.quantize.patch import set_outputs
+from edgequant.quantize.patch import outputs_of, restore_outputs
 from edgequant.quantize.sequence import plan_samples, write_sequence
 from edgequant.quantize.work import FULL, disk_full, room_left, work_dir
 from edgequant.quantize.written import count_layers, name_by_contents, sync_and_hash
@@ -37,6 +37,8 @@ _LAYERS = ("Convolution", "ConvolutionDepthwise", "Deconvolution")
 """What MNN's offline methods quantize; matrix products and gates are convolutions by then."""
 _DEBUG = re.compile(r"^(.*) (input|output)_tensor_(\d+):\s+cos distance: (\S+), overflow ratio: (\S+)$", re.MULTILINE)
 _BROKEN = re.compile(r"weight size error|Invalid net|not supported feature|Can not load model|quantize_bits must")
+_IN_DEBUG = re.compile(r"feature size error|computeDistance")
+"""What it says when it is past quantizing and computes debug's numbers."""
 _HINT = "Let edgequant try the other ways (leave --no-fallback out), or use dynamic:8."
 
 
@@ -217,6 +219,16 @@ def read_debug(text: str) -> tuple[LayerDebug, ...]:
     return tuple(sorted(found, key=lambda layer: (-2.0 if layer.cosine is None else layer.cosine, layer.name)))
 
 
+def _no_debug(method: str, result: ChildResult) -> Finding:
+    how = result.signal or f"exit status {result.exit_code}"
+    return Finding(
+        code="OFFLINE_NO_LAYER_NUMBERS",
+        severity="info",
+        message=f"MNN's {method} ended with {how} while it computed its numbers per layer; it was run again without",
+        evidence=result.evidence(),
+    )
+
+
 @dataclass(frozen=True)
 class _Job:
     graph: ModelGraph
@@ -235,17 +247,15 @@ class _Job:
         samples = work / "samples"
         samples.mkdir()
         write_sequence(samples, self.calibration, plan, transpose=self._transposed())
-        (work / "config.json").write_text(json.dumps(self._config(len(plan.order))), encoding="utf-8")
-        argv = tools_argv(
-            ("mnnquant", ["source.mnn", "out.mnn", "config.json"]),
-            ("mnnconvert", ["-f", "MNN", "--modelFile", "out.mnn", "--info"]),
-        )
-        result = run_child(argv, log=self.log, timeout=self.timeout, memory_limit=self.memory_limit, cwd=work)
-        text = sections(self.log.read_text(encoding="utf-8", errors="replace"))
+        findings = [*self.calibration.findings, *plan.findings]
+        result, text = self._quantize(work, len(plan.order), debug=self.options.method != "ema")
+        if not result.ok and not result.timed_out and any(_IN_DEBUG.search(part) for part in text):
+            # The numbers of debug are extra; what it was asked for may still be done.
+            findings.append(_no_debug(self.options.method, result))
+            made.unlink(missing_ok=True)
+            result, text = self._quantize(work, len(plan.order), debug=False)
         self._judge(result, text, made)
-        outputs = [spec.name for spec in self.graph.outputs or ()]
-        if [spec.name for spec in read_model(made).outputs or ()] != outputs:
-            set_outputs(made, outputs)
+        restore_outputs(made, outputs_of(self.graph))
         name_by_contents(made)
         quantized, plain = count_layers(made)
         if quantized == 0:
@@ -260,11 +270,20 @@ class _Job:
         digest, size = sync_and_hash(made), made.stat().st_size
         made.replace(out)
         used = tuple(self.calibration.facts[index].name for index in plan.order)
-        findings = (*self.calibration.findings, *plan.findings)
         return OfflineModel(
             out, digest, size, result.seconds, self.log, self.options, used, read_debug(text[0]), quantized, plain,
-            findings,
+            tuple(findings),
         )  # fmt: skip
+
+    def _quantize(self, work: Path, samples: int, *, debug: bool) -> tuple[ChildResult, list[str]]:
+        config = {**self._config(samples), "debug": debug}
+        (work / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        argv = tools_argv(
+            ("mnnquant", ["source.mnn", "out.mnn", "config.json"]),
+            ("mnnconvert", ["-f", "MNN", "--modelFile", "out.mnn", "--info"]),
+        )
+        result = run_child(argv, log=self.log, timeout=self.timeout, memory_limit=self.memory_limit, cwd=work)
+        return result, sections(self.log.read_text(encoding="utf-8", errors="replace"))
 
     def _transposed(self) -> list[str]:
         """Inputs that EMA takes for NCHW though they are NHWC, and turns round itself."""
@@ -289,7 +308,6 @@ class _Job:
             "feature_quantize_method": options.method.upper(),
             "weight_quantize_method": options.weights.upper(),
             "winogradOpt": False,
-            "debug": options.method != "ema",
         }
         if options.clamp is not None:
             config["feature_clamp_value"] = options.clamp
