@@ -238,7 +238,7 @@ def climb(
             if caught.code in _HOPELESS or not fallback or (index == 0 and isinstance(caught, InputError)):
                 raise
             signal = caught.evidence.get("signal")
-            told(Step(str(entry.rung), "failed", str(caught), caught.code, signal and str(signal), after))
+            told(Step(str(entry.rung), "failed", caught.message, caught.code, signal and str(signal), after))
             continue
         if found.ok:
             told(Step(str(entry.rung), "made", found.why))
