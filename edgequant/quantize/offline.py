@@ -5,6 +5,7 @@ MNN's quantizer (3.6.1) checks nothing, says success whatever happened, and cras
 - KL and EMA crash on every model with a loop (a GRU or LSTM converted as usual); ADMM writes a model that does not
   run, or a poor one.  Converted with ``--useOriginRNNImpl`` all three work.
 - EMA uses Winograd convolution unless it is told not to, and crashes on some models (PP-OCR recognition) with it.
+- EMA writes a scale of NaN for a layer that is 0 in all samples, from which NaN can come out.
 - EMA drops skip, clamp, weights and debug in silence.
 - EMA's file does not say which tensors are the outputs, and gives their names to others; see `patch`.
 - What it does with samples: see `sequence`.
@@ -31,7 +32,7 @@ from edgequant.quantize.offline_options import OfflineOptions
 from edgequant.quantize.patch import outputs_of, restore_outputs
 from edgequant.quantize.sequence import plan_samples, write_sequence
 from edgequant.quantize.work import FULL, disk_full, room_left, work_dir
-from edgequant.quantize.written import count_layers, name_by_contents, sync_and_hash
+from edgequant.quantize.written import count_layers, name_by_contents, sync_and_hash, unusable_scales
 
 _LAYERS = ("Convolution", "ConvolutionDepthwise", "Deconvolution")
 """What MNN's offline methods quantize; matrix products and gates are convolutions by then."""
@@ -229,6 +230,16 @@ def _no_debug(method: str, result: ChildResult) -> Finding:
     )
 
 
+def _bad_scale(layer: str) -> Finding:
+    return Finding(
+        code="SCALE_NOT_FINITE",
+        severity="warn",
+        where=layer,
+        message=f"layer '{layer}' was given a scale that is no number: it is 0 everywhere in all samples",
+        remedy="Give samples that make it answer, or use kl, which copes. It can yield NaN on some devices.",
+    )
+
+
 @dataclass(frozen=True)
 class _Job:
     graph: ModelGraph
@@ -266,6 +277,7 @@ class _Job:
                 hint=_HINT,
                 evidence=result.evidence(),
             )
+        findings += [_bad_scale(name) for name in unusable_scales(made)]
         room_left(work)
         digest, size = sync_and_hash(made), made.stat().st_size
         made.replace(out)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.graph import read_model
@@ -22,6 +23,7 @@ from edgequant.quantize.offline_options import OfflineOptions
 from edgequant.quantize.patch import Output, outputs_of, restore_outputs
 from edgequant.quantize.sequence import plan_samples, write_sequence
 from edgequant.tensors import TensorSpec
+from tests import generated
 from tests.quantize.support import Arrays, calibration_of, enc_calibration, run_mnn, smooth
 
 AsMnn = Callable[..., Path]
@@ -181,6 +183,28 @@ def test_channels_last_inputs_by_ema(real_model: Real, as_mnn: AsMnn, tmp_path: 
     made = quantized(model, calibration, tmp_path / "out.mnn", "ema")
     assert made.quantized_layers > 30
     assert_sane(made.path, model, [picture(100)], tmp_path / "run")
+
+
+def test_a_layer_that_is_always_zero_is_told(as_mnn: AsMnn, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    names = ("w0", "w1", "w2")
+    weights = [numpy_helper.from_array(random.normal(0, 0.2, (4, 4, 3, 3)).astype(np.float32), name) for name in names]
+    weights.append(numpy_helper.from_array(np.full(4, -1000, np.float32), "b"))
+    nodes = [
+        helper.make_node("Conv", ["x", "w0"], ["c0"], pads=[1] * 4),
+        helper.make_node("Conv", ["c0", "w1", "b"], ["c1"], pads=[1] * 4),
+        helper.make_node("Relu", ["c1"], ["dead"]),
+        helper.make_node("Conv", ["c0", "w2"], ["c2"], pads=[1] * 4),
+        helper.make_node("Add", ["dead", "c2"], ["y"]),
+    ]
+    shape = (1, 4, 8, 8)
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "y")]
+    source = generated.save(tmp_path / "dead.onnx", nodes, values[:1], values[1:], weights)
+    given = [{"x": random.standard_normal(shape).astype(np.float32)} for _ in range(3)]
+    calibration = calibration_of(tmp_path / "c", read_model(source).inputs or (), *given)
+    made = quantized(as_mnn(source), calibration, tmp_path / "out.mnn", "ema")
+    assert [finding.code for finding in made.findings] == ["SCALE_NOT_FINITE"]
+    assert quantized(as_mnn(source), calibration, tmp_path / "kl.mnn", "kl").findings == ()
 
 
 def test_a_model_without_layers_is_not_called_quantized(generated_model: Real, as_mnn: AsMnn, tmp_path: Path) -> None:
