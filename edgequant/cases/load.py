@@ -11,6 +11,7 @@ import math
 import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,36 @@ MAX_CASES = 10_000
 _NOTES = (".txt", ".md", ".json")
 
 
+@dataclass(frozen=True)
+class CaseFile:
+    """A case that is still on disk: an .npz file, or a folder in MNN's own layout."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.stem if _is_npz(self.path) and self.path.is_file() else self.path.name or "case"
+
+    def load(self, inputs: Sequence[TensorSpec]) -> Case:
+        """Read it, checked against the model's `inputs`.  Raises InputError, see `load_cases`."""
+        if _is_npz(self.path) and self.path.is_file():
+            return _npz_case(self.path, inputs)
+        return _mnn_folder(self.path, inputs)
+
+
 def load_cases(path: Path, inputs: Sequence[TensorSpec]) -> list[Case]:
     """The cases at `path` in name order, checked against the model's `inputs`.
 
     Raises InputError: INPUTS_NOT_FOUND, INPUTS_EMPTY, INPUTS_TOO_MANY, INPUTS_DUPLICATE, INPUTS_FORMAT,
     INPUT_FILE_INVALID, INPUT_TOO_LARGE, and what `fit` raises.
+    """
+    return [file.load(inputs) for file in find_cases(path)]
+
+
+def find_cases(path: Path) -> list[CaseFile]:
+    """The cases at `path` in name order, .npz files first; none of them is read.
+
+    Raises InputError: INPUTS_NOT_FOUND, INPUTS_EMPTY, INPUTS_TOO_MANY, INPUTS_DUPLICATE, INPUTS_FORMAT.
     """
     try:
         found = path.exists()
@@ -43,7 +69,7 @@ def load_cases(path: Path, inputs: Sequence[TensorSpec]) -> list[Case]:
     if path.is_dir():
         if (path / "input.json").is_file():
             _refuse_cases_beside_input_json(path, listed)
-            return [_mnn_folder(path, inputs)]
+            return [CaseFile(path)]
         files, folders = _sorted_out(path, listed)
         if len(files) + len(folders) > MAX_CASES:
             raise InputError("INPUTS_TOO_MANY", f"{path}: more than {MAX_CASES} cases")
@@ -54,11 +80,11 @@ def load_cases(path: Path, inputs: Sequence[TensorSpec]) -> list[Case]:
                 "INPUTS_DUPLICATE",
                 f"{path}: there are several .npz files or folders for '{twice[0]}'; a case's name is unique",
             )
-        return [_npz_case(file, inputs) for file in files] + [_mnn_folder(folder, inputs) for folder in folders]
+        return [CaseFile(file) for file in (*files, *folders)]
     if _is_npz(path) and path.is_file():
-        return [_npz_case(path, inputs)]
+        return [CaseFile(path)]
     if path.name == "input.json":
-        return [_mnn_folder(path.parent, inputs)]
+        return [CaseFile(path.parent)]
     raise InputError(
         "INPUTS_FORMAT",
         f"{path}: not an .npz file, a folder of them, or an MNN test folder",

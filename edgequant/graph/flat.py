@@ -86,6 +86,14 @@ class Table:
         self._file.need(slot, scalar.size)
         return int(scalar.unpack_from(self._file.data, slot)[0])
 
+    def real(self, field: int) -> float:
+        """A float field; 0 if it is left out.  May be NaN or infinite."""
+        slot = self._slot(field)
+        if slot is None:
+            return 0.0
+        self._file.need(slot, 4)
+        return float(_SCALARS["f"].unpack_from(self._file.data, slot)[0])
+
     def table(self, field: int) -> Table | None:
         slot = self._slot(field)
         return None if slot is None else Table(self._file, self._file.follow(slot))

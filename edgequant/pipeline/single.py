@@ -18,6 +18,7 @@ from edgequant.errors import EdgequantError, InputError
 from edgequant.files import atomic_write
 from edgequant.graph import read_model
 from edgequant.judge.latency import Latency, latency_summary
+from edgequant.judge.sane import SANE_COSINE
 from edgequant.pipeline.measure import TIMING_MAX_SECONDS, TIMING_MIN_SECONDS, explained
 from edgequant.pipeline.prepare import feed
 from edgequant.pipeline.request import Request
@@ -31,8 +32,6 @@ from edgequant.spec import MemoryMode, RunOptions
 from edgequant.tensors import TensorSpec
 
 UNSOUND = {"OUTPUT_NAN", "OUTPUT_INF", "OUTPUT_MISSING", "OUTPUT_SHAPE", "OUTPUT_DTYPE"}
-SANE_COSINE = 0.5
-"""Below this an output has nothing to do with its reference: such a model is not written."""
 
 
 class Quantized(NamedTuple):

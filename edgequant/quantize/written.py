@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import mmap
 import os
 import struct
@@ -53,6 +54,18 @@ def count_layers(path: Path) -> tuple[int, int]:
             elif weights.count(1, 4) or how is not None:
                 plain += 1
     return quantized, plain
+
+
+def unusable_scales(path: Path) -> list[str]:
+    """Statically quantized layers whose input or output has a scale that is no number (NaN, Inf)."""
+    found = []
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for op in FlatFile(data).root().tables(_NET_OPS):
+            weights = op.table(2) if op.number(1, "B") == 9 else None
+            how = weights.table(3) if weights is not None else None
+            if how is not None and not (math.isfinite(how.real(5)) and math.isfinite(how.real(6))):
+                found.append(op.string(3) or "")
+    return found
 
 
 def sync_and_hash(path: Path) -> str:

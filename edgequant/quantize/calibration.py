@@ -1,0 +1,394 @@
+"""Calibration data: where it comes from, and whether it fits the model.
+
+MNN's quantizer checks nothing: a missing file, a wrong shape or a NaN gives a model all the same.  So every sample is
+looked at before it is used, and what cannot be used is refused with the sample and the input named.
+
+A set is never in memory as a whole: samples are read one by one, every time they are asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from edgequant.cases.case import Case, fit
+from edgequant.cases.generate import generate
+from edgequant.cases.images import ImageOptions, ImageReader, is_image_file
+from edgequant.cases.load import MAX_CASES, find_cases
+from edgequant.errors import InputError
+from edgequant.findings import Finding
+from edgequant.quantize.user_function import looks_like_function, spool
+from edgequant.tensors import TensorSpec
+
+MAX_SAMPLES = MAX_CASES
+FUNCTION_SAMPLES = 256
+"""Taken from a Python function where nobody says how many: it may be endless."""
+RANDOM_SAMPLES = 8
+EXACT_INTEGERS = 1 << 24
+"""MNN's quantizer reads every number as float32, which holds whole numbers up to this one."""
+
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+
+_CODES = {
+    "INPUT_UNKNOWN": "CALIBRATION_NAMES",
+    "INPUT_MISSING": "CALIBRATION_NAMES",
+    "INPUT_SHAPE": "CALIBRATION_SHAPE",
+    "INPUT_DTYPE": "CALIBRATION_DTYPE",
+    "INPUT_VALUE": "CALIBRATION_DTYPE",
+    "INPUT_NAN": "CALIBRATION_NAN",
+    "INPUT_TOO_LARGE": "CALIBRATION_TOO_LARGE",
+    "INPUT_FILE_INVALID": "CALIBRATION_FILE",
+    "INPUTS_NOT_FOUND": "CALIBRATION_NOT_FOUND",
+    "INPUTS_EMPTY": "CALIBRATION_EMPTY",
+    "INPUTS_TOO_MANY": "CALIBRATION_TOO_LARGE",
+    "INPUTS_DUPLICATE": "CALIBRATION_FORMAT",
+    "INPUTS_FORMAT": "CALIBRATION_FORMAT",
+    "IMAGE_INVALID": "CALIBRATION_FILE",
+    "IMAGE_TOO_LARGE": "CALIBRATION_TOO_LARGE",
+}
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """How calibration data is read.
+
+    Attributes:
+        samples: how many are used, the first ones in order; None for all (of a Python function, FUNCTION_SAMPLES).
+        images: preprocessing of pictures.
+        seed: of random data.
+        timeout: seconds a Python function has.
+        memory_limit: bytes a Python function may allocate.
+    """
+
+    samples: int | None = None
+    images: ImageOptions = field(default_factory=ImageOptions)
+    seed: int = 0
+    timeout: float = 600.0
+    memory_limit: int | None = None
+
+
+@dataclass(frozen=True)
+class SampleFacts:
+    """One sample as it was when it was checked.
+
+    Attributes:
+        name: as in `Case`.
+        shapes: by input, in the model's order.
+        largest: largest absolute value of each input; 0 for an input without elements.
+    """
+
+    name: str
+    shapes: Shapes
+    largest: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """Samples that fit the model.  Iterating reads them anew, one at a time.
+
+    Attributes:
+        source: for people: a path, a function, or "random, seed 0".
+        inputs: the model's.
+        facts: one entry per sample, in order.
+        findings: what the user should know: CALIBRATION_FEW, CALIBRATION_CONSTANT, CALIBRATION_RANDOM,
+            CALIBRATION_TRUNCATED, CALIBRATION_INEXACT.
+    """
+
+    source: str
+    inputs: tuple[TensorSpec, ...]
+    facts: tuple[SampleFacts, ...]
+    findings: tuple[Finding, ...]
+    readers: tuple[Callable[[], Case], ...] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.readers)
+
+    def __iter__(self) -> Iterator[Case]:
+        return (self.read(index) for index in range(len(self.readers)))
+
+    def read(self, index: int) -> Case:
+        """One sample.  Raises InputError CALIBRATION_CHANGED where it is not what was checked any more."""
+        case, facts = _checked(self.readers[index], self.inputs), self.facts[index]
+        if _facts(case, self.inputs) != facts:
+            raise InputError(
+                "CALIBRATION_CHANGED",
+                f"{self.source}: sample '{facts.name}' changed while it was used",
+                hint="Leave calibration files alone while a model is quantized.",
+            )
+        return case
+
+    @property
+    def shapes(self) -> Counter[Shapes]:
+        """How many samples there are of each set of shapes."""
+        return Counter(facts.shapes for facts in self.facts)
+
+    def only(self, indexes: Sequence[int]) -> CalibrationSet:
+        """The samples with these numbers, in this order."""
+        return replace(
+            self,
+            facts=tuple(self.facts[index] for index in indexes),
+            readers=tuple(self.readers[index] for index in indexes),
+        )
+
+
+def load_calibration(
+    source: str | Path | None,
+    inputs: Sequence[TensorSpec],
+    *,
+    work: Path,
+    options: CalibrationOptions | None = None,
+) -> CalibrationSet:
+    """The samples at `source`, every one of them checked against the model's `inputs`.
+
+    Args:
+        source: an .npz file; a folder of .npz files, of MNN test folders or of pictures; an MNN test folder
+            (input.json and NAME.txt); ``module:function`` or ``file.py:function``; None for random data.
+        work: an existing directory that outlives the set: what a Python function gives is kept there.
+
+    Raises:
+        InputError: CALIBRATION_EMPTY, CALIBRATION_NOT_FOUND, CALIBRATION_FORMAT, CALIBRATION_FILE, CALIBRATION_NAMES,
+            CALIBRATION_SHAPE, CALIBRATION_DTYPE, CALIBRATION_NAN, CALIBRATION_TOO_LARGE, CALIBRATION_SAMPLES,
+            CALIBRATION_FUNCTION, CALIBRATION_CHANGED, and of pictures PILLOW_MISSING, IMAGE_INPUT, IMAGE_SIZE_UNKNOWN.
+        ToolError: see `spool`.
+    """
+    options = options or CalibrationOptions()
+    if options.samples is not None and not 1 <= options.samples <= MAX_SAMPLES:
+        raise InputError(
+            "CALIBRATION_SAMPLES",
+            f"samples={options.samples}: there can be 1 to {MAX_SAMPLES}",
+            hint="8 to 100 samples of real data are what MNN's methods are made for.",
+        )
+    specs = tuple(inputs)
+    findings: list[Finding] = []
+    if source is None:
+        name, readers = _random(specs, options, findings)
+    elif isinstance(source, str) and looks_like_function(source):
+        name, readers = source, _from_function(source, specs, options, work, findings)
+    else:
+        name, readers = str(source), _from_files(Path(source), specs, options)
+    if not readers:
+        raise InputError("CALIBRATION_EMPTY", f"{name}: no sample in it", hint="Give at least 8 samples of real data.")
+    if options.samples is not None and len(readers) < options.samples:
+        findings.append(_too_few(name, len(readers), options.samples))
+    readers = readers[: options.samples]
+    facts, ranges = [], _Ranges(specs)
+    for reader in readers:
+        case = _checked(reader, specs)
+        facts.append(_facts(case, specs))
+        ranges.add(case)
+    if len(readers) == 1:
+        findings.append(_one(name))
+    findings += ranges.findings(len(readers))
+    return CalibrationSet(name, specs, tuple(facts), tuple(findings), tuple(readers))
+
+
+# ---- sources
+
+
+def _random(
+    inputs: tuple[TensorSpec, ...], options: CalibrationOptions, findings: list[Finding]
+) -> tuple[str, list[Callable[[], Case]]]:
+    findings.append(
+        Finding(
+            code="CALIBRATION_RANDOM",
+            severity="warn",
+            message="it is calibrated on random numbers: the ranges of its activations are not those of real data",
+            remedy="Give real data: a folder of .npz files, pictures, or module:function.",
+        )
+    )
+
+    def make(number: int) -> Case:
+        # The second case is the middle size of a dynamic model.
+        return replace(generate(inputs, options.seed + number)[1], name=f"random-{number}")
+
+    count = options.samples or RANDOM_SAMPLES
+    return f"random, seed {options.seed}", [lambda number=number: make(number) for number in range(count)]  # type: ignore[misc]
+
+
+def _from_function(
+    source: str, inputs: tuple[TensorSpec, ...], options: CalibrationOptions, work: Path, findings: list[Finding]
+) -> list[Callable[[], Case]]:
+    folder = work / "calibration"
+    folder.mkdir(exist_ok=True)
+    limit = options.samples or FUNCTION_SAMPLES
+    spooled = spool(
+        source,
+        folder,
+        limit=limit,
+        log=work / "calibration.log",
+        timeout=options.timeout,
+        memory_limit=options.memory_limit,
+    )
+    if spooled.more and options.samples is None:
+        findings.append(
+            Finding(
+                code="CALIBRATION_TRUNCATED",
+                severity="info",
+                message=f"{source} yields more than {limit} samples; the first {limit} are used",
+                remedy="Say how many: samples=N.",
+            )
+        )
+    return [_file_reader(file, inputs, source) for file in spooled.files]
+
+
+def _file_reader(path: Path, inputs: tuple[TensorSpec, ...], source: str) -> Callable[[], Case]:
+    def read() -> Case:
+        try:
+            return find_cases(path)[0].load(inputs)
+        except InputError as error:
+            # The user knows the number of a sample, not the file it was kept in.
+            error.message = error.message.replace(str(path), f"{source}, sample {int(path.stem)}")
+            raise
+
+    return read
+
+
+def _from_files(path: Path, inputs: tuple[TensorSpec, ...], options: CalibrationOptions) -> list[Callable[[], Case]]:
+    pictures = _pictures(path)
+    if pictures:
+        reader = ImageReader(inputs, options.images)
+
+        def picture(file: Path) -> Case:
+            return fit(file.name, {reader.spec.name: reader.read(file)}, inputs, str(file))
+
+        return [lambda file=file: picture(file) for file in pictures]  # type: ignore[misc]
+    try:
+        files = find_cases(path)
+    except InputError as error:
+        raise _as_calibration(error, inputs) from None
+    return [lambda file=file: file.load(inputs) for file in files]  # type: ignore[misc]
+
+
+def _pictures(path: Path) -> list[Path]:
+    """The pictures at `path` in name order; none where it is something else."""
+    if path.is_file():
+        return [path] if is_image_file(path) else []
+    if not path.is_dir():
+        return []
+    seen = sorted(file for file in path.iterdir() if not file.name.startswith("."))
+    pictures = [file for file in seen if is_image_file(file) and file.is_file()]
+    others = [file for file in seen if file not in set(pictures) and (file.is_dir() or file.suffix.lower() == ".npz")]
+    if pictures and others:
+        raise InputError(
+            "CALIBRATION_FORMAT",
+            f"{path}: pictures beside {others[0].name}; only one kind of data can be used",
+            hint="Put them into folders of their own.",
+        )
+    return pictures
+
+
+# ---- checks
+
+
+def _checked(reader: Callable[[], Case], inputs: tuple[TensorSpec, ...]) -> Case:
+    try:
+        case = reader()
+    except InputError as error:
+        raise _as_calibration(error, inputs) from None
+    for name, array in case.inputs.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            count = int(np.isinf(array).sum())
+            raise InputError(
+                "CALIBRATION_NAN",
+                f"{case.source}: input '{name}' holds {count} Inf",
+                hint="A range that ends at infinity cannot be quantized. Leave the sample out, or find what made it.",
+            )
+    return case
+
+
+def _facts(case: Case, inputs: tuple[TensorSpec, ...]) -> SampleFacts:
+    arrays = [case.inputs[spec.name] for spec in inputs]
+    largest = tuple(max(abs(float(array.max())), abs(float(array.min()))) if array.size else 0.0 for array in arrays)
+    shapes = tuple((spec.name, tuple(array.shape)) for spec, array in zip(inputs, arrays, strict=True))
+    return SampleFacts(case.name, shapes, largest)
+
+
+def _as_calibration(error: InputError, inputs: tuple[TensorSpec, ...]) -> InputError:
+    """The same in terms of calibration, with the name or the mistake the user probably meant."""
+    code = _CODES.get(error.code, error.code)
+    hint = error.hint
+    if code == "CALIBRATION_NAMES":
+        names = [spec.name for spec in inputs]
+        given = error.message.rpartition("no input '")[2].rstrip("'")
+        near = difflib.get_close_matches(given, names, 1) if error.code == "INPUT_UNKNOWN" else []
+        hint = f"Did you mean '{near[0]}'? " if near else ""
+        hint += f"Every sample needs the inputs {', '.join(names)}."
+    elif code == "CALIBRATION_SHAPE":
+        hint = hint or "One file or dict is one sample, with the model's own batch size; split stacked samples."
+    elif code == "CALIBRATION_NAN":
+        hint = "A single NaN makes the range of every layer behind it meaningless. Leave the sample out."
+    return InputError(code, error.message, hint=hint, where=error.where, evidence=error.evidence)
+
+
+class _Ranges:
+    """Smallest and largest value of every input over all samples."""
+
+    def __init__(self, inputs: tuple[TensorSpec, ...]) -> None:
+        self._inputs = inputs
+        self._low = {spec.name: math.inf for spec in inputs}
+        self._high = {spec.name: -math.inf for spec in inputs}
+        self._elements = {spec.name: 0 for spec in inputs}
+
+    def add(self, case: Case) -> None:
+        for name, array in case.inputs.items():
+            self._low[name] = min(self._low[name], float(array.min()))
+            self._high[name] = max(self._high[name], float(array.max()))
+            self._elements[name] = max(self._elements[name], array.size)
+
+    def findings(self, samples: int) -> list[Finding]:
+        found = []
+        for spec in self._inputs:
+            low, high = self._low[spec.name], self._high[spec.name]
+            whole = np.dtype(spec.dtype).kind in "iub"
+            # A single whole number, such as a sampling rate or a mode, is constant by nature.
+            if low == high and not (whole and self._elements[spec.name] == 1):
+                found.append(
+                    Finding(
+                        code="CALIBRATION_CONSTANT",
+                        severity="warn",
+                        where=spec.name,
+                        message=f"input '{spec.name}' is {low:g} everywhere in all {samples} samples: what it does to "
+                        "the model's ranges is not seen",
+                        evidence={"value": low},
+                        remedy="Check how the samples were made; a recurrent state should also be given as it is "
+                        "after some steps.",
+                    )
+                )
+            if whole and max(abs(low), abs(high)) > EXACT_INTEGERS:
+                found.append(
+                    Finding(
+                        code="CALIBRATION_INEXACT",
+                        severity="warn",
+                        where=spec.name,
+                        message=f"input '{spec.name}' holds whole numbers over {EXACT_INTEGERS}, which MNN's quantizer "
+                        "rounds",
+                        evidence={"low": low, "high": high},
+                        remedy="Use samples with smaller numbers.",
+                    )
+                )
+        return found
+
+
+def _one(source: str) -> Finding:
+    return Finding(
+        code="CALIBRATION_FEW",
+        severity="warn",
+        message=f"{source} holds one sample: ranges seen once are seldom those of all data",
+        remedy="Give at least 8 samples that differ as real data does.",
+    )
+
+
+def _too_few(source: str, there: int, wanted: int) -> Finding:
+    return Finding(
+        code="CALIBRATION_FEW",
+        severity="warn",
+        message=f"{source} holds {there} samples, {wanted} were asked for",
+        evidence={"samples": there, "wanted": wanted},
+        remedy="Give more samples, or ask for fewer.",
+    )
