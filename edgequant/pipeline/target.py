@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgequant.deadline import Deadline
+from edgequant.devices.facts import READ_SECONDS, facts_or_why
+from edgequant.devices.facts_model import DeviceFacts
 from edgequant.devices.protocol import Device
 from edgequant.devices.store import Store, sha256_of
 from edgequant.errors import ToolError
@@ -50,6 +52,8 @@ class Target:
         self._runner: MnnRunner | None = None
         self.known_runner: MnnRunner | None = None
         """The last runner that said hello, alive or not: what it told of its device still holds."""
+        self.facts: DeviceFacts | None = None
+        """Of the device; read when a runner is there, once."""
         self.store = Store(device, options.work_dir)
         self._cache = _cache_folder()
 
@@ -78,7 +82,9 @@ class Target:
             try:
                 session.start(Deadline(OPEN_SECONDS))
                 runner = MnnRunner(session, self._run_options, uri=self.uri)
-                runner.facts = self.device.corrected(runner.facts)
+                if self.facts is None:
+                    found = facts_or_why(self.device, Deadline(READ_SECONDS), work_dir=self.store.root)
+                    self.facts = found.known(**runner.facts.of_device)
                 self._runner = self.known_runner = runner
             except BaseException:
                 session.close()
