@@ -75,7 +75,7 @@ def work_directory(uri: str, place: Place | None, places: Sequence[Place]) -> Ch
     if place is None:
         said = "; ".join(each.why for each in places) or "the device said nothing"
         return failed(name, unusable(said, uri))
-    how = {"ours": "in use by edgequant", "free": "there, and empty"}.get(place.state, f"will be made in {place.near}")
+    how = {"ours": "made by edgequant", "free": "there, and empty"}.get(place.state, f"will be made in {place.near}")
     return Check(name, "ok", f"{place.root} ({how})")
 
 

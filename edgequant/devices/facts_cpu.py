@@ -128,8 +128,9 @@ def clusters(kinds: Mapping[int, str], values: Mapping[str, str]) -> list[Cluste
     policies = _policies(values)
     # One policy for each core, as on x86, says nothing of clusters.
     together = any(len(set(members) & set(cores)) > 1 for _, members in policies.values())
-    groups: dict[tuple[object, ...], list[int]] = {}
     policy_of: dict[int, str] = {core: name for name, (_, members) in policies.items() for core in members}
+    groups: dict[tuple[object, ...], list[int]] = {}
+    seen: dict[tuple[object, ...], tuple[int | None, int | None, str | None]] = {}
     for core in cores:
         frequency = _mhz(values.get(f"{policy_of.get(core)}/cpuinfo_max_freq"))
         capacity = _number(values.get(f"{CPU}cpu{core}/cpu_capacity"), 100_000)
@@ -137,21 +138,19 @@ def clusters(kinds: Mapping[int, str], values: Mapping[str, str]) -> list[Cluste
         policy = policy_of.get(core) if together else None
         key = (policy, names[core] if policy is None else None, capacity, frequency, governor)
         groups.setdefault(key, []).append(core)
+        seen[key] = capacity, frequency, governor
     found = []
-    for (_, _, capacity, frequency, governor), members in groups.items():
-        limit = _mhz(values.get(f"{policy_of.get(members[0])}/scaling_max_freq"))
-        # A sleeping core is of the kind of those it shares its frequency with.
-        name = next((names[core] for core in members if names[core]), None)
+    for key, members in groups.items():
+        capacity, frequency, governor = seen[key]
         found.append(
-            Cluster.model_validate(
-                {
-                    "cores": members,
-                    "name": name,
-                    "max_mhz": frequency,
-                    "limit_mhz": limit,
-                    "capacity": capacity,
-                    "governor": None if not governor else str(governor)[:100],
-                }
+            Cluster(
+                cores=members,
+                # A sleeping core is of the kind of those it shares its frequency with.
+                name=next((names[core] for core in members if names[core]), None),
+                max_mhz=frequency,
+                limit_mhz=_mhz(values.get(f"{policy_of.get(members[0])}/scaling_max_freq")),
+                capacity=capacity,
+                governor=governor[:100] if governor else None,
             )
         )
     return found

@@ -57,7 +57,8 @@ class DeviceFacts(_Fact):
     that are installed.  cpu: the kinds of core in words.  cores: how many are there, sleeping ones included.
     max_mhz: of the fastest core.  features: those worth knowing for quantized inference, which every core has.
     ram_mb: MiB of all memory.  page_size: bytes.  work_dir: where models go, or would go; storage_mb, free_mb: of its
-    file system, in MB (10^6 bytes).  governor: of the CPU frequency; all of them where cores differ.  uptime_s: seconds.
+    file system, in MB (10^6 bytes).  governor: of the CPU frequency; all of them where cores differ.  uptime_s: since
+    it was started, in seconds.
     selinux: "enforcing", "permissive" or "disabled".
     """
 

@@ -17,6 +17,7 @@ _ELF_MACHINES = {3: "i386", 0x28: "arm", 0x3E: "x86_64", 0xB7: "aarch64", 0xF3: 
 _BATTERY_STATUS = {2: "Charging", 3: "Discharging", 4: "Not charging", 5: "Full"}
 _POWER, _THERMAL = "/sys/class/power_supply/", "/sys/class/thermal/"
 MAX_ZONES = 500
+_SIZES = ("free_mb", "storage_mb")
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def parsed(sections: Mapping[str, Section], place: Place | None = None, places: 
     notes = _Notes()
     files = _files(sections)
     properties = android_properties(sections["getprop"].said) if "getprop" in sections else None
-    _system(notes, sections, properties, files)
+    _system(notes, sections, properties)
     _machine(notes, sections, properties, files)
     _cpu(notes, sections, files)
     _memory(notes, sections)
@@ -130,9 +131,7 @@ def _why(sections: Mapping[str, Section], name: str, shown: str) -> str:
     return f"{shown} does not say"
 
 
-def _system(
-    notes: _Notes, sections: Mapping[str, Section], properties: Mapping[str, str] | None, files: _Files
-) -> None:
+def _system(notes: _Notes, sections: Mapping[str, Section], properties: Mapping[str, str] | None) -> None:
     words = sections["uname"].said.split() if "uname" in sections and sections["uname"].ok else []
     why = _why(sections, "uname", "uname")
     if len(words) >= 4:
@@ -253,7 +252,8 @@ def _storage(notes: _Notes, place: Place | None, places: Sequence[Place]) -> Non
     notes.put("work_dir", place.root if place else None, f"no usable work directory: {why}")
     measured = place or (places[0] if places else None)
     no_df = f"df does not tell for {measured.near}" if measured else why
-    for name, size in (("free_mb", measured and measured.free), ("storage_mb", measured and measured.size)):
+    sizes = {"free_mb": measured.free, "storage_mb": measured.size} if measured else dict.fromkeys(_SIZES)
+    for name, size in sizes.items():
         notes.put(name, None if size is None else size // 1_000_000, no_df)
 
 

@@ -15,6 +15,7 @@ from edgequant.deadline import Deadline
 from edgequant.devices import checks
 from edgequant.devices.checks import Check, failed, skipped
 from edgequant.devices.facts import READ_SECONDS, facts_in, read
+from edgequant.devices.facts_model import DeviceFacts
 from edgequant.devices.places import Place
 from edgequant.devices.protocol import CommandResult, Device
 from edgequant.devices.store import Store
@@ -111,19 +112,30 @@ def _examined(patient: _Patient, candidates: Sequence[str]) -> list[Check]:
         checks.work_directory(patient.uri, readings.place, readings.places),
     ]
     if pack and found[0].status == "fail":
-        runtime = _Runtime(skipped("the pack does not run on this architecture", "runtime", "kernels"))
-    elif pack:
-        runtime = _pack(patient)
+        found += skipped("the pack does not run on this architecture", "execution", "space", "runtime", "kernels")
+        found.append(checks.selinux(facts, None))
     else:
-        runtime = _system(patient)
-    if readings.place is None:
-        found += skipped("there is no work directory", "execution", "space")
-    else:
-        found.append(checks.execution(patient.uri, readings.place, pack, runtime.started and pack))
-        found.append(checks.space(patient.uri, readings.place, runtime.needed))
-    found.append(checks.selinux(facts, runtime.denied))
-    found += runtime.checks
+        way = _way(patient, facts, pack)
+        # Where nobody insists on the pack, a device that has no place for it runs what it has itself.
+        lost = [check for check in way if check.status == "fail"]
+        if pack and lost and options.runtime == "auto" and not patient.uri.startswith("adb://"):
+            found.append(Check("pack", "warn", f"not used: {lost[0].message}", lost[0].fix))
+            way = _way(patient, facts, False)
+        found += way
     return [*found, checks.governor(facts), checks.temperature(facts), checks.battery(facts)]
+
+
+def _way(patient: _Patient, facts: DeviceFacts, pack: bool) -> list[Check]:
+    """Everything that depends on whose Python runs: the pack's, or the device's own."""
+    runtime = _pack(patient) if pack else _system(patient)
+    if patient.place is None:
+        found = skipped("there is no work directory", "execution", "space")
+    else:
+        found = [
+            checks.execution(patient.uri, patient.place, pack, runtime.started and pack),
+            checks.space(patient.uri, patient.place, runtime.needed),
+        ]
+    return [*found, checks.selinux(facts, runtime.denied), *runtime.checks]
 
 
 def _pack(patient: _Patient) -> _Runtime:
