@@ -140,8 +140,8 @@ def clusters(kinds: Mapping[int, str], values: Mapping[str, str]) -> list[Cluste
         groups.setdefault(key, []).append(core)
         seen[key] = capacity, frequency, governor
     found = []
-    for key, members in groups.items():
-        capacity, frequency, governor = seen[key]
+    for group, members in groups.items():
+        capacity, frequency, governor = seen[group]
         found.append(
             Cluster(
                 cores=members,

@@ -137,7 +137,7 @@ def _system(notes: _Notes, sections: Mapping[str, Section], properties: Mapping[
     if len(words) >= 4:
         # In the order of POSIX: system, node, release, machine.
         notes.put("kernel", clean(f"{words[0]} {' '.join(words[2:-1])}"), why)
-        notes.put("hostname", clean(words[1]), why)
+        notes.put("hostname", clean(words[1]) if words[1] != "(none)" else None, "it has no name")
         notes.put("arch", clean(words[-1], 100), why)
     else:
         for name in ("kernel", "hostname", "arch"):
