@@ -37,7 +37,7 @@ class Check:
 
 def failed(name: str, error: EdgequantError) -> Check:
     """A step that an error ended."""
-    return Check(name, "fail", f"{error.code}: {error}", error.hint)
+    return Check(name, "fail", f"{error.code}: {error.message}", error.hint)
 
 
 def skipped(why: str, *names: str) -> list[Check]:

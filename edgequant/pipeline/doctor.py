@@ -241,6 +241,7 @@ def _judged(patient: _Patient, python: str, result: CommandResult | EdgequantErr
     try:
         require_supported(versions.mnn, patient.uri)
     except EdgequantError as error:
+        error.hint = error.hint or f"Install it again there: {python} -m pip install -U MNN"
         return _Runtime([failed("runtime", error), *no_kernels])
     banner = result.stdout.decode("utf-8", "replace")
     said = f"{prefix}Python {versions.python}, NumPy {versions.numpy}, MNN {versions.mnn}"

@@ -314,7 +314,15 @@ def test_parts(implementer: str, part: str, name: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("text", "cores"),
-    [("0-3", [0, 1, 2, 3]), ("0 2 5", [0, 2, 5]), ("0-1,4", [0, 1, 4]), ("", []), ("x", []), ("9" * 40, []), ("3-1", [])],
+    [
+        ("0-3", [0, 1, 2, 3]),
+        ("0 2 5", [0, 2, 5]),
+        ("0-1,4", [0, 1, 4]),
+        ("", []),
+        ("x", []),
+        ("9" * 40, []),
+        ("3-1", []),
+    ],
 )
 def test_core_lists(text: str, cores: list[int]) -> None:
     assert facts_cpu.core_list(text) == cores

@@ -106,7 +106,9 @@ def test_a_pack_that_is_there_where_nothing_may_be_executed(phone: Phone, pack: 
     """The start itself is refused, whatever the mounts say."""
     root = "/sdcard/edgequant"
     loader = f"{root}/packs/{pack.sha256}/lib/ld-linux-aarch64.so.1"
-    script = f"mkdir -p -m 700 {root} {root}/packs && : > {root}/.edgequant-store && mkdir -p {loader.rpartition('/')[0]}"
+    script = (
+        f"mkdir -p -m 700 {root} {root}/packs && : > {root}/.edgequant-store && mkdir -p {loader.rpartition('/')[0]}"
+    )
     phone.shell(f"{script} && cp /system/bin/busybox {loader} && chmod 700 {loader}")
     try:
         before = phone.shell(TREE.format("/sdcard"))
