@@ -86,7 +86,13 @@ def examine(uri: str, options: TargetOptions, progress: Progress | None = None) 
     from edgequant.devices.factory import make_device
 
     progress = progress or Progress()
-    device = make_device(uri, accept_new_host_key=options.accept_new_host_key, python=options.python, listener=progress)
+    device = make_device(
+        uri,
+        accept_new_host_key=options.accept_new_host_key,
+        python=options.python,
+        wanted=options.wanted,
+        listener=progress,
+    )
     candidates = Store(device, options.work_dir).candidates
     with device:
         try:
@@ -106,7 +112,7 @@ def _examined(patient: _Patient, candidates: Sequence[str]) -> list[Check]:
     readings = read(device, Deadline(READ_SECONDS), candidates)
     facts = facts_in(device, readings)
     patient.arch, patient.place = facts.arch, readings.place
-    pack = device.emulated is None and wants_pack(device, options.runtime, options.python)
+    pack = not device.brings_runtime and wants_pack(device, options.runtime, options.python)
     found = [
         checks.architecture(facts, pack),
         checks.work_directory(patient.uri, readings.place, readings.places),
@@ -116,13 +122,20 @@ def _examined(patient: _Patient, candidates: Sequence[str]) -> list[Check]:
         found.append(checks.selinux(facts, None))
     else:
         way = _way(patient, facts, pack)
-        # Where nobody insists on the pack, a device that has no place for it runs what it has itself.
+        # Where nobody insists on the pack, a device that has no place for it runs what it has itself, as `choose` has it.
         lost = [check for check in way if check.status == "fail"]
-        if pack and lost and options.runtime == "auto" and not patient.uri.startswith("adb://"):
+        insists = options.runtime == "pack" or options.wanted or patient.uri.startswith("adb://")
+        if pack and lost and not insists and all(_goes_without(check) for check in lost):
             found.append(Check("pack", "warn", f"not used: {lost[0].message}", lost[0].fix))
             way = _way(patient, facts, False)
         found += way
     return [*found, checks.governor(facts), checks.temperature(facts), checks.battery(facts)]
+
+
+def _goes_without(check: Check) -> bool:
+    """Whether this is about having no pack there, and not about one that is there and does not start."""
+    code = check.message.partition(":")[0]
+    return code in ("WORK_DIR_NOEXEC", "NO_SPACE") or (code.startswith("PACK_") and code != "PACK_NOT_STARTED")
 
 
 def _way(patient: _Patient, facts: DeviceFacts, pack: bool) -> list[Check]:
@@ -140,10 +153,8 @@ def _way(patient: _Patient, facts: DeviceFacts, pack: bool) -> list[Check]:
 
 def _pack(patient: _Patient) -> _Runtime:
     """The pack: started where it is unpacked already, else how much there is to push."""
-    from edgequant.pack import build_pack
-
     try:
-        pack = build_pack(progress=patient.progress)
+        pack = patient.options.wanted.get(patient.progress)
     except EdgequantError as error:
         return _Runtime([failed("runtime", error), *skipped("there is no pack", "kernels")])
     if pack.needs:
@@ -187,8 +198,14 @@ def _refused(result: CommandResult) -> bool:
 
 def _system(patient: _Patient) -> _Runtime:
     python = patient.device.python
-    # The pack's own starter, under an emulator, takes no other options.
-    quiet = () if patient.device.emulated else ("-B",)
+    wanted = patient.options.wanted
+    if wanted and not patient.device.brings_runtime:
+        message = f"PACK_NOT_WANTED: {wanted} was asked for, but what runs there is what is installed there"
+        fix = "64-bit ARM devices run a pack, without --python and --runtime system.  For others install that version "
+        fix += "of MNN there."
+        return _Runtime([Check("runtime", "fail", message, fix), *skipped("MNN was not started", "kernels")])
+    # The pack's own starter takes no other options.
+    quiet = () if patient.device.brings_runtime else ("-B",)
     return _judged(patient, " ".join(python)[:300], _run(patient.device, [*python, *quiet, "-c", _ASK]))
 
 

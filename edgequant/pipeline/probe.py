@@ -39,7 +39,13 @@ def probe(uri: str, options: TargetOptions, progress: Progress) -> Probed:
     """
     from edgequant.devices.factory import make_device
 
-    device = make_device(uri, accept_new_host_key=options.accept_new_host_key, python=options.python, listener=progress)
+    device = make_device(
+        uri,
+        accept_new_host_key=options.accept_new_host_key,
+        python=options.python,
+        wanted=options.wanted,
+        listener=progress,
+    )
     with Target(device, options, RunOptions(), log=None, progress=progress) as target:
         device.open(Deadline(OPEN_SECONDS))
         try:

@@ -69,6 +69,12 @@ class Facts(_Answer):
         return {name: value for name, value in found.items() if value is not None}
 
 
+class LockAnswer(_Answer):
+    """Who has the device; None: we do."""
+
+    holder: str | None = Field(default=None, max_length=1000)
+
+
 class ModelInput(_Answer):
     """An input as MNN declares it; -1 in `shape` is dynamic."""
 

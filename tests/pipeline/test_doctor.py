@@ -11,6 +11,7 @@ import pytest
 from edgequant import mnn_version
 from edgequant.devices.checks import Check
 from edgequant.errors import InputError
+from edgequant.pack import WantedPack
 from edgequant.pipeline.doctor import examine
 from edgequant.pipeline.probe import probe
 from edgequant.pipeline.target import TargetOptions
@@ -131,6 +132,11 @@ def test_a_pack_on_another_architecture(tmp_path: Path) -> None:
     found = doctor("local:", tmp_path / "work", runtime="pack")
     assert found["architecture"].message.startswith("PACK_ARCH: ")
     assert found["runtime"].status == "skipped"
+
+
+def test_a_pack_that_was_asked_for_where_none_runs(tmp_path: Path) -> None:
+    found = doctor("local:", tmp_path / "work", wanted=WantedPack(mnn="3.6.1"))
+    assert found["runtime"].message.startswith("PACK_NOT_WANTED: MNN 3.6.1 ")
 
 
 def test_a_device_that_does_not_answer() -> None:

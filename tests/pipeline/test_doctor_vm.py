@@ -143,6 +143,10 @@ def test_a_board_without_mnn(board: Board, board_uri: str) -> None:
     assert found["architecture"].message == "aarch64, 2x Cortex-A76"
     assert found["runtime"].message.startswith("MNN_MISSING: ")
     assert "-m pip install MNN numpy" in str(found["runtime"].fix)
+    # Without being told otherwise it is the pack that runs there.
+    found = by_name(examine(board_uri, TargetOptions()))
+    assert "will be pushed once" in found["runtime"].message
+    assert on_board(board, TREE.format("/home/user")) == before
 
 
 @pytest.mark.ssh
@@ -160,10 +164,7 @@ def test_a_board_with_no_place_for_the_pack(board: Board, board_uri: str, pack: 
 
 
 @pytest.mark.ssh
-def test_where_the_pack_has_no_place_auto_goes_without(
-    board: Board, board_uri: str, pack: Pack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("edgequant.pipeline.doctor.wants_pack", lambda *_: True)
+def test_where_the_pack_has_no_place_auto_goes_without(board: Board, board_uri: str, pack: Pack) -> None:
     on_board(board, "mkdir -p /mnt && busybox mount -t tmpfs -o size=600m,noexec,mode=1777 small /mnt", user="root")
     try:
         found = by_name(examine(board_uri, TargetOptions(work_dir="/mnt/work")))
