@@ -122,7 +122,7 @@ def _examined(patient: _Patient, candidates: Sequence[str]) -> list[Check]:
         found.append(checks.selinux(facts, None))
     else:
         way = _way(patient, facts, pack)
-        # Where nobody insists on the pack, a device that has no place for it runs what it has itself, as `choose` has it.
+        # As runtime.choose: where nobody insists on the pack, a device without a place for it runs what it has itself.
         lost = [check for check in way if check.status == "fail"]
         insists = options.runtime == "pack" or options.wanted or patient.uri.startswith("adb://")
         if pack and lost and not insists and all(_goes_without(check) for check in lost):
