@@ -243,11 +243,15 @@ def devices_probe(
     verbose: opt.Verbose = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Connect and show what the device is: CPU, cores, RAM, MNN and the kernels it enables."""
-    from edgequant.cli import devices as command
+    """Connect and show what the device is: system, CPU and cores, MNN and the kernels it enables, memory, heat.
+
+    What is not known is shown with the reason.  The exit code is 3 where MNN
+    could not be asked.
+    """
+    from edgequant.cli import probe as command
 
     target = opt.target_options(work_dir, python, accept_new_host_key, runtime, mnn=mnn, pack=pack)
-    command.probe(uri, target, opt.Ui(json, verbose, quiet))
+    command.run(uri, target, opt.Ui(json, verbose, quiet))
 
 
 @devices_app.command("doctor", short_help="What is wrong with a device, and the fix.")
@@ -263,7 +267,10 @@ def devices_doctor(
     verbose: opt.Verbose = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Check step by step whether the device can be used, and say what to do where it cannot."""
+    """Check step by step whether the device can be used, and say what to do where it cannot.
+
+    Changes nothing there.  The exit code is 3 where it cannot be used.
+    """
     from edgequant.cli import devices as command
 
     target = opt.target_options(work_dir, python, accept_new_host_key, runtime, mnn=mnn, pack=pack)

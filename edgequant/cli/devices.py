@@ -11,14 +11,14 @@ from rich.text import Text
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Ui
 from edgequant.deadline import Deadline
-from edgequant.devices.doctor import Check, examine
+from edgequant.devices.checks import Check
 from edgequant.devices.factory import make_device
 from edgequant.devices.listing import EMULATED, attached_phones, known_devices
 from edgequant.devices.store import Store
 from edgequant.errors import EXIT_ERROR, EXIT_PASS
-from edgequant.pipeline.target import Target, TargetOptions, open_target
+from edgequant.pipeline.doctor import examine
+from edgequant.pipeline.target import TargetOptions
 from edgequant.report.plain import printable
-from edgequant.spec import RunOptions
 
 
 def list_devices(ui: Ui) -> None:
@@ -36,40 +36,9 @@ def list_devices(ui: Ui) -> None:
         print_json(json.dumps({"schema": "edgequant.devices/1", "devices": listed}, indent=2))
 
 
-def probe(uri: str, options: TargetOptions, ui: Ui) -> None:
-    """Show what a device is."""
-    with open_target(uri, options, RunOptions(), log=None, progress=CliProgress(ui)) as target:
-        facts = _facts(target)
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for key, value in facts.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{name} {'on' if on else 'off'}" for name, on in value.items()) or None
-        elif isinstance(value, list):
-            value = " ".join(map(str, value))
-        shown = Text("not known", style="dim") if value is None else Text(printable(str(value)))
-        table.add_row(Text(key.replace("_", " "), style="bold"), shown)
-    out(ui).print(table)
-    if ui.json:
-        print_json(json.dumps({"schema": "edgequant.probe/1", **facts}, indent=2))
-
-
-def _facts(target: Target) -> dict[str, object]:
-    runner = target.runner()
-    free = target.store.free_bytes
-    return {
-        "uri": target.uri,
-        **runner.facts.model_dump(),
-        "mnn": runner.hello.mnn,
-        "python": runner.hello.python,
-        "numpy": runner.hello.numpy,
-        "work_dir": target.store.root,
-        "free_mb": None if free is None else free // 1_000_000,
-    }
-
-
 def doctor(uri: str, options: TargetOptions, ui: Ui) -> None:
     """Show every check; exit 3 where the device cannot be used."""
-    checks = examine(uri, options)
+    checks = examine(uri, options, CliProgress(ui))
     console = out(ui)
     style = {"ok": "green", "warn": "yellow", "fail": "bold red", "skipped": "dim"}
     for check in checks:

@@ -104,7 +104,13 @@ def _as_dict(found: RunOnce, model: str, device: str, options: RunOptions) -> di
     return {
         "schema": "edgequant.run/1",
         "model": model,
-        "device": {"uri": device, "mnn": found.hello.mnn, **found.facts.model_dump()},
+        "device": {
+            "uri": device,
+            "mnn": found.hello.mnn,
+            **(found.facts.of_device if found.device is None else found.device.model_dump(mode="json")),
+            "mnn_kernels": found.facts.mnn_kernels,
+            "usable_cores": found.facts.usable_cores,
+        },
         "options": {**options.model_dump(), "memory": found.memory_mode, "threads": found.threads},
         "cases": [
             {

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgequant.deadline import Deadline
+from edgequant.devices.facts_model import DeviceFacts
 from edgequant.devices.local import LocalDevice, LocalProcess
 from edgequant.devices.protocol import CommandResult, Device, Progress
 from edgequant.errors import DeviceError, InputError
@@ -20,7 +21,6 @@ from edgequant.pack.cache import lock
 from edgequant.pack.lock import read_lock
 from edgequant.pack.qemu import cpu_models, find_qemu, installed_qemu, version
 from edgequant.progress import Progress as Listener
-from edgequant.runner.answers import Facts
 
 SCHEME = "emulated:"
 KNOWN = ("a64fx", "cortex-a35", "cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76", "max", "neoverse-n1")
@@ -28,6 +28,11 @@ KNOWN = ("a64fx", "cortex-a35", "cortex-a53", "cortex-a57", "cortex-a72", "corte
 # Bits of AT_HWCAP and AT_HWCAP2, with the names the kernel gives them in /proc/cpuinfo.
 _HWCAP = {"asimd": 1, "fphp": 9, "asimdhp": 10, "asimddp": 20, "sve": 22}
 _HWCAP2 = {"sve2": 1, "i8mm": 13, "bf16": 14, "sme": 23}
+# Everything that is not told below, but what the emulated system shares with this host: kernel, memory and storage.
+_OF_THE_HOST = (
+    *("manufacturer", "soc", "android", "sdk", "build", "clusters", "max_mhz", "governor", "thermal", "battery"),
+    *("uptime_s", "selinux", "page_size"),
+)
 _ASK = "import ctypes; f = ctypes.CDLL(None).getauxval; f.restype = ctypes.c_ulong; print(f(16), f(26))"
 
 
@@ -167,7 +172,10 @@ class EmulatedDevice(Device):
     def pack_sha256(self) -> str | None:
         return None if self.pack is None else self.pack.sha256
 
-    def corrected(self, facts: Facts) -> Facts:
-        """The runner's facts without what it read of the host: /proc and /sys are not emulated."""
-        own = {"cpu": self.cpu, "features": self._features, "model": self.emulated, "governor": None}
-        return facts.model_copy(update=own)
+    def corrected(self, facts: DeviceFacts) -> DeviceFacts:
+        """The facts without those of this host: its /proc and /sys are what can be read, and they are not emulated."""
+        facts = facts.without(f"emulated by {self.emulated}: it would be this host's", *_OF_THE_HOST)
+        own = {"arch": "aarch64", "abis": ["aarch64"], "userland_bits": 64, "cpu": self.cpu, "model": self.emulated}
+        if self._features is None:
+            return facts.without("it has not been started", "features").known(**own)
+        return facts.known(**own, features=self._features)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from edgequant.deadline import Deadline
 
 if TYPE_CHECKING:
-    from edgequant.runner.answers import Facts
+    from edgequant.devices.facts_model import DeviceFacts
 
 Progress = Callable[[int], None]
 """Called with the number of bytes sent since the last call."""
@@ -144,8 +144,8 @@ class Device(ABC):
         """Whether one edgequant at a time may measure there: on a device that is there to be measured."""
         return not self.is_host and self.emulated is None
 
-    def corrected(self, facts: Facts) -> Facts:
-        """What the runner read of its machine, with what it could not know put right."""
+    def corrected(self, facts: DeviceFacts) -> DeviceFacts:
+        """What was read of the machine, with what cannot be read there put right."""
         return facts
 
     def __enter__(self) -> Device:

@@ -63,13 +63,6 @@ older() {
   only "$root" of_older && only "$root/incoming" probe_or_incoming \
     && { [ ! -e "$root/objects" ] || only "$root/objects" is_object; }
 }
-""".replace("MARKER", MARKER)
-
-_PREPARE = (
-    _OURS
-    + r"""
-umask 077
-why=
 ours() {
   marked && return 0
   # It becomes private: that must not happen to a directory with another use, such as /tmp.
@@ -77,6 +70,15 @@ ours() {
   # The marker once more: somebody else may have claimed it just now.
   [ -z "$said" ] || marked || older
 }
+""".replace("MARKER", MARKER)
+RULES = _OURS
+"""Shell functions: where a work directory is, and whether a directory is one.  They change nothing."""
+
+_PREPARE = (
+    _OURS
+    + r"""
+umask 077
+why=
 for root in "$@"; do
   place
   said=$(mkdir -p "$root" 2>&1) || { why="$why$root: ${said##*: }|"; continue; }
@@ -225,6 +227,11 @@ class Store:
         assert self._root is not None, "prepare() comes first"
         return self._root
 
+    @property
+    def candidates(self) -> list[str]:
+        """Where the work directory may be, best first, as `place` of RULES understands it."""
+        return list(self._candidates if self._root is None else [self._root])
+
     def prepare(self, deadline: Deadline) -> None:
         """Make the work directory (mode 0700) and learn the free space.
 
@@ -237,15 +244,7 @@ class Store:
         root = answers.get("root", "").removesuffix("\n/")
         if not root.startswith("/"):
             said = answers.get("why", "").strip("|").replace("|", "; ") or "the device said nothing"
-            error = reason(said, "no usable work directory", self._device.uri)
-            if error.code == "DEVICE_IO":
-                error = DeviceError(
-                    "WORK_DIR_UNUSABLE",
-                    error.message,
-                    where=self._device.uri,
-                    hint="Choose a directory there that is yours, and new or empty, with --work-dir.",
-                )
-            raise error
+            raise unusable(said, self._device.uri)
         self._root = root
         # POSIX: "name size used available percent mount point", where names may hold blanks.
         found = re.search(r"\s[0-9]+\s+[0-9]+\s+([0-9]{1,15})\s+[0-9]+%\s", answers.get("df", ""))
@@ -369,6 +368,19 @@ class Store:
             errors = result.stderr.decode("utf-8", "replace").strip() or f"exit status {result.exit_code}"
             raise reason(errors.splitlines()[-1], "preparing files there failed", self._device.uri)
         return result.stdout.decode("utf-8", "replace")
+
+
+def unusable(said: str, uri: str) -> DeviceError:
+    """That there is no place for the work directory; `said`: why, for every place there could have been."""
+    error = reason(said, "no usable work directory", uri)
+    if error.code != "DEVICE_IO":
+        return error
+    return DeviceError(
+        "WORK_DIR_UNUSABLE",
+        error.message,
+        where=uri,
+        hint="Choose a directory there that is yours, and new or empty, with --work-dir.",
+    )
 
 
 def sha256_of(path: Path) -> str:

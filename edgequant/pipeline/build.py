@@ -155,27 +155,21 @@ def _conversion_notes(model: ConvertedModel, variant: Variant, verdicts: list[Ve
 
 
 def _device_info(target: Target) -> report.DeviceInfo:
-    runner, chosen = target.known_runner, target.chosen
-    if runner is None or chosen is None:
+    runner, chosen, device = target.known_runner, target.chosen, target.facts
+    if runner is None or chosen is None or device is None:
         return report.DeviceInfo(uri=target.uri)
-    facts = runner.facts
+    facts = device.model_dump(mode="json")
+    top = {key: facts.pop(key) for key in ("arch", "cpu", "features", "cores", "ram_mb", "os")}
     return report.DeviceInfo(
         uri=target.uri,
-        arch=facts.arch,
-        cpu=facts.cpu,
-        features=facts.features or [],
+        **{**top, "features": top["features"] or []},
         mnn=runner.hello.mnn,
-        cores=facts.cores,
-        ram_mb=facts.ram_mb,
-        os=facts.os,
         emulated=target.device.emulated is not None,
         facts={
+            **facts,
             "emulator": target.device.emulated,
-            "kernel": facts.kernel,
-            "model": facts.model,
-            "mnn_kernels": facts.mnn_kernels,
-            "page_size": facts.page_size,
-            "governor": facts.governor,
+            "mnn_kernels": runner.facts.mnn_kernels,
+            "usable_cores": runner.facts.usable_cores,
             "python": runner.hello.python,
             "numpy": runner.hello.numpy,
             "threads": runner.threads,

@@ -14,6 +14,7 @@ import numpy as np
 from edgequant.cases.case import Case
 from edgequant.cases.generate import generate, pin
 from edgequant.cases.load import load_cases, save_npz
+from edgequant.devices.facts_model import DeviceFacts
 from edgequant.errors import EdgequantError, InputError
 from edgequant.files import atomic_write
 from edgequant.graph import read_model
@@ -136,6 +137,7 @@ class RunOnce:
         outputs: by case.
         first_ms: time of each case's inference, by case, in milliseconds.
         latency: of one case; None where it was not timed.
+        device: facts of the device it ran on.
     """
 
     hello: Hello
@@ -151,6 +153,7 @@ class RunOnce:
     peak: MemoryKb
     latency: Latency | None = None
     latency_case: str | None = None
+    device: DeviceFacts | None = None
 
 
 def run_once(
@@ -196,7 +199,7 @@ def run_once(
         cases = load_cases(inputs, specs) if inputs is not None else random
         found = RunOnce(
             runner.hello, runner.facts, memory, runner.threads, cases, {}, {}, loaded.answer.load_ms,
-            loaded.answer.memory_before, loaded.answer.memory_after, loaded.answer.memory_after,
+            loaded.answer.memory_before, loaded.answer.memory_after, loaded.answer.memory_after, device=target.facts,
         )  # fmt: skip
         for case in cases:
             result = runner.run(loaded, feed(loaded, case))

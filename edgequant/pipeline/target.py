@@ -10,6 +10,8 @@ from datetime import datetime
 from pathlib import Path
 
 from edgequant.deadline import Deadline
+from edgequant.devices.facts import READ_SECONDS, facts_or_why
+from edgequant.devices.facts_model import DeviceFacts
 from edgequant.devices.protocol import Device
 from edgequant.devices.store import Store, sha256_of
 from edgequant.errors import DeviceError, ToolError
@@ -63,6 +65,8 @@ class Target:
         self._runner: MnnRunner | None = None
         self.known_runner: MnnRunner | None = None
         """The last runner that said hello, alive or not: what it told of its device still holds."""
+        self.facts: DeviceFacts | None = None
+        """Of the device; read when a runner is there, once."""
         self.store = Store(device, options.work_dir)
         self._cache = _cache_folder()
 
@@ -104,9 +108,11 @@ class Target:
                     chosen.instead.where = self.uri
                     raise chosen.instead from error
                 runner = MnnRunner(session, self._run_options, uri=self.uri)
-                runner.facts = self.device.corrected(runner.facts)
                 if self._mine:
                     self._lock(runner)
+                if self.facts is None:
+                    found = facts_or_why(self.device, Deadline(READ_SECONDS), work_dir=self.store.root)
+                    self.facts = found.known(**runner.facts.of_device)
                 self._runner = self.known_runner = runner
             except BaseException:
                 session.close()

@@ -50,20 +50,23 @@ class Hello(_Answer):
 
 
 class Facts(_Answer):
-    """What the device is; None for what could not be read."""
+    """What only the runner's process knows of its machine; None for what it could not read.
+
+    mnn_kernels: MNN's first line, such as {"i8sdot": True, "fp16": True, "i8mm": False}.  cores: all there are;
+    usable_cores: those it may use.  page_size: bytes.
+    """
 
     arch: str = Field(max_length=100)
-    cpu: str | None = Field(default=None, max_length=500)
-    features: list[str] | None = Field(default=None, max_length=200)
-    mnn_kernels: dict[str, bool] = Field(default_factory=dict, max_length=50)
-    cores: int | None = Field(default=None, ge=1, le=100_000)
-    ram_mb: int | None = Field(default=None, ge=0)
-    os: str | None = Field(default=None, max_length=500)
-    kernel: str | None = Field(default=None, max_length=500)
-    hostname: str | None = Field(default=None, max_length=500)
-    model: str | None = Field(default=None, max_length=500)
-    page_size: int | None = None
-    governor: str | None = Field(default=None, max_length=100)
+    mnn_kernels: dict[Annotated[str, Field(max_length=100)], bool] = Field(default_factory=dict, max_length=50)
+    cores: int | None = Field(default=None, ge=1, le=4096)
+    usable_cores: int | None = Field(default=None, ge=1, le=4096)
+    page_size: int | None = Field(default=None, ge=512, le=1 << 30)
+
+    @property
+    def of_device(self) -> dict[str, str | int]:
+        """Those that hold for the device, by their names in DeviceFacts."""
+        found = {"arch": self.arch, "cores": self.cores, "page_size": self.page_size}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 class LockAnswer(_Answer):

@@ -285,10 +285,17 @@ def test_probe_doctor_and_clean_of_this_host(tmp_path: Path) -> None:
     assert probe.json["mnn"]
     assert probe.json["cores"] >= 1
     assert probe.json["work_dir"] == str(tmp_path / "work")
+    assert probe.json["error"] is None
+    for key in ("thermal", "battery", "soc", "android"):
+        assert (probe.json[key] is None) == (key in probe.json["why_null"]), key
+    shown = edgequant("devices", "probe", "local:", *work).out
+    assert "not known: there is no getprop" not in shown  # a host is no phone, and nobody has to be told
+    for line in ("CPU", "  clusters", "  kernels", "  free there"):
+        assert f"\n{line}" in shown
     doctor = edgequant("devices", "doctor", "local:", *work, "--json")
     assert doctor.code == 0
     assert doctor.json["usable"] is True
-    assert [check["name"] for check in doctor.json["checks"]][:3] == ["connection", "work directory", "runner"]
+    assert [check["name"] for check in doctor.json["checks"]][:3] == ["connection", "architecture", "work directory"]
     assert "local: can be used" in doctor.err
     clean = edgequant("devices", "clean", "local:", *work, "--json")
     assert clean.code == 0
@@ -306,11 +313,25 @@ def test_doctor_of_a_host_that_is_not_there(tmp_path: Path) -> None:
     checks = {check["name"]: check for check in done.json["checks"]}
     assert checks["connection"]["status"] == "fail"
     assert checks["connection"]["fix"]
-    assert checks["runner"]["status"] == checks["work directory"]["status"] == "skipped"
+    assert checks["runtime"]["status"] == checks["work directory"]["status"] == "skipped"
     assert f"{uri} cannot be used" in done.err
     assert probe.code == 3
     assert probe.json["error"]["code"] == "HOST_UNREACHABLE"
     assert probe.json["error"]["hint"]
+
+
+def test_probe_where_no_runner_can_be_started(tmp_path: Path) -> None:
+    arguments = ("devices", "probe", "local:", "--work-dir", str(tmp_path / "work"), "--python", "/no/python")
+    done = edgequant(*arguments, "--json")
+    assert done.code == 3
+    assert done.json["arch"] == os.uname().machine
+    assert done.json["mnn"] is None
+    assert done.json["why_null"]["mnn"] == "MNN could not be asked: PYTHON_MISSING"
+    assert done.json["error"]["code"] == "PYTHON_MISSING"
+    shown = edgequant(*arguments)
+    assert shown.code == 3
+    assert os.uname().machine in shown.out
+    assert "PYTHON_MISSING" in shown.err
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Finding the device: servers, serials, states, old devices, facts."""
+"""Finding the device: servers, serials, states, old devices."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ import pytest
 from edgequant.deadline import Deadline
 from edgequant.devices.adb import AdbDevice, parse_uri
 from edgequant.devices.adb_attached import attached_devices
-from edgequant.devices.adb_facts import android_facts, parsed
 from edgequant.devices.adb_wire import Address
 from edgequant.devices.store import Store, sha256_of
 from edgequant.errors import DeviceError, EdgequantError, InputError
-from tests.beds.adb import PROPERTIES, AdbBed
+from tests.beds.adb import AdbBed
 from tests.beds.adb_parts import ScriptedServer
 
 pytestmark = pytest.mark.adb
@@ -372,37 +371,7 @@ def test_connections_reset_by_the_device(adb_bed: AdbBed) -> None:
         assert caught.value.code == "LINK_LOST"
 
 
-# --- what it is, and the store on it ---
-
-
-def test_facts(adb_bed: AdbBed) -> None:
-    with AdbDevice(adb_bed.uri) as it:
-        it.open(soon())
-        facts = android_facts(it, soon())
-    assert facts.model == PROPERTIES["ro.product.model"]
-    assert facts.soc == "Testsoc TS 9000"
-    assert (facts.android, facts.sdk) == ("14", 34)
-    assert facts.abis == ("arm64-v8a", "armeabi-v7a")
-    assert facts.build is None
-    assert list(facts.missing) == ["build"]
-    assert "ro.build.fingerprint" in facts.missing["build"]
-
-
-def test_facts_of_something_else(adb_bed: AdbBed) -> None:
-    fake = adb_bed.fake()  # runs in the shell of this host
-    with AdbDevice(f"adb://{fake.serial}") as it:
-        it.open(soon())
-        facts = android_facts(it, soon())
-    assert facts.model is None
-    assert "not Android" in facts.missing["model"]
-
-
-def test_facts_from_text() -> None:
-    facts = parsed("[ro.board.platform]: [kona]\r\n[ro.build.version.sdk]: [many]\r\n[x]: [a\n[b]: c]\r\n")
-    assert facts.soc == "kona"
-    assert facts.sdk is None
-    assert "many" in facts.missing["sdk"]
-    assert parsed("").missing.keys() >= {"model", "soc", "android", "sdk", "abis"}
+# --- the store on it ---
 
 
 @pytest.mark.parametrize("shell", [None, "busybox-static", "mksh"])

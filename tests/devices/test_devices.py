@@ -1,19 +1,16 @@
-"""From a URI to a device, what devices there are, and what is wrong with them."""
+"""From a URI to a device, and what devices there are."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from edgequant.devices.doctor import examine
 from edgequant.devices.factory import make_device
 from edgequant.devices.listing import known_devices
 from edgequant.devices.local import LocalDevice
 from edgequant.devices.reasons import reason
 from edgequant.errors import InputError
-from edgequant.pipeline.target import TargetOptions
 
 
 @pytest.mark.parametrize(
@@ -117,60 +114,3 @@ def test_listing_a_config_with_match(tmp_path: Path, condition: str) -> None:
     config.write_text(f"Host board\n  HostName 192.0.2.7\nMatch {condition}\n  User y\nHost other\n  User z\n")
     assert [uri for uri, _ in known_devices(config)] == ["local:", "ssh://board", "ssh://other"]
     assert not (tmp_path / "ran").exists()
-
-
-# ---- doctor
-
-
-def statuses(checks: list) -> dict[str, str]:
-    return {check.name: check.status for check in checks}
-
-
-def test_doctor_of_this_host(tmp_path: Path) -> None:
-    checks = examine("local:", TargetOptions(work_dir=str(tmp_path / "work")))
-    found = statuses(checks)
-    assert list(found)[:4] == ["connection", "work directory", "runner", "kernels"]
-    assert found["connection"] == found["runner"] == found["kernels"] == "ok"
-    assert found["work directory"] in ("ok", "warn")
-    said = {check.name: check.message for check in checks}
-    assert str(tmp_path / "work") in said["work directory"]
-    assert "MNN 3." in said["runner"]
-    assert "i8sdot" in said["kernels"]
-    assert all(check.fix for check in checks if check.status in ("warn", "fail"))
-
-
-def test_doctor_of_a_device_without_python(tmp_path: Path) -> None:
-    checks = examine("local:", TargetOptions(work_dir=str(tmp_path / "work"), python="no-such-python"))
-    assert statuses(checks)["runner"] == "fail"
-    assert checks[-1].message.startswith("PYTHON_MISSING: ")
-    assert "--python" in str(checks[-1].fix)
-
-
-def test_doctor_of_a_device_with_a_broken_python(tmp_path: Path) -> None:
-    broken = tmp_path / "python"
-    broken.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
-    broken.chmod(0o755)
-    checks = examine("local:", TargetOptions(work_dir=str(tmp_path / "work"), python=str(broken)))
-    assert checks[-1].message.startswith("MNN_MISSING: ")
-    broken.write_text("#!/bin/sh\nkill -ILL $$\n")
-    checks = examine("local:", TargetOptions(work_dir=str(tmp_path / "work"), python=str(broken)))
-    assert checks[-1].message.startswith("RUNNER_NOT_STARTED: ")
-    assert "SIGILL" in checks[-1].message
-
-
-def test_doctor_of_an_unusable_work_directory(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    checks = examine("local:", TargetOptions(work_dir=str(tmp_path / "file")))
-    assert statuses(checks) == {"connection": "ok", "work directory": "fail", "runner": "skipped"}
-    assert checks[1].fix
-
-
-def test_doctor_of_a_device_that_does_not_answer() -> None:
-    checks = examine("ssh://127.0.0.1:1", TargetOptions())
-    assert statuses(checks) == {"connection": "fail", "work directory": "skipped", "runner": "skipped"}
-    assert checks[0].fix
-
-
-def test_doctor_of_a_bad_uri() -> None:
-    with pytest.raises(InputError):
-        examine("nonsense", TargetOptions())
