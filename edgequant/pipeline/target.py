@@ -66,12 +66,13 @@ class Target:
         """The running runner, started if there is none.  Raises DeviceError."""
         if self._runner is None:
             self.device.open(Deadline(OPEN_SECONDS))  # again, where the link was lost; nothing while it is there
-            script, digest = self._script()
-            stored = self.store.put(script, digest, self._push_deadline(script.stat().st_size))
+            # First the pack: whether it has room, and programs may be started, is known before anything is sent.
             if wants_pack(self.device, self._options.runtime, self._options.python):
                 self.python = tuple(deploy(self.device, self.store, self._progress))
             else:
                 self.python = tuple(self.device.python)
+            script, digest = self._script()
+            stored = self.store.put(script, digest, self._push_deadline(script.stat().st_size))
             # -u also unbuffers C's stdout: MNN's last words must be out before it crashes.
             argv = [*self.python, "-u", stored.path]
             session = RunnerSession(self.device, argv, log=self._log)
