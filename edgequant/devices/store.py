@@ -176,7 +176,7 @@ printf 'why=%s' "$why"
 )
 
 
-_DF = 'LC_ALL=C df -Pk "$1" 2>/dev/null | tail -n 1'
+_DF = 'LC_ALL=C df -Pk "$1" 2>/dev/null | tail -n 1 2>/dev/null; :'
 
 
 @dataclass(frozen=True)

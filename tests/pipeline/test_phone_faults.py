@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from edgequant.pipeline.runtime import deploy
 from edgequant.pipeline.target import TargetOptions
 from edgequant.pipeline.verify import InterruptedRun
 from edgequant.progress import Progress
+from edgequant.spec import RunOptions
 from tests.beds.adb import AdbBed
 from tests.beds.models import ModelByName
 from tests.beds.vm import Phone
@@ -175,24 +175,30 @@ def test_link_down_for_good(ready: Phone, generated_model: ModelByName, wire: Wi
 # --- the adb server ---
 
 
-def test_adb_server_killed(phone: Phone, adb_bed: AdbBed, small: Path, pack: Pack, wire: Wire, tmp_path: Path) -> None:
+def test_adb_server_killed(
+    phone: Phone, adb_bed: AdbBed, small: Path, pack: Pack, wire: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next run starts another one, as every client of adb does, and connects the phone to it."""
+    monkeypatch.setenv("ADBUTILS_ADB_PATH", str(adb_bed.command()))
     forget_pack(phone)
 
-    def killed(sent: Sent, name: str) -> None:
-        error = error_of(verify(small, tmp_path / name, phone, sent))
+    def killed(name: str, sent: Sent, **more: Any) -> None:
+        error = error_of(verify(small, tmp_path / name, phone, sent, **more))
         assert error.code == "LINK_LOST", error
         assert error.hint
-        # One that edgequant starts would be outside of the namespace that the phone is in.
-        adb_bed.start_server()
 
-    killed(Sent(push=PACK, at=adb_bed.kill_server), "push")
-    assert not packs(phone)
-    assert not listed(phone, "objects/*")
-    killed(Sent("running dynamic:8 on adb", adb_bed.kill_server), "run")
-    whole(phone, pack)
-    wire.clear()
+    killed("push", Sent(push=PACK, at=adb_bed.kill_server))
+    assert wire.pop(pack.archive.name) < pack.size
+    # Long enough that it is still timing.
+    sent = Sent("running dynamic:8 on adb", adb_bed.end_started, after=3)
+    killed("run", sent, latency=True, options=RunOptions(threads=1, repeat=1_000_000))
+    assert wire.pop(pack.archive.name) == pack.size
     passed(verify(small, tmp_path / "again", phone))
     assert pack.archive.name not in wire
+    adb_bed.end_started()
+    adb_bed.start_server()
+    phone.ensure()
+    whole(phone, pack)
 
 
 # --- the disk ---
@@ -239,14 +245,15 @@ def test_full_disk(phone: Phone, small: Path, pack: Pack, wire: Wire, tmp_path: 
         assert 0 < wire[pack.archive.name] < pack.size
         assert not listed(phone, "objects/*")
         fill(pack_mb + tree_mb + 40)
-        full = Listening("unpacking the pack", lambda: fill(20))
-        refused("full while unpacking", full)
+        refused("full while unpacking", Listening("unpacking the pack", lambda: fill(20)))
         wire.clear()
         # Freed, it goes on where it was: the archive had arrived.
         fill(tree_mb + 40)
+        passed(verify(small, tmp_path / "freed", phone))
+        assert pack.archive.name not in wire
+        # A run writes nothing there.
         during = Listening("running dynamic:8 on adb", lambda: fill(0))
         passed(verify(small, tmp_path / "full in the run", phone, during))
-        assert pack.archive.name not in wire
 
 
 class Listening(Sent):
@@ -296,15 +303,12 @@ def test_ctrl_c(phone: Phone, small: Path, pack: Pack, wire: Wire, tmp_path: Pat
     assert not listed(phone, "objects/*")
     assert not listed(phone, "incoming/*")
 
-    command = [sys.executable, "-m", "edgequant.cli.app", "verify", str(small), "--device", phone.uri]
+    command = [str(Path(sys.executable).with_name("edgequant")), "verify", str(small), "--device", phone.uri]
     command += ["--threads", "1", "--no-latency", "--run-dir", str(tmp_path / "unpack")]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as edgequant:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as edgequant:
         assert edgequant.stderr is not None
         try:
-            for line in edgequant.stderr:
-                if "unpacking the pack" in line:
-                    break
+            assert any("unpacking the pack" in line for line in edgequant.stderr)
             assert eventually(lambda: any(".new." in path for path in packs(phone)))
             edgequant.send_signal(signal.SIGINT)
             said = edgequant.stderr.read()
