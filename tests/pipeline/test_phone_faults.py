@@ -251,9 +251,16 @@ def test_full_disk(phone: Phone, small: Path, pack: Pack, wire: Wire, tmp_path: 
         fill(tree_mb + 40)
         passed(verify(small, tmp_path / "freed", phone))
         assert pack.archive.name not in wire
-        # A run writes nothing there.
-        during = Listening("running dynamic:8 on adb", lambda: fill(0))
-        passed(verify(small, tmp_path / "full in the run", phone, during))
+
+
+def test_full_disk_in_a_run(ready: Phone, small: Path, wire: Wire, tmp_path: Path) -> None:
+    """It writes nothing there."""
+    passed(verify(small, tmp_path / "once", ready))
+    wire.clear()
+    with filled(ready, 50) as fill:
+        passed(verify(small, tmp_path / "full", ready, Listening("running dynamic:8 on adb", lambda: fill(0))))
+        assert "fill-2" in ready.shell(f"ls {ROOT}")
+    assert not wire
 
 
 class Listening(Sent):
