@@ -9,6 +9,7 @@ from edgequant.deadline import Deadline
 from edgequant.devices.protocol import Device
 from edgequant.devices.store import Store
 from edgequant.errors import DeviceError, EdgequantError
+from edgequant.pipeline.tree import Tree
 from edgequant.progress import Progress
 
 if TYPE_CHECKING:
@@ -16,33 +17,8 @@ if TYPE_CHECKING:
 
 Runtime = Literal["auto", "pack", "system"]
 
-UNPACK_SECONDS = 300.0
+PUSH_SECONDS = 600.0
 _ARCH = ("aarch64", "arm64")
-
-# A folder has its name only when it is whole: tar has ended well, and its files have reached the disk.
-_UNPACK = r"""
-export LC_ALL=C
-umask 077
-folder=$1 archive=$2
-[ -d "$folder" ] && { echo ok; exit 0; }
-[ -n "$archive" ] || { echo missing; exit 0; }
-new=$folder.new.$$
-rm -rf "$folder".new.*
-mkdir -p "$new" && cd "$new" || exit 1
-gzip -dc < "$archive" > pack.tar && tar xf pack.tar && rm -f pack.tar || { cd /; rm -rf "$new"; exit 1; }
-sync
-mv "$new" "$folder" && echo ok
-"""
-
-# Whether programs may be started there, asked before 24 MB are sent: 126 is "found, but cannot be executed".
-_PROBE = r"""
-file=$1/incoming/.probe
-printf '#!/bin/sh\nexit 0\n' > "$file" && chmod 700 "$file" || exit 0
-"$file" >/dev/null 2>&1
-code=$?
-rm -f "$file"
-[ $code -ne 126 ] || echo noexec
-"""
 
 
 # With these `auto` goes on with what the device has itself: the pack cannot be had or does not fit, though the device
@@ -119,8 +95,8 @@ def _machine(device: Device) -> str:
 def deploy(device: Device, store: Store, progress: Progress, wanted: WantedPack | None = None) -> Chosen:
     """Make sure the device has the pack, unpacked.  Builds it on this host the first time.
 
-    Raises DeviceError (PACK_ARCH, WORK_DIR_NOEXEC, PACK_NEEDS_LIBRARIES, PACK_NOT_UNPACKED, and what the store raises),
-    ToolError or InputError from building.
+    Raises DeviceError (PACK_ARCH, WORK_DIR_NOEXEC, PACK_NEEDS_LIBRARIES, PACK_NOT_UNPACKED, NO_SPACE, LINK_LOST,
+    and what the store raises), ToolError or InputError from building.
     """
     from edgequant.pack import WantedPack
 
@@ -140,32 +116,20 @@ def deploy(device: Device, store: Store, progress: Progress, wanted: WantedPack 
             where=device.uri,
             hint="Build one on a host with apt and a Debian mirror, or give the packages with --inputs DIR.",
         )
-    folder = f"{store.root}/packs/{pack.sha256}"
-    if _unpack(device, folder, "") != "ok":
-        probed = device.run(["sh", "-c", _PROBE, "edgequant", store.root], Deadline(30)).stdout.strip()
-        if probed == b"noexec":
-            raise DeviceError(
-                "WORK_DIR_NOEXEC",
-                f"programs may not be started in {store.root}",
-                where=device.uri,
-                hint="Choose another directory with --work-dir; on phones /data/local/tmp/... is one.",
-            )
+    tree = Tree(device, store.root, pack)
+    lacking = tree.lacking()
+    if lacking:
+        progress.say(f"the pack on the device is damaged ({lacking[0]}): unpacking it again")
+        tree.drop()
+    if lacking is None or lacking:
+        tree.require_exec()
+        # What tar adds to a file, a file system does too: parts of blocks that are filled, directories.
+        room = pack.unpacked_size + 4096 * len(pack.files)
         with progress.transfer(f"push {pack.archive.name}", pack.size) as sent:
-            stored = store.put(pack.archive, pack.sha256, Deadline(600), size=pack.size, progress=sent)
-        progress.say("unpacking the pack on the device")
-        said = _unpack(device, folder, stored.path)
-        if said != "ok":
-            raise DeviceError(
-                "PACK_NOT_UNPACKED",
-                f"the pack could not be unpacked: {said[:500] or 'no reason given'}",
-                where=device.uri,
-                hint=f"It takes {pack.unpacked_size / 1e6:.0f} MB there, in a directory where programs may be started: "
-                "choose another with --work-dir.",
+            stored = store.put(
+                pack.archive, pack.sha256, Deadline(PUSH_SECONDS), size=pack.size, room=room, progress=sent
             )
+        progress.say("unpacking the pack on the device")
+        tree.unpack(stored.path)
     # An empty environment: LD_PRELOAD and the like are made for the device's own programs.
-    return Chosen(("env", "-i", *pack.command(folder)), "pack", pack.sha256)
-
-
-def _unpack(device: Device, folder: str, archive: str) -> str:
-    result = device.run(["sh", "-c", _UNPACK, "edgequant", folder, archive], Deadline(UNPACK_SECONDS))
-    return (result.stdout if result.ok else result.stderr).decode("utf-8", "replace").strip()
+    return Chosen(("env", "-i", *pack.command(tree.folder)), "pack", pack.sha256)

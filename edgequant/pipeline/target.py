@@ -83,9 +83,8 @@ class Target:
         """The running runner, started if there is none.  Raises DeviceError."""
         if self._runner is None:
             self.device.open(Deadline(OPEN_SECONDS))  # again, where the link was lost; nothing while it is there
-            script, digest = self._script()
             before = self.store.sent_bytes
-            stored = self.store.put(script, digest, self._push_deadline(script.stat().st_size))
+            # First the pack: whether it has room, and programs may be started, is known before anything is sent.
             chosen = self.chosen = choose(
                 self.device,
                 self.store,
@@ -94,6 +93,8 @@ class Target:
                 python=self._options.python,
                 wanted=self._options.wanted,
             )
+            script, digest = self._script()
+            stored = self.store.put(script, digest, self._push_deadline(script.stat().st_size))
             self._runtime_bytes += self.store.sent_bytes - before
             # -u also unbuffers C's stdout: MNN's last words must be out before it crashes.
             session = RunnerSession(self.device, [*chosen.python, "-u", stored.path], log=self._log)

@@ -14,6 +14,7 @@ import contextlib
 import os
 import platform
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -153,6 +154,17 @@ class AdbBed:
 
         if not eventually(lambda: listens() or not server.alive) or not server.alive:
             pytest.fail(f"the adb server does not start:\n{server.log}")
+
+    def command(self) -> Path:
+        """An adb command for those under test, which start a server where there is none: it is in the namespace too."""
+        path = self.base / "bin" / "adb-inside"
+        path.write_text(f'#!/bin/sh\nexec {shlex.join(self.inside())} {shlex.quote(self.adb)} "$@"\n')
+        path.chmod(0o755)
+        return path
+
+    def end_started(self) -> None:
+        """End a server that one under test has started."""
+        subprocess.run([self.adb, "-L", self.spec, "kill-server"], env=self.environment(), check=True, timeout=60)
 
     def kill_server(self) -> None:
         assert self._server is not None
