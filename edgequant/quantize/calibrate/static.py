@@ -1,0 +1,253 @@
+"""Static int8 models: ranges measured on samples, scales by a calibrator, the model by MNN's converter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from edgequant.errors import InputError, ToolError
+from edgequant.graph import ModelGraph, read_model
+from edgequant.quantize.calibrate.child import Runs
+from edgequant.quantize.calibrate.gather import CHUNK, gather
+from edgequant.quantize.calibrate.layers import Layer, read_layers
+from edgequant.quantize.calibrate.methods import Calib, Quantizer, calibrate
+from edgequant.quantize.calibrate.outputs import Fidelity, fidelity, run_outputs
+from edgequant.quantize.calibrate.params import LayerPlan, check_names, parameters, plan
+from edgequant.quantize.calibrate.samples import spool
+from edgequant.quantize.convert import ConvertedModel, convert
+from edgequant.quantize.work import FULL, disk_full, work_dir
+from edgequant.spec import Variant
+
+_FLOAT = Variant(method="float")
+PROBES = 8
+"""Samples on which models are compared; ranges are measured on all."""
+
+
+class StaticOptions(BaseModel):
+    """How to make a static int8 model.
+
+    Attributes:
+        calib: how ranges become scales; see `methods`.
+        sym: zero point 0 for activations.  Weights are symmetric and per output channel in any case.
+        percent: what `percentile` keeps.
+        decay: of the moving average of `ema`.
+        rnn: what becomes of layers that cannot be static (inside GRU and LSTM loops, deconvolutions).
+        skip: operators, or output tensors, that stay float.
+        keep: so many of the most sensitive layers stay float as well.  Each layer's sensitivity is measured by making
+            it alone int8: one conversion and one run per layer.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    calib: Calib = "kl"
+    sym: bool = True
+    percent: float = Field(default=99.99, gt=50, le=100)
+    decay: float = Field(default=0.9, ge=0, lt=1)
+    rnn: Literal["weight", "float"] = "weight"
+    skip: tuple[str, ...] = ()
+    keep: int = Field(default=0, ge=0)
+
+
+class StaticLayer(NamedTuple):
+    """One layer of the model that was made.
+
+    how: ``static``, ``weight`` (8-bit weights, computed in float) or ``float``; why: the reason when not static.
+    """
+
+    name: str
+    input_scale: float | None
+    output_scale: float | None
+    input_zero: int | None
+    output_zero: int | None
+    how: str
+    why: str | None
+
+
+@dataclass(frozen=True)
+class StaticModel:
+    """A static int8 .mnn that was run.
+
+    Attributes:
+        converted: the file, its hash and the converter's log.
+        fidelity: of each output against the float MNN model, over the first calibration samples: these are the
+            samples the scales were made from, so it says that the model works, not how good it is.
+        sensitivity: worst SQNR in dB of any output with only that layer int8; empty unless `keep` was asked for.
+    """
+
+    path: Path
+    layers: tuple[StaticLayer, ...]
+    log: Path
+    converted: ConvertedModel
+    fidelity: Mapping[str, Fidelity]
+    sensitivity: Mapping[str, float]
+    samples: int
+
+
+def make_static(
+    source: Path,
+    samples: Iterable[Mapping[str, np.ndarray]],
+    options: StaticOptions,
+    out: Path,
+    *,
+    log_dir: Path,
+    timeout: float = 900.0,
+    memory_limit: int | None = None,
+    chunk: int = CHUNK,
+) -> StaticModel:
+    """Make a static int8 model.  `out` appears, or is replaced, only when the model was made, loaded and run.
+
+    Args:
+        source: a float model in any format `edgequant.graph.read_model` knows.
+        samples: real inputs, arrays by input name; read once, one at a time, and kept on disk beside `out` meanwhile.
+        timeout: seconds for each run over all samples and each conversion.
+        memory_limit: bytes each child process may allocate.
+        chunk: inner tensors held in memory at once.
+
+    Raises:
+        InputError: ALREADY_QUANTIZED, LAYER_UNKNOWN, NOTHING_STATIC, CALIBRATION_...; and what `convert` raises.
+        ToolError: CALIBRATION_..., STATIC_... (the model that was made crashes, hangs or computes NaN), and what
+            `convert` raises.
+    """
+    source, out = Path(source).absolute(), Path(out).absolute()
+    graph = read_model(source)
+    if graph.weights == "quantized":
+        raise InputError(
+            "ALREADY_QUANTIZED",
+            "its weights are quantized already, so ranges of the float model cannot be measured",
+            hint="Start from the original model or a float .mnn.",
+            where=str(source),
+        )
+    try:
+        with work_dir(out.parent) as work:
+            job = _Job(graph, options, work, log_dir, timeout, memory_limit)
+            return job.run(samples, out, chunk)
+    except OSError as error:
+        if error.errno in FULL:
+            raise disk_full(out.parent) from error
+        raise InputError(
+            "OUTPUT_NOT_WRITABLE",
+            f"{str(out)!r} cannot be written: {error.strerror or error}",
+            hint="Choose an output in a directory that exists and that you may write to.",
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Job:
+    graph: ModelGraph
+    options: StaticOptions
+    work: Path
+    log_dir: Path
+    timeout: float
+    memory_limit: int | None
+
+    def run(self, samples: Iterable[Mapping[str, np.ndarray]], out: Path, chunk: int) -> StaticModel:
+        model = self._convert(self.graph.path, self.graph.format, self.work / "float.mnn").path
+        layers = read_layers(model)
+        check_names(self.options.skip, layers)
+        inputs = read_model(model).inputs
+        spooled = spool(samples, self.graph.inputs or inputs or (), self.work / "samples")
+        runs = Runs(spooled, self.work, self.log_dir, self.timeout, self.memory_limit)
+        skipped = set(self.options.skip)
+        wanted = [each for each in layers if each.why_not is None and not {each.name, each.output} & skipped]
+        tensors = list(dict.fromkeys(name for each in wanted for name in (each.input, each.output)))
+        gathered = gather(model, tensors, runs, chunk=chunk, decay=self.options.decay)
+        quantizers = {
+            name: calibrate(each, self.options.calib, sym=self.options.sym, percent=self.options.percent)
+            for name, each in gathered.histograms.items()
+        }
+        probes = min(PROBES, spooled.count)
+        reference = run_outputs(model, runs, "running the float model", probes, prefix="CALIBRATION")
+        made = _Maker(self, model, layers, quantizers, gathered.unreadable)
+        sensitivity: dict[str, float] = {}
+        if self.options.keep:
+            for name in made.statics(skipped):
+                alone = made.model(made.plans(skipped, only=name), self.work / "alone.mnn")
+                outputs = run_outputs(alone.path, runs, f"the model with only '{name}' in int8", probes)
+                sensitivity[name] = min(each.sqnr_db for each in fidelity(reference, outputs).values())
+            worst = sorted(sensitivity, key=lambda name: (sensitivity[name], name))
+            skipped |= set(worst[: self.options.keep])
+        plans = [
+            each._replace(why=f"one of the {self.options.keep} most sensitive layers")
+            if each.layer.name in sensitivity and each.how == "float"
+            else each
+            for each in made.plans(skipped)
+        ]
+        if not any(each.how == "static" for each in plans):
+            raise InputError(
+                "NOTHING_STATIC",
+                "no layer of the model can be static int8",
+                hint="Use weight:8 or dynamic:8 for it.",
+                where=str(self.graph.path),
+                evidence={"layers": {each.layer.name: each.why for each in plans[:50]}},
+            )
+        converted = made.model(plans, self.work / "static.mnn")
+        outputs = run_outputs(converted.path, runs, "the static int8 model", probes)
+        found = fidelity(reference, outputs)
+        broken = [name for name, each in found.items() if not each.finite]
+        if broken:
+            raise ToolError(
+                "STATIC_NOT_FINITE",
+                f"the static int8 model computes NaN or Inf in output {', '.join(broken)}",
+                hint="Keep layers float with skip, or take another calibrator.",
+                where=str(self.graph.path),
+            )
+        converted.path.replace(out)
+        final = ConvertedModel(**{**vars(converted), "path": out})
+        listed = tuple(_listed(each) for each in plans)
+        return StaticModel(out, listed, converted.log, final, found, sensitivity, spooled.count)
+
+    def _convert(
+        self, source: Path, format: str, out: Path, content: Mapping[str, object] | None = None
+    ) -> ConvertedModel:
+        return convert(
+            source,
+            format,
+            _FLOAT,
+            out,
+            log_dir=self.log_dir,
+            timeout=self.timeout,
+            memory_limit=self.memory_limit,
+            parameters=content,
+        )
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes models from subsets of the layers."""
+
+    job: _Job
+    float_model: Path
+    layers: list[Layer]
+    quantizers: Mapping[str, Quantizer]
+    unreadable: Mapping[str, str]
+
+    def plans(self, skip: set[str], only: str | None = None) -> list[LayerPlan]:
+        plans = plan(self.layers, self.quantizers, unreadable=self.unreadable, skip=skip, rest=self.job.options.rnn)
+        if only is None:
+            return plans
+        return [each if each.layer.name == only else each._replace(how="float") for each in plans]
+
+    def statics(self, skip: set[str]) -> list[str]:
+        return [each.layer.name for each in self.plans(skip) if each.how == "static"]
+
+    def model(self, plans: list[LayerPlan], out: Path) -> ConvertedModel:
+        # From the float .mnn, whose names the scales have: a source with external weights is read once only.
+        return self.job._convert(self.float_model, "mnn", out, parameters(plans))
+
+
+def _listed(each: LayerPlan) -> StaticLayer:
+    source, result = each.input, each.output
+    return StaticLayer(
+        each.layer.name,
+        source.scale if source else None,
+        result.scale if result else None,
+        source.zero_point if source else None,
+        result.zero_point if result else None,
+        each.how,
+        each.why,
+    )
