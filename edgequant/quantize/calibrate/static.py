@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgequant.errors import InputError, ToolError
 from edgequant.graph import ModelGraph, read_model
 from edgequant.quantize.calibrate.child import Runs
+from edgequant.quantize.calibrate.flow import Flow
 from edgequant.quantize.calibrate.gather import CHUNK, gather
 from edgequant.quantize.calibrate.layers import Layer, read_layers
 from edgequant.quantize.calibrate.methods import Calib, Quantizer, calibrate
@@ -149,12 +150,15 @@ class _Job:
         model = self._convert(self.graph.path, self.graph.format, self.work / "float.mnn").path
         layers = read_layers(model)
         check_names(self.options.skip, layers)
-        inputs = read_model(model).inputs
+        converted_graph = read_model(model)
+        inputs, flow = converted_graph.inputs, Flow(converted_graph.ops)
         spooled = spool(samples, self.graph.inputs or inputs or (), self.work / "samples")
         runs = Runs(spooled, self.work, self.log_dir, self.timeout, self.memory_limit)
         skipped = set(self.options.skip)
         wanted = [each for each in layers if each.why_not is None and not {each.name, each.output} & skipped]
-        tensors = list(dict.fromkeys(name for each in wanted for name in (each.input, each.output)))
+        tensors = list(
+            dict.fromkeys(name for each in wanted for name in (*flow.may_squeeze(each.input), each.input, each.output))
+        )
         gathered = gather(model, tensors, runs, chunk=chunk, decay=self.options.decay)
         quantizers = {
             name: calibrate(each, self.options.calib, sym=self.options.sym, percent=self.options.percent)
@@ -162,7 +166,7 @@ class _Job:
         }
         probes = min(PROBES, spooled.count)
         reference = run_outputs(model, runs, "running the float model", probes, prefix="CALIBRATION")
-        made = _Maker(self, model, layers, quantizers, gathered.unreadable)
+        made = _Maker(self, model, layers, flow, quantizers, gathered.unreadable)
         sensitivity: dict[str, float] = {}
         if self.options.keep:
             for name in made.statics(skipped):
@@ -223,14 +227,21 @@ class _Maker:
     job: _Job
     float_model: Path
     layers: list[Layer]
+    flow: Flow
     quantizers: Mapping[str, Quantizer]
     unreadable: Mapping[str, str]
 
     def plans(self, skip: set[str], only: str | None = None) -> list[LayerPlan]:
-        plans = plan(self.layers, self.quantizers, unreadable=self.unreadable, skip=skip, rest=self.job.options.rnn)
-        if only is None:
-            return plans
-        return [each if each.layer.name == only else each._replace(how="float") for each in plans]
+        if only is not None:
+            skip = {layer.output for layer in self.layers if layer.name != only and layer.why_not is None}
+        return plan(
+            self.layers,
+            self.flow,
+            self.quantizers,
+            unreadable=self.unreadable,
+            skip=skip,
+            rest="float" if only is not None else self.job.options.rnn,
+        )
 
     def statics(self, skip: set[str]) -> list[str]:
         return [each.layer.name for each in self.plans(skip) if each.how == "static"]
