@@ -1,7 +1,7 @@
 """Where MNN carries int8 beyond the layers it was told about, and where that goes wrong.
 
-MNN (3.6.1) gives the scale of a tensor to its neighbours through operators that only move values (`_MOVES`) or nearly so
-(`_CHANGES`), forwards and backwards, where those have none.  Two things follow, both measured and silent:
+MNN (3.6.1) gives the scale of a tensor to its neighbours through operators that only move values (`_MOVES`) or nearly
+so (`_CHANGES`), forwards and backwards, where those have none.  Two things follow, both measured and silent:
 
 - Backwards through an average pool, the pool's input gets the scale of its output, which has a much smaller range: the
   input is clipped.  A classifier behind a global average pool came out at 1 dB.
@@ -18,7 +18,7 @@ from collections.abc import Collection, Sequence
 from edgequant.graph.model import OpInfo
 
 _CUTS = frozenset({"While", "If", "Where", "Segment", "Unique", "NonMaxSuppressionV2", "MoE"})
-_CHANGES = frozenset({"Pooling", "Interp", "CropAndResize", "ROIPooling"})
+_CHANGES = frozenset({"Pooling", "Pooling3D", "Interp", "CropAndResize", "ROIPooling"})
 _MOVES = frozenset({
     "BatchToSpaceND", "BroadcastTo", "Concat", "ConvertTensor", "Crop", "DepthToSpace", "ExpandDims", "Flatten",
     "Gather", "GatherV2", "Identity", "Pack", "Padding", "Permute", "Raster", "ReLU", "ReLU6", "Reshape", "Reverse",

@@ -248,7 +248,16 @@ class _Maker:
 
     def model(self, plans: list[LayerPlan], out: Path) -> ConvertedModel:
         # From the float .mnn, whose names the scales have: a source with external weights is read once only.
-        return self.job._convert(self.float_model, "mnn", out, parameters(plans))
+        made = self.job._convert(self.float_model, "mnn", out, parameters(plans))
+        wanted = sum(each.how != "float" for each in plans)
+        if made.quantized_layers != wanted:
+            raise ToolError(
+                "STATIC_NOT_APPLIED",
+                f"MNN's converter quantized {made.quantized_layers} layers where {wanted} were asked for",
+                hint="This MNN version may read compression parameters differently; 3.6.1 is known to work.",
+                where=str(self.job.graph.path),
+            )
+        return made
 
 
 def _listed(each: LayerPlan) -> StaticLayer:
