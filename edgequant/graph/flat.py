@@ -112,6 +112,12 @@ class Table:
         """Number of elements of ``width`` bytes in a vector whose whole extent was checked; none of them is read."""
         return self._vector(field, width)[1]
 
+    def raw(self, field: int, width: int) -> bytes:
+        """A copy of a vector of elements of ``width`` bytes, as it is stored: little-endian."""
+        start, count = self._vector(field, width)
+        self._file.work.spend(count)
+        return bytes(self._file.data[start : start + count * width])
+
     def numbers(self, field: int, code: str = "i") -> tuple[int, ...]:
         start, count = self._vector(field, _SCALARS[code].size)
         self._file.work.spend(count)
