@@ -121,9 +121,7 @@ def _remove(device: Any, path: str) -> None:
 def _adb(bed: Any, serial: str, source: Path, target: str) -> float:
     command = [bed.adb, "-L", bed.spec, "-s", serial, "push", str(source), target]
     start = time.perf_counter()
-    done = subprocess.run(
-        command, env=bed.environment(), capture_output=True, text=True, timeout=600, check=False
-    )
+    done = subprocess.run(command, env=bed.environment(), capture_output=True, text=True, timeout=600, check=False)
     seconds = time.perf_counter() - start
     if done.returncode:
         raise CannotRun(f"adb push failed: {(done.stderr or done.stdout).strip()[-300:]}")

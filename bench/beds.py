@@ -68,4 +68,3 @@ def _cannot_run(what: str) -> Iterator[None]:
         raise CannotRun(f"{what}: {str(error).splitlines()[0]}") from None
     except (OSError, subprocess.SubprocessError) as error:
         raise CannotRun(f"{what}: {error}") from None
-

@@ -131,7 +131,7 @@ def encode(kind: int, header: Header, tensors: Optional[Mapping[str, np.ndarray]
 
 
 def gathered(pieces: List[memoryview]) -> List[Any]:
-    """The same bytes in as few buffers as there should be writes: small ones are joined, large ones stay as they are."""
+    """The same bytes in as few buffers as there should be writes: small ones are joined, large ones not copied."""
     joined: List[Any] = []
     for piece in pieces:
         if joined and len(joined[-1]) + len(piece) <= AHEAD:

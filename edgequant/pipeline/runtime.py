@@ -9,6 +9,7 @@ from edgequant.deadline import Deadline
 from edgequant.devices.protocol import Device
 from edgequant.devices.store import Store
 from edgequant.errors import DeviceError
+from edgequant.pipeline.clock import Clock
 from edgequant.progress import Progress
 
 Runtime = Literal["auto", "pack", "system"]
@@ -50,7 +51,7 @@ def wants_pack(device: Device, runtime: Runtime, python: str | None) -> bool:
     return runtime == "pack" or (runtime == "auto" and python is None and device.uri.startswith("adb://"))
 
 
-def deploy(device: Device, store: Store, progress: Progress) -> Sequence[str]:
+def deploy(device: Device, store: Store, progress: Progress, clock: Clock | None = None) -> Sequence[str]:
     """Make sure the device has the pack, unpacked; returns the command that starts its Python.
 
     Builds it on this host the first time.
@@ -68,7 +69,9 @@ def deploy(device: Device, store: Store, progress: Progress) -> Sequence[str]:
             where=device.uri,
             hint="Install Python, MNN and NumPy there, and use --runtime system.",
         )
-    pack = build_pack(progress=progress)
+    clock = clock or Clock()
+    with clock.phase("pack build"):
+        pack = build_pack(progress=progress)
     if pack.needs:
         raise DeviceError(
             "PACK_NEEDS_LIBRARIES",
@@ -86,10 +89,11 @@ def deploy(device: Device, store: Store, progress: Progress) -> Sequence[str]:
                 where=device.uri,
                 hint="Choose another directory with --work-dir; on phones /data/local/tmp/... is one.",
             )
-        with progress.transfer(f"push {pack.archive.name}", pack.size) as sent:
+        with clock.phase("pack push"), progress.transfer(f"push {pack.archive.name}", pack.size) as sent:
             stored = store.put(pack.archive, pack.sha256, Deadline(600), size=pack.size, progress=sent)
         progress.say("unpacking the pack on the device")
-        said = _unpack(device, folder, stored.path)
+        with clock.phase("pack unpack"):
+            said = _unpack(device, folder, stored.path)
         if said != "ok":
             raise DeviceError(
                 "PACK_NOT_UNPACKED",

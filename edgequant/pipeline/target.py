@@ -9,6 +9,7 @@ from edgequant.deadline import Deadline
 from edgequant.devices.protocol import Device
 from edgequant.devices.store import Store, sha256_of
 from edgequant.errors import ToolError
+from edgequant.pipeline.clock import Clock
 from edgequant.pipeline.runtime import Runtime, deploy, wants_pack
 from edgequant.progress import Progress
 from edgequant.runner.bundle import runner_file
@@ -39,9 +40,17 @@ class Target:
     """One device with a store and, once asked for, a runner.  Use as a context manager."""
 
     def __init__(
-        self, device: Device, options: TargetOptions, run_options: RunOptions, *, log: Path | None, progress: Progress
+        self,
+        device: Device,
+        options: TargetOptions,
+        run_options: RunOptions,
+        *,
+        log: Path | None,
+        progress: Progress,
+        clock: Clock | None = None,
     ) -> None:
         self.device = device
+        self._clock = clock or Clock()
         self._options = options
         self.python: tuple[str, ...] = ()
         self._run_options = run_options
@@ -69,15 +78,16 @@ class Target:
             script, digest = self._script()
             stored = self.store.put(script, digest, self._push_deadline(script.stat().st_size))
             if wants_pack(self.device, self._options.runtime, self._options.python):
-                self.python = tuple(deploy(self.device, self.store, self._progress))
+                self.python = tuple(deploy(self.device, self.store, self._progress, self._clock))
             else:
                 self.python = tuple(self.device.python)
             # -u also unbuffers C's stdout: MNN's last words must be out before it crashes.
             argv = [*self.python, "-u", stored.path]
             session = RunnerSession(self.device, argv, log=self._log)
             try:
-                session.start(Deadline(OPEN_SECONDS))
-                runner = MnnRunner(session, self._run_options, uri=self.uri)
+                with self._clock.phase("runner start"):
+                    session.start(Deadline(OPEN_SECONDS))
+                    runner = MnnRunner(session, self._run_options, uri=self.uri)
                 runner.facts = self.device.corrected(runner.facts)
                 self._runner = self.known_runner = runner
             except BaseException:
@@ -133,13 +143,22 @@ class Target:
 
 
 def open_target(
-    uri: str, options: TargetOptions, run_options: RunOptions, *, log: Path | None, progress: Progress | None = None
+    uri: str,
+    options: TargetOptions,
+    run_options: RunOptions,
+    *,
+    log: Path | None,
+    progress: Progress | None = None,
+    clock: Clock | None = None,
 ) -> Target:
-    """A ready Target for a device URI.  Raises InputError (bad URI), DeviceError."""
+    """A ready Target for a device URI.  `clock` gets the phases of starting its runner.
+
+    Raises InputError (bad URI), DeviceError.
+    """
     from edgequant.devices.factory import make_device
 
     device = make_device(uri, accept_new_host_key=options.accept_new_host_key, python=options.python, listener=progress)
-    target = Target(device, options, run_options, log=log, progress=progress or Progress())
+    target = Target(device, options, run_options, log=log, progress=progress or Progress(), clock=clock)
     try:
         target.open()
     except BaseException:
