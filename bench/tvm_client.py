@@ -38,7 +38,7 @@ class Remote:
         self.kept_out = [tvm.runtime.empty(array.shape, "float32", self.device) for array in outputs]
 
     def kept(self) -> list[np.ndarray]:
-        for there, here in zip(self.kept_in, self.inputs):
+        for there, here in zip(self.kept_in, self.inputs, strict=True):
             there.copyfrom(here)
         self.nothing(*self.kept_in, *self.kept_out)
         return [there.numpy() for there in self.kept_out]

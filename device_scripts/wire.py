@@ -119,7 +119,7 @@ def encode(kind: int, header: Header, tensors: Optional[Mapping[str, np.ndarray]
             if flat.size:
                 arrays.append(flat.reshape(-1).view(np.uint8).data)
         header["tensors"] = listed
-    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
+    text = _ENCODER.encode(header).encode()
     payload_size = sum(len(array) for array in arrays)
     if len(text) > MAX_HEADER or payload_size > MAX_PAYLOAD:
         raise WireError("a frame of %d + %d bytes is above the limit" % (len(text), payload_size))
@@ -150,6 +150,11 @@ def _whole(digits: str) -> int:
     if len(digits) > 40:
         raise ValueError("a number of %d digits" % len(digits))
     return int(digits)
+
+
+# json.dumps and json.loads would make new ones for every frame.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+_DECODER = json.JSONDecoder(parse_int=_whole, parse_constant=_no_constant)
 
 
 class FrameReader:
@@ -196,7 +201,7 @@ class FrameReader:
         if zlib.crc32(payload, zlib.crc32(text, zlib.crc32(prefix[:_CHECKED]))) != crc:
             raise WireError("a frame arrived damaged (checksum)")
         try:
-            header = json.loads(text, parse_int=_whole, parse_constant=_no_constant)
+            header = _DECODER.decode(text.decode("utf-8"))
         except (ValueError, RecursionError) as error:
             raise WireError("a frame's header is not JSON: %s" % error) from None
         if not isinstance(header, dict):
