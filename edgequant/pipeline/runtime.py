@@ -9,6 +9,7 @@ from edgequant.deadline import Deadline
 from edgequant.devices.protocol import Device
 from edgequant.devices.store import Store
 from edgequant.errors import DeviceError, EdgequantError
+from edgequant.pipeline.clock import Clock
 from edgequant.pipeline.tree import Tree
 from edgequant.progress import Progress
 
@@ -44,7 +45,14 @@ class Chosen:
 
 
 def choose(
-    device: Device, store: Store, progress: Progress, *, runtime: Runtime, python: str | None, wanted: WantedPack
+    device: Device,
+    store: Store,
+    progress: Progress,
+    *,
+    runtime: Runtime,
+    python: str | None,
+    wanted: WantedPack,
+    clock: Clock | None = None,
 ) -> Chosen:
     """Decide, and make sure that it is there.
 
@@ -66,7 +74,7 @@ def choose(
             )
         return Chosen(tuple(device.python), "system")
     try:
-        return deploy(device, store, progress, wanted)
+        return deploy(device, store, progress, wanted, clock)
     except EdgequantError as error:
         possible = error.code in _NOT_HERE or (error.where is None and error.code.startswith("PACK_"))
         # A phone has nothing else; and whoever asks for one pack means that one.
@@ -92,8 +100,14 @@ def _machine(device: Device) -> str:
     return said[1] if len(said) == 2 and said[0] == "Linux" else ""
 
 
-def deploy(device: Device, store: Store, progress: Progress, wanted: WantedPack | None = None) -> Chosen:
-    """Make sure the device has the pack, unpacked.  Builds it on this host the first time.
+def deploy(
+    device: Device,
+    store: Store,
+    progress: Progress,
+    wanted: WantedPack | None = None,
+    clock: Clock | None = None,
+) -> Chosen:
+    """Make sure the device has the pack, unpacked.  Builds it on this host the first time.  `clock` gets the phases.
 
     Raises DeviceError (PACK_ARCH, WORK_DIR_NOEXEC, PACK_NEEDS_LIBRARIES, PACK_NOT_UNPACKED, NO_SPACE, LINK_LOST,
     and what the store raises), ToolError or InputError from building.
@@ -108,7 +122,9 @@ def deploy(device: Device, store: Store, progress: Progress, wanted: WantedPack 
             where=device.uri,
             hint="Install Python, MNN and NumPy there, and use --runtime system.",
         )
-    pack = (wanted or WantedPack()).get(progress)
+    clock = clock or Clock()
+    with clock.phase("pack build"):
+        pack = (wanted or WantedPack()).get(progress)
     if pack.needs:
         raise DeviceError(
             "PACK_NEEDS_LIBRARIES",
@@ -123,13 +139,12 @@ def deploy(device: Device, store: Store, progress: Progress, wanted: WantedPack 
         tree.drop()
     if lacking is None or lacking:
         tree.require_exec()
-        # What tar adds to a file, a file system does too: parts of blocks that are filled, directories.
-        room = pack.unpacked_size + 4096 * len(pack.files)
-        with progress.transfer(f"push {pack.archive.name}", pack.size) as sent:
+        with clock.phase("pack push"), progress.transfer(f"push {pack.archive.name}", pack.size) as sent:
             stored = store.put(
-                pack.archive, pack.sha256, Deadline(PUSH_SECONDS), size=pack.size, room=room, progress=sent
+                pack.archive, pack.sha256, Deadline(PUSH_SECONDS), size=pack.size, room=tree.room, progress=sent
             )
         progress.say("unpacking the pack on the device")
-        tree.unpack(stored.path)
+        with clock.phase("pack unpack"):
+            tree.unpack(stored.path, free=store.free_bytes)
     # An empty environment: LD_PRELOAD and the like are made for the device's own programs.
     return Chosen(("env", "-i", *pack.command(tree.folder)), "pack", pack.sha256)

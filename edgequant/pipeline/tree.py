@@ -49,14 +49,19 @@ folder=$1 gone=$1.new.$$.$2
 mv "$folder" "$gone" && rm -rf "$gone"
 """
 
-# gzip's exit status takes a way of its own, or an archive that ends early would look like a short one.
+# Through a file where there is room for one: busybox takes twice as long through a pipe (measured: 8 to 18 against 22
+# to 37 s).  In the pipe gzip's exit status takes a way of its own, or an archive that ends early would look like a
+# short one.
 _UNPACK = r"""
 export LC_ALL=C
 umask 077
-folder=$1 archive=$2 new=$1.new.$$.$3
+folder=$1 archive=$2 new=$1.new.$$.$3 roomy=$4
+by_file() { gzip -dc < "$archive" > pack.tar && tar xf pack.tar && rm -f pack.tar; }
+by_pipe() {
+  status=$({ { gzip -dc < "$archive"; echo $? >&3; } | tar xf - >&2; } 3>&1) && [ "$status" = 0 ]
+}
 mkdir -p "${folder%/*}" && mkdir "$new" && cd "$new" || exit 1
-status=$({ { gzip -dc < "$archive"; echo $? >&3; } | tar xf - >&2; } 3>&1) && [ "$status" = 0 ] \
-  || { cd /; rm -rf "$new"; exit 1; }
+if [ "$roomy" = yes ]; then by_file; else by_pipe; fi || { cd /; rm -rf "$new"; exit 1; }
 sync
 cd / || exit 1
 [ -e "$folder" ] || mv "$new" "$folder" || { rm -rf "$new"; exit 1; }
@@ -120,12 +125,18 @@ class Tree:
         """Remove it.  What of it cannot be removed is left without the name."""
         self._run(_DROP, [secrets.token_hex(8)], _LOOK_SECONDS)
 
-    def unpack(self, archive: str) -> None:
-        """Unpack the archive at this path on the device.
+    @property
+    def room(self) -> int:
+        """Bytes it takes there: what tar adds to a file, a file system does too (blocks that are not full)."""
+        return self._pack.unpacked_size + 4096 * len(self._pack.files)
+
+    def unpack(self, archive: str, *, free: int | None = None) -> None:
+        """Unpack the archive at this path on the device.  free: bytes there; with many of them it is done faster.
 
         Raises DeviceError (PACK_NOT_UNPACKED, LINK_LOST; NO_SPACE and others of `reasons`), DeadlineExceeded.
         """
-        result = self._run(_UNPACK, [archive, secrets.token_hex(8)], UNPACK_SECONDS)
+        roomy = "yes" if free is not None and free > 3 * self.room else "no"
+        result = self._run(_UNPACK, [archive, secrets.token_hex(8), roomy], UNPACK_SECONDS)
         if not result.ok or result.stdout.strip() != b"ok":
             said = result.stderr.decode("utf-8", "replace").strip()
             known = reason(said, "the pack could not be unpacked", self._device.uri)

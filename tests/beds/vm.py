@@ -292,15 +292,19 @@ def _copy_sparse(source: Path, target: Path) -> None:
                 place += len(data)
 
 
-def _session(factory: pytest.TempPathFactory, name: str, make: Callable[[Images, Path], Machine]) -> Iterator[Machine]:
+@contextlib.contextmanager
+def running(base: Path, make: Callable[[Images, Path], Machine]) -> Iterator[Machine]:
+    """A machine that is not booted yet; killed afterwards, its disk removed.
+
+    Raises pytest's Failed where there can be none here.
+    """
     install(qemu_system_aarch64="qemu-system-arm")
-    base = factory.mktemp(f"vm-{name}")
     machine = make(images(), base)
     try:
         yield machine
     finally:
         machine.kill()
-        # The logs stay until pytest tidies up its folders.
+        # The logs stay until somebody tidies up the folder.
         (base / "phone.img").unlink(missing_ok=True)
 
 
@@ -317,7 +321,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
 @pytest.fixture(scope="session")
 def phone_session(tmp_path_factory: pytest.TempPathFactory, adb_bed_session: AdbBed) -> Iterator[Phone]:
     """One per test process; take `phone` instead."""
-    yield from _session(tmp_path_factory, "phone", lambda made, base: Phone(made, base, adb_bed_session))
+    base = tmp_path_factory.mktemp("vm-phone")
+    with running(base, lambda made, folder: Phone(made, folder, adb_bed_session)) as machine:
+        yield machine
 
 
 @pytest.fixture
@@ -330,7 +336,8 @@ def phone(adb_bed: AdbBed, phone_session: Phone) -> Phone:
 @pytest.fixture(scope="session")
 def board_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     """One per test process; take `board` instead."""
-    yield from _session(tmp_path_factory, "board", Board)
+    with running(tmp_path_factory.mktemp("vm-board"), Board) as machine:
+        yield machine
 
 
 @pytest.fixture

@@ -31,6 +31,9 @@ FILES = {
 }
 Made = Callable[[], tuple[AdbDevice, Store, Tree]]
 
+ROOMY = 1 << 50
+"""Bytes: enough to unpack in the way that takes more."""
+
 
 def soon() -> Deadline:
     return Deadline(60)
@@ -94,9 +97,10 @@ def test_unpack_look_damage_and_unpack_again(adb_bed: AdbBed, root: str, pack: P
         tree.require_exec()
         assert tree.lacking() is None
         archive = put(store, pack)
-        tree.unpack(archive)
+        tree.unpack(archive, free=ROOMY)
         assert tree.lacking() == []
         assert names(tree) == [pack.sha256]
+        assert not Path(tree.folder, "pack.tar").exists()
         assert device.run(pack.command(tree.folder), soon()).stdout == b"started\n"
         # What Python and others add takes nothing away.
         device.run(["touch", f"{tree.folder}/more"], soon())
@@ -206,10 +210,11 @@ def test_no_room_for_the_tree_is_known_before_anything_is_sent(
         assert caught.value.code == "NO_SPACE"
         # And where nobody looked before, or somebody else took the rest meanwhile, nothing of it stays.
         tree = Tree(device, store.root, pack)
-        with pytest.raises(DeviceError) as caught:
-            tree.unpack(path)
-        assert caught.value.code == "NO_SPACE"
-        assert caught.value.hint
+        for free in (None, ROOMY):
+            with pytest.raises(DeviceError) as caught:
+                tree.unpack(path, free=free)
+            assert caught.value.code == "NO_SPACE"
+            assert caught.value.hint
         assert not device.run(["ls", f"{store.root}/packs"], soon()).stdout.strip()
         store.clean(soon())
 
@@ -222,10 +227,11 @@ def test_an_archive_that_ends_early(adb_bed: AdbBed, made: Made, pack: Pack, tmp
         place = f"{store.root}/{name}"
         (tmp_path / name).write_bytes(pack.archive.read_bytes()[:cut])
         device.send_file(tmp_path / name, place, soon())
-        with pytest.raises(DeviceError) as caught:
-            tree.unpack(place)
-        assert caught.value.code == "PACK_NOT_UNPACKED"
-        assert names(tree) == []
+        for free in (None, ROOMY):
+            with pytest.raises(DeviceError) as caught:
+                tree.unpack(place, free=free)
+            assert caught.value.code == "PACK_NOT_UNPACKED"
+            assert names(tree) == []
     other = pack_of(tmp_path, {name: member for name, member in FILES.items() if name != "boot.py"})
     device.send_file(other.archive, f"{store.root}/other", soon())
     with pytest.raises(DeviceError) as caught:
