@@ -55,6 +55,8 @@ def verify(
     spec: opt.SpecPath = None,
     inputs: opt.Inputs = None,
     reference: opt.ReferencePath = None,
+    calibration: opt.Calibration = None,
+    no_fallback: opt.NoFallback = False,
     shape: opt.Shapes = None,
     limit: opt.Limits = None,
     memory: opt.Memory = None,
@@ -89,6 +91,7 @@ def verify(
 
     command.run(
         model=model, devices=device, spec=spec, variants=variant, inputs=inputs, reference=reference, shapes=shape,
+        calibration=calibration, no_fallback=no_fallback,
         limits=limit, run_options=opt.run_options(
             memory=memory, precision=precision, threads=threads, cores=cores, dynamic_quant_option=dynamic_quant_option,
             warmup=warmup, repeat=repeat, timeout=timeout, seed=seed,
@@ -105,6 +108,8 @@ def quantize(
     variant: Annotated[str, typer.Option("--variant", help=opt.VARIANT_HELP)] = "dynamic:8",
     inputs: opt.Inputs = None,
     reference: opt.ReferencePath = None,
+    calibration: opt.Calibration = None,
+    no_fallback: opt.NoFallback = False,
     shape: opt.Shapes = None,
     limit: opt.Limits = None,
     threads: opt.Threads = None,
@@ -124,6 +129,7 @@ def quantize(
 
     command.run(
         model=model, output=output, variant=variant, inputs=inputs, reference=reference, shapes=shape, limits=limit,
+        calibration=calibration, no_fallback=no_fallback,
         run_options=opt.run_options(threads=threads, timeout=timeout, seed=seed), run_dir=run_dir,
         ui=opt.Ui(json, verbose, quiet),
     )  # fmt: skip

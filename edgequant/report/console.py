@@ -132,7 +132,12 @@ class _Printer:
 
     def run(self, run: Run) -> None:
         device = run.device
-        self.line(self.verdict(run.verdict), "  ", self.name(run.variant, "bold"), "  on  ", self.name(device.uri))
+        instead: list[Text | str] = []
+        if run.made_as not in (None, run.variant):
+            instead = ["  made as  ", self.name(run.made_as or "", "bold")]
+        self.line(
+            self.verdict(run.verdict), "  ", self.name(run.variant, "bold"), *instead, "  on  ", self.name(device.uri)
+        )
         facts = [device.cpu, device.arch, " ".join(device.features), f"MNN {device.mnn}" if device.mnn else None]
         facts += [f"{device.cores} cores" if device.cores else None]
         facts += [f"{device.ram_mb:.0f} MB RAM" if device.ram_mb else None]
@@ -167,9 +172,10 @@ class _Printer:
             name, output = ordered[0] if ordered else ("", None)
             size = run.memory_mb.model_file if run.memory_mb is not None else None
             p50 = run.latency_ms.p50 if run.latency_ms is not None else None
+            made = f" ({run.made_as})" if run.made_as not in (None, run.variant) else ""
             table.add_row(
                 self.verdict(run.verdict),
-                self.name(run.variant),
+                self.name(f"{run.variant}{made}"),
                 self.name(run.device.uri),
                 "-" if size is None else f"{size:.2f}",
                 "-" if p50 is None else f"{p50:.3g}",
