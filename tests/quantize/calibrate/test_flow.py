@@ -27,6 +27,9 @@ def test_only_what_is_used_behind_a_loop_crosses() -> None:
     assert flow.crossing("a") == "sum"
     assert flow.crossing("b") is None  # the loop takes it as float, and d is float
     assert flow.crossing("x") is None
+    shown = (*BEFORE_AND_AFTER, op("ConvertTensor", "b", "out"))
+    assert Flow(shown).crossing("b") is None
+    assert Flow((*shown, op("UnaryOp", "out", "z"))).crossing("b") == "z"
     moved = Flow((*BEFORE_AND_AFTER, op("BinaryOp", "c y", "z")))
     assert moved.crossing("b") == "z"  # what is only moved stays int8
 

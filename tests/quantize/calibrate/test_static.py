@@ -139,12 +139,13 @@ def test_mnn_computes_a_layer_as_int8_is_defined(kind: str, relu: bool, sym: boo
 
 
 def test_a_depthwise_channel_of_tiny_weights_does_not_overflow(tmp_path: Path) -> None:
-    """With largest magnitude / 127 as its scale, MNN adds the bias as an integer of 1e13."""
+    """With largest magnitude / 127 as its scale, MNN adds the bias as an integer beyond int32."""
     weights = np.full((4, 1, 3, 3), 0.3, np.float32)
     weights[1] = 1e-12
     bias = np.array([0.1, 5.0, -0.2, 0.3], np.float32)
     source = one_layer(tmp_path / "m.onnx", weights, bias, group=4)
-    made = static(source, images(2, channels=4), tmp_path, calib="minmax", sym=False)
+    samples = [{"x": each["x"] * np.float32(1e-4)} for each in images(2, channels=4)]
+    made = static(source, samples, tmp_path, calib="minmax", sym=False)
     assert worst(made) > 30
 
 
@@ -220,6 +221,7 @@ def test_two_inputs_and_a_gru_with_the_loop_in_float_or_in_8_bit_weights(tmp_pat
         assert set(made.fidelity) == {"e0", "e1", "e2", "e3", "emb", "c0", "lsnr"}
         assert worst(made) > 3  # noise is harder than speech: it has no quiet parts to be clipped for
         assert made.samples == 3
+        assert sum(each.how == "static" for each in made.layers) == 14
         loop = [each for each in made.layers if each.why and "loop or branch, whose" in each.why]
         assert [each.how for each in loop] == [rnn]
         sizes[rnn] = made.path.stat().st_size
