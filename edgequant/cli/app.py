@@ -77,6 +77,7 @@ def verify(
     wait: opt.Wait = None,
     accept_new_host_key: opt.AcceptNewHostKey = False,
     run_dir: opt.RunDir = None,
+    csv: opt.Csv = None,
     json: opt.Json = False,
     verbose: opt.Verbose = False,
     quiet: opt.Quiet = False,
@@ -97,7 +98,7 @@ def verify(
             warmup=warmup, repeat=repeat, timeout=timeout, seed=seed,
         ),
         target=opt.target_options(work_dir, python, accept_new_host_key, runtime, mnn=mnn, pack=pack, wait=wait),
-        latency=not no_latency, run_dir=run_dir, ui=opt.Ui(json, verbose, quiet),
+        latency=not no_latency, run_dir=run_dir, csv=csv, ui=opt.Ui(json, verbose, quiet),
     )  # fmt: skip
 
 
@@ -218,6 +219,7 @@ def demo(
 def report(
     run_dir: Annotated[str | None, typer.Argument(metavar="RUN_DIR", help="Folder of an earlier run.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of report.json.")] = False,
+    csv: opt.Csv = None,
     json: opt.Json = False,
     verbose: opt.Verbose = False,
     quiet: opt.Quiet = False,
@@ -225,7 +227,7 @@ def report(
     """Show the report of an earlier run again; the exit code is its verdict's."""
     from edgequant.cli import report as command
 
-    command.run(run_dir=run_dir, schema=schema, ui=opt.Ui(json, verbose, quiet))
+    command.run(run_dir=run_dir, schema=schema, csv=csv, ui=opt.Ui(json, verbose, quiet))
 
 
 @devices_app.command("list", short_help="What could be used, without connecting.")

@@ -205,6 +205,10 @@ RunDir = Annotated[
     str | None,
     typer.Option("--run-dir", metavar="DIR", help="New folder for everything of this run.", rich_help_panel=_SHOWN),
 ]
+Csv = Annotated[
+    str | None,
+    typer.Option("--csv", metavar="FILE", help="A table with a line per output, too.", rich_help_panel=_SHOWN),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON document on stdout, all else on stderr.", rich_help_panel=_SHOWN)
 ]
