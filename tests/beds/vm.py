@@ -30,7 +30,7 @@ from tests.beds.vm_images import Images, images, install
 from tests.beds.vm_monitor import Monitor
 
 CPU = "cortex-a76"
-BOOT_SECONDS = 90.0
+BOOT_SECONDS = 240.0
 ALIAS = "board"
 _STARTS = 5
 
