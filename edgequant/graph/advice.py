@@ -1,0 +1,180 @@
+"""Which variants are worth trying on a model, in which order and why.  Pure: nothing is read and nothing is run.
+
+The order was checked against measurements (MNN 3.6.1, worst output's SQNR in dB, random inputs):
+
+| variant | DFN3 enc, df_dec, erb_dec (GRU) | PP-OCR cls (CNN) | PP-OCR rec (attention) | silero (gates stay float) |
+|---|---|---|---|---|
+| fp16 | 43, 63, 57 | 38 | 39 | 40 |
+| dynamic:8 | 29, 37, 27 | 25 | 16 (FAIL) | 15 (FAIL) |
+| dynamic:8,hqq | 29, 38, 27 (FAIL: one value) | 39 | 21 | 20 (FAIL) |
+| dynamic:8,block=32,hqq | 24, 40, 25 | 39 | 29 | FAIL |
+| dynamic:4,block=32,hqq | 7, 19, 10 (FAIL) | 10 (FAIL) | 9 (FAIL) | FAIL |
+
+So 4 bits are never advised, and hqq, which keeps the mean of each channel's weights, is for what feels that mean:
+layers behind activations that are never negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edgequant.errors import InputError
+from edgequant.findings import Finding
+from edgequant.graph.model import ModelGraph
+from edgequant.graph.risks import has_attention
+from edgequant.graph.weight_risks import block_helps
+from edgequant.graph.weights import Survey
+from edgequant.spec import Variant
+
+_SUSPECT = {"OUTPUT_NOT_COMPUTED", "GRU_RESET_FIRST", "LSTM_OUTPUTS_LEFT_OUT", "LEADING_DIMENSION_FIXED"}
+"""Findings that say the float model itself may be wrong."""
+TINY = 32_768
+"""Weights that 8 bits make a byte smaller than fp16 each: below this it is 32 kB in all."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One variant worth trying.
+
+    Attributes:
+        variant: as `--variant` takes it.
+        reason: one line.
+        order: 1 is to be tried first.
+    """
+
+    variant: str
+    reason: str
+    order: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known besides the graph.
+
+    Attributes:
+        survey: of its weights; None where they were not read.
+        varying: the range of its activations varies wildly between samples; None where that was not measured.
+    """
+
+    survey: Survey | None = None
+    varying: bool | None = None
+
+
+def _known(variant: str) -> bool:
+    """Whether this edgequant can make it."""
+    try:
+        Variant.parse(variant)
+    except InputError:
+        return False
+    return True
+
+
+def advise(
+    graph: ModelGraph,
+    risks: Sequence[Finding],
+    facts: Facts = Facts(),
+    *,
+    known: Callable[[str], bool] = _known,
+) -> list[Advice]:
+    """Variants worth trying, best first.
+
+    Args:
+        risks: what `find_risks` and `find_weight_risks` say.
+        known: whether a variant can be made; others are left out.
+
+    Returns:
+        Nothing where the model is quantized already, or is an .mnn with fp16 weights, which MNN does not quantize.
+    """
+    if graph.weights == "quantized" or any(risk.code == "SOURCE_ALREADY_QUANTIZED" for risk in risks):
+        return []
+    if graph.format == "mnn" and graph.weights == "fp16":
+        return []
+    wanted = _wanted(graph, facts)
+    suspects = [risk.code for risk in risks if risk.code in _SUSPECT]
+    if suspects:
+        wanted.insert(0, ("float", f"first see whether MNN computes the model at all: {', '.join(suspects)}"))
+    reasons: dict[str, str] = {}
+    for variant, reason in wanted:
+        if known(variant):
+            reasons.setdefault(variant, reason)
+    return [Advice(variant, reason, order) for order, (variant, reason) in enumerate(reasons.items(), 1)]
+
+
+def _wanted(graph: ModelGraph, facts: Facts) -> list[tuple[str, str]]:
+    survey = facts.survey
+    fp16 = ("fp16", "two bytes per weight, hardly any error: what to ship if the others miss the limits")
+    found: list[tuple[str, str]] = []
+    if graph.weights == "fp16" or (survey is not None and survey.half > 0.5):
+        found.append(("fp16", "the source's weights are fp16 already: this keeps every one of them as it is"))
+    if survey is not None and not survey.left_out:
+        rest = survey.total - survey.quantizable + survey.unknown
+        if not survey.quantizable and not survey.unknown:
+            if survey.total:
+                return [("fp16", "nothing in it can be quantized, but its tables can be halved")]
+            return [("float", "it has no weights that are worth making smaller")]
+        if survey.quantizable < 2 * rest:
+            # 8 bits: a byte for these and four for the rest; fp16: two for all.
+            share = rest / (survey.quantizable + rest)
+            found.append(("fp16", f"smaller than 8 bits here, as {share:.0%} of the weights would stay fp32 there"))
+        elif survey.quantizable < TINY:
+            saved = survey.quantizable / 1000
+            found.append(("fp16", f"8 bits would save {saved:.3g} kB more, which is seldom worth their error"))
+    found += _by_kind(graph, facts)
+    calibrated = _calibrated(graph, facts)
+    several = len(graph.inputs or ()) > 1
+    # What needs samples of all inputs at once, or crashes on loops, comes behind what needs nothing.
+    late = facts.varying or several or graph.recurrent or graph.has_subgraphs
+    return [*found, fp16, *calibrated] if late else [*found, *calibrated, fp16]
+
+
+def _by_kind(graph: ModelGraph, facts: Facts) -> list[tuple[str, str]]:
+    outliers = facts.survey is not None and block_helps(facts.survey)
+    same = "the same file computed in float: tells whether the activations are what costs accuracy"
+    if graph.recurrent:
+        found = [
+            (
+                "dynamic:8",
+                "one byte per weight, runs with loops; errors add up over time, so judge long sequences, "
+                "and not with --precision low",
+            )
+        ]
+        if outliers:
+            found.append(("dynamic:8,block=32", "some channels have outlier weights: a scale per 32 of them"))
+        return [*found, ("weight:8", same)]
+    if has_attention(graph):
+        return [
+            (
+                "dynamic:8,block=32,hqq",
+                "products of activations add to the error and stay float: the finest 8-bit weights there are",
+            ),
+            ("weight:8,block=32,hqq", same),
+            ("dynamic:8,hqq", "a tenth smaller and quicker to unpack, if its error is still small enough"),
+        ]
+    hqq = "one byte per weight, no calibration; hqq keeps each channel's mean, which layers behind a ReLU feel"
+    if outliers:
+        return [
+            (
+                "dynamic:8,block=32,hqq",
+                "some channels have outlier weights: a scale per 32 input channels isolates them",
+            ),
+            ("weight:8,block=32,hqq", same),
+            ("dynamic:8,hqq", hqq),
+        ]
+    return [("dynamic:8,hqq", hqq), ("weight:8,hqq", same), ("dynamic:8", "without hqq, should hqq be worse here")]
+
+
+def _calibrated(graph: ModelGraph, facts: Facts) -> list[tuple[str, str]]:
+    """Static int8: needs samples."""
+    count = len(graph.inputs or ())
+    samples = f"needs real samples of all {count} inputs together" if count > 1 else "needs real samples"
+    if graph.recurrent or graph.has_subgraphs:
+        return [("static:8,calib=percentile", f"{samples}; loops stay float, and MNN's own methods crash on them")]
+    if facts.varying:
+        return [("static:8,calib=percentile", f"{samples} of every kind, as the activations' range varies wildly")]
+    if has_attention(graph):
+        return [("static:8,calib=percentile", f"{samples}; MNN's own methods crash on models like this or ruin them")]
+    return [
+        ("ema", f"{samples}; activations in int8 with fixed scales, and the most accurate of MNN's own methods"),
+        ("static:8,calib=percentile", f"{samples}; the same with scales of our own"),
+    ]
