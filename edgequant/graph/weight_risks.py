@@ -39,14 +39,14 @@ def _outliers(survey: Survey) -> Finding | None:
     layers = outlying(survey)
     if not layers:
         return None
-    worst = layers[0]
+    worst, number = layers[0], len({layer.layer for layer in layers})
     block = f", {worst.block8:.0f} and {worst.block4:.0f} dB with block=32" if _has_block(worst) else ""
     helps = block_helps(survey)
     return Finding(
         code="WEIGHT_OUTLIERS",
         severity="warn" if worst.sqnr8 < _POOR else "info",
         where=worst.layer,
-        message=f"{len({layer.layer for layer in layers})} layer(s) have output channels whose largest weight is {PEAK:.0f} times their rms or "
+        message=f"{number} layer(s) have output channels whose largest weight is {PEAK:.0f} times their rms or "
         f"more, which costs all others resolution; the worst keeps {worst.sqnr8:.0f} dB at 8 bits and "
         f"{worst.sqnr4:.0f} at 4{block}",
         evidence={"layers": [_numbers(layer) for layer in layers[:_SHOWN]], "count": len(layers)},
