@@ -13,7 +13,17 @@ from pathlib import Path
 
 from bench.harness import CannotRun, Result, Settings, machine, say
 
-BENCHES = ("runner", "ssh_overhead", "push", "second_push", "startup", "verify")
+BENCHES = (
+    "runner",
+    "ssh_overhead",
+    "rpc_overhead",
+    "push",
+    "second_push",
+    "adb_push",
+    "startup",
+    "verify",
+    "first_verify",
+)
 
 
 def main() -> int:

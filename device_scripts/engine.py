@@ -13,7 +13,7 @@ import MNN.nn as nn
 import numpy as np
 
 from device_scripts import RUNNER_VERSION, facts, lock, wire
-from device_scripts.process import memory_kb, reset_peak
+from device_scripts.process import Memory, reset_peak
 from device_scripts.server import Answer, Job, JobError, Tensors
 
 # The values of MNN's BackendConfig enums.  They have to go in as integers: MNN ignores memory='low' without a word.
@@ -150,6 +150,7 @@ class Engine:
         self._models = {}  # type: Dict[int, Loaded]
         self._next = 1
         self._lock = lock.Lock()
+        self._memory = Memory()
         self._all_cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
     # ---- jobs
@@ -186,7 +187,7 @@ class Engine:
         options = job.header["options"]
         gc.collect()
         reset_peak()
-        before = memory_kb()
+        before = self._memory.read(anew=True)
         self._pin(options.get("cores"))
         start = time.perf_counter_ns()
         model = Loaded(job.header["path"], options, job.header.get("outputs"))
@@ -203,7 +204,7 @@ class Engine:
             ],
             "outputs": model.output_names,
             "memory_before": before,
-            "memory_after": memory_kb(),
+            "memory_after": self._memory.read(anew=True),
         }, None
 
     def job_unload(self, job: Job) -> Answer:
@@ -217,7 +218,7 @@ class Engine:
         start = time.perf_counter_ns()
         arrays = model.read(model.forward(variables))
         elapsed = (time.perf_counter_ns() - start) / 1e6
-        return {"ms": elapsed, "memory": memory_kb()}, arrays
+        return {"ms": elapsed, "memory": self._memory.read()}, arrays
 
     def job_time(self, job: Job) -> Answer:
         """Warm up, then time inferences one by one until both `repeat` and `min_seconds` are reached.
@@ -254,7 +255,7 @@ class Engine:
                 gc.enable()
         job.emit({"event": "samples", "samples": samples[sent:]})
         complete = len(samples) >= repeat
-        return {"warmup": warmed, "n": len(samples), "complete": complete, "memory": memory_kb()}, None
+        return {"warmup": warmed, "n": len(samples), "complete": complete, "memory": self._memory.read(anew=True)}, None
 
     def job_session_memory(self, job: Job) -> Answer:
         """What MNN says a session of this model needs, in MB.  Only for models without subgraphs.

@@ -49,7 +49,7 @@ class Stream:
             view = view[os.write(self._out, view) :]
 
     def write(self, kind: int, header: Dict[str, Any], tensors: Optional[Tensors] = None) -> None:
-        for piece in wire.encode(kind, header, tensors):
+        for piece in wire.gathered(wire.encode(kind, header, tensors)):
             self.write_raw(piece)
 
     def read(self) -> Optional[wire.Frame]:

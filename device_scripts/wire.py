@@ -35,6 +35,8 @@ _CHECKED = PREFIX.size - 4  # what of the prefix the checksum covers: all but it
 MAX_HEADER = 8 << 20
 MAX_PAYLOAD = 4 << 30
 CHUNK = 1 << 20
+AHEAD = 64 << 10
+"""Bytes that are read at once where fewer are needed; what a pipe holds."""
 DTYPES = frozenset(
     ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
 )
@@ -117,7 +119,7 @@ def encode(kind: int, header: Header, tensors: Optional[Mapping[str, np.ndarray]
             if flat.size:
                 arrays.append(flat.reshape(-1).view(np.uint8).data)
         header["tensors"] = listed
-    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
+    text = _ENCODER.encode(header).encode()
     payload_size = sum(len(array) for array in arrays)
     if len(text) > MAX_HEADER or payload_size > MAX_PAYLOAD:
         raise WireError("a frame of %d + %d bytes is above the limit" % (len(text), payload_size))
@@ -126,6 +128,17 @@ def encode(kind: int, header: Header, tensors: Optional[Mapping[str, np.ndarray]
     for piece in arrays:
         crc = zlib.crc32(piece, crc)
     return [memoryview(prefix[:_CHECKED] + struct.pack("<I", crc) + text), *arrays]
+
+
+def gathered(pieces: List[memoryview]) -> List[Any]:
+    """The same bytes in as few buffers as there should be writes: small ones are joined, large ones not copied."""
+    joined: List[Any] = []
+    for piece in pieces:
+        if joined and len(joined[-1]) + len(piece) <= AHEAD:
+            joined[-1] = b"".join((joined[-1], piece))
+        else:
+            joined.append(piece)
+    return joined
 
 
 def _no_constant(word: str) -> Any:
@@ -139,8 +152,13 @@ def _whole(digits: str) -> int:
     return int(digits)
 
 
+# json.dumps and json.loads would make new ones for every frame.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+_DECODER = json.JSONDecoder(parse_int=_whole, parse_constant=_no_constant)
+
+
 class FrameReader:
-    """Reads frames from a byte stream.
+    """Reads frames from a byte stream.  Takes what is there, up to AHEAD bytes, so nobody else can read from it.
 
     Args:
         read: returns at least 1 and at most the asked number of bytes, b"" at the end of the stream.
@@ -150,6 +168,8 @@ class FrameReader:
     def __init__(self, read: Callable[[int], bytes], max_payload: int = MAX_PAYLOAD) -> None:
         self._read = read
         self._max_payload = max_payload
+        self._ahead = bytearray()
+        """What was read of the stream and belongs to what comes next."""
 
     def skip_to_preamble(self, limit: int = 1 << 16) -> bytes:
         """Read up to and including PREAMBLE; returns what stood before it (a login banner, for example).
@@ -158,8 +178,7 @@ class FrameReader:
         """
         seen = bytearray()
         while not seen.endswith(PREAMBLE):
-            # One byte at a time, so that nothing behind the preamble is taken; it is a few hundred bytes at most.
-            byte = self._read(1)
+            byte = self._some(1)
             if not byte:
                 raise WireError("the stream ended before the runner said hello", bytes(seen))
             seen += byte
@@ -182,7 +201,7 @@ class FrameReader:
         if zlib.crc32(payload, zlib.crc32(text, zlib.crc32(prefix[:_CHECKED]))) != crc:
             raise WireError("a frame arrived damaged (checksum)")
         try:
-            header = json.loads(text, parse_int=_whole, parse_constant=_no_constant)
+            header = _DECODER.decode(text.decode("utf-8"))
         except (ValueError, RecursionError) as error:
             raise WireError("a frame's header is not JSON: %s" % error) from None
         if not isinstance(header, dict):
@@ -190,12 +209,25 @@ class FrameReader:
         return Frame(kind, header, payload)
 
     def _exactly(self, size: int, at_boundary: bool = False) -> bytearray:
-        data = bytearray()
+        data = self._some(size) if size else bytearray()
+        if not data and at_boundary:
+            return data
         while len(data) < size:
-            piece = self._read(min(size - len(data), CHUNK))
+            left = size - len(data)
+            # Prefix and header come with one call, most often; a large payload is not copied once more.
+            piece = self._some(left) if left < AHEAD else self._read(min(left, CHUNK))
             if not piece:
-                if at_boundary and not data:
-                    return data
                 raise WireError("the stream ended inside a frame")
             data += piece
+        return data
+
+    def _some(self, size: int) -> bytearray:
+        """At least one byte, at most `size`; nothing at the end of the stream."""
+        if not self._ahead:
+            self._ahead += self._read(AHEAD)
+        if len(self._ahead) <= size:
+            data, self._ahead = self._ahead, bytearray()
+            return data
+        data = self._ahead[:size]
+        del self._ahead[:size]
         return data

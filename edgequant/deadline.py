@@ -16,7 +16,7 @@ class Deadline:
 
     def __init__(self, seconds: float | None) -> None:
         self._end = None if seconds is None else time.monotonic() + seconds
-        self.seconds = seconds
+        self.seconds = None if seconds is None else round(seconds, 3)  # for messages: 2 and not 1.99999
 
     @property
     def remaining(self) -> float | None:

@@ -57,6 +57,7 @@ def push(
     with _opened(source) as stream:
         wire = link.service(b"sync:", deadline, doing)
         with contextlib.closing(wire):
+            wire.widen()
             _Push(link, wire, remote_path, doing, deadline, idle_limit, progress).run(stream, source)
 
 

@@ -180,6 +180,13 @@ class Wire:
             except OSError as error:
                 raise WireClosed(error.strerror or str(error)) from error
 
+    def widen(self) -> None:
+        """Let the kernel hold more of what is sent, for a transfer: the server need not wait while the next piece is
+        read.  Never raises; TCP does this by itself."""
+        with self._lock, contextlib.suppress(OSError):
+            if self._socket.family == socket.AF_UNIX:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+
     def ready(self, events: int, deadline: Deadline, doing: str) -> int:
         """Wait for one of the events; which came, or 0 after a tick, so that a closed connection is noticed."""
         if deadline.expired:

@@ -188,6 +188,9 @@ printf 'why=%s' "$why"
 ).replace("NAME_OF_LOCK", LOCK)
 
 
+_DF = 'LC_ALL=C df -Pk "$1" 2>/dev/null | tail -n 1 2>/dev/null; :'
+
+
 @dataclass(frozen=True)
 class Stored:
     """A file in the store: where it is on the device, and how many bytes had to be sent (0: it was there)."""
@@ -246,9 +249,7 @@ class Store:
             said = answers.get("why", "").strip("|").replace("|", "; ") or "the device said nothing"
             raise unusable(said, self._device.uri)
         self._root = root
-        # POSIX: "name size used available percent mount point", where names may hold blanks.
-        found = re.search(r"\s[0-9]+\s+[0-9]+\s+([0-9]{1,15})\s+[0-9]+%\s", answers.get("df", ""))
-        self.free_bytes = int(found[1]) * 1024 if found else None
+        self.free_bytes = _free_bytes(answers.get("df", ""))
 
     def put(
         self,
@@ -257,30 +258,30 @@ class Store:
         deadline: Deadline,
         *,
         size: int | None = None,
+        room: int = 0,
         progress: Progress | None = None,
     ) -> Stored:
         """Make sure the device has the file with this SHA-256 and return where.
+
+        With `room`, as many bytes have to be free beside the file, also where it is there already.
 
         Raises DeviceError (NO_SPACE before anything is sent, PUSH_CORRUPTED, HASH_TOOL_MISSING, and what the driver
         raises), DeadlineExceeded.
         """
         path = f"{self.root}/objects/{sha256}"
-        if sha256 in self._verified or sha256 in self.have([sha256], deadline):
+        there = sha256 in self._verified or sha256 in self.have([sha256], deadline)
+        if there and not room:
             return Stored(path, sha256, 0)
         size = source.stat().st_size if size is None else size
-        if self.free_bytes is not None and size + SPACE_MARGIN > self.free_bytes:
-            raise DeviceError(
-                "NO_SPACE",
-                f"{source.name} needs {size / 1e6:.1f} MB and {SPACE_MARGIN / 1e6:.0f} MB to spare, "
-                f"{self.free_bytes / 1e6:.1f} MB are free in {self.root}",
-                where=self._device.uri,
-                hint=f"Free some space there, run `edgequant devices clean {self._device.uri}`, or choose another "
-                "place with --work-dir.",
-            )
+        # Asked now: it may have filled up, or what was in the way may have been removed.
+        self.free_bytes = _free_bytes(self._script(_DF, [self.root], deadline))
+        self._require(source.name, 0 if there else size, room)
+        if there:
+            return Stored(path, sha256, 0)
         incoming = f"{self.root}/incoming/{sha256[:16]}.{secrets.token_hex(8)}"
         try:
             self._device.send_file(source, incoming, deadline, progress=progress)
-        except DeviceError:
+        except BaseException:  # an interrupt too
             self._discard(incoming)
             raise
         said = self._script(_FINISH, [incoming, sha256, path], deadline).strip()
@@ -294,8 +295,6 @@ class Store:
                 hint="Try again; if it happens twice, the device's storage or memory is failing.",
             )
         self.sent_bytes += size
-        if self.free_bytes is not None:
-            self.free_bytes -= size
         self._verified.add(sha256)
         return Stored(path, sha256, size)
 
@@ -346,6 +345,20 @@ class Store:
                 freed += sign * int(size[1])
         return 1024 * max(0, freed)
 
+    def _require(self, name: str, size: int, room: int) -> None:
+        if self.free_bytes is None or size + room + SPACE_MARGIN <= self.free_bytes:
+            return
+        parts = [f"{size / 1e6:.1f} MB"] if size else []
+        parts += [f"{room / 1e6:.1f} MB to be unpacked"] if room else []
+        raise DeviceError(
+            "NO_SPACE",
+            f"{name} needs {', '.join(parts)} and {SPACE_MARGIN / 1e6:.0f} MB to spare, "
+            f"{self.free_bytes / 1e6:.1f} MB are free in {self.root}",
+            where=self._device.uri,
+            hint=f"Free some space there, run `edgequant devices clean {self._device.uri}`, or choose another "
+            "place with --work-dir.",
+        )
+
     def _discard(self, incoming: str) -> None:
         # What was sent of a file would keep a full disk full.  A link that is lost leaves it to a later prepare().
         with contextlib.suppress(DeviceError):
@@ -381,6 +394,12 @@ def unusable(said: str, uri: str) -> DeviceError:
         where=uri,
         hint="Choose a directory there that is yours, and new or empty, with --work-dir.",
     )
+
+
+def _free_bytes(said: str) -> int | None:
+    # POSIX: "name size used available percent mount point", where names may hold blanks.
+    found = re.search(r"\s[0-9]+\s+[0-9]+\s+([0-9]{1,15})\s+[0-9]+%\s", said)
+    return int(found[1]) * 1024 if found else None
 
 
 def sha256_of(path: Path) -> str:

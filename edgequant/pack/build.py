@@ -201,10 +201,11 @@ def _build(plan: _Plan, pins: Lock, key: str, cache: Path, inputs: Inputs, progr
     tar = write_tar(files)
     archive = compress(tar)
     digest = hashlib.sha256(archive).hexdigest()
-    sizes = {
+    sizes: dict[str, Any] = {
         "sha256": digest,
         "size": len(archive),
         "unpacked_size": sum(len(member.data) for member in files.values()),
+        "files": {name: len(member.data) for name, member in files.items()},
     }
     name = f"edgequant-pack-{ARCH}-mnn{versions['mnn']}-py{plan.python}-{digest[:12]}.tar.gz"
     return keep(cache, key, archive, name, {**facts, **sizes})

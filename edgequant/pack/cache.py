@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Pack:
         needs: libraries the device itself must have; empty for a pack with its own C library.
         precompiled: false where it carries sources, which start slower.
         key: what it was made of.
+        files: size in bytes of each file in it, by its path.
     """
 
     archive: Path
@@ -48,13 +49,16 @@ class Pack:
     needs: tuple[str, ...]
     precompiled: bool
     key: str
+    files: Mapping[str, int] = field(repr=False, hash=False)
 
     def command(self, root: str) -> tuple[str, ...]:
         """What takes the place of `python` where the pack is unpacked in the (absolute) directory `root`."""
         return tuple(word.replace("{root}", root) for word in self.start)
 
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "archive": str(self.archive), "start": list(self.start), "needs": list(self.needs)}
+        known = {**asdict(self), "archive": str(self.archive), "start": list(self.start), "needs": list(self.needs)}
+        del known["files"]  # hundreds; they are in the archive's pack.json
+        return known
 
 
 def default_cache() -> Path:
@@ -71,8 +75,9 @@ def stored(cache: Path, key: str) -> Pack | None:
         if archive.stat().st_size != known["size"] or sha256_of(archive) != known["sha256"]:
             return None
         start, needs = tuple(known.pop("start")), tuple(known.pop("needs"))
-        return Pack(archive=archive, start=start, needs=needs, **known)
-    except (OSError, ValueError, KeyError, TypeError):
+        files = {str(name): int(size) for name, size in known.pop("files").items()}
+        return Pack(archive=archive, start=start, needs=needs, files=files, **known)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # not built, or by another version of edgequant: it is built anew
 
 

@@ -11,6 +11,7 @@ from edgequant.findings import Finding
 from edgequant.graph.model import ModelGraph
 from edgequant.judge.latency import Latency, latency_summary
 from edgequant.judge.verdict import Verdict, judge_output, worst
+from edgequant.pipeline.clock import Clock
 from edgequant.pipeline.differences import (
     Limits,
     blame,
@@ -21,7 +22,7 @@ from edgequant.pipeline.differences import (
 )
 from edgequant.pipeline.measure import Capture
 from edgequant.pipeline.outputs import OutputStore
-from edgequant.pipeline.prepare import FLOAT, Clock, Looked, Prepared
+from edgequant.pipeline.prepare import FLOAT, Looked, Prepared
 from edgequant.pipeline.request import Request
 from edgequant.pipeline.target import Target
 from edgequant.quantize.convert import ConvertedModel

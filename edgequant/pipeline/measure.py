@@ -120,7 +120,8 @@ def measure(
     try:
         with explained():
             runner = target.living_runner()
-            path, capture.pushed_bytes = target.push(model.path, model.sha256)
+            with prepared.clock.phase("model push"):
+                path, capture.pushed_bytes = target.push(model.path, model.sha256)
             _run(runner, path, prepared, outputs, options, capture, latency=latency, known_bad=known_bad)
     except (DeviceError, ToolError) as error:
         capture.error = error
@@ -175,7 +176,8 @@ def _run(
     # The middle size, so that neither the smallest nor the largest case stands for all.
     chosen = done[len(done) // 2]
     if latency:
-        _time(runner, loaded, chosen, options, capture)
+        with prepared.clock.phase("timing"):
+            _time(runner, loaded, chosen, options, capture)
     _prove(runner, path, loaded, chosen, outputs, capture)
     runner.unload(loaded)
 

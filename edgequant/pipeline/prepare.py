@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,6 +16,7 @@ from edgequant.errors import InputError, RunnerError, ToolError
 from edgequant.findings import Finding
 from edgequant.graph import ModelGraph, find_risks, read_model
 from edgequant.judge.limits import defaults_for, resolve_limits
+from edgequant.pipeline.clock import Clock
 from edgequant.pipeline.outputs import Comparisons, OutputStore
 from edgequant.pipeline.remarks import (
     conversion_failed,
@@ -46,21 +44,6 @@ from edgequant.spec import Variant
 from edgequant.tensors import TensorSpec
 
 FLOAT = Variant(method="float")
-
-
-class Clock:
-    """Adds up seconds per phase."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 @dataclass

@@ -9,6 +9,8 @@ from edgequant.deadline import Deadline
 from edgequant.devices.protocol import Device
 from edgequant.devices.store import Store
 from edgequant.errors import DeviceError, EdgequantError
+from edgequant.pipeline.clock import Clock
+from edgequant.pipeline.tree import Tree
 from edgequant.progress import Progress
 
 if TYPE_CHECKING:
@@ -16,33 +18,8 @@ if TYPE_CHECKING:
 
 Runtime = Literal["auto", "pack", "system"]
 
-UNPACK_SECONDS = 300.0
+PUSH_SECONDS = 600.0
 _ARCH = ("aarch64", "arm64")
-
-# A folder has its name only when it is whole: tar has ended well, and its files have reached the disk.
-_UNPACK = r"""
-export LC_ALL=C
-umask 077
-folder=$1 archive=$2
-[ -d "$folder" ] && { echo ok; exit 0; }
-[ -n "$archive" ] || { echo missing; exit 0; }
-new=$folder.new.$$
-rm -rf "$folder".new.*
-mkdir -p "$new" && cd "$new" || exit 1
-gzip -dc < "$archive" > pack.tar && tar xf pack.tar && rm -f pack.tar || { cd /; rm -rf "$new"; exit 1; }
-sync
-mv "$new" "$folder" && echo ok
-"""
-
-# Whether programs may be started there, asked before 24 MB are sent: 126 is "found, but cannot be executed".
-_PROBE = r"""
-file=$1/incoming/.probe
-printf '#!/bin/sh\nexit 0\n' > "$file" && chmod 700 "$file" || exit 0
-"$file" >/dev/null 2>&1
-code=$?
-rm -f "$file"
-[ $code -ne 126 ] || echo noexec
-"""
 
 
 # With these `auto` goes on with what the device has itself: the pack cannot be had or does not fit, though the device
@@ -68,7 +45,14 @@ class Chosen:
 
 
 def choose(
-    device: Device, store: Store, progress: Progress, *, runtime: Runtime, python: str | None, wanted: WantedPack
+    device: Device,
+    store: Store,
+    progress: Progress,
+    *,
+    runtime: Runtime,
+    python: str | None,
+    wanted: WantedPack,
+    clock: Clock | None = None,
 ) -> Chosen:
     """Decide, and make sure that it is there.
 
@@ -90,7 +74,7 @@ def choose(
             )
         return Chosen(tuple(device.python), "system")
     try:
-        return deploy(device, store, progress, wanted)
+        return deploy(device, store, progress, wanted, clock)
     except EdgequantError as error:
         possible = error.code in _NOT_HERE or (error.where is None and error.code.startswith("PACK_"))
         # A phone has nothing else; and whoever asks for one pack means that one.
@@ -116,11 +100,17 @@ def _machine(device: Device) -> str:
     return said[1] if len(said) == 2 and said[0] == "Linux" else ""
 
 
-def deploy(device: Device, store: Store, progress: Progress, wanted: WantedPack | None = None) -> Chosen:
-    """Make sure the device has the pack, unpacked.  Builds it on this host the first time.
+def deploy(
+    device: Device,
+    store: Store,
+    progress: Progress,
+    wanted: WantedPack | None = None,
+    clock: Clock | None = None,
+) -> Chosen:
+    """Make sure the device has the pack, unpacked.  Builds it on this host the first time.  `clock` gets the phases.
 
-    Raises DeviceError (PACK_ARCH, WORK_DIR_NOEXEC, PACK_NEEDS_LIBRARIES, PACK_NOT_UNPACKED, and what the store raises),
-    ToolError or InputError from building.
+    Raises DeviceError (PACK_ARCH, WORK_DIR_NOEXEC, PACK_NEEDS_LIBRARIES, PACK_NOT_UNPACKED, NO_SPACE, LINK_LOST,
+    and what the store raises), ToolError or InputError from building.
     """
     from edgequant.pack import WantedPack
 
@@ -132,7 +122,9 @@ def deploy(device: Device, store: Store, progress: Progress, wanted: WantedPack 
             where=device.uri,
             hint="Install Python, MNN and NumPy there, and use --runtime system.",
         )
-    pack = (wanted or WantedPack()).get(progress)
+    clock = clock or Clock()
+    with clock.phase("pack build"):
+        pack = (wanted or WantedPack()).get(progress)
     if pack.needs:
         raise DeviceError(
             "PACK_NEEDS_LIBRARIES",
@@ -140,32 +132,19 @@ def deploy(device: Device, store: Store, progress: Progress, wanted: WantedPack 
             where=device.uri,
             hint="Build one on a host with apt and a Debian mirror, or give the packages with --inputs DIR.",
         )
-    folder = f"{store.root}/packs/{pack.sha256}"
-    if _unpack(device, folder, "") != "ok":
-        probed = device.run(["sh", "-c", _PROBE, "edgequant", store.root], Deadline(30)).stdout.strip()
-        if probed == b"noexec":
-            raise DeviceError(
-                "WORK_DIR_NOEXEC",
-                f"programs may not be started in {store.root}",
-                where=device.uri,
-                hint="Choose another directory with --work-dir; on phones /data/local/tmp/... is one.",
+    tree = Tree(device, store.root, pack)
+    lacking = tree.lacking()
+    if lacking:
+        progress.say(f"the pack on the device is damaged ({lacking[0]}): unpacking it again")
+        tree.drop()
+    if lacking is None or lacking:
+        tree.require_exec()
+        with clock.phase("pack push"), progress.transfer(f"push {pack.archive.name}", pack.size) as sent:
+            stored = store.put(
+                pack.archive, pack.sha256, Deadline(PUSH_SECONDS), size=pack.size, room=tree.room, progress=sent
             )
-        with progress.transfer(f"push {pack.archive.name}", pack.size) as sent:
-            stored = store.put(pack.archive, pack.sha256, Deadline(600), size=pack.size, progress=sent)
         progress.say("unpacking the pack on the device")
-        said = _unpack(device, folder, stored.path)
-        if said != "ok":
-            raise DeviceError(
-                "PACK_NOT_UNPACKED",
-                f"the pack could not be unpacked: {said[:500] or 'no reason given'}",
-                where=device.uri,
-                hint=f"It takes {pack.unpacked_size / 1e6:.0f} MB there, in a directory where programs may be started: "
-                "choose another with --work-dir.",
-            )
+        with clock.phase("pack unpack"):
+            tree.unpack(stored.path, free=store.free_bytes)
     # An empty environment: LD_PRELOAD and the like are made for the device's own programs.
-    return Chosen(("env", "-i", *pack.command(folder)), "pack", pack.sha256)
-
-
-def _unpack(device: Device, folder: str, archive: str) -> str:
-    result = device.run(["sh", "-c", _UNPACK, "edgequant", folder, archive], Deadline(UNPACK_SECONDS))
-    return (result.stdout if result.ok else result.stderr).decode("utf-8", "replace").strip()
+    return Chosen(("env", "-i", *pack.command(tree.folder)), "pack", pack.sha256)

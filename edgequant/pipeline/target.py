@@ -16,6 +16,7 @@ from edgequant.devices.protocol import Device
 from edgequant.devices.store import Store, sha256_of
 from edgequant.errors import DeviceError, ToolError
 from edgequant.pack import WantedPack
+from edgequant.pipeline.clock import Clock
 from edgequant.pipeline.runtime import Chosen, Runtime, choose
 from edgequant.progress import Progress
 from edgequant.runner.bundle import runner_file
@@ -51,9 +52,17 @@ class Target:
     """One device with a store and, once asked for, a runner.  Use as a context manager."""
 
     def __init__(
-        self, device: Device, options: TargetOptions, run_options: RunOptions, *, log: Path | None, progress: Progress
+        self,
+        device: Device,
+        options: TargetOptions,
+        run_options: RunOptions,
+        *,
+        log: Path | None,
+        progress: Progress,
+        clock: Clock | None = None,
     ) -> None:
         self.device = device
+        self._clock = clock or Clock()
         self._options = options
         self.chosen: Chosen | None = None
         """Whose Python it runs; None before a runner was started."""
@@ -83,9 +92,8 @@ class Target:
         """The running runner, started if there is none.  Raises DeviceError."""
         if self._runner is None:
             self.device.open(Deadline(OPEN_SECONDS))  # again, where the link was lost; nothing while it is there
-            script, digest = self._script()
             before = self.store.sent_bytes
-            stored = self.store.put(script, digest, self._push_deadline(script.stat().st_size))
+            # First the pack: whether it has room, and programs may be started, is known before anything is sent.
             chosen = self.chosen = choose(
                 self.device,
                 self.store,
@@ -93,13 +101,18 @@ class Target:
                 runtime=self._options.runtime,
                 python=self._options.python,
                 wanted=self._options.wanted,
+                clock=self._clock,
             )
+            script, digest = self._script()
+            stored = self.store.put(script, digest, self._push_deadline(script.stat().st_size))
             self._runtime_bytes += self.store.sent_bytes - before
             # -u also unbuffers C's stdout: MNN's last words must be out before it crashes.
             session = RunnerSession(self.device, [*chosen.python, "-u", stored.path], log=self._log)
             try:
                 try:
-                    session.start(Deadline(OPEN_SECONDS))
+                    with self._clock.phase("runner start"):
+                        session.start(Deadline(OPEN_SECONDS))
+                        runner = MnnRunner(session, self._run_options, uri=self.uri)
                 except DeviceError as error:
                     if chosen.instead is None or error.code not in _NO_RUNTIME:
                         raise
@@ -107,7 +120,6 @@ class Target:
                     chosen.instead.evidence["instead"] = f"{error.code}: {error}"
                     chosen.instead.where = self.uri
                     raise chosen.instead from error
-                runner = MnnRunner(session, self._run_options, uri=self.uri)
                 if self._mine:
                     self._lock(runner)
                 if self.facts is None:
@@ -190,9 +202,18 @@ class Target:
 
 
 def open_target(
-    uri: str, options: TargetOptions, run_options: RunOptions, *, log: Path | None, progress: Progress | None = None
+    uri: str,
+    options: TargetOptions,
+    run_options: RunOptions,
+    *,
+    log: Path | None,
+    progress: Progress | None = None,
+    clock: Clock | None = None,
 ) -> Target:
-    """A ready Target for a device URI.  Raises InputError (bad URI), DeviceError."""
+    """A ready Target for a device URI.  `clock` gets the phases of starting its runner.
+
+    Raises InputError (bad URI), DeviceError.
+    """
     from edgequant.devices.factory import make_device
 
     device = make_device(
@@ -202,7 +223,7 @@ def open_target(
         wanted=options.wanted,
         listener=progress,
     )
-    target = Target(device, options, run_options, log=log, progress=progress or Progress())
+    target = Target(device, options, run_options, log=log, progress=progress or Progress(), clock=clock)
     try:
         target.open()
     except BaseException:

@@ -15,9 +15,10 @@ from edgequant.judge.limits import defaults_for, resolve_limits
 from edgequant.judge.verdict import Verdict, worst
 from edgequant.mnn_version import host_mnn_version, require_supported
 from edgequant.pipeline import build
+from edgequant.pipeline.clock import Clock
 from edgequant.pipeline.measure import capture_folder, measure, memory_mode
 from edgequant.pipeline.outputs import OutputStore
-from edgequant.pipeline.prepare import FLOAT, Clock, Prepared, feed, look, make_model, prepare
+from edgequant.pipeline.prepare import FLOAT, Prepared, feed, look, make_model, prepare
 from edgequant.pipeline.request import Request
 from edgequant.pipeline.rundir import RunDirectory, disk_error, safe_name
 from edgequant.pipeline.target import Target, TargetOptions, open_target
@@ -107,7 +108,7 @@ def _meet(
         log = run_dir.log(f"runner-{safe_name(uri)}")
         try:
             with clock.phase("device open"):
-                target = open_target(uri, request.target, request.options, log=log, progress=progress)
+                target = open_target(uri, request.target, request.options, log=log, progress=progress, clock=clock)
                 opened.callback(target.close)
                 target.runner()
         except EdgequantError as error:

@@ -212,7 +212,7 @@ class _Job:
         quantized, plain = count_layers(made)
         if self.variant.bits is not None and quantized == 0:
             warnings.append("no layer has weights that could be quantized: the model stays float")
-        if self.variant.method == "float" and quantized:
+        if self.variant.method == "float" and quantized and not self.parameters:
             warnings.append(f"{quantized} layers of the source are quantized already: this is no float reference")
         digest = sync_and_hash(made)
         if plain_copy and digest != self.graph.sha256:

@@ -30,7 +30,10 @@ class _Answer(BaseModel):
 
 
 class MemoryKb(_Answer):
-    """Memory of the runner's process in KiB; None where the device could not tell."""
+    """Memory of the runner's process in KiB; None where the device could not tell.
+
+    `pss` after an inference is at most 64 KiB of `rss` old: see device_scripts.process.Memory.
+    """
 
     rss: _Kib | None = None
     rss_peak: _Kib | None = None

@@ -143,7 +143,8 @@ class RunnerSession:
         self._number += 1
         self._deadline = deadline
         try:
-            for piece in wire.encode(wire.REQUEST, {**(header or {}), "id": self._number, "op": op}, tensors):
+            frame_out = wire.encode(wire.REQUEST, {**(header or {}), "id": self._number, "op": op}, tensors)
+            for piece in wire.gathered(frame_out):
                 self._process.write(piece, deadline)
             while True:
                 frame = self._reader.read_frame()

@@ -14,6 +14,7 @@ import contextlib
 import os
 import platform
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -64,6 +65,10 @@ def find_adb() -> str:
 class AdbBed:
     """The namespace with its server and devices.
 
+    Args:
+        base: a directory of its own.
+        own_user: the device's user is the one that runs this, not `shell`, who may not get at this Python.
+
     Attributes:
         spec: of the server, for ADB_SERVER_SOCKET.
         adb: the adb command.
@@ -72,7 +77,7 @@ class AdbBed:
             `small` and `read_only` are empty seen from outside.
     """
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, *, own_user: bool = False) -> None:
         self.base = base
         self.spec = f"localfilesystem:{base}/adb.sock"
         self.files = base / "files"
@@ -82,6 +87,7 @@ class AdbBed:
         self.adb = find_adb()
         self._host = AdbServer(Address(self.spec), "adb:")
         self._root = os.geteuid() == 0
+        self._drops = self._root and not own_user
         self._space: Daemon | None = None
         self._server: Daemon | None = None
         self._device: Daemon | None = None
@@ -96,7 +102,7 @@ class AdbBed:
         for directory in (self.files, self.small, self.read_only, self.closed, self.base / "bin", self.base / "home"):
             directory.mkdir()
         self.closed.chmod(0o555)
-        if self._root:
+        if self._drops:
             os.chown(self.files, SHELL_ID, SHELL_ID)
         # The place of the cache may be closed to that user.
         shutil.copytree(adbd, self.base / "adbd", symlinks=True, ignore=shutil.ignore_patterns("share", "bin"))
@@ -154,6 +160,17 @@ class AdbBed:
         if not eventually(lambda: listens() or not server.alive) or not server.alive:
             pytest.fail(f"the adb server does not start:\n{server.log}")
 
+    def command(self) -> Path:
+        """An adb command for those under test, which start a server where there is none: it is in the namespace too."""
+        path = self.base / "bin" / "adb-inside"
+        path.write_text(f'#!/bin/sh\nexec {shlex.join(self.inside())} {shlex.quote(self.adb)} "$@"\n')
+        path.chmod(0o755)
+        return path
+
+    def end_started(self) -> None:
+        """End a server that one under test has started."""
+        subprocess.run([self.adb, "-L", self.spec, "kill-server"], env=self.environment(), check=True, timeout=60)
+
     def kill_server(self) -> None:
         assert self._server is not None
         self._server.stop()
@@ -164,7 +181,7 @@ class AdbBed:
         machine = platform.machine()
         libraries = [f"{self.base}/adbd/{part}/{machine}-linux-gnu" for part in ("lib", "usr/lib", "usr/lib")]
         libraries[2] += "/android"
-        drop = ["--reuid", str(SHELL_ID), "--regid", str(SHELL_ID), "--clear-groups"] if self._root else []
+        drop = ["--reuid", str(SHELL_ID), "--regid", str(SHELL_ID), "--clear-groups"] if self._drops else []
         loader = next((self.base / "adbd" / "lib" / f"{machine}-linux-gnu").glob("ld-linux-*"))
         command = self.inside()
         if shell is not None:
@@ -298,12 +315,15 @@ class AdbBed:
             self._space.stop()
 
 
-@pytest.fixture(scope="session")
-def adb_bed_session() -> Iterator[AdbBed]:
-    """One per test process; take `adb_bed` instead."""
+@contextlib.contextmanager
+def running(parent: Path | None = None, *, own_user: bool = False) -> Iterator[AdbBed]:
+    """A started bed, all of it gone afterwards.  Raises pytest's Failed where there can be none here.
+
+    parent: where its directory is made, open to other users and with a short path.  own_user: see AdbBed.
+    """
     # Not pytest's tmp_path: its parents are closed to other users, and too long for a socket.
-    base = Path(tempfile.mkdtemp(prefix="edgequant-adb-"))
-    bed = AdbBed(base)
+    base = Path(tempfile.mkdtemp(prefix="edgequant-adb-", dir=parent))
+    bed = AdbBed(base, own_user=own_user)
     try:
         bed.start()
         yield bed
@@ -312,6 +332,13 @@ def adb_bed_session() -> Iterator[AdbBed]:
         for directory in base.rglob("closed"):
             directory.chmod(0o755)
         shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def adb_bed_session() -> Iterator[AdbBed]:
+    """One per test process; take `adb_bed` instead."""
+    with running() as bed:
+        yield bed
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from edgequant.errors import EdgequantError
 from tests.beds.adb import AdbBed
 from tests.beds.adb_parts import Daemon
 from tests.beds.vm_images import Images, images, install
+from tests.beds.vm_monitor import Monitor
 
 CPU = "cortex-a76"
 BOOT_SECONDS = 90.0
@@ -58,6 +59,7 @@ class VirtualMachine:
         self._keep_disk = keep_disk
         self._prefix = prefix
         self._process: Daemon | None = None
+        self._monitor: Monitor | None = None
         self._boots = 0
 
     def __str__(self) -> str:
@@ -78,10 +80,13 @@ class VirtualMachine:
         for _ in range(_STARTS):
             self.port = self._free_port()
             self._boots += 1
+            self._stop()
+            self._monitor = Monitor()
             log = self._base / f"{self.disk.stem}-{self._boots}.log"
             self._process = Daemon([*self._prefix, *self._command()], log, dict(os.environ))
             while self.alive and time.monotonic() < end:
                 if self.answers():
+                    self._monitor.connect()
                     return
                 time.sleep(0.1)  # nothing announces that a guest has got so far
             if self.alive or "hostfwd" not in self.console:  # else somebody else took the port
@@ -96,8 +101,29 @@ class VirtualMachine:
 
     def kill(self) -> None:
         """kill -9: a power cut.  What the guest had not yet written to its disk is lost."""
+        self._stop()
+
+    def _stop(self) -> None:
         if self._process is not None:
             self._process.stop()
+        if self._monitor is not None:
+            self._monitor.close()
+            self._monitor = None
+
+    def link(self, up: bool) -> None:
+        """Pull the network cable, or plug it in again.  No connection hears of it."""
+        self._order("set_link", name="n0", up=up)
+
+    def pause(self) -> None:
+        """Stop all of it, until `resume`: its clock too."""
+        self._order("stop")
+
+    def resume(self) -> None:
+        self._order("cont")
+
+    def _order(self, command: str, **arguments: Any) -> None:
+        assert self._monitor is not None, f"the {self} is not running"
+        self._monitor.order(command, **arguments)
 
     def _free_port(self) -> int:
         """Away from 5555 to 5585, where adb servers look for emulators."""
@@ -122,6 +148,7 @@ class VirtualMachine:
             *("-device", "virtio-blk-pci,drive=d0"),
             *("-netdev", f"user,id=n0,restrict=on,hostfwd=tcp:{self.host}:{self.port}-:{self._guest_port}"),
             *("-device", "virtio-net-pci,netdev=n0,romfile="),
+            *(self._monitor.arguments if self._monitor else []),
         ]
 
 
@@ -181,6 +208,8 @@ class Phone(VirtualMachine):
         if not self.alive:
             self.boot()
             return
+        self.link(up=True)
+        self.resume()
         end = time.monotonic() + 20
         self._asked = 0.0
         while not self.connected():
@@ -263,15 +292,19 @@ def _copy_sparse(source: Path, target: Path) -> None:
                 place += len(data)
 
 
-def _session(factory: pytest.TempPathFactory, name: str, make: Callable[[Images, Path], Machine]) -> Iterator[Machine]:
+@contextlib.contextmanager
+def running(base: Path, make: Callable[[Images, Path], Machine]) -> Iterator[Machine]:
+    """A machine that is not booted yet; killed afterwards, its disk removed.
+
+    Raises pytest's Failed where there can be none here.
+    """
     install(qemu_system_aarch64="qemu-system-arm")
-    base = factory.mktemp(f"vm-{name}")
     machine = make(images(), base)
     try:
         yield machine
     finally:
         machine.kill()
-        # The logs stay until pytest tidies up its folders.
+        # The logs stay until somebody tidies up the folder.
         (base / "phone.img").unlink(missing_ok=True)
 
 
@@ -288,7 +321,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
 @pytest.fixture(scope="session")
 def phone_session(tmp_path_factory: pytest.TempPathFactory, adb_bed_session: AdbBed) -> Iterator[Phone]:
     """One per test process; take `phone` instead."""
-    yield from _session(tmp_path_factory, "phone", lambda made, base: Phone(made, base, adb_bed_session))
+    base = tmp_path_factory.mktemp("vm-phone")
+    with running(base, lambda made, folder: Phone(made, folder, adb_bed_session)) as machine:
+        yield machine
 
 
 @pytest.fixture
@@ -301,7 +336,8 @@ def phone(adb_bed: AdbBed, phone_session: Phone) -> Phone:
 @pytest.fixture(scope="session")
 def board_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     """One per test process; take `board` instead."""
-    yield from _session(tmp_path_factory, "board", Board)
+    with running(tmp_path_factory.mktemp("vm-board"), Board) as machine:
+        yield machine
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import time
@@ -307,3 +308,33 @@ def test_no_preamble_at_all() -> None:
     with pytest.raises(wire.WireError, match="ended before") as caught:
         reader(b"bash: python3: command not found\n").skip_to_preamble()
     assert caught.value.args[1] == b"bash: python3: command not found\n"
+
+
+def test_frames_that_arrive_together_or_in_pieces_are_the_same() -> None:
+    tensors = {"x": np.arange(100_000, dtype=np.float32), "y": np.zeros(0, np.int8)}
+    frames_out = [wire.encode(wire.REQUEST, {"id": number}, tensors if number == 2 else None) for number in (1, 2, 3)]
+    data = b"".join(piece for frame in frames_out for piece in frame)
+    for size in (1, 23, 24, 25, 65_536, len(data)):
+        stream = io.BytesIO(data)
+        source = wire.FrameReader(lambda limit, size=size, stream=stream: stream.read(min(limit, size)))  # type: ignore[misc]
+        frames = [source.read_frame() for _ in range(4)]
+        assert [frame and frame.header["id"] for frame in frames] == [1, 2, 3, None]
+        assert frames[1] is not None
+        np.testing.assert_array_equal(frames[1].tensors()["x"], tensors["x"])
+
+
+def test_a_whole_frame_is_answered_without_waiting_for_more() -> None:
+    """A frame without payload is complete: another read would wait for the other end, which waits for the answer."""
+    pieces = [b"".join(wire.encode(wire.REQUEST, {"id": 1}))]
+    source = wire.FrameReader(lambda limit: pieces.pop())
+    frame = source.read_frame()
+    assert frame is not None
+    assert frame.header["id"] == 1
+
+
+def test_gathered_is_the_same_bytes_with_small_buffers_joined() -> None:
+    pieces = [memoryview(bytes([number]) * size) for number, size in enumerate((30, 1000, 64 << 10, 5, 5))]
+    joined = wire.gathered(pieces)
+    assert [len(piece) for piece in joined] == [1030, 64 << 10, 10]
+    assert b"".join(joined) == b"".join(pieces)
+    assert joined[1] is pieces[2]

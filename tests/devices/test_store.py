@@ -456,6 +456,34 @@ def test_space_that_runs_out_while_sending(device: LocalDevice, tmp_path: Path, 
         assert put(store, source).read_bytes() == source.read_bytes()
 
 
+def test_an_interrupted_push_leaves_nothing(device: LocalDevice, work: Path, source: Path) -> None:
+    def press(size: int) -> None:
+        raise KeyboardInterrupt
+
+    store = prepared(device, work)
+    with pytest.raises(KeyboardInterrupt):
+        store.put(source, sha256_of(source), TIME, progress=press)
+    assert list((work / "incoming").iterdir()) == []
+    assert list((work / "objects").iterdir()) == []
+
+
+def test_space_is_asked_for_when_it_is_needed(device: LocalDevice, tmp_path: Path, source: Path) -> None:
+    """It may have changed since the store was prepared, in both directions."""
+    sent: list[int] = []
+    with mounted(tmp_path / "small", "-t", "tmpfs", "-o", f"size={SPACE_MARGIN + (4 << 20)}", "tmpfs") as small:
+        (small / "other").write_bytes(bytes(SPACE_MARGIN))
+        store = prepared(device, small / "work")
+        (small / "other").unlink()
+        path = put(store, source)
+        path.unlink()
+        store = prepared(device, small / "work")
+        (small / "other").write_bytes(bytes(SPACE_MARGIN))
+        with pytest.raises(DeviceError) as caught:
+            store.put(source, sha256_of(source), TIME, progress=sent.append)
+        assert caught.value.code == "NO_SPACE"
+        assert sent == []
+
+
 def test_no_space_for_anything(device: LocalDevice, tmp_path: Path) -> None:
     with mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=1m", "tmpfs") as small:
         prepared(device, small / "work")

@@ -25,6 +25,7 @@ PACK = Pack(
     needs=(),
     precompiled=True,
     key="cd" * 16,
+    files={"boot.py": 1000},
 )
 
 

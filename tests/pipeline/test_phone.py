@@ -2,62 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from edgequant.pipeline.target import TargetOptions
-from edgequant.report.model import Failure, Report
 from edgequant.spec import RunOptions
 from tests.beds.models import ModelByName
 from tests.beds.vm import Phone
-from tests.pipeline.support import Listener, check_numbers, codes, do, eventually
+from tests.pipeline.phones import ROOT, Sent, error_of, packs, verify
+from tests.pipeline.support import check_numbers, codes, eventually
 
 pytestmark = [pytest.mark.adb, pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(300)]
-
-ROOT = "/data/local/tmp"
-
-
-class Sent(Listener):
-    """Transfers by label -> bytes; `on` is called, once, by the first line that starts with `start`."""
-
-    def __init__(self, start: str = "\0", on: Any = None, after: float = 0) -> None:
-        self.bytes: dict[str, int] = {}
-        self.timer = threading.Timer(after, on or (lambda: None))
-        self._start = start
-        super().__init__(self._hear, self._count)
-
-    def _hear(self, text: str) -> None:
-        if text.startswith(self._start) and self.timer.ident is None:
-            self.timer.start()
-
-    def _count(self, label: str, size: int) -> None:
-        self.bytes[label] = self.bytes.get(label, 0) + size
-
-    @property
-    def packs(self) -> dict[str, int]:
-        return {label: size for label, size in self.bytes.items() if label.startswith("push edgequant-pack")}
-
-
-def verify(model: Path, run_dir: Path, phone: Phone, progress: Sent | None = None, **more: Any) -> Report:
-    progress = progress or Sent()
-    report = do(model, run_dir, "dynamic:8", devices=(phone.uri,), progress=progress, **more)
-    if progress.timer.ident is not None:
-        progress.timer.join()
-    return report
-
-
-def packs(phone: Phone) -> list[str]:
-    return sorted(phone.shell(f"ls -d {ROOT}/*/packs/* 2>/dev/null || true").split())
-
-
-def error_of(report: Report) -> Failure:
-    (run,) = report.runs
-    assert report.verdict == run.verdict == "ERROR", report.verdict
-    assert run.error is not None
-    return run.error
 
 
 def test_a_bare_phone(phone: Phone, real_model: ModelByName, tmp_path: Path) -> None:

@@ -1,0 +1,236 @@
+"""Static int8 models: ranges measured on samples, scales by a calibrator, the model by MNN's converter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from edgequant.errors import InputError, ToolError
+from edgequant.graph import ModelGraph, read_model
+from edgequant.quantize.calibrate.child import Runs
+from edgequant.quantize.calibrate.flow import Flow
+from edgequant.quantize.calibrate.gather import CHUNK, gather
+from edgequant.quantize.calibrate.layers import Layer, read_layers
+from edgequant.quantize.calibrate.methods import Calib, calibrate
+from edgequant.quantize.calibrate.mixed import Maker
+from edgequant.quantize.calibrate.outputs import Fidelity, run_outputs
+from edgequant.quantize.calibrate.params import LayerPlan, check_names
+from edgequant.quantize.calibrate.samples import spool
+from edgequant.quantize.convert import ConvertedModel, convert
+from edgequant.quantize.work import FULL, disk_full, work_dir
+from edgequant.spec import Variant
+
+_FLOAT = Variant(method="float")
+PROBES = 8
+"""Samples on which models are compared; ranges are measured on all."""
+
+
+class StaticOptions(BaseModel):
+    """How to make a static int8 model.
+
+    Attributes:
+        calib: how ranges become scales; see `methods`.
+        sym: zero point 0 for activations.  Weights are symmetric and per output channel in any case.
+        percent: what `percentile` keeps.
+        decay: of the moving average of `ema`.
+        rnn: what becomes of layers that cannot be static (inside GRU and LSTM loops, deconvolutions).
+        skip: operators, or output tensors, that stay float.
+        keep: so many of the most sensitive layers stay float as well.  Each layer's sensitivity is measured by making
+            it alone int8: one conversion and one run per layer.
+        target_db: as few of the most sensitive layers stay float, beyond `keep`, as leave every output at least this
+            SQNR against the float model, measured on the first calibration samples.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    calib: Calib = "kl"
+    sym: bool = True
+    percent: float = Field(default=99.99, gt=50, le=100)
+    decay: float = Field(default=0.9, ge=0, lt=1)
+    rnn: Literal["weight", "float"] = "weight"
+    skip: tuple[str, ...] = ()
+    keep: int = Field(default=0, ge=0)
+    target_db: float | None = Field(default=None, ge=0, le=100)
+
+
+class StaticLayer(NamedTuple):
+    """One layer of the model that was made.
+
+    how: ``static``, ``weight`` (8-bit weights, computed in float) or ``float``; why: the reason when not static.
+    """
+
+    name: str
+    input_scale: float | None
+    output_scale: float | None
+    input_zero: int | None
+    output_zero: int | None
+    how: str
+    why: str | None
+
+
+@dataclass(frozen=True)
+class StaticModel:
+    """A static int8 .mnn that was run.
+
+    Attributes:
+        converted: the file, its hash and the converter's log.
+        fidelity: of each output against the float MNN model, over the first calibration samples: these are the
+            samples the scales were made from, so it says that the model works, not how good it is.
+        sensitivity: worst SQNR in dB of any output with only one layer int8, by that layer's output tensor; empty
+            unless `keep` or `target_db` was asked for.
+    """
+
+    path: Path
+    layers: tuple[StaticLayer, ...]
+    log: Path
+    converted: ConvertedModel
+    fidelity: Mapping[str, Fidelity]
+    sensitivity: Mapping[str, float]
+    samples: int
+
+
+def make_static(
+    source: Path,
+    samples: Iterable[Mapping[str, np.ndarray]],
+    options: StaticOptions,
+    out: Path,
+    *,
+    log_dir: Path,
+    timeout: float = 900.0,
+    memory_limit: int | None = None,
+    chunk: int = CHUNK,
+) -> StaticModel:
+    """Make a static int8 model.  `out` appears, or is replaced, only when the model was made, loaded and run.
+
+    Args:
+        source: a float model in any format `edgequant.graph.read_model` knows.
+        samples: real inputs, arrays by input name; read once, one at a time, and kept on disk beside `out` meanwhile.
+        timeout: seconds for each run over all samples and each conversion.
+        memory_limit: bytes each child process may allocate.
+        chunk: inner tensors held in memory at once.
+
+    Raises:
+        InputError: ALREADY_QUANTIZED, LAYER_UNKNOWN, NOTHING_STATIC, TARGET_NOT_REACHED, CALIBRATION_...; and what
+            `convert` raises.
+        ToolError: CALIBRATION_..., STATIC_... (the model that was made crashes, hangs or computes NaN), and what
+            `convert` raises.
+    """
+    source, out = Path(source).absolute(), Path(out).absolute()
+    graph = read_model(source)
+    if graph.weights == "quantized":
+        raise InputError(
+            "ALREADY_QUANTIZED",
+            "its weights are quantized already, so ranges of the float model cannot be measured",
+            hint="Start from the original model or a float .mnn.",
+            where=str(source),
+        )
+    try:
+        with work_dir(out.parent) as work:
+            job = _Job(graph, options, work, log_dir, timeout, memory_limit)
+            return job.run(samples, out, chunk)
+    except OSError as error:
+        if error.errno in FULL:
+            raise disk_full(out.parent) from error
+        raise InputError(
+            "OUTPUT_NOT_WRITABLE",
+            f"{str(out)!r} cannot be written: {error.strerror or error}",
+            hint="Choose an output in a directory that exists and that you may write to.",
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Job:
+    graph: ModelGraph
+    options: StaticOptions
+    work: Path
+    log_dir: Path
+    timeout: float
+    memory_limit: int | None
+
+    def run(self, samples: Iterable[Mapping[str, np.ndarray]], out: Path, chunk: int) -> StaticModel:
+        model = self.convert(self.graph.path, self.graph.format, self.work / "float.mnn").path
+        layers = read_layers(model)
+        check_names(self.options.skip, layers)
+        converted_graph = read_model(model)
+        inputs, flow = converted_graph.inputs, Flow(converted_graph.ops)
+        spooled = spool(samples, self.graph.inputs or inputs or (), self.work / "samples")
+        runs = Runs(spooled, self.work, self.log_dir, self.timeout, self.memory_limit)
+        skipped = set(self.options.skip)
+        gathered = gather(model, self._tensors(layers, flow), runs, chunk=chunk, decay=self.options.decay)
+        quantizers = {
+            name: calibrate(each, self.options.calib, sym=self.options.sym, percent=self.options.percent)
+            for name, each in gathered.histograms.items()
+        }
+        probes = min(PROBES, spooled.count)
+        reference = run_outputs(model, runs, "running the float model", probes, prefix="CALIBRATION")
+
+        def from_float(path: Path, content: Mapping[str, object]) -> ConvertedModel:
+            # From the float .mnn, whose names the scales have: a source with external weights is read once only.
+            return self.convert(model, "mnn", path, content)
+
+        maker = Maker(from_float, layers, flow, quantizers, gathered.unreadable, self.options.rnn, runs, reference)
+        sensitivity: dict[str, float] = {}
+        if self.options.keep or self.options.target_db is not None:
+            sensitivity = maker.sensitivity(skipped)
+        ranked = sorted(sensitivity, key=lambda name: (sensitivity[name], name))
+        keep = min(self.options.keep, len(ranked))
+        if self.options.target_db is not None:
+            keep = maker.fewest(ranked, skipped, keep, self.options.target_db)
+        kept = set(ranked[:keep])
+        plans = [
+            each._replace(why=f"one of the {keep} most sensitive layers") if each.layer.output in kept else each
+            for each in maker.plans(skipped | kept)
+        ]
+        converted = maker.model(plans, self.work / "static.mnn")
+        found = maker.fidelity(converted, "the static int8 model")
+        broken = [name for name, each in found.items() if not each.finite]
+        if broken:
+            raise ToolError(
+                "STATIC_NOT_FINITE",
+                f"the static int8 model computes NaN or Inf in output {', '.join(broken)}",
+                hint="Keep layers float with skip, or take another calibrator.",
+                where=str(self.graph.path),
+            )
+        converted.path.replace(out)
+        final = ConvertedModel(**{**vars(converted), "path": out})
+        listed = tuple(_listed(each) for each in plans)
+        return StaticModel(out, listed, converted.log, final, found, sensitivity, spooled.count)
+
+    def _tensors(self, layers: list[Layer], flow: Flow) -> list[str]:
+        """Tensors whose ranges are needed, in the order they are computed."""
+        skip = set(self.options.skip)
+        wanted = [each for each in layers if each.why_not is None and not {each.name, each.output} & skip]
+        names = (name for each in wanted for name in (*flow.may_squeeze(each.input), each.input, each.output))
+        return list(dict.fromkeys(names))
+
+    def convert(
+        self, source: Path, format: str, out: Path, content: Mapping[str, object] | None = None
+    ) -> ConvertedModel:
+        return convert(
+            source,
+            format,
+            _FLOAT,
+            out,
+            log_dir=self.log_dir,
+            timeout=self.timeout,
+            memory_limit=self.memory_limit,
+            parameters=content,
+        )
+
+
+def _listed(each: LayerPlan) -> StaticLayer:
+    source, result = each.input, each.output
+    return StaticLayer(
+        each.layer.name,
+        source.scale if source else None,
+        result.scale if result else None,
+        source.zero_point if source else None,
+        result.zero_point if result else None,
+        each.how,
+        each.why,
+    )

@@ -1,0 +1,78 @@
+"""Runs a model over calibration samples, in a process of its own that MNN may crash.
+
+Its job is a JSON file, its answers are files beside it; what it prints is the log.  A line before each step tells,
+after a death, where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SAMPLE_LINE = "[edgequant] sample "
+_OPTIONS = {"threads": 1, "memory": "normal", "precision": "high"}
+
+
+def _samples(job: dict[str, Any]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    for number in range(job["first"], job["first"] + job["count"]):
+        os.write(1, f"{SAMPLE_LINE}{number}\n".encode())
+        with np.load(Path(job["samples"]) / f"{number}.npz", allow_pickle=False) as arrays:
+            yield number, {name: arrays[str(place)] for place, name in enumerate(job["inputs"])}
+
+
+def histograms(job: dict[str, Any]) -> dict[str, Any]:
+    """Feed the values of `tensors` over all samples to histograms, and write those to `out`."""
+    from device_scripts.engine import Loaded
+    from edgequant.quantize.calibrate.histogram import Histogram, NotFiniteError, pack
+
+    found = {name: Histogram(job["decay"]) for name in job["tensors"]}
+    inner = [name for name in job["tensors"] if name not in job["inputs"]]
+    model = Loaded(job["model"], _OPTIONS, inner or None)
+    for number, sample in _samples(job):
+        values = model.read(model.forward(model.feed(sample)))
+        for name, histogram in found.items():
+            array = sample[name] if name in job["inputs"] else values[name]
+            if array.dtype.kind != "f":
+                return {"error": "TENSOR_NOT_FLOAT", "tensor": name, "message": f"'{name}' is {array.dtype}"}
+            try:
+                histogram.add(array)
+            except NotFiniteError as error:
+                return {"error": "NOT_FINITE", "tensor": name, "sample": number, "message": str(error)}
+    np.savez(job["out"], **pack(list(found.values())))  # type: ignore[arg-type]
+    return {}
+
+
+def outputs(job: dict[str, Any]) -> dict[str, Any]:
+    """Write the model's outputs for each sample to `out`/NUMBER.npz, as arrays 0, 1, ...; answers their names."""
+    from device_scripts.engine import Loaded
+
+    model = Loaded(job["model"], _OPTIONS, None)
+    for number, sample in _samples(job):
+        values = model.read(model.forward(model.feed(sample)))
+        arrays = {str(place): values[name] for place, name in enumerate(model.output_names)}
+        np.savez(Path(job["out"]) / f"{number}.npz", **arrays)  # type: ignore[arg-type]
+    return {"outputs": model.output_names}
+
+
+def main(path: str) -> int:
+    """Do the job in the file; its answer goes to FILE.answer, whole or not at all."""
+    from device_scripts.server import JobError
+
+    job = json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        answer = {"histograms": histograms, "outputs": outputs}[job["job"]](job)
+    except JobError as error:
+        answer = {"error": error.code, "message": str(error)}
+    written = Path(path + ".tmp")
+    written.write_text(json.dumps(answer), encoding="utf-8")
+    written.replace(path + ".answer")
+    # MNN's destructors have nothing to say any more, and some crash.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

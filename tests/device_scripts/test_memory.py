@@ -1,0 +1,65 @@
+"""The runner's own memory figures, read from this process's /proc."""
+
+from __future__ import annotations
+
+import numpy as np
+import psutil
+import pytest
+
+from device_scripts import process
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    """What each look at PSS has found."""
+    found: list[int | None] = []
+    real = process._pss_kb
+
+    def look() -> int | None:
+        found.append(real())
+        return found[-1]
+
+    monkeypatch.setattr(process, "_pss_kb", look)
+    return found
+
+
+def test_it_is_the_memory_of_this_process() -> None:
+    found = process.Memory().read()
+    here = psutil.Process().memory_full_info()
+    assert found["rss"] is not None
+    assert found["rss"] == pytest.approx(here.rss / 1024, rel=0.1)
+    assert found["pss"] == pytest.approx(here.pss / 1024, rel=0.1)
+    assert found["rss_peak"] is not None
+    assert found["rss_peak"] >= found["rss"] * 0.9
+
+
+def test_pss_is_read_again_only_where_rss_has_moved(looks: list[int | None], monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = iter([1000, 1000 + process.PSS_STEP, 1001 + process.PSS_STEP, 1001, 936])
+    monkeypatch.setattr(process, "_kib", lambda text, key: next(sizes) if b"RSS" in key else 0)
+    # _kib also takes PSS out of its file, so that is answered here.
+    monkeypatch.setattr(process, "_pss_kb", lambda: looks.append(7) or 7)
+    memory = process.Memory()
+    counts = []
+    for _ in range(5):
+        assert memory.read()["pss"] == 7
+        counts.append(len(looks))
+    # Small steps in one direction add up: what counts is the distance from where PSS was read.
+    assert counts == [1, 1, 2, 2, 3]
+
+
+def test_growth_shows_in_pss(looks: list[int | None]) -> None:
+    memory = process.Memory()
+    before = memory.read()["pss"]
+    held = np.ones(4 << 20)
+    after = memory.read()["pss"]
+    assert before is not None
+    assert after is not None
+    assert after - before > held.nbytes / 1024 * 0.9
+    assert len(looks) == 2
+
+
+def test_it_can_be_read_whatever_rss_says(looks: list[int | None]) -> None:
+    memory = process.Memory()
+    memory.read()
+    memory.read(anew=True)
+    assert len(looks) == 2
