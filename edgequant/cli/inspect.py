@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.padding import Padding
 from rich.table import Table
@@ -22,17 +22,26 @@ from edgequant.graph.weights import survey_weights
 from edgequant.report.plain import printable
 from edgequant.tensors import TensorSpec
 
+if TYPE_CHECKING:
+    from edgequant.pipeline.ranges import ActivationRanges
+
 MAX_OPS = 12
 _SERIOUS = ("error", "fail", "warn", "info")
 
 
-def run(*, model: str, ui: Ui) -> None:
-    """Read and show; the model is not run."""
+def run(*, model: str, inputs: str | None = None, ui: Ui) -> None:
+    """Read and show; the model is run only over `inputs`, where there are some."""
     graph = read_model(Path(model))
     survey = survey_weights(graph)
     risks = [*find_risks(graph), *find_weight_risks(graph, survey)]
+    ranges = None
+    if inputs is not None:
+        from edgequant.pipeline.ranges import measure_ranges
+
+        ranges = measure_ranges(graph, Path(inputs))
+        risks += [ranges.finding] if ranges.finding is not None else []
     risks.sort(key=lambda risk: _SERIOUS.index(risk.severity))
-    advice = advise(graph, risks, Facts(survey))
+    advice = advise(graph, risks, Facts(survey, ranges.varies if ranges is not None else None))
     console = out(ui)
     console.print(Text(printable(graph.path.name), style="bold"), f"{graph.format}, {graph.size / 1e6:.1f} MB", end="")
     details = [graph.producer, f"opset {graph.opset}" if graph.opset else None]
@@ -54,6 +63,8 @@ def run(*, model: str, ui: Ui) -> None:
     console.print()
     rest = f", and {left} more kinds (-v shows them)" if left else ""
     console.print(f"{len(graph.ops)} operators: {printable(', '.join(shown))}{rest}", markup=False)
+    if ranges is not None:
+        console.print(f"Activations: {_said(ranges)}", markup=False)
     for risk in risks:
         console.print()
         console.print(
@@ -71,7 +82,7 @@ def run(*, model: str, ui: Ui) -> None:
     else:
         console.print(f"Recommended: none  ({recommend(advice)[1]})", markup=False)
     if ui.json:
-        print_json(json.dumps(as_dict(graph, advice, [risk.model_dump() for risk in risks]), indent=2))
+        print_json(json.dumps(as_dict(graph, advice, [risk.model_dump() for risk in risks], ranges), indent=2))
 
 
 def recommend(advice: list[Advice]) -> tuple[str, str]:
@@ -82,7 +93,15 @@ def recommend(advice: list[Advice]) -> tuple[str, str]:
     return "none", "its weights are quantized or fp16 already: use `edgequant run`, or verify its float source"
 
 
-def as_dict(graph: ModelGraph, advice: list[Advice], risks: list[dict[str, Any]]) -> dict[str, Any]:
+def _said(ranges: ActivationRanges) -> str:
+    told = {True: "some vary wildly, see below", False: "none varies wildly", None: "too few to tell"}[ranges.varies]
+    lost = f", {len(ranges.unreadable)} could not be read" if ranges.unreadable else ""
+    return f"{ranges.tensors} tensors over {ranges.samples} samples{lost}: {told}"
+
+
+def as_dict(
+    graph: ModelGraph, advice: list[Advice], risks: list[dict[str, Any]], ranges: ActivationRanges | None = None
+) -> dict[str, Any]:
     """The JSON document (schema ``edgequant.inspect/1``)."""
 
     def tensors(specs: tuple[TensorSpec, ...] | None) -> list[dict[str, Any]] | None:
@@ -114,6 +133,13 @@ def as_dict(graph: ModelGraph, advice: list[Advice], risks: list[dict[str, Any]]
         "recurrent": list(graph.recurrent),
         "has_subgraphs": graph.has_subgraphs,
         "findings": risks,
+        "ranges": ranges
+        and {
+            "samples": ranges.samples,
+            "tensors": ranges.tensors,
+            "unreadable": ranges.unreadable,
+            "varies": ranges.varies,
+        },
         "advice": [asdict(each) for each in advice],
         "recommended": recommended,
         "recommended_why": why,

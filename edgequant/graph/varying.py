@@ -11,7 +11,7 @@ from edgequant.findings import Finding
 _SHOWN = 20
 WILD = 8.0
 """The widest sample's range by the median's: with one scale for all, the middle one loses three of its eight bits."""
-_LEAST = 3  # samples: of two, neither is the usual one
+LEAST = 3  # samples: of two, neither is the usual one
 
 
 def varying_ranges(ranges: Mapping[str, Sequence[tuple[float, float]]]) -> Finding | None:
@@ -36,7 +36,7 @@ def varying_ranges(ranges: Mapping[str, Sequence[tuple[float, float]]]) -> Findi
             if not (math.isfinite(low) and math.isfinite(high) and low <= high):
                 raise ValueError(f"the range [{low}, {high}] of {name!r} is none")
         sizes = [max(-low, high) for low, high in samples if low or high]
-        if len(sizes) < _LEAST:
+        if len(sizes) < LEAST:
             continue
         usual, largest = median(sizes), max(sizes)
         if largest >= WILD * usual:
