@@ -12,6 +12,11 @@ FAIL, and the least SQNR of any output in dB, over six seeds:
 | dynamic:8,hqq | 5, 18 | 6, 37 | 5, 23 | 6, 25 | 1, 9 |
 | dynamic:8,block=32,hqq | 6, 24 | 6, 39 | 5, 25 | 6, 25 | 2, 17 |
 
+The order was chosen on these, and held on six other seeds (df_dec: five, one run was lost), where a choice by chance would
+not have to: dynamic:8 5, 5 of 5 and 3 of the GRUs' erb_dec, df_dec and enc, dynamic:8,block=32 6, 5 of 5 and 5,
+dynamic:8,block=32,hqq 4, 5 of 5 and 5; ppocr_cls dynamic:8 5, dynamic:8,hqq 6; ppocr_rec fp16 5,
+dynamic:8,block=32,hqq 3.  One attention model and one CNN are all there is behind their rows.
+
 4 bits (block=32,hqq) failed on all five with the one seed that was tried, so they are not advised.
 """
 
