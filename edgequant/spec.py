@@ -9,9 +9,24 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edgequant.errors import InputError
+from edgequant.problems import first_problem
+from edgequant.variant import METHODS, MemoryMode, Variant
 
-Method = Literal["float", "fp16", "weight", "dynamic"]
-METHODS: tuple[str, ...] = ("float", "fp16", "weight", "dynamic")
+__all__ = [
+    "DEVICE_METRIC",
+    "METHODS",
+    "METRICS",
+    "MIN_MNN",
+    "Limit",
+    "MemoryMode",
+    "Precision",
+    "RunOptions",
+    "Variant",
+    "first_problem",
+    "parse_cores",
+    "parse_shape",
+]
+
 MIN_MNN = (3, 0, 1)
 """Older MNN gives reshape and shape errors on quantized multi-input sequence models, so it is refused."""
 
@@ -20,97 +35,6 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Variant(_Strict):
-    """One way to quantize, written ``dynamic:8`` or ``dynamic:4,block=32,hqq``.
-
-    Attributes:
-        method: ``float`` (fp32 as it is), ``fp16`` (weights stored as half precision), ``weight`` (weights quantized,
-            computed in float), ``dynamic`` (the same file as ``weight``, run with memory low, so that MNN quantizes
-            activations while it runs).
-        bits: weight bits, 2 to 8; None for float and fp16.
-        block: weights share one scale per `block` input channels, a multiple of 16 (MNN ignores any other); None for
-            one scale per output channel.
-        hqq: choose scales by half-quadratic quantization (Badri and Shaji, 2023) instead of by the range.
-        sym: weights without a zero point.  MNN's converter gives them one unless it is told not to, and so does a
-            plain ``weight:8`` here; writing ``asym`` says the same aloud.
-    """
-
-    method: Method
-    bits: int | None = Field(default=None, ge=2, le=8)
-    block: int | None = Field(default=None, ge=16, le=65536, multiple_of=16)
-    hqq: bool = False
-    sym: bool = False
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Variant:
-        if self.method in ("float", "fp16"):
-            if self.bits is not None or self.block is not None or self.hqq or self.sym:
-                raise ValueError(f"{self.method} takes no bits and no options")
-        elif self.bits is None:
-            raise ValueError(f"{self.method} needs its bits, for example {self.method}:8")
-        if self.hqq and self.sym:
-            raise ValueError("hqq needs a zero point, which sym takes away")
-        return self
-
-    @classmethod
-    def parse(cls, text: str) -> Variant:
-        """Read the written form.  Raises InputError (VARIANT_INVALID) naming what is wrong and what is possible."""
-        head, *options = [part.strip() for part in text.strip().split(",")]
-        method, _, bits = head.partition(":")
-        fields: dict[str, object] = {"method": method}
-        seen: set[str] = set()
-        if method not in METHODS:
-            raise _bad_variant(text, f"unknown method '{method}'")
-        if bits or head.endswith(":"):
-            if not re.fullmatch(r"[0-9]{1,2}", bits):
-                raise _bad_variant(text, f"bits must be a whole number from 2 to 8, not '{bits}'")
-            fields["bits"] = int(bits)
-        for option in options:
-            name, equals, value = option.partition("=")
-            if name in seen:
-                raise _bad_variant(text, f"'{name}' is given twice")
-            seen.add(name)
-            if name == "block" and re.fullmatch(r"[0-9]{1,6}", value):
-                fields["block"] = int(value)
-            elif name in ("hqq", "sym") and not equals:
-                fields[name] = True
-            elif name == "asym" and not equals and bits:
-                continue  # what it is anyway
-            else:
-                raise _bad_variant(text, f"'{option}' is not an option")
-        if {"sym", "asym"} <= seen:
-            raise _bad_variant(text, "sym and asym contradict each other")
-        try:
-            return cls.model_validate(fields)
-        except ValidationError as error:
-            raise _bad_variant(text, first_problem(error)) from None
-
-    def __str__(self) -> str:
-        parts = [self.method if self.bits is None else f"{self.method}:{self.bits}"]
-        if self.block is not None:
-            parts.append(f"block={self.block}")
-        parts += [name for name in ("hqq", "sym") if getattr(self, name)]
-        return ",".join(parts)
-
-    @property
-    def file_key(self) -> str:
-        """What decides the bytes of the file: ``weight:8`` and ``dynamic:8`` are the same file run differently."""
-        return str(self).replace("dynamic", "weight", 1)
-
-    @property
-    def default_memory(self) -> MemoryMode:
-        return "low" if self.method == "dynamic" else "normal"
-
-
-def _bad_variant(text: str, why: str) -> InputError:
-    return InputError(
-        "VARIANT_INVALID",
-        f"variant '{text}': {why}",
-        hint="Possible: float, fp16, weight:N, dynamic:N with N from 2 to 8, then ,block=32 ,hqq or ,sym.",
-    )
-
-
-MemoryMode = Literal["low", "normal", "high"]
 Precision = Literal["normal", "low", "high"]
 
 
@@ -244,12 +168,3 @@ def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
     if any(not re.fullmatch(r"[0-9]{1,9}", part) or int(part) == 0 for part in parts):
         raise InputError("SHAPE_INVALID", f"shape '{text}': every size must be a whole number of at least 1")
     return name, tuple(int(part) for part in parts)
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first thing pydantic found wrong, in one line for people."""
-    problem = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in problem["loc"])
-    message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    message = message.replace("Extra inputs are not permitted", "there is no such key")
-    return f"{place}: {message}" if place else message

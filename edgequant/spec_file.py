@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from edgequant.errors import InputError
+from edgequant.quantize.user_function import looks_like_function
 from edgequant.spec import Limit, RunOptions, Variant, first_problem
 
 MAX_BYTES = 1 << 20
@@ -24,6 +25,8 @@ class VerifySpec(BaseModel):
         inputs, reference: paths, relative to the file.
         shapes: input name -> sizes, for random cases.
         limits: as on the command line; those given there come on top.
+        calibration: a path, relative to the file, or module:function.
+        fallback: false forbids another way to quantize than the variant says.
         options: threads, memory, precision, cores, dynamic_quant_option, timeout, warmup, repeat, seed.
     """
 
@@ -35,6 +38,8 @@ class VerifySpec(BaseModel):
     reference: Path | None = None
     shapes: dict[str, list[int]] = Field(default_factory=dict, max_length=10_000)
     limits: list[str] = Field(default_factory=list, max_length=10_000)
+    calibration: str | None = Field(default=None, min_length=1, max_length=4000)
+    fallback: bool = True
     options: RunOptions = Field(default_factory=RunOptions)
 
     @field_validator("variants")
@@ -121,5 +126,13 @@ def load_spec(path: Path) -> VerifySpec:
         update={
             "inputs": None if spec.inputs is None else folder / spec.inputs,
             "reference": None if spec.reference is None else folder / spec.reference,
+            "calibration": _calibration(spec.calibration, folder),
         }
     )
+
+
+def _calibration(source: str | None, folder: Path) -> str | None:
+    """A path is relative to the spec; a function's module is found as Python finds modules, a file as a path."""
+    if source is None or (looks_like_function(source) and ".py:" not in source):
+        return source
+    return str(folder / source)

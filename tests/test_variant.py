@@ -18,6 +18,25 @@ from edgequant.spec import Variant
         ("weight:8,sym", "weight:8,sym", "weight:8,sym"),
         ("weight:8,asym", "weight:8", "weight:8"),
         ("weight:8,hqq,asym", "weight:8,hqq", "weight:8,hqq"),
+        ("kl", "kl", "kl"),
+        ("ema,samples=32", "ema,samples=32", "ema,samples=32"),
+        (
+            "admm,skip=/a/Conv,skip=b,weights=admm,clamp=120,skip=b",
+            "admm,weights=admm,clamp=120,skip=/a/Conv,skip=b",
+            "admm,weights=admm,clamp=120,skip=/a/Conv,skip=b",
+        ),
+        ("static:8", "static:8", "static:8"),
+        ("static:8,sym", "static:8", "static:8"),
+        (
+            "static:8,asym,calib=percentile,percent=99.90",
+            "static:8,calib=percentile,percent=99.9,asym",
+            "static:8,calib=percentile,percent=99.9,asym",
+        ),
+        (
+            "static:8,calib=mse,rnn=float,keep=3,skip=x",
+            "static:8,calib=mse,rnn=float,keep=3,skip=x",
+            "static:8,calib=mse,rnn=float,keep=3,skip=x",
+        ),
     ],
 )
 def test_what_is_written_is_read(text: str, written: str, file: str) -> None:
@@ -33,7 +52,11 @@ def test_what_is_written_is_read(text: str, written: str, file: str) -> None:
         "", "dynamic", "dynamic:", "dynamic:1", "dynamic:9", "dynamic:x", "dynamic:-4", "dynamic:8.0", "float:8",
         "fp16,hqq", "float,asym", "weight:8,block=24", "weight:8,block=0", "weight:8,block", "weight:8,block=x",
         "weight:8,sym,asym", "weight:8,sym,hqq", "weight:8,hqq,hqq", "weight:8,block=32,block=64", "weight:8,what",
-        "weight:8,", "int8", "kl",
+        "weight:8,", "int8", "kl:8", "static", "static:4", "static:8,block=32",
+        "static:8,calib", "static:8,calib=best", "static:8,percent=99", "static:8,calib=percentile,percent=nan",
+        "static:8,calib=percentile,percent=10", "static:8,keep=0", "static:8,keep=-1", "kl,skip", "kl,skip=",
+        "kl,clamp=0", "kl,clamp=128", "kl,samples=0", "kl,calib=kl", "ema,asym", "dynamic:8,skip=x", "float,samples=3",
+        "static:8,skip",
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_with_what_can(text: str) -> None:
@@ -42,6 +65,15 @@ def test_what_cannot_be_is_refused_with_what_can(text: str) -> None:
     assert caught.value.code == "VARIANT_INVALID"
     assert f"'{text}'" in str(caught.value)
     assert "dynamic:N" in (caught.value.hint or "")
+
+
+def test_which_need_calibration_data() -> None:
+    assert {text: Variant.parse(text).calibrated for text in ("kl", "static:8", "dynamic:8", "fp16")} == {
+        "kl": True,
+        "static:8": True,
+        "dynamic:8": False,
+        "fp16": False,
+    }
 
 
 def test_only_a_dynamic_variant_means_memory_low() -> None:

@@ -55,6 +55,8 @@ def verify(
     spec: opt.SpecPath = None,
     inputs: opt.Inputs = None,
     reference: opt.ReferencePath = None,
+    calibration: opt.Calibration = None,
+    no_fallback: opt.NoFallback = False,
     shape: opt.Shapes = None,
     limit: opt.Limits = None,
     memory: opt.Memory = None,
@@ -75,6 +77,7 @@ def verify(
     wait: opt.Wait = None,
     accept_new_host_key: opt.AcceptNewHostKey = False,
     run_dir: opt.RunDir = None,
+    csv: opt.Csv = None,
     json: opt.Json = False,
     verbose: opt.Verbose = False,
     quiet: opt.Quiet = False,
@@ -89,12 +92,13 @@ def verify(
 
     command.run(
         model=model, devices=device, spec=spec, variants=variant, inputs=inputs, reference=reference, shapes=shape,
+        calibration=calibration, no_fallback=no_fallback,
         limits=limit, run_options=opt.run_options(
             memory=memory, precision=precision, threads=threads, cores=cores, dynamic_quant_option=dynamic_quant_option,
             warmup=warmup, repeat=repeat, timeout=timeout, seed=seed,
         ),
         target=opt.target_options(work_dir, python, accept_new_host_key, runtime, mnn=mnn, pack=pack, wait=wait),
-        latency=not no_latency, run_dir=run_dir, ui=opt.Ui(json, verbose, quiet),
+        latency=not no_latency, run_dir=run_dir, csv=csv, ui=opt.Ui(json, verbose, quiet),
     )  # fmt: skip
 
 
@@ -105,6 +109,8 @@ def quantize(
     variant: Annotated[str, typer.Option("--variant", help=opt.VARIANT_HELP)] = "dynamic:8",
     inputs: opt.Inputs = None,
     reference: opt.ReferencePath = None,
+    calibration: opt.Calibration = None,
+    no_fallback: opt.NoFallback = False,
     shape: opt.Shapes = None,
     limit: opt.Limits = None,
     threads: opt.Threads = None,
@@ -124,6 +130,7 @@ def quantize(
 
     command.run(
         model=model, output=output, variant=variant, inputs=inputs, reference=reference, shapes=shape, limits=limit,
+        calibration=calibration, no_fallback=no_fallback,
         run_options=opt.run_options(threads=threads, timeout=timeout, seed=seed), run_dir=run_dir,
         ui=opt.Ui(json, verbose, quiet),
     )  # fmt: skip
@@ -217,6 +224,7 @@ def demo(
 def report(
     run_dir: Annotated[str | None, typer.Argument(metavar="RUN_DIR", help="Folder of an earlier run.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of report.json.")] = False,
+    csv: opt.Csv = None,
     json: opt.Json = False,
     verbose: opt.Verbose = False,
     quiet: opt.Quiet = False,
@@ -224,7 +232,7 @@ def report(
     """Show the report of an earlier run again; the exit code is its verdict's."""
     from edgequant.cli import report as command
 
-    command.run(run_dir=run_dir, schema=schema, ui=opt.Ui(json, verbose, quiet))
+    command.run(run_dir=run_dir, schema=schema, csv=csv, ui=opt.Ui(json, verbose, quiet))
 
 
 @devices_app.command("list", short_help="What could be used, without connecting.")

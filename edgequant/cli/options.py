@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from edgequant.pipeline.target import TargetOptions
     from edgequant.spec import RunOptions
 
-VARIANT_HELP = "float, fp16, weight:N or dynamic:N (N from 2 to 8), then ,block=32 ,hqq or ,sym."
+VARIANT_HELP = (
+    "float, fp16, weight:N or dynamic:N (N from 2 to 8), kl, ema, admm, or static:8; see docs/quantization.md."
+)
 _RUNNING = "How it is run"
 _CASES = "What it is run with"
 _DEVICE = "How the device is reached"
@@ -62,6 +64,24 @@ Inputs = Annotated[
     str | None,
     typer.Option(
         "--inputs", metavar="PATH", help="An .npz, a folder of them, or an MNN test folder.", rich_help_panel=_CASES
+    ),
+]
+Calibration = Annotated[
+    str | None,
+    typer.Option(
+        "--calibration",
+        metavar="SOURCE",
+        help="For kl, ema, admm and static: an .npz, a folder of them or of pictures, an MNN test folder, or "
+        "module:function.  (default: --inputs, or random)",
+        rich_help_panel=_CASES,
+    ),
+]
+NoFallback = Annotated[
+    bool,
+    typer.Option(
+        "--no-fallback",
+        help="Where a way to quantize crashes or yields nonsense, name that and try no other.",
+        rich_help_panel=_RUNNING,
     ),
 ]
 ReferencePath = Annotated[
@@ -184,6 +204,10 @@ AcceptNewHostKey = Annotated[
 RunDir = Annotated[
     str | None,
     typer.Option("--run-dir", metavar="DIR", help="New folder for everything of this run.", rich_help_panel=_SHOWN),
+]
+Csv = Annotated[
+    str | None,
+    typer.Option("--csv", metavar="FILE", help="A table with a line per output, too.", rich_help_panel=_SHOWN),
 ]
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON document on stdout, all else on stderr.", rich_help_panel=_SHOWN)

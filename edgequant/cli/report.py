@@ -9,10 +9,11 @@ import typer
 
 from edgequant.cli.console import out, print_json
 from edgequant.cli.options import Ui
-from edgequant.errors import InputError
+from edgequant.errors import EdgequantError, InputError
+from edgequant.report.model import Report
 
 
-def run(*, run_dir: str | None, schema: bool, ui: Ui) -> None:
+def run(*, run_dir: str | None, schema: bool, csv: str | None, ui: Ui) -> None:
     """Show a report again, or the schema of all of them."""
     from edgequant.report.console import render
     from edgequant.report.read import load
@@ -27,6 +28,24 @@ def run(*, run_dir: str | None, schema: bool, ui: Ui) -> None:
     path = path / "report.json" if path.is_dir() else path
     report = load(path)
     render(report, out(ui), path=path, verbose=ui.verbose, quiet=ui.quiet)
+    write_csv(report, csv)
     if ui.json:
         print_json(to_json(report))
     raise typer.Exit(report.verdict.exit_code)
+
+
+def write_csv(report: Report, path: str | None) -> None:
+    """Write the table where one is wanted.  Raises EdgequantError (OUTPUT_UNWRITABLE)."""
+    from edgequant.report.csv import to_csv
+    from edgequant.report.write import write_text
+
+    if path is None:
+        return
+    try:
+        write_text(to_csv(report), Path(path))
+    except OSError as error:
+        raise EdgequantError(
+            "OUTPUT_UNWRITABLE",
+            f"{path} cannot be written: {error.strerror or error}",
+            hint="The report itself is whole: `edgequant report RUN_DIR --csv FILE` makes the table from it.",
+        ) from None

@@ -26,6 +26,8 @@ def make_request(
     target: TargetOptions | None = None,
     run_dir: str | None = None,
     latency: bool = True,
+    calibration: str | None = None,
+    no_fallback: bool = False,
 ) -> Request:
     """What was typed, on top of what the spec says.
 
@@ -59,6 +61,8 @@ def make_request(
         target=target or TargetOptions(),
         run_dir=None if run_dir is None else Path(run_dir),
         latency=latency,
+        calibration=written.calibration if calibration is None else calibration,
+        fallback=written.fallback and not no_fallback,
     )
 
 

@@ -20,6 +20,7 @@ from edgequant.pipeline.differences import (
     stage_error,
     versions_differ,
 )
+from edgequant.pipeline.made import MadeVariant
 from edgequant.pipeline.measure import Capture
 from edgequant.pipeline.outputs import OutputStore
 from edgequant.pipeline.prepare import FLOAT, Looked, Prepared
@@ -53,8 +54,7 @@ def build_run(
     prepared: Prepared,
     request: Request,
     target: Target,
-    variant: Variant,
-    model: ConvertedModel,
+    made: MadeVariant,
     capture: Capture,
     outputs: OutputStore,
     middle: HostRun,
@@ -63,7 +63,8 @@ def build_run(
     host_mnn: str,
 ) -> report.Run:
     """The report of one variant on one device."""
-    findings = list(capture.findings)
+    variant, model = made.run_as, made.model
+    findings = [*made.findings, *capture.findings]
     judged: dict[str, report.OutputReport] = {}
     for name, summary in capture.total.summaries().items():
         verdict = judge_output(summary, limits[name], output=name)
@@ -86,7 +87,9 @@ def build_run(
         verdicts.append(Verdict.ERROR)
     return report.Run(
         device=device,
-        variant=str(variant),
+        variant=str(made.asked),
+        made_as=made.label or str(made.asked),
+        steps=[step.as_dict() for step in made.steps],
         verdict=worst(verdicts),
         low_memory_engaged=capture.low_memory_engaged,
         low_memory_why=capture.low_memory_why,
@@ -326,6 +329,8 @@ def _model(request: Request, graph: ModelGraph, inputs: Sequence[TensorSpec]) ->
 def _options(request: Request) -> dict[str, object]:
     return {
         "limits": [str(limit) for limit in request.limits],
+        "calibration": request.calibration,
+        "fallback": request.fallback,
         "shapes": {name: list(shape) for name, shape in request.shapes.items()},
         **request.options.model_dump(),
     }

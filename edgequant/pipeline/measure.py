@@ -13,11 +13,11 @@ from edgequant.errors import DeviceError, EdgequantError, RunnerError, ToolError
 from edgequant.findings import Finding
 from edgequant.graph import read_model
 from edgequant.graph.model import ModelGraph
+from edgequant.pipeline.made import MadeVariant
 from edgequant.pipeline.outputs import Comparisons, Outputs, OutputStore
 from edgequant.pipeline.prepare import Prepared, feed
 from edgequant.pipeline.rundir import RunDirectory, safe_name
 from edgequant.pipeline.target import Target
-from edgequant.quantize.convert import ConvertedModel
 from edgequant.runner.answers import MemoryKb
 from edgequant.runner.client import Loaded, MnnRunner, TimeResult
 from edgequant.spec import MemoryMode, RunOptions, Variant
@@ -99,8 +99,7 @@ def memory_mode(options: RunOptions, variant: Variant) -> MemoryMode:
 
 def measure(
     target: Target,
-    model: ConvertedModel,
-    variant: Variant,
+    made: MadeVariant,
     prepared: Prepared,
     outputs: OutputStore,
     options: RunOptions,
@@ -115,6 +114,7 @@ def measure(
     where it is in `known_bad`, the cases this host could not run either; elsewhere it is this device's error.  None:
     this device is the host.
     """
+    model, variant = made.model, made.run_as
     capture = Capture(variant, memory_mode(options, variant))
     capture.file_graph = read_model(model.path)
     try:
@@ -134,7 +134,7 @@ def measure(
                 "samples_ms": capture.timing.samples,
                 "warmup": capture.timing.warmup,
             }
-            run_dir.save_json(f"captures/{capture_folder(target.uri, variant)}", "timing", timing)
+            run_dir.save_json(f"captures/{capture_folder(target.uri, made.asked)}", "timing", timing)
     return capture
 
 

@@ -183,13 +183,13 @@ def make_model(graph: ModelGraph, variant: Variant, run_dir: RunDirectory, timeo
         run_dir.models / f"{name}.mnn",
         log_dir=run_dir.logs,
         timeout=timeout,
-        memory_limit=_memory_limit(),
+        memory_limit=memory_limit(),
     )
     # With its hash in the name, a file that has left this folder still says which run it belongs to.
     return replace(made, path=made.path.rename(made.path.with_name(f"{name}-{made.sha256[:16]}.mnn")))
 
 
-def _memory_limit() -> int:
+def memory_limit() -> int:
     """Bytes the converter may take: what is free now, less a tenth, so that it dies before this host starts to swap."""
     return max(1 << 30, int(psutil.virtual_memory().available * 0.9))
 

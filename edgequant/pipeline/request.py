@@ -29,6 +29,8 @@ class Request:
         run_dir: where everything is kept; None for a new folder under ./edgequant-runs.
         latency: whether to time the model on the device.
         convert_timeout: seconds one conversion may take.
+        calibration: samples for methods that need them: a path, or ``module:function``; None for `inputs`, or random.
+        fallback: whether another way to quantize may be tried where the one that was asked for does not work.
     """
 
     model: Path
@@ -43,6 +45,8 @@ class Request:
     run_dir: Path | None = None
     latency: bool = True
     convert_timeout: float = 900.0
+    calibration: str | None = None
+    fallback: bool = True
 
     def __post_init__(self) -> None:
         """Take what a caller would naturally write: one device as a string, variants and limits in their written form.
@@ -60,6 +64,8 @@ class Request:
             raise InputError("DEVICE_MISSING", "at least one device and one variant are needed")
         for name, value in (("devices", devices), ("variants", variants), ("limits", limits)):
             object.__setattr__(self, name, value)
+        if isinstance(self.calibration, Path):
+            object.__setattr__(self, "calibration", str(self.calibration))
         for name in ("model", "inputs", "reference", "run_dir"):
             value = getattr(self, name)
             if isinstance(value, str):

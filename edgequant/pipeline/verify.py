@@ -16,14 +16,14 @@ from edgequant.judge.verdict import Verdict, worst
 from edgequant.mnn_version import host_mnn_version, require_supported
 from edgequant.pipeline import build
 from edgequant.pipeline.clock import Clock
+from edgequant.pipeline.made import MadeVariant, VariantMaker
 from edgequant.pipeline.measure import capture_folder, measure, memory_mode
 from edgequant.pipeline.outputs import OutputStore
-from edgequant.pipeline.prepare import FLOAT, Prepared, feed, look, make_model, prepare
+from edgequant.pipeline.prepare import FLOAT, Prepared, feed, look, prepare
 from edgequant.pipeline.request import Request
 from edgequant.pipeline.rundir import RunDirectory, disk_error, safe_name
 from edgequant.pipeline.target import Target, TargetOptions, open_target
 from edgequant.progress import Progress
-from edgequant.quantize.convert import ConvertedModel
 from edgequant.report.model import Report, Run
 from edgequant.report.write import write
 from edgequant.spec import Limit, RunOptions, Variant
@@ -152,6 +152,7 @@ class _Job:
         self.met = met
         self.runs: list[Run] = []
         self._host_runs: dict[str, HostRun] = {}
+        self._maker = VariantMaker(prepared, request, run_dir, host, progress)
         # Before anything is pushed: a limit that names no output is the user's mistake, not the device's.
         self.limits: dict[str, dict[str, tuple[Limit, ...]]] = {
             variant.method: resolve_limits(prepared.kinds, defaults_for(variant.method), request.limits)
@@ -159,28 +160,24 @@ class _Job:
         }
 
     def run(self) -> None:
-        models: dict[Variant, ConvertedModel | EdgequantError] = {}
+        models: dict[Variant, MadeVariant | EdgequantError] = {}
         for variant in self.request.variants:
             models[variant] = self._model(variant)
         for uri in self.request.devices:
             self._device(uri, models)
 
-    def _model(self, variant: Variant) -> ConvertedModel | EdgequantError:
-        made = self.prepared.converted
-        if variant.file_key not in made:
+    def _model(self, variant: Variant) -> MadeVariant | EdgequantError:
+        if variant.calibrated or variant.file_key not in self.prepared.converted:
             self.progress.say(f"quantizing {variant}")
-            try:
-                with self.prepared.clock.phase("convert"):
-                    made[variant.file_key] = make_model(
-                        self.prepared.graph, variant, self.run_dir, self.request.convert_timeout
-                    )
-            except EdgequantError as error:
-                if len(self.request.variants) == 1:
-                    raise
-                return error
-        return made[variant.file_key]
+        try:
+            with self.prepared.clock.phase("convert"):
+                return self._maker.make(variant)
+        except EdgequantError as error:
+            if len(self.request.variants) == 1:
+                raise
+            return error
 
-    def _device(self, uri: str, models: dict[Variant, ConvertedModel | EdgequantError]) -> None:
+    def _device(self, uri: str, models: dict[Variant, MadeVariant | EdgequantError]) -> None:
         target = self.met[uri]
         if isinstance(target, EdgequantError):
             self.runs += [build.failed_run(uri, variant, target) for variant in models]
@@ -192,22 +189,23 @@ class _Job:
             except DeviceError as error:
                 self.runs += [build.failed_run(uri, variant, error) for variant in models]
                 return
-            for variant, model in models.items():
-                if isinstance(model, EdgequantError):
-                    self.runs.append(build.failed_run(uri, variant, model))
+            for variant, made in models.items():
+                if isinstance(made, EdgequantError):
+                    self.runs.append(build.failed_run(uri, variant, made))
                     continue
-                self.runs.append(self._guarded(target, variant, model))
+                self.runs.append(self._guarded(target, made))
                 # What is finished survives whatever comes, a kill -9 too.
                 self.finish(interrupted=True)
 
-    def _guarded(self, target: Target, variant: Variant, model: ConvertedModel) -> Run:
+    def _guarded(self, target: Target, made: MadeVariant) -> Run:
         try:
-            return self._one(target, variant, model)
+            return self._one(target, made)
         except EdgequantError:
             raise
         except Exception as error:  # noqa: BLE001  (told in full; one run must not take the others with it)
             trace = traceback.format_exc()
-            self.run_dir.log(f"bug-{safe_name(target.uri)}-{variant}").write_text(trace, "utf-8", "backslashreplace")
+            log = self.run_dir.log(f"bug-{safe_name(target.uri)}-{safe_name(str(made.asked))}")
+            log.write_text(trace, "utf-8", "backslashreplace")
             bug = EdgequantError(
                 "INTERNAL_ERROR",
                 f"{type(error).__name__}: {error}",
@@ -216,20 +214,19 @@ class _Job:
                 evidence={"trace": trace.splitlines()[-10:]},
             )
             target.drop_runner()
-            return build.failed_run(target.uri, variant, bug)
+            return build.failed_run(target.uri, made.asked, bug)
 
-    def _one(self, target: Target, variant: Variant, model: ConvertedModel) -> Run:
+    def _one(self, target: Target, made: MadeVariant) -> Run:
         uri, clock = target.uri, self.prepared.clock
-        on_host = None if target.device.is_host else self._host_run(variant, model)
-        outputs = OutputStore(self.run_dir, capture_folder(uri, variant))
+        on_host = None if target.device.is_host else self._host_run(made)
+        outputs = OutputStore(self.run_dir, capture_folder(uri, made.asked))
         count = len(self.prepared.cases)
-        self.progress.say(f"running {variant} on {uri} ({count} case{'s' if count > 1 else ''})")
+        self.progress.say(f"running {made.asked} on {uri} ({count} case{'s' if count > 1 else ''})")
         known_bad = None if on_host is None else {*on_host.failed, *self.prepared.float_failed}
         with clock.phase("device"):
             capture = measure(
                 target,
-                model,
-                variant,
+                made,
                 self.prepared,
                 outputs,
                 self.request.options,
@@ -241,32 +238,33 @@ class _Job:
         # On this host the device's outputs are the host's outputs: there is no device error to tell apart.
         middle = HostRun(outputs, failed=capture.missing) if on_host is None else on_host
         if on_host is None:
-            self._host_runs.setdefault(_host_key(variant, self.request.options), middle)
+            self._host_runs.setdefault(_host_key(made, self.request.options), middle)
         run = build.build_run(
-            self.prepared, self.request, target, variant, model, capture, outputs, middle, self.limits[variant.method],
+            self.prepared, self.request, target, made, capture, outputs, middle, self.limits[made.asked.method],
             host_mnn=self.mnn,
         )  # fmt: skip
-        self.progress.say(f"{run.verdict}: {variant} on {uri}")
+        self.progress.say(f"{run.verdict}: {made.asked} on {uri}")
         return run
 
-    def _host_run(self, variant: Variant, model: ConvertedModel) -> HostRun:
-        key = _host_key(variant, self.request.options)
+    def _host_run(self, made: MadeVariant) -> HostRun:
+        variant, key = made.run_as, _host_key(made, self.request.options)
         if key not in self._host_runs:
             options = self.request.options
             if variant == FLOAT and memory_mode(options, variant) == "normal" and options.precision == "normal":
                 found = HostRun(self.prepared.float_outputs, failed=dict(self.prepared.float_failed))
             else:
                 with self.prepared.clock.phase("host"):
-                    found = self._run_on_host(variant, model)
+                    found = self._run_on_host(made)
             self._host_runs[key] = found
         return self._host_runs[key]
 
-    def _run_on_host(self, variant: Variant, model: ConvertedModel) -> HostRun:
+    def _run_on_host(self, made: MadeVariant) -> HostRun:
+        variant, model = made.asked, made.model
         self.progress.say(f"running {variant} on this host (the quantization error)")
         found = HostRun(OutputStore(self.run_dir, f"host/{safe_name(str(variant))}"))
         try:
             runner = self.host.runner()
-            loaded = runner.load(str(model.path.resolve()), memory_mode(self.request.options, variant))
+            loaded = runner.load(str(model.path.resolve()), memory_mode(self.request.options, made.run_as))
             for case in self.prepared.cases:
                 try:
                     found.outputs.put(case.name, runner.run(loaded, feed(loaded, case)).outputs)
@@ -322,5 +320,5 @@ class _Job:
         )
 
 
-def _host_key(variant: Variant, options: RunOptions) -> str:
-    return f"{variant.file_key}/{memory_mode(options, variant)}"
+def _host_key(made: MadeVariant, options: RunOptions) -> str:
+    return f"{made.model.sha256}/{memory_mode(options, made.run_as)}"

@@ -118,6 +118,14 @@ def plan(options: OfflineOptions, facts: LadderFacts, *, static: bool = False, a
     return found
 
 
+def plan_static(options: OfflineOptions, facts: LadderFacts) -> list[Planned]:
+    """The rungs where edgequant's own static int8 is what was asked for; `options` are for MNN's methods behind it."""
+    found = [Planned(Rung("static"), "as asked")]
+    found += [_other(method, options, facts) for method in GOOD_ORDER]
+    found.append(Planned(Rung("dynamic"), "it needs no calibration; activations are quantized while it runs"))
+    return found
+
+
 def _fixed(wanted: OfflineMethod, facts: LadderFacts) -> Planned:
     rung = Rung("mnn", wanted, facts.origin_rnn, fixed=True)
     reason = None

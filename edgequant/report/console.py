@@ -132,7 +132,12 @@ class _Printer:
 
     def run(self, run: Run) -> None:
         device = run.device
-        self.line(self.verdict(run.verdict), "  ", self.name(run.variant, "bold"), "  on  ", self.name(device.uri))
+        instead: list[Text | str] = []
+        if run.made_as not in (None, run.variant):
+            instead = ["  made as  ", self.name(run.made_as or "", "bold")]
+        self.line(
+            self.verdict(run.verdict), "  ", self.name(run.variant, "bold"), *instead, "  on  ", self.name(device.uri)
+        )
         facts = [device.cpu, device.arch, " ".join(device.features), f"MNN {device.mnn}" if device.mnn else None]
         facts += [f"{device.cores} cores" if device.cores else None]
         facts += [f"{device.ram_mb:.0f} MB RAM" if device.ram_mb else None]
@@ -158,20 +163,23 @@ class _Printer:
     def overview(self, runs: Sequence[Run]) -> None:
         """One line a run, for choosing: what its worst output lost, what it costs."""
         table = Table(
-            "verdict", "variant", "device", Column("size MB", justify="right"), Column("p50 ms", justify="right"),
-            Column("worst dB", justify="right"), "worst output", box=None, pad_edge=False, header_style="dim",
-            padding=(0, 2, 0, 0),
+            "verdict", "variant", "device", Column("file MB", justify="right"), Column("session MB", justify="right"),
+            Column("p50 ms", justify="right"), Column("worst dB", justify="right"), "worst output",
+            box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0),
         )  # fmt: skip
         for run in runs:
             ordered = _worst_first(run)
             name, output = ordered[0] if ordered else ("", None)
             size = run.memory_mb.model_file if run.memory_mb is not None else None
+            session = run.memory_mb.session if run.memory_mb is not None else None
             p50 = run.latency_ms.p50 if run.latency_ms is not None else None
+            made = f" ({run.made_as})" if run.made_as not in (None, run.variant) else ""
             table.add_row(
                 self.verdict(run.verdict),
-                self.name(run.variant),
+                self.name(f"{run.variant}{made}"),
                 self.name(run.device.uri),
                 "-" if size is None else f"{size:.2f}",
+                "-" if session is None else f"{session:.1f}",
                 "-" if p50 is None else f"{p50:.3g}",
                 "-" if output is None or output.sqnr_db is None else plain.decibel(output.sqnr_db),
                 self.name(name) if output is not None else self.text(run.error.code if run.error else "-"),

@@ -192,11 +192,15 @@ class Run(_Model):
     """One variant on one device.
 
     low_memory_engaged: whether dynamic quantization really took place; null where it was not asked for or cannot be
-    known, and low_memory_why says which.  timing_s: seconds per phase.  error: why it could not be run.
+    known, and low_memory_why says which.  timing_s: seconds per phase.  error: why it could not be run.  made_as: what
+    the file is, where another way to quantize had to take the place of the variant that was asked for; steps: what was
+    tried on the way, in order.
     """
 
     device: DeviceInfo
     variant: str
+    made_as: str | None = None
+    steps: list[dict[str, Any]] = Field(default_factory=list)
     verdict: Verdict
     low_memory_engaged: bool | None = None
     low_memory_why: str | None = None

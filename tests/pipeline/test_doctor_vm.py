@@ -144,7 +144,7 @@ def test_a_board_without_mnn(board: Board, board_uri: str) -> None:
     assert found["runtime"].message.startswith("MNN_MISSING: ")
     assert "-m pip install MNN numpy" in str(found["runtime"].fix)
     # Without being told otherwise it is the pack that runs there.
-    found = by_name(examine(board_uri, TargetOptions()))
+    found = by_name(examine(board_uri, TargetOptions(work_dir="/home/user/nothing-was-ever-here")))
     assert "will be pushed once" in found["runtime"].message
     assert on_board(board, TREE.format("/home/user")) == before
 

@@ -347,7 +347,7 @@ def test_two_deploy_at_once_and_a_damaged_tree(ready: Phone, pack: Pack, wire: W
                 store = Store(device)
                 store.prepare(Deadline(60))
                 start()
-                python = deploy(device, store, progress)
+                python = deploy(device, store, progress).python
                 found.append(device.run([*python, "-c", "import MNN; print('whole')"], Deadline(60)).stdout[-6:])
         except Exception as error:  # noqa: BLE001  (asserted below)
             found.append(error)

@@ -62,7 +62,7 @@ class Runs:
             prefix: start of the error's code.
 
         Returns:
-            (the worker's answer, None), or ({}, the named death).  A log is kept for deaths only.
+            (the worker's answer, None), or ({}, the named death).  A log is kept where something failed.
         """
         self._numbers[0] += 1
         path = self.work / f"job-{self._numbers[0]}.json"
@@ -110,7 +110,8 @@ class Runs:
                 hint="Keep layers float with skip, or use dynamic:8.",
                 evidence=result.evidence(),
             )
-        log.unlink(missing_ok=True)
+        if "error" not in answer:
+            log.unlink(missing_ok=True)
         return answer, None
 
 

@@ -54,8 +54,9 @@ class Flow:
         home, seen, waiting = self._segment[id(made)], {tensor}, [tensor]
         while waiting:
             for op in self._consumers[waiting.pop()]:
-                # A loop itself takes int8 tensors as float, as long as there is nothing static inside of it.
-                if op.type not in _CUTS and self._segment[id(op)] != home:
+                # A loop itself takes int8 tensors as float, as long as there is nothing static inside of it; a change
+                # of layout, as in front of every output, keeps the scale.
+                if op.type not in _CUTS and op.type != "ConvertTensor" and self._segment[id(op)] != home:
                     return op.name
                 if op.type in _MOVES or op.type in _CHANGES:
                     waiting += [name for name in op.outputs if name not in seen]

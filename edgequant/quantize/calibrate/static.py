@@ -48,7 +48,7 @@ class StaticOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    calib: Calib = "kl"
+    calib: Calib = "mse"
     sym: bool = True
     percent: float = Field(default=99.99, gt=50, le=100)
     decay: float = Field(default=0.9, ge=0, lt=1)

@@ -1,0 +1,241 @@
+"""From a variant to its file: the converter alone, or calibration data and a ladder of ways until one works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from edgequant.cases.case import Case
+from edgequant.devices.store import sha256_of
+from edgequant.errors import RunnerError
+from edgequant.findings import Finding
+from edgequant.judge.sane import Sanity, sanity
+from edgequant.pipeline.outputs import Outputs
+from edgequant.pipeline.prepare import Prepared, feed, make_model, memory_limit
+from edgequant.pipeline.request import Request
+from edgequant.pipeline.rundir import RunDirectory, safe_name
+from edgequant.pipeline.target import Target
+from edgequant.progress import Progress
+from edgequant.quantize.calibrate.static import StaticModel, StaticOptions, make_static
+from edgequant.quantize.calibration import CalibrationOptions, CalibrationSet, load_calibration
+from edgequant.quantize.convert import ConvertedModel
+from edgequant.quantize.ladder import Climbed, LadderFacts, Planned, Rung, Step, climb, plan, plan_static
+from edgequant.quantize.offline_options import OfflineOptions
+from edgequant.quantize.rungs import FALLBACK, Made, RungMaker
+from edgequant.quantize.work import work_dir
+from edgequant.spec import MemoryMode, Variant
+
+CHECKED_CASES = 3
+"""Cases a rung's model must get through on this host: enough to see nonsense, the verdict comes later."""
+
+
+@dataclass(frozen=True)
+class MadeVariant:
+    """A variant's file, and what it is.
+
+    Attributes:
+        asked: the variant as the user wrote it.
+        run_as: what the file is: the same, or what the ladder came to.
+        label: that in words; None where it is what was asked for.
+        findings: what the user should know of how it was made.
+        steps: what was tried, in order; empty where there was nothing to choose.
+    """
+
+    asked: Variant
+    run_as: Variant
+    model: ConvertedModel
+    findings: tuple[Finding, ...] = ()
+    steps: tuple[Step, ...] = ()
+    label: str | None = None
+
+
+@dataclass
+class VariantMaker:
+    """Makes variants of one model.  Calibration data is loaded once, when it is first needed."""
+
+    prepared: Prepared
+    request: Request
+    run_dir: RunDirectory
+    host: Target
+    progress: Progress
+    _calibration: dict[int | None, CalibrationSet] = field(default_factory=dict, init=False)
+
+    def make(self, variant: Variant) -> MadeVariant:
+        """Raises InputError, ToolError."""
+        if variant.calibrated:
+            return self._climb(variant)
+        made = self.prepared.converted
+        if variant.file_key not in made:
+            made[variant.file_key] = make_model(
+                self.prepared.graph, variant, self.run_dir, self.request.convert_timeout
+            )
+        return MadeVariant(variant, variant, made[variant.file_key])
+
+    def calibration(self, samples: int | None) -> tuple[CalibrationSet, tuple[Finding, ...]]:
+        """The samples, and what is to be known of them."""
+        source = self.request.calibration
+        own: tuple[Finding, ...] = ()
+        if source is None and self.request.inputs is not None:
+            source = str(self.request.inputs)
+            own = (_on_cases(),)
+        if samples not in self._calibration:
+            self.progress.say(f"calibration data: {source or 'random'}")
+            work = self.run_dir.path / "calibration"
+            work.mkdir(exist_ok=True)
+            options = CalibrationOptions(
+                samples=samples, seed=self.request.options.seed + 1000, timeout=self.request.convert_timeout
+            )
+            self._calibration[samples] = load_calibration(source, self.prepared.inputs, work=work, options=options)
+        found = self._calibration[samples]
+        return found, (*own, *found.findings)
+
+    def _climb(self, variant: Variant) -> MadeVariant:
+        calibration, notes = self.calibration(variant.samples)
+        facts = LadderFacts.of(self.prepared.graph, len(calibration.shapes))
+        options = _offline_options(variant)
+        planned: list[Planned] = (
+            plan_static(options, facts) if variant.method == "static" else plan(options, facts, static=True)
+        )
+        name = safe_name(variant.file_key.replace(":", "").replace(",", "-"))
+        out = self.run_dir.models / f"{name}.mnn"
+        statics: list[StaticModel] = []
+
+        def static(path: Path) -> tuple[Finding, ...]:
+            arrays = (case.inputs for case in calibration)
+            made = make_static(
+                self.prepared.graph.path,
+                arrays,
+                _static_options(variant),
+                path,
+                log_dir=self.run_dir.logs,
+                timeout=self.request.convert_timeout,
+                memory_limit=memory_limit(),
+            )
+            statics.append(made)
+            return _of_static(made)
+
+        def told(step: Step) -> None:
+            self.progress.say(f"{variant}: {step}")
+
+        with work_dir(self.run_dir.models) as work:
+            maker = RungMaker(
+                self.prepared.graph, calibration, options, out, work, self.run_dir.logs,
+                timeout=self.request.convert_timeout, memory_limit=memory_limit(), static=static,
+            )  # fmt: skip
+            climbed = climb(planned, maker, self._check, facts=facts, fallback=self.request.fallback, on_step=told)
+        model = _converted(climbed, variant, statics)
+        named = out.rename(out.with_name(f"{name}-{model.sha256[:16]}.mnn"))
+        asked = climbed.rung == planned[0].rung
+        run_as = variant if asked else _variant_of(climbed.rung, variant)
+        findings = (*notes, *climbed.model.findings, *climbed.findings)
+        unique = {(each.code, each.message): each for each in findings}
+        return MadeVariant(
+            variant,
+            run_as,
+            replace(model, path=named),
+            tuple(unique.values()),
+            climbed.steps,
+            None if asked else str(climbed.rung),
+        )
+
+    def _check(self, made: Made) -> Sanity:
+        """Run it here on a few cases and look at what comes out."""
+        memory: MemoryMode = "low" if made.rung.way == "dynamic" else "normal"
+        runner = self.host.living_runner()
+        try:
+            loaded = runner.load(str(made.path.resolve()), memory, precision="normal")
+            found = sanity(
+                (case.name, expected, runner.run(loaded, feed(loaded, case)).outputs)
+                for case, expected in self._some_cases()
+            )
+            runner.unload(loaded)
+        except RunnerError:
+            self.host.drop_runner()  # a model that crashes must not take the next one's runner with it
+            raise
+        return found
+
+    def _some_cases(self) -> list[tuple[Case, Outputs]]:
+        found = []
+        for case in self.prepared.cases[:CHECKED_CASES]:
+            expected = self.prepared.expected.get(case.name)
+            assert expected is not None
+            found.append((case, expected))
+        return found
+
+
+def _offline_options(variant: Variant) -> OfflineOptions:
+    if variant.method == "static":
+        # For the rungs behind it.
+        return OfflineOptions(method="ema", samples=variant.samples)
+    return OfflineOptions.model_validate(
+        {
+            "method": variant.method,
+            "weights": variant.weights or "max_abs",
+            "clamp": variant.clamp,
+            "skip": variant.skip,
+            "samples": variant.samples,
+        }
+    )
+
+
+def _static_options(variant: Variant) -> StaticOptions:
+    if variant.method != "static":
+        # A rung on somebody else's ladder; what was to stay float still does.
+        return StaticOptions(skip=variant.skip)
+    given = {"calib": variant.calib, "percent": variant.percent, "rnn": variant.rnn, "keep": variant.keep}
+    known = {name: value for name, value in given.items() if value is not None}
+    return StaticOptions(sym=not variant.asym, skip=variant.skip, **known)  # type: ignore[arg-type]
+
+
+def _variant_of(rung: Rung, asked: Variant) -> Variant:
+    """What a rung's file would be called by whoever asks for it."""
+    if rung.way == "dynamic":
+        return FALLBACK
+    if rung.way == "static":
+        return Variant(method="static", bits=8, skip=asked.skip if asked.method != "static" else ())
+    assert rung.method is not None
+    same = asked.model_dump(include={"weights", "clamp", "skip", "samples"}) if asked.method == rung.method else {}
+    return Variant(method=rung.method, **same)
+
+
+def _converted(climbed: Climbed[Made], variant: Variant, statics: list[StaticModel]) -> ConvertedModel:
+    made = climbed.model
+    if made.converted is not None:
+        return made.converted
+    if made.offline is not None:
+        offline = made.offline
+        return ConvertedModel(
+            offline.path, offline.sha256, offline.size, offline.seconds, offline.log, (), variant,
+            offline.quantized_layers, offline.float_layers,
+        )  # fmt: skip
+    assert statics
+    found = statics[-1].converted
+    return replace(found, variant=variant, sha256=sha256_of(made.path), size=made.path.stat().st_size)
+
+
+def _of_static(made: StaticModel) -> tuple[Finding, ...]:
+    """Which layers are what: a model is seldom int8 from end to end."""
+    kinds = {how: [layer.name for layer in made.layers if layer.how == how] for how in ("static", "weight", "float")}
+    left = [layer for layer in made.layers if layer.how != "static"]
+    if not left:
+        return ()
+    return (
+        Finding(
+            code="STATIC_PARTLY",
+            severity="info",
+            where=left[0].name,
+            message=f"{len(kinds['static'])} layers are int8, {len(kinds['weight'])} have 8-bit weights and compute in "
+            f"float, {len(kinds['float'])} are float",
+            evidence={"layers": {layer.name: f"{layer.how}: {layer.why}" for layer in left[:200]}},
+            remedy="The evidence in the report has the reason for each.",
+        ),
+    )
+
+
+def _on_cases() -> Finding:
+    return Finding(
+        code="CALIBRATED_ON_CASES",
+        severity="warn",
+        message="the model is calibrated on the very cases it is judged on, so it looks better than it is",
+        remedy="Give calibration data of its own with --calibration.",
+    )

@@ -1,0 +1,78 @@
+"""A report as a table: one line for each output of each run, for spreadsheets and plots."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+
+from edgequant.report.model import ErrorEntry, OutputReport, Report, Run
+
+COLUMNS = (
+    "device", "variant", "made_as", "verdict", "error", "file_mb", "session_mb", "rss_peak_mb", "pss_peak_mb",
+    "p50_ms", "p90_ms", "latency_valid", "output", "output_verdict", "worst_case", "sqnr_db", "cosine", "rel_max",
+    "max_abs", "mismatch", "conversion_sqnr_db", "quantization_sqnr_db", "device_sqnr_db", "findings",
+)  # fmt: skip
+
+
+def to_csv(report: Report) -> str:
+    """Comma-separated, with a header line; what was not measured is empty.  MB are 10^6 bytes.
+
+    A run without outputs has one line.  A text that a spreadsheet would take for a formula gets an apostrophe in front:
+    names come from model files nobody has vetted.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for run in report.runs:
+        common = _run(run)
+        for row in _outputs(run) or [{}]:
+            cells = {**common, **row}
+            writer.writerow([_cell(cells.get(column)) for column in COLUMNS])
+    return out.getvalue()
+
+
+def _run(run: Run) -> dict[str, object]:
+    memory, latency = run.memory_mb, run.latency_ms
+    return {
+        "device": run.device.uri,
+        "variant": run.variant,
+        "made_as": run.made_as,
+        "verdict": run.verdict.value,
+        "error": None if run.error is None else run.error.code,
+        "file_mb": memory and memory.model_file,
+        "session_mb": memory and memory.session,
+        "rss_peak_mb": memory and memory.rss_peak,
+        "pss_peak_mb": memory and memory.pss_peak,
+        "p50_ms": latency and latency.p50,
+        "p90_ms": latency and latency.p90,
+        "latency_valid": latency and latency.valid,
+        "findings": " ".join(dict.fromkeys(f.code for f in run.findings if f.severity != "info")),
+    }
+
+
+def _outputs(run: Run) -> list[dict[str, object]]:
+    return [dict(_output(run, name, output)) for name, output in run.outputs.items()]
+
+
+def _output(run: Run, name: str, output: OutputReport) -> Iterator[tuple[str, object]]:
+    yield "output", name
+    yield "output_verdict", output.verdict.value
+    for column in ("worst_case", "sqnr_db", "cosine", "rel_max", "max_abs", "mismatch"):
+        yield column, getattr(output, column)
+    stages: dict[str, dict[str, ErrorEntry]] = {
+        "conversion_sqnr_db": run.errors.conversion,
+        "quantization_sqnr_db": run.errors.quantization,
+        "device_sqnr_db": run.errors.device,
+    }
+    for column, stage in stages.items():
+        yield column, stage[name].sqnr_db if name in stage else None
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.9g}"
+    text = str(value).encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\0")
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") and isinstance(value, str) else text

@@ -1,0 +1,159 @@
+"""Calibrated variants through the main job: what is tried, what comes of it, and what the report says it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgequant.errors import InputError, ToolError
+from edgequant.findings import Finding
+from edgequant.report.model import Run
+from tests.beds.models import ModelByName
+from tests.pipeline.support import check_numbers, codes, do
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    """Calibration data of conv_cnn."""
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    random = np.random.default_rng(5)
+    for number in range(8):
+        np.savez(folder / f"{number}.npz", x=random.standard_normal((1, 3, 32, 32)).astype(np.float32))
+    return folder
+
+
+def finding(run: Run, code: str) -> Finding:
+    (found,) = [each for each in run.findings if each.code == code]
+    return found
+
+
+def left_over(run_dir: Path) -> list[str]:
+    """What a quantizer should have taken away: everything in models/ but the models."""
+    return [path.name for path in (run_dir / "models").iterdir() if path.suffix != ".mnn"]
+
+
+def test_every_method_on_a_plain_cnn(generated_model: ModelByName, samples: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    variants = ("kl", "ema", "admm", "static:8", "static:8,calib=minmax,asym", "static:8,calib=mse")
+    report = do(generated_model("conv_cnn"), run_dir, *variants, calibration=str(samples), limits=("sqnr_db>=15",))
+    assert [run.variant for run in report.runs] == list(variants)
+    float_size = next((run_dir / "models").glob("float-*.mnn")).stat().st_size
+    for run in report.runs:
+        check_numbers(run_dir, run)
+        assert run.error is None
+        assert run.made_as == run.variant
+        assert [step["outcome"] for step in run.steps] == ["made"]
+        assert run.low_memory_engaged is None
+        assert run.options["memory"] == "normal"
+        assert run.verdict != "ERROR"
+        assert not codes(run) & {"QUANTIZE_FELL_BACK", "CALIBRATION_RANDOM", "CALIBRATED_ON_CASES"}
+        assert run.memory_mb is not None
+        assert (run.memory_mb.model_file or 0) * 1e6 < 0.7 * float_size
+        # It is another model than the float one, and the error is the quantization's.
+        for name in run.outputs:
+            assert 10 < (run.errors.quantization[name].sqnr_db or 0) < 80 < (run.errors.conversion[name].sqnr_db or 0)
+    assert len({run.sha256 for run in report.runs}) == len(variants)
+    assert not left_over(run_dir)
+
+
+@pytest.mark.slow
+def test_a_crash_is_climbed_over_and_told(real_model: ModelByName, tmp_path: Path) -> None:
+    """MNN's EMA segfaults on a model with a GRU: the way out is one of MNN's flags."""
+    report = do(real_model("enc"), tmp_path / "run", "ema", "dynamic:8")
+    ema, dynamic = report.runs
+    assert ema.made_as == "ema with the RNN as one op"
+    first, second = ema.steps
+    assert (first["outcome"], first["code"], first["signal"]) == ("failed", "QUANTIZER_CRASHED", "SIGSEGV")
+    assert second["outcome"] == "made"
+    assert "SIGSEGV" in finding(ema, "QUANTIZE_FELL_BACK").message
+    assert finding(ema, "CALIBRATION_RANDOM").severity == "warn"
+    assert "RNN_LEFT_FLOAT" in codes(ema)
+    assert dynamic.verdict == "PASS"
+    assert dynamic.made_as == dynamic.variant
+    check_numbers(tmp_path / "run", ema)
+
+
+@pytest.mark.slow
+def test_a_crash_is_named_where_nothing_else_may_be_tried(real_model: ModelByName, tmp_path: Path) -> None:
+    with pytest.raises(ToolError) as caught:
+        do(real_model("enc"), tmp_path / "run", "kl", fallback=False)
+    assert caught.value.code == "QUANTIZER_CRASHED"
+    assert "SIGSEGV" in str(caught.value)
+    assert not left_over(tmp_path / "run")
+    # Among others it is one run that failed.
+    kl, dynamic = do(real_model("enc"), tmp_path / "two", "kl", "dynamic:8", fallback=False).runs
+    assert kl.verdict == "ERROR"
+    assert kl.error is not None
+    assert kl.error.code == "QUANTIZER_CRASHED"
+    assert dynamic.verdict == "PASS"
+
+
+@pytest.mark.slow
+def test_static_int8_of_a_gru(real_model: ModelByName, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    (run,) = do(real_model("enc"), run_dir, "static:8,calib=minmax", limits=("sqnr_db>=10",)).runs
+    assert run.made_as == run.variant
+    kinds = finding(run, "STATIC_PARTLY")
+    assert any("weight" in text for text in kinds.evidence["layers"].values())
+    check_numbers(run_dir, run)
+    assert not left_over(run_dir)
+
+
+def test_what_falls_back_to_dynamic_is_run_as_such(generated_model: ModelByName, tmp_path: Path) -> None:
+    """Nothing in this model can be quantized, so every way fails; and what is left proves nothing."""
+    (run,) = do(generated_model("branches"), tmp_path / "run", "kl").runs
+    assert (run.variant, run.made_as) == ("kl", "dynamic:8")
+    assert run.options["memory"] == "low"
+    assert run.low_memory_engaged is False
+    assert run.verdict == "INCONCLUSIVE"
+    assert [step["rung"] for step in run.steps][0::4] == ["kl", "dynamic:8"]
+    assert run.steps[-1]["outcome"] == "made"
+    assert all(step["message"] and step.get("next") for step in run.steps[:-1])
+    assert "QUANTIZE_FELL_BACK" in codes(run)
+
+
+def test_nothing_to_make_static(generated_model: ModelByName, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        do(generated_model("branches"), tmp_path / "run", "static:8")
+    assert caught.value.code == "NOTHING_STATIC"
+    assert "dynamic:8" in (caught.value.hint or "")
+
+
+def test_calibrated_on_its_own_cases(generated_model: ModelByName, samples: Path, tmp_path: Path) -> None:
+    (run,) = do(generated_model("conv_cnn"), tmp_path / "run", "static:8", inputs=samples).runs
+    assert finding(run, "CALIBRATED_ON_CASES").severity == "warn"
+    assert "CALIBRATION_RANDOM" not in codes(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"y": np.zeros((1, 3, 32, 32), np.float32)}, "CALIBRATION_NAMES"),
+        ({"x": np.zeros((1, 4, 32, 32), np.float32)}, "CALIBRATION_SHAPE"),
+        ({"x": np.full((1, 3, 32, 32), np.nan, np.float32)}, "CALIBRATION_NAN"),
+        ({"x": np.full((1, 3, 32, 32), np.inf, np.float32)}, "CALIBRATION_NAN"),
+        (None, "CALIBRATION_EMPTY"),
+    ],
+)
+def test_bad_calibration_data(
+    generated_model: ModelByName, tmp_path: Path, change: dict[str, np.ndarray] | None, code: str
+) -> None:
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    if change is not None:
+        np.savez(folder / "0.npz", **change)
+    for variant in ("static:8", "ema"):
+        with pytest.raises(InputError) as caught:
+            do(generated_model("conv_cnn"), tmp_path / variant.replace(":", ""), variant, calibration=str(folder))
+        assert caught.value.code == code
+
+
+def test_a_layer_that_is_not_there(generated_model: ModelByName, samples: Path, tmp_path: Path) -> None:
+    for variant, code in (("static:8,skip=nowhere", "LAYER_UNKNOWN"), ("kl,skip=nowhere", "SKIP_UNKNOWN")):
+        with pytest.raises(InputError) as caught:
+            do(generated_model("conv_cnn"), tmp_path / code, variant, calibration=str(samples))
+        assert caught.value.code == code
+        assert "nowhere" in str(caught.value)

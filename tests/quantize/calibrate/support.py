@@ -1,0 +1,71 @@
+"""Small models for calibration, and what the tests do with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto as T
+from onnx import helper, numpy_helper
+
+from edgequant.graph import read_model
+from edgequant.quantize.calibrate.child import Runs
+from edgequant.quantize.calibrate.samples import spool
+from edgequant.quantize.convert import convert
+from edgequant.spec import Variant
+
+Sample = dict[str, np.ndarray]
+node = helper.make_node
+
+
+def build(
+    path: Path,
+    nodes: Sequence[onnx.NodeProto],
+    shapes: dict[str, list[Any]],
+    outputs: dict[str, list[Any]],
+    **weights: Any,
+) -> Path:
+    """An ONNX model with float32 inputs of the given shapes."""
+    inputs = [helper.make_tensor_value_info(name, T.FLOAT, shape) for name, shape in shapes.items()]
+    results = [helper.make_tensor_value_info(name, T.FLOAT, shape) for name, shape in outputs.items()]
+    consts = [
+        numpy_helper.from_array(np.asarray(value, None if np.asarray(value).dtype == np.int64 else np.float32), name)
+        for name, value in weights.items()
+    ]
+    graph = helper.make_graph(list(nodes), "g", inputs, results, consts)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return path
+
+
+def one_layer(path: Path, weights: np.ndarray, bias: np.ndarray, group: int = 1, relu: bool = False) -> Path:
+    """x [1,C,H,W] -> y: one 3x3 or 1x1 convolution without a change of size, and a ReLU when asked for."""
+    pad = weights.shape[2] // 2
+    nodes = [node("Conv", ["x", "w", "b"], ["c" if relu else "y"], pads=[pad] * 4, group=group)]
+    nodes += [node("Relu", ["c"], ["y"])] if relu else []
+    channels = weights.shape[1] * group
+    return build(path, nodes, {"x": [1, channels, "h", "w"]}, {"y": [1, len(weights), "h", "w"]}, w=weights, b=bias)
+
+
+def images(count: int, channels: int = 3, seed: int = 0, sizes: Sequence[int] = (16, 24, 20)) -> list[Sample]:
+    rng = np.random.default_rng(seed)
+    return [
+        {"x": rng.standard_normal((1, channels, sizes[i % len(sizes)], 20)).astype(np.float32)} for i in range(count)
+    ]
+
+
+def float_mnn(source: Path, folder: Path) -> Path:
+    return convert(
+        source, "onnx", Variant.parse("float"), folder / f"{source.stem}.float.mnn", log_dir=folder / "logs"
+    ).path
+
+
+def runs_over(source: Path, samples: Sequence[Sample] | Iterator[Sample], folder: Path, **options: Any) -> Runs:
+    (folder / "work").mkdir()
+    inputs = read_model(source).inputs
+    assert inputs is not None
+    return Runs(spool(samples, inputs, folder / "samples"), folder / "work", folder / "logs", **options)

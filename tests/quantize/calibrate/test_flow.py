@@ -1,0 +1,59 @@
+"""Where int8 would flow, on graphs drawn by hand."""
+
+from __future__ import annotations
+
+from edgequant.graph.model import OpInfo
+from edgequant.quantize.calibrate.flow import Flow
+
+
+def op(type: str, inputs: str, outputs: str, subgraph: str | None = None) -> OpInfo:
+    return OpInfo(outputs.split()[0], type, subgraph, tuple(inputs.split()), tuple(outputs.split()))
+
+
+BEFORE_AND_AFTER = (
+    op("Convolution", "x", "a"),
+    op("Convolution", "a", "b"),
+    op("Reshape", "b shape", "c"),
+    op("UnaryOp", "b", "d"),
+    op("While", "c", "loop"),
+    op("BinaryOp", "inner", "hidden", subgraph="body"),
+    op("BinaryOp", "loop a", "sum"),
+    op("BinaryOp", "sum d", "y"),
+)
+
+
+def test_only_what_is_used_behind_a_loop_crosses() -> None:
+    flow = Flow(BEFORE_AND_AFTER)
+    assert flow.crossing("a") == "sum"
+    assert flow.crossing("b") is None  # the loop takes it as float, and d is float
+    assert flow.crossing("x") is None
+    shown = (*BEFORE_AND_AFTER, op("ConvertTensor", "b", "out"))
+    assert Flow(shown).crossing("b") is None
+    assert Flow((*shown, op("UnaryOp", "out", "z"))).crossing("b") == "z"
+    moved = Flow((*BEFORE_AND_AFTER, op("BinaryOp", "c y", "z")))
+    assert moved.crossing("b") == "z"  # what is only moved stays int8
+
+
+def test_a_pool_inherits_unless_it_has_a_scale_of_its_own() -> None:
+    flow = Flow(
+        (
+            op("Convolution", "x", "a"),
+            op("UnaryOp", "a", "h"),
+            op("Pooling3D", "h", "p"),
+            op("Reshape", "p shape", "r"),
+            op("Convolution", "r", "y"),
+            op("Concat", "r a", "both"),
+        )
+    )
+    assert flow.squeezed("r", {"x", "a", "r", "y"}) == ["h"]
+    assert flow.squeezed("r", {"h", "r"}) == []
+    assert flow.squeezed("p", {"p"}) == ["h"]
+    assert flow.squeezed("a", {"a"}) == []
+    assert flow.may_squeeze("both") == ["h"]
+    assert flow.squeezed("both", {"r"}) == []
+
+
+def test_what_goes_round_in_circles_ends() -> None:
+    flow = Flow((op("Reshape", "b", "a"), op("Reshape", "a", "b")))
+    assert flow.crossing("a") is None
+    assert flow.squeezed("a", ()) == []
