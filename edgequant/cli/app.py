@@ -183,17 +183,22 @@ def run(
     )  # fmt: skip
 
 
-@app.command(short_help="Inputs, operators, recurrent layers, risks.")
+@app.command(short_help="Inputs, operators, risks, and the variants worth trying.")
 def inspect(
     model: opt.Model,
+    inputs: opt.Inputs = None,
     json: opt.Json = False,
     verbose: opt.Verbose = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Show inputs, outputs, operators, recurrent layers and risks of MODEL, without running it."""
+    """Show inputs, outputs, operators, recurrent layers and risks of MODEL, and the variants worth trying, in order.
+
+    MODEL is read and not run.  With --inputs it is run over them in float, on this
+    host, to see whether the range of its activations varies wildly.
+    """
     from edgequant.cli import inspect as command
 
-    command.run(model=model, ui=opt.Ui(json, verbose, quiet))
+    command.run(model=model, inputs=inputs, ui=opt.Ui(json, verbose, quiet))
 
 
 @app.command(short_help="The main job on a real model, on this host.")

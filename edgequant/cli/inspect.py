@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.padding import Padding
 from rich.table import Table
@@ -15,17 +16,32 @@ from edgequant.cases.case import shape_text
 from edgequant.cli.console import out, print_json
 from edgequant.cli.options import Ui
 from edgequant.graph import ModelGraph, find_risks, read_model
+from edgequant.graph.advice import Advice, Facts, advise
+from edgequant.graph.weight_risks import find_weight_risks
+from edgequant.graph.weights import survey_weights
 from edgequant.report.plain import printable
 from edgequant.tensors import TensorSpec
 
+if TYPE_CHECKING:
+    from edgequant.pipeline.ranges import ActivationRanges
+
 MAX_OPS = 12
+_SERIOUS = ("error", "fail", "warn", "info")
 
 
-def run(*, model: str, ui: Ui) -> None:
-    """Read and show; nothing is run."""
+def run(*, model: str, inputs: str | None = None, ui: Ui) -> None:
+    """Read and show; the model is run only over `inputs`, where there are some."""
     graph = read_model(Path(model))
-    risks = find_risks(graph)
-    recommended, why = recommend(graph)
+    survey = survey_weights(graph)
+    risks = [*find_risks(graph), *find_weight_risks(graph, survey)]
+    ranges = None
+    if inputs is not None:
+        from edgequant.pipeline.ranges import measure_ranges
+
+        ranges = measure_ranges(graph, Path(inputs))
+        risks += [ranges.finding] if ranges.finding is not None else []
+    risks.sort(key=lambda risk: _SERIOUS.index(risk.severity))
+    advice = advise(graph, risks, Facts(survey, ranges.varies if ranges is not None else None))
     console = out(ui)
     console.print(Text(printable(graph.path.name), style="bold"), f"{graph.format}, {graph.size / 1e6:.1f} MB", end="")
     details = [graph.producer, f"opset {graph.opset}" if graph.opset else None]
@@ -47,6 +63,8 @@ def run(*, model: str, ui: Ui) -> None:
     console.print()
     rest = f", and {left} more kinds (-v shows them)" if left else ""
     console.print(f"{len(graph.ops)} operators: {printable(', '.join(shown))}{rest}", markup=False)
+    if ranges is not None:
+        console.print(f"Activations: {_said(ranges)}", markup=False)
     for risk in risks:
         console.print()
         console.print(
@@ -56,21 +74,34 @@ def run(*, model: str, ui: Ui) -> None:
         if risk.remedy:
             console.print(Padding(Text(f"-> {printable(risk.remedy)}", style="dim"), (0, 0, 0, 6)))
     console.print()
-    console.print(f"Recommended: {'' if recommended == 'none' else '--variant '}{recommended}  ({why})", markup=False)
+    if advice:
+        console.print(Text("Worth trying, in this order", style="bold"))
+        for each in advice:
+            console.print(f"{each.order:>3}. --variant {each.variant}", markup=False, soft_wrap=True)
+            console.print(Padding(Text(printable(each.reason), style="dim"), (0, 0, 0, 6)))
+    else:
+        console.print(f"Recommended: none  ({recommend(advice)[1]})", markup=False)
     if ui.json:
-        print_json(json.dumps(as_dict(graph, recommended, why, [risk.model_dump() for risk in risks]), indent=2))
+        print_json(json.dumps(as_dict(graph, advice, [risk.model_dump() for risk in risks], ranges), indent=2))
 
 
-def recommend(graph: ModelGraph) -> tuple[str, str]:
-    """The variant to try first, and why."""
-    if graph.weights == "quantized":
-        return "none", "its weights are quantized already: use `edgequant run`, or verify its float source"
-    if graph.recurrent or graph.has_subgraphs:
-        return "dynamic:8", "weights quantized, activations at run time: the way that works for recurrent models"
-    return "dynamic:8", "a quarter of the size, needs no calibration data; then compare with dynamic:8,hqq and fp16"
+def recommend(advice: list[Advice]) -> tuple[str, str]:
+    """The variant to ship if it keeps its limits, and why."""
+    for each in advice:
+        if each.variant != "float" or len(advice) == 1:
+            return each.variant, each.reason
+    return "none", "its weights are quantized or fp16 already: use `edgequant run`, or verify its float source"
 
 
-def as_dict(graph: ModelGraph, recommended: str, why: str, risks: list[dict[str, Any]]) -> dict[str, Any]:
+def _said(ranges: ActivationRanges) -> str:
+    told = {True: "some vary wildly, see below", False: "none varies wildly", None: "too few to tell"}[ranges.varies]
+    lost = f", {len(ranges.unreadable)} could not be read" if ranges.unreadable else ""
+    return f"{ranges.tensors} tensors over {ranges.samples} samples{lost}: {told}"
+
+
+def as_dict(
+    graph: ModelGraph, advice: list[Advice], risks: list[dict[str, Any]], ranges: ActivationRanges | None = None
+) -> dict[str, Any]:
     """The JSON document (schema ``edgequant.inspect/1``)."""
 
     def tensors(specs: tuple[TensorSpec, ...] | None) -> list[dict[str, Any]] | None:
@@ -86,6 +117,7 @@ def as_dict(graph: ModelGraph, recommended: str, why: str, risks: list[dict[str,
             for spec in specs
         ]
 
+    recommended, why = recommend(advice)
     return {
         "schema": "edgequant.inspect/1",
         "path": str(graph.path),
@@ -101,6 +133,14 @@ def as_dict(graph: ModelGraph, recommended: str, why: str, risks: list[dict[str,
         "recurrent": list(graph.recurrent),
         "has_subgraphs": graph.has_subgraphs,
         "findings": risks,
+        "ranges": ranges
+        and {
+            "samples": ranges.samples,
+            "tensors": ranges.tensors,
+            "unreadable": ranges.unreadable,
+            "varies": ranges.varies,
+        },
+        "advice": [asdict(each) for each in advice],
         "recommended": recommended,
         "recommended_why": why,
     }

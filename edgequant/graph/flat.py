@@ -112,6 +112,10 @@ class Table:
         """Number of elements of ``width`` bytes in a vector whose whole extent was checked; none of them is read."""
         return self._vector(field, width)[1]
 
+    def extent(self, field: int, width: int) -> tuple[int, int]:
+        """(position in the file, number of elements) of a vector whose whole extent was checked; (0, 0): left out."""
+        return self._vector(field, width)
+
     def raw(self, field: int, width: int) -> bytes:
         """A copy of a vector of elements of ``width`` bytes, as it is stored: little-endian."""
         start, count = self._vector(field, width)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
 from edgequant.findings import Finding
 from edgequant.graph.model import ModelGraph, OpInfo
+from edgequant.tensors import TensorSpec
 
 _SHOWN = 20  # names in one finding's evidence
 
@@ -24,6 +26,10 @@ _RESHAPING = {
     "mnn": {"Reshape", "Squeeze", "Unsqueeze", "Permute", "Flatten", "ConvertTensor", "Transpose", "Identity"},
 }
 _GEMM = {"onnx": {"Gemm", "MatMul"}, "tflite": {"FULLY_CONNECTED"}, "tf": {"MatMul"}, "mnn": {"InnerProduct"}}
+_ATTENTION = {
+    "Attention", "com.microsoft::Attention", "com.microsoft::MultiHeadAttention", "MultiHeadAttention", "FmhaV2",
+    "Fmhca", "LinearAttention",
+}  # fmt: skip
 _BATCH = ("batch", "n", "b", "unk", "dynamicdimension")  # how exporters begin the symbol of a batch dimension
 _CONTROL_FLOW = {
     "onnx": {"If", "Loop", "Scan"},
@@ -155,16 +161,17 @@ def _leading_dynamic(graph: ModelGraph) -> Finding | None:
     )
 
 
-def _nonlinear_behind_recurrent(graph: ModelGraph) -> Finding | None:
-    recurrent = set(graph.recurrent)
+def activations_behind(graph: ModelGraph, layers: Iterable[str]) -> dict[str, str]:
+    """Activations behind these layers, at most reshapes and one matrix product away: {activation: layer}."""
+    sources = set(layers)
     consumers: dict[tuple[str | None, str], list[OpInfo]] = {}
     for op in graph.ops:
         for tensor in filter(None, op.inputs):
             consumers.setdefault((op.subgraph, tensor), []).append(op)
-    # One search from all recurrent layers at once, so that its length does not depend on how many there are.
+    # One search from all of the layers at once, so that its length does not depend on how many there are.
     waiting: deque[tuple[str | None, str, str, bool]] = deque()
     for op in graph.ops:
-        if op.name in recurrent:
+        if op.name in sources:
             waiting.extend((op.subgraph, tensor, op.name, False) for tensor in filter(None, op.outputs))
     seen = set()
     behind: dict[str, str] = {}
@@ -183,6 +190,11 @@ def _nonlinear_behind_recurrent(graph: ModelGraph) -> Finding | None:
                 waiting.extend((subgraph, output, origin, through_gemm) for output in filter(None, op.outputs))
             elif op.type in gemm and not through_gemm:
                 waiting.extend((subgraph, output, origin, True) for output in filter(None, op.outputs))
+    return behind
+
+
+def _nonlinear_behind_recurrent(graph: ModelGraph) -> Finding | None:
+    behind = activations_behind(graph, graph.recurrent)
     if not behind:
         return None
     name, origin = next(iter(behind.items()))
@@ -208,7 +220,7 @@ def _recurrent(graph: ModelGraph) -> Finding | None:
         message=f"{len(graph.recurrent)} recurrent layer(s): quantization errors add up over time, and MNN's "
         "offline methods (kl, ema, admm) are known to crash on the loops these are converted to",
         evidence=_evidence(graph.recurrent),
-        remedy="Prefer dynamic:8, and judge with sequences as long as those in use (--inputs).",
+        remedy="Prefer dynamic:8,block=32, and judge with sequences as long as those in use (--inputs).",
     )
 
 
@@ -265,13 +277,47 @@ def _dynamic(graph: ModelGraph) -> Finding | None:
     if not inputs:
         return None
     shapes = {spec.name: None if spec.shape is None else list(spec.shape) for spec in inputs[:_SHOWN]}
+    letters: dict[object, str] = {}
+    options = [_pinned(spec, letters) for spec in inputs[:_SHOWN]]
     return Finding(
         code="DYNAMIC_SHAPE",
         severity="info",
         where=inputs[0].name,
         message=f"{len(inputs)} input(s) have sizes that are only known when the model runs",
-        evidence=_evidence((spec.name for spec in inputs), shapes=shapes),
-        remedy="Say which sizes to test with --shape NAME=1,3,48,160, or give real inputs with --inputs.",
+        evidence=_evidence((spec.name for spec in inputs), shapes=shapes, options=options),
+        remedy=f"Pin them to the sizes in use, with a number for each letter: {' '.join(options)}; or give real inputs "
+        "with --inputs.",
+    )
+
+
+def _pinned(spec: TensorSpec, letters: dict[object, str]) -> str:
+    """The --shape option that pins it: batches to 1, other open sizes as A, B, ...; equal symbols are equal letters."""
+    if spec.shape is None:
+        return f"--shape {shlex.quote(spec.name + '=...')}"
+    sizes = []
+    for place, size in enumerate(spec.shape):
+        symbol = spec.dims[place] if spec.dims is not None else None
+        if size is not None:
+            sizes.append(str(size))
+        elif place == 0 and len(spec.shape) > 1 and (symbol is None or symbol.lower().startswith(_BATCH)):
+            sizes.append("1")
+        else:
+            sizes.append(letters.setdefault(symbol or (spec.name, place), chr(ord("A") + len(letters) % 26)))
+    return f"--shape {shlex.quote(spec.name + '=' + ','.join(sizes))}"
+
+
+def has_attention(graph: ModelGraph) -> bool:
+    """Whether it multiplies computed tensors with each other beside a softmax, or has an operator for that."""
+    types = {op.type for op in graph.ops}
+    if types & _ATTENTION:
+        return True
+    if not types & {"Softmax", "SOFTMAX"}:
+        return False
+    computed = _computed(graph)
+    products = _GEMM[graph.format] | {"BatchMatMul", "MatMul", "BATCH_MATMUL", "BatchMatMulV2"}
+    return any(
+        op.type in products and len(op.inputs) > 1 and {(op.subgraph, name) for name in op.inputs[:2]} <= computed
+        for op in graph.ops
     )
 
 

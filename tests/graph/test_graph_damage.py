@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 
 from edgequant.errors import InputError
 from edgequant.graph import find_risks, read_model
+from edgequant.graph.advice import Facts, advise
+from edgequant.graph.weight_risks import find_weight_risks
+from edgequant.graph.weights import survey_weights
 from tests import generated, generated_other, models
 from tests.generated_other import pb
 
@@ -36,7 +39,10 @@ def outcome(path: Path, data: bytes) -> str:
     path.write_bytes(data)
     lines, code = "", "read"
     try:
-        find_risks(read_model(path))
+        graph = read_model(path)
+        survey = survey_weights(graph)
+        risks = [*find_risks(graph), *find_weight_risks(graph, survey)]
+        advise(graph, risks, Facts(survey))
     except InputError as error:
         lines, code = str(error), error.code
     assert "\n" not in lines

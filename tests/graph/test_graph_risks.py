@@ -99,3 +99,12 @@ def test_quantized_mnn_and_tflite(generated_model, as_mnn, tmp_path):
 def test_mnn_from_which_the_converter_left_operators_out(generated_model, as_mnn):
     finding = codes(as_mnn(generated_model("quantized")))["OUTPUT_NOT_COMPUTED"]
     assert (finding.severity, finding.where) == ("error", "y")
+
+
+def test_sizes_to_pin(real_model, generated_model):
+    """Options to type: batches are 1, equal symbols are equal letters."""
+    options = codes(real_model("erb_dec"))["DYNAMIC_SHAPE"].evidence["options"]
+    assert options[:2] == ["--shape emb=1,A,512", "--shape e3=1,64,A,8"]
+    assert codes(real_model("ppocr_cls"))["DYNAMIC_SHAPE"].evidence["options"] == ["--shape x=1,3,A,B"]
+    assert codes(generated_model("rank1_dynamic"))["DYNAMIC_SHAPE"].evidence["options"] == ["--shape x=A"]
+    assert codes(generated_model("leading_length"))["DYNAMIC_SHAPE"].evidence["options"] == ["--shape x=A,1,24"]

@@ -26,24 +26,51 @@ def _samples(job: dict[str, Any]) -> Iterator[tuple[int, dict[str, np.ndarray]]]
             yield number, {name: arrays[str(place)] for place, name in enumerate(job["inputs"])}
 
 
-def histograms(job: dict[str, Any]) -> dict[str, Any]:
-    """Feed the values of `tensors` over all samples to histograms, and write those to `out`."""
+def _values(job: dict[str, Any]) -> Iterator[tuple[int, str, np.ndarray]]:
+    """(sample, tensor, its values) for `tensors` over all samples."""
     from device_scripts.engine import Loaded
-    from edgequant.quantize.calibrate.histogram import Histogram, NotFiniteError, pack
 
-    found = {name: Histogram(job["decay"]) for name in job["tensors"]}
     inner = [name for name in job["tensors"] if name not in job["inputs"]]
     model = Loaded(job["model"], _OPTIONS, inner or None)
     for number, sample in _samples(job):
         values = model.read(model.forward(model.feed(sample)))
-        for name, histogram in found.items():
-            array = sample[name] if name in job["inputs"] else values[name]
-            if array.dtype.kind != "f":
-                return {"error": "TENSOR_NOT_FLOAT", "tensor": name, "message": f"'{name}' is {array.dtype}"}
-            try:
-                histogram.add(array)
-            except NotFiniteError as error:
-                return {"error": "NOT_FINITE", "tensor": name, "sample": number, "message": str(error)}
+        for name in job["tensors"]:
+            yield number, name, sample[name] if name in job["inputs"] else values[name]
+
+
+def _not_float(name: str, array: np.ndarray) -> dict[str, Any]:
+    return {"error": "TENSOR_NOT_FLOAT", "tensor": name, "message": f"'{name}' is {array.dtype}"}
+
+
+def ranges(job: dict[str, Any]) -> dict[str, Any]:
+    """Write the smallest and the largest value of `tensors` in each sample to `out`: float64 [tensors, samples, 2].
+
+    An empty tensor has the range 0, 0.
+    """
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in job["tensors"]}
+    for number, name, array in _values(job):
+        if array.dtype.kind != "f":
+            return _not_float(name, array)
+        if not np.isfinite(array).all():
+            nans, infs = int(np.isnan(array).sum()), int(np.isinf(array).sum())
+            return {"error": "NOT_FINITE", "tensor": name, "sample": number, "message": f"{nans} NaN, {infs} Inf"}
+        found[name].append((float(array.min()), float(array.max())) if array.size else (0.0, 0.0))
+    np.savez(job["out"], ranges=np.array(list(found.values()), np.float64).reshape(len(found), job["count"], 2))
+    return {}
+
+
+def histograms(job: dict[str, Any]) -> dict[str, Any]:
+    """Feed the values of `tensors` over all samples to histograms, and write those to `out`."""
+    from edgequant.quantize.calibrate.histogram import Histogram, NotFiniteError, pack
+
+    found = {name: Histogram(job["decay"]) for name in job["tensors"]}
+    for number, name, array in _values(job):
+        if array.dtype.kind != "f":
+            return _not_float(name, array)
+        try:
+            found[name].add(array)
+        except NotFiniteError as error:
+            return {"error": "NOT_FINITE", "tensor": name, "sample": number, "message": str(error)}
     np.savez(job["out"], **pack(list(found.values())))  # type: ignore[arg-type]
     return {}
 
@@ -66,7 +93,7 @@ def main(path: str) -> int:
 
     job = json.loads(Path(path).read_text(encoding="utf-8"))
     try:
-        answer = {"histograms": histograms, "outputs": outputs}[job["job"]](job)
+        answer = {"histograms": histograms, "outputs": outputs, "ranges": ranges}[job["job"]](job)
     except JobError as error:
         answer = {"error": error.code, "message": str(error)}
     written = Path(path + ".tmp")
