@@ -52,7 +52,7 @@ class Variant(BaseModel):
         clamp: of MNN's methods: activations are quantized to -clamp..clamp; None for 127.
         skip: layers that stay float, each written ``skip=NAME``.
         samples: so many calibration samples are used; None for all.
-        calib: of static: how ranges become scales; None for kl.
+        calib: of static: how ranges become scales; None for mse.
         percent: of static,calib=percentile: what it keeps; None for 99.99.
         rnn: of static: what becomes of layers inside GRU and LSTM loops; None for weight (8-bit weights).
         keep: of static: so many of the most sensitive layers stay float.
