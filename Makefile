@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WORKERS ?= auto
 
-.PHONY: demo test check lint format bench system-packages clean
+.PHONY: demo test check beds lint format bench system-packages clean
 
 demo: $(VENV)/.demo ## the main job on a real model, with this host as the device
 	$(BIN)/edgequant demo
@@ -15,6 +15,9 @@ test: system-packages lint ## everything the tests need, then all of them
 
 check: $(VENV)/.dev ## the fast subset, for while you work
 	$(BIN)/ruff check . && $(BIN)/python -m pytest -n $(WORKERS) -q -m "not slow and not ssh and not adb and not arm64" $(PYTEST_ARGS)
+
+beds: system-packages $(VENV)/.dev ## the virtual phone and board and the pack, made ahead of the tests and booted once
+	$(BIN)/python -m tests.beds
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ import MNN.expr as F  # noqa: N812  (the name MNN's own documentation uses)
 import MNN.nn as nn
 import numpy as np
 
-from device_scripts import RUNNER_VERSION, facts, wire
+from device_scripts import RUNNER_VERSION, facts, lock, wire
 from device_scripts.process import memory_kb, reset_peak
 from device_scripts.server import Answer, Job, JobError, Tensors
 
@@ -149,6 +149,7 @@ class Engine:
         self._banner = banner
         self._models = {}  # type: Dict[int, Loaded]
         self._next = 1
+        self._lock = lock.Lock()
         self._all_cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
     # ---- jobs
@@ -168,6 +169,18 @@ class Engine:
 
     def job_facts(self, job: Job) -> Answer:
         return {"facts": facts.read(self._banner)}, None
+
+    def job_lock(self, job: Job) -> Answer:
+        """Have the device alone: `holder` is null when we do, else who has it."""
+
+        def waiting(holder: str) -> None:
+            job.emit({"event": "waiting", "holder": holder})
+
+        try:
+            holder = self._lock.acquire(str(job.header["who"]), float(job.header["seconds"]), waiting)
+        except lock.Unsupported as error:
+            raise JobError("LOCK_UNSUPPORTED", "this system has no such lock (%s)" % error) from None
+        return {"holder": holder}, None
 
     def job_load(self, job: Job) -> Answer:
         options = job.header["options"]

@@ -174,11 +174,14 @@ METRICS: dict[str, str] = {
     "mean_abs": "<=",
     "p99_abs": "<=",
     "mismatch": "<=",
+    "device_sqnr_db": ">=",
 }
 """Metrics a limit can name, each with the direction that is good."""
 
+DEVICE_METRIC = "device_sqnr_db"
+"""The one that holds a device against this host instead of against the reference."""
 
-_BEST = {"cosine": 1.0, "sqnr_db": 200.0}
+_BEST = {"cosine": 1.0, "sqnr_db": 200.0, DEVICE_METRIC: 200.0}
 """Of the metrics with a lower bound; the others cannot be below 0."""
 
 

@@ -70,6 +70,9 @@ def verify(
     work_dir: opt.WorkDir = None,
     python: opt.Python = None,
     runtime: opt.RuntimeOption = None,
+    mnn: opt.Mnn = None,
+    pack: opt.PackName = None,
+    wait: opt.Wait = None,
     accept_new_host_key: opt.AcceptNewHostKey = False,
     run_dir: opt.RunDir = None,
     json: opt.Json = False,
@@ -90,8 +93,8 @@ def verify(
             memory=memory, precision=precision, threads=threads, cores=cores, dynamic_quant_option=dynamic_quant_option,
             warmup=warmup, repeat=repeat, timeout=timeout, seed=seed,
         ),
-        target=opt.target_options(work_dir, python, accept_new_host_key, runtime), latency=not no_latency,
-        run_dir=run_dir, ui=opt.Ui(json, verbose, quiet),
+        target=opt.target_options(work_dir, python, accept_new_host_key, runtime, mnn=mnn, pack=pack, wait=wait),
+        latency=not no_latency, run_dir=run_dir, ui=opt.Ui(json, verbose, quiet),
     )  # fmt: skip
 
 
@@ -147,6 +150,9 @@ def run(
     work_dir: opt.WorkDir = None,
     python: opt.Python = None,
     runtime: opt.RuntimeOption = None,
+    mnn: opt.Mnn = None,
+    pack: opt.PackName = None,
+    wait: opt.Wait = None,
     accept_new_host_key: opt.AcceptNewHostKey = False,
     json: opt.Json = False,
     verbose: opt.Verbose = False,
@@ -165,7 +171,8 @@ def run(
             memory=memory, precision=precision, threads=threads, cores=cores, dynamic_quant_option=dynamic_quant_option,
             warmup=warmup, repeat=repeat, timeout=timeout, seed=seed,
         ),
-        target=opt.target_options(work_dir, python, accept_new_host_key, runtime), ui=opt.Ui(json, verbose, quiet),
+        target=opt.target_options(work_dir, python, accept_new_host_key, runtime, mnn=mnn, pack=pack, wait=wait),
+        ui=opt.Ui(json, verbose, quiet),
     )  # fmt: skip
 
 
@@ -229,6 +236,8 @@ def devices_probe(
     work_dir: opt.WorkDir = None,
     python: opt.Python = None,
     runtime: opt.RuntimeOption = None,
+    mnn: opt.Mnn = None,
+    pack: opt.PackName = None,
     accept_new_host_key: opt.AcceptNewHostKey = False,
     json: opt.Json = False,
     verbose: opt.Verbose = False,
@@ -237,7 +246,7 @@ def devices_probe(
     """Connect and show what the device is: CPU, cores, RAM, MNN and the kernels it enables."""
     from edgequant.cli import devices as command
 
-    target = opt.target_options(work_dir, python, accept_new_host_key, runtime)
+    target = opt.target_options(work_dir, python, accept_new_host_key, runtime, mnn=mnn, pack=pack)
     command.probe(uri, target, opt.Ui(json, verbose, quiet))
 
 
@@ -247,6 +256,8 @@ def devices_doctor(
     work_dir: opt.WorkDir = None,
     python: opt.Python = None,
     runtime: opt.RuntimeOption = None,
+    mnn: opt.Mnn = None,
+    pack: opt.PackName = None,
     accept_new_host_key: opt.AcceptNewHostKey = False,
     json: opt.Json = False,
     verbose: opt.Verbose = False,
@@ -255,7 +266,7 @@ def devices_doctor(
     """Check step by step whether the device can be used, and say what to do where it cannot."""
     from edgequant.cli import devices as command
 
-    target = opt.target_options(work_dir, python, accept_new_host_key, runtime)
+    target = opt.target_options(work_dir, python, accept_new_host_key, runtime, mnn=mnn, pack=pack)
     command.doctor(uri, target, opt.Ui(json, verbose, quiet))
 
 

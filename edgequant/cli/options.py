@@ -149,8 +149,27 @@ RuntimeOption = Annotated[
     RuntimeName | None,
     typer.Option(
         "--runtime",
-        help="Whose Python and MNN run there: the device's own, or the pack's, pushed once.  (default: auto, which is "
-        "pack on phones and system on boards)",
+        help="Whose Python and MNN run there: the device's own, or the pack's, pushed once.  (default: auto, the pack "
+        "wherever it runs)",
+        rich_help_panel=_DEVICE,
+    ),
+]
+Mnn = Annotated[
+    str | None,
+    typer.Option("--mnn", metavar="V", help="MNN in the pack.  (default: that of this host)", rich_help_panel=_DEVICE),
+]
+PackName = Annotated[
+    str | None,
+    typer.Option(
+        "--pack", metavar="SHA", help="A pack of `pack list`, by the beginning of its SHA-256.", rich_help_panel=_DEVICE
+    ),
+]
+Wait = Annotated[
+    float | None,
+    typer.Option(
+        "--wait",
+        metavar="S",
+        help="Seconds to wait where another edgequant has the device.  (default: 600)",
         rich_help_panel=_DEVICE,
     ),
 ]
@@ -200,10 +219,18 @@ def run_options(
 
 
 def target_options(
-    work_dir: str | None, python: str | None, accept_new_host_key: bool, runtime: RuntimeName | None = None
+    work_dir: str | None,
+    python: str | None,
+    accept_new_host_key: bool,
+    runtime: RuntimeName | None = None,
+    *,
+    mnn: str | None = None,
+    pack: str | None = None,
+    wait: float | None = None,
 ) -> TargetOptions:
-    """TargetOptions of what was given.  Raises InputError (OPTION_INVALID)."""
+    """TargetOptions of what was given.  Raises InputError (OPTION_INVALID, PACK_UNKNOWN)."""
     from edgequant.errors import InputError
+    from edgequant.pack import WantedPack, find_pack
     from edgequant.pipeline.target import TargetOptions
 
     if work_dir is not None and (not work_dir.startswith(("/", "~/")) or "\0" in work_dir):
@@ -212,9 +239,19 @@ def target_options(
         )
     if runtime is RuntimeName.pack and python is not None:
         raise InputError("OPTION_INVALID", "--python and --runtime pack contradict each other")
+    wanted = WantedPack(mnn, pack)
+    if wanted and (python is not None or runtime is RuntimeName.system):
+        which, what = "--mnn" if mnn else "--pack", "--python" if python is not None else "--runtime system"
+        raise InputError("OPTION_INVALID", f"{which} and {what} contradict each other")
+    if pack is not None:
+        find_pack(pack)  # before any device is bothered
+    if wait is not None and not 0 <= wait <= 86400:
+        raise InputError("OPTION_INVALID", f"--wait {wait:g}: must be 0 to 86400 seconds")
     return TargetOptions(
         work_dir=work_dir,
         python=python,
         accept_new_host_key=accept_new_host_key,
         runtime="auto" if runtime is None else runtime.value,
+        wanted=wanted,
+        wait=TargetOptions.wait if wait is None else wait,
     )

@@ -14,7 +14,7 @@ from edgequant.deadline import Deadline
 from edgequant.devices.local import LocalDevice, LocalProcess
 from edgequant.devices.protocol import CommandResult, Device, Progress
 from edgequant.errors import DeviceError, InputError
-from edgequant.pack import Pack, PackOptions, build_pack, default_cache, unpacked
+from edgequant.pack import Pack, PackOptions, WantedPack, default_cache, unpacked
 from edgequant.pack.build import lock_file
 from edgequant.pack.cache import lock
 from edgequant.pack.lock import read_lock
@@ -36,7 +36,7 @@ class EmulatedDevice(Device):
 
     Args:
         uri: ``emulated:cortex-a76``, ``emulated:a76``, or with properties of QEMU's, ``emulated:max,sve=off``.
-        options: which pack; None for the standard one.
+        wanted: which pack; None for the standard one.
         cache_dir: where packs are; None for the user's cache.
         listener: told what is fetched and built.
 
@@ -47,7 +47,7 @@ class EmulatedDevice(Device):
         self,
         uri: str,
         *,
-        options: PackOptions | None = None,
+        wanted: WantedPack | None = None,
         cache_dir: Path | None = None,
         listener: Listener | None = None,
     ) -> None:
@@ -61,7 +61,7 @@ class EmulatedDevice(Device):
             )
         found = installed_qemu()
         self.cpu = ",".join([self._model(name, cpu_models(found) if found else KNOWN, found is not None), *properties])
-        self._options = options or PackOptions()
+        self._wanted = wanted or WantedPack()
         self._cache = cache_dir or default_cache()
         self._listener = listener or Listener()
         self._python: tuple[str, ...] = ()
@@ -90,10 +90,10 @@ class EmulatedDevice(Device):
         """
         if self._python:
             return
-        pins = read_lock(lock_file(self._options, self._cache))
+        pins = read_lock(lock_file(PackOptions(), self._cache))
         with lock(self._cache):
-            qemu = find_qemu(self._cache, pins, self._listener, self._options.inputs)
-        pack = build_pack(self._options, cache_dir=self._cache, progress=self._listener)
+            qemu = find_qemu(self._cache, pins, self._listener)
+        pack = self._wanted.get(self._listener, self._cache)
         if pack.needs:
             raise DeviceError(
                 "PACK_NEEDS_LIBRARIES",
@@ -158,6 +158,14 @@ class EmulatedDevice(Device):
     def emulated(self) -> str | None:
         """What emulates this device; None for a real one.  Timings of an emulated device are not valid."""
         return f"QEMU {self.qemu_version}, user mode"
+
+    @property
+    def brings_runtime(self) -> bool:
+        return True
+
+    @property
+    def pack_sha256(self) -> str | None:
+        return None if self.pack is None else self.pack.sha256
 
     def corrected(self, facts: Facts) -> Facts:
         """The runner's facts without what it read of the host: /proc and /sys are not emulated."""

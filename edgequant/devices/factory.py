@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from edgequant.devices.protocol import Device
 from edgequant.errors import InputError
 from edgequant.progress import Progress
+
+if TYPE_CHECKING:
+    from edgequant.pack import WantedPack
 
 SCHEMES = ("local:", "ssh://[user@]host[:port]", "adb://[SERIAL][@host:port]", "emulated:CPU")
 
 
 def make_device(
-    uri: str, *, accept_new_host_key: bool = False, python: str | None = None, listener: Progress | None = None
+    uri: str,
+    *,
+    accept_new_host_key: bool = False,
+    python: str | None = None,
+    wanted: WantedPack | None = None,
+    listener: Progress | None = None,
 ) -> Device:
-    """The driver for `uri`, not yet connected; `listener` is told of what it fetches and builds on this host.
+    """The driver for `uri`, not yet connected.
+
+    wanted: the pack of a device that brings one.  listener: told of what it fetches and builds on this host.
 
     Raises InputError: DEVICE_URI_INVALID, DEVICE_SCHEME_UNKNOWN.
     """
@@ -34,7 +46,7 @@ def make_device(
 
         if python is not None:
             raise InputError("OPTION_INVALID", f"--python: {uri} brings its own Python")
-        return EmulatedDevice(uri, listener=listener)
+        return EmulatedDevice(uri, wanted=wanted, listener=listener)
     scheme, colon, rest = uri[:200].partition(":")
     name = rest.strip("/") if scheme == "ssh" else scheme
     meant = "local:" if scheme == "local" else f"ssh://{name}" if scheme == "ssh" or not colon else ""

@@ -217,3 +217,7 @@ class LocalDevice(Device):
     def is_host(self) -> bool:
         # Another Python may have another MNN: that is another device, though the machine is the same.
         return self._python == sys.executable
+
+    @property
+    def exclusive(self) -> bool:
+        return False  # whoever works on a host shares it with everything else there

@@ -129,6 +129,21 @@ class Device(ABC):
         """What emulates this device; None for a real one.  Of an emulated one outputs count, times and memory not."""
         return None
 
+    @property
+    def brings_runtime(self) -> bool:
+        """True where `python` is that of the pack already, so that nothing else can be asked to run there."""
+        return False
+
+    @property
+    def pack_sha256(self) -> str | None:
+        """Of that pack; None where the device brings none."""
+        return None
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether one edgequant at a time may measure there: on a device that is there to be measured."""
+        return not self.is_host and self.emulated is None
+
     def corrected(self, facts: Facts) -> Facts:
         """What the runner read of its machine, with what it could not know put right."""
         return facts

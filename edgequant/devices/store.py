@@ -26,6 +26,9 @@ SPACE_MARGIN = 16 << 20
 MARKER = ".edgequant-store"
 """File that tells a directory of ours from one of the user's that merely looks like it."""
 
+LOCK = "@edgequant-device"
+"""Name of the runner's lock in /proc/net/unix."""
+
 _ASK_AT_ONCE = 500
 """Digests in one command: a command line has a limit, on some boards 128 KiB."""
 
@@ -141,7 +144,14 @@ else rm -f "$incoming"; echo "bad $sum"; fi
 _CLEAN = (
     _OURS
     + r"""
-why=
+why= exclusive=$1
+shift
+# A runner that measures has a lock (device_scripts/lock.py), which Linux lists here, where it lets us look.
+if [ "$exclusive" = yes ]; then
+  while read -r line; do
+    case $line in *" NAME_OF_LOCK$EDGEQUANT_LOCK_SCOPE") echo busy; exit 0 ;; esac
+  done 2>/dev/null < /proc/net/unix
+fi
 is_other_object() { ! is_object "$1"; }
 is_other_incoming() { ! is_incoming "$1"; }
 gone() { [ ! -e "$1" ] || only "$1" "$2"; }
@@ -173,7 +183,7 @@ for root in "$@"; do
 done
 printf 'why=%s' "$why"
 """
-)
+).replace("NAME_OF_LOCK", LOCK)
 
 
 @dataclass(frozen=True)
@@ -306,10 +316,20 @@ class Store:
         """Remove what is ours in the work directory, and the directory if that leaves it empty; returns the bytes that
         frees.  Without prepare(), every place there might be one is cleaned, and none is made first.
 
-        Raises DeviceError (WORK_DIR_UNUSABLE) where the directory is not ours or cannot be emptied.
+        Raises DeviceError: WORK_DIR_UNUSABLE, the directory is not ours or cannot be emptied; DEVICE_BUSY, something
+        there may be in use.
         """
         roots = self._candidates if self._root is None else [self._root]
-        lines, _, why = self._script(_CLEAN, roots, deadline).rpartition("why=")
+        arguments = ["yes" if self._device.exclusive else "no", *roots]
+        lines, _, why = (said := self._script(_CLEAN, arguments, deadline)).rpartition("why=")
+        if said.strip() == "busy":
+            raise DeviceError(
+                "DEVICE_BUSY",
+                "another edgequant is using it",
+                transient=True,
+                where=self._device.uri,
+                hint="Clean it when that has ended.",
+            )
         places = why.strip("|").split("|") if why else []
         # Of several places that might be ours, one that is not does not matter.
         if len(places) == len(roots):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from edgequant.compare.metrics import Kind
 from edgequant.errors import InputError
-from edgequant.spec import METRICS, Limit
+from edgequant.spec import DEVICE_METRIC, METRICS, Limit, Precision
 
 METRICS_OF: dict[Kind, tuple[str, ...]] = {
     "float": tuple(metric for metric in METRICS if metric != "mismatch"),
@@ -107,8 +107,49 @@ def resolve_limits(
         general = [limit for limit in user_limits if limit.output is None and limit.metric in METRICS_OF[kind]]
         own = [limit for limit in user_limits if limit.output == name]
         chosen = {limit.metric: limit for limit in [*defaults[kind], *general, *own]}
+        # Against this host, not against the reference: see device_bands.
+        chosen.pop(DEVICE_METRIC, None)
         resolved[name] = tuple(chosen.values())
     return resolved
+
+
+_FP32_KERNELS, _FP16_KERNELS, _INT8_KERNELS = 60.0, 30.0, 20.0
+
+
+def device_bands(
+    outputs: Mapping[str, Kind], variant_method: str, precision: Precision, user_limits: Sequence[Limit]
+) -> dict[str, Limit]:
+    """How far each float output of a device may be from this host's with the same file: the band of rounding.
+
+    ============================ == ==================================================================================
+    computed in                  dB because
+    ============================ == ==================================================================================
+    fp32 (float, fp16, weight)   60 Only the order of sums differs.  Measured, x86 against ARM: 74 to 108 dB.
+    precision low                30 fp16 has 11 bits, 66 dB for one rounding, and a deep network adds some up; where the
+                                    CPU has none, MNN's sigmoid is coarser.  Measured where it works: 34 to 98 dB.
+    int8 at run time (dynamic)   20 A last bit that differs moves an activation to the next of 255 steps, and all that
+                                    follows with it.  Measured, x86 against ARM: 33 to 57 dB for what keeps its limits,
+                                    25 dB for a model that does not, always 8 dB or more better than what quantizing
+                                    itself costs.
+    ============================ == ==================================================================================
+
+    What lies outside is a kernel that computes something else, even where every limit against the reference is kept.
+    A user's device_sqnr_db limit takes the place of the default, as in resolve_limits.
+    """
+    bound = _FP32_KERNELS
+    if precision == "low":
+        bound = _FP16_KERNELS
+    if variant_method not in ("float", "fp16", "weight"):
+        bound = _INT8_KERNELS
+    bands: dict[str, Limit] = {}
+    for name, kind in outputs.items():
+        if kind == "float":
+            bands[name] = Limit(metric=DEVICE_METRIC, op=">=", value=bound)
+            # The general ones first, so that those which name the output win.
+            for limit in sorted(user_limits, key=lambda limit: limit.output is not None):
+                if limit.metric == DEVICE_METRIC and limit.output in (None, name):
+                    bands[name] = limit
+    return bands
 
 
 def meets(limit: Limit, value: float) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgequant.errors import EdgequantError, InputError, ToolError
+from edgequant.mnn_version import host_mnn_version
 from edgequant.pack import bytecode, layout
 from edgequant.pack.archives import Files, compress, write_tar, write_tree
 from edgequant.pack.cache import Pack, default_cache, keep, lock, stored, sweep, usable_here
@@ -26,6 +27,7 @@ ARCH = "aarch64"
 _BOOT = Path(__file__).with_name("boot.py")
 _PYTHON_DEBS = ("python3", "libpython3", "libexpat", "libffi")
 # Where there is no apt, or it has no such packages, the pack does without a C library; a failed download is an error.
+_NO_WHEEL = ("PACK_NO_WHEEL", "PACK_REGISTRY")
 _NO_DEBS = ("PACK_NO_APT", "PACK_NO_DEBIAN_SOURCE", "PACK_NO_ARM64")
 
 
@@ -33,7 +35,8 @@ _NO_DEBS = ("PACK_NO_APT", "PACK_NO_DEBIAN_SOURCE", "PACK_NO_ARM64")
 class PackOptions:
     """What to build.
 
-    mnn: its version; None for the one of the lock file.  tarball: a relocatable CPython instead of Debian's.
+    mnn: its version; None for that of this host, which makes the models, or where the registry has no such wheel for
+    ARM that of the lock file.  tarball: a relocatable CPython instead of Debian's.
     wheel: an MNN wheel of the user's own.  inputs: folders to look for input files in before asking a registry.
     lock: another lock file.  relock: pin the newest of everything first, into `lock` or for this user.
     """
@@ -138,7 +141,7 @@ def _plan(options: PackOptions, pins: Lock, cache: Path, inputs: Inputs, progres
     wheels = []
     for name in WHEELS:
         pin = pins.wheel(name)
-        wanted = options.mnn or pin.version if name == "MNN" else pin.version
+        wanted = (options.mnn or _host_mnn() or pin.version) if name == "MNN" else pin.version
         if name == "MNN" and options.wheel:
             require_wheel_for(options.wheel, python)
             wheels.append(pin_wheel(options.wheel, python))
@@ -146,9 +149,24 @@ def _plan(options: PackOptions, pins: Lock, cache: Path, inputs: Inputs, progres
             wheels.append(pin)
         else:
             # Of what comes along with another Python, the newest for it.
-            wheels.append(trusted.wheel(f"{name}=={wanted}" if name == "MNN" else name, python))
+            try:
+                wheels.append(trusted.wheel(f"{name}=={wanted}" if name == "MNN" else name, python))
+            except ToolError as error:
+                # An MNN that this host made itself, say.  The report will say that the versions differ.
+                if name != "MNN" or options.mnn or python != pins.python or error.code not in _NO_WHEEL:
+                    raise
+                progress.say(f"{error}: the pack gets MNN {pin.version}, which is pinned")
+                wheels.append(pin)
     compiler = bytecode.find_host_compiler(python)
     return _Plan(python, debs, wheels, options.wheel, pins.suite, compiler, options.tarball, digest)
+
+
+def _host_mnn() -> str | None:
+    """The version of MNN on this host: models it makes are best run by the same."""
+    try:
+        return host_mnn_version()
+    except ToolError:
+        return None  # whoever only builds packs needs none
 
 
 def _build(plan: _Plan, pins: Lock, key: str, cache: Path, inputs: Inputs, progress: Progress) -> Pack:

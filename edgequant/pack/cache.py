@@ -16,6 +16,7 @@ from typing import Any
 import platformdirs
 
 from edgequant.devices.store import sha256_of
+from edgequant.errors import InputError
 from edgequant.files import atomic_write
 from edgequant.pack.archives import read_tar, write_tree
 from edgequant.pack.inputs import no_cache
@@ -97,6 +98,29 @@ def list_packs(cache_dir: Path | None = None) -> list[Pack]:
     builds = (cache_dir or default_cache()) / "builds"
     found = [pack for path in builds.glob("*/pack.json") if (pack := stored(builds.parent, path.parent.name))]
     return sorted(found, key=lambda pack: pack.archive.stat().st_mtime, reverse=True)
+
+
+def find_pack(text: str, cache_dir: Path | None = None) -> Pack:
+    """The pack the user means: its archive, or the beginning of its SHA-256 as `edgequant pack list` shows it.
+
+    Raises InputError (PACK_UNKNOWN).
+    """
+    # Two ways to build it may give the same bytes.
+    packs = list({pack.sha256: pack for pack in list_packs(cache_dir)}.values())
+    here = Path(text).absolute()
+    found = [
+        pack
+        for pack in packs
+        if (len(text) >= 6 and pack.sha256.startswith(text)) or (here.is_file() and sha256_of(here) == pack.sha256)
+    ]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(f"{pack.sha256[:12]} (MNN {pack.mnn})" for pack in packs[:10])
+    raise InputError(
+        "PACK_UNKNOWN",
+        f"{'several packs begin' if found else 'no pack begins'} with '{text[:100]}'",
+        hint=f"There are {known}." if known else "Build one first: edgequant pack build",
+    )
 
 
 def clean_packs(cache_dir: Path | None = None) -> int:

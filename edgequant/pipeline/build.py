@@ -11,20 +11,26 @@ from edgequant.findings import Finding
 from edgequant.graph.model import ModelGraph
 from edgequant.judge.latency import Latency, latency_summary
 from edgequant.judge.verdict import Verdict, judge_output, worst
+from edgequant.pipeline.differences import (
+    Limits,
+    blame,
+    outside_band,
+    precision_ineffective,
+    stage_error,
+    versions_differ,
+)
 from edgequant.pipeline.measure import Capture
-from edgequant.pipeline.outputs import Comparisons, OutputStore
+from edgequant.pipeline.outputs import OutputStore
 from edgequant.pipeline.prepare import FLOAT, Clock, Looked, Prepared
 from edgequant.pipeline.request import Request
 from edgequant.pipeline.target import Target
 from edgequant.quantize.convert import ConvertedModel
 from edgequant.report import model as report
-from edgequant.spec import Limit, Variant
+from edgequant.spec import Variant
 from edgequant.tensors import TensorSpec
 
 if TYPE_CHECKING:
     from edgequant.pipeline.verify import HostRun
-
-Limits = Mapping[str, tuple[Limit, ...]]
 
 _EXPECTED = ("the model has subgraphs", "an input is left out")
 """What the converter says of nearly every recurrent model; the risks of the source say it better."""
@@ -66,11 +72,15 @@ def build_run(
     if capture.deterministic is False:
         verdicts.append(Verdict.INCONCLUSIVE)
     if Verdict.FAIL in verdicts and not target.device.is_host:
-        findings = _blame(prepared, middle, limits, judged, findings)
+        findings = blame(prepared, middle, limits, judged, findings)
+    errors = _errors(prepared, target, variant, outputs, middle)
+    if not target.device.is_host:
+        findings += outside_band(prepared, request, variant, errors, verdicts)
     findings += _low_memory(capture, variant, verdicts)
     findings += _conversion_notes(model, variant, verdicts)
     device = _device_info(target)
-    findings += _versions(device, host_mnn)
+    findings += versions_differ(device, host_mnn)
+    findings += precision_ineffective(device, request)
     if capture.error is not None:
         verdicts.append(Verdict.ERROR)
     return report.Run(
@@ -80,7 +90,7 @@ def build_run(
         low_memory_engaged=capture.low_memory_engaged,
         low_memory_why=capture.low_memory_why,
         outputs=judged,
-        errors=_errors(prepared, target, variant, outputs, middle),
+        errors=errors,
         latency_ms=_latency(capture, request),
         latency_why=_latency_why(capture, request, target.device.emulated),
         memory_mb=_memory(capture, model, target.device.emulated),
@@ -93,50 +103,10 @@ def build_run(
             "memory": capture.memory_mode,
             "threads": device.facts.get("threads", request.options.threads),
             "pushed_bytes": capture.pushed_bytes,
+            "runtime_bytes": target.runtime_bytes(),
             "low_memory_evidence": capture.low_memory_evidence,
         },
     )
-
-
-def _blame(
-    prepared: Prepared,
-    middle: HostRun,
-    limits: Limits,
-    judged: Mapping[str, report.OutputReport],
-    findings: list[Finding],
-) -> list[Finding]:
-    """Where this host keeps the limits with the very same file, the error enters on the device, not by quantizing."""
-    if middle.why is not None:
-        return findings
-    on_host = _stage(prepared, prepared.expected, middle.outputs)
-    innocent = [
-        name
-        for name, output in judged.items()
-        if output.verdict is Verdict.FAIL
-        and name in on_host
-        and judge_output(on_host[name], limits[name]).verdict in (Verdict.PASS, Verdict.MARGINAL)
-    ]
-    if not innocent:
-        return findings
-    # Advice to quantize in another way would send the reader the wrong way.
-    kept = [
-        finding.model_copy(update={"remedy": None})
-        if finding.code == "LIMIT_EXCEEDED" and finding.where in innocent
-        else finding
-        for finding in findings
-    ]
-    return [
-        *kept,
-        Finding(
-            code="DEVICE_DIFFERS",
-            severity="fail",
-            where=innocent[0],
-            message=f"the device breaks limits that this host keeps with the same file: {', '.join(innocent[:20])}",
-            evidence={"outputs": innocent[:1000]},
-            remedy="Quantization is not the cause.  Compare --precision normal with low, the MNN versions and "
-            "--threads; then suspect MNN's kernels for this CPU.",
-        ),
-    ]
 
 
 def _low_memory(capture: Capture, variant: Variant, verdicts: list[Verdict]) -> list[Finding]:
@@ -184,24 +154,9 @@ def _conversion_notes(model: ConvertedModel, variant: Variant, verdicts: list[Ve
     ]
 
 
-def _versions(device: report.DeviceInfo, host_mnn: str) -> list[Finding]:
-    if device.mnn is None or device.mnn == host_mnn:
-        return []
-    return [
-        Finding(
-            code="MNN_VERSION_DIFFERS",
-            severity="warn",
-            where=device.uri,
-            message=f"the device runs MNN {device.mnn}, the model was made with {host_mnn} on this host",
-            evidence={"device": device.mnn, "host": host_mnn},
-            remedy="Differences may come from the versions: install the same one in both places.",
-        )
-    ]
-
-
 def _device_info(target: Target) -> report.DeviceInfo:
-    runner = target.known_runner
-    if runner is None:
+    runner, chosen = target.known_runner, target.chosen
+    if runner is None or chosen is None:
         return report.DeviceInfo(uri=target.uri)
     facts = runner.facts
     return report.DeviceInfo(
@@ -224,6 +179,9 @@ def _device_info(target: Target) -> report.DeviceInfo:
             "python": runner.hello.python,
             "numpy": runner.hello.numpy,
             "threads": runner.threads,
+            "runtime": chosen.runtime,
+            "pack": chosen.pack,
+            "why_not_pack": None if chosen.instead is None else f"{chosen.instead.code}: {chosen.instead}",
         },
     )
 
@@ -246,25 +204,14 @@ def _errors(
         why["device"] = "the device is this host"
     elif middle.why is not None:
         why["device"] = middle.why
-    quantization = {} if "quantization" in why else _stage(prepared, prepared.float_outputs, middle.outputs)
-    device = {} if "device" in why else _stage(prepared, middle.outputs, outputs)
+    quantization = {} if "quantization" in why else stage_error(prepared, prepared.float_outputs, middle.outputs)
+    device = {} if "device" in why else stage_error(prepared, middle.outputs, outputs)
     return report.ErrorsByStage(
         conversion={name: report.error_entry(summary) for name, summary in conversion.items()},
         quantization={name: report.error_entry(summary) for name, summary in quantization.items()},
         device={name: report.error_entry(summary) for name, summary in device.items()},
         why_null=why,
     )
-
-
-def _stage(prepared: Prepared, before: OutputStore, after: OutputStore) -> dict[str, OutputSummary]:
-    """The error between two stages, over the cases both could run."""
-    comparisons = Comparisons()
-    for case in prepared.cases:
-        first, second = before.get(case.name), after.get(case.name)
-        if first is None or second is None:
-            continue
-        comparisons.add(case.name, {name: first[name] for name in prepared.kinds if name in first}, second)
-    return comparisons.summaries()
 
 
 def _latency(capture: Capture, request: Request) -> Latency | None:

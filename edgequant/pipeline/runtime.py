@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from edgequant.deadline import Deadline
 from edgequant.devices.protocol import Device
 from edgequant.devices.store import Store
-from edgequant.errors import DeviceError
+from edgequant.errors import DeviceError, EdgequantError
 from edgequant.progress import Progress
+
+if TYPE_CHECKING:
+    from edgequant.pack import WantedPack
 
 Runtime = Literal["auto", "pack", "system"]
 
@@ -42,33 +45,94 @@ rm -f "$file"
 """
 
 
-def wants_pack(device: Device, runtime: Runtime, python: str | None) -> bool:
-    """Whether the pack is to be used.
+# With these `auto` goes on with what the device has itself: the pack cannot be had or does not fit, though the device
+# may be fine.  A lost link or a push that came to grief is no reason to measure something else than was meant.
+_NOT_HERE = ("WORK_DIR_NOEXEC", "NO_SPACE", "PACK_NEEDS_LIBRARIES")
 
-    auto: on phones, which have no Python, unless the user names one; boards run what is installed there.
+
+@dataclass(frozen=True)
+class Chosen:
+    """What runs the runner.
+
+    Attributes:
+        python: the command that starts Python there.
+        runtime: "pack" or "system".
+        pack: SHA-256 of the pack; None for the device's own.
+        instead: why `auto` did not take the pack although the device could run it; None where it did not have to.
     """
-    return runtime == "pack" or (runtime == "auto" and python is None and device.uri.startswith("adb://"))
+
+    python: tuple[str, ...]
+    runtime: Literal["pack", "system"]
+    pack: str | None = None
+    instead: EdgequantError | None = None
 
 
-def deploy(device: Device, store: Store, progress: Progress) -> Sequence[str]:
-    """Make sure the device has the pack, unpacked; returns the command that starts its Python.
+def choose(
+    device: Device, store: Store, progress: Progress, *, runtime: Runtime, python: str | None, wanted: WantedPack
+) -> Chosen:
+    """Decide, and make sure that it is there.
 
-    Builds it on this host the first time.
+    auto is the pack wherever it runs, so that all devices run the same bits; else, and where the user names a Python,
+    what the device has.
+
+    Raises what `deploy` raises, unless auto can do without.
+    """
+    if device.brings_runtime:
+        return Chosen(tuple(device.python), "pack", device.pack_sha256)
+    if not wants_pack(device, runtime, python):
+        if wanted:
+            raise DeviceError(
+                "PACK_NOT_WANTED",
+                f"{wanted} was asked for, but what runs there is the Python and the MNN that are installed there",
+                where=device.uri,
+                hint="64-bit ARM devices run a pack, without --python and --runtime system.  For others install that "
+                "version of MNN there.",
+            )
+        return Chosen(tuple(device.python), "system")
+    try:
+        return deploy(device, store, progress, wanted)
+    except EdgequantError as error:
+        possible = error.code in _NOT_HERE or (error.where is None and error.code.startswith("PACK_"))
+        # A phone has nothing else; and whoever asks for one pack means that one.
+        if runtime == "pack" or wanted or not possible or device.uri.startswith("adb://"):
+            raise
+        progress.say(f"{device.uri} runs its own Python, not the pack ({error.code}: {error})")
+        return Chosen(tuple(device.python), "system", instead=error)
+
+
+def wants_pack(device: Device, runtime: Runtime, python: str | None) -> bool:
+    """Whether the pack is to be used, as far as can be told without building it.
+
+    Raises DeviceError (LINK_LOST), DeadlineExceeded.
+    """
+    if runtime != "auto" or python is not None or device.is_host:
+        return runtime == "pack"
+    return device.uri.startswith("adb://") or _machine(device) in _ARCH
+
+
+def _machine(device: Device) -> str:
+    """What the kernel calls the CPU; "" where it is no Linux."""
+    said = device.run(["uname", "-sm"], Deadline(30), max_output=4096).stdout.decode("ascii", "replace").split()
+    return said[1] if len(said) == 2 and said[0] == "Linux" else ""
+
+
+def deploy(device: Device, store: Store, progress: Progress, wanted: WantedPack | None = None) -> Chosen:
+    """Make sure the device has the pack, unpacked.  Builds it on this host the first time.
 
     Raises DeviceError (PACK_ARCH, WORK_DIR_NOEXEC, PACK_NEEDS_LIBRARIES, PACK_NOT_UNPACKED, and what the store raises),
     ToolError or InputError from building.
     """
-    from edgequant.pack import build_pack
+    from edgequant.pack import WantedPack
 
-    machine = device.run(["uname", "-m"], Deadline(30)).stdout.decode("ascii", "replace").strip()
+    machine = _machine(device)
     if machine not in _ARCH:
         raise DeviceError(
             "PACK_ARCH",
-            f"the pack is for 64-bit ARM, this is {machine or 'unknown'}",
+            f"the pack is for 64-bit ARM, this is {machine or 'none'}",
             where=device.uri,
             hint="Install Python, MNN and NumPy there, and use --runtime system.",
         )
-    pack = build_pack(progress=progress)
+    pack = (wanted or WantedPack()).get(progress)
     if pack.needs:
         raise DeviceError(
             "PACK_NEEDS_LIBRARIES",
@@ -99,7 +163,7 @@ def deploy(device: Device, store: Store, progress: Progress) -> Sequence[str]:
                 "choose another with --work-dir.",
             )
     # An empty environment: LD_PRELOAD and the like are made for the device's own programs.
-    return ("env", "-i", *pack.command(folder))
+    return Chosen(("env", "-i", *pack.command(folder)), "pack", pack.sha256)
 
 
 def _unpack(device: Device, folder: str, archive: str) -> str:

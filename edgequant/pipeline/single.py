@@ -184,6 +184,7 @@ def run_once(
     memory: MemoryMode = options.memory or ("low" if graph.weights == "quantized" else "normal")
     with explained(), open_target(uri, target_options, options, log=None, progress=progress) as target:
         runner = target.runner()
+        target.own()
         path, _ = target.push(model, graph.sha256)
         loaded = runner.load(path, memory)
         specs = tuple(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import getpass
+import os
+import socket
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from edgequant.deadline import Deadline
 from edgequant.devices.protocol import Device
 from edgequant.devices.store import Store, sha256_of
-from edgequant.errors import ToolError
-from edgequant.pipeline.runtime import Runtime, deploy, wants_pack
+from edgequant.errors import DeviceError, ToolError
+from edgequant.pack import WantedPack
+from edgequant.pipeline.runtime import Chosen, Runtime, choose
 from edgequant.progress import Progress
 from edgequant.runner.bundle import runner_file
 from edgequant.runner.client import MnnRunner
@@ -17,6 +22,7 @@ from edgequant.runner.session import RunnerSession
 from edgequant.spec import RunOptions
 
 OPEN_SECONDS = 60.0
+_NO_RUNTIME = ("PYTHON_MISSING", "PYTHON_TOO_OLD", "MNN_MISSING", "NUMPY_MISSING")
 PUSH_FLOOR = 20_000
 """Bytes per second a link has to carry at least; slower than that, a push counts as stuck."""
 
@@ -27,12 +33,16 @@ class TargetOptions:
 
     work_dir: directory on the device; None for its default.  python: command there; None for the driver's default.
     runtime: whose Python runs the runner: the device's own, or that of the pack; see `pipeline.runtime`.
+    wanted: which pack, where it is a pack.
+    wait: seconds to wait where another edgequant is using the device.
     """
 
     work_dir: str | None = None
     python: str | None = None
     accept_new_host_key: bool = False
     runtime: Runtime = "auto"
+    wanted: WantedPack = field(default_factory=WantedPack)
+    wait: float = 600.0
 
 
 class Target:
@@ -43,7 +53,10 @@ class Target:
     ) -> None:
         self.device = device
         self._options = options
-        self.python: tuple[str, ...] = ()
+        self.chosen: Chosen | None = None
+        """Whose Python it runs; None before a runner was started."""
+        self._mine = False
+        self._runtime_bytes = 0
         self._run_options = run_options
         self._log = log
         self._progress = progress
@@ -67,18 +80,33 @@ class Target:
         if self._runner is None:
             self.device.open(Deadline(OPEN_SECONDS))  # again, where the link was lost; nothing while it is there
             script, digest = self._script()
+            before = self.store.sent_bytes
             stored = self.store.put(script, digest, self._push_deadline(script.stat().st_size))
-            if wants_pack(self.device, self._options.runtime, self._options.python):
-                self.python = tuple(deploy(self.device, self.store, self._progress))
-            else:
-                self.python = tuple(self.device.python)
+            chosen = self.chosen = choose(
+                self.device,
+                self.store,
+                self._progress,
+                runtime=self._options.runtime,
+                python=self._options.python,
+                wanted=self._options.wanted,
+            )
+            self._runtime_bytes += self.store.sent_bytes - before
             # -u also unbuffers C's stdout: MNN's last words must be out before it crashes.
-            argv = [*self.python, "-u", stored.path]
-            session = RunnerSession(self.device, argv, log=self._log)
+            session = RunnerSession(self.device, [*chosen.python, "-u", stored.path], log=self._log)
             try:
-                session.start(Deadline(OPEN_SECONDS))
+                try:
+                    session.start(Deadline(OPEN_SECONDS))
+                except DeviceError as error:
+                    if chosen.instead is None or error.code not in _NO_RUNTIME:
+                        raise
+                    # Neither: what is wrong with the pack is nearer to being mended than what is not installed.
+                    chosen.instead.evidence["instead"] = f"{error.code}: {error}"
+                    chosen.instead.where = self.uri
+                    raise chosen.instead from error
                 runner = MnnRunner(session, self._run_options, uri=self.uri)
                 runner.facts = self.device.corrected(runner.facts)
+                if self._mine:
+                    self._lock(runner)
                 self._runner = self.known_runner = runner
             except BaseException:
                 session.close()
@@ -101,6 +129,29 @@ class Target:
         if self._runner is not None and not self._runner.alive():
             self.drop_runner()
         return self.runner()
+
+    def runtime_bytes(self) -> int:
+        """What was sent of runner and pack since this was asked last."""
+        sent, self._runtime_bytes = self._runtime_bytes, 0
+        return sent
+
+    def own(self) -> None:
+        """Have the device for this process alone from now on, waiting where another has it: two at once would measure
+        each other.  It is let go with the runner's end, however that comes.
+
+        Take one device at a time, or two processes may wait for each other.
+
+        Raises DeviceError (DEVICE_BUSY).
+        """
+        if not self._mine and self.device.exclusive:
+            self._lock(self.living_runner())
+            self._mine = True
+
+    def _lock(self, runner: MnnRunner) -> None:
+        def waiting(holder: str) -> None:
+            self._progress.say(f"{self.uri} is being used by {holder}; waiting for it up to {self._options.wait:g} s")
+
+        runner.lock(_who(), self._options.wait, waiting)
 
     def drop_runner(self) -> None:
         """End the runner; the next `runner()` starts a new one."""
@@ -138,7 +189,13 @@ def open_target(
     """A ready Target for a device URI.  Raises InputError (bad URI), DeviceError."""
     from edgequant.devices.factory import make_device
 
-    device = make_device(uri, accept_new_host_key=options.accept_new_host_key, python=options.python, listener=progress)
+    device = make_device(
+        uri,
+        accept_new_host_key=options.accept_new_host_key,
+        python=options.python,
+        wanted=options.wanted,
+        listener=progress,
+    )
     target = Target(device, options, run_options, log=log, progress=progress or Progress())
     try:
         target.open()
@@ -146,6 +203,15 @@ def open_target(
         target.close()
         raise
     return target
+
+
+def _who() -> str:
+    """This process, for whoever waits for it; the device's clock may be wrong, so it is this host's."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()} (edgequant, process {os.getpid()}, since {datetime.now():%H:%M:%S})"
 
 
 def _cache_folder() -> Path:

@@ -185,6 +185,12 @@ class _Job:
             self.runs += [build.failed_run(uri, variant, target) for variant in models]
             return
         with target:
+            try:
+                with self.prepared.clock.phase("device wait"):
+                    target.own()
+            except DeviceError as error:
+                self.runs += [build.failed_run(uri, variant, error) for variant in models]
+                return
             for variant, model in models.items():
                 if isinstance(model, EdgequantError):
                     self.runs.append(build.failed_run(uri, variant, model))

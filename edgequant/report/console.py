@@ -305,6 +305,11 @@ class _Printer:
             self.field("  memory", ", ".join(known) or "not measured")
         elif run.memory_why:
             self.field("  memory", f"not measured: {run.memory_why}")
+        sent, runtime = run.options.get("pushed_bytes"), run.options.get("runtime_bytes")
+        if isinstance(sent, int) and isinstance(runtime, int) and not run.device.uri.startswith("local:"):
+            what = "nothing, it was all there" if not sent + runtime else f"{sent + runtime:,} bytes"
+            split = f" (model {sent:,}, runtime {runtime:,})" if sent and runtime else ""
+            self.field("  sent", f"{what}{split}")
 
     def case(self, name: str) -> Text:
         """A case's name, cut in the middle where it is long: unlike outputs, cases can be looked up in the report."""

@@ -66,6 +66,12 @@ class Facts(_Answer):
     governor: str | None = Field(default=None, max_length=100)
 
 
+class LockAnswer(_Answer):
+    """Who has the device; None: we do."""
+
+    holder: str | None = Field(default=None, max_length=1000)
+
+
 class ModelInput(_Answer):
     """An input as MNN declares it; -1 in `shape` is dynamic."""
 

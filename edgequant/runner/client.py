@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from edgequant.deadline import Deadline
-from edgequant.errors import DeviceError
+from edgequant.errors import DeviceError, RunnerError
 from edgequant.mnn_version import require_supported
 from edgequant.runner import answers
 from edgequant.runner.session import RunnerSession
@@ -79,6 +79,35 @@ class MnnRunner:
         except DeviceError:
             return False
         return True
+
+    def lock(self, who: str, seconds: float, waiting: Callable[[str], None]) -> None:
+        """Have the device alone as long as this runner lives; `waiting` is told who has it meanwhile.
+
+        Where the system there has no such lock, nothing happens: it only keeps edgequants out of each other's way.
+
+        Raises DeviceError (DEVICE_BUSY) where somebody else still has it after `seconds`.
+        """
+
+        def heard(event: dict[str, object]) -> None:
+            if event.get("event") == "waiting":
+                waiting(self._session.checked(answers.LockAnswer, event).holder or "")
+
+        try:
+            header, _ = self._session.request(
+                "lock", {"who": who, "seconds": seconds}, deadline=Deadline(seconds + 60), on_event=heard
+            )
+        except RunnerError as error:
+            if error.code != "LOCK_UNSUPPORTED":
+                raise
+            return
+        if (holder := self._session.checked(answers.LockAnswer, header).holder) is not None:
+            raise DeviceError(
+                "DEVICE_BUSY",
+                f"it is being used by {holder}",
+                transient=True,
+                where=self.uri,
+                hint="Two at once would spoil each other's measurements.  Try again later, or wait longer with --wait.",
+            )
 
     def load(self, path: str, memory: MemoryMode, *, precision: Precision | None = None) -> Loaded:
         """Load the model at `path` on the device.  `precision`: another than the options say.

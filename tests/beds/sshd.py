@@ -140,6 +140,8 @@ class SshServer:
             f"AuthorizedKeysFile {self.base}/authorized_keys\nPermitRootLogin yes\nPasswordAuthentication yes\n"
             "AllowTcpForwarding yes\nMaxStartups 100\nMaxSessions 20\nPrintMotd no\nLogLevel VERBOSE\n"
             "Subsystem sftp internal-sftp\n"
+            # All servers of a test run are on one kernel, and would have their devices wait for each other.
+            f"SetEnv EDGEQUANT_LOCK_SCOPE=-{self.port}\n"
         )
         command = [sshd, "-D", "-e", "-f", str(config)]
         if os.geteuid() == 0:

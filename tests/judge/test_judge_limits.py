@@ -9,9 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgequant.compare.metrics import Kind
 from edgequant.errors import InputError
-from edgequant.judge.limits import METRICS_OF, default_limits, defaults_for, meets, resolve_limits, within_margin
-from edgequant.spec import METRICS, Limit
+from edgequant.judge.limits import (
+    METRICS_OF,
+    default_limits,
+    defaults_for,
+    device_bands,
+    meets,
+    resolve_limits,
+    within_margin,
+)
+from edgequant.spec import DEVICE_METRIC, METRICS, Limit, Precision
 
 quick = settings(deadline=None, max_examples=60)
 METHODS = ("float", "fp16", "weight", "dynamic", "kl", "ema", "admm")
@@ -80,6 +89,29 @@ def test_a_general_limit_no_output_has_is_refused():
 
 def test_every_metric_belongs_to_a_kind():
     assert set(METRICS) == {metric for metrics in METRICS_OF.values() for metric in metrics}
+    assert DEVICE_METRIC in METRICS_OF["float"]
+
+
+def test_the_band_of_a_device() -> None:
+    outputs: dict[str, Kind] = {"y": "float", "z": "float", "label": "int"}
+
+    def bands(method: str, precision: Precision = "normal", *limits: str) -> dict[str, float]:
+        found = device_bands(outputs, method, precision, [Limit.parse(text) for text in limits])
+        assert all((limit.metric, limit.op) == (DEVICE_METRIC, ">=") for limit in found.values())
+        return {name: limit.value for name, limit in found.items()}
+
+    assert bands("float") == bands("weight", "high") == {"y": 60, "z": 60}
+    assert bands("fp16", "low") == {"y": 30, "z": 30}
+    assert bands("dynamic") == bands("dynamic", "low") == bands("kl") == {"y": 20, "z": 20}
+    # What the user says wins, and of that the limit that names the output, whatever the order.
+    said = [f"{DEVICE_METRIC}>=10", f"z:{DEVICE_METRIC}>=5", "sqnr_db>=40"]
+    assert bands("float", "normal", *said) == bands("float", "normal", *reversed(said)) == {"y": 10, "z": 5}
+    # It is no limit against the reference.
+    against_reference = resolve_limits(outputs, defaults_for("float"), [Limit.parse(text) for text in said])
+    assert not [limit for held in against_reference.values() for limit in held if limit.metric == DEVICE_METRIC]
+    with pytest.raises(InputError) as caught:
+        resolve_limits(outputs, defaults_for("float"), [Limit.parse(f"label:{DEVICE_METRIC}>=10")])
+    assert caught.value.code == "LIMIT_UNDEFINED"
 
 
 @pytest.mark.parametrize("text", ["cosine>=-1", "sqnr_db>=-999", "max_abs<=1e30"])

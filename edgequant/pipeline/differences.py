@@ -1,0 +1,153 @@
+"""Where a device does something else than this host: what is found of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from edgequant.compare.summary import OutputSummary
+from edgequant.findings import Finding
+from edgequant.judge.limits import device_bands, meets
+from edgequant.judge.verdict import Verdict, judge_output
+from edgequant.pipeline.outputs import Comparisons, OutputStore
+from edgequant.pipeline.prepare import Prepared
+from edgequant.pipeline.request import Request
+from edgequant.report import model as report
+from edgequant.spec import DEVICE_METRIC, Limit, Variant
+
+if TYPE_CHECKING:
+    from edgequant.pipeline.verify import HostRun
+
+Limits = Mapping[str, tuple[Limit, ...]]
+ARM64 = ("aarch64", "arm64")
+
+
+def blame(
+    prepared: Prepared,
+    middle: HostRun,
+    limits: Limits,
+    judged: Mapping[str, report.OutputReport],
+    findings: list[Finding],
+) -> list[Finding]:
+    """Where this host keeps the limits with the very same file, the error enters on the device, not by quantizing."""
+    if middle.why is not None:
+        return findings
+    on_host = stage_error(prepared, prepared.expected, middle.outputs)
+    innocent = [
+        name
+        for name, output in judged.items()
+        if output.verdict is Verdict.FAIL
+        and name in on_host
+        and judge_output(on_host[name], limits[name]).verdict in (Verdict.PASS, Verdict.MARGINAL)
+    ]
+    if not innocent:
+        return findings
+    # Advice to quantize in another way would send the reader the wrong way.
+    kept = [
+        finding.model_copy(update={"remedy": None})
+        if finding.code == "LIMIT_EXCEEDED" and finding.where in innocent
+        else finding
+        for finding in findings
+    ]
+    return [
+        *kept,
+        Finding(
+            code="DEVICE_DIFFERS",
+            severity="fail",
+            where=innocent[0],
+            message=f"the device breaks limits that this host keeps with the same file: {', '.join(innocent[:20])}",
+            evidence={"outputs": innocent[:1000]},
+            remedy="Quantization is not the cause.  Compare --precision normal with low, the MNN versions and "
+            "--threads; then suspect MNN's kernels for this CPU.",
+        ),
+    ]
+
+
+def outside_band(
+    prepared: Prepared, request: Request, variant: Variant, errors: report.ErrorsByStage, verdicts: list[Verdict]
+) -> list[Finding]:
+    """Where the device computes something else than this host with the same file, it is FAIL, even where every limit
+    against the reference is kept: by luck, and with these cases."""
+    bands = device_bands(prepared.kinds, variant.method, request.options.precision, request.limits)
+    if "device" in errors.why_null:
+        if any(limit.metric == DEVICE_METRIC for limit in request.limits):
+            verdicts.append(Verdict.INCONCLUSIVE)
+            return [
+                Finding(
+                    code="DEVICE_ERROR_UNKNOWN",
+                    severity="error",
+                    message=f"{DEVICE_METRIC} was limited and could not be measured: {errors.why_null['device']}",
+                )
+            ]
+        return []
+    found = {
+        name: entry.sqnr_db
+        for name, entry in errors.device.items()
+        if name in bands and entry.sqnr_db is not None and not meets(bands[name], entry.sqnr_db)
+    }
+    if not found:
+        return []
+    verdicts.append(Verdict.FAIL)
+    worst_one = min(found, key=lambda name: found[name])
+    more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+    return [
+        Finding(
+            code="DEVICE_BEYOND_ROUNDING",
+            severity="fail",
+            where=worst_one,
+            message=f"the device computes something else than this host with the same file: {worst_one} differs by "
+            f"{found[worst_one]:.4g} dB, rounding explains no less than {bands[worst_one].value:g} dB{more}",
+            evidence={"device_sqnr_db": found, "bound": {name: bands[name].value for name in found}},
+            remedy="Compare --precision normal with low, the MNN versions and --threads; then suspect MNN's kernels "
+            f"for this CPU.  If you know the reason and accept it: --limit '{DEVICE_METRIC}>=X'.",
+        )
+    ]
+
+
+def versions_differ(device: report.DeviceInfo, host_mnn: str) -> list[Finding]:
+    if device.mnn is None or device.mnn == host_mnn:
+        return []
+    return [
+        Finding(
+            code="MNN_VERSION_DIFFERS",
+            severity="warn",
+            where=device.uri,
+            message=f"the device runs MNN {device.mnn}, the model was made with {host_mnn} on this host",
+            evidence={"device": device.mnn, "host": host_mnn},
+            remedy="Differences may come from the versions: install the same one in both places.",
+        )
+    ]
+
+
+def precision_ineffective(device: report.DeviceInfo, request: Request) -> list[Finding]:
+    """Where fp16 was asked for and the CPU has none, MNN computes in fp32 and says nothing.
+
+    Not quite as with precision normal: its sigmoid and SiLU get coarser (MNN's CPUUnary.cpp), which costs a GRU down
+    to 39 dB.  On x86 MNN has no fp16 at all, whoever asks for it there knows: the phone is what it was asked for.
+    """
+    if request.options.precision != "low" or device.arch not in ARM64:
+        return []
+    if device.facts["mnn_kernels"].get("fp16") is not False:
+        return []
+    return [
+        Finding(
+            code="PRECISION_LOW_INEFFECTIVE",
+            severity="warn",
+            where=device.uri,
+            message="precision low was asked for, but this CPU has no fp16 arithmetic (ARMv8.2), so MNN computed in "
+            "fp32 (with a coarser sigmoid): this run says nothing about fp16",
+            evidence={"mnn_kernels": device.facts["mnn_kernels"], "cpu": device.cpu},
+            remedy="Judge fp16 on a CPU that has it: Cortex-A55, A75 and newer, or emulated:cortex-a76.",
+        )
+    ]
+
+
+def stage_error(prepared: Prepared, before: OutputStore, after: OutputStore) -> dict[str, OutputSummary]:
+    """The error between two stages, over the cases both could run."""
+    comparisons = Comparisons()
+    for case in prepared.cases:
+        first, second = before.get(case.name), after.get(case.name)
+        if first is None or second is None:
+            continue
+        comparisons.add(case.name, {name: first[name] for name in prepared.kinds if name in first}, second)
+    return comparisons.summaries()
