@@ -21,6 +21,7 @@ sys.path[:] = [entry for entry in sys.path if entry]
 from edgequant.quantize.calibrate.worker import main
 sys.exit(main(sys.argv[1]))
 """
+_WRONG = ("No quant info for Cast", "Error in CPUCast", "Compute Shape Error")
 _MOST_ANSWER = 64 * 1024 * 1024
 
 
@@ -98,6 +99,16 @@ class Runs:
         if answer is None:
             return {}, ToolError(
                 f"{prefix}_FAILED", f"{doing}{at}: it ended without an answer", evidence=result.evidence()
+            )
+        said = log.read_text(encoding="utf-8", errors="replace")
+        wrong = next((line.strip() for line in said.splitlines() if any(bad in line for bad in _WRONG)), None)
+        if wrong is not None:
+            # MNN goes on, and the outputs look like any others.
+            return {}, ToolError(
+                f"{prefix}_MISCOMPUTED",
+                f"{doing}: MNN says '{wrong[:200]}', so its outputs cannot be trusted",
+                hint="Keep layers float with skip, or use dynamic:8.",
+                evidence=result.evidence(),
             )
         log.unlink(missing_ok=True)
         return answer, None

@@ -14,11 +14,14 @@ from typing import NamedTuple
 import numpy as np
 
 from edgequant.errors import InputError
+from edgequant.quantize.calibrate.flow import Flow
 from edgequant.quantize.calibrate.layers import Layer
 from edgequant.quantize.calibrate.methods import Quantizer
 
 _MOST_SUM = 2.0**29
 """MNN adds bias and zero point of a depthwise layer as integers of the product of scales: they have to fit int32."""
+_MOST_SQUEEZE = 2.0
+"""One bit is what a layer may lose to the wider range of a pool's input."""
 _LEAST_DEPTHWISE = 1e-6
 """MNN takes smaller weight scales of depthwise layers for this."""
 
@@ -35,6 +38,7 @@ class LayerPlan(NamedTuple):
 
 def plan(
     layers: Sequence[Layer],
+    flow: Flow,
     quantizers: Mapping[str, Quantizer],
     *,
     unreadable: Mapping[str, str],
@@ -42,6 +46,10 @@ def plan(
     rest: str = "weight",
 ) -> list[LayerPlan]:
     """Decide for each layer.
+
+    A layer whose result MNN would misread in a later segment stays float, and so does one whose scale would spread to
+    a pool's input of more than `_MOST_SQUEEZE` times the range; below that, it takes the pool's input's scale, as
+    MNN's own calibration does.
 
     Args:
         quantizers: of tensors, by name.
@@ -53,21 +61,54 @@ def plan(
         InputError: LAYER_UNKNOWN: a name in `skip` is no layer of the model.
     """
     check_names(skip, layers)
-    plans = []
+    asked = {layer.output for layer in layers if {layer.name, layer.output} & set(skip)}
+    reasons: dict[str, str] = {}
     for layer in layers:
         lost = [name for name in (layer.input, layer.output) if name not in quantizers]
-        if layer.name in skip or layer.output in skip:
-            plans.append(LayerPlan(layer, "float", "asked to stay float", None, None))
-        elif layer.why_not is not None:
-            # In the main graph, a convolution with quantized weights between two int8 tensors would run in int8.
-            weight = rest == "weight" and (bool(layer.subgraph) or layer.type.startswith("Deconvolution"))
-            plans.append(LayerPlan(layer, "weight" if weight else "float", layer.why_not, None, None))
+        if layer.subgraph or layer.why_not is not None:
+            continue
+        if layer.output in asked:
+            reasons[layer.output] = "asked to stay float"
         elif lost:
-            why = f"the range of '{lost[0]}' could not be measured: {unreadable.get(lost[0], 'nothing was read')}"
-            plans.append(LayerPlan(layer, "float", why, None, None))
+            said = unreadable.get(lost[0], "nothing was read")
+            reasons[layer.output] = f"the range of '{lost[0]}' could not be measured: {said}"
+        elif (consumer := flow.crossing(layer.output)) is not None:
+            reasons[layer.output] = f"MNN would misread its int8 result behind a loop or branch, in '{consumer}'"
+    adjusted = _adjusted(layers, flow, quantizers, reasons)
+    plans = []
+    for layer in layers:
+        if layer.why_not is not None:
+            # In the main graph, a convolution with quantized weights between two int8 tensors would run in int8.
+            able = bool(layer.subgraph) or layer.type.startswith("Deconvolution")
+            skipped = bool({layer.name, layer.output} & set(skip))
+            weight = rest == "weight" and able and not skipped
+            why = "asked to stay float" if skipped else layer.why_not
+            plans.append(LayerPlan(layer, "weight" if weight else "float", why, None, None))
+        elif layer.output in reasons:
+            plans.append(LayerPlan(layer, "float", reasons[layer.output], None, None))
         else:
-            plans.append(LayerPlan(layer, "static", None, quantizers[layer.input], quantizers[layer.output]))
+            plans.append(LayerPlan(layer, "static", None, adjusted[layer.input], adjusted[layer.output]))
     return plans
+
+
+def _adjusted(
+    layers: Sequence[Layer], flow: Flow, quantizers: Mapping[str, Quantizer], reasons: dict[str, str]
+) -> dict[str, Quantizer]:
+    """Quantizers widened for what inherits them; adds to `reasons` the layers that have to stay float for it."""
+    while True:
+        static = [layer for layer in layers if layer.why_not is None and layer.output not in reasons]
+        described = {name for layer in static for name in (layer.input, layer.output)}
+        adjusted = {name: quantizers[name] for name in described}
+        before = len(reasons)
+        for layer in static:
+            for name in flow.squeezed(layer.input, described):
+                wide, own = quantizers.get(name), quantizers[layer.input]
+                if wide is None or wide.scale > _MOST_SQUEEZE * own.scale:
+                    reasons[layer.output] = f"MNN would clip '{name}', in front of a pool, to the range behind it"
+                elif wide.scale > adjusted[layer.input].scale:
+                    adjusted[layer.input] = wide
+        if len(reasons) == before:
+            return adjusted
 
 
 def check_names(names: Collection[str], layers: Sequence[Layer]) -> None:

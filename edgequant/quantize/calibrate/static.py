@@ -13,11 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgequant.errors import InputError, ToolError
 from edgequant.graph import ModelGraph, read_model
 from edgequant.quantize.calibrate.child import Runs
+from edgequant.quantize.calibrate.flow import Flow
 from edgequant.quantize.calibrate.gather import CHUNK, gather
 from edgequant.quantize.calibrate.layers import Layer, read_layers
-from edgequant.quantize.calibrate.methods import Calib, Quantizer, calibrate
-from edgequant.quantize.calibrate.outputs import Fidelity, fidelity, run_outputs
-from edgequant.quantize.calibrate.params import LayerPlan, check_names, parameters, plan
+from edgequant.quantize.calibrate.methods import Calib, calibrate
+from edgequant.quantize.calibrate.mixed import Maker
+from edgequant.quantize.calibrate.outputs import Fidelity, run_outputs
+from edgequant.quantize.calibrate.params import LayerPlan, check_names
 from edgequant.quantize.calibrate.samples import spool
 from edgequant.quantize.convert import ConvertedModel, convert
 from edgequant.quantize.work import FULL, disk_full, work_dir
@@ -40,6 +42,8 @@ class StaticOptions(BaseModel):
         skip: operators, or output tensors, that stay float.
         keep: so many of the most sensitive layers stay float as well.  Each layer's sensitivity is measured by making
             it alone int8: one conversion and one run per layer.
+        target_db: as few of the most sensitive layers stay float, beyond `keep`, as leave every output at least this
+            SQNR against the float model, measured on the first calibration samples.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,6 +55,7 @@ class StaticOptions(BaseModel):
     rnn: Literal["weight", "float"] = "weight"
     skip: tuple[str, ...] = ()
     keep: int = Field(default=0, ge=0)
+    target_db: float | None = Field(default=None, ge=0, le=100)
 
 
 class StaticLayer(NamedTuple):
@@ -76,7 +81,8 @@ class StaticModel:
         converted: the file, its hash and the converter's log.
         fidelity: of each output against the float MNN model, over the first calibration samples: these are the
             samples the scales were made from, so it says that the model works, not how good it is.
-        sensitivity: worst SQNR in dB of any output with only that layer int8; empty unless `keep` was asked for.
+        sensitivity: worst SQNR in dB of any output with only one layer int8, by that layer's output tensor; empty
+            unless `keep` or `target_db` was asked for.
     """
 
     path: Path
@@ -109,7 +115,8 @@ def make_static(
         chunk: inner tensors held in memory at once.
 
     Raises:
-        InputError: ALREADY_QUANTIZED, LAYER_UNKNOWN, NOTHING_STATIC, CALIBRATION_...; and what `convert` raises.
+        InputError: ALREADY_QUANTIZED, LAYER_UNKNOWN, NOTHING_STATIC, TARGET_NOT_REACHED, CALIBRATION_...; and what
+            `convert` raises.
         ToolError: CALIBRATION_..., STATIC_... (the model that was made crashes, hangs or computes NaN), and what
             `convert` raises.
     """
@@ -146,48 +153,41 @@ class _Job:
     memory_limit: int | None
 
     def run(self, samples: Iterable[Mapping[str, np.ndarray]], out: Path, chunk: int) -> StaticModel:
-        model = self._convert(self.graph.path, self.graph.format, self.work / "float.mnn").path
+        model = self.convert(self.graph.path, self.graph.format, self.work / "float.mnn").path
         layers = read_layers(model)
         check_names(self.options.skip, layers)
-        inputs = read_model(model).inputs
+        converted_graph = read_model(model)
+        inputs, flow = converted_graph.inputs, Flow(converted_graph.ops)
         spooled = spool(samples, self.graph.inputs or inputs or (), self.work / "samples")
         runs = Runs(spooled, self.work, self.log_dir, self.timeout, self.memory_limit)
         skipped = set(self.options.skip)
-        wanted = [each for each in layers if each.why_not is None and not {each.name, each.output} & skipped]
-        tensors = list(dict.fromkeys(name for each in wanted for name in (each.input, each.output)))
-        gathered = gather(model, tensors, runs, chunk=chunk, decay=self.options.decay)
+        gathered = gather(model, self._tensors(layers, flow), runs, chunk=chunk, decay=self.options.decay)
         quantizers = {
             name: calibrate(each, self.options.calib, sym=self.options.sym, percent=self.options.percent)
             for name, each in gathered.histograms.items()
         }
         probes = min(PROBES, spooled.count)
         reference = run_outputs(model, runs, "running the float model", probes, prefix="CALIBRATION")
-        made = _Maker(self, model, layers, quantizers, gathered.unreadable)
+
+        def from_float(path: Path, content: Mapping[str, object]) -> ConvertedModel:
+            # From the float .mnn, whose names the scales have: a source with external weights is read once only.
+            return self.convert(model, "mnn", path, content)
+
+        maker = Maker(from_float, layers, flow, quantizers, gathered.unreadable, self.options.rnn, runs, reference)
         sensitivity: dict[str, float] = {}
-        if self.options.keep:
-            for name in made.statics(skipped):
-                alone = made.model(made.plans(skipped, only=name), self.work / "alone.mnn")
-                outputs = run_outputs(alone.path, runs, f"the model with only '{name}' in int8", probes)
-                sensitivity[name] = min(each.sqnr_db for each in fidelity(reference, outputs).values())
-            worst = sorted(sensitivity, key=lambda name: (sensitivity[name], name))
-            skipped |= set(worst[: self.options.keep])
+        if self.options.keep or self.options.target_db is not None:
+            sensitivity = maker.sensitivity(skipped)
+        ranked = sorted(sensitivity, key=lambda name: (sensitivity[name], name))
+        keep = min(self.options.keep, len(ranked))
+        if self.options.target_db is not None:
+            keep = maker.fewest(ranked, skipped, keep, self.options.target_db)
+        kept = set(ranked[:keep])
         plans = [
-            each._replace(why=f"one of the {self.options.keep} most sensitive layers")
-            if each.layer.name in sensitivity and each.how == "float"
-            else each
-            for each in made.plans(skipped)
+            each._replace(why=f"one of the {keep} most sensitive layers") if each.layer.output in kept else each
+            for each in maker.plans(skipped | kept)
         ]
-        if not any(each.how == "static" for each in plans):
-            raise InputError(
-                "NOTHING_STATIC",
-                "no layer of the model can be static int8",
-                hint="Use weight:8 or dynamic:8 for it.",
-                where=str(self.graph.path),
-                evidence={"layers": {each.layer.name: each.why for each in plans[:50]}},
-            )
-        converted = made.model(plans, self.work / "static.mnn")
-        outputs = run_outputs(converted.path, runs, "the static int8 model", probes)
-        found = fidelity(reference, outputs)
+        converted = maker.model(plans, self.work / "static.mnn")
+        found = maker.fidelity(converted, "the static int8 model")
         broken = [name for name, each in found.items() if not each.finite]
         if broken:
             raise ToolError(
@@ -201,7 +201,14 @@ class _Job:
         listed = tuple(_listed(each) for each in plans)
         return StaticModel(out, listed, converted.log, final, found, sensitivity, spooled.count)
 
-    def _convert(
+    def _tensors(self, layers: list[Layer], flow: Flow) -> list[str]:
+        """Tensors whose ranges are needed, in the order they are computed."""
+        skip = set(self.options.skip)
+        wanted = [each for each in layers if each.why_not is None and not {each.name, each.output} & skip]
+        names = (name for each in wanted for name in (*flow.may_squeeze(each.input), each.input, each.output))
+        return list(dict.fromkeys(names))
+
+    def convert(
         self, source: Path, format: str, out: Path, content: Mapping[str, object] | None = None
     ) -> ConvertedModel:
         return convert(
@@ -214,30 +221,6 @@ class _Job:
             memory_limit=self.memory_limit,
             parameters=content,
         )
-
-
-@dataclass(frozen=True)
-class _Maker:
-    """Makes models from subsets of the layers."""
-
-    job: _Job
-    float_model: Path
-    layers: list[Layer]
-    quantizers: Mapping[str, Quantizer]
-    unreadable: Mapping[str, str]
-
-    def plans(self, skip: set[str], only: str | None = None) -> list[LayerPlan]:
-        plans = plan(self.layers, self.quantizers, unreadable=self.unreadable, skip=skip, rest=self.job.options.rnn)
-        if only is None:
-            return plans
-        return [each if each.layer.name == only else each._replace(how="float") for each in plans]
-
-    def statics(self, skip: set[str]) -> list[str]:
-        return [each.layer.name for each in self.plans(skip) if each.how == "static"]
-
-    def model(self, plans: list[LayerPlan], out: Path) -> ConvertedModel:
-        # From the float .mnn, whose names the scales have: a source with external weights is read once only.
-        return self.job._convert(self.float_model, "mnn", out, parameters(plans))
 
 
 def _listed(each: LayerPlan) -> StaticLayer:

@@ -1,0 +1,86 @@
+"""Where MNN carries int8 beyond the layers it was told about, and where that goes wrong.
+
+MNN (3.6.1) gives the scale of a tensor to its neighbours through operators that only move values (`_MOVES`) or nearly
+so (`_CHANGES`), forwards and backwards, where those have none.  Two things follow, both measured and silent:
+
+- Backwards through an average pool, the pool's input gets the scale of its output, which has a much smaller range: the
+  input is clipped.  A classifier behind a global average pool came out at 1 dB.
+- A model with loops or branches runs in segments, cut at those.  An int8 tensor made in one segment and used in a later
+  one that has int8 layers too loses its scale on the way ("No quant info for Cast" in the log, nothing else) and is
+  read as garbage.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+
+from edgequant.graph.model import OpInfo
+
+_CUTS = frozenset({"While", "If", "Where", "Segment", "Unique", "NonMaxSuppressionV2", "MoE"})
+_CHANGES = frozenset({"Pooling", "Pooling3D", "Interp", "CropAndResize", "ROIPooling"})
+_MOVES = frozenset({
+    "BatchToSpaceND", "BroadcastTo", "Concat", "ConvertTensor", "Crop", "DepthToSpace", "ExpandDims", "Flatten",
+    "Gather", "GatherV2", "Identity", "Pack", "Padding", "Permute", "Raster", "ReLU", "ReLU6", "Reshape", "Reverse",
+    "Slice", "SliceTf", "SpaceToBatchND", "SpaceToDepth", "Squeeze", "StridedSlice", "Tile", "Transpose", "Unpack",
+    "Unsqueeze",
+})  # fmt: skip
+
+
+class Flow:
+    """The main graph as MNN's int8 flows through it."""
+
+    def __init__(self, ops: Sequence[OpInfo]) -> None:
+        self._producer: dict[str, OpInfo] = {}
+        self._consumers: dict[str, list[OpInfo]] = defaultdict(list)
+        self._segment: dict[int, int] = {}
+        segment = 0
+        for op in ops:
+            if op.subgraph is not None:
+                continue
+            segment += op.type in _CUTS
+            self._segment[id(op)] = segment
+            for name in op.outputs:
+                self._producer[name] = op
+            for name in op.inputs:
+                self._consumers[name].append(op)
+        self._ops = ops  # keeps the ids taken
+
+    def crossing(self, tensor: str) -> str | None:
+        """Name of an operator in a later segment that would get `tensor`, or what is made of it, as int8."""
+        made = self._producer.get(tensor)
+        if made is None:
+            return None
+        home, seen, waiting = self._segment[id(made)], {tensor}, [tensor]
+        while waiting:
+            for op in self._consumers[waiting.pop()]:
+                # A loop itself takes int8 tensors as float, as long as there is nothing static inside of it.
+                if op.type not in _CUTS and self._segment[id(op)] != home:
+                    return op.name
+                if op.type in _MOVES or op.type in _CHANGES:
+                    waiting += [name for name in op.outputs if name not in seen]
+                    seen.update(op.outputs)
+        return None
+
+    def squeezed(self, tensor: str, described: Collection[str]) -> list[str]:
+        """Inputs of range-changing operators that would inherit the scale of `tensor`.
+
+        described: tensors with a scale of their own, which inherit nothing.
+        """
+        found, seen, waiting = [], {tensor}, [tensor]
+        while waiting:
+            op = self._producer.get(waiting.pop())
+            if op is None or not (op.type in _MOVES or op.type in _CHANGES):
+                continue
+            # Only the first input of an Interp or a Gather holds values; the others are sizes and indices.
+            sources = op.inputs if op.type in ("Concat", "Pack") else op.inputs[:1]
+            for name in sources:
+                if name not in seen and name not in described:
+                    seen.add(name)
+                    waiting.append(name)
+                    found += [name] if op.type in _CHANGES else []
+        return found
+
+    def may_squeeze(self, tensor: str) -> list[str]:
+        """What `squeezed` could ever answer for `tensor`: the tensors whose ranges have to be known."""
+        return self.squeezed(tensor, ())
