@@ -104,6 +104,10 @@ class Table:
         """Number of elements of ``width`` bytes in a vector whose whole extent was checked; none of them is read."""
         return self._vector(field, width)[1]
 
+    def extent(self, field: int, width: int) -> tuple[int, int]:
+        """(position of the first element, number of elements) of a vector whose whole extent was checked."""
+        return self._vector(field, width)
+
     def raw(self, field: int, width: int) -> bytes:
         """A copy of a vector of elements of ``width`` bytes, as it is stored: little-endian."""
         start, count = self._vector(field, width)

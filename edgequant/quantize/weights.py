@@ -43,7 +43,7 @@ class Weights:
         payload: bytes of weights and scales in the file.
         slot: position of the offset that leads to the operator; place: of the operator itself.
         inputs, outputs: tensor numbers in its graph.
-        channels: output channels; per_channel: input channels of each.
+        channels: output channels; per_channel: input channels of each; area: kernel width times height.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Weights:
     outputs: tuple[int, ...]
     channels: int
     per_channel: int
+    area: int
 
     @property
     def key(self) -> tuple[str, str]:
@@ -123,6 +124,7 @@ def _weights(op: Table, slot: int, subgraph: str) -> Weights | None:
         op.numbers(_OP_OUTPUTS),
         channels,
         per_channel,
+        area,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -130,23 +131,54 @@ class Bench:
         return Signals(names, np.asarray(powers))
 
     def mixtures(
-        self, mixture: Mixture, choices: Sequence[Choice], memory: MemoryMode, signals: Signals, into: list[np.ndarray]
+        self,
+        mixture: Mixture,
+        choices: Sequence[Choice],
+        memory: MemoryMode,
+        signals: Signals,
+        into: list[np.ndarray],
+        *,
+        halved: bool,
     ) -> None:
         """Run mixtures.  Appends to `into` the noise of each, float64 [cases * outputs]; inf where it crashed or an
         output came back broken.  What was measured is there even when this is interrupted.
 
+        Args:
+            halved: constants in half precision.
+
         Raises:
             ToolError: SEARCH_CRASHED and the like, where nothing of it can be run.
         """
+        mixture.add((key, form) for choice in choices for key, form in choice.items())
+        base = mixture.halved if halved else mixture.base
+        trials = [mixture.pieces(choice) for choice in choices]
+        self._trials(base, mixture.library, trials, memory, signals, into)
+
+    def models(self, paths: Sequence[Path], memory: MemoryMode, signals: Signals) -> list[np.ndarray]:
+        """The noise of model files as they are; in the same form."""
+        found: list[np.ndarray] = []
+        for path in paths:
+            self._trials(path, Path(os.devnull), [[]], memory, signals, found)
+        return found
+
+    def _trials(
+        self,
+        base: Path,
+        library: Path,
+        trials: Sequence[Sequence[Sequence[int]]],
+        memory: MemoryMode,
+        signals: Signals,
+        into: list[np.ndarray],
+    ) -> None:
         deaths = 0
         width = self.count * len(signals.outputs)
-        goal = len(into) + len(choices)
+        goal = len(into) + len(trials)
         while len(into) < goal:
-            left = choices[len(choices) - (goal - len(into)) :]
+            left = trials[len(trials) - (goal - len(into)) :]
             lines: list[dict[str, Any]] = []
             try:
-                more = {"trials": [mixture.patches(choice) for choice in left], "outputs": list(signals.outputs)}
-                _, died = self._run("trials", mixture.path, memory, None, more, lines)
+                more = {"trials": left, "outputs": list(signals.outputs), "library": str(library)}
+                _, died = self._run("trials", base, memory, None, more, lines)
             finally:
                 into += [_noise(line, width) for line in lines[: len(left)]]
                 self.runs += min(len(lines), len(left))
@@ -156,14 +188,6 @@ class Bench:
             if died is None or died.code == "SEARCH_TIMEOUT" or deaths > _MOST_DEATHS:
                 raise died or ToolError("SEARCH_FAILED", "the process that runs the models ended early")
             into.append(np.full(width, math.inf))
-
-    def model(self, path: Path, memory: MemoryMode, signals: Signals) -> np.ndarray:
-        """The noise of one model file, as it is; the same form as above."""
-        lines, died = self._run("trials", path, memory, None, {"trials": [[]], "outputs": list(signals.outputs)})
-        self.runs += 1
-        if died is not None:
-            return np.full(self.count * len(signals.outputs), math.inf)
-        return _noise(lines[0] if lines else {}, self.count * len(signals.outputs))
 
     def _run(
         self,
@@ -205,6 +229,7 @@ class Bench:
             found += _read(out)
             path.unlink()
             out.unlink(missing_ok=True)
+            Path(str(out) + ".mnn").unlink(missing_ok=True)
         died = death(
             result,
             doing="running the float model" if job == "reference" else "running a quantized model",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,30 +36,28 @@ def reference(job: dict[str, Any]) -> None:
 
 
 def trials(job: dict[str, Any]) -> None:
-    """For each trial, write its offsets into the mixture, run it, and write a line: the noise of each case and output.
+    """For each trial, make its model, run it, and write a line: the noise of each case and output.
 
-    Noise is sum (reference - output)^2, in the order of cases, then outputs; null where the output is missing, of
-    another shape, or NaN or Inf where the reference is not.
+    A trial is a list of pieces to put into the model (see `mixture.assemble`).  Noise is sum (reference - output)^2, in
+    the order of cases, then outputs; null where the output is missing, of another shape, or NaN or Inf where the
+    reference is not.
     """
     from device_scripts.engine import Loaded
     from device_scripts.server import JobError
+    from edgequant.quantize.search.mixture import assemble
 
     cases = _cases(job)
     wanted = []
     for number in range(job["cases"]):
         with np.load(Path(job["folder"]) / f"reference-{number}.npz", allow_pickle=False) as arrays:
             wanted.append({name: arrays[str(place)] for place, name in enumerate(job["outputs"])})
-    now: dict[int, int] = {}
-    with open(job["model"], "r+b") as file:
-        for patches in job["trials"]:
-            for position, number in patches:
-                if now.get(position) != number:
-                    file.seek(position)
-                    file.write(struct.pack("<I", number))
-                    now[position] = number
-            file.flush()
+    base = Path(job["model"]).read_bytes()
+    made = Path(job["out"] + ".mnn")
+    with open(job["library"], "rb") as library:
+        for pieces in job["trials"]:
+            made.write_bytes(assemble(base, library, pieces))
             try:
-                model = Loaded(job["model"], job["options"], None)
+                model = Loaded(str(made), job["options"], None)
                 noise: list[float | None] = []
                 for case, want in zip(cases, wanted, strict=True):
                     values = model.read(model.forward(model.feed(case)))
@@ -69,6 +66,7 @@ def trials(job: dict[str, Any]) -> None:
                 _say(job, {"error": str(error)})
             else:
                 _say(job, {"noise": noise})
+    made.unlink(missing_ok=True)
 
 
 def _noise(want: np.ndarray, have: np.ndarray | None) -> float | None:
