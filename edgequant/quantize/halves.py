@@ -18,7 +18,7 @@ from edgequant.quantize.encode import to_half
 from edgequant.quantize.weights import Weights
 
 _NET_OPS, _NET_SUBGRAPHS, _SUB_NODES, _OP_MAIN, _OP_TYPE = 3, 10, 4, 2, 5
-_BLOB_TYPE, _BLOB_FLOATS, _DT_FLOAT = 2, 7, 1
+_BLOB_TYPE, _BLOB_FLOATS, _DT_FLOAT, _DT_HALF = 2, 7, 1, 19
 _CONV_WEIGHT = 1
 _CONST = next(number for number, name in MNN_OPS.items() if name == "Const")
 
@@ -34,6 +34,13 @@ def constants(net: Table) -> list[Extent]:
         if value is not None and value.number(_BLOB_TYPE) == _DT_FLOAT and value.count(_BLOB_FLOATS, 4):
             found.append(value.extent(_BLOB_FLOATS, 4))
     return found
+
+
+def half_constants(path: Path) -> bool:
+    """Whether a .mnn keeps constants in half precision."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        consts = (op.table(_OP_MAIN) for op in _ops(FlatFile(data).root()) if op.number(_OP_TYPE) == _CONST)
+        return any(value is not None and value.number(_BLOB_TYPE) == _DT_HALF for value in consts)
 
 
 def round_to_halves(path: Path, layers: list[Weights]) -> int:

@@ -116,7 +116,7 @@ class _Maker:
             self.runs = 0  # that was a copy
         layers = read_weights(model.path)
         rules = recipe.resolve(layers)
-        _check(rules, layers, str(source))
+        _check(recipe, rules, layers, str(source))
         warnings: list[str] = list(model.warnings)
         static_keys = {key for key, rule in rules.items() if rule.mode == "static"}
         if static_keys:
@@ -129,8 +129,7 @@ class _Maker:
                 variant = _HQQ if hqq else _FLOAT
                 model = self._convert(model.path, "mnn", variant, f"hqq-{hqq}.mnn", parameters(left, part))
                 warnings += model.warnings
-        halves = {key for key, rule in rules.items() if rule.bits == 16}
-        if halves:
+        if recipe.constants == "fp16" or any(rule.bits == 16 for rule in rules.values()):
             left = [layer for layer in read_weights(model.path) if layer.kept == "float"]
             rounded = self.work / "rounded.mnn"
             shutil.copyfile(model.path, rounded)
@@ -217,18 +216,21 @@ def parameters(layers: Sequence[Weights], rules: Mapping[Key, Rule]) -> dict[str
     return {"forGuide": True, "algo": [{"type": "QUANTIZE", "quantParams": {"layer": entries}}]}
 
 
-def _check(rules: Mapping[Key, Rule], layers: Sequence[Weights], where: str) -> None:
+def _check(recipe: Recipe, rules: Mapping[Key, Rule], layers: Sequence[Weights], where: str) -> None:
     bits = {layer.key: rules[layer.key].bits if layer.key in rules else 0 for layer in layers}
     halves, floats = ([key for key, each in bits.items() if each == wanted] for wanted in (16, 0))
-    if halves and floats:
+    if floats and (halves or recipe.constants == "fp16"):
+        what = f"'{halves[0][1]}' is to have 16 bits" if halves else "constants are to be fp16"
         raise InputError(
             "RECIPE_HALF_AND_FLOAT",
-            f"'{halves[0][1]}' is to have 16 bits and '{floats[0][1]}' to stay float: MNN keeps all that is not "
-            "quantized in half precision, or nothing",
-            hint="Give the float ones 16 bits as well, or the others 0.  What no rule fits is float.",
+            f"{what} and '{floats[0][1]}' is to stay float: MNN keeps all that is not quantized in half precision, or "
+            "nothing",
+            hint="Give the float ones 16 bits as well, or have no fp16.  What no rule fits is float.",
             where=where,
         )
     static = [key for key, rule in rules.items() if rule.mode == "static"]
+    if static and recipe.constants == "fp16":
+        raise InputError("RECIPE_STATIC_MIX", "fp16 constants beside static layers are not possible", where=where)
     for layer in layers:
         rule = rules.get(layer.key)
         main = not layer.subgraph and layer.type.startswith("Convolution")

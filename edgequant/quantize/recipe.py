@@ -2,10 +2,11 @@
 
     {"schema": "edgequant.recipe/1",
      "memory": "low",
+     "constants": "float",
      "rules": [
       {"name": "*", "bits": 8},
       {"name": "*", "subgraph": "*gru*", "bits": 4, "block": 32},
-      {"regex": "/erb_conv[0-3]/.*", "type": "ConvolutionDepthwise", "bits": 16}]}
+      {"regex": "/erb_conv[0-3]/.*", "type": "ConvolutionDepthwise", "bits": 6, "sym": true}]}
 
 Every rule that fits a layer is looked at, and the last one decides alone.  A layer that no rule fits stays float.
 """
@@ -125,6 +126,8 @@ class Recipe(BaseModel):
     Attributes:
         memory: MNN's memory mode the model is meant for: ``low`` quantizes activations while it runs, ``normal``
             computes in float with the weights unpacked.  The file is the same.
+        constants: ``fp16`` keeps all that is not weights (such as the tables of an unrolled GRU) in half precision, and
+            so every layer that is not quantized; rules of 16 bits mean the same.
         rules: the last that fits a layer decides.
     """
 
@@ -132,6 +135,7 @@ class Recipe(BaseModel):
 
     schema_: Literal["edgequant.recipe/1"] = Field(default=SCHEMA, alias="schema")
     memory: MemoryMode = "low"
+    constants: Literal["float", "fp16"] = "float"
     rules: tuple[Rule, ...] = Field(min_length=1, max_length=100_000)
 
     @classmethod
@@ -166,7 +170,9 @@ class Recipe(BaseModel):
     def text(self) -> str:
         """Its written form: one rule a line, keys in one order, so that two can be compared with diff."""
         lines = [json.dumps(_written(rule), ensure_ascii=False) for rule in self.rules]
-        head = f'{{"schema": "{SCHEMA}",\n "memory": "{self.memory}",\n "rules": [\n  '
+        head = (
+            f'{{"schema": "{SCHEMA}",\n "memory": "{self.memory}",\n "constants": "{self.constants}",\n "rules": [\n  '
+        )
         return head + ",\n  ".join(lines) + "\n ]}\n"
 
     def write(self, path: Path) -> None:
@@ -241,6 +247,7 @@ def recipe_of(
     layers: Sequence[Weights],
     memory: MemoryMode = "low",
     *,
+    constants: Literal["float", "fp16"] = "float",
     actions: Mapping[tuple[str, str], Mapping[str, object]] | None = None,
 ) -> Recipe:
     """The recipe that describes a made model: what most layers have first, then each that differs, in file order.
@@ -260,7 +267,7 @@ def recipe_of(
         if _canonical(told[layer.key]) != most:
             match = {"name": exactly(layer.name), "subgraph": exactly(layer.subgraph)}
             rules.append(Rule.model_validate({**match, **told[layer.key]}))
-    return Recipe(memory=memory, rules=tuple(rules))
+    return Recipe(memory=memory, constants=constants, rules=tuple(rules))
 
 
 def _canonical(action: Mapping[str, object]) -> str:

@@ -128,9 +128,7 @@ def _weights(op: Table, slot: int, subgraph: str) -> Weights | None:
     )
 
 
-def _how(
-    quant: Table | None, plain: int, channels: int, per_channel: int
-) -> tuple[Kept, int, int | None, bool, int]:
+def _how(quant: Table | None, plain: int, channels: int, per_channel: int) -> tuple[Kept, int, int | None, bool, int]:
     """(kept, bits, block, sym, payload)."""
     number = quant.number(_QUANT_TYPE) if quant is not None else 0
     if quant is None or not number:

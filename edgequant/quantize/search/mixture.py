@@ -74,7 +74,7 @@ class Mixture:
     def add(self, wanted: Iterable[tuple[Key, Form]]) -> None:
         """Make pieces that are not there yet, each layer's weights read once."""
         todo: dict[Key, list[Form]] = {}
-        for key, form in wanted:
+        for key, form in dict.fromkeys(wanted):
             if (key, form) not in self._pieces:
                 todo.setdefault(key, []).append(form)
         if not todo:

@@ -38,10 +38,18 @@ class Signals:
         outputs: names in the model's order.
         powers: sum of squares of each case and output, float64 [cases * outputs]; 0 where it cannot be judged: an
             integer output, an empty or all-zero one, one with NaN or Inf.
+        values: how many numbers those pairs have in all.
     """
 
     outputs: tuple[str, ...]
     powers: np.ndarray
+    values: int = 0
+
+    @property
+    def judged(self) -> list[str]:
+        """Names of outputs that can be judged in some case."""
+        count = len(self.outputs)
+        return [name for place, name in enumerate(self.outputs) if (self.powers[place::count] > 0).any()]
 
     def sqnr_db(self, noise: np.ndarray) -> dict[str, float]:
         """Worst SQNR over the cases of each output that can be judged, in dB: 10 log10(sum ref^2 / sum error^2)."""
@@ -113,6 +121,7 @@ class Bench:
             )
         names = tuple(str(name) for name in lines[0]["outputs"])
         powers: list[float] = []
+        count = 0
         for number in range(self.count):
             path = self.folder / f"reference-{number}.npz"
             with np.load(path, allow_pickle=False) as arrays:
@@ -121,6 +130,7 @@ class Bench:
                 values = {name: _like(given[number].get(name), values[name]) for name in names}
                 np.savez(path, **{str(place): values[name] for place, name in enumerate(names)})  # type: ignore[arg-type]
             powers += [_power(values[name]) for name in names]
+            count += sum(values[name].size for name in names if _power(values[name]) > 0)
         if not any(power > 0 for power in powers):
             raise InputError(
                 "REFERENCE_USELESS",
@@ -128,7 +138,7 @@ class Bench:
                 hint="Give other inputs.",
                 where=str(model),
             )
-        return Signals(names, np.asarray(powers))
+        return Signals(names, np.asarray(powers), count)
 
     def mixtures(
         self,
