@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.harness import CannotRun, Result, Settings, machine, say
 
-BENCHES = ("runner", "ssh_overhead", "push", "second_push", "startup", "verify")
+BENCHES = ("runner", "ssh_overhead", "push", "second_push", "startup", "verify", "auto_quant")
 
 
 def main() -> int:

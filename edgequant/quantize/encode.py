@@ -98,7 +98,7 @@ def to_half(values: np.ndarray) -> np.ndarray:
 
     The converter cuts the last bits off instead, which costs 10 dB; what is rounded already it cannot cut.
     """
-    return np.clip(values, np.float32(-_HALF_MAX), np.float32(_HALF_MAX)).astype(np.float16)
+    return np.asarray(np.clip(values, np.float32(-_HALF_MAX), np.float32(_HALF_MAX)).astype(np.float16))
 
 
 def _ranged(rows: np.ndarray, bits: int, sym: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -148,7 +148,7 @@ def _hqq(rows: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 def _round(values: np.ndarray) -> np.ndarray:
     whole = np.trunc(values)
-    return whole + (np.abs(values - whole) >= np.float32(0.5)) * np.sign(values)
+    return np.asarray(whole + (np.abs(values - whole) >= np.float32(0.5)) * np.sign(values))
 
 
 def _head(groups: int, length: int, bits: int) -> tuple[bytes, bool]:

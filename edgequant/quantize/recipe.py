@@ -133,7 +133,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
-    schema_: Literal["edgequant.recipe/1"] = Field(default=SCHEMA, alias="schema")
+    schema_: Literal["edgequant.recipe/1"] = Field(default="edgequant.recipe/1", alias="schema")
     memory: MemoryMode = "low"
     constants: Literal["float", "fp16"] = "float"
     rules: tuple[Rule, ...] = Field(min_length=1, max_length=100_000)

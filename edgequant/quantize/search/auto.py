@@ -21,10 +21,9 @@ from edgequant.graph import read_model
 from edgequant.mnn_version import host_mnn_version
 from edgequant.progress import Progress
 from edgequant.quantize.convert import convert
-from edgequant.quantize.make import make_recipe
-from edgequant.quantize.recipe import Recipe, recipe_of
 from edgequant.quantize.search.cache import Cache, cases_digest, choice_key, digest
 from edgequant.quantize.search.explore import Explorer, Setting, Tried
+from edgequant.quantize.search.finalists import RECIPES, Finalists
 from edgequant.quantize.search.front import CAP_DB, AutoResult, Point, pareto
 from edgequant.quantize.search.mixture import Choice, Mixture, open_mixture
 from edgequant.quantize.search.target import Evaluate, Evaluation, Target, make_target
@@ -33,8 +32,6 @@ from edgequant.quantize.work import work_dir
 from edgequant.spec import Limit, MemoryMode, RunOptions, Variant
 
 _FLOAT = Variant(method="float")
-_RECIPES = 2
-"""Changes whenever the same recipe, or the same choice, would give another model: old caches must not count."""
 _PROMISING = 1.15
 """Settings whose first choice is larger than the smallest by more than this are not refined."""
 _MOST_ATTEMPTS = 4
@@ -92,8 +89,8 @@ def search(
 
     Raises:
         InputError: TARGET_UNREACHABLE: no quantized model meets the target; names the output that cannot and the best
-            it can have.  TARGET_UNSUPPORTED, TARGET_OUTPUT_UNKNOWN, TARGET_NOT_JUDGEABLE, CASES_EMPTY, NOTHING_TO_CHOOSE
-            (no layer has weights), CACHE_UNUSABLE, ALREADY_QUANTIZED, and what `convert` raises.
+            it can have.  TARGET_UNSUPPORTED, TARGET_OUTPUT_UNKNOWN, TARGET_NOT_JUDGEABLE, CASES_EMPTY,
+            NOTHING_TO_CHOOSE (no layer has weights), CACHE_UNUSABLE, ALREADY_QUANTIZED, and what `convert` raises.
         ToolError: SEARCH_..., LATENCY_UNKNOWN (the evaluator does not time), and what `convert` raises.
     """
     started = time.monotonic()
@@ -109,7 +106,8 @@ def search(
     with work_dir(Path(out).absolute().parent) as work:
         job = _Job(
             Path(source).absolute(), graph.format, graph.sha256, work, log_dir, Cache(cache), options,
-            run_options or RunOptions(), progress or Progress(), evaluator if evaluate is not None else "this host", evaluate,
+            run_options or RunOptions(), progress or Progress(),
+            evaluator if evaluate is not None else "this host", evaluate,
         )  # fmt: skip
         job.prepare(cases, limits, references)
         return job.run(Path(out).absolute(), started)
@@ -130,8 +128,6 @@ class _Job:
     evaluate: Evaluate | None
     version: str = field(default_factory=host_mnn_version)
     converter_runs: int = 0
-    made: list[Point] = field(default_factory=list)
-    files: dict[str, Path] = field(default_factory=dict)
 
     def prepare(
         self,
@@ -169,10 +165,14 @@ class _Job:
             )
         given = cases_digest(references) if references is not None else "own"
         self.context = digest(
-            self.sha256, self.version, cases_digest(cases), given, self.run_options.model_dump(), _RECIPES
+            self.sha256, self.version, cases_digest(cases), given, self.run_options.model_dump(), RECIPES
         )
         self.explorer = Explorer(self.mixture, self._measure, self.target.noise)
         self._noises: dict[str, dict[str, np.ndarray]] = {}
+        self.finalists = Finalists(
+            self.float, self.sha256, self.work, self.log_dir, self.cache, self.mixture, self.target, self._evaluated,
+            self.evaluator, self.context, self.version, self.options.timeout, self.options.memory_limit, self.progress,
+        )  # fmt: skip
 
     # ---- measuring
 
@@ -209,7 +209,7 @@ class _Job:
         if not complete and self.explorer.smallest() is None:
             raise KeyboardInterrupt
         best = self._fastest() if self.options.budget == "latency" and complete else self._smallest()
-        with open(self.files[str(best.sha256)], "rb") as reader, atomic_write(out) as writer:
+        with open(self.finalists.files[str(best.sha256)], "rb") as reader, atomic_write(out) as writer:
             shutil.copyfileobj(reader, writer, 1 << 20)
         deviations = self.explorer.deviations
         return AutoResult(
@@ -220,9 +220,9 @@ class _Job:
             best=best,
             front=self._front(),
             complete=complete,
-            why=self._why(best, complete),
+            why=self._why(complete),
             notes=self._notes(),
-            converter_runs=self.converter_runs,
+            converter_runs=self.converter_runs + self.finalists.converter_runs,
             model_runs=self.bench.runs,
             seconds=time.monotonic() - started,
             deviation_db=(float(np.mean(deviations)), float(np.std(deviations))) if deviations else None,
@@ -259,17 +259,17 @@ class _Job:
     # ---- making what was chosen
 
     def _smallest(self) -> Point:
-        """Make the smallest that was run and keeps the budget; where the evaluator disagrees, ask for more and again."""
+        """Make the smallest that was run and keeps the budget; where the evaluator disagrees, ask for more."""
         budget = self.target.noise.copy()
         seen: set[str] = set()
         for _ in range(_MOST_ATTEMPTS):
             good = [each for each in self.explorer.tried if each.choice and (each.noise <= budget).all()]
-            good = [each for each in good if self._key(each) not in seen]
+            good = [each for each in good if self.finalists.key(each) not in seen]
             if not good:
                 break
             chosen = min(good, key=lambda each: each.size)
-            seen.add(self._key(chosen))
-            point = self._make(chosen)
+            seen.add(self.finalists.key(chosen))
+            point = self.finalists.make(chosen)
             if point.meets:
                 return point
             # By as much as it fell short, and a little, the next one has to be better.
@@ -286,7 +286,7 @@ class _Job:
         chosen: dict[object, Tried] = {}
         for each in sorted(good, key=lambda each: each.size):
             chosen.setdefault((each.setting, each.uniform), each)
-        points = [self._make(each) for each in chosen.values()]
+        points = [self.finalists.make(each) for each in chosen.values()]
         if any(point.latency_ms is None for point in points):
             raise ToolError(
                 "LATENCY_UNKNOWN",
@@ -298,78 +298,7 @@ class _Job:
             raise self._unreachable()
         return min(meeting, key=lambda point: (point.latency_ms or 0.0, point.size))
 
-    def _make(self, tried: Tried) -> Point:
-        recipe = self._recipe(tried)
-        path = self.work / f"{self._key(tried)}.mnn"
-        key = self._key(tried)
-        note = self.cache.model(key, path)
-        if note is None:
-            self.progress.say("converting the model that was chosen")
-            made = make_recipe(
-                self.float, recipe, path,
-                log_dir=self.log_dir, timeout=self.options.timeout, memory_limit=self.options.memory_limit,
-            )  # fmt: skip
-            self.converter_runs += made.runs
-            note = {"sha256": made.converted.sha256}
-            self.cache.keep_model(key, path, note)
-        where = digest(note["sha256"], self.context, recipe.memory, self.evaluator)
-        kept = self.cache.evaluation(where)
-        if kept is None:
-            result = self._evaluated(path, recipe.memory)
-            measured = {name: _capped(value) for name, value in result.sqnr_db.items()}
-            kept = {"sqnr_db": measured, "latency_ms": result.latency_ms}
-            self.cache.keep_evaluation(where, kept)
-        point = self._point(tried, recipe, kept["sqnr_db"]).model_copy(
-            update={
-                "made": True,
-                "size": path.stat().st_size,
-                "sha256": note["sha256"],
-                "latency_ms": kept["latency_ms"],
-            }
-        )
-        self.made.append(point)
-        self.files[str(note["sha256"])] = path
-        return point
-
-    def _key(self, tried: Tried) -> str:
-        return digest("recipe", self.sha256, self.version, self._recipe(tried).text(), _RECIPES)
-
-    def _recipe(self, tried: Tried) -> Recipe:
-        actions = {}
-        for key in self.mixture.layers:
-            form = tried.choice.get(key)
-            action: dict[str, object] = {"bits": 0 if form is None else form.bits}
-            if form is not None and form.block is not None:
-                action["block"] = form.block
-            if form is not None and form.hqq:
-                action["hqq"] = True
-            actions[key] = action
-        layers = [layer for group in self.mixture.layers.values() for layer in group]
-        halved = tried.setting.halved and (self.mixture.constants or any(f.bits == 16 for f in tried.choice.values()))
-        constants: Literal["float", "fp16"] = "fp16" if halved else "float"
-        return recipe_of(layers, tried.setting.memory, constants=constants, actions=actions)
-
     # ---- telling
-
-    def _point(self, tried: Tried, recipe: Recipe, sqnr_db: Mapping[str, float]) -> Point:
-        margins = self.target.margins(sqnr_db)
-        worst = min(margins, key=lambda name: margins[name])
-        how = "dynamic" if tried.setting.memory == "low" else "weight"
-        if tried.uniform is None:
-            label = f"auto {how}{',hqq' if tried.setting.hqq else ''}"
-        else:
-            label = str(tried.uniform) if tried.uniform.bits == 16 else f"{how}:{tried.uniform}"
-            label += " +fp16 constants" if tried.setting.halved and tried.uniform.bits != 16 else ""
-        return Point(
-            label=label,
-            memory=tried.setting.memory,
-            size=tried.size,
-            made=False,
-            sqnr_db={name: _capped(value) for name, value in sqnr_db.items()},
-            margin_db=_capped(margins[worst]),
-            worst=worst,
-            recipe=recipe,
-        )
 
     def _points(self) -> list[Point]:
         width = len(self.signals.powers)
@@ -389,13 +318,13 @@ class _Job:
             if margin > high:
                 kept.append((tried, sqnr))
                 high = margin
-        return [self._point(tried, self._recipe(tried), sqnr) for tried, sqnr in kept]
+        return [self.finalists.point(tried, self.finalists.recipe(tried), sqnr) for tried, sqnr in kept]
 
     def _front(self) -> list[Point]:
         """Measured files stand in for the mixtures they were made from."""
-        recipes = {point.recipe.text() for point in self.made}
+        recipes = {point.recipe.text() for point in self.finalists.made}
         points = [point for point in self._points() if point.recipe.text() not in recipes]
-        front = pareto([*self.made, *points])
+        front = pareto([*self.finalists.made, *points])
         while len(front) > _MOST_FRONT:
             # Thin out where points are close; keep the ends and what was made.
             gaps = [
@@ -406,7 +335,7 @@ class _Job:
             del front[min(gaps)[1]]
         return front
 
-    def _why(self, best: Point, complete: bool) -> str:
+    def _why(self, complete: bool) -> str:
         size = "smallest" if self.options.budget == "size" else "fastest"
         text = f"the {size} of {len(self.explorer.tried)} models tried that keeps the target on every output"
         return text if complete else f"interrupted; {text} so far"
@@ -425,7 +354,7 @@ class _Job:
         return notes
 
     def _unreachable(self) -> EdgequantError:
-        points = [*self.made, *self._points()]
+        points = [*self.finalists.made, *self._points()]
         best = max(points, key=lambda point: point.margin_db)
         have = best.sqnr_db.get(best.worst, -CAP_DB)
         return InputError(
@@ -437,7 +366,3 @@ class _Job:
             where=str(self.source),
             evidence={"best": best.model_dump(mode="json", exclude={"recipe"}), "tried": len(self.explorer.tried)},
         )
-
-
-def _capped(value: float) -> float:
-    return float(np.clip(np.nan_to_num(value, nan=-CAP_DB, posinf=CAP_DB, neginf=-CAP_DB), -CAP_DB, CAP_DB))

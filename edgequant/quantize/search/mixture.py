@@ -22,9 +22,9 @@ import numpy as np
 
 from edgequant.errors import ToolError
 from edgequant.graph.flat import FlatFile, Table
-from edgequant.quantize.search.blob import COMMON_FIELDS, CONV_FIELDS, OP_FIELDS, blob
 from edgequant.quantize.encode import Encoded, Form, encode, usable_block
 from edgequant.quantize.halves import constants, round_to_halves
+from edgequant.quantize.search.blob import COMMON_FIELDS, CONV_FIELDS, OP_FIELDS, blob
 from edgequant.quantize.weights import Weights, read_weights
 
 _OP_MAIN, _CONV_WEIGHT = 2, 1

@@ -16,7 +16,7 @@ import numpy as np
 from edgequant.errors import InputError, ToolError
 from edgequant.quantize.child import death, run_child
 from edgequant.quantize.search.mixture import Choice, Mixture
-from edgequant.spec import MemoryMode, RunOptions
+from edgequant.spec import MemoryMode, Precision, RunOptions
 
 # Not with -m, which would import from the current directory first: that may be a folder somebody else filled.
 _WORKER = """
@@ -109,28 +109,16 @@ class Bench:
                 judged by its noise.
             ToolError: SEARCH_CRASHED, SEARCH_TIMEOUT, SEARCH_OUT_OF_MEMORY, SEARCH_FAILED.
         """
-        lines, died = self._run("reference", model, "normal", "high", {})
-        if died is not None:
-            raise died
-        if not lines or "outputs" not in lines[0]:
-            raise InputError(
-                "REFERENCE_REFUSED",
-                f"MNN cannot run the float model: {str((lines or [{}])[0].get('refused', 'it does not say why'))[:500]}",
-                hint="Try `edgequant verify` with --variant float on it.",
-                where=str(model),
-            )
-        names = tuple(str(name) for name in lines[0]["outputs"])
         powers: list[float] = []
         count = 0
-        for number in range(self.count):
-            path = self.folder / f"reference-{number}.npz"
-            with np.load(path, allow_pickle=False) as arrays:
-                values = {name: arrays[str(place)] for place, name in enumerate(names)}
+        for number, values in enumerate(self.outputs(model, "normal", "high")):
             if given is not None:
-                values = {name: _like(given[number].get(name), values[name]) for name in names}
-                np.savez(path, **{str(place): values[name] for place, name in enumerate(names)})  # type: ignore[arg-type]
-            powers += [_power(values[name]) for name in names]
-            count += sum(values[name].size for name in names if _power(values[name]) > 0)
+                values = {name: _like(given[number].get(name), own) for name, own in values.items()}
+                path = self.folder / f"reference-{number}.npz"
+                np.savez(path, **{str(place): array for place, array in enumerate(values.values())})
+            names = tuple(values)
+            powers += [_power(array) for array in values.values()]
+            count += sum(array.size for array in values.values() if _power(array) > 0)
         if not any(power > 0 for power in powers):
             raise InputError(
                 "REFERENCE_USELESS",
@@ -139,6 +127,31 @@ class Bench:
                 where=str(model),
             )
         return Signals(names, np.asarray(powers), count)
+
+    def outputs(
+        self, model: Path, memory: MemoryMode, precision: Precision | None = None
+    ) -> list[dict[str, np.ndarray]]:
+        """The outputs of a model file for each case; they stay in the folder as what others are held against.
+
+        Raises:
+            InputError: REFERENCE_REFUSED; ToolError: as `reference`.
+        """
+        lines, died = self._run("reference", model, memory, precision, {})
+        if died is not None:
+            raise died
+        said = lines[0] if lines else {}
+        if "outputs" not in said:
+            raise InputError(
+                "REFERENCE_REFUSED",
+                f"MNN cannot run the float model: {str(said.get('refused', 'it does not say why'))[:500]}",
+                hint="Try `edgequant verify` with --variant float on it.",
+                where=str(model),
+            )
+        found = []
+        for number in range(self.count):
+            with np.load(self.folder / f"reference-{number}.npz", allow_pickle=False) as arrays:
+                found.append({str(name): arrays[str(place)] for place, name in enumerate(said["outputs"])})
+        return found
 
     def mixtures(
         self,
@@ -204,7 +217,7 @@ class Bench:
         job: str,
         model: Path,
         memory: MemoryMode,
-        precision: str | None,
+        precision: Precision | None,
         more: Mapping[str, Any],
         lines: list[dict[str, Any]] | None = None,
     ) -> tuple[list[dict[str, Any]], ToolError | None]:
@@ -225,6 +238,7 @@ class Bench:
             "cases": self.count,
             "options": options,
             "out": str(out),
+            "timeout": self.timeout,
             **more,
         }
         path.write_text(json.dumps(content), encoding="utf-8")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ def trials(job: dict[str, Any]) -> None:
     with open(job["library"], "rb") as library:
         for pieces in job["trials"]:
             made.write_bytes(assemble(base, library, pieces))
+            # A model that hangs in native code ends the process here, and costs no other its result.
+            signal.setitimer(signal.ITIMER_REAL, job["timeout"] * (1 + len(cases)))
             try:
                 model = Loaded(str(made), job["options"], None)
                 noise: list[float | None] = []
