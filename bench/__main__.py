@@ -23,6 +23,7 @@ BENCHES = (
     "startup",
     "verify",
     "first_verify",
+    "auto_quant",
 )
 
 

@@ -142,6 +142,17 @@ class Table:
         return [self._string_at(self._file.follow(start + 4 * index)) for index in range(count)]
 
     def tables(self, field: int) -> Iterator[Table]:
+        for _, table in self.places(field):
+            yield table
+
+    def places(self, field: int) -> Iterator[tuple[int, Table]]:
+        """The tables of a vector, each with the position of the offset that leads to it."""
         start, count = self._vector(field, 4)
         for index in range(count):
-            yield Table(self._file, self._file.follow(start + 4 * index))
+            slot = start + 4 * index
+            yield slot, Table(self._file, self._file.follow(slot))
+
+    @property
+    def position(self) -> int:
+        """Where the table is in the file, in bytes."""
+        return self._position

@@ -1,0 +1,285 @@
+"""Recipes: what becomes of each layer, in a file that can be read, edited, compared and given back.
+
+    {"schema": "edgequant.recipe/1",
+     "memory": "low",
+     "constants": "float",
+     "rules": [
+      {"name": "*", "bits": 8},
+      {"name": "*", "subgraph": "*gru*", "bits": 4, "block": 32},
+      {"regex": "/erb_conv[0-3]/.*", "type": "ConvolutionDepthwise", "bits": 6, "sym": true}]}
+
+Every rule that fits a layer is looked at, and the last one decides alone.  A layer that no rule fits stays float.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from edgequant.errors import InputError
+from edgequant.files import atomic_write
+from edgequant.quantize.weights import LAYER_TYPES, Weights
+from edgequant.spec import MemoryMode, first_problem
+
+SCHEMA = "edgequant.recipe/1"
+_MOST_BYTES = 16 * 1024 * 1024
+_MOST_PATTERN = 2000
+_FEW = 8
+
+
+class Rule(BaseModel):
+    """Which layers, and what becomes of them.
+
+    Attributes:
+        name: of the operator as MNN has it (`edgequant.quantize.weights.read_weights` lists them), with * ? [abc].
+        regex: instead of a name: a regular expression for the whole of it.
+        type: Convolution, ConvolutionDepthwise, Deconvolution or DeconvolutionDepthwise; any where it is left out.
+        subgraph: name of the loop body or branch it is in, with * ? [abc]; "" is the main graph; any where it is left
+            out.
+        bits: 2 to 8; 16 for half precision; 0 for float.
+        block: input channels that share a scale, a multiple of 16; one scale per output channel where it is left out,
+            and where a layer's channels are no multiple of it.
+        sym: no zero point.
+        hqq: scales by half-quadratic quantization.
+        mode: ``dynamic``: weights quantized; activations are as well while it runs, with memory low.  ``static``:
+            int8 with fixed scales, measured on samples.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str | None = Field(default=None, max_length=_MOST_PATTERN)
+    regex: str | None = Field(default=None, max_length=_MOST_PATTERN)
+    type: str | None = None
+    subgraph: str | None = Field(default=None, max_length=_MOST_PATTERN)
+    bits: int = Field(ge=0, le=16)
+    block: int | None = Field(default=None, ge=16, le=65536, multiple_of=16)
+    sym: bool = False
+    hqq: bool = False
+    mode: Literal["dynamic", "static"] = "dynamic"
+
+    @field_validator("bits")
+    @classmethod
+    def _bits(cls, bits: int) -> int:
+        if bits not in (0, 2, 3, 4, 5, 6, 7, 8, 16):
+            raise ValueError("must be 0 (float), 2 to 8, or 16 (half precision)")
+        return bits
+
+    @field_validator("type")
+    @classmethod
+    def _type(cls, kind: str | None) -> str | None:
+        if kind is not None and kind not in LAYER_TYPES:
+            raise ValueError(f"'{kind}' is no type with weights; there are {', '.join(LAYER_TYPES)}")
+        return kind
+
+    @field_validator("regex")
+    @classmethod
+    def _regex(cls, regex: str | None) -> str | None:
+        if regex is not None:
+            try:
+                re.compile(regex)
+            except re.error as error:
+                raise ValueError(f"no regular expression: {error}") from None
+        return regex
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Rule:
+        if self.name is not None and self.regex is not None:
+            raise ValueError("name and regex are two ways to say the same; give one")
+        if self.bits in (0, 16) and (self.block is not None or self.sym or self.hqq or self.mode == "static"):
+            raise ValueError(f"bits {self.bits} is not quantized, so it takes no block, sym, hqq or static")
+        if self.hqq and self.sym:
+            raise ValueError("hqq needs a zero point, which sym takes away")
+        if self.mode == "static" and (self.bits != 8 or self.block is not None or self.hqq):
+            raise ValueError("static int8 has 8 bits and one scale per channel: no block, no hqq")
+        return self
+
+    def fits(self, layer: Weights) -> bool:
+        """Whether it is about this layer."""
+        if self.type is not None and layer.type != self.type:
+            return False
+        if self.subgraph is not None and not fnmatch.fnmatchcase(layer.subgraph, self.subgraph):
+            return False
+        if self.regex is not None:
+            return re.fullmatch(self.regex, layer.name) is not None
+        return self.name is None or fnmatch.fnmatchcase(layer.name, self.name)
+
+    @property
+    def action(self) -> dict[str, object]:
+        """What becomes of its layers, without what is as it would be anyway."""
+        found: dict[str, object] = {"bits": self.bits}
+        if self.block is not None:
+            found["block"] = self.block
+        found.update({name: True for name in ("sym", "hqq") if getattr(self, name)})
+        return {**found, "mode": "static"} if self.mode == "static" else found
+
+
+class Recipe(BaseModel):
+    """Rules for all layers.
+
+    Attributes:
+        memory: MNN's memory mode the model is meant for: ``low`` quantizes activations while it runs, ``normal``
+            computes in float with the weights unpacked.  The file is the same.
+        constants: ``fp16`` keeps all that is not weights (such as the tables of an unrolled GRU) in half precision, and
+            so every layer that is not quantized; rules of 16 bits mean the same.
+        rules: the last that fits a layer decides.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    schema_: Literal["edgequant.recipe/1"] = Field(default="edgequant.recipe/1", alias="schema")
+    memory: MemoryMode = "low"
+    constants: Literal["float", "fp16"] = "float"
+    rules: tuple[Rule, ...] = Field(min_length=1, max_length=100_000)
+
+    @classmethod
+    def read(cls, path: Path) -> Recipe:
+        """Raises InputError: RECIPE_UNREADABLE, RECIPE_INVALID naming the key."""
+        try:
+            if path.stat().st_size > _MOST_BYTES:
+                raise InputError("RECIPE_UNREADABLE", f"a recipe has no {_MOST_BYTES >> 20} MiB", where=str(path))
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise InputError("RECIPE_UNREADABLE", f"it cannot be read: {why}", where=str(path)) from None
+        return cls.parse(text, where=str(path))
+
+    @classmethod
+    def parse(cls, text: str, *, where: str | None = None) -> Recipe:
+        """Raises InputError RECIPE_INVALID naming the key and what is possible."""
+        try:
+            value = json.loads(text, object_pairs_hook=_once)
+            return cls.model_validate(value)
+        except ValidationError as error:
+            why = first_problem(error)
+        except (ValueError, RecursionError) as error:
+            why = f"it is not JSON: {error}" if not isinstance(error, _TwiceError) else str(error)
+        raise InputError(
+            "RECIPE_INVALID",
+            f"recipe: {why}",
+            hint='For example {"schema": "edgequant.recipe/1", "rules": [{"name": "*", "bits": 8}]}.',
+            where=where,
+        )
+
+    def text(self) -> str:
+        """Its written form: one rule a line, keys in one order, so that two can be compared with diff."""
+        lines = [json.dumps(_written(rule), ensure_ascii=False) for rule in self.rules]
+        head = (
+            f'{{"schema": "{SCHEMA}",\n "memory": "{self.memory}",\n "constants": "{self.constants}",\n "rules": [\n  '
+        )
+        return head + ",\n  ".join(lines) + "\n ]}\n"
+
+    def write(self, path: Path) -> None:
+        """Write it, whole or not at all."""
+        with atomic_write(path) as file:
+            file.write(self.text().encode("utf-8"))
+
+    def resolve(self, layers: Sequence[Weights]) -> dict[tuple[str, str], Rule]:
+        """The rule of each layer that has one, by (subgraph, name).
+
+        Raises:
+            InputError: RECIPE_MATCHES_NOTHING: a rule fits no layer, naming layers with similar names.
+        """
+        found: dict[tuple[str, str], Rule] = {}
+        for number, rule in enumerate(self.rules):
+            fitting = [layer for layer in layers if rule.fits(layer)]
+            if not fitting:
+                raise _nothing(number, rule, layers)
+            found.update({layer.key: rule for layer in fitting})
+        return found
+
+
+class _TwiceError(ValueError):
+    pass
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _TwiceError(f"'{key}' is given twice in one object")
+        found[key] = value
+    return found
+
+
+def _written(rule: Rule) -> dict[str, object]:
+    match = {key: value for key in ("name", "regex", "type", "subgraph") if (value := getattr(rule, key)) is not None}
+    return {**match, **rule.action}
+
+
+def _nothing(number: int, rule: Rule, layers: Sequence[Weights]) -> InputError:
+    names = list(dict.fromkeys(layer.name for layer in layers))
+    asked = rule.name if rule.name is not None else rule.regex
+    near: list[str] = []
+    if asked is not None:
+        plain = re.sub(r"[*?\\^$]|\.\*", "", asked)
+        near = [name for name in names if plain and plain.lower() in name.lower()][:3]
+        near = near or difflib.get_close_matches(plain, names, n=3, cutoff=0.4)
+    graphs = sorted({layer.subgraph for layer in layers if layer.subgraph})
+    hint = f"Did you mean {', '.join(near)}?" if near else f"It has {', '.join(names[:_FEW])}"
+    if not near:
+        hint += ", ..." if len(names) > _FEW else "."
+    if rule.subgraph is not None:
+        hint += f" Its subgraphs with layers: {', '.join(graphs) or 'none'}."
+    if rule.type is not None:
+        hint += f" Its types: {', '.join(sorted({layer.type for layer in layers}))}."
+    said = json.dumps(_written(rule), ensure_ascii=False)
+    return InputError(
+        "RECIPE_MATCHES_NOTHING",
+        f"rule {number + 1} of the recipe fits no layer of the model: {said}",
+        hint=hint,
+        evidence={"rule": number, "near": near},
+    )
+
+
+def exactly(name: str) -> str:
+    """A pattern that fits this name alone."""
+    return re.sub(r"([*?[])", r"[\1]", name)
+
+
+def recipe_of(
+    layers: Sequence[Weights],
+    memory: MemoryMode = "low",
+    *,
+    constants: Literal["float", "fp16"] = "float",
+    actions: Mapping[tuple[str, str], Mapping[str, object]] | None = None,
+) -> Recipe:
+    """The recipe that describes a made model: what most layers have first, then each that differs, in file order.
+
+    Args:
+        layers: of the model, from `read_weights`.
+        actions: instead of what the layers are: what is to become of them.  hqq leaves no trace in a file, so only
+            these can tell it.
+    """
+    told = {layer.key: dict((actions or {}).get(layer.key, _kept(layer))) for layer in layers}
+    counts: dict[str, int] = {}
+    for action in told.values():
+        counts[_canonical(action)] = counts.get(_canonical(action), 0) + 1
+    most = max(sorted(counts), key=lambda text: counts[text], default=_canonical({"bits": 0}))
+    rules = [Rule.model_validate({"name": "*", **json.loads(most)})]
+    for layer in {layer.key: layer for layer in layers}.values():
+        if _canonical(told[layer.key]) != most:
+            match = {"name": exactly(layer.name), "subgraph": exactly(layer.subgraph)}
+            rules.append(Rule.model_validate({**match, **told[layer.key]}))
+    return Recipe(memory=memory, constants=constants, rules=tuple(rules))
+
+
+def _canonical(action: Mapping[str, object]) -> str:
+    return json.dumps(action, sort_keys=True)
+
+
+def _kept(layer: Weights) -> dict[str, object]:
+    if layer.kept in ("float", "fp16"):
+        return {"bits": 0 if layer.kept == "float" else 16}
+    found: dict[str, object] = {"bits": layer.bits}
+    if layer.kept == "static":
+        return {**found, "mode": "static"}
+    if layer.block is not None:
+        found["block"] = layer.block
+    return {**found, "sym": True} if layer.sym else found

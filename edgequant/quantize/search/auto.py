@@ -1,0 +1,368 @@
+"""`auto`: the smallest, or the fastest, model that meets a target, each layer with bits of its own.
+
+The converter makes the float model once, then the models that were chosen; what is between runs mixtures (`mixture`),
+which compute what the converter's models compute.  Every mixture and model is remembered under its contents.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from edgequant.errors import EdgequantError, InputError, ToolError
+from edgequant.files import atomic_write
+from edgequant.graph import read_model
+from edgequant.mnn_version import host_mnn_version
+from edgequant.progress import Progress
+from edgequant.quantize.convert import convert
+from edgequant.quantize.search.cache import Cache, cases_digest, choice_key, digest
+from edgequant.quantize.search.explore import Explorer, Setting, Tried
+from edgequant.quantize.search.finalists import RECIPES, Finalists
+from edgequant.quantize.search.front import CAP_DB, AutoResult, Point, pareto
+from edgequant.quantize.search.mixture import Choice, Mixture, open_mixture
+from edgequant.quantize.search.target import Evaluate, Evaluation, Target, make_target
+from edgequant.quantize.search.trials import Bench, Signals
+from edgequant.quantize.work import work_dir
+from edgequant.spec import Limit, MemoryMode, RunOptions, Variant
+
+_FLOAT = Variant(method="float")
+_PROMISING = 1.15
+"""Settings whose first choice is larger than the smallest by more than this are not refined."""
+_MOST_ATTEMPTS = 4
+_MOST_FRONT = 40
+_FEW_VALUES = 1000
+
+
+@dataclass(frozen=True)
+class AutoOptions:
+    """How to search.
+
+    Attributes:
+        budget: ``size``: the smallest; ``latency``: the fastest by the evaluator's clock.
+        memories: MNN's memory modes that may be used.
+        rounds: of measuring what each layer's neighbouring forms change.
+        timeout: seconds for each run of the converter; run_timeout: for one inference of one model.
+    """
+
+    budget: Literal["size", "latency"] = "size"
+    memories: tuple[MemoryMode, ...] = ("low", "normal")
+    rounds: int = 3
+    timeout: float = 900.0
+    run_timeout: float = 60.0
+    memory_limit: int | None = None
+
+
+def search(
+    source: Path,
+    cases: Sequence[Mapping[str, np.ndarray]],
+    limits: Sequence[Limit],
+    out: Path,
+    *,
+    log_dir: Path,
+    cache: Path,
+    options: AutoOptions | None = None,
+    run_options: RunOptions | None = None,
+    references: Sequence[Mapping[str, np.ndarray]] | None = None,
+    evaluate: Evaluate | None = None,
+    evaluator: str = "host",
+    progress: Progress | None = None,
+) -> AutoResult:
+    """Find a model and write it to `out`.
+
+    Ctrl-C ends the search early: the best model so far is made and written, and `complete` is False.  Pressed before
+    any model meets the target, KeyboardInterrupt is raised.
+
+    Args:
+        source: a float model in any format `edgequant.graph.read_model` knows.
+        cases: input arrays by name; every output of every case has to keep its limit.
+        limits: on ``sqnr_db`` only.
+        cache: folder for what is made and measured; it may be shared by searches of any models.
+        references: outputs by name for each case; the float MNN model's own where None.
+        evaluate: runs a file where it counts and has the last word; this host where None.
+        evaluator: what the evaluator measures on, as a key for the cache: device, its options, its references.
+
+    Raises:
+        InputError: TARGET_UNREACHABLE: no quantized model meets the target; names the output that cannot and the best
+            it can have.  TARGET_UNSUPPORTED, TARGET_OUTPUT_UNKNOWN, TARGET_NOT_JUDGEABLE, CASES_EMPTY,
+            NOTHING_TO_CHOOSE (no layer has weights), CACHE_UNUSABLE, ALREADY_QUANTIZED, and what `convert` raises.
+        ToolError: SEARCH_..., LATENCY_UNKNOWN (the evaluator does not time), and what `convert` raises.
+    """
+    started = time.monotonic()
+    graph = read_model(Path(source))
+    if graph.weights in ("quantized", "fp16"):
+        raise InputError(
+            "ALREADY_QUANTIZED",
+            f"its weights are {graph.weights} already, so nothing can be chosen",
+            hint="Start from the original model or a float .mnn.",
+            where=str(source),
+        )
+    options = options or AutoOptions()
+    with work_dir(Path(out).absolute().parent) as work:
+        job = _Job(
+            Path(source).absolute(), graph.format, graph.sha256, work, log_dir, Cache(cache), options,
+            run_options or RunOptions(), progress or Progress(),
+            evaluator if evaluate is not None else "this host", evaluate,
+        )  # fmt: skip
+        job.prepare(cases, limits, references)
+        return job.run(Path(out).absolute(), started)
+
+
+@dataclass
+class _Job:
+    source: Path
+    format: str
+    sha256: str
+    work: Path
+    log_dir: Path
+    cache: Cache
+    options: AutoOptions
+    run_options: RunOptions
+    progress: Progress
+    evaluator: str
+    evaluate: Evaluate | None
+    version: str = field(default_factory=host_mnn_version)
+    converter_runs: int = 0
+
+    def prepare(
+        self,
+        cases: Sequence[Mapping[str, np.ndarray]],
+        limits: Sequence[Limit],
+        references: Sequence[Mapping[str, np.ndarray]] | None,
+    ) -> None:
+        self.float = self.work / "float.mnn"
+        key = digest("float", self.sha256, self.version)
+        if self.format == "mnn":
+            shutil.copyfile(self.source, self.float)
+        elif self.cache.model(key, self.float) is None:
+            self.progress.say("converting to a float model")
+            made = convert(
+                self.source, self.format, _FLOAT, self.float,
+                log_dir=self.log_dir, timeout=self.options.timeout, memory_limit=self.options.memory_limit,
+            )  # fmt: skip
+            self.converter_runs += 1
+            self.cache.keep_model(key, self.float, {"sha256": made.sha256})
+        folder = self.work / "bench"
+        folder.mkdir()
+        self.bench = Bench.of(
+            cases, folder, options=self.run_options, log_dir=self.log_dir, timeout=self.options.run_timeout,
+            memory_limit=self.options.memory_limit,
+        )  # fmt: skip
+        self.signals: Signals = self.bench.reference(self.float, references)
+        self.target: Target = make_target(limits, self.signals)
+        self.mixture: Mixture = open_mixture(self.float, folder)
+        if not self.mixture.layers:
+            raise InputError(
+                "NOTHING_TO_CHOOSE",
+                "no layer of the model has weights that MNN quantizes",
+                hint="Use float or fp16.",
+                where=str(self.source),
+            )
+        given = cases_digest(references) if references is not None else "own"
+        self.context = digest(
+            self.sha256, self.version, cases_digest(cases), given, self.run_options.model_dump(), RECIPES
+        )
+        self.explorer = Explorer(self.mixture, self._measure, self.target.noise)
+        self._noises: dict[str, dict[str, np.ndarray]] = {}
+        self.finalists = Finalists(
+            self.float, self.sha256, self.work, self.log_dir, self.cache, self.mixture, self.target, self._evaluated,
+            self.evaluator, self.context, self.version, self.options.timeout, self.options.memory_limit, self.progress,
+        )  # fmt: skip
+
+    # ---- measuring
+
+    def _measure(self, setting: Setting, choices: Sequence[Choice]) -> list[np.ndarray]:
+        key = digest(self.context, *setting)
+        known = self._noises.setdefault(key, self.cache.noises(key, len(self.signals.powers)))
+        names = [choice_key(choice) for choice in choices]
+        missing = {name: choice for name, choice in zip(names, choices, strict=True) if name not in known}
+        found: list[np.ndarray] = []
+        try:
+            if missing:
+                self.bench.mixtures(
+                    self.mixture, list(missing.values()), setting.memory, self.signals, found, halved=setting.halved
+                )
+        finally:
+            fresh = dict(zip(missing, found, strict=False))
+            known.update(fresh)
+            self.cache.keep_noises(key, fresh)
+        return [known[name][self.target.places] for name in names]
+
+    def _evaluated(self, path: Path, memory: MemoryMode) -> Evaluation:
+        if self.evaluate is not None:
+            return self.evaluate(path, memory)
+        return Evaluation(self.signals.sqnr_db(self.bench.models([path], memory, self.signals)[0]))
+
+    # ---- searching
+
+    def run(self, out: Path, started: float) -> AutoResult:
+        complete = True
+        try:
+            self._explore()
+        except KeyboardInterrupt:
+            complete = False
+        if not complete and self.explorer.smallest() is None:
+            raise KeyboardInterrupt
+        best = self._fastest() if self.options.budget == "latency" and complete else self._smallest()
+        with open(self.finalists.files[str(best.sha256)], "rb") as reader, atomic_write(out) as writer:
+            shutil.copyfileobj(reader, writer, 1 << 20)
+        deviations = self.explorer.deviations
+        return AutoResult(
+            source_sha256=self.sha256,
+            mnn=self.version,
+            budget=self.options.budget,
+            target=dict(self.target.floors),
+            best=best,
+            front=self._front(),
+            complete=complete,
+            why=self._why(complete),
+            notes=self._notes(),
+            converter_runs=self.converter_runs + self.finalists.converter_runs,
+            model_runs=self.bench.runs,
+            seconds=time.monotonic() - started,
+            deviation_db=(float(np.mean(deviations)), float(np.std(deviations))) if deviations else None,
+            deviations=len(deviations),
+        )
+
+    def _explore(self) -> None:
+        settings = [Setting(memory, hqq, True) for memory in self.options.memories for hqq in (False, True)]
+        for memory in self.options.memories:
+            self.progress.say(f"plain variants, memory {memory}")
+            self.explorer.plain(Setting(memory, False, False))
+        found = self._search(settings)
+        if not found:
+            # Half precision is too coarse for this target: float for what is not quantized.
+            found = self._search([setting._replace(halved=False) for setting in settings])
+        least = min((tried.size for _, tried in found), default=0)
+        for setting, tried in sorted(found, key=lambda pair: pair[1].size):
+            if tried.size > _PROMISING * least:
+                break
+            self.progress.say(f"refining, memory {setting.memory}{', hqq' if setting.hqq else ''}")
+            self.explorer.refine(setting, self.options.rounds)
+
+    def _search(self, settings: Sequence[Setting]) -> list[tuple[Setting, Tried]]:
+        found = []
+        for setting in settings:
+            if setting.halved:
+                self.explorer.plain(setting)
+            self.progress.say(f"sensitivity of layers, memory {setting.memory}{', hqq' if setting.hqq else ''}")
+            best = self.explorer.search(setting)
+            if best is not None:
+                found.append((setting, best))
+        return found
+
+    # ---- making what was chosen
+
+    def _smallest(self) -> Point:
+        """Make the smallest that was run and keeps the budget; where the evaluator disagrees, ask for more."""
+        budget = self.target.noise.copy()
+        seen: set[str] = set()
+        for _ in range(_MOST_ATTEMPTS):
+            good = [each for each in self.explorer.tried if each.choice and (each.noise <= budget).all()]
+            good = [each for each in good if self.finalists.key(each) not in seen]
+            if not good:
+                break
+            chosen = min(good, key=lambda each: each.size)
+            seen.add(self.finalists.key(chosen))
+            point = self.finalists.make(chosen)
+            if point.meets:
+                return point
+            # By as much as it fell short, and a little, the next one has to be better.
+            for place, index in enumerate(self.target.places):
+                name = self.signals.outputs[index % len(self.signals.outputs)]
+                short = self.target.floors[name] - point.sqnr_db.get(name, -CAP_DB)
+                if short > 0:
+                    budget[place] = min(budget[place], chosen.noise[place]) / 10 ** ((short + 0.2) / 10)
+        raise self._unreachable()
+
+    def _fastest(self) -> Point:
+        """Make the smallest of each setting, and the plain ones, that keep the budget; of those, the fastest."""
+        good = [each for each in self.explorer.tried if each.choice and (each.noise <= self.target.noise).all()]
+        chosen: dict[object, Tried] = {}
+        for each in sorted(good, key=lambda each: each.size):
+            chosen.setdefault((each.setting, each.uniform), each)
+        points = [self.finalists.make(each) for each in chosen.values()]
+        if any(point.latency_ms is None for point in points):
+            raise ToolError(
+                "LATENCY_UNKNOWN",
+                "the fastest model was asked for, and no latency was measured",
+                hint="Name a device that is not emulated, or take --budget size.",
+            )
+        meeting = [point for point in points if point.meets]
+        if not meeting:
+            raise self._unreachable()
+        return min(meeting, key=lambda point: (point.latency_ms or 0.0, point.size))
+
+    # ---- telling
+
+    def _points(self) -> list[Point]:
+        width = len(self.signals.powers)
+        found = []
+        for tried in self.explorer.tried:
+            if not tried.choice:
+                continue
+            noise = np.zeros(width)
+            noise[self.target.places] = tried.noise
+            sqnr = {name: db for name, db in self.signals.sqnr_db(noise).items() if name in self.target.floors}
+            found.append((tried, sqnr))
+        # Only those on the front get a recipe: thousands were tried.
+        order = sorted(found, key=lambda pair: (pair[0].size, -min(self.target.margins(pair[1]).values())))
+        kept, high = [], -np.inf
+        for tried, sqnr in order:
+            margin = min(self.target.margins(sqnr).values())
+            if margin > high:
+                kept.append((tried, sqnr))
+                high = margin
+        return [self.finalists.point(tried, self.finalists.recipe(tried), sqnr) for tried, sqnr in kept]
+
+    def _front(self) -> list[Point]:
+        """Measured files stand in for the mixtures they were made from."""
+        recipes = {point.recipe.text() for point in self.finalists.made}
+        points = [point for point in self._points() if point.recipe.text() not in recipes]
+        front = pareto([*self.finalists.made, *points])
+        while len(front) > _MOST_FRONT:
+            # Thin out where points are close; keep the ends and what was made.
+            gaps = [
+                (front[place + 1].size / front[place - 1].size, place)
+                for place in range(1, len(front) - 1)
+                if not front[place].made
+            ]
+            del front[min(gaps)[1]]
+        return front
+
+    def _why(self, complete: bool) -> str:
+        size = "smallest" if self.options.budget == "size" else "fastest"
+        text = f"the {size} of {len(self.explorer.tried)} models tried that keeps the target on every output"
+        return text if complete else f"interrupted; {text} so far"
+
+    def _notes(self) -> list[str]:
+        notes = []
+        values = self.signals.values
+        if values < _FEW_VALUES:
+            notes.append(
+                f"the cases have {values} output values in all: so few that a model may keep the target on them by "
+                "chance. Give more cases, and verify the result on others"
+            )
+        unseen = [name for name in self.signals.outputs if name not in self.target.floors]
+        if unseen:
+            notes.append(f"outputs without a target: {', '.join(unseen)}")
+        return notes
+
+    def _unreachable(self) -> EdgequantError:
+        points = [*self.finalists.made, *self._points()]
+        best = max(points, key=lambda point: point.margin_db)
+        have = best.sqnr_db.get(best.worst, -CAP_DB)
+        return InputError(
+            "TARGET_UNREACHABLE",
+            f"no quantized model meets the target: '{best.worst}' needs {self.target.floors[best.worst]:g} dB and has "
+            f"{have:.1f} dB at best, in a model of {best.size} bytes ({best.label})",
+            hint=f'Ask for less (--target "sqnr_db>={max(0, int(have))}", or a limit of its own for that output), or '
+            "keep the float model.",
+            where=str(self.source),
+            evidence={"best": best.model_dump(mode="json", exclude={"recipe"}), "tried": len(self.explorer.tried)},
+        )

@@ -1,0 +1,127 @@
+"""Makes the models that were chosen, with the converter, and has them evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from edgequant.progress import Progress
+from edgequant.quantize.make import make_recipe
+from edgequant.quantize.recipe import Recipe, recipe_of
+from edgequant.quantize.search.cache import Cache, digest
+from edgequant.quantize.search.explore import Tried
+from edgequant.quantize.search.front import CAP_DB, Point
+from edgequant.quantize.search.mixture import Mixture
+from edgequant.quantize.search.target import Evaluate, Target
+
+RECIPES = 2
+"""Changes whenever the same recipe, or the same choice, would give another model: old caches must not count."""
+
+
+@dataclass
+class Finalists:
+    """Models of one source.
+
+    Attributes:
+        base: the float .mnn; sha256: of the source.
+        work: private; the files are there, by hash, until its owner removes it.
+        context: key of what models are measured on; evaluator: of where.
+        made: what was made so far; converter_runs: what that took.
+    """
+
+    base: Path
+    sha256: str
+    work: Path
+    log_dir: Path
+    cache: Cache
+    mixture: Mixture
+    target: Target
+    evaluate: Evaluate
+    evaluator: str
+    context: str
+    version: str
+    timeout: float
+    memory_limit: int | None
+    progress: Progress
+    converter_runs: int = 0
+    made: list[Point] = field(default_factory=list)
+    files: dict[str, Path] = field(default_factory=dict)
+
+    def make(self, tried: Tried) -> Point:
+        recipe = self.recipe(tried)
+        path = self.work / f"{self.key(tried)}.mnn"
+        key = self.key(tried)
+        note = self.cache.model(key, path)
+        if note is None:
+            self.progress.say("converting the model that was chosen")
+            made = make_recipe(
+                self.base, recipe, path,
+                log_dir=self.log_dir, timeout=self.timeout, memory_limit=self.memory_limit,
+            )  # fmt: skip
+            self.converter_runs += made.runs
+            note = {"sha256": made.converted.sha256}
+            self.cache.keep_model(key, path, note)
+        where = digest(note["sha256"], self.context, recipe.memory, self.evaluator)
+        kept = self.cache.evaluation(where)
+        if kept is None:
+            result = self.evaluate(path, recipe.memory)
+            measured = {name: capped(value) for name, value in result.sqnr_db.items()}
+            kept = {"sqnr_db": measured, "latency_ms": result.latency_ms}
+            self.cache.keep_evaluation(where, kept)
+        point = self.point(tried, recipe, kept["sqnr_db"]).model_copy(
+            update={
+                "made": True,
+                "size": path.stat().st_size,
+                "sha256": note["sha256"],
+                "latency_ms": kept["latency_ms"],
+            }
+        )
+        self.made.append(point)
+        self.files[str(note["sha256"])] = path
+        return point
+
+    def key(self, tried: Tried) -> str:
+        return digest("recipe", self.sha256, self.version, self.recipe(tried).text(), RECIPES)
+
+    def recipe(self, tried: Tried) -> Recipe:
+        actions = {}
+        for key in self.mixture.layers:
+            form = tried.choice.get(key)
+            action: dict[str, object] = {"bits": 0 if form is None else form.bits}
+            if form is not None and form.block is not None:
+                action["block"] = form.block
+            if form is not None and form.hqq:
+                action["hqq"] = True
+            actions[key] = action
+        layers = [layer for group in self.mixture.layers.values() for layer in group]
+        halved = tried.setting.halved and (self.mixture.constants or any(f.bits == 16 for f in tried.choice.values()))
+        constants: Literal["float", "fp16"] = "fp16" if halved else "float"
+        return recipe_of(layers, tried.setting.memory, constants=constants, actions=actions)
+
+    def point(self, tried: Tried, recipe: Recipe, sqnr_db: Mapping[str, float]) -> Point:
+        margins = self.target.margins(sqnr_db)
+        worst = min(margins, key=lambda name: margins[name])
+        how = "dynamic" if tried.setting.memory == "low" else "weight"
+        if tried.uniform is None:
+            label = f"auto {how}{',hqq' if tried.setting.hqq else ''}"
+        else:
+            label = str(tried.uniform) if tried.uniform.bits == 16 else f"{how}:{tried.uniform}"
+            label += " +fp16 constants" if tried.setting.halved and tried.uniform.bits != 16 else ""
+        return Point(
+            label=label,
+            memory=tried.setting.memory,
+            size=tried.size,
+            made=False,
+            sqnr_db={name: capped(value) for name, value in sqnr_db.items()},
+            margin_db=capped(margins[worst]),
+            worst=worst,
+            recipe=recipe,
+        )
+
+
+def capped(value: float) -> float:
+    return float(np.clip(np.nan_to_num(value, nan=-CAP_DB, posinf=CAP_DB, neginf=-CAP_DB), -CAP_DB, CAP_DB))
