@@ -26,6 +26,7 @@ class VerifySpec(BaseModel):
         shapes: input name -> sizes, for random cases.
         limits: as on the command line; those given there come on top.
         calibration: a path, relative to the file, or module:function.
+        goals: what the model of auto has to keep, written like limits.
         fallback: false forbids another way to quantize than the variant says.
         options: threads, memory, precision, cores, dynamic_quant_option, timeout, warmup, repeat, seed.
     """
@@ -40,6 +41,7 @@ class VerifySpec(BaseModel):
     limits: list[str] = Field(default_factory=list, max_length=10_000)
     calibration: str | None = Field(default=None, min_length=1, max_length=4000)
     fallback: bool = True
+    goals: list[str] = Field(default_factory=list, max_length=10_000)
     options: RunOptions = Field(default_factory=RunOptions)
 
     @field_validator("variants")
@@ -49,7 +51,7 @@ class VerifySpec(BaseModel):
             _as_value_error(Variant.parse, text)
         return texts
 
-    @field_validator("limits")
+    @field_validator("limits", "goals")
     @classmethod
     def _limits(cls, texts: list[str]) -> list[str]:
         for text in texts:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from edgequant.errors import InputError
 from edgequant.problems import first_problem
 
-Method = Literal["float", "fp16", "weight", "dynamic", "kl", "ema", "admm", "static"]
+Method = Literal["float", "fp16", "weight", "dynamic", "kl", "ema", "admm", "static", "recipe", "auto"]
 METHODS: tuple[str, ...] = get_args(Method)
 OFFLINE: tuple[str, ...] = ("kl", "ema", "admm")
 """MNN's own methods for static int8."""
@@ -20,13 +20,13 @@ Calib = Literal["minmax", "ema", "percentile", "kl", "mse", "admm"]
 POSSIBLE = (
     "float, fp16, weight:N, dynamic:N (N from 2 to 8; then ,block=32 ,hqq or ,sym), kl, ema, admm (then "
     ",weights=admm ,clamp=N ,skip=OP ,samples=N), static:8 (then ,calib=minmax|ema|percentile|kl|mse|admm ,asym "
-    ",percent=99.9 ,rnn=float ,skip=OP ,keep=N ,samples=N)"
+    ",percent=99.9 ,rnn=float ,skip=OP ,keep=N ,samples=N), recipe:FILE, auto (with --target)"
 )
 _NUMBER = {"block": r"[0-9]{1,6}", "clamp": r"[0-9]{1,3}", "samples": r"[0-9]{1,6}", "keep": r"[0-9]{1,5}"}
 _WORD = {"weights": ("max_abs", "admm"), "calib": get_args(Calib), "rnn": ("weight", "float")}
 _FLAG = ("hqq", "sym", "asym")
 _TAKES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("float", "fp16"), ()),
+    **dict.fromkeys(("float", "fp16", "recipe", "auto"), ()),
     **dict.fromkeys(("weight", "dynamic"), ("block", "hqq", "sym", "asym")),
     **dict.fromkeys(OFFLINE, ("weights", "clamp", "skip", "samples")),
     "static": ("calib", "sym", "asym", "percent", "rnn", "skip", "keep", "samples"),
@@ -40,7 +40,8 @@ class Variant(BaseModel):
         method: ``float`` (fp32 as it is), ``fp16`` (weights stored as half precision), ``weight`` (weights quantized,
             computed in float), ``dynamic`` (the same file as ``weight``, run with memory low, so that MNN quantizes
             activations while it runs), ``kl``, ``ema``, ``admm`` (MNN's own static int8, from calibration data),
-            ``static`` (static int8 from scales of edgequant's own calibrators).
+            ``static`` (static int8 from scales of edgequant's own calibrators),
+            ``recipe`` (what a file says of each layer), ``auto`` (a recipe that is searched for).
         bits: weight bits, 2 to 8; None where the method has none to choose.
         block: weights share one scale per `block` input channels, a multiple of 16 (MNN ignores any other); None for
             one scale per output channel.
@@ -56,6 +57,7 @@ class Variant(BaseModel):
         percent: of static,calib=percentile: what it keeps; None for 99.99.
         rnn: of static: what becomes of layers inside GRU and LSTM loops; None for weight (8-bit weights).
         keep: of static: so many of the most sensitive layers stay float.
+        file: of recipe: its path.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -74,6 +76,7 @@ class Variant(BaseModel):
     percent: float | None = Field(default=None, gt=50, le=100, allow_inf_nan=False)
     rnn: Literal["weight", "float"] | None = None
     keep: int | None = Field(default=None, ge=1, le=10_000)
+    file: str | None = Field(default=None, min_length=1, max_length=4000)
 
     @model_validator(mode="after")
     def _consistent(self) -> Variant:
@@ -89,6 +92,10 @@ class Variant(BaseModel):
                 raise ValueError("static int8 has 8 bits: static:8")
         elif self.bits is not None:
             raise ValueError(f"{self.method} takes no bits")
+        if (self.file is None) == (self.method == "recipe"):
+            raise ValueError(
+                "recipe needs its file: recipe:FILE" if self.method == "recipe" else "no file belongs to it"
+            )
         if self.hqq and self.sym:
             raise ValueError("hqq needs a zero point, which sym takes away")
         if self.percent is not None and self.calib != "percentile":
@@ -98,6 +105,12 @@ class Variant(BaseModel):
     @classmethod
     def parse(cls, text: str) -> Variant:
         """Read the written form.  Raises InputError (VARIANT_INVALID) naming what is wrong and what is possible."""
+        if text.strip().startswith("recipe:"):
+            # A path may hold anything, commas too.
+            file = text.strip().removeprefix("recipe:")
+            if not file or "\0" in file:
+                raise _bad(text, "recipe needs its file: recipe:FILE")
+            return cls(method="recipe", file=file)
         head, *options = [part.strip() for part in text.strip().split(",")]
         method, _, bits = head.partition(":")
         fields: dict[str, object] = {"method": method}
@@ -139,6 +152,8 @@ class Variant(BaseModel):
             raise _bad(text, first_problem(error)) from None
 
     def __str__(self) -> str:
+        if self.method == "recipe":
+            return f"recipe:{self.file}"
         parts = [self.method if self.bits is None else f"{self.method}:{self.bits}"]
         for name in ("calib", "percent", "weights", "clamp", "block", "rnn", "keep", "samples"):
             value = getattr(self, name)
@@ -155,6 +170,11 @@ class Variant(BaseModel):
     @property
     def default_memory(self) -> MemoryMode:
         return "low" if self.method == "dynamic" else "normal"
+
+    @property
+    def searched(self) -> bool:
+        """Whether making it takes more than a call of the converter."""
+        return self.calibrated or self.method in ("recipe", "auto")
 
     @property
     def calibrated(self) -> bool:

@@ -44,7 +44,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("variants: [kl]", "unknown method 'kl'"),
+        ("variants: [int7]", "unknown method 'int7'"),
         ("limits: ['cosine<=1']", "bounded with >="),
         ("what: 1", "what"),
         ("options: {threads: 0}", "options.threads"),

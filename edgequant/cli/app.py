@@ -57,6 +57,8 @@ def verify(
     reference: opt.ReferencePath = None,
     calibration: opt.Calibration = None,
     no_fallback: opt.NoFallback = False,
+    target: opt.Goals = None,
+    budget: opt.Budget = opt.BudgetName.size,
     shape: opt.Shapes = None,
     limit: opt.Limits = None,
     memory: opt.Memory = None,
@@ -92,7 +94,7 @@ def verify(
 
     command.run(
         model=model, devices=device, spec=spec, variants=variant, inputs=inputs, reference=reference, shapes=shape,
-        calibration=calibration, no_fallback=no_fallback,
+        calibration=calibration, no_fallback=no_fallback, goals=target, budget=budget.value,
         limits=limit, run_options=opt.run_options(
             memory=memory, precision=precision, threads=threads, cores=cores, dynamic_quant_option=dynamic_quant_option,
             warmup=warmup, repeat=repeat, timeout=timeout, seed=seed,
@@ -111,6 +113,8 @@ def quantize(
     reference: opt.ReferencePath = None,
     calibration: opt.Calibration = None,
     no_fallback: opt.NoFallback = False,
+    target: opt.Goals = None,
+    budget: opt.Budget = opt.BudgetName.size,
     shape: opt.Shapes = None,
     limit: opt.Limits = None,
     threads: opt.Threads = None,
@@ -130,7 +134,7 @@ def quantize(
 
     command.run(
         model=model, output=output, variant=variant, inputs=inputs, reference=reference, shapes=shape, limits=limit,
-        calibration=calibration, no_fallback=no_fallback,
+        calibration=calibration, no_fallback=no_fallback, goals=target, budget=budget.value,
         run_options=opt.run_options(threads=threads, timeout=timeout, seed=seed), run_dir=run_dir,
         ui=opt.Ui(json, verbose, quiet),
     )  # fmt: skip

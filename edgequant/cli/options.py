@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from edgequant.spec import RunOptions
 
 VARIANT_HELP = (
-    "float, fp16, weight:N or dynamic:N (N from 2 to 8), kl, ema, admm, or static:8; see docs/quantization.md."
+    "float, fp16, weight:N or dynamic:N (N from 2 to 8), kl, ema, admm, static:8, recipe:FILE or auto; "
+    "see docs/quantization.md."
 )
 _RUNNING = "How it is run"
 _CASES = "What it is run with"
@@ -75,6 +76,26 @@ Calibration = Annotated[
         "module:function.  (default: --inputs, or random)",
         rich_help_panel=_CASES,
     ),
+]
+
+
+class BudgetName(str, Enum):
+    size = "size"
+    latency = "latency"
+
+
+Goals = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        metavar="[OUTPUT:]sqnr_db>=X",
+        help="Of auto: what its model has to keep.  (default: the limit on sqnr_db, and 1 dB)",
+        rich_help_panel=_CASES,
+    ),
+]
+Budget = Annotated[
+    BudgetName,
+    typer.Option("--budget", help="Of auto: the smallest model, or the fastest.", rich_help_panel=_CASES),
 ]
 NoFallback = Annotated[
     bool,

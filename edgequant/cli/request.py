@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from edgequant.errors import InputError
 from edgequant.pipeline.request import DEFAULT_VARIANT, Request
@@ -28,6 +29,8 @@ def make_request(
     latency: bool = True,
     calibration: str | None = None,
     no_fallback: bool = False,
+    goals: Sequence[str] | None = None,
+    budget: Literal["size", "latency"] = "size",
 ) -> Request:
     """What was typed, on top of what the spec says.
 
@@ -63,6 +66,8 @@ def make_request(
         latency=latency,
         calibration=written.calibration if calibration is None else calibration,
         fallback=written.fallback and not no_fallback,
+        goals=tuple(Limit.parse(text) for text in goals or written.goals),
+        budget=budget,
     )
 
 

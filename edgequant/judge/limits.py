@@ -20,7 +20,7 @@ _QUANTIZED = (("cosine", 0.99), ("sqnr_db", 20.0), ("rel_max", 0.25))
 _BOUNDS = {
     "float": _FLOAT,
     "fp16": _FP16,
-    **dict.fromkeys(("weight", "dynamic", "kl", "ema", "admm", "static"), _QUANTIZED),
+    **dict.fromkeys(("weight", "dynamic", "kl", "ema", "admm", "static", "recipe", "auto"), _QUANTIZED),
 }
 
 SQNR_MARGIN_DB = 1.0

@@ -20,7 +20,7 @@ from edgequant.pipeline.differences import (
     stage_error,
     versions_differ,
 )
-from edgequant.pipeline.made import MadeVariant
+from edgequant.pipeline.made_variant import MadeVariant
 from edgequant.pipeline.measure import Capture
 from edgequant.pipeline.outputs import OutputStore
 from edgequant.pipeline.prepare import FLOAT, Looked, Prepared

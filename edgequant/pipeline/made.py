@@ -10,43 +10,27 @@ from edgequant.devices.store import sha256_of
 from edgequant.errors import RunnerError
 from edgequant.findings import Finding
 from edgequant.judge.sane import Sanity, sanity
+from edgequant.pipeline.made_variant import MadeVariant, by_recipe
 from edgequant.pipeline.outputs import Outputs
 from edgequant.pipeline.prepare import Prepared, feed, make_model, memory_limit
 from edgequant.pipeline.request import Request
 from edgequant.pipeline.rundir import RunDirectory, safe_name
+from edgequant.pipeline.searched import made_by_search
 from edgequant.pipeline.target import Target
 from edgequant.progress import Progress
 from edgequant.quantize.calibrate.static import StaticModel, StaticOptions, make_static
 from edgequant.quantize.calibration import CalibrationOptions, CalibrationSet, load_calibration
 from edgequant.quantize.convert import ConvertedModel
 from edgequant.quantize.ladder import Climbed, LadderFacts, Planned, Rung, Step, climb, plan, plan_static
+from edgequant.quantize.make import make_recipe
 from edgequant.quantize.offline_options import OfflineOptions
+from edgequant.quantize.recipe import Recipe
 from edgequant.quantize.rungs import FALLBACK, Made, RungMaker
 from edgequant.quantize.work import work_dir
 from edgequant.spec import MemoryMode, Variant
 
 CHECKED_CASES = 3
 """Cases a rung's model must get through on this host: enough to see nonsense, the verdict comes later."""
-
-
-@dataclass(frozen=True)
-class MadeVariant:
-    """A variant's file, and what it is.
-
-    Attributes:
-        asked: the variant as the user wrote it.
-        run_as: what the file is: the same, or what the ladder came to.
-        label: that in words; None where it is what was asked for.
-        findings: what the user should know of how it was made.
-        steps: what was tried, in order; empty where there was nothing to choose.
-    """
-
-    asked: Variant
-    run_as: Variant
-    model: ConvertedModel
-    findings: tuple[Finding, ...] = ()
-    steps: tuple[Step, ...] = ()
-    label: str | None = None
 
 
 @dataclass
@@ -58,12 +42,18 @@ class VariantMaker:
     run_dir: RunDirectory
     host: Target
     progress: Progress
+    device: Target | None = None
+    """Where the fastest model is searched for; None: none of the devices can be used."""
     _calibration: dict[int | None, CalibrationSet] = field(default_factory=dict, init=False)
 
     def make(self, variant: Variant) -> MadeVariant:
         """Raises InputError, ToolError."""
         if variant.calibrated:
             return self._climb(variant)
+        if variant.method == "auto":
+            return made_by_search(variant, self.prepared, self.request, self.run_dir, self.progress, self.device)
+        if variant.method == "recipe":
+            return self._by_recipe(variant)
         made = self.prepared.converted
         if variant.file_key not in made:
             made[variant.file_key] = make_model(
@@ -88,6 +78,26 @@ class VariantMaker:
             self._calibration[samples] = load_calibration(source, self.prepared.inputs, work=work, options=options)
         found = self._calibration[samples]
         return found, (*own, *found.findings)
+
+    def _by_recipe(self, variant: Variant) -> MadeVariant:
+        assert variant.file is not None
+        recipe = Recipe.read(Path(variant.file))
+        notes: tuple[Finding, ...] = ()
+        samples = None
+        if any(rule.mode == "static" for rule in recipe.rules):
+            calibration, notes = self.calibration(None)
+            samples = (case.inputs for case in calibration)
+        name = f"recipe-{safe_name(Path(variant.file).stem)}"
+        made = make_recipe(
+            self.prepared.graph.path,
+            recipe,
+            self.run_dir.models / f"{name}.mnn",
+            log_dir=self.run_dir.logs,
+            timeout=self.request.convert_timeout,
+            memory_limit=memory_limit(),
+            samples=samples,
+        )
+        return by_recipe(variant, recipe, made.converted, name, notes)
 
     def _climb(self, variant: Variant) -> MadeVariant:
         calibration, notes = self.calibration(variant.samples)

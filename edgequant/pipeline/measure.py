@@ -13,7 +13,7 @@ from edgequant.errors import DeviceError, EdgequantError, RunnerError, ToolError
 from edgequant.findings import Finding
 from edgequant.graph import read_model
 from edgequant.graph.model import ModelGraph
-from edgequant.pipeline.made import MadeVariant
+from edgequant.pipeline.made_variant import MadeVariant
 from edgequant.pipeline.outputs import Comparisons, Outputs, OutputStore
 from edgequant.pipeline.prepare import Prepared, feed
 from edgequant.pipeline.rundir import RunDirectory, safe_name

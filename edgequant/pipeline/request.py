@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from edgequant.errors import InputError
 from edgequant.pipeline.target import TargetOptions
@@ -30,6 +31,8 @@ class Request:
         latency: whether to time the model on the device.
         convert_timeout: seconds one conversion may take.
         calibration: samples for methods that need them: a path, or ``module:function``; None for `inputs`, or random.
+        goals: of auto: what its model has to keep, on ``sqnr_db``; none: the limits on it, with their margin.
+        budget: of auto: the smallest model, or the fastest on the first device.
         fallback: whether another way to quantize may be tried where the one that was asked for does not work.
     """
 
@@ -47,6 +50,8 @@ class Request:
     convert_timeout: float = 900.0
     calibration: str | None = None
     fallback: bool = True
+    goals: tuple[Limit, ...] = ()
+    budget: Literal["size", "latency"] = "size"
 
     def __post_init__(self) -> None:
         """Take what a caller would naturally write: one device as a string, variants and limits in their written form.
@@ -59,10 +64,11 @@ class Request:
 
         variants = tuple(Variant.parse(v) if isinstance(v, str) else v for v in several(self.variants))
         limits = tuple(Limit.parse(v) if isinstance(v, str) else v for v in several(self.limits))
+        goals = tuple(Limit.parse(v) if isinstance(v, str) else v for v in several(self.goals))
         devices = tuple(several(self.devices))
         if not devices or not variants:
             raise InputError("DEVICE_MISSING", "at least one device and one variant are needed")
-        for name, value in (("devices", devices), ("variants", variants), ("limits", limits)):
+        for name, value in (("devices", devices), ("variants", variants), ("limits", limits), ("goals", goals)):
             object.__setattr__(self, name, value)
         if isinstance(self.calibration, Path):
             object.__setattr__(self, "calibration", str(self.calibration))

@@ -16,7 +16,8 @@ from edgequant.judge.verdict import Verdict, worst
 from edgequant.mnn_version import host_mnn_version, require_supported
 from edgequant.pipeline import build
 from edgequant.pipeline.clock import Clock
-from edgequant.pipeline.made import MadeVariant, VariantMaker
+from edgequant.pipeline.made import VariantMaker
+from edgequant.pipeline.made_variant import MadeVariant
 from edgequant.pipeline.measure import capture_folder, measure, memory_mode
 from edgequant.pipeline.outputs import OutputStore
 from edgequant.pipeline.prepare import FLOAT, Prepared, feed, look, prepare
@@ -152,10 +153,15 @@ class _Job:
         self.met = met
         self.runs: list[Run] = []
         self._host_runs: dict[str, HostRun] = {}
-        self._maker = VariantMaker(prepared, request, run_dir, host, progress)
+        first = next((target for target in met.values() if isinstance(target, Target)), None)
+        self._maker = VariantMaker(prepared, request, run_dir, host, progress, first)
         # Before anything is pushed: a limit that names no output is the user's mistake, not the device's.
         self.limits: dict[str, dict[str, tuple[Limit, ...]]] = {
-            variant.method: resolve_limits(prepared.kinds, defaults_for(variant.method), request.limits)
+            variant.method: resolve_limits(
+                prepared.kinds,
+                defaults_for(variant.method),
+                [*request.limits, *(request.goals if variant.method == "auto" else ())],
+            )
             for variant in request.variants
         }
 
@@ -167,7 +173,7 @@ class _Job:
             self._device(uri, models)
 
     def _model(self, variant: Variant) -> MadeVariant | EdgequantError:
-        if variant.calibrated or variant.file_key not in self.prepared.converted:
+        if variant.searched or variant.file_key not in self.prepared.converted:
             self.progress.say(f"quantizing {variant}")
         try:
             with self.prepared.clock.phase("convert"):

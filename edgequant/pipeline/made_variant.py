@@ -1,0 +1,40 @@
+"""A variant's file, and what it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from edgequant.findings import Finding
+from edgequant.quantize.convert import ConvertedModel
+from edgequant.quantize.ladder import Step
+from edgequant.quantize.recipe import Recipe
+from edgequant.spec import Variant
+
+
+@dataclass(frozen=True)
+class MadeVariant:
+    """A variant's file, and what it is.
+
+    Attributes:
+        asked: the variant as the user wrote it.
+        run_as: what the file is: the same, or what the ladder came to.
+        label: that in words; None where it is what was asked for.
+        findings: what the user should know of how it was made.
+        steps: what was tried, in order; empty where there was nothing to choose.
+    """
+
+    asked: Variant
+    run_as: Variant
+    model: ConvertedModel
+    findings: tuple[Finding, ...] = ()
+    steps: tuple[Step, ...] = ()
+    label: str | None = None
+
+
+def by_recipe(
+    variant: Variant, recipe: Recipe, model: ConvertedModel, name: str, findings: tuple[Finding, ...], label: str = ""
+) -> MadeVariant:
+    """A file that a recipe describes.  Run with memory low it is a dynamic one, which has to be proven like any."""
+    run_as = Variant(method="dynamic" if recipe.memory == "low" else "weight", bits=8)
+    named = model.path.rename(model.path.with_name(f"{name}-{model.sha256[:16]}.mnn"))
+    return MadeVariant(variant, run_as, replace(model, path=named, variant=variant), findings, label=label or None)

@@ -1,0 +1,117 @@
+"""auto and recipe: through the main job, on this host and with the clock of a device."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgequant.errors import InputError
+from edgequant.pipeline.target import TargetOptions
+from tests.beds.models import ModelByName
+from tests.beds.sshd import ALIAS, SshServer
+from tests.pipeline.support import Listener, check_numbers, codes, do, ssh_home
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.slow
+def test_auto_meets_its_target_and_can_be_made_again(generated_model: ModelByName, tmp_path: Path) -> None:
+    model, first = generated_model("big_mlp"), tmp_path / "first"
+    heard = Listener()
+    auto, plain = do(model, first, "auto", "dynamic:8", goals=("sqnr_db>=30",), progress=heard).runs
+    check_numbers(first, auto)
+    assert auto.verdict in ("PASS", "MARGINAL")
+    assert all((output.sqnr_db or 0) >= 30 for output in auto.outputs.values())
+    assert (auto.made_as or "").startswith("auto ")
+    assert {"AUTO_CHOSEN", "CHOSEN_ON_CASES"} <= codes(auto)
+    assert auto.memory_mb is not None
+    assert plain.memory_mb is not None
+    assert (auto.memory_mb.model_file or 1) <= 1.15 * (plain.memory_mb.model_file or 0)
+    found = json.loads((first / "auto" / "auto.json").read_text())
+    assert found["schema"] == "edgequant.auto/1"
+    assert found["complete"] is True
+    assert found["converter_runs"] > 0
+    assert (first / "auto" / "front.svg").read_text().startswith("<svg")
+    assert any(line.startswith(">") for line in heard.lines)  # the front is shown, the chosen one marked
+
+    # Again: from the cache, without the converter.
+    (again,) = do(model, tmp_path / "again", "auto", goals=("sqnr_db>=30",)).runs
+    assert again.sha256 == auto.sha256
+    assert json.loads((tmp_path / "again" / "auto" / "auto.json").read_text())["converter_runs"] == 0
+
+    # And by its recipe, which is the same model.
+    recipe = first / "auto" / "recipe.json"
+    (made,) = do(model, tmp_path / "recipe", f"recipe:{recipe}").runs
+    assert {name: output.sqnr_db for name, output in made.outputs.items()} == pytest.approx(
+        {name: output.sqnr_db for name, output in auto.outputs.items()}
+    )
+    assert made.options["memory"] == auto.options["memory"]
+
+
+def test_a_target_nothing_can_meet(generated_model: ModelByName, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        do(generated_model("conv_cnn"), tmp_path / "run", "auto", goals=("sqnr_db>=150",))
+    assert caught.value.code == "TARGET_UNREACHABLE"
+    assert "'y'" in str(caught.value)
+    assert " dB" in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.ssh
+def test_the_fastest_by_the_clock_of_a_device(
+    generated_model: ModelByName, sshd: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in ssh_home(sshd, tmp_path).items():
+        monkeypatch.setenv(key, value)
+    target = TargetOptions(work_dir=str(tmp_path / "work"), python=sys.executable)
+    (run,) = do(
+        generated_model("conv_cnn"), tmp_path / "run", "auto", devices=(f"ssh://{ALIAS}",), target=target,
+        goals=("sqnr_db>=25",), budget="latency", latency=True,
+    ).runs  # fmt: skip
+    assert run.error is None
+    found = json.loads((tmp_path / "run" / "auto" / "auto.json").read_text())
+    assert found["budget"] == "latency"
+    assert found["best"]["latency_ms"] > 0
+    timed = [point["latency_ms"] for point in found["front"] if point["latency_ms"] is not None]
+    assert found["best"]["latency_ms"] == min(timed)
+
+
+@pytest.mark.arm64
+def test_an_emulator_has_no_clock(
+    generated_model: ModelByName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")  # where the pack is
+    with pytest.raises(InputError) as caught:
+        do(generated_model("conv_cnn"), tmp_path / "run", "auto", devices=("emulated:a76",), budget="latency")
+    assert caught.value.code == "LATENCY_UNKNOWN"
+
+
+def test_recipes_that_cannot_be_used(generated_model: ModelByName, tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing.json"
+    nothing.write_text('{"schema": "edgequant.recipe/1", "rules": [{"name": "conv_99", "bits": 8}]}')
+    broken = tmp_path / "broken.json"
+    broken.write_text('{"schema": "edgequant.recipe/1", "rules": [{"name": "*", "bits": 9}]}')
+    for file, code in ((nothing, "RECIPE_MATCHES_NOTHING"), (broken, "RECIPE_INVALID")):
+        with pytest.raises(InputError) as caught:
+            do(generated_model("conv_cnn"), tmp_path / f"run-{code}", f"recipe:{file}")
+        assert caught.value.code == code
+    with pytest.raises(InputError) as caught:
+        do(generated_model("conv_cnn"), tmp_path / "run", f"recipe:{tmp_path / 'missing.json'}")
+    assert "missing.json" in str(caught.value) or caught.value.where
+
+
+def test_a_recipe_says_how_it_is_run(generated_model: ModelByName, tmp_path: Path) -> None:
+    mixed = tmp_path / "mixed.json"
+    mixed.write_text(
+        '{"schema": "edgequant.recipe/1", "memory": "normal", "rules": [{"name": "*", "bits": 4, "block": 32}]}'
+    )
+    (run,) = do(generated_model("big_mlp"), tmp_path / "run", f"recipe:{mixed}", limits=("sqnr_db>=5",)).runs
+    assert run.options["memory"] == "normal"
+    assert run.low_memory_engaged is None
+    check_numbers(tmp_path / "run", run)
