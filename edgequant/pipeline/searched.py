@@ -158,7 +158,8 @@ def _findings(result: AutoResult) -> tuple[Finding, ...]:
             code="CHOSEN_ON_CASES",
             severity="warn",
             message="its layers were chosen on the very cases it is judged on, so it looks better than it is",
-            remedy="Before a release hold it against other cases: --variant recipe:RUN_DIR/auto/recipe.json --inputs OTHER.",
+            remedy="Before a release hold it against other cases: --variant recipe:RUN_DIR/auto/recipe.json with other "
+            "--inputs.",
         )
     )
     if not result.complete:
