@@ -115,7 +115,7 @@ class Bench:
             if given is not None:
                 values = {name: _like(given[number].get(name), own) for name, own in values.items()}
                 path = self.folder / f"reference-{number}.npz"
-                np.savez(path, **{str(place): array for place, array in enumerate(values.values())})
+                np.savez(path, **{str(place): array for place, array in enumerate(values.values())})  # type: ignore[arg-type]
             names = tuple(values)
             powers += [_power(array) for array in values.values()]
             count += sum(array.size for array in values.values() if _power(array) > 0)
