@@ -18,7 +18,7 @@ from edgequant.spec import Variant
 from tests import generated
 
 
-def _stored(path: Path) -> dict[tuple[str, str], tuple[bytes, np.ndarray, int, bool]]:
+def stored(path: Path) -> dict[tuple[str, str], tuple[bytes, np.ndarray, int, bool]]:
     """By layer: buffer, scales, float weights' number, whether kept as sparse."""
     data = path.read_bytes()
     found = {}
@@ -29,7 +29,7 @@ def _stored(path: Path) -> dict[tuple[str, str], tuple[bytes, np.ndarray, int, b
     return found
 
 
-def _floats(path: Path) -> dict[tuple[str, str], tuple[np.ndarray, int, int]]:
+def floats(path: Path) -> dict[tuple[str, str], tuple[np.ndarray, int, int]]:
     data = path.read_bytes()
     found = {}
     for each in read_weights(path):
@@ -57,10 +57,10 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 )
 def test_bytes_are_the_converters(base: Path, tmp_path: Path, variant: str, form: Form) -> None:
     made = convert(base, "mnn", Variant.parse(variant), tmp_path / "q.mnn", log_dir=tmp_path).path
-    stored = _stored(made)
-    assert stored
-    for key, (weights, channels, area) in _floats(base).items():
-        buffer, scales, bits, sparse = stored[key]
+    kept = stored(made)
+    assert kept
+    for key, (weights, channels, area) in floats(base).items():
+        buffer, scales, bits, sparse = kept[key]
         assert not sparse
         assert bits == form.bits
         encoded = encode(weights, channels, area, form)
@@ -70,9 +70,9 @@ def test_bytes_are_the_converters(base: Path, tmp_path: Path, variant: str, form
 
 def test_hqq_is_close_to_the_converters(base: Path, tmp_path: Path) -> None:
     made = convert(base, "mnn", Variant.parse("weight:4,block=32,hqq"), tmp_path / "q.mnn", log_dir=tmp_path).path
-    stored = _stored(made)
-    for key, (weights, channels, area) in _floats(base).items():
-        buffer, scales, _, _ = stored[key]
+    kept = stored(made)
+    for key, (weights, channels, area) in floats(base).items():
+        buffer, scales, _, _ = kept[key]
         encoded = encode(weights, channels, area, Form(4, 32, False, True))
         differ = np.frombuffer(buffer, np.uint8) != np.frombuffer(encoded.buffer, np.uint8)
         assert differ.mean() < 0.01

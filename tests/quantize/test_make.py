@@ -17,6 +17,8 @@ from edgequant.quantize.recipe import Recipe, recipe_of
 from edgequant.quantize.weights import read_weights
 from edgequant.spec import Variant
 from tests import generated
+from tests.quantize.search.support import cases_of
+from tests.quantize.test_encode import floats, stored
 
 
 def recipe(*rules: dict[str, object], **more: object) -> Recipe:
@@ -74,28 +76,35 @@ def test_halves_are_rounded_not_cut(tmp_path: Path) -> None:
     base = convert(source, "onnx", Variant.parse("float"), tmp_path / "f.mnn", log_dir=tmp_path / "logs").path
     made = make(base, recipe({"bits": 16}), tmp_path)
     assert all(each.kept == "fp16" for each in made.layers)
-    from tests.quantize.test_encode import _floats, _stored
-
-    stored = _stored(made.converted.path)
-    for key, (weights, _, _) in _floats(base).items():
-        assert np.array_equal(np.frombuffer(stored[key][0], np.float16), weights.astype(np.float16))
+    found = stored(made.converted.path)
+    for key, (weights, _, _) in floats(base).items():
+        assert np.array_equal(np.frombuffer(found[key][0], np.float16), weights.astype(np.float16))
 
 
 def test_static_and_dynamic_layers_in_one_model(tmp_path: Path) -> None:
     source = zoo.fetch("enc")
-    from tests.quantize.search.support import cases_of
-
     wanted = recipe(
         {"name": "*", "bits": 0},
-        {"name": "/erb_conv2/Conv_1_output_0", "bits": 8, "mode": "static"},
+        {"name": "/erb_conv1/0/Conv_output_0", "bits": 8, "mode": "static"},
         {"subgraph": "*gru*", "bits": 4},
     )
     made = make(source, wanted, tmp_path, samples=cases_of(source))
     found = kept(made)
-    assert found["/erb_conv2/Conv_1_output_0"][0] == "static"
+    assert found["/erb_conv1/0/Conv_output_0"][0] == "static"
     assert found["Convolution24"] == ("quantized", 4, None, False)
     assert found["Convolution250"][0] == "float"
-    assert recipe_of(made.layers).resolve(made.layers)["", "/erb_conv2/Conv_1_output_0"].mode == "static"
+    assert recipe_of(made.layers).resolve(made.layers)["", "/erb_conv1/0/Conv_output_0"].mode == "static"
+
+
+@pytest.mark.parametrize("also", [True, False])
+def test_layers_that_cannot_be_static_are_named_with_the_reason(tmp_path: Path, also: bool) -> None:
+    source = zoo.fetch("enc")
+    able = [{"name": "/erb_conv1/0/Conv_output_0", "bits": 8, "mode": "static"}] if also else []
+    wanted = recipe({"name": "/erb_conv2/Conv_1_output_0", "bits": 8, "mode": "static"}, *able)
+    with pytest.raises(EdgequantError) as caught:
+        make(source, wanted, tmp_path, samples=cases_of(source))
+    assert caught.value.code == "RECIPE_NOT_STATIC"
+    assert "1 layer cannot be static, first '/erb_conv2/Conv_1_output_0': MNN would misread" in str(caught.value)
 
 
 @pytest.mark.parametrize(

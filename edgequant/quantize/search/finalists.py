@@ -107,7 +107,10 @@ class Finalists:
 
     def point(self, tried: Tried, recipe: Recipe, sqnr_db: Mapping[str, float]) -> Point:
         """It as a point of the front, with these results."""
+        varied = self.target.varied_db(tried.noise)
         margins = self.target.margins(sqnr_db)
+        for name, margin in self.target.margins({**dict.fromkeys(margins, np.inf), **varied}).items():
+            margins[name] = min(margin, margins[name])
         worst = min(margins, key=lambda name: margins[name])
         how = "dynamic" if tried.setting.memory == "low" else "weight"
         if tried.uniform is None:
@@ -121,6 +124,7 @@ class Finalists:
             size=tried.size,
             made=False,
             sqnr_db={name: capped(value) for name, value in sqnr_db.items()},
+            varied_db={name: capped(value) for name, value in varied.items()},
             margin_db=capped(margins[worst]),
             worst=worst,
             recipe=recipe,
