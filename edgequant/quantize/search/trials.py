@@ -52,7 +52,7 @@ class Signals:
         return [name for place, name in enumerate(self.outputs) if (self.powers[place::count] > 0).any()]
 
     def sqnr_db(self, noise: np.ndarray, cases: int | None = None) -> dict[str, float]:
-        """Worst SQNR of each output over the (first) cases where it can be judged, 10 log10(sum ref^2 / sum error^2)."""
+        """10 log10(sum ref^2 / sum error^2) of each output in the worst of the (first) cases where it can be judged."""
         found: dict[str, float] = {}
         end = None if cases is None else cases * len(self.outputs)
         for place, (power, lost) in enumerate(zip(self.powers[:end], noise[:end], strict=True)):
