@@ -83,7 +83,7 @@ def find_cases(path: Path) -> list[CaseFile]:
         return [CaseFile(file) for file in (*files, *folders)]
     if _is_npz(path) and path.is_file():
         return [CaseFile(path)]
-    if path.name == "input.json":
+    if path.name == "input.json" and path.is_file():
         return [CaseFile(path.parent)]
     raise InputError(
         "INPUTS_FORMAT",

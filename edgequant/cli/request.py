@@ -49,12 +49,20 @@ def make_request(
         )
     for uri in devices:
         make_device(uri)  # parses the URI; connects to nothing
+    parsed = tuple(dict.fromkeys(Variant.parse(text) for text in variants or written.variants)) or (DEFAULT_VARIANT,)
+    if calibration is not None and (not calibration.strip() or not any(variant.searched for variant in parsed)):
+        raise InputError(
+            "OPTION_INVALID",
+            "--calibration: an empty path"
+            if not calibration.strip()
+            else f"--calibration: {', '.join(map(str, parsed))} is not made from calibration data",
+            hint="kl, ema, admm and static:8 are: add --variant static:8, for example.",
+        )
     typed = {name: getattr(run_options, name) for name in run_options.model_fields_set}
     return Request(
         model=Path(model),
         devices=tuple(dict.fromkeys(devices)),
-        variants=tuple(dict.fromkeys(Variant.parse(text) for text in variants or written.variants))
-        or (DEFAULT_VARIANT,),
+        variants=parsed,
         inputs=written.inputs if inputs is None else Path(inputs),
         shapes={**{name: tuple(sizes) for name, sizes in written.shapes.items()}, **parse_shapes(shapes)},
         # Of two limits for the same output and metric the later one wins, so what was typed comes last.

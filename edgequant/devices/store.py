@@ -310,6 +310,10 @@ class Store:
         self._verified.update(found)
         return found
 
+    def forget(self) -> None:
+        """Look again before a file counts as being there."""
+        self._verified.clear()
+
     def clean(self, deadline: Deadline) -> int:
         """Remove what is ours in the work directory, and the directory if that leaves it empty; returns the bytes that
         frees.  Without prepare(), every place there might be one is cleaned, and none is made first.

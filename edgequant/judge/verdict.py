@@ -223,7 +223,8 @@ def _note_result(result: LimitResult, summary: OutputSummary, notes: _Notes) -> 
         side = "below" if limit.op == ">=" else "above"
         message = f"{limit.metric} {value:.6g} is {side} the limit {limit.value:g}{of}"
         remedy = (
-            "Try other variants: more bits, ,hqq, ,block=32, ,sym or fp16.  Which is best differs from model to model."
+            "Try other variants: dynamic:8 with block=32 or hqq, fp16, or auto.  Static int8 (kl, ema, admm, static:8) "
+            "needs real calibration data, and may keep layers float with skip=."
         )
         notes.add(Verdict.FAIL, "LIMIT_EXCEEDED", message, remedy, **evidence)
     elif result.verdict is Verdict.MARGINAL:

@@ -95,11 +95,12 @@ def outside_band(
             code="DEVICE_BEYOND_ROUNDING",
             severity="fail",
             where=worst_one,
-            message=f"the device computes something else than this host with the same file: {worst_one} differs by "
-            f"{found[worst_one]:.4g} dB, rounding explains no less than {bands[worst_one].value:g} dB{more}",
+            message=f"device and host compute different things with the same file: only {found[worst_one]:.4g} dB SQNR "
+            f"between them in {worst_one}, rounding leaves at least {bands[worst_one].value:g} dB{more}",
             evidence={"device_sqnr_db": found, "bound": {name: bands[name].value for name in found}},
             remedy="Compare --precision normal with low, the MNN versions and --threads; then suspect MNN's kernels "
-            f"for this CPU.  If you know the reason and accept it: --limit '{DEVICE_METRIC}>=X'.",
+            "for this CPU, or, with static int8, for this host's.  If you know the reason and accept it: --limit "
+            f"'{DEVICE_METRIC}>=X'.",
         )
     ]
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgequant.cases.case import Case
+from edgequant.cases.generate import pin
 from edgequant.devices.store import sha256_of
-from edgequant.errors import RunnerError
+from edgequant.errors import InputError, RunnerError
 from edgequant.findings import Finding
 from edgequant.judge.sane import Sanity, sanity
 from edgequant.pipeline.made_variant import MadeVariant, by_recipe
@@ -68,16 +69,44 @@ class VariantMaker:
         if source is None and self.request.inputs is not None:
             source = str(self.request.inputs)
             own = (_on_cases(),)
+        elif source is not None and self.request.inputs is not None and _same(source, self.request.inputs):
+            own = (_on_cases(),)
         if samples not in self._calibration:
             self.progress.say(f"calibration data: {source or 'random'}")
-            work = self.run_dir.path / "calibration"
-            work.mkdir(exist_ok=True)
+            # One for each call: a function may yield other samples the second time.
+            work = self.run_dir.path / "calibration" / ("all" if samples is None else str(samples))
+            work.mkdir(parents=True, exist_ok=True)
             options = CalibrationOptions(
                 samples=samples, seed=self.request.options.seed + 1000, timeout=self.request.convert_timeout
             )
-            self._calibration[samples] = load_calibration(source, self.prepared.inputs, work=work, options=options)
+            inputs = pin(self.prepared.inputs, self.request.shapes)
+            self._calibration[samples] = load_calibration(source, inputs, work=work, options=options)
+            self._refuse_unrunnable(self._calibration[samples])
         found = self._calibration[samples]
         return found, (*own, *found.findings)
+
+    def _refuse_unrunnable(self, calibration: CalibrationSet) -> None:
+        """A sample of each shape through the float model: what it cannot run is no quantizer's fault."""
+        runner = self.host.living_runner()
+        loaded = runner.load(str(self.prepared.float_model.path.resolve()), "normal", precision="normal")
+        seen: set[object] = set()
+        for index, facts in enumerate(calibration.facts):
+            if facts.shapes in seen:
+                continue
+            seen.add(facts.shapes)
+            try:
+                runner.run(loaded, feed(loaded, calibration.read(index)))
+            except RunnerError as error:
+                if error.code != "INFERENCE_FAILED":
+                    self.host.drop_runner()
+                sizes = ", ".join(f"{name} {list(shape)}" for name, shape in facts.shapes)
+                raise InputError(
+                    "CALIBRATION_REFUSED",
+                    f"{calibration.source}: MNN cannot run the float model with sample '{facts.name}' ({sizes}): "
+                    f"{error.message}",
+                    hint="Give samples of sizes the model takes; --shape pins those of random ones.",
+                ) from None
+        runner.unload(loaded)
 
     def _by_recipe(self, variant: Variant) -> MadeVariant:
         assert variant.file is not None
@@ -106,6 +135,7 @@ class VariantMaker:
         planned: list[Planned] = (
             plan_static(options, facts) if variant.method == "static" else plan(options, facts, static=True)
         )
+        planned = [_honest(entry, variant, first=number == 0) for number, entry in enumerate(planned)]
         name = safe_name(variant.file_key.replace(":", "").replace(",", "-"))
         out = self.run_dir.models / f"{name}.mnn"
         statics: list[StaticModel] = []
@@ -134,8 +164,10 @@ class VariantMaker:
             )  # fmt: skip
             climbed = climb(planned, maker, self._check, facts=facts, fallback=self.request.fallback, on_step=told)
         model = _converted(climbed, variant, statics)
-        named = out.rename(out.with_name(f"{name}-{model.sha256[:16]}.mnn"))
         asked = climbed.rung == planned[0].rung
+        # Named for what it is.
+        name = name if asked else safe_name(f"{name}-made-as-{climbed.rung}")
+        named = out.rename(out.with_name(f"{name}-{model.sha256[:16]}.mnn"))
         run_as = variant if asked else _variant_of(climbed.rung, variant)
         findings = (*notes, *climbed.model.findings, *climbed.findings)
         unique = {(each.code, each.message): each for each in findings}
@@ -176,7 +208,7 @@ class VariantMaker:
 def _offline_options(variant: Variant) -> OfflineOptions:
     if variant.method == "static":
         # For the rungs behind it.
-        return OfflineOptions(method="ema", samples=variant.samples)
+        return OfflineOptions(method="ema", samples=variant.samples, skip=variant.skip)
     return OfflineOptions.model_validate(
         {
             "method": variant.method,
@@ -186,6 +218,21 @@ def _offline_options(variant: Variant) -> OfflineOptions:
             "samples": variant.samples,
         }
     )
+
+
+def _honest(entry: Planned, asked: Variant, *, first: bool) -> Planned:
+    """A rung that would drop what the user asked for in silence is passed over, and says so."""
+    if first or entry.passed_over is not None or entry.rung.method == asked.method:
+        return entry
+    keeps = {"mnn": ("skip", "samples"), "static": ("skip", "samples"), "dynamic": ("samples",)}[entry.rung.way]
+    lost = [
+        name
+        for name in ("skip", "keep", "clamp", "weights", "rnn", "percent")
+        if getattr(asked, name) and name not in keeps
+    ]
+    if not lost or (asked.method == "static" and entry.rung.way == "static"):
+        return entry
+    return replace(entry, passed_over=f"it cannot honour {', '.join(lost)}, which you asked for")
 
 
 def _static_options(variant: Variant) -> StaticOptions:
@@ -240,6 +287,13 @@ def _of_static(made: StaticModel) -> tuple[Finding, ...]:
             remedy="The evidence in the report has the reason for each.",
         ),
     )
+
+
+def _same(source: str, inputs: Path) -> bool:
+    try:
+        return Path(source).samefile(inputs)
+    except (OSError, ValueError):
+        return False
 
 
 def _on_cases() -> Finding:

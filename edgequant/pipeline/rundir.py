@@ -27,6 +27,7 @@ import numpy as np
 from edgequant.cases.load import save_npz
 from edgequant.errors import EdgequantError, InputError
 from edgequant.files import atomic_write
+from edgequant.quantize.work import remove_stale
 
 DEFAULT_PARENT = "edgequant-runs"
 FOLDERS = ("logs", "models", "cases", "captures")
@@ -68,6 +69,9 @@ class RunDirectory:
                 )
             for name in FOLDERS[1:]:
                 self._make(path / name)
+            # What runs beside this one left when they were killed.
+            for models in path.parent.glob(f"*/{FOLDERS[1]}"):
+                remove_stale(models)
         except InputError:
             self.discard()
             raise

@@ -27,6 +27,8 @@ from edgequant.pipeline.rundir import disk_error
 from edgequant.pipeline.target import TargetOptions, open_target
 from edgequant.pipeline.verify import verify
 from edgequant.progress import Progress
+from edgequant.quantize.user_function import looks_like_function
+from edgequant.quantize.weights import read_weights
 from edgequant.report.model import Report, Run
 from edgequant.runner.answers import Facts, Hello, MemoryKb
 from edgequant.spec import MemoryMode, RunOptions
@@ -60,7 +62,9 @@ def quantize(request: Request, output: Path, progress: Progress) -> Quantized:
         raise InputError("OUTPUT_INVALID", f"{output}: is a folder", hint="Name the file: -o quantized.mnn")
     if not output.parent.is_dir():
         raise InputError("OUTPUT_INVALID", f"{output}: there is no folder {output.parent}")
-    refuse_overwriting(output, request.model, "the source model", request.inputs, request.reference)
+    given = [request.inputs, request.reference, _calibration_path(request.calibration)]
+    given += [Path(variant.file) for variant in request.variants if variant.file is not None]
+    refuse_overwriting(output, request.model, "the source model", *given)
     # Only now: reading a large model takes its time.
     for file in read_model(request.model).external_files if output.exists() else ():
         refuse_overwriting(output, file, "weights of the source model")
@@ -81,6 +85,14 @@ def quantize(request: Request, output: Path, progress: Progress) -> Quantized:
                 hint=f"The finished model is at {source}.",
             ) from None
     return Quantized(report, run_dir.path, sound)
+
+
+def _calibration_path(source: str | None) -> Path | None:
+    """The file or folder that calibration data comes from; None for none, and for a module."""
+    if source is None:
+        return None
+    file = source.rpartition(":")[0] if looks_like_function(source) else source
+    return Path(file) if os.path.lexists(file) else None
 
 
 def refuse_overwriting(output: Path, model: Path, what: str, *given: Path | None) -> None:
@@ -183,7 +195,9 @@ def run_once(
         refuse_overwriting(output, model, "the model", inputs)
         for file in graph.external_files:
             refuse_overwriting(output, file, "weights of the model")
-    memory: MemoryMode = options.memory or ("low" if graph.weights == "quantized" else "normal")
+    # A static int8 file is judged in memory normal; low would quantize its other layers at run time.
+    static = graph.weights == "quantized" and any(layer.kept == "static" for layer in read_weights(model))
+    memory: MemoryMode = options.memory or ("low" if graph.weights == "quantized" and not static else "normal")
     with explained(), open_target(uri, target_options, options, log=None, progress=progress) as target:
         runner = target.runner()
         target.own()

@@ -164,6 +164,13 @@ class Target:
         if not self._mine and self.device.exclusive:
             self._lock(self.living_runner())
             self._mine = True
+            # Until now nobody knew that we are here: the place may have been cleaned under us.
+            self.store.forget()
+            script = self._script()[1]
+            if script not in self.store.have([script], Deadline(OPEN_SECONDS)):
+                self.drop_runner()
+                self.store.prepare(Deadline(OPEN_SECONDS))
+                self.runner()
 
     def _lock(self, runner: MnnRunner) -> None:
         def waiting(holder: str) -> None:

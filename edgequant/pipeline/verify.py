@@ -29,6 +29,16 @@ from edgequant.report.model import Report, Run
 from edgequant.report.write import write
 from edgequant.spec import Limit, RunOptions, Variant
 
+_OF_THE_MODEL = (
+    "ALREADY_QUANTIZED",
+    "NOTHING_STATIC",
+    "NOTHING_TO_CHOOSE",
+    "RECIPE_NOT_STATIC",
+    "TARGET_NOT_JUDGEABLE",
+    "TARGET_UNREACHABLE",
+)
+"""What no other way of writing the command would mend."""
+
 
 class InterruptedRun(KeyboardInterrupt):
     """The user stopped the run; `report` holds what was finished, and has been written to `path`."""
@@ -179,7 +189,9 @@ class _Job:
             with self.prepared.clock.phase("convert"):
                 return self._maker.make(variant)
         except EdgequantError as error:
-            if len(self.request.variants) == 1:
+            # A user's mistake is said before anything runs; what the model cannot be is one run that failed.
+            mistake = isinstance(error, InputError) and error.code not in _OF_THE_MODEL
+            if len(self.request.variants) == 1 or mistake:
                 raise
             return error
 

@@ -9,6 +9,7 @@ A set is never in memory as a whole: samples are read one by one, every time the
 from __future__ import annotations
 
 import difflib
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -81,11 +82,13 @@ class SampleFacts:
         name: as in `Case`.
         shapes: by input, in the model's order.
         largest: largest absolute value of each input; 0 for an input without elements.
+        sha256: of all its bytes.
     """
 
     name: str
     shapes: Shapes
     largest: tuple[float, ...]
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -306,7 +309,10 @@ def _facts(case: Case, inputs: tuple[TensorSpec, ...]) -> SampleFacts:
     arrays = [case.inputs[spec.name] for spec in inputs]
     largest = tuple(max(abs(float(array.max())), abs(float(array.min()))) if array.size else 0.0 for array in arrays)
     shapes = tuple((spec.name, tuple(array.shape)) for spec, array in zip(inputs, arrays, strict=True))
-    return SampleFacts(case.name, shapes, largest)
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return SampleFacts(case.name, shapes, largest, digest.hexdigest())
 
 
 def _as_calibration(error: InputError, inputs: tuple[TensorSpec, ...]) -> InputError:

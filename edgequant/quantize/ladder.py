@@ -6,6 +6,7 @@ reason, so that the result can say what it is and how it came about.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -20,6 +21,8 @@ GOOD_ORDER: tuple[OfflineMethod, ...] = ("ema", "kl", "admm")
 _HOPELESS = {"DISK_FULL", "MNN_MISSING", "MNN_TOO_OLD", "CHILD_NOT_STARTED", "CHILD_LOST", "LOG_NOT_WRITABLE",
              "OUTPUT_NOT_WRITABLE", "OUTPUT_IS_SOURCE", "CALIBRATION_CHANGED"}  # fmt: skip
 """Another way to quantize does not help against these."""
+_FULL = re.compile(r"No space left on device|Disk quota exceeded|problem writing element")
+"""In the words of a child process, or of NumPy, which forgets why."""
 _ATTENTION = {"Attention", "MultiHeadAttention", "LayerNormalization", "LayerNorm", "Einsum"}
 
 Way = Literal["mnn", "static", "dynamic"]
@@ -243,7 +246,14 @@ def climb(
             model = attempt(entry.rung)
             found = check(model)
         except EdgequantError as caught:
-            if caught.code in _HOPELESS or not fallback or (index == 0 and isinstance(caught, InputError)):
+            if _FULL.search(f"{caught.message} {caught.evidence}"):
+                raise ToolError(
+                    "DISK_FULL",
+                    f"no room left while {entry.rung} was made: {caught.message}",
+                    hint="Free some space, or choose a run directory on another disk with --run-dir.",
+                ) from caught
+            gone = isinstance(caught, InputError) and caught.code.startswith("CALIBRATION_")
+            if caught.code in _HOPELESS or gone or not fallback or (index == 0 and isinstance(caught, InputError)):
                 raise
             signal = caught.evidence.get("signal")
             told(Step(str(entry.rung), "failed", caught.message, caught.code, signal and str(signal), after))
@@ -282,7 +292,8 @@ def _findings(planned: Sequence[Planned], rung: Rung, steps: Sequence[Step], fac
                 severity="warn",
                 message=f"asked for {planned[0].rung}, this is {rung}: {steps[0].rung} failed ({steps[0].message})",
                 evidence={"steps": [step.as_dict() for step in steps]},
-                remedy=f"Ask for it by name, or forbid it with --no-fallback to see {planned[0].rung} fail.",
+                remedy="The report's steps say what was tried and why.  Real calibration data often helps; dynamic:8 "
+                "needs none; --no-fallback tries nothing else.",
             )
         )
     if rung.origin_rnn:

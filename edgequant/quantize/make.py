@@ -180,26 +180,37 @@ class _Maker:
             )
         skip = tuple(layer.name for layer in layers if layer.key not in keys and not layer.subgraph)
         chosen = options.model_copy(update={"skip": skip, "rnn": "float"})
-        made = make_static(
-            model.path,
-            samples,
-            chosen,
-            self.work / "static.mnn",
-            log_dir=self.log_dir,
-            timeout=self.timeout,
-            memory_limit=self.memory_limit,
-        )
+        try:
+            made = make_static(
+                model.path,
+                samples,
+                chosen,
+                self.work / "static.mnn",
+                log_dir=self.log_dir,
+                timeout=self.timeout,
+                memory_limit=self.memory_limit,
+            )
+        except InputError as error:
+            if error.code != "NOTHING_STATIC":
+                raise
+            whys = error.evidence.get("layers", {})
+            raise _not_static({name: str(whys.get(name)) for _, name in sorted(keys)}) from None
         self.runs += 1
         names = {name for _, name in keys}
-        lost = [each for each in made.layers if each.name in names and each.how != "static"]
+        lost = {each.name: str(each.why) for each in made.layers if each.name in names and each.how != "static"}
         if lost:
-            raise InputError(
-                "RECIPE_NOT_STATIC",
-                f"{len(lost)} layers cannot be static, first '{lost[0].name}': {lost[0].why}",
-                hint="Give them bits 0 in a later rule.",
-                evidence={"layers": {each.name: each.why for each in lost[:50]}},
-            )
+            raise _not_static(lost)
         return made.converted
+
+
+def _not_static(whys: Mapping[str, str]) -> InputError:
+    first = next(iter(whys))
+    return InputError(
+        "RECIPE_NOT_STATIC",
+        f"{len(whys)} layer{'s' * (len(whys) > 1)} cannot be static, first '{first}': {whys[first]}",
+        hint="Give them bits 0 in a later rule.",
+        evidence={"layers": dict(list(whys.items())[:50])},
+    )
 
 
 def parameters(layers: Sequence[Weights], rules: Mapping[Key, Rule]) -> dict[str, object]:

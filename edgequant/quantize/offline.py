@@ -120,7 +120,7 @@ def quantize_offline(
     graph = read_model(source)
     _check(graph, options, calibration, out)
     skip = skipped_layers(graph, options.skip)
-    log = log_dir / f"offline-{re.sub(r'[^A-Za-z0-9._]+', '_', out.stem)[:60]}-{options.method}.log"
+    log = _free(log_dir, f"offline-{re.sub(r'[^A-Za-z0-9._]+', '_', out.stem)[:60]}-{options.method}")
     if options.samples is not None:
         calibration = calibration.only(range(min(options.samples, len(calibration))))
     job = _Job(graph, calibration, options, skip, log, timeout, memory_limit)
@@ -135,6 +135,15 @@ def quantize_offline(
             f"{str(out)!r} cannot be written: {error.strerror or error}",
             hint="Choose an output in a directory that exists and that you may write to.",
         ) from error
+
+
+def _free(folder: Path, name: str) -> Path:
+    """A log of its own for each try: the last words of one that crashed must not be lost to the next."""
+    path, number = folder / f"{name}.log", 1
+    while path.exists():
+        number += 1
+        path = folder / f"{name}-{number}.log"
+    return path
 
 
 def _check(graph: ModelGraph, options: OfflineOptions, calibration: CalibrationSet, out: Path) -> None:

@@ -49,7 +49,7 @@ def work_dir(parent: Path) -> Iterator[Path]:
 
     A lock tells the living from the dead: the kernel drops it with the process that holds it.
     """
-    _remove_stale(parent)
+    remove_stale(parent)
     while True:
         work = Path(tempfile.mkdtemp(prefix=_WORK, dir=parent))
         lock = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
@@ -65,7 +65,8 @@ def work_dir(parent: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def _remove_stale(parent: Path) -> None:
+def remove_stale(parent: Path) -> None:
+    """Remove the private directories of dead processes."""
     for old in parent.glob(_WORK + "*"):
         # Not ours to remove, gone already, or in use: then it stays.
         with contextlib.suppress(OSError):

@@ -157,3 +157,41 @@ def test_a_layer_that_is_not_there(generated_model: ModelByName, samples: Path, 
             do(generated_model("conv_cnn"), tmp_path / code, variant, calibration=str(samples))
         assert caught.value.code == code
         assert "nowhere" in str(caught.value)
+
+
+def test_what_was_asked_for_is_not_dropped_on_the_way(generated_model: ModelByName, tmp_path: Path) -> None:
+    """dynamic:8 would quantize the layer that was to stay float, and nothing would say so."""
+    with pytest.raises(ToolError) as caught:
+        do(generated_model("gru"), tmp_path / "run", "kl,clamp=100")
+    assert caught.value.code == "QUANTIZE_NO_WAY_LEFT"
+    steps = caught.value.evidence["steps"]
+    assert any(step["outcome"] == "passed over" and "clamp" in step["message"] for step in steps)
+    assert not any(step["outcome"] == "made" for step in steps)
+
+
+def test_a_sample_the_model_cannot_run_is_named(generated_model: ModelByName, tmp_path: Path) -> None:
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    # It fits what the model declares, and is too small for what it does.
+    np.savez(folder / "small.npz", x=np.ones((1, 3, 1, 1), np.float32))
+    with pytest.raises(InputError) as caught:
+        do(generated_model("conv_cnn"), tmp_path / "run", "static:8", calibration=str(folder))
+    assert caught.value.code in ("CALIBRATION_REFUSED", "CALIBRATION_SHAPE")
+    assert "small" in str(caught.value)
+
+
+def test_a_users_mistake_ends_it_before_anything_runs(
+    generated_model: ModelByName, samples: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError) as caught:
+        do(generated_model("conv_cnn"), tmp_path / "run", "dynamic:8", "kl,skip=nowhere", calibration=str(samples))
+    assert caught.value.code == "SKIP_UNKNOWN"
+
+
+@pytest.mark.slow
+def test_the_log_of_a_crash_is_kept(real_model: ModelByName, tmp_path: Path) -> None:
+    do(real_model("enc"), tmp_path / "run", "kl", limits=("sqnr_db>=0", "cosine>=0", "rel_max<=100"))
+    logs = sorted(path.name for path in (tmp_path / "run" / "logs").glob("offline-*.log"))
+    assert len(logs) == 2, logs
+    (model,) = (tmp_path / "run" / "models").glob("kl-made-as-*.mnn")
+    assert model.stat().st_size > 0

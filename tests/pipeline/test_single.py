@@ -136,3 +136,21 @@ def test_a_file_that_is_there_is_replaced_only_by_one_that_passes(generated_mode
     assert kept is not None
     assert kept.parent == run_dir / "models"
     assert read_model(kept).format == "mnn"
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_calibration_data_is_never_overwritten(generated_model: ModelByName, tmp_path: Path, as_folder: bool) -> None:
+    samples = tmp_path / "samples"
+    samples.mkdir()
+    np.savez(samples / "0.npz", x=np.ones((1, 3, 32, 32), np.float32))
+    before = (samples / "0.npz").read_bytes()
+    request = Request(
+        generated_model("conv_cnn"),
+        variants=("static:8",),
+        calibration=str(samples if as_folder else samples / "0.npz"),
+        run_dir=tmp_path / "run",
+    )
+    with pytest.raises(InputError) as caught:
+        quantize(request, samples / "0.npz", Progress())
+    assert caught.value.code == "OUTPUT_INVALID"
+    assert (samples / "0.npz").read_bytes() == before

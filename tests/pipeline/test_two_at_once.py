@@ -82,3 +82,19 @@ def test_it_says_who_has_it(generated_model: ModelByName, options: TargetOptions
     assert cleaned.returncode == 3
     assert "DEVICE_BUSY" in cleaned.stderr
     assert list((tmp_path / "other" / "objects").iterdir())
+
+
+def test_cleaned_while_it_was_at_work_on_its_host(
+    generated_model: ModelByName, options: TargetOptions, tmp_path: Path
+) -> None:
+    """Before it takes the device nobody knows that it is there; what was taken away is brought again."""
+    cleaned: list[int] = []
+
+    def clean(text: str) -> None:
+        if text.startswith("converting to float"):
+            words = [EDGEQUANT, "devices", "clean", URI, "--work-dir", str(options.work_dir)]
+            cleaned.append(subprocess.run(words, capture_output=True, timeout=60).returncode)
+
+    report = do(generated_model("conv_cnn"), tmp_path / "run", devices=(URI,), target=options, progress=Listener(clean))
+    assert cleaned == [0]
+    assert report.verdict == "PASS", report.runs[0].error

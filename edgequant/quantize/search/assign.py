@@ -36,13 +36,15 @@ def assign(sizes: Sequence[np.ndarray], noises: Sequence[np.ndarray], budget: np
     for place, (one, many) in enumerate(zip(sizes, noises, strict=True)):
         size[place, : len(one)] = one
         noise[place, : len(one)] = many
-    # In units of what is allowed.  A budget that is used up already allows nothing but what lessens it.
-    scale = np.maximum(budget, 1e-300)
+    # In units of what is allowed.  A budget that is used up already (below 0) asks for changes that lessen the noise.
+    scale = np.maximum(np.abs(budget), 1e-300)
     share = np.where(np.isfinite(noise), np.clip(noise / scale, -1e30, 1e30), np.inf)
     bad = ~np.isfinite(share).all(axis=2)
     size[bad] = np.inf
     share[bad] = 0.0
-    allowed = np.where(budget > 0, 1.0, np.minimum(budget / scale, 0.0))
+    allowed = np.sign(budget)
+    if not np.isfinite(size).any(axis=1).all():
+        return None
     weights = np.full(len(budget), 1.0 / len(budget))
     best: np.ndarray | None = None
     for _ in range(_ROUNDS):
@@ -91,6 +93,7 @@ def _fill(size: np.ndarray, share: np.ndarray, chosen: np.ndarray, allowed: np.n
     chosen = chosen.copy()
     rows = np.arange(len(size))
     used = _used(share, chosen)
+    size = np.where(np.isfinite(size), size, 1e300)
     while True:
         saved = size[rows, chosen][:, None] - size
         after = used + share - share[rows, chosen][:, None, :]

@@ -26,7 +26,7 @@ from edgequant.quantize.search.explore import Explorer, Setting, Tried
 from edgequant.quantize.search.finalists import RECIPES, Finalists
 from edgequant.quantize.search.front import CAP_DB, AutoResult, Point, pareto
 from edgequant.quantize.search.mixture import Choice, Mixture, open_mixture
-from edgequant.quantize.search.target import Evaluate, Evaluation, Target, make_target
+from edgequant.quantize.search.target import Evaluate, Evaluation, Target, make_target, varied
 from edgequant.quantize.search.trials import Bench, Signals
 from edgequant.quantize.work import work_dir
 from edgequant.spec import Limit, MemoryMode, RunOptions, Variant
@@ -37,6 +37,7 @@ _PROMISING = 1.15
 _MOST_ATTEMPTS = 4
 _MOST_FRONT = 40
 _FEW_VALUES = 1000
+_MANY_VALUES, _VARIED, _VARIED_MORE = 10_000, 2, 8
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class AutoOptions:
     Attributes:
         budget: ``size``: the smallest; ``latency``: the fastest by the evaluator's clock.
         memories: MNN's memory modes that may be used.
+        varied: cases made from each given one, see `Target`; None for 2, or 8 where the outputs have few values.
         rounds: of measuring what each layer's neighbouring forms change.
         timeout: seconds for each run of the converter; run_timeout: for one inference of one model.
     """
@@ -53,6 +55,7 @@ class AutoOptions:
     budget: Literal["size", "latency"] = "size"
     memories: tuple[MemoryMode, ...] = ("low", "normal")
     rounds: int = 3
+    varied: int | None = None
     timeout: float = 900.0
     run_timeout: float = 60.0
     memory_limit: int | None = None
@@ -147,14 +150,16 @@ class _Job:
             )  # fmt: skip
             self.converter_runs += 1
             self.cache.keep_model(key, self.float, {"sha256": made.sha256})
-        folder = self.work / "bench"
-        folder.mkdir()
-        self.bench = Bench.of(
-            cases, folder, options=self.run_options, log_dir=self.log_dir, timeout=self.options.run_timeout,
-            memory_limit=self.options.memory_limit,
-        )  # fmt: skip
+        self.given = len(cases)
+        signals = self._bench(cases, "given").reference(self.float, references)
+        make_target(limits, signals, self.given)  # what is wrong with it is said now
+        count = self.options.varied
+        if count is None:
+            count = _VARIED if signals.values >= _MANY_VALUES else _VARIED_MORE
+        self.bench = self._bench([*cases, *varied(cases, count)], "bench")
+        folder = self.bench.folder
         self.signals: Signals = self.bench.reference(self.float, references)
-        self.target: Target = make_target(limits, self.signals)
+        self.target: Target = make_target(limits, self.signals, self.given)
         self.mixture: Mixture = open_mixture(self.float, folder)
         if not self.mixture.layers:
             raise InputError(
@@ -165,7 +170,7 @@ class _Job:
             )
         given = cases_digest(references) if references is not None else "own"
         self.context = digest(
-            self.sha256, self.version, cases_digest(cases), given, self.run_options.model_dump(), RECIPES
+            self.sha256, self.version, cases_digest(cases), count, given, self.run_options.model_dump(), RECIPES
         )
         self.explorer = Explorer(self.mixture, self._measure, self.target.noise)
         self._noises: dict[str, dict[str, np.ndarray]] = {}
@@ -173,6 +178,18 @@ class _Job:
             self.float, self.sha256, self.work, self.log_dir, self.cache, self.mixture, self.target, self._evaluated,
             self.evaluator, self.context, self.version, self.options.timeout, self.options.memory_limit, self.progress,
         )  # fmt: skip
+
+    def _bench(self, cases: Sequence[Mapping[str, np.ndarray]], name: str) -> Bench:
+        folder = self.work / name
+        folder.mkdir()
+        return Bench.of(
+            cases,
+            folder,
+            options=self.run_options,
+            log_dir=self.log_dir,
+            timeout=self.options.run_timeout,
+            memory_limit=self.options.memory_limit,
+        )
 
     # ---- measuring
 
@@ -191,12 +208,12 @@ class _Job:
             fresh = dict(zip(missing, found, strict=False))
             known.update(fresh)
             self.cache.keep_noises(key, fresh)
-        return [known[name][self.target.places] for name in names]
+        return [self.target.constraints(known[name]) for name in names]
 
     def _evaluated(self, path: Path, memory: MemoryMode) -> Evaluation:
         if self.evaluate is not None:
             return self.evaluate(path, memory)
-        return Evaluation(self.signals.sqnr_db(self.bench.models([path], memory, self.signals)[0]))
+        return Evaluation(self.signals.sqnr_db(self.bench.models([path], memory, self.signals)[0], self.given))
 
     # ---- searching
 
@@ -301,24 +318,18 @@ class _Job:
     # ---- telling
 
     def _points(self) -> list[Point]:
-        width = len(self.signals.powers)
-        found = []
-        for tried in self.explorer.tried:
-            if not tried.choice:
-                continue
-            noise = np.zeros(width)
-            noise[self.target.places] = tried.noise
-            sqnr = {name: db for name, db in self.signals.sqnr_db(noise).items() if name in self.target.floors}
-            found.append((tried, sqnr))
-        # Only those on the front get a recipe: thousands were tried.
-        order = sorted(found, key=lambda pair: (pair[0].size, -min(self.target.margins(pair[1]).values())))
-        kept, high = [], -np.inf
-        for tried, sqnr in order:
-            margin = min(self.target.margins(sqnr).values())
-            if margin > high:
-                kept.append((tried, sqnr))
+        """Of what was run, the front.  Only that gets recipes: thousands were run."""
+        found = [(tried, tried.margin_db(self.target.noise)) for tried in self.explorer.tried if tried.choice]
+        points: list[Point] = []
+        high = -np.inf
+        for tried, margin in sorted(found, key=lambda pair: (pair[0].size, -pair[1])):
+            if margin > high or not points:
                 high = margin
-        return [self.finalists.point(tried, self.finalists.recipe(tried), sqnr) for tried, sqnr in kept]
+                noise = np.zeros(len(self.signals.powers))
+                noise[self.target.places] = tried.noise[: len(self.target.places)]
+                sqnr = self.signals.sqnr_db(noise, self.given)
+                points.append(self.finalists.point(tried, self.finalists.recipe(tried), sqnr))
+        return points
 
     def _front(self) -> list[Point]:
         """Measured files stand in for the mixtures they were made from."""
@@ -345,8 +356,8 @@ class _Job:
         values = self.signals.values
         if values < _FEW_VALUES:
             notes.append(
-                f"the cases have {values} output values in all: so few that a model may keep the target on them by "
-                "chance. Give more cases, and verify the result on others"
+                f"the cases, varied ones included, have {values} output values in all: so few that a model may keep "
+                "the target on them by chance. Give more cases, and verify the result on others"
             )
         unseen = [name for name in self.signals.outputs if name not in self.target.floors]
         if unseen:

@@ -52,6 +52,7 @@ class Finalists:
     files: dict[str, Path] = field(default_factory=dict)
 
     def make(self, tried: Tried) -> Point:
+        """Convert it, unless that was done before, and have it evaluated, unless that was.  Raises as `make_recipe`."""
         recipe = self.recipe(tried)
         path = self.work / f"{self.key(tried)}.mnn"
         key = self.key(tried)
@@ -85,9 +86,11 @@ class Finalists:
         return point
 
     def key(self, tried: Tried) -> str:
+        """Of the model, by contents: the source, the recipe, MNN's version."""
         return digest("recipe", self.sha256, self.version, self.recipe(tried).text(), RECIPES)
 
     def recipe(self, tried: Tried) -> Recipe:
+        """What the converter is to make of it."""
         actions = {}
         for key in self.mixture.layers:
             form = tried.choice.get(key)
@@ -103,7 +106,11 @@ class Finalists:
         return recipe_of(layers, tried.setting.memory, constants=constants, actions=actions)
 
     def point(self, tried: Tried, recipe: Recipe, sqnr_db: Mapping[str, float]) -> Point:
+        """It as a point of the front, with these results."""
+        varied = self.target.varied_db(tried.noise)
         margins = self.target.margins(sqnr_db)
+        for name, margin in self.target.margins({**dict.fromkeys(margins, np.inf), **varied}).items():
+            margins[name] = min(margin, margins[name])
         worst = min(margins, key=lambda name: margins[name])
         how = "dynamic" if tried.setting.memory == "low" else "weight"
         if tried.uniform is None:
@@ -117,6 +124,7 @@ class Finalists:
             size=tried.size,
             made=False,
             sqnr_db={name: capped(value) for name, value in sqnr_db.items()},
+            varied_db={name: capped(value) for name, value in varied.items()},
             margin_db=capped(margins[worst]),
             worst=worst,
             recipe=recipe,
@@ -124,4 +132,5 @@ class Finalists:
 
 
 def capped(value: float) -> float:
+    """A number JSON knows: at most 200 dB either way."""
     return float(np.clip(np.nan_to_num(value, nan=-CAP_DB, posinf=CAP_DB, neginf=-CAP_DB), -CAP_DB, CAP_DB))

@@ -28,6 +28,7 @@ class Point(BaseModel):
         size: bytes; of the file where `made`, else about what the file would have.
         made: by the converter, and run as a file; else its layers were put together and run.
         sqnr_db: worst over the cases of each output, at most 200 dB.
+        varied_db: of each output over all varied cases together; see `edgequant.quantize.search.target.Target`.
         margin_db: by how much the worst output keeps the target; negative where it does not.
         worst: that output.
         latency_ms: where it was measured.
@@ -41,6 +42,7 @@ class Point(BaseModel):
     size: int
     made: bool
     sqnr_db: dict[str, float]
+    varied_db: dict[str, float] = Field(default_factory=dict)
     margin_db: float
     worst: str
     latency_ms: float | None = None

@@ -51,10 +51,11 @@ class Signals:
         count = len(self.outputs)
         return [name for place, name in enumerate(self.outputs) if (self.powers[place::count] > 0).any()]
 
-    def sqnr_db(self, noise: np.ndarray) -> dict[str, float]:
-        """Worst SQNR over the cases of each output that can be judged, in dB: 10 log10(sum ref^2 / sum error^2)."""
+    def sqnr_db(self, noise: np.ndarray, cases: int | None = None) -> dict[str, float]:
+        """10 log10(sum ref^2 / sum error^2) of each output in the worst of the (first) cases where it can be judged."""
         found: dict[str, float] = {}
-        for place, (power, lost) in enumerate(zip(self.powers, noise, strict=True)):
+        end = None if cases is None else cases * len(self.outputs)
+        for place, (power, lost) in enumerate(zip(self.powers[:end], noise[:end], strict=True)):
             if power <= 0:
                 continue
             name = self.outputs[place % len(self.outputs)]
@@ -112,7 +113,7 @@ class Bench:
         powers: list[float] = []
         count = 0
         for number, values in enumerate(self.outputs(model, "normal", "high")):
-            if given is not None:
+            if given is not None and number < len(given):
                 values = {name: _like(given[number].get(name), own) for name, own in values.items()}
                 path = self.folder / f"reference-{number}.npz"
                 arrays = {str(place): array for place, array in enumerate(values.values())}
