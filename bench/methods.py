@@ -2,8 +2,9 @@
 
 Prints the table of docs/quantization.md.  Each model is calibrated on 8 realistic samples and judged on others (see
 bench/realistic.py), with one thread, on this host.  "MNN alone" is MNN's quantizer on the model as it is converted
-normally, with no other way tried; edgequant still calls it as it must be called (Winograd off for EMA, the largest
-sample first, the output list restored), so MNN by itself does no better than this.
+normally, with no other way tried: the first step of the ladder, as with --no-fallback.  edgequant still calls it as it
+must be called (Winograd off for EMA, the largest sample first, the output list restored), so MNN by itself does no
+better than this.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ import edgequant
 from bench.harness import machine, say
 from bench.realistic import SOURCES, samples
 from edgequant.cases.load import read_npz
-from edgequant.errors import EdgequantError
 from edgequant.pipeline.measure import capture_folder
 from edgequant.quantize.calibrate.methods import CALIBRATORS
 from edgequant.report.model import Report, Run
@@ -105,63 +105,50 @@ def measure(name: str, counts: Counts, work: Path) -> list[Row]:
     calibration = write_samples(work / "calibration", name, counts.calibration, CALIBRATION_SEED)
     held_out = write_samples(work / "held-out", name, counts.held_out, HELD_OUT_SEED)
 
-    def verified(label: str, variants: tuple[str, ...], inputs: Path, *, fallback: bool) -> dict[str, Run | str]:
+    def verified(label: str, variants: tuple[str, ...], inputs: Path) -> list[Row]:
         say(f"{name}: {label}")
         request = edgequant.Request(
-            model, variants=variants, inputs=inputs, calibration=str(calibration), fallback=fallback,
-            run_dir=work / label, latency=False, options=RunOptions(threads=1),
+            model, variants=variants, inputs=inputs, calibration=str(calibration), run_dir=work / label,
+            latency=False, options=RunOptions(threads=1),
         )  # fmt: skip
-        try:
-            report: Report = edgequant.verify(request)[0]
-        except EdgequantError as error:
-            if len(variants) > 1:
-                raise
-            return {variants[0]: f"{error.code}: {error.message}"}
-        return {run.variant: run for run in report.runs}
+        report: Report = edgequant.verify(request)[0]
+        return [_row(name, run, work / label) for run in report.runs]
 
-    alone = verified("alone", counts.offline, held_out, fallback=False)
-    made = verified("delivered", (*counts.offline, *counts.others), held_out, fallback=True)
-    rows = [_row(name, variant, run, work / "delivered") for variant, run in made.items()]
-    for row in rows:
-        if row.variant in alone:
-            row.alone = _alone(alone[row.variant])
+    rows = verified("all", (*counts.offline, *counts.others), held_out)
     if name == "ppocr_rec":
         lines = write_samples(work / "lines", name, counts.lines, READ_SEED)
-        read = verified("read", counts.read, lines, fallback=True)
-        for variant, run in read.items():
-            row = _row(name, variant, run, work / "read")
-            row.steps, row.equal = agreement(work / "read", variant)
+        for row in verified("read", counts.read, lines):
+            row.steps, row.equal = agreement(work / "read", row.variant)
             rows.append(row)
     return rows
 
 
-def _row(name: str, variant: str, run: Run | str, folder: Path) -> Row:
-    if isinstance(run, str) or run.error is not None or not run.outputs:
-        return Row(name, variant, _death(run))
+def _row(name: str, run: Run, folder: Path) -> Row:
+    alone = _alone(run) if run.variant in OFFLINE else None
+    if run.error is not None or not run.outputs:
+        error = "no outputs" if run.error is None else f"{run.error.code}: {run.error.message}"
+        return Row(name, run.variant, error, alone, verdict=str(run.verdict))
     size = None if run.file is None else (folder / "models" / run.file).stat().st_size / 1e6
-    delivered = "as asked" if run.made_as in (None, variant) else str(run.made_as)
+    delivered = "as asked" if run.made_as in (None, run.variant) else str(run.made_as)
     notes = [f"{found.code}: {found.message}" for found in run.findings]
-    return Row(name, variant, delivered, worst=_worst(run), verdict=str(run.verdict), megabytes=size, notes=notes)
+    return Row(name, run.variant, delivered, alone, _worst(run), str(run.verdict), size, notes=notes)
 
 
-def _alone(run: Run | str) -> str:
-    if isinstance(run, str) or run.error is not None or not run.outputs:
-        return _death(run)
-    return _decibels(_worst(run))
+def _alone(run: Run) -> str:
+    """What came of the method itself: the ladder's first step, which is all that --no-fallback would try."""
+    if not run.steps:
+        return "not tried" if run.error is None else run.error.code
+    first = run.steps[0]
+    if first["outcome"] == "made":
+        return _decibels(_worst(run)) if run.outputs else "no outputs"
+    if first["outcome"] == "insane":
+        return f"useless: {first['message']}"
+    return f"{first['code']} ({first['signal']})" if "signal" in first else f"{first['code']}: {first['message']}"
 
 
 def _worst(run: Run) -> dict[str, float]:
     # What has no SQNR (missing, NaN, another shape) is as bad as can be, not left out.
     return {name: -200.0 if out.sqnr_db is None else out.sqnr_db for name, out in run.outputs.items()}
-
-
-def _death(run: Run | str) -> str:
-    if isinstance(run, str):
-        return run
-    if run.error is None:
-        return "no outputs"
-    signal = run.error.evidence.get("signal")
-    return f"{run.error.code} ({signal})" if signal else f"{run.error.code}: {run.error.message}"
 
 
 def _decibels(worst: dict[str, float]) -> str:
@@ -228,23 +215,26 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="few samples and variants: shows that it works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured there")
     given = parser.parse_args()
-    here, rows = machine(), []
+    here = machine()
     say(", ".join(f"{key} {value}" for key, value in here.items()))
+    rows: list[Row] = []
     for name in given.model or SOURCES:
         started = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="edgequant-methods-") as folder:
-            rows += measure(name, QUICK if given.quick else Counts(), Path(folder))
+            found = measure(name, QUICK if given.quick else Counts(), Path(folder))
+        rows += found
         say(f"{name}: {time.perf_counter() - started:.0f} s")
-    print(table(rows), flush=True)
-    if given.json:
-        document = {
-            "schema": "edgequant.methods/1",
-            "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "quick": given.quick,
-            "machine": here,
-            "rows": [asdict(row) for row in rows],
-        }
-        given.json.write_text(json.dumps(document, indent=1) + "\n")
+        # What is finished is not lost if the next model takes too long.
+        print(table(found) + "\n", flush=True)
+        if given.json:
+            document = {
+                "schema": "edgequant.methods/1",
+                "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+                "quick": given.quick,
+                "machine": here,
+                "rows": [asdict(row) for row in rows],
+            }
+            given.json.write_text(json.dumps(document, indent=1) + "\n")
     return 0 if all(row.worst for row in rows) else 1
 
 

@@ -9,6 +9,7 @@ with hisses and pauses.  It is good enough to fill the ranges that speech fills,
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -25,10 +26,10 @@ ERB_BANDS, SPEC_BINS = 32, 96
 _FORGET = 0.99
 """Of the running normalization: a time constant of 1 s at 100 frames a second."""
 WORDS = (
-    "the quick brown fox jumps over lazy dog invoice total amount 2024 Street No. price $19.99 Berlin Tokyo "
-    "contact@mail.com model quantized layer error 48kHz ABC-1234 Serial: X99Z speed limit open daily 8:00-17:30 "
-    "welcome exit north"
-).split()
+    *("the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "invoice", "total", "amount", "2024", "Street"),
+    *("No.", "price", "$19.99", "Berlin", "Tokyo", "contact@mail.com", "model", "quantized", "layer", "error", "48kHz"),
+    *("ABC-1234", "Serial:", "X99Z", "speed", "limit", "open", "daily", "8:00-17:30", "welcome", "exit", "north"),
+)
 
 
 # ---- speech
@@ -97,7 +98,7 @@ def features(sound: np.ndarray) -> Sample:
     spectrum = np.fft.rfft(frames, axis=1) / WINDOW
     edges = np.cumsum([0, *erb_widths()])
     power = np.abs(spectrum) ** 2
-    bands = [power[:, low:high].mean(1) for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    bands = [power[:, low:high].mean(1) for low, high in itertools.pairwise(edges)]
     energy = 10 * np.log10(np.stack(bands, 1) + 1e-10)
     mean, level = np.linspace(-60.0, -90.0, ERB_BANDS), np.linspace(0.001, 0.0001, SPEC_BINS)
     erb, spec = np.empty_like(energy), np.empty((len(frames), SPEC_BINS), complex)
