@@ -1,0 +1,62 @@
+"""python -m bench.methods: the command works, and counts what it says it counts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.methods import Row, agreement, table
+from edgequant.pipeline.measure import capture_folder
+from edgequant.spec import Variant
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_the_quick_run(tmp_path: Path) -> None:
+    out = tmp_path / "found.json"
+    command = [sys.executable, "-m", "bench.methods", "--quick", "--model", "ppocr_cls", "--json", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(out.read_text())
+    rows = {row["variant"]: row for row in document["rows"]}
+    assert set(rows) == {"kl", "static:8,calib=minmax", "dynamic:8"}
+    assert rows["kl"]["alone"]
+    assert rows["dynamic:8"]["alone"] is None
+    for variant, row in rows.items():
+        assert f"| `{variant}` |" in done.stdout
+        assert row["verdict"] in ("PASS", "MARGINAL", "FAIL")
+        assert 0.1 < row["megabytes"] < 0.4
+    assert min(rows["dynamic:8"]["worst"].values()) > 20
+
+
+def _captured(folder: Path, *places: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "a.npz", out=np.eye(5, dtype=np.float32)[list(places)][None])
+
+
+def test_agreement_counts_steps(tmp_path: Path) -> None:
+    got = tmp_path / "captures" / capture_folder("local:", Variant.parse("dynamic:8"))
+    _captured(tmp_path / "captures" / "reference", 0, 1, 2, 3)
+    assert agreement(tmp_path, "dynamic:8") == (4, 0)  # nothing came back
+    _captured(got, 0, 1, 2)
+    assert agreement(tmp_path, "dynamic:8") == (4, 0)  # another shape
+    _captured(got, 0, 1, 4, 3)
+    assert agreement(tmp_path, "dynamic:8") == (4, 3)
+
+
+def test_the_table_names_the_worst_output_and_what_failed() -> None:
+    rows = [
+        Row("enc", "kl", "static:8", alone="QUANTIZER_CRASHED (SIGSEGV)", worst={"a": 30.0, "b": 12.5}, megabytes=1.0),
+        Row("enc", "admm", "X: a | b\nc"),
+        Row("rec", "fp16", "as asked", worst={"y": 40.0}, megabytes=2.0, steps=200, equal=199),
+    ]
+    text = table(rows)
+    assert "| `kl` | QUANTIZER_CRASHED (SIGSEGV) | static:8 | 12.5 dB (b) |  | 1.00 |" in text
+    assert "| `admm` |  | X: a \\| b c | none |  |  |" in text
+    assert "| `fp16` | 99.50 % of 200 | 40.0 dB | 2.00 |" in text
