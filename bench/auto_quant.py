@@ -2,7 +2,8 @@
 
 auto_quant.py (tools/converter/tools in MNN's sources) lowers the bits of one layer after the other and converts the
 model each time.  `Greedy` takes the same decisions in the same order, as read there, on the same model and the middle
-case; then `auto` is asked for the SQNR that came out of it, output by output, on the same case.
+case; then `auto` is asked for the SQNR that came out of it, output by output, on the same case and, as the peer does,
+on no other (varied=0: of itself it also looks at variations of its cases, so as not to be right by chance).
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def _compare(name: str, folder: Path) -> Result:
     from edgequant.quantize.convert import convert
     from edgequant.quantize.make import parameters
     from edgequant.quantize.recipe import Rule
-    from edgequant.quantize.search.auto import search
+    from edgequant.quantize.search.auto import AutoOptions, search
     from edgequant.quantize.search.trials import Bench
     from edgequant.quantize.weights import read_weights
     from edgequant.spec import Limit, RunOptions, Variant
@@ -161,7 +162,7 @@ def _compare(name: str, folder: Path) -> Result:
     limits = [Limit(output=output, metric="sqnr_db", op=">=", value=min(db, 200.0)) for output, db in sqnr.items()]
     found = search(
         source, inputs, limits, folder / f"{name}-auto.mnn",
-        log_dir=folder, cache=folder / f"{name}-cache", run_options=options,
+        log_dir=folder, cache=folder / f"{name}-cache", run_options=options, options=AutoOptions(varied=0),
     )  # fmt: skip
     if found.best is None:
         raise CannotRun(f"{name}: auto found nothing")
