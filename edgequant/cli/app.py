@@ -262,8 +262,8 @@ def devices_probe(
 ) -> None:
     """Connect and show what the device is: system, CPU and cores, MNN and the kernels it enables, memory, heat.
 
-    What is not known is shown with the reason.  The exit code is 3 where MNN
-    could not be asked.
+    What is not known is shown with the reason.  To ask MNN, the runtime is sent
+    where it is not there yet.  The exit code is 3 where MNN could not be asked.
     """
     from edgequant.cli import probe as command
 

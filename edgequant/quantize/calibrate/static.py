@@ -181,6 +181,14 @@ class _Job:
         keep = min(self.options.keep, len(ranked))
         if self.options.target_db is not None:
             keep = maker.fewest(ranked, skipped, keep, self.options.target_db)
+        if ranked and keep == len(ranked):
+            raise InputError(
+                "NOTHING_STATIC",
+                f"all {len(ranked)} layers that can be int8 would stay float (keep={self.options.keep}"
+                + (")" if self.options.target_db is None else f", target {self.options.target_db:g} dB)"),
+                hint="Keep fewer, or use dynamic:8.",
+                where=str(self.graph.path),
+            )
         kept = set(ranked[:keep])
         plans = [
             each._replace(why=f"one of the {keep} most sensitive layers") if each.layer.output in kept else each
