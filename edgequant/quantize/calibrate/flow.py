@@ -73,9 +73,7 @@ class Flow:
             op = self._producer.get(waiting.pop())
             if op is None or not (op.type in _MOVES or op.type in _CHANGES):
                 continue
-            # Only the first input of an Interp or a Gather holds values; the others are sizes and indices.
-            sources = op.inputs if op.type in ("Concat", "Pack") else op.inputs[:1]
-            for name in sources:
+            for name in _values(op):
                 if name not in seen and name not in described:
                     seen.add(name)
                     waiting.append(name)
@@ -85,3 +83,22 @@ class Flow:
     def may_squeeze(self, tensor: str) -> list[str]:
         """What `squeezed` could ever answer for `tensor`: the tensors whose ranges have to be known."""
         return self.squeezed(tensor, ())
+
+    def spread(self, described: Collection[str]) -> set[str]:
+        """The tensors that may come to have a scale, forwards or backwards, where those of `described` have one."""
+        seen, waiting = set(described), list(described)
+        while waiting:
+            tensor = waiting.pop()
+            made = self._producer.get(tensor)
+            for op in (*self._consumers[tensor], *([made] if made is not None else [])):
+                values = (*_values(op), *op.outputs)
+                if (op.type in _MOVES or op.type in _CHANGES) and tensor in values:
+                    new = [name for name in values if name not in seen]
+                    seen.update(new)
+                    waiting += new
+        return seen
+
+
+def _values(op: OpInfo) -> Sequence[str]:
+    """Only the first input of an Interp or a Gather holds values; the others are sizes and indices."""
+    return op.inputs if op.type in ("Concat", "Pack") else op.inputs[:1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,14 +37,15 @@ class Maker:
     runs: Runs
     reference: Outputs
 
-    def plans(self, skip: set[str], rest: str | None = None) -> list[LayerPlan]:
-        """skip: operators or output tensors that stay float."""
+    def plans(self, skip: set[str], kept: Collection[str] = (), rest: str | None = None) -> list[LayerPlan]:
+        """skip: operators or output tensors that stay float; kept: output tensors of layers that compute in float."""
         return plan(
             self.layers,
             self.flow,
             self.quantizers,
             unreadable=self.unreadable,
             skip=skip,
+            kept=kept,
             rest=self.rest if rest is None else rest,
         )
 
@@ -72,7 +73,7 @@ class Maker:
         return fidelity(self.reference, run_outputs(model.path, self.runs, doing, len(self.reference)))
 
     def sensitivity(self, skip: set[str]) -> dict[str, float]:
-        """Worst SQNR in dB of any output, by the output tensor of the one layer that is int8."""
+        """Worst SQNR in dB of any output in any sample, by the output tensor of the one layer that is int8."""
         found = {}
         outputs = {each.output for each in self.layers}
         for name in [each.layer.output for each in self.plans(skip) if each.how == "static"]:
@@ -97,7 +98,7 @@ class Maker:
         answer = None
         while low <= high:
             middle = (low + high) // 2
-            model = self.model(self.plans(skip | set(ranked[:middle])), self.runs.work / "some.mnn")
+            model = self.model(self.plans(skip, ranked[:middle]), self.runs.work / "some.mnn")
             reached = _worst(self.fidelity(model, f"the model with {middle} layers kept float"))
             best = max(best, reached)
             if reached >= target_db:
@@ -107,11 +108,12 @@ class Maker:
         if answer is None:
             raise InputError(
                 "TARGET_NOT_REACHED",
-                f"no static int8 model reaches {target_db:g} dB on every output; the best tried has {best:.1f} dB",
+                f"no static int8 model reaches {target_db:g} dB on every output of every sample; the best tried has "
+                f"{best:.1f} dB",
                 hint="Ask for less, keep loops float (rnn=float), or use weight:8 or dynamic:8.",
             )
         return answer
 
 
 def _worst(found: Mapping[str, Fidelity]) -> float:
-    return min(each.sqnr_db for each in found.values())
+    return min(each.worst_db for each in found.values())

@@ -21,11 +21,13 @@ class Fidelity(NamedTuple):
     sqnr_db: 10 log10(sum ref^2 / sum (ref - out)^2), infinite where they are equal, -inf where there is no signal.
     cosine: of the two, all samples in a row; 0 where one is all zeros and the other is not.
     finite: nothing in it is NaN or Inf that is not so in the float output.
+    worst_db: SQNR of the worst sample, as a verdict looks at it; samples whose float output is all zeros do not count.
     """
 
     sqnr_db: float
     cosine: float
     finite: bool
+    worst_db: float
 
 
 def run_outputs(model: Path, runs: Runs, doing: str, count: int, *, prefix: str = "STATIC") -> Outputs:
@@ -69,22 +71,26 @@ def fidelity(reference: Outputs, outputs: Outputs) -> dict[str, Fidelity]:
 
 def _fidelity(name: str, reference: Sequence[Mapping[str, np.ndarray]], outputs: Outputs) -> Fidelity:
     signal = noise = power = product = 0.0
-    finite = True
+    finite, worst = True, math.inf
     for want, have in zip(reference, outputs, strict=True):
         a = want[name].astype(np.float64)
         b = have[name].astype(np.float64) if name in have else np.zeros(0)
         if a.shape != b.shape:
-            return Fidelity(-math.inf, 0.0, False)
+            return Fidelity(-math.inf, 0.0, False, -math.inf)
         sound = np.isfinite(a)
         finite = finite and bool(np.isfinite(b[sound]).all())
         a, b = a[sound], b[sound]
-        signal += float((a * a).sum())
+        here, wrong = float((a * a).sum()), float(((a - b) ** 2).sum())
+        if here > 0 and wrong > 0:
+            worst = min(worst, 10 * math.log10(here / wrong))
+        signal += here
         power += float((b * b).sum())
-        noise += float(((a - b) ** 2).sum())
+        noise += wrong
         product += float((a * b).sum())
     if not finite:
-        return Fidelity(-math.inf, 0.0, False)
+        return Fidelity(-math.inf, 0.0, False, -math.inf)
     if noise == 0:
-        return Fidelity(math.inf, 1.0, True)
+        return Fidelity(math.inf, 1.0, True, math.inf)
     sqnr = 10 * math.log10(signal / noise) if signal > 0 else -math.inf
-    return Fidelity(sqnr, product / math.sqrt(signal * power) if signal and power else 0.0, True)
+    worst = worst if signal > 0 else -math.inf
+    return Fidelity(sqnr, product / math.sqrt(signal * power) if signal and power else 0.0, True, worst)

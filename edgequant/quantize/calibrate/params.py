@@ -25,6 +25,8 @@ _MOST_SQUEEZE = 2.0
 _LEAST_DEPTHWISE = 1e-6
 """MNN takes smaller weight scales of depthwise layers for this."""
 
+_ASKED = "asked to stay float"
+
 
 class LayerPlan(NamedTuple):
     """What becomes of one layer: `how` is ``static``, ``weight`` or ``float``, with the reason when not static."""
@@ -43,6 +45,7 @@ def plan(
     *,
     unreadable: Mapping[str, str],
     skip: Collection[str] = (),
+    kept: Collection[str] = (),
     rest: str = "weight",
 ) -> list[LayerPlan]:
     """Decide for each layer.
@@ -51,11 +54,15 @@ def plan(
     a pool's input of more than `_MOST_SQUEEZE` times the range; below that, it takes the pool's input's scale, as
     MNN's own calibration does.
 
+    A layer that is not static gets 8-bit weights all the same where MNN will compute it in float: one with quantized
+    weights that reads an int8 tensor would run in int8 with the scales of its neighbours, or read int8 as float.
+
     Args:
         quantizers: of tensors, by name.
         unreadable: tensors whose ranges could not be measured, with the reason.
         skip: names of operators, or of their output tensors, that stay float.
-        rest: what becomes of layers that cannot be static: ``weight`` (8 bits) or ``float``.
+        kept: output tensors of layers whose activations stay float.
+        rest: what becomes of layers that are not static: ``weight`` (8 bits, where that is possible) or ``float``.
 
     Raises:
         InputError: LAYER_UNKNOWN: a name in `skip` is no layer of the model.
@@ -68,13 +75,16 @@ def plan(
         if layer.subgraph or layer.why_not is not None:
             continue
         if layer.output in asked:
-            reasons[layer.output] = "asked to stay float"
+            reasons[layer.output] = _ASKED
+        elif layer.output in kept:
+            reasons[layer.output] = f"one of the {len(kept)} most sensitive layers"
         elif lost:
             said = unreadable.get(lost[0], "nothing was read")
             reasons[layer.output] = f"the range of '{lost[0]}' could not be measured: {said}"
         elif (consumer := flow.crossing(layer.output)) is not None:
             reasons[layer.output] = f"MNN would misread its int8 result behind a loop or branch, in '{consumer}'"
     adjusted = _adjusted(layers, flow, quantizers, reasons)
+    int8 = flow.spread(adjusted)
     plans = []
     for layer in layers:
         if layer.why_not is not None:
@@ -82,10 +92,12 @@ def plan(
             able = bool(layer.subgraph) or layer.type.startswith("Deconvolution")
             skipped = bool({layer.name, layer.output} & set(skip))
             weight = rest == "weight" and able and not skipped
-            why = "asked to stay float" if skipped else layer.why_not
+            why = _ASKED if skipped else layer.why_not
             plans.append(LayerPlan(layer, "weight" if weight else "float", why, None, None))
         elif layer.output in reasons:
-            plans.append(LayerPlan(layer, "float", reasons[layer.output], None, None))
+            reason = reasons[layer.output]
+            light = rest == "weight" and reason != _ASKED and layer.input not in int8
+            plans.append(LayerPlan(layer, "weight" if light else "float", reason, None, None))
         else:
             plans.append(LayerPlan(layer, "static", None, adjusted[layer.input], adjusted[layer.output]))
     return plans

@@ -38,12 +38,13 @@ class StaticOptions(BaseModel):
         sym: zero point 0 for activations.  Weights are symmetric and per output channel in any case.
         percent: what `percentile` keeps.
         decay: of the moving average of `ema`.
-        rnn: what becomes of layers that cannot be static (inside GRU and LSTM loops, deconvolutions).
-        skip: operators, or output tensors, that stay float.
-        keep: so many of the most sensitive layers stay float as well.  Each layer's sensitivity is measured by making
-            it alone int8: one conversion and one run per layer.
-        target_db: as few of the most sensitive layers stay float, beyond `keep`, as leave every output at least this
-            SQNR against the float model, measured on the first calibration samples.
+        rnn: what becomes of layers that are not static (inside GRU and LSTM loops, deconvolutions, `keep`): 8-bit
+            weights where MNN then computes in float, or float weights.
+        skip: operators, or output tensors, that stay float, weights and all.
+        keep: so many of the most sensitive layers compute in float.  Each layer's sensitivity is measured by making it
+            alone int8: one conversion and one run per layer.
+        target_db: as few of the most sensitive layers compute in float, beyond `keep`, as leave every output of every
+            sample at least this SQNR against the float model, measured on the first calibration samples.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -81,8 +82,8 @@ class StaticModel:
         converted: the file, its hash and the converter's log.
         fidelity: of each output against the float MNN model, over the first calibration samples: these are the
             samples the scales were made from, so it says that the model works, not how good it is.
-        sensitivity: worst SQNR in dB of any output with only one layer int8, by that layer's output tensor; empty
-            unless `keep` or `target_db` was asked for.
+        sensitivity: worst SQNR in dB of any output in any sample with only one layer int8, by that layer's output
+            tensor; empty unless `keep` or `target_db` was asked for.
     """
 
     path: Path
@@ -165,7 +166,10 @@ class _Job:
         quantizers = {
             name: calibrate(each, self.options.calib, sym=self.options.sym, percent=self.options.percent)
             for name, each in gathered.histograms.items()
+            if each.exponent is not None
         }
+        # Their scale would be a guess, and what clips the first value that is not 0.
+        silent = {name: "it is 0 in all samples" for name, each in gathered.histograms.items() if each.exponent is None}
         probes = min(PROBES, spooled.count)
         reference = run_outputs(model, runs, "running the float model", probes, prefix="CALIBRATION")
 
@@ -173,7 +177,9 @@ class _Job:
             # From the float .mnn, whose names the scales have: a source with external weights is read once only.
             return self.convert(model, "mnn", path, content)
 
-        maker = Maker(from_float, layers, flow, quantizers, gathered.unreadable, self.options.rnn, runs, reference)
+        maker = Maker(
+            from_float, layers, flow, quantizers, gathered.unreadable | silent, self.options.rnn, runs, reference
+        )
         sensitivity: dict[str, float] = {}
         if self.options.keep or self.options.target_db is not None:
             sensitivity = maker.sensitivity(skipped)
@@ -189,11 +195,7 @@ class _Job:
                 hint="Keep fewer, or use dynamic:8.",
                 where=str(self.graph.path),
             )
-        kept = set(ranked[:keep])
-        plans = [
-            each._replace(why=f"one of the {keep} most sensitive layers") if each.layer.output in kept else each
-            for each in maker.plans(skipped | kept)
-        ]
+        plans = maker.plans(skipped, ranked[:keep])
         converted = maker.model(plans, self.work / "static.mnn")
         found = maker.fidelity(converted, "the static int8 model")
         broken = [name for name, each in found.items() if not each.finite]

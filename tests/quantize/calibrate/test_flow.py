@@ -53,7 +53,24 @@ def test_a_pool_inherits_unless_it_has_a_scale_of_its_own() -> None:
     assert flow.squeezed("both", {"r"}) == []
 
 
+def test_where_scales_spread_to() -> None:
+    flow = Flow(
+        (
+            op("Convolution", "x", "a"),
+            op("Reshape", "a shape", "r"),
+            op("Concat", "r h", "both"),
+            op("UnaryOp", "both", "u"),
+            op("Slice", "s shape", "t"),
+        )
+    )
+    assert flow.spread({"a"}) == {"a", "r", "both", "h"}
+    assert flow.spread({"both"}) == {"a", "r", "both", "h"}
+    assert flow.spread({"u"}) == {"u"}
+    assert flow.spread({"shape"}) == {"shape"}  # a size is no value, whoever else uses it
+
+
 def test_what_goes_round_in_circles_ends() -> None:
     flow = Flow((op("Reshape", "b", "a"), op("Reshape", "a", "b")))
     assert flow.crossing("a") is None
     assert flow.squeezed("a", ()) == []
+    assert flow.spread({"a"}) == {"a", "b"}

@@ -18,10 +18,12 @@ import pytest
 
 from edgequant import zoo
 from edgequant.errors import EdgequantError, InputError, ToolError
-from edgequant.quantize.calibrate.layers import Layer
+from edgequant.graph import read_model
+from edgequant.quantize.calibrate.flow import Flow
+from edgequant.quantize.calibrate.layers import Layer, read_layers
 from edgequant.quantize.calibrate.methods import CALIBRATORS, Quantizer, asymmetric, symmetric
-from edgequant.quantize.calibrate.outputs import run_outputs
-from edgequant.quantize.calibrate.params import weight_scales
+from edgequant.quantize.calibrate.outputs import fidelity, run_outputs
+from edgequant.quantize.calibrate.params import plan, weight_scales
 from edgequant.quantize.calibrate.static import StaticModel, StaticOptions, make_static
 from tests import generated
 from tests.quantize.calibrate.support import Sample, build, float_mnn, images, node, one_layer, runs_over
@@ -242,6 +244,70 @@ def test_a_target_is_reached_with_fewer_layers_and_the_answer_was_measured(tmp_p
     with pytest.raises(InputError) as caught:
         static(source, samples, tmp_path, calib="minmax", target_db=100)
     assert caught.value.code == "TARGET_NOT_REACHED"
+
+
+def three_layers(path: Path, first: str | None) -> Path:
+    """Convolutions, with this operator behind the first and a Sigmoid behind the second.
+
+    Where that is Exp, the second's input has a few huge values: int8 leaves nothing of the others.
+    """
+    rng = np.random.default_rng(3)
+    weights = {f"w{number}": rng.standard_normal((16, 16, 1, 1)) / 8 for number in (1, 2, 3)}
+    biases = {f"b{number}": rng.standard_normal(16) / 4 for number in (1, 2, 3)}
+    weights["w1"] *= 4
+    nodes = [node("Conv", ["x", "w1", "b1"], ["c1"])]
+    nodes += [node(first, ["c1"], ["h1"])] if first else []
+    nodes += [
+        node("Conv", ["h1" if first else "c1", "w2", "b2"], ["c2"]),
+        node("Sigmoid", ["c2"], ["h2"]),
+        node("Conv", ["h2", "w3", "b3"], ["y"]),
+    ]
+    return build(path, nodes, {"x": [1, 16, "h", "w"]}, {"y": [1, 16, "h", "w"]}, **weights, **biases)
+
+
+def test_the_most_sensitive_layer_has_light_weights_and_computes_in_float(tmp_path: Path) -> None:
+    source, samples = three_layers(tmp_path / "m.onnx", "Exp"), images(4, channels=16)
+    plain = static(source, samples, tmp_path, calib="minmax")
+    made = static(source, samples, tmp_path, calib="minmax", keep=1)
+    assert worst(made) > worst(plain) + 6
+    left = next(each for each in made.layers if each.how != "static")
+    assert (left.how, left.why) == ("weight", "one of the 1 most sensitive layers")
+    assert min(made.sensitivity, key=made.sensitivity.__getitem__).startswith("c2")
+    named = static(source, samples, tmp_path, calib="minmax", skip=(left.name,))
+    assert sorted(each.how for each in named.layers) == ["float", "static", "static"]  # who names it gets it in float
+
+
+@pytest.mark.parametrize(("first", "how"), [("Exp", "weight"), (None, "float"), ("Relu", "float")])
+def test_quantized_weights_are_not_put_where_mnn_would_read_int8(first: str | None, how: str, tmp_path: Path) -> None:
+    model = float_mnn(three_layers(tmp_path / "m.onnx", first), tmp_path)
+    layers = read_layers(model)
+    second = layers[1].output
+    some = {name: symmetric(4.0) for each in layers for name in (each.input, each.output)}
+    plans = plan(layers, Flow(read_model(model).ops), some, unreadable={}, kept=[second])
+    assert [each.how for each in plans] == ["static", how, "static"]
+    plans = plan(layers, Flow(read_model(model).ops), some, unreadable={}, kept=[second], rest="float")
+    assert [each.how for each in plans] == ["static", "float", "static"]
+
+
+def test_what_is_0_in_all_samples_is_not_int8(tmp_path: Path) -> None:
+    """Its scale would be a guess: here the first value beyond 1 would be clipped."""
+    weights, bias = np.ones((4, 4, 1, 1), np.float32), np.zeros(4, np.float32)
+    source = one_layer(tmp_path / "m.onnx", weights, bias, relu=True)
+    samples = [{"x": -np.abs(each["x"])} for each in images(2, channels=4)]
+    with pytest.raises(InputError) as caught:
+        static(source, samples, tmp_path)
+    assert caught.value.code == "NOTHING_STATIC"
+    assert "0 in all samples" in json.dumps(caught.value.evidence)
+
+
+def test_a_layer_is_as_sensitive_as_its_worst_sample() -> None:
+    loud, quiet = np.full(4, 100.0), np.full(4, 0.01)
+    reference = [{"y": loud}, {"y": quiet}, {"y": np.zeros(4)}]
+    found = fidelity(reference, [{"y": loud + 0.01}, {"y": quiet + 0.01}, {"y": np.full(4, 0.01)}])["y"]
+    assert found.sqnr_db > 70
+    assert found.worst_db == pytest.approx(0)
+    assert fidelity(reference, reference)["y"].worst_db == np.inf
+    assert fidelity(reference[2:], [{"y": quiet}])["y"].worst_db == -np.inf
 
 
 @pytest.mark.slow
