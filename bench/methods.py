@@ -4,7 +4,8 @@ Prints the table of docs/quantization.md.  Each model is calibrated on 8 realist
 bench/realistic.py), with one thread, on this host.  "MNN alone" is MNN's quantizer on the model as it is converted
 normally, with no other way tried: the first step of the ladder, as with --no-fallback.  edgequant still calls it as it
 must be called (Winograd off for EMA, the largest sample first, the output list restored), so MNN by itself does no
-better than this.
+better than this.  For models whose static int8 is limited by a few layers it also tells which these are: each layer
+alone in int8, over the calibration samples.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import math
 import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,8 +27,10 @@ import edgequant
 from bench.harness import machine, say
 from bench.realistic import SOURCES, samples
 from edgequant.cases.load import read_npz
+from edgequant.errors import InputError
 from edgequant.pipeline.measure import capture_folder
 from edgequant.quantize.calibrate.methods import CALIBRATORS
+from edgequant.quantize.calibrate.static import StaticModel, StaticOptions, make_static
 from edgequant.report.model import Report, Run
 from edgequant.spec import RunOptions, Variant
 from edgequant.zoo import fetch
@@ -38,6 +43,11 @@ OTHERS = (
     "weight:8",
     "fp16",
 )
+KEEP = {"enc": 8, "erb_dec": 4, "df_dec": 2, "ppocr_cls": 8, "ppocr_rec": 20}
+"""About half of the layers at most, the first number tried: keep is not tuned to the held-out cases."""
+LAYERS = {"enc": "kl", "df_dec": "mse"}
+"""Models whose layers are measured one by one, and the calibrator for it."""
+LAYERS_TARGET_DB = 30.0
 READ = ("dynamic:8", "static:8,calib=minmax,asym", "static:8,calib=minmax,asym,keep=20", "fp16")
 """What text recognition is tried with, as steps that say the same character as float."""
 CALIBRATION_SEED, HELD_OUT_SEED, READ_SEED = 1, 1001, 2001
@@ -51,12 +61,13 @@ class Counts:
     calibration: int = 8
     held_out: int = 4
     lines: int = 60
+    layers: bool = True
     offline: tuple[str, ...] = OFFLINE
     others: tuple[str, ...] = OTHERS
     read: tuple[str, ...] = READ
 
 
-QUICK = Counts(2, 1, 2, ("kl",), ("static:8,calib=minmax", "dynamic:8"), ("dynamic:8",))
+QUICK = Counts(2, 1, 2, False, ("kl",), ("static:8,calib=minmax", "dynamic:8"), ("dynamic:8",))
 
 
 @dataclass
@@ -114,13 +125,62 @@ def measure(name: str, counts: Counts, work: Path) -> list[Row]:
         report: Report = edgequant.verify(request)[0]
         return [_row(name, run, work / label) for run in report.runs]
 
-    rows = verified("all", (*counts.offline, *counts.others), held_out)
+    kept = (f"static:8,calib=kl,asym,keep={KEEP[name]}",) if counts.layers else ()
+    rows = verified("all", (*counts.offline, *counts.others, *kept), held_out)
     if name == "ppocr_rec":
         lines = write_samples(work / "lines", name, counts.lines, READ_SEED)
         for row in verified("read", counts.read, lines):
             row.steps, row.equal = agreement(work / "read", row.variant)
             rows.append(row)
     return rows
+
+
+@dataclass
+class LayerRow:
+    """One layer alone in int8, all others float: SQNR in dB against the float model, worst output, worst sample.
+
+    kept_at_target: how many of the most sensitive layers have to compute in float for LAYERS_TARGET_DB on all of the
+    samples, loops being float, of how many that can be int8; None where that is not reached even with one.
+    """
+
+    model: str
+    calib: str
+    sqnr_db: dict[str, float]
+    kept_at_target: int | None
+
+
+def measure_layers(name: str, counts: Counts, work: Path) -> LayerRow:
+    """Which layers limit static int8, on the calibration samples."""
+    options = {"calib": LAYERS[name], "sym": False, "rnn": "float"}
+    given = samples(name, counts.calibration, CALIBRATION_SEED)
+
+    def made(**more: Any) -> StaticModel:
+        return make_static(
+            fetch(name), iter(given), StaticOptions(**options, **more), work / "layers.mnn", log_dir=work / "logs"
+        )
+
+    try:
+        found = made(target_db=LAYERS_TARGET_DB)
+        kept = sum(layer.how != "static" and "most sensitive" in (layer.why or "") for layer in found.layers)
+        return LayerRow(name, LAYERS[name], dict(found.sensitivity), kept)
+    except InputError as error:
+        if error.code != "TARGET_NOT_REACHED":
+            raise
+        return LayerRow(name, LAYERS[name], dict(made(keep=1).sensitivity), None)
+
+
+def layer_table(row: LayerRow) -> str:
+    """In Markdown, the most sensitive first; infinite where nothing of it reaches an output."""
+    lines = [f"**{row.model}**, each layer alone in int8 (`calib={row.calib},asym`)", "", "| layer | worst output |"]
+    lines.append("|---|---|")
+    ranked = sorted(row.sqnr_db.items(), key=lambda each: each[1])
+    lines += [_line([f"`{layer}`", "no effect" if value == math.inf else f"{value:.1f} dB"]) for layer, value in ranked]
+    reached = (
+        f"not reached with any layer in int8; {len(ranked)} can be"
+        if row.kept_at_target is None
+        else f"reached with {len(ranked) - row.kept_at_target} of {len(ranked)} layers in int8"
+    )
+    return "\n".join([*lines, "", f"{LAYERS_TARGET_DB:g} dB on every sample, loops float: {reached}."])
 
 
 def _row(name: str, run: Run, folder: Path) -> Row:
@@ -218,14 +278,20 @@ def main() -> int:
     here = machine()
     say(", ".join(f"{key} {value}" for key, value in here.items()))
     rows: list[Row] = []
+    layers: list[LayerRow] = []
     for name in given.model or SOURCES:
         started = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="edgequant-methods-") as folder:
-            found = measure(name, QUICK if given.quick else Counts(), Path(folder))
+            counts = QUICK if given.quick else Counts()
+            found = measure(name, counts, Path(folder))
+            if counts.layers and name in LAYERS:
+                layers.append(measure_layers(name, counts, Path(folder)))
         rows += found
         say(f"{name}: {time.perf_counter() - started:.0f} s")
         # What is finished is not lost if the next model takes too long.
         print(table(found) + "\n", flush=True)
+        if layers and layers[-1].model == name:
+            print(layer_table(layers[-1]) + "\n", flush=True)
         if given.json:
             document = {
                 "schema": "edgequant.methods/1",
@@ -233,6 +299,11 @@ def main() -> int:
                 "quick": given.quick,
                 "machine": here,
                 "rows": [asdict(row) for row in rows],
+                # JSON has no infinity.
+                "layers": [
+                    asdict(row) | {"sqnr_db": {key: min(value, 200.0) for key, value in row.sqnr_db.items()}}
+                    for row in layers
+                ],
             }
             given.json.write_text(json.dumps(document, indent=1) + "\n")
     return 0 if all(row.worst for row in rows) else 1

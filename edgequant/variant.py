@@ -56,7 +56,7 @@ class Variant(BaseModel):
         calib: of static: how ranges become scales; None for mse.
         percent: of static,calib=percentile: what it keeps; None for 99.99.
         rnn: of static: what becomes of layers inside GRU and LSTM loops; None for weight (8-bit weights).
-        keep: of static: so many of the most sensitive layers stay float.
+        keep: of static: so many of the most sensitive layers compute in float.
         file: of recipe: its path.
     """
 
