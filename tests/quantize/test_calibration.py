@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgequant.cases.images import ImageOptions
+from edgequant.cases.image_options import ImageOptions
 from edgequant.cases.load import save_npz
 from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.quantize.calibration import CalibrationOptions, CalibrationSet, load_calibration
@@ -298,7 +298,7 @@ def test_a_function_in_a_module_of_the_current_directory(tmp_path: Path, monkeyp
         ("    import not_installed_anywhere\n", "CALIBRATION_FUNCTION", "not_installed_anywhere"),
         ("    yield [1, 2]\n", "CALIBRATION_FUNCTION", "list"),
         ("    yield {'feat_erb': np.array([object()])}\n", "CALIBRATION_FUNCTION", "feat_erb"),
-        ("    sys.exit(3)\n", "CALIBRATION_FUNCTION", "SystemExit"),
+        ("    sys.exit(3)\n", "CALIBRATION_FUNCTION", "calib.py:6, in make: it called sys.exit(3)"),
         ("    os._exit(0)\n", "CALIBRATION_FUNCTION", "ended the process"),
         ("    return []\n", "CALIBRATION_EMPTY", "no sample"),
         ("    yield {'feat_erb': np.ones((1, 1, 2, 4))}\n", "CALIBRATION_NAMES", "sample 0"),
