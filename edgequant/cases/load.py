@@ -131,9 +131,7 @@ def _sorted_out(path: Path, entries: Sequence[Path]) -> tuple[list[Path], list[P
         elif entry.is_dir() and (entry / "input.json").is_file():
             _refuse_cases_beside_input_json(entry, _inside(entry))
             folders.append(entry)
-        elif _is_npz(entry):
-            raise _unused(entry, "not a file")
-        elif entry.name == "input.json":
+        elif _is_npz(entry) or entry.name == "input.json":
             raise _unused(entry, "not a file")
         elif entry.is_dir() and (what := _looked_for_higher(_inside(entry))):
             raise _unused(entry, f"a folder with {what}, which are only looked for one level higher")

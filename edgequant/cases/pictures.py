@@ -42,7 +42,7 @@ class PictureFile:
             return fit(self.name, {reader.spec.name: reader.read(self.path)}, inputs, str(self.path))
         except InputError as error:
             if error.code == "INPUT_SHAPE":
-                error.hint = "Set what pictures become: --image format=GRAY has 1 channel, RGB 3, RGBA 4; size=, layout=."
+                error.hint = "Say what pictures become with --image: format=GRAY has 1 channel, RGB 3, RGBA 4; layout=."
             raise
 
 
@@ -96,6 +96,24 @@ def find_pictures(path: Path) -> Pictures | None:
         )
     left = [entry for entry in entries if _kind(entry) != "picture" and not _note(entry)]
     return Pictures(tuple(pictures), tuple(left))
+
+
+def refuse_unused(options: ImageOptions | None, *sources: Path | str | None) -> None:
+    """Raise InputError (OPTION_UNUSED) where there are options for pictures, and none of the sources are pictures."""
+    if options is None or any(_is_pictures(Path(source)) for source in sources if source is not None):
+        return
+    raise InputError(
+        "OPTION_UNUSED",
+        "--image says what becomes of pictures, and there are none",
+        hint="Give a folder of pictures with --inputs or --calibration, or leave it out.",
+    )
+
+
+def _is_pictures(path: Path) -> bool:
+    try:
+        return find_pictures(path) is not None
+    except (InputError, OSError, ValueError):
+        return True  # what is wrong there is told where it is read
 
 
 def _kind(path: Path) -> str:

@@ -213,6 +213,15 @@ def load_calibration(
     return CalibrationSet(name, specs, tuple(facts), tuple(findings), tuple(readers), words)
 
 
+def check_early(source: str | None, inputs: Sequence[TensorSpec], options: CalibrationOptions) -> None:
+    """Find mistakes that show before anything is read: no such path, or pictures that do not fit the model.
+
+    Raises InputError, see `load_calibration`.
+    """
+    if source is not None and not looks_like_function(source):
+        _from_files(Path(source), tuple(inputs), replace(options, samples=1))
+
+
 # ---- sources
 
 
@@ -349,7 +358,9 @@ def _as_calibration(error: InputError, inputs: tuple[TensorSpec, ...]) -> InputE
     elif code == "CALIBRATION_SHAPE":
         hint = hint or "One file or dict is one sample, with the model's own batch size; split stacked samples."
     elif error.code == "INPUTS_TOO_MANY":
-        hint = hint or "Say how many are used, for example --variant static:8,samples=100: the first ones in name order."
+        hint = (
+            hint or "Say how many are used, for example --variant static:8,samples=100: the first ones in name order."
+        )
     elif code in ("CALIBRATION_EMPTY", "CALIBRATION_NOT_FOUND", "CALIBRATION_FORMAT"):
         # What was meant is not known: every form there is, behind what the mistake itself suggests.
         own = hint if hint and "numpy.savez" not in hint else ""

@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 
 
-
 class Refused(Exception):
     """What the function gave cannot be used."""
 
