@@ -8,7 +8,6 @@ A set is never in memory as a whole: samples are read one by one, every time the
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
 from collections import Counter
@@ -27,6 +26,7 @@ from edgequant.cases.load import MAX_CASES, find_cases
 from edgequant.cases.pictures import PictureFile, find_pictures, picture_findings
 from edgequant.errors import InputError
 from edgequant.findings import Finding
+from edgequant.quantize.calibration_errors import ACCEPTED, as_calibration
 from edgequant.quantize.user_function import looks_like_function, spool
 from edgequant.tensors import TensorSpec
 
@@ -37,32 +37,7 @@ RANDOM_SAMPLES = 8
 EXACT_INTEGERS = 1 << 24
 """MNN's quantizer reads every number as float32, which holds whole numbers up to this one."""
 
-ACCEPTED = (
-    "An .npz file (one sample: input name -> array), a folder of them, MNN test folders (input.json and NAME.txt), a "
-    "folder of pictures, or a Python function as module:function or file.py:function: it takes no argument and yields "
-    "or returns one dict per sample, input name -> array with the model's own batch size."
-)
-"""Every form calibration data can have, for hints."""
-
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
-
-_CODES = {
-    "INPUT_UNKNOWN": "CALIBRATION_NAMES",
-    "INPUT_MISSING": "CALIBRATION_NAMES",
-    "INPUT_SHAPE": "CALIBRATION_SHAPE",
-    "INPUT_DTYPE": "CALIBRATION_DTYPE",
-    "INPUT_VALUE": "CALIBRATION_DTYPE",
-    "INPUT_NAN": "CALIBRATION_NAN",
-    "INPUT_TOO_LARGE": "CALIBRATION_TOO_LARGE",
-    "INPUT_FILE_INVALID": "CALIBRATION_FILE",
-    "INPUTS_NOT_FOUND": "CALIBRATION_NOT_FOUND",
-    "INPUTS_EMPTY": "CALIBRATION_EMPTY",
-    "INPUTS_TOO_MANY": "CALIBRATION_TOO_LARGE",
-    "INPUTS_DUPLICATE": "CALIBRATION_FORMAT",
-    "INPUTS_FORMAT": "CALIBRATION_FORMAT",
-    "IMAGE_INVALID": "CALIBRATION_FILE",
-    "IMAGE_TOO_LARGE": "CALIBRATION_TOO_LARGE",
-}
 
 
 @dataclass(frozen=True)
@@ -312,7 +287,7 @@ def _from_files(
             return _PictureReaders(pictures.files, pictures.left_out, ImageReader(inputs, options.images), inputs)
         files = find_cases(path, most=most)
     except InputError as error:
-        raise _as_calibration(error, inputs) from None
+        raise as_calibration(error, inputs) from None
     return [lambda file=file: file.load(inputs) for file in files]  # type: ignore[misc]
 
 
@@ -323,7 +298,7 @@ def _checked(reader: Callable[[], Case], inputs: tuple[TensorSpec, ...]) -> Case
     try:
         case = reader()
     except InputError as error:
-        raise _as_calibration(error, inputs) from None
+        raise as_calibration(error, inputs) from None
     for name, array in case.inputs.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             count = int(np.isinf(array).sum())
@@ -343,31 +318,6 @@ def _facts(case: Case, inputs: tuple[TensorSpec, ...]) -> SampleFacts:
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return SampleFacts(case.name, shapes, largest, digest.hexdigest())
-
-
-def _as_calibration(error: InputError, inputs: tuple[TensorSpec, ...]) -> InputError:
-    """The same in terms of calibration, with the name or the mistake the user probably meant."""
-    code = _CODES.get(error.code, error.code)
-    hint = error.hint
-    if code == "CALIBRATION_NAMES":
-        names = [spec.name for spec in inputs]
-        given = error.message.rpartition("no input '")[2].rstrip("'")
-        near = difflib.get_close_matches(given, names, 1) if error.code == "INPUT_UNKNOWN" else []
-        hint = f"Did you mean '{near[0]}'? " if near else ""
-        hint += f"Every sample needs the inputs {', '.join(names)}."
-    elif code == "CALIBRATION_SHAPE":
-        hint = hint or "One file or dict is one sample, with the model's own batch size; split stacked samples."
-    elif error.code == "INPUTS_TOO_MANY":
-        hint = (
-            hint or "Say how many are used, for example --variant static:8,samples=100: the first ones in name order."
-        )
-    elif code in ("CALIBRATION_EMPTY", "CALIBRATION_NOT_FOUND", "CALIBRATION_FORMAT"):
-        # What was meant is not known: every form there is, behind what the mistake itself suggests.
-        own = hint if hint and "numpy.savez" not in hint else ""
-        hint = f"{own} {ACCEPTED}".strip()
-    elif code == "CALIBRATION_NAN":
-        hint = "A single NaN makes the range of every layer behind it meaningless. Leave the sample out."
-    return InputError(code, error.message, hint=hint, where=error.where, evidence=error.evidence)
 
 
 class _Ranges:

@@ -21,7 +21,10 @@ from edgequant.quantize.child import death, run_child
 
 WORKER = Path(__file__).with_name("user_function_worker.py")
 MAX_SPOOL_BYTES = 8 << 30
-EXPECTED = "The function takes no argument and yields, or returns a list of, one dict per sample: input name -> array of numbers."
+EXPECTED = (
+    "The function takes no argument and yields, or returns a list of, one dict per sample: input name -> array of "
+    "numbers."
+)
 _PATTERN = re.compile(r"(?P<module>.+):(?P<function>[^\W\d]\w*(\.[^\W\d]\w*)*)")
 _ANSWER_LIMIT = 1 << 20
 
@@ -44,7 +47,7 @@ class Spooled:
 
 def looks_like_function(text: str) -> bool:
     """Whether it is written ``module:function`` or ``path/file.py:function``, and is not a file that exists."""
-    return _PATTERN.fullmatch(text) is not None and not os.path.exists(text)
+    return _PATTERN.fullmatch(text) is not None and not os.path.lexists(text)
 
 
 def spool(

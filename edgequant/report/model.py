@@ -188,12 +188,18 @@ class Failure(_Model):
     evidence: dict[str, Any] = Field(default_factory=dict)
 
 
+class CalibrationShapes(_Model):
+    """Sizes by input, and how many samples have them."""
+
+    samples: int = Field(ge=1)
+    inputs: dict[str, list[int]]
+
+
 class CalibrationInfo(_Model):
     """What the ranges of a static model came from.
 
-    source: a path, ``module:function``, or "random, seed N"; samples: how many were used; shapes: of the inputs, with the
-    number of samples that have them, the commonest first; images: what was done to pictures, null where there are none;
-    cases: they are the very cases the model is judged on.
+    source: a path, ``module:function``, or "random, seed N"; samples: how many were used; shapes: the commonest first;
+    images: what was done to pictures, null where there are none; cases: they are the cases the model is judged on.
     """
 
     source: str
@@ -201,13 +207,6 @@ class CalibrationInfo(_Model):
     shapes: list[CalibrationShapes] = Field(default_factory=list)
     images: str | None = None
     cases: bool = False
-
-
-class CalibrationShapes(_Model):
-    """Sizes by input, and how many samples have them."""
-
-    samples: int = Field(ge=1)
-    inputs: dict[str, list[int]]
 
 
 class Run(_Model):
