@@ -107,7 +107,7 @@ class ImageReader:
         return np.ascontiguousarray(values[None].astype(wanted))
 
     def _decoded(self, path: Path) -> np.ndarray:
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
 
         try:
             with warnings.catch_warnings(), open_file(path) as stream:
@@ -133,7 +133,7 @@ class ImageReader:
                     )
         except InputError:
             raise
-        except Image.UnidentifiedImageError:
+        except UnidentifiedImageError:
             raise _invalid(path, f"none of {', '.join(_FORMATS)} by its content") from None
         except Image.DecompressionBombError:
             raise InputError("IMAGE_TOO_LARGE", f"{path}: it unpacks to more than {MAX_PIXELS} pixels") from None

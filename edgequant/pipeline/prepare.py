@@ -268,7 +268,9 @@ def _inputs(graph: ModelGraph, loaded: Loaded) -> tuple[TensorSpec, ...]:
 
 def _cases(request: Request, inputs: tuple[TensorSpec, ...]) -> list[Case]:
     if request.inputs is not None:
-        cases = load_cases(request.inputs, inputs, request.images)
+        # A shape that is pinned says what pictures are scaled to; of other cases it is checked below.
+        specs = inputs if find_pictures(request.inputs) is None else pin(inputs, request.shapes)
+        cases = load_cases(request.inputs, specs, request.images)
         for name, shape in request.shapes.items():
             for case in cases:
                 if name in case.inputs and tuple(case.inputs[name].shape) != shape:
@@ -287,7 +289,8 @@ def _of_pictures(request: Request, inputs: tuple[TensorSpec, ...]) -> list[Findi
     pictures = None if request.inputs is None else find_pictures(request.inputs)
     if pictures is None:
         return []
-    return picture_findings(pictures.files, ImageReader(inputs, request.images or ImageOptions()), prefix="INPUT")
+    reader = ImageReader(pin(inputs, request.shapes), request.images or ImageOptions())
+    return picture_findings(pictures.files, reader, prefix="INPUT")
 
 
 def _reference(
