@@ -19,7 +19,7 @@ from edgequant.pipeline.request import Request
 from edgequant.pipeline.rundir import RunDirectory, safe_name
 from edgequant.pipeline.searched import made_by_search
 from edgequant.pipeline.target import Target
-from edgequant.progress import Progress
+from edgequant.progress import Progress, listening
 from edgequant.quantize.calibrate.static import StaticModel, StaticOptions, make_static
 from edgequant.quantize.calibration import CalibrationOptions, CalibrationSet, load_calibration
 from edgequant.quantize.convert import ConvertedModel
@@ -50,6 +50,10 @@ class VariantMaker:
 
     def make(self, variant: Variant) -> MadeVariant:
         """Raises InputError, ToolError."""
+        with listening(self.progress):
+            return self._made(variant)
+
+    def _made(self, variant: Variant) -> MadeVariant:
         if variant.calibrated:
             return self._climb(variant)
         if variant.method == "auto":

@@ -26,6 +26,7 @@ from edgequant.cases.load import MAX_CASES, find_cases
 from edgequant.cases.pictures import PictureFile, find_pictures, picture_findings
 from edgequant.errors import InputError
 from edgequant.findings import Finding
+from edgequant.progress import counted
 from edgequant.quantize.calibration_errors import ACCEPTED, as_calibration
 from edgequant.quantize.user_function import looks_like_function, spool
 from edgequant.tensors import TensorSpec
@@ -174,7 +175,7 @@ def load_calibration(
         findings.append(_too_few(name, len(readers), options.samples))
     readers = readers[: options.samples]
     facts, ranges = [], _Ranges(specs)
-    for reader in readers:
+    for reader in counted("reading calibration data: samples", readers):
         case = _checked(reader, specs)
         facts.append(_facts(case, specs))
         ranges.add(case)

@@ -17,6 +17,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgequant.errors import InputError
+from edgequant.progress import counting
 from edgequant.quantize.child import death, run_child
 
 WORKER = Path(__file__).with_name("user_function_worker.py")
@@ -87,7 +88,11 @@ def spool(
     answer = folder / "answer.json"
     job = {"module": match["module"], "function": match["function"], "limit": limit, "max_bytes": max_bytes}
     argv = [sys.executable, str(WORKER), json.dumps(job), str(folder.resolve()), str(answer.resolve())]
-    result = run_child(argv, log=log, timeout=timeout, memory_limit=memory_limit, cwd=cwd)
+    with counting(f"{function}: samples", None) as show:
+        result = run_child(
+            argv, log=log, timeout=timeout, memory_limit=memory_limit, cwd=cwd,
+            watch=lambda _new: show(sum(1 for _ in folder.glob("*.npz"))),
+        )  # fmt: skip
     if (
         error := death(
             result,
