@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -133,6 +134,8 @@ def _sorted_out(path: Path, entries: Sequence[Path]) -> tuple[list[Path], list[P
             folders.append(entry)
         elif _is_npz(entry) or entry.name == "input.json":
             raise _unused(entry, "not a file")
+        elif os.path.lexists(entry / "input.json"):
+            raise _unused(entry / "input.json", "not a file")
         elif entry.is_dir() and (what := _looked_for_higher(_inside(entry))):
             raise _unused(entry, f"a folder with {what}, which are only looked for one level higher")
         elif entry.is_dir() or not (entry.suffix.lower() in _NOTES or entry.stem.upper() == "README"):
@@ -263,7 +266,7 @@ def _mnn_folder(folder: Path, inputs: Sequence[TensorSpec]) -> Case:
     except ValidationError as error:
         raise InputError("INPUT_FILE_INVALID", f"{path}: {first_problem(error)}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError("INPUT_FILE_INVALID", f"{path}: {error}") from None
+        raise InputError("INPUT_FILE_INVALID", f"{path}: {getattr(error, 'strerror', None) or error}") from None
     specs = {spec.name: spec for spec in inputs}
     arrays: dict[str, Any] = {}
     total = 0
@@ -322,7 +325,7 @@ def _mnn_values(folder: Path, entry: _MnnInput, shape: Sequence[int], dtype: str
             words = file.read().decode("ascii").split()
         values = np.array([float(word) for word in words], dtype=np.float64)
     except (OSError, ValueError) as error:
-        raise InputError("INPUT_FILE_INVALID", f"{source}: {error}") from None
+        raise InputError("INPUT_FILE_INVALID", f"{source}: {getattr(error, 'strerror', None) or error}") from None
     if values.size != count:
         raise InputError("INPUT_SHAPE", f"{source}: {values.size} values, the shape {list(shape)} holds {count}")
     return _as_dtype(values.reshape(shape), dtype, f"{source}: input '{entry.name}'")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgequant.cases.case import Case, fit
-from edgequant.cases.folder import listed
+from edgequant.cases.folder import listed, there
 from edgequant.cases.image_options import ImageOptions
 from edgequant.cases.images import ImageReader, turned
 from edgequant.errors import InputError
@@ -111,8 +111,12 @@ def refuse_unused(options: ImageOptions | None, *sources: Path | str | None) -> 
 
 def _is_pictures(path: Path) -> bool:
     try:
-        return find_pictures(path) is not None
-    except (InputError, OSError, ValueError):
+        there(path)
+        if find_pictures(path) is not None:
+            return True
+        folders = [entry for entry in listed(path) if entry.is_dir()] if path.is_dir() else []
+        return any(_kind(entry) == "picture" for folder in folders[:100] for entry in listed(folder))
+    except InputError:
         return True  # what is wrong there is told where it is read
 
 

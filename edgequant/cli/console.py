@@ -73,7 +73,7 @@ class CliProgress(Progress):
                     self._bars = None
 
     def _counted(self, bars: Bars, label: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        task = bars.add_task(escape(printable(label)), total=total)
+        task = bars.add_task(escape(printable(label)[:60]), total=total)
         try:
             yield lambda done: bars.update(task, completed=done)
         finally:

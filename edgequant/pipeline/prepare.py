@@ -35,6 +35,7 @@ from edgequant.pipeline.target import Target
 from edgequant.progress import Progress
 from edgequant.quantize.calibration import CalibrationOptions, check_early
 from edgequant.quantize.convert import ConvertedModel, convert
+from edgequant.quantize.user_function import looks_like_function
 from edgequant.reference.reference import (
     CaseRefused,
     FileReference,
@@ -216,7 +217,8 @@ def _load_float(runner: MnnRunner, model: ConvertedModel) -> Loaded:
 
 def _check_early(request: Request, graph: ModelGraph) -> list[Case] | None:
     """Find the user's mistakes before the long part, where the format tells enough; returns the cases, if given."""
-    refuse_unused(request.images, request.inputs, request.calibration)
+    own = request.calibration is not None and looks_like_function(request.calibration)
+    refuse_unused(request.images, request.inputs, None if own else request.calibration)
     if request.reference is not None and not request.reference.exists():
         raise InputError("REFERENCE_NOT_FOUND", f"{request.reference}: no such file or folder")
     if graph.outputs:
