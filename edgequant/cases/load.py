@@ -86,6 +86,7 @@ def find_cases(
         if (path / "input.json").is_file():
             _refuse_cases_beside_input_json(path, entries)
             return [CaseFile(path)]
+        _refuse_more(path, sum(map(_is_npz, entries)), most)  # before each of them is looked at
         files, folders = _sorted_out(path, entries)
         _refuse_more(path, len(files) + len(folders), most)
         _refuse_twice(path, [file.stem for file in files] + [folder.name for folder in folders])

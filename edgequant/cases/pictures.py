@@ -75,14 +75,15 @@ def find_pictures(path: Path) -> Pictures | None:
             raise _not_read(path, [path])
         return None
     entries = listed(path)
-    pictures = [entry for entry in entries if _kind(entry) == "picture"]
-    others = [entry for entry in entries if _kind(entry) == "other"]
-    cases = [entry for entry in entries if entry.suffix.lower() == ".npz" or entry.name == "input.json"]
+    sorts = {entry: _kind(entry) for entry in entries}
+    pictures = [entry for entry, sort in sorts.items() if sort == "picture"]
+    others = [entry for entry, sort in sorts.items() if sort == "other"]
+    cases = [entry for entry, sort in sorts.items() if sort == "case"]
     if not pictures:
         if others and not cases and not any(entry.is_dir() for entry in entries):
             raise _not_read(path, others)
         return None
-    folders = [] if cases else [entry for entry in entries if entry.is_dir()]
+    folders = [] if cases else [entry for entry in entries if sorts[entry] != "picture" and entry.is_dir()]
     if cases or folders:
         raise InputError(
             "INPUTS_FORMAT",
@@ -94,7 +95,7 @@ def find_pictures(path: Path) -> Pictures | None:
         raise InputError(
             "INPUTS_FORMAT", f"{bad}: {'not a file' if bad.exists() else 'a link to nothing'}", hint="Remove it."
         )
-    left = [entry for entry in entries if _kind(entry) != "picture" and not _note(entry)]
+    left = [entry for entry, sort in sorts.items() if sort != "picture" and not _note(entry)]
     return Pictures(tuple(pictures), tuple(left))
 
 
@@ -122,6 +123,8 @@ def _is_pictures(path: Path) -> bool:
 
 def _kind(path: Path) -> str:
     suffix = path.suffix.lower()
+    if suffix == ".npz" or path.name == "input.json":
+        return "case"
     return "picture" if suffix in SUFFIXES else "other" if suffix in OTHERS else ""
 
 

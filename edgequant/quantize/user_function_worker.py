@@ -69,8 +69,6 @@ def find(module: str, function: str) -> Any:
 
 def samples_of(given: Any, function: str) -> Iterator[Any]:
     """An iterator over what the function gives, or over what it is where it cannot be called."""
-    if inspect.isclass(given):
-        raise unusable(f"{function} is a class, not a function")
     if callable(given):
         needed = needed_arguments(given)
         if needed:
