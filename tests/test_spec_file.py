@@ -38,7 +38,8 @@ def test_what_is_typed_comes_on_top(tmp_path: Path) -> None:
 
 def test_pictures_are_described_as_on_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(
-        "images:\n  format: BGR\n  mean: [123.7, 116.3, 103.5]\n  normal: 0.017\n  size: 224x112\n  center_crop: 0.875\n"
+        "images:\n  format: BGR\n  mean: [123.7, 116.3, 103.5]\n  normal: 0.017\n  size: 224x112\n"
+        "  center_crop: 0.875\n"
     )
     written = ImageOptions.parse("format=BGR mean=123.7,116.3,103.5 normal=0.017 size=224x112 center_crop=0.875")
     assert load_spec(tmp_path / "s.yaml").images == written

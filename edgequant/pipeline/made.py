@@ -189,7 +189,7 @@ class VariantMaker:
             tuple(unique.values()),
             climbed.steps,
             None if asked else str(climbed.rung),
-            calibration,
+            None if climbed.rung.way == "dynamic" else calibration,
         )
 
     def _check(self, made: Made) -> Sanity:

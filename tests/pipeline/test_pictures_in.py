@@ -84,7 +84,7 @@ def test_each_set_of_samples_is_named_with_its_variants(generated_model: ModelBy
     assert whole.calibration.cases
     assert dynamic.calibration is None
     shown = io.StringIO()
-    render(report, Console(file=shown, width=250))
+    render(report, Console(file=shown, width=600))
     lines = [line for line in shown.getvalue().splitlines() if line.startswith("calibrated")]
     assert len(lines) == 2
     assert lines[0].endswith("the cases themselves; for static:8")
