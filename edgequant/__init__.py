@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from edgequant.cases.image_options import ImageOptions as ImageOptions
     from edgequant.errors import EdgequantError as EdgequantError
     from edgequant.graph import read_model as read_model
     from edgequant.judge.verdict import Verdict as Verdict
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 # Loaded when they are asked for: `edgequant --help` imports this package too, and must not wait for NumPy.
 _WHERE = {
     "EdgequantError": "edgequant.errors",
+    "ImageOptions": "edgequant.cases.image_options",
     "Limit": "edgequant.spec",
     "Report": "edgequant.report.model",
     "Request": "edgequant.pipeline.request",

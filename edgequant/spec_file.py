@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from edgequant.cases.image_options import ImageOptions
 from edgequant.errors import InputError
 from edgequant.quantize.user_function import looks_like_function
 from edgequant.spec import Limit, RunOptions, Variant, first_problem
@@ -26,6 +27,8 @@ class VerifySpec(BaseModel):
         shapes: input name -> sizes, for random cases.
         limits: as on the command line; those given there come on top.
         calibration: a path, relative to the file, or module:function.
+        images: how pictures become tensors: format, mean, normal, size ([width, height] or WIDTHxHEIGHT), layout,
+            center_crop or center_crop_h and center_crop_w.
         goals: what the model of auto has to keep, written like limits.
         fallback: false forbids another way to quantize than the variant says.
         options: threads, memory, precision, cores, dynamic_quant_option, timeout, warmup, repeat, seed.
@@ -40,6 +43,7 @@ class VerifySpec(BaseModel):
     shapes: dict[str, list[int]] = Field(default_factory=dict, max_length=10_000)
     limits: list[str] = Field(default_factory=list, max_length=10_000)
     calibration: str | None = Field(default=None, min_length=1, max_length=4000)
+    images: ImageOptions | None = None
     fallback: bool = True
     goals: list[str] = Field(default_factory=list, max_length=10_000)
     options: RunOptions = Field(default_factory=RunOptions)

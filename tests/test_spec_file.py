@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from edgequant.cases.image_options import ImageOptions
 from edgequant.cli.request import make_request
 from edgequant.errors import InputError
+from edgequant.pipeline.request import Request
 from edgequant.spec import RunOptions
 from edgequant.spec_file import load_spec
 
@@ -34,6 +36,21 @@ def test_what_is_typed_comes_on_top(tmp_path: Path) -> None:
     assert (request.options.threads, request.options.seed) == (1, 7)
 
 
+def test_pictures_are_described_as_on_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(
+        "images:\n  format: BGR\n  mean: [123.7, 116.3, 103.5]\n  normal: 0.017\n  size: 224x112\n"
+        "  center_crop: 0.875\n"
+    )
+    written = ImageOptions.parse("format=BGR mean=123.7,116.3,103.5 normal=0.017 size=224x112 center_crop=0.875")
+    assert load_spec(tmp_path / "s.yaml").images == written
+    request = make_request(
+        model="m.onnx", devices=["local:"], spec=str(tmp_path / "s.yaml"), images=["size=10x20"],
+        run_options=RunOptions(),
+    )  # fmt: skip
+    assert request.images == written.model_copy(update={"size": (10, 20)})
+    assert Request(Path("m.onnx"), images="mean=1").images == ImageOptions(mean=(1.0,))  # type: ignore[arg-type]
+
+
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text("inputs: cases\nreference: /abs/ref")
     spec = load_spec(tmp_path / "s.yaml")
@@ -51,6 +68,14 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ("options: {thread: 1}", "options.thread"),
         ("shapes: {x: [1, 0]}", "at least 1"),
         ("shapes: {x: hello}", "shapes.x"),
+        ("images: {std: 1}", "images: there is no key 'std'; did you mean normal"),
+        ("images: {normal: [1, 0, 1]}", "images.normal: 0 would make every pixel the same"),
+        ("images: {mean: .nan}", "images.mean: one finite number"),
+        ("images: {mean: [1, 2]}", "images: mean has 2 numbers, RGB has 3 channels"),
+        ("images: {size: [0, 3]}", "images.size"),
+        ("images: {size: big}", "write WIDTHxHEIGHT"),
+        ("images: {mean: true}", "images.mean"),
+        ("images: BGR", "images"),
         ("- a\n- b", "keys and values"),
         ("a: [", "not YAML"),
         ("!!python/object/apply:os.system ['true']", "not YAML"),

@@ -79,7 +79,7 @@ def _typed(array: np.ndarray, spec: TensorSpec, source: str) -> np.ndarray:
     if array.dtype.kind not in "fiub" or floats[0] != floats[1]:
         raise problem
     with np.errstate(over="ignore", invalid="ignore"):
-        converted = np.asarray(array.astype(wanted))
+        converted = np.asarray(array.astype(wanted, order="C"))
     if wanted.kind == "f":
         # Rounding float64 to float32 is what every user does; turning a number into an infinity is not.
         changed = bool((np.isfinite(array) & ~np.isfinite(converted)).any())

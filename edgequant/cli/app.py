@@ -56,6 +56,7 @@ def verify(
     inputs: opt.Inputs = None,
     reference: opt.ReferencePath = None,
     calibration: opt.Calibration = None,
+    image: opt.Images = None,
     no_fallback: opt.NoFallback = False,
     target: opt.Goals = None,
     budget: opt.Budget = opt.BudgetName.size,
@@ -94,7 +95,7 @@ def verify(
 
     command.run(
         model=model, devices=device, spec=spec, variants=variant, inputs=inputs, reference=reference, shapes=shape,
-        calibration=calibration, no_fallback=no_fallback, goals=target, budget=budget.value,
+        calibration=calibration, images=image, no_fallback=no_fallback, goals=target, budget=budget.value,
         limits=limit, run_options=opt.run_options(
             memory=memory, precision=precision, threads=threads, cores=cores, dynamic_quant_option=dynamic_quant_option,
             warmup=warmup, repeat=repeat, timeout=timeout, seed=seed,
@@ -112,6 +113,7 @@ def quantize(
     inputs: opt.Inputs = None,
     reference: opt.ReferencePath = None,
     calibration: opt.Calibration = None,
+    image: opt.Images = None,
     no_fallback: opt.NoFallback = False,
     target: opt.Goals = None,
     budget: opt.Budget = opt.BudgetName.size,
@@ -134,7 +136,7 @@ def quantize(
 
     command.run(
         model=model, output=output, variant=variant, inputs=inputs, reference=reference, shapes=shape, limits=limit,
-        calibration=calibration, no_fallback=no_fallback, goals=target, budget=budget.value,
+        calibration=calibration, images=image, no_fallback=no_fallback, goals=target, budget=budget.value,
         run_options=opt.run_options(threads=threads, timeout=timeout, seed=seed), run_dir=run_dir,
         ui=opt.Ui(json, verbose, quiet),
     )  # fmt: skip
@@ -148,6 +150,7 @@ def run(
         str | None, typer.Option("--output", "-o", metavar="OUT", help="OUT.npz, or a folder for several cases.")
     ] = None,
     inputs: opt.Inputs = None,
+    image: opt.Images = None,
     shape: opt.Shapes = None,
     memory: opt.Memory = None,
     precision: opt.Precision = None,
@@ -177,7 +180,7 @@ def run(
     from edgequant.cli import run as command
 
     command.run(
-        model=model, device=device, output=output, inputs=inputs, shapes=shape,
+        model=model, device=device, output=output, inputs=inputs, images=image, shapes=shape,
         run_options=opt.run_options(
             memory=memory, precision=precision, threads=threads, cores=cores, dynamic_quant_option=dynamic_quant_option,
             warmup=warmup, repeat=repeat, timeout=timeout, seed=seed,
@@ -191,6 +194,7 @@ def run(
 def inspect(
     model: opt.Model,
     inputs: opt.Inputs = None,
+    image: opt.Images = None,
     json: opt.Json = False,
     verbose: opt.Verbose = False,
     quiet: opt.Quiet = False,
@@ -202,7 +206,7 @@ def inspect(
     """
     from edgequant.cli import inspect as command
 
-    command.run(model=model, inputs=inputs, ui=opt.Ui(json, verbose, quiet))
+    command.run(model=model, inputs=inputs, images=image, ui=opt.Ui(json, verbose, quiet))
 
 
 @app.command(short_help="The main job on a real model, on this host.")

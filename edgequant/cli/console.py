@@ -6,13 +6,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.text import Text
 
 from edgequant.cli.options import Ui
 from edgequant.progress import Progress
 from edgequant.report.plain import printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
 
 BAR_BYTES = 4 << 20
 """Smaller transfers are over before a bar could be read."""
@@ -37,15 +42,42 @@ def print_json(text: str) -> None:
 
 
 class CliProgress(Progress):
-    """Lines on stderr; a transfer bar where stderr is a terminal."""
+    """Lines on stderr; bars of transfers, and of what is counted, where stderr is a terminal."""
 
     def __init__(self, ui: Ui) -> None:
         self._quiet = ui.quiet
+        self._counts = not (ui.quiet or ui.json) and sys.stderr.isatty()
+        self._bars: Bars | None = None
         self._console = _Console(stderr=True, highlight=False)
 
     def say(self, text: str) -> None:
         if not self._quiet:
             self._console.print(Text(printable(text), style="dim"), soft_wrap=True)
+
+    @contextmanager
+    def counting(self, label: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        if not self._counts:
+            yield lambda _done: None
+        elif self._bars is not None:  # within something that is counted itself: a bar below its bar
+            yield from self._counted(self._bars, label, total)
+        else:
+            from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn
+            from rich.progress import Progress as Bars
+
+            columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            with Bars(*columns, console=self._console, transient=True) as bars:
+                self._bars = bars
+                try:
+                    yield from self._counted(bars, label, total)
+                finally:
+                    self._bars = None
+
+    def _counted(self, bars: Bars, label: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        task = bars.add_task(escape(printable(label)[:60]), total=total)
+        try:
+            yield lambda done: bars.update(task, completed=done)
+        finally:
+            bars.remove_task(task)
 
     @contextmanager
     def transfer(self, label: str, total: int) -> Iterator[Callable[[int], None]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from edgequant.cases.case import shape_text
+from edgequant.cases.image_options import ImageOptions
+from edgequant.cases.pictures import refuse_unused
 from edgequant.cli.console import out, print_json
 from edgequant.cli.options import Ui
 from edgequant.graph import ModelGraph, find_risks, read_model
@@ -29,8 +32,10 @@ MAX_OPS = 12
 _SERIOUS = ("error", "fail", "warn", "info")
 
 
-def run(*, model: str, inputs: str | None = None, ui: Ui) -> None:
+def run(*, model: str, inputs: str | None = None, images: Sequence[str] | None = None, ui: Ui) -> None:
     """Read and show; the model is run only over `inputs`, where there are some."""
+    options = ImageOptions.parse(images) if images else None
+    refuse_unused(options, inputs)
     graph = read_model(Path(model))
     survey = survey_weights(graph)
     risks = [*find_risks(graph), *find_weight_risks(graph, survey)]
@@ -38,7 +43,7 @@ def run(*, model: str, inputs: str | None = None, ui: Ui) -> None:
     if inputs is not None:
         from edgequant.pipeline.ranges import measure_ranges
 
-        ranges = measure_ranges(graph, Path(inputs))
+        ranges = measure_ranges(graph, Path(inputs), options)
         risks += [ranges.finding] if ranges.finding is not None else []
     risks.sort(key=lambda risk: _SERIOUS.index(risk.severity))
     advice = advise(graph, risks, Facts(survey, ranges.varies if ranges is not None else None))

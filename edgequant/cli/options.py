@@ -64,7 +64,10 @@ Variants = Annotated[
 Inputs = Annotated[
     str | None,
     typer.Option(
-        "--inputs", metavar="PATH", help="An .npz, a folder of them, or an MNN test folder.", rich_help_panel=_CASES
+        "--inputs",
+        metavar="PATH",
+        help="An .npz, a folder of them, an MNN test folder, or pictures.",
+        rich_help_panel=_CASES,
     ),
 ]
 Calibration = Annotated[
@@ -74,6 +77,19 @@ Calibration = Annotated[
         metavar="SOURCE",
         help="For kl, ema, admm and static: an .npz, a folder of them or of pictures, an MNN test folder, or "
         "module:function.  (default: --inputs, or random)",
+        rich_help_panel=_CASES,
+    ),
+]
+
+
+Images = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--image",
+        metavar="KEY=VALUE",
+        help="What pictures become, (pixel - mean) * normal: format=BGR mean=123.7,116.3,103.5 "
+        "normal=0.017,0.0175,0.0174 size=WIDTHxHEIGHT layout=NHWC center_crop=0.875; several in one or several times.  "
+        "(default: RGB from 0 to 255, scaled to the model's size)",
         rich_help_panel=_CASES,
     ),
 ]
@@ -171,7 +187,12 @@ Repeat = Annotated[
 ]
 Timeout = Annotated[
     float | None,
-    typer.Option("--timeout", metavar="S", help="Seconds one job may take.  (default: 300)", rich_help_panel=_RUNNING),
+    typer.Option(
+        "--timeout",
+        metavar="S",
+        help="Seconds one job may take.  (default: 300; 900 for a calibration function)",
+        rich_help_panel=_RUNNING,
+    ),
 ]
 WorkDir = Annotated[
     str | None,

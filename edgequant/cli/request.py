@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from edgequant.cases.image_options import ImageOptions
 from edgequant.errors import InputError
 from edgequant.pipeline.request import DEFAULT_VARIANT, Request
 from edgequant.pipeline.target import TargetOptions
@@ -31,6 +32,7 @@ def make_request(
     no_fallback: bool = False,
     goals: Sequence[str] | None = None,
     budget: Literal["size", "latency"] = "size",
+    images: Sequence[str] | None = None,
 ) -> Request:
     """What was typed, on top of what the spec says.
 
@@ -76,6 +78,7 @@ def make_request(
         fallback=written.fallback and not no_fallback,
         goals=tuple(Limit.parse(text) for text in goals or written.goals),
         budget=budget,
+        images=ImageOptions.parse(images, written.images) if images else written.images,
     )
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from rich.table import Column, Table
 from rich.text import Text
 
+from edgequant.cases.image_options import ImageOptions
+from edgequant.cases.pictures import refuse_unused
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Ui
 from edgequant.cli.request import parse_shapes
@@ -28,6 +30,7 @@ def run(
     device: str,
     output: str | None,
     inputs: str | None,
+    images: Sequence[str] | None,
     shapes: Sequence[str] | None,
     run_options: RunOptions,
     target: TargetOptions,
@@ -36,10 +39,12 @@ def run(
     """Run, save, show."""
     if output is not None and not Path(output).parent.is_dir():
         raise InputError("OUTPUT_INVALID", f"{output}: there is no folder {Path(output).parent}")
+    options = ImageOptions.parse(images) if images else None
+    refuse_unused(options, inputs)
     saved = None if output is None else Path(output)
     found = run_once(
         Path(model), device, None if inputs is None else Path(inputs), parse_shapes(shapes), run_options, target,
-        CliProgress(ui), output=saved,
+        CliProgress(ui), output=saved, images=options,
     )  # fmt: skip
     if saved is not None:
         save_outputs(found, saved)

@@ -90,6 +90,7 @@ def build_run(
         variant=str(made.asked),
         made_as=made.label or str(made.asked),
         steps=[step.as_dict() for step in made.steps],
+        calibration=_calibration(made),
         verdict=worst(verdicts),
         low_memory_engaged=capture.low_memory_engaged,
         low_memory_why=capture.low_memory_why,
@@ -110,6 +111,22 @@ def build_run(
             "runtime_bytes": target.runtime_bytes(),
             "low_memory_evidence": capture.low_memory_evidence,
         },
+    )
+
+
+def _calibration(made: MadeVariant) -> report.CalibrationInfo | None:
+    used = made.calibration
+    if used is None:
+        return None
+    return report.CalibrationInfo(
+        source=used.source,
+        samples=len(used),
+        shapes=[
+            report.CalibrationShapes(samples=count, inputs={name: list(shape) for name, shape in shapes})
+            for shapes, count in used.shapes.most_common(100)
+        ],
+        images=used.images,
+        cases=any(finding.code == "CALIBRATED_ON_CASES" for finding in made.findings),
     )
 
 
@@ -330,6 +347,7 @@ def _options(request: Request) -> dict[str, object]:
     return {
         "limits": [str(limit) for limit in request.limits],
         "calibration": request.calibration,
+        "images": None if request.images is None else request.images.model_dump(mode="json"),
         "fallback": request.fallback,
         "shapes": {name: list(shape) for name, shape in request.shapes.items()},
         **request.options.model_dump(),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgequant.cases.case import Case
 from edgequant.cases.generate import pin
+from edgequant.cases.image_options import ImageOptions
 from edgequant.devices.store import sha256_of
 from edgequant.errors import InputError, RunnerError
 from edgequant.findings import Finding
@@ -18,7 +19,7 @@ from edgequant.pipeline.request import Request
 from edgequant.pipeline.rundir import RunDirectory, safe_name
 from edgequant.pipeline.searched import made_by_search
 from edgequant.pipeline.target import Target
-from edgequant.progress import Progress
+from edgequant.progress import Progress, listening
 from edgequant.quantize.calibrate.static import StaticModel, StaticOptions, make_static
 from edgequant.quantize.calibration import CalibrationOptions, CalibrationSet, load_calibration
 from edgequant.quantize.convert import ConvertedModel
@@ -49,6 +50,10 @@ class VariantMaker:
 
     def make(self, variant: Variant) -> MadeVariant:
         """Raises InputError, ToolError."""
+        with listening(self.progress):
+            return self._made(variant)
+
+    def _made(self, variant: Variant) -> MadeVariant:
         if variant.calibrated:
             return self._climb(variant)
         if variant.method == "auto":
@@ -76,8 +81,14 @@ class VariantMaker:
             # One for each call: a function may yield other samples the second time.
             work = self.run_dir.path / "calibration" / ("all" if samples is None else str(samples))
             work.mkdir(parents=True, exist_ok=True)
+            given = self.request.options
             options = CalibrationOptions(
-                samples=samples, seed=self.request.options.seed + 1000, timeout=self.request.convert_timeout
+                samples=samples,
+                images=self.request.images or ImageOptions(),
+                seed=given.seed + 1000,
+                # The default is that of a job on a device, and reading a data set may take longer.
+                timeout=given.timeout if "timeout" in given.model_fields_set else self.request.convert_timeout,
+                memory_limit=memory_limit(),
             )
             inputs = pin(self.prepared.inputs, self.request.shapes)
             self._calibration[samples] = load_calibration(source, inputs, work=work, options=options)
@@ -112,7 +123,7 @@ class VariantMaker:
         assert variant.file is not None
         recipe = Recipe.read(Path(variant.file))
         notes: tuple[Finding, ...] = ()
-        samples = None
+        samples = calibration = None
         if any(rule.mode == "static" for rule in recipe.rules):
             calibration, notes = self.calibration(None)
             samples = (case.inputs for case in calibration)
@@ -126,7 +137,7 @@ class VariantMaker:
             memory_limit=memory_limit(),
             samples=samples,
         )
-        return by_recipe(variant, recipe, made.converted, name, notes)
+        return replace(by_recipe(variant, recipe, made.converted, name, notes), calibration=calibration)
 
     def _climb(self, variant: Variant) -> MadeVariant:
         calibration, notes = self.calibration(variant.samples)
@@ -178,6 +189,7 @@ class VariantMaker:
             tuple(unique.values()),
             climbed.steps,
             None if asked else str(climbed.rung),
+            None if climbed.rung.way == "dynamic" else calibration,
         )
 
     def _check(self, made: Made) -> Sanity:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from edgequant.findings import Finding
+from edgequant.quantize.calibration import CalibrationSet
 from edgequant.quantize.convert import ConvertedModel
 from edgequant.quantize.ladder import Step
 from edgequant.quantize.recipe import Recipe
@@ -21,6 +22,7 @@ class MadeVariant:
         label: that in words; None where it is what was asked for.
         findings: what the user should know of how it was made.
         steps: what was tried, in order; empty where there was nothing to choose.
+        calibration: the samples it was made from; None where it needed none.
     """
 
     asked: Variant
@@ -29,6 +31,7 @@ class MadeVariant:
     findings: tuple[Finding, ...] = ()
     steps: tuple[Step, ...] = ()
     label: str | None = None
+    calibration: CalibrationSet | None = None
 
 
 def by_recipe(

@@ -10,7 +10,10 @@ import psutil
 
 from edgequant.cases.case import Case
 from edgequant.cases.generate import generate, pin, spare
+from edgequant.cases.image_options import ImageOptions
+from edgequant.cases.images import ImageReader
 from edgequant.cases.load import load_cases
+from edgequant.cases.pictures import find_pictures, picture_findings, refuse_unused
 from edgequant.compare.metrics import Kind
 from edgequant.errors import InputError, RunnerError, ToolError
 from edgequant.findings import Finding
@@ -30,7 +33,9 @@ from edgequant.pipeline.request import Request
 from edgequant.pipeline.rundir import RunDirectory, safe_name
 from edgequant.pipeline.target import Target
 from edgequant.progress import Progress
+from edgequant.quantize.calibration import CalibrationOptions, check_early
 from edgequant.quantize.convert import ConvertedModel, convert
+from edgequant.quantize.user_function import looks_like_function
 from edgequant.reference.reference import (
     CaseRefused,
     FileReference,
@@ -113,6 +118,7 @@ def prepare(
     if cases[0].generated:
         findings.append(random_cases(request.options.seed))
     findings += infinite_inputs(cases)
+    findings += _of_pictures(request, inputs)
 
     reference, why = _reference(request, graph, cases, host, loaded, run_dir)
     progress.say(f"reference: {reference.name} {reference.version or ''} ({why})")
@@ -211,6 +217,8 @@ def _load_float(runner: MnnRunner, model: ConvertedModel) -> Loaded:
 
 def _check_early(request: Request, graph: ModelGraph) -> list[Case] | None:
     """Find the user's mistakes before the long part, where the format tells enough; returns the cases, if given."""
+    own = request.calibration is not None and looks_like_function(request.calibration)
+    refuse_unused(request.images, request.inputs, None if own else request.calibration)
     if request.reference is not None and not request.reference.exists():
         raise InputError("REFERENCE_NOT_FOUND", f"{request.reference}: no such file or folder")
     if graph.outputs:
@@ -219,6 +227,9 @@ def _check_early(request: Request, graph: ModelGraph) -> list[Case] | None:
     if graph.inputs is None:
         return None
     pin(graph.inputs, request.shapes)
+    if any(variant.calibrated for variant in request.variants):
+        images = CalibrationOptions(images=request.images or ImageOptions())
+        check_early(request.calibration, pin(graph.inputs, request.shapes), images)
     return None if request.inputs is None else _cases(request, graph.inputs)
 
 
@@ -259,7 +270,9 @@ def _inputs(graph: ModelGraph, loaded: Loaded) -> tuple[TensorSpec, ...]:
 
 def _cases(request: Request, inputs: tuple[TensorSpec, ...]) -> list[Case]:
     if request.inputs is not None:
-        cases = load_cases(request.inputs, inputs)
+        # A shape that is pinned says what pictures are scaled to; of other cases it is checked below.
+        specs = inputs if find_pictures(request.inputs) is None else pin(inputs, request.shapes)
+        cases = load_cases(request.inputs, specs, request.images)
         for name, shape in request.shapes.items():
             for case in cases:
                 if name in case.inputs and tuple(case.inputs[name].shape) != shape:
@@ -271,6 +284,15 @@ def _cases(request: Request, inputs: tuple[TensorSpec, ...]) -> list[Case]:
         pin(inputs, request.shapes)
         return cases
     return generate(pin(inputs, request.shapes), request.options.seed)
+
+
+def _of_pictures(request: Request, inputs: tuple[TensorSpec, ...]) -> list[Finding]:
+    """What was done to the pictures that are cases."""
+    pictures = None if request.inputs is None else find_pictures(request.inputs)
+    if pictures is None:
+        return []
+    reader = ImageReader(pin(inputs, request.shapes), request.images or ImageOptions())
+    return picture_findings(pictures.files, reader, prefix="INPUT")
 
 
 def _reference(

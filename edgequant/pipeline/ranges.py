@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgequant.cases.image_options import ImageOptions
 from edgequant.cases.load import CaseFile, find_cases
+from edgequant.cases.pictures import PictureFile
 from edgequant.errors import InputError, ToolError
 from edgequant.findings import Finding
 from edgequant.graph import ModelGraph, read_model
@@ -38,14 +41,16 @@ class ActivationRanges:
     finding: Finding | None
 
 
-def measure_ranges(graph: ModelGraph, inputs: Path, *, timeout: float = 900.0) -> ActivationRanges:
+def measure_ranges(
+    graph: ModelGraph, inputs: Path, images: ImageOptions | None = None, *, timeout: float = 900.0
+) -> ActivationRanges:
     """Look at the inputs and outputs of the layers that could be quantized, outside of loops, over real inputs.
 
     The model is converted and run in child processes.  Their logs, in a folder of the temporary directory, are kept
     where something fails.
 
     Args:
-        inputs: as `load_cases` takes it.
+        inputs, images: as `load_cases` takes them.
         timeout: seconds for the conversion, and for each run over all samples.
 
     Raises:
@@ -59,7 +64,7 @@ def measure_ranges(graph: ModelGraph, inputs: Path, *, timeout: float = 900.0) -
             hint="Leave --inputs out, or start from the float model.",
             where=str(graph.path),
         )
-    files = find_cases(inputs)
+    files = find_cases(inputs, images)
     work = Path(tempfile.mkdtemp(prefix="edgequant-inspect-"))
     try:
         found = _measure(graph, files, work, timeout)
@@ -71,7 +76,9 @@ def measure_ranges(graph: ModelGraph, inputs: Path, *, timeout: float = 900.0) -
     return found
 
 
-def _measure(graph: ModelGraph, files: list[CaseFile], work: Path, timeout: float) -> ActivationRanges:
+def _measure(
+    graph: ModelGraph, files: Sequence[CaseFile | PictureFile], work: Path, timeout: float
+) -> ActivationRanges:
     out = work / "float.mnn"
     model = convert(graph.path, graph.format, Variant(method="float"), out, log_dir=work, timeout=timeout).path
     specs = graph.inputs or read_model(model).inputs or ()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from edgequant.cases.image_options import ImageOptions
 from edgequant.errors import InputError
 from edgequant.pipeline.target import TargetOptions
 from edgequant.spec import Limit, RunOptions, Variant
@@ -21,7 +22,7 @@ class Request:
         model: source model: ONNX, TFLite, TensorFlow .pb, or .mnn.
         devices: device URIs, each with every variant.
         variants: what to make of the model.
-        inputs: .npz file, folder of them, or MNN test folder; None for random cases.
+        inputs: .npz file, folder of them, MNN test folder, or pictures; None for random cases.
         shapes: sizes pinned for random cases, by input name.
         limits: the user's limits, over the defaults.
         reference: .npz file or folder with reference outputs; None to compute them.
@@ -33,6 +34,7 @@ class Request:
         calibration: samples for methods that need them: a path, or ``module:function``; None for `inputs`, or random.
         goals: of auto: what its model has to keep, on ``sqnr_db``; none: the limits on it, with their margin.
         budget: of auto: the smallest model, or the fastest on the first device.
+        images: how pictures among `inputs` and `calibration` become tensors; None: as they are, RGB from 0 to 255.
         fallback: whether another way to quantize may be tried where the one that was asked for does not work.
     """
 
@@ -52,11 +54,12 @@ class Request:
     fallback: bool = True
     goals: tuple[Limit, ...] = ()
     budget: Literal["size", "latency"] = "size"
+    images: ImageOptions | None = None
 
     def __post_init__(self) -> None:
         """Take what a caller would naturally write: one device as a string, variants and limits in their written form.
 
-        Raises InputError (DEVICE_MISSING, VARIANT_INVALID, LIMIT_INVALID, ...).
+        Raises InputError (DEVICE_MISSING, VARIANT_INVALID, LIMIT_INVALID, IMAGE_OPTION_INVALID, ...).
         """
 
         def several(value: object) -> tuple[object, ...]:
@@ -70,6 +73,8 @@ class Request:
             raise InputError("DEVICE_MISSING", "at least one device and one variant are needed")
         for name, value in (("devices", devices), ("variants", variants), ("limits", limits), ("goals", goals)):
             object.__setattr__(self, name, value)
+        if isinstance(self.images, str):
+            object.__setattr__(self, "images", ImageOptions.parse(self.images))
         if isinstance(self.calibration, Path):
             object.__setattr__(self, "calibration", str(self.calibration))
         for name in ("model", "inputs", "reference", "run_dir"):

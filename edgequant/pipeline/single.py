@@ -13,6 +13,7 @@ import numpy as np
 
 from edgequant.cases.case import Case
 from edgequant.cases.generate import generate, pin
+from edgequant.cases.image_options import ImageOptions
 from edgequant.cases.load import load_cases, save_npz
 from edgequant.devices.facts_model import DeviceFacts
 from edgequant.errors import EdgequantError, InputError
@@ -180,6 +181,7 @@ def run_once(
     progress: Progress,
     *,
     output: Path | None = None,
+    images: ImageOptions | None = None,
 ) -> RunOnce:
     """Run a .mnn on one device with every case, then time the middle one.  Judges nothing, writes nothing: `output` is
     where the outputs are to go, and refused before anything runs where that is the model or the inputs.
@@ -212,7 +214,7 @@ def run_once(
             for entry in loaded.answer.inputs
         )
         random = generate(pin(specs, shapes), options.seed)[1:2] if inputs is None else []
-        cases = load_cases(inputs, specs) if inputs is not None else random
+        cases = load_cases(inputs, specs, images) if inputs is not None else random
         found = RunOnce(
             runner.hello, runner.facts, memory, runner.threads, cases, {}, {}, loaded.answer.load_ms,
             loaded.answer.memory_before, loaded.answer.memory_after, loaded.answer.memory_after, device=target.facts,

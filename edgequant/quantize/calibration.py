@@ -8,7 +8,6 @@ A set is never in memory as a whole: samples are read one by one, every time the
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
 from collections import Counter
@@ -18,12 +17,17 @@ from pathlib import Path
 
 import numpy as np
 
-from edgequant.cases.case import Case, fit
+from edgequant.cases.case import Case
+from edgequant.cases.folder import MAX_LISTED, there
 from edgequant.cases.generate import generate
-from edgequant.cases.images import ImageOptions, ImageReader, is_image_file
+from edgequant.cases.image_options import ImageOptions
+from edgequant.cases.images import ImageReader
 from edgequant.cases.load import MAX_CASES, find_cases
+from edgequant.cases.pictures import PictureFile, find_pictures, picture_findings
 from edgequant.errors import InputError
 from edgequant.findings import Finding
+from edgequant.progress import counted
+from edgequant.quantize.calibration_errors import ACCEPTED, as_calibration
 from edgequant.quantize.user_function import looks_like_function, spool
 from edgequant.tensors import TensorSpec
 
@@ -35,24 +39,6 @@ EXACT_INTEGERS = 1 << 24
 """MNN's quantizer reads every number as float32, which holds whole numbers up to this one."""
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
-
-_CODES = {
-    "INPUT_UNKNOWN": "CALIBRATION_NAMES",
-    "INPUT_MISSING": "CALIBRATION_NAMES",
-    "INPUT_SHAPE": "CALIBRATION_SHAPE",
-    "INPUT_DTYPE": "CALIBRATION_DTYPE",
-    "INPUT_VALUE": "CALIBRATION_DTYPE",
-    "INPUT_NAN": "CALIBRATION_NAN",
-    "INPUT_TOO_LARGE": "CALIBRATION_TOO_LARGE",
-    "INPUT_FILE_INVALID": "CALIBRATION_FILE",
-    "INPUTS_NOT_FOUND": "CALIBRATION_NOT_FOUND",
-    "INPUTS_EMPTY": "CALIBRATION_EMPTY",
-    "INPUTS_TOO_MANY": "CALIBRATION_TOO_LARGE",
-    "INPUTS_DUPLICATE": "CALIBRATION_FORMAT",
-    "INPUTS_FORMAT": "CALIBRATION_FORMAT",
-    "IMAGE_INVALID": "CALIBRATION_FILE",
-    "IMAGE_TOO_LARGE": "CALIBRATION_TOO_LARGE",
-}
 
 
 @dataclass(frozen=True)
@@ -70,7 +56,7 @@ class CalibrationOptions:
     samples: int | None = None
     images: ImageOptions = field(default_factory=ImageOptions)
     seed: int = 0
-    timeout: float = 600.0
+    timeout: float = 900.0
     memory_limit: int | None = None
 
 
@@ -100,7 +86,9 @@ class CalibrationSet:
         inputs: the model's.
         facts: one entry per sample, in order.
         findings: what the user should know: CALIBRATION_FEW, CALIBRATION_CONSTANT, CALIBRATION_RANDOM,
-            CALIBRATION_TRUNCATED, CALIBRATION_INEXACT.
+            CALIBRATION_TRUNCATED, CALIBRATION_INEXACT; of pictures CALIBRATION_IMAGES, CALIBRATION_LEFT_OUT and
+            CALIBRATION_ORIENTATION.
+        images: what was done to pictures, in words; None where there are none.
     """
 
     source: str
@@ -108,6 +96,7 @@ class CalibrationSet:
     facts: tuple[SampleFacts, ...]
     findings: tuple[Finding, ...]
     readers: tuple[Callable[[], Case], ...] = field(repr=False)
+    images: str | None = None
 
     def __len__(self) -> int:
         return len(self.readers)
@@ -157,7 +146,8 @@ def load_calibration(
     Raises:
         InputError: CALIBRATION_EMPTY, CALIBRATION_NOT_FOUND, CALIBRATION_FORMAT, CALIBRATION_FILE, CALIBRATION_NAMES,
             CALIBRATION_SHAPE, CALIBRATION_DTYPE, CALIBRATION_NAN, CALIBRATION_TOO_LARGE, CALIBRATION_SAMPLES,
-            CALIBRATION_FUNCTION, CALIBRATION_CHANGED, and of pictures PILLOW_MISSING, IMAGE_INPUT, IMAGE_SIZE_UNKNOWN.
+            CALIBRATION_FUNCTION, CALIBRATION_CHANGED, and of pictures PILLOW_MISSING, IMAGE_INPUT, IMAGE_SIZE,
+            IMAGE_SIZE_UNKNOWN.
         ToolError: see `spool`.
     """
     options = options or CalibrationOptions()
@@ -169,26 +159,43 @@ def load_calibration(
         )
     specs = tuple(inputs)
     findings: list[Finding] = []
+    pictures: _PictureReaders | None = None
     if source is None:
         name, readers = _random(specs, options, findings)
     elif isinstance(source, str) and looks_like_function(source):
         name, readers = source, _from_function(source, specs, options, work, findings)
     else:
-        name, readers = str(source), _from_files(Path(source), specs, options)
+        name = str(source)
+        found = _from_files(Path(source), specs, options)
+        pictures = found if isinstance(found, _PictureReaders) else None
+        readers = list(found)
     if not readers:
-        raise InputError("CALIBRATION_EMPTY", f"{name}: no sample in it", hint="Give at least 8 samples of real data.")
+        raise InputError("CALIBRATION_EMPTY", f"{name}: no sample in it", hint=f"Give at least 8. {ACCEPTED}")
     if options.samples is not None and len(readers) < options.samples:
         findings.append(_too_few(name, len(readers), options.samples))
     readers = readers[: options.samples]
     facts, ranges = [], _Ranges(specs)
-    for reader in readers:
+    for reader in counted("reading calibration data: samples", readers):
         case = _checked(reader, specs)
         facts.append(_facts(case, specs))
         ranges.add(case)
     if len(readers) == 1:
         findings.append(_one(name))
     findings += ranges.findings(len(readers))
-    return CalibrationSet(name, specs, tuple(facts), tuple(findings), tuple(readers))
+    if pictures is not None:
+        used = pictures.files[: len(readers)]
+        findings += picture_findings(used, pictures.reader, prefix="CALIBRATION", left_out=pictures.left_out)
+    words = None if pictures is None else pictures.reader.words()
+    return CalibrationSet(name, specs, tuple(facts), tuple(findings), tuple(readers), words)
+
+
+def check_early(source: str | None, inputs: Sequence[TensorSpec], options: CalibrationOptions) -> None:
+    """Find mistakes that show before anything is read: no such path, or pictures that do not fit the model.
+
+    Raises InputError, see `load_calibration`.
+    """
+    if source is not None and not looks_like_function(source):
+        _from_files(Path(source), tuple(inputs), replace(options, samples=1))
 
 
 # ---- sources
@@ -202,7 +209,7 @@ def _random(
             code="CALIBRATION_RANDOM",
             severity="warn",
             message="it is calibrated on random numbers: the ranges of its activations are not those of real data",
-            remedy="Give real data: a folder of .npz files, pictures, or module:function.",
+            remedy=f"Give real data with --calibration. {ACCEPTED}",
         )
     )
 
@@ -252,38 +259,37 @@ def _file_reader(path: Path, inputs: tuple[TensorSpec, ...], source: str) -> Cal
     return read
 
 
-def _from_files(path: Path, inputs: tuple[TensorSpec, ...], options: CalibrationOptions) -> list[Callable[[], Case]]:
-    pictures = _pictures(path)
-    if pictures:
-        reader = ImageReader(inputs, options.images)
+@dataclass(frozen=True)
+class _PictureReaders:
+    """Samples that are pictures; iterating gives what reads them."""
 
-        def picture(file: Path) -> Case:
-            return fit(file.name, {reader.spec.name: reader.read(file)}, inputs, str(file))
+    files: tuple[Path, ...]
+    left_out: tuple[Path, ...]
+    reader: ImageReader
+    inputs: tuple[TensorSpec, ...]
 
-        return [lambda file=file: picture(file) for file in pictures]  # type: ignore[misc]
+    def __iter__(self) -> Iterator[Callable[[], Case]]:
+        return (lambda file=file: self._read(file) for file in self.files)  # type: ignore[misc]
+
+    def _read(self, file: Path) -> Case:
+        return replace(PictureFile(file, self.reader.options).load(self.inputs), name=file.name)
+
+
+def _from_files(
+    path: Path, inputs: tuple[TensorSpec, ...], options: CalibrationOptions
+) -> list[Callable[[], Case]] | _PictureReaders:
+    most = MAX_SAMPLES if options.samples is None else MAX_LISTED
     try:
-        files = find_cases(path)
+        there(path)
+        pictures = find_pictures(path)
+        if pictures is not None:
+            if len(pictures.files) > most:
+                raise InputError("INPUTS_TOO_MANY", f"{path}: more than {most} pictures")
+            return _PictureReaders(pictures.files, pictures.left_out, ImageReader(inputs, options.images), inputs)
+        files = find_cases(path, most=most)
     except InputError as error:
-        raise _as_calibration(error, inputs) from None
+        raise as_calibration(error, inputs) from None
     return [lambda file=file: file.load(inputs) for file in files]  # type: ignore[misc]
-
-
-def _pictures(path: Path) -> list[Path]:
-    """The pictures at `path` in name order; none where it is something else."""
-    if path.is_file():
-        return [path] if is_image_file(path) else []
-    if not path.is_dir():
-        return []
-    seen = sorted(file for file in path.iterdir() if not file.name.startswith("."))
-    pictures = [file for file in seen if is_image_file(file) and file.is_file()]
-    others = [file for file in seen if file not in set(pictures) and (file.is_dir() or file.suffix.lower() == ".npz")]
-    if pictures and others:
-        raise InputError(
-            "CALIBRATION_FORMAT",
-            f"{path}: pictures beside {others[0].name}; only one kind of data can be used",
-            hint="Put them into folders of their own.",
-        )
-    return pictures
 
 
 # ---- checks
@@ -293,7 +299,7 @@ def _checked(reader: Callable[[], Case], inputs: tuple[TensorSpec, ...]) -> Case
     try:
         case = reader()
     except InputError as error:
-        raise _as_calibration(error, inputs) from None
+        raise as_calibration(error, inputs) from None
     for name, array in case.inputs.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             count = int(np.isinf(array).sum())
@@ -313,23 +319,6 @@ def _facts(case: Case, inputs: tuple[TensorSpec, ...]) -> SampleFacts:
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return SampleFacts(case.name, shapes, largest, digest.hexdigest())
-
-
-def _as_calibration(error: InputError, inputs: tuple[TensorSpec, ...]) -> InputError:
-    """The same in terms of calibration, with the name or the mistake the user probably meant."""
-    code = _CODES.get(error.code, error.code)
-    hint = error.hint
-    if code == "CALIBRATION_NAMES":
-        names = [spec.name for spec in inputs]
-        given = error.message.rpartition("no input '")[2].rstrip("'")
-        near = difflib.get_close_matches(given, names, 1) if error.code == "INPUT_UNKNOWN" else []
-        hint = f"Did you mean '{near[0]}'? " if near else ""
-        hint += f"Every sample needs the inputs {', '.join(names)}."
-    elif code == "CALIBRATION_SHAPE":
-        hint = hint or "One file or dict is one sample, with the model's own batch size; split stacked samples."
-    elif code == "CALIBRATION_NAN":
-        hint = "A single NaN makes the range of every layer behind it meaningless. Leave the sample out."
-    return InputError(code, error.message, hint=hint, where=error.where, evidence=error.evidence)
 
 
 class _Ranges:

@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,9 @@ LOG_LIMIT = 16 * 1024 * 1024
 """Bytes of output kept in a log: the first and the last half of it."""
 _PATIENCE = 20.0
 """Seconds the guard has, beyond the timeout, to kill what it watches over and to answer."""
+_LOOK = 0.3
+"""Seconds between two looks at a log that somebody watches."""
+_LOOK_BYTES = 1 << 20
 _NO_MEMORY = ("std::bad_alloc", "MemoryError", "Cannot allocate memory", "Memory Alloc Failed", "out of memory")
 
 
@@ -85,6 +88,7 @@ def run_child(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     log_limit: int = LOG_LIMIT,
+    watch: Callable[[bytes], None] | None = None,
 ) -> ChildResult:
     """Run one command to its end and say how it ended.  A crash is a result, not an exception.
 
@@ -103,6 +107,7 @@ def run_child(
         env: the whole environment; None for ours.
         cwd: directory to run in; None for ours.
         log_limit: bytes of output kept; the middle of a longer output is left out.
+        watch: called now and then, while it runs, with what it has written since; never with what is left out.
 
     Raises:
         InputError: LOG_NOT_WRITABLE.
@@ -136,7 +141,7 @@ def run_child(
         )
     answer = b""
     try:
-        answer = _answer(guard, timeout + _PATIENCE)
+        answer = _answer(guard, timeout + _PATIENCE, None if watch is None else _Watched(log, watch))
     finally:
         _end(guard)
     try:
@@ -157,7 +162,21 @@ def run_child(
     return _result(report, log, memory_limit)
 
 
-def _answer(guard: subprocess.Popen[bytes], seconds: float) -> bytes:
+class _Watched:
+    """Hands on what is new in a log that is being written."""
+
+    def __init__(self, log: Path, watch: Callable[[bytes], None]) -> None:
+        self._log, self._watch, self._read = log, watch, 0
+
+    def look(self) -> None:
+        with self._log.open("rb") as file:
+            file.seek(self._read)
+            new = file.read(_LOOK_BYTES)
+        self._read += len(new)
+        self._watch(new)
+
+
+def _answer(guard: subprocess.Popen[bytes], seconds: float, watched: _Watched | None = None) -> bytes:
     """All the guard writes; what there is when it takes longer than `seconds`."""
     assert guard.stdout is not None
     end = time.monotonic() + seconds
@@ -165,7 +184,9 @@ def _answer(guard: subprocess.Popen[bytes], seconds: float) -> bytes:
     with selectors.DefaultSelector() as selector:
         selector.register(guard.stdout, selectors.EVENT_READ)
         while (left := end - time.monotonic()) > 0:
-            if selector.select(left):
+            if watched is not None:
+                watched.look()
+            if selector.select(left if watched is None else min(left, _LOOK)):
                 part = os.read(guard.stdout.fileno(), 65536)
                 if not part:
                     break

@@ -17,7 +17,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.findings import Finding
 from edgequant.graph import ModelGraph, read_model
 from edgequant.mnn_version import host_mnn_version, require_supported
+from edgequant.progress import counting
 from edgequant.quantize.calibration import CalibrationSet
 from edgequant.quantize.child import ChildResult, death, run_child, tools_argv
 from edgequant.quantize.log import sections
@@ -38,6 +39,7 @@ _LAYERS = ("Convolution", "ConvolutionDepthwise", "Deconvolution")
 """What MNN's offline methods quantize; matrix products and gates are convolutions by then."""
 _DEBUG = re.compile(r"^(.*) (input|output)_tensor_(\d+):\s+cos distance: (\S+), overflow ratio: (\S+)$", re.MULTILINE)
 _BROKEN = re.compile(r"weight size error|Invalid net|not supported feature|Can not load model|quantize_bits must")
+_PERCENT = re.compile(rb"\r[A-Za-z ]{1,40}: ([0-9]{1,3}\.[0-9]+) %")
 _IN_DEBUG = re.compile(r"feature size error|computeDistance")
 """What it says when it is past quantizing and computes debug's numbers."""
 _HINT = "Let edgequant try the other ways (leave --no-fallback out), or use dynamic:8."
@@ -249,6 +251,13 @@ def _bad_scale(layer: str) -> Finding:
     )
 
 
+def _show_percent(new: bytes, count: int, show: Callable[[int], None]) -> None:
+    """MNN goes over all samples more than once, and writes a percentage of them each time."""
+    said = _PERCENT.findall(new)
+    if said:
+        show(round(float(said[-1]) * count / 100))
+
+
 @dataclass(frozen=True)
 class _Job:
     graph: ModelGraph
@@ -303,7 +312,12 @@ class _Job:
             ("mnnquant", ["source.mnn", "out.mnn", "config.json"]),
             ("mnnconvert", ["-f", "MNN", "--modelFile", "out.mnn", "--info"]),
         )
-        result = run_child(argv, log=self.log, timeout=self.timeout, memory_limit=self.memory_limit, cwd=work)
+        count = len(self.calibration)
+        with counting(f"MNN's {self.options.method}: samples", count) as show:
+            result = run_child(
+                argv, log=self.log, timeout=self.timeout, memory_limit=self.memory_limit, cwd=work,
+                watch=lambda new: _show_percent(new, count, show),
+            )  # fmt: skip
         return result, sections(self.log.read_text(encoding="utf-8", errors="replace"))
 
     def _transposed(self) -> list[str]:

@@ -8,6 +8,7 @@ in the directory edgequant was started in, bounded in time, memory, number and s
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -16,10 +17,15 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgequant.errors import InputError
+from edgequant.progress import counting
 from edgequant.quantize.child import death, run_child
 
 WORKER = Path(__file__).with_name("user_function_worker.py")
 MAX_SPOOL_BYTES = 8 << 30
+EXPECTED = (
+    "The function takes no argument and yields, or returns a list of, one dict per sample: input name -> array of "
+    "numbers."
+)
 _PATTERN = re.compile(r"(?P<module>.+):(?P<function>[^\W\d]\w*(\.[^\W\d]\w*)*)")
 _ANSWER_LIMIT = 1 << 20
 
@@ -42,7 +48,7 @@ class Spooled:
 
 def looks_like_function(text: str) -> bool:
     """Whether it is written ``module:function`` or ``path/file.py:function``, and is not a file that exists."""
-    return _PATTERN.fullmatch(text) is not None and not Path(text).exists()
+    return _PATTERN.fullmatch(text) is not None and not os.path.lexists(text)
 
 
 def spool(
@@ -68,8 +74,8 @@ def spool(
         memory_limit: bytes it may allocate.
 
     Raises:
-        InputError: CALIBRATION_FUNCTION (it cannot be imported, it raised: the last line of its traceback is told, it
-            yields something else than dicts of numbers), CALIBRATION_TOO_LARGE.
+        InputError: CALIBRATION_FUNCTION (it cannot be imported, it raised: the user's own line is told, it
+            yields something else than dicts of numbers), CALIBRATION_TOO_LARGE, CALIBRATION_OUT_OF_MEMORY, DISK_FULL.
         ToolError: CALIBRATION_TIMEOUT, CALIBRATION_CRASHED, CALIBRATION_OUT_OF_MEMORY, CALIBRATION_FAILED.
     """
     match = _PATTERN.fullmatch(function)
@@ -82,7 +88,11 @@ def spool(
     answer = folder / "answer.json"
     job = {"module": match["module"], "function": match["function"], "limit": limit, "max_bytes": max_bytes}
     argv = [sys.executable, str(WORKER), json.dumps(job), str(folder.resolve()), str(answer.resolve())]
-    result = run_child(argv, log=log, timeout=timeout, memory_limit=memory_limit, cwd=cwd)
+    with counting(f"{function}: samples", None) as show:
+        result = run_child(
+            argv, log=log, timeout=timeout, memory_limit=memory_limit, cwd=cwd,
+            watch=lambda _new: show(sum(1 for _ in folder.glob("*.npz"))),
+        )  # fmt: skip
     if (
         error := death(
             result,
@@ -94,13 +104,18 @@ def spool(
             hint="Run the function by itself and see where it ends.",
         )
     ) is not None:
+        if error.code == "CALIBRATION_TIMEOUT":
+            error.hint = (
+                "Give it more time with --timeout SECONDS, or let it yield less: at most "
+                f"{limit} samples are taken, and with samples=N in the variant only N."
+            )
         raise error
     told = _read(answer, function)
     if told.error is not None:
         raise InputError(
             told.code or "CALIBRATION_FUNCTION",
             f"{function}: {told.error}",
-            hint=f"All it printed is in {log}.",
+            hint=f"{EXPECTED} All it printed is in {log}.",
             evidence={"log": str(log), "log_tail": result.log_tail[-20:]},
         )
     files = tuple(folder / f"{number:05d}.npz" for number in range(told.samples))

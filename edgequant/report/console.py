@@ -17,11 +17,12 @@ from rich.text import Text
 from edgequant.findings import Finding
 from edgequant.judge.verdict import Verdict, severity
 from edgequant.report import plain
-from edgequant.report.model import OutputReport, Report, Run
+from edgequant.report.model import CalibrationInfo, OutputReport, Report, Run
 
 MAX_OUTPUTS = 12
 MAX_PLACES = 3
 MAX_CASE = 20
+MAX_SHAPES = 3
 MIN_NAME = 12
 """A table leaves at least this much for the names; its other columns go into a second table."""
 
@@ -124,8 +125,29 @@ class _Printer:
                 names += [", " if place else "", self.name(case.name), source]
             more = len(report.cases) - len(shown)
             self.field("cases", *names, f", and {more} more" if more else "")
+        self.calibration(report.runs)
         mnn = f", MNN {report.mnn}" if report.mnn else ""
         self.field("made by", f"edgequant {report.edgequant}{mnn}, {report.created.isoformat(sep=' ')}")
+
+    def calibration(self, runs: Sequence[Run]) -> None:
+        """A line for each set of samples; with the variants it was for, where there are several sets."""
+        sets: dict[str, tuple[CalibrationInfo, list[str]]] = {}
+        for run in runs:
+            if run.calibration is not None:
+                used = sets.setdefault(run.calibration.model_dump_json(), (run.calibration, []))[1]
+                used += [run.variant] if run.variant not in used else []
+        for info, variants in sets.values():
+            of: list[Text | str] = [f"{info.samples}: ", self.name(info.source)]
+            for place, shapes in enumerate(info.shapes[:MAX_SHAPES]):
+                count = f"{shapes.samples} of " if len(info.shapes) > 1 else ""
+                of += [", " if place else " (", count]
+                for number, (name, shape) in enumerate(shapes.inputs.items()):
+                    of += [" and " if number else "", self.name(name), f" {shape}"]
+            of += [f", and {len(info.shapes) - MAX_SHAPES} more shapes"] if len(info.shapes) > MAX_SHAPES else []
+            of += [")" if info.shapes else "", f"; {info.images}" if info.images else ""]
+            of += ["; the cases themselves" if info.cases else ""]
+            of += [f"; for {', '.join(variants)}"] if len(sets) > 1 else []
+            self.field("calibrated", *of)
 
     def verdict(self, verdict: Verdict) -> Text:
         return Text(verdict.value, style=_STYLE[verdict])

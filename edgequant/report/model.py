@@ -188,19 +188,41 @@ class Failure(_Model):
     evidence: dict[str, Any] = Field(default_factory=dict)
 
 
+class CalibrationShapes(_Model):
+    """Sizes by input, and how many samples have them."""
+
+    samples: int = Field(ge=1)
+    inputs: dict[str, list[int]]
+
+
+class CalibrationInfo(_Model):
+    """What the ranges of a static model came from.
+
+    source: a path, ``module:function``, or "random, seed N"; samples: how many were used; shapes: the commonest first;
+    images: what was done to pictures, null where there are none; cases: they are the cases the model is judged on.
+    """
+
+    source: str
+    samples: int = Field(ge=1)
+    shapes: list[CalibrationShapes] = Field(default_factory=list)
+    images: str | None = None
+    cases: bool = False
+
+
 class Run(_Model):
     """One variant on one device.
 
     low_memory_engaged: whether dynamic quantization really took place; null where it was not asked for or cannot be
     known, and low_memory_why says which.  timing_s: seconds per phase.  error: why it could not be run.  made_as: what
     the file is, where another way to quantize had to take the place of the variant that was asked for; steps: what was
-    tried on the way, in order.
+    tried on the way, in order.  calibration: the data it was made from; null where it needed none.
     """
 
     device: DeviceInfo
     variant: str
     made_as: str | None = None
     steps: list[dict[str, Any]] = Field(default_factory=list)
+    calibration: CalibrationInfo | None = None
     verdict: Verdict
     low_memory_engaged: bool | None = None
     low_memory_why: str | None = None

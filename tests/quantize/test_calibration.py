@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from edgequant.cases.images import ImageOptions
+from edgequant.cases.image_options import ImageOptions
 from edgequant.cases.load import save_npz
 from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.quantize.calibration import CalibrationOptions, CalibrationSet, load_calibration
@@ -252,6 +255,118 @@ def test_picture_options_are_checked(bad: dict[str, object]) -> None:
         ImageOptions(**bad)  # type: ignore[arg-type]
 
 
+def test_pictures_say_what_was_done_and_what_was_left_out(tmp_path: Path) -> None:
+    data = pictures(tmp_path / "p")
+    (data / "more.heic").write_bytes(b"x")
+    found = load(data, tmp_path, (PICTURE,), images=ImageOptions(format="BGR", mean=(1, 2, 3)))
+    assert [case.name for case in found] == ["0.png", "1.jpg", "2.bmp"]
+    told = {each.code: each for each in found.findings}
+    assert "3 pictures become input 'x': BGR, (pixel - [1, 2, 3]) * 1" in told["CALIBRATION_IMAGES"].message
+    assert "1 .heic" in told["CALIBRATION_LEFT_OUT"].message
+    assert found.images is not None
+    assert found.images.startswith("BGR")
+    (one,) = [f for f in load(data, tmp_path, (PICTURE,), samples=1).findings if f.code == "CALIBRATION_IMAGES"]
+    assert one.message.startswith("1 picture becomes")
+
+
+@pytest.mark.parametrize("kind", ["png", "npz"])
+def test_more_files_than_can_be_used_are_refused_unless_some_are_asked_for(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "many"
+    data.mkdir()
+    arrays = {"x": np.ones((1, 3, 8, 6), np.float32)}
+    for number in range(3):
+        save_npz(data / f"{number}.npz", arrays) if kind == "npz" else Image.new("RGB", (6, 8)).save(
+            data / f"{number}.png"
+        )
+    monkeypatch.setattr("edgequant.quantize.calibration.MAX_SAMPLES", 2)
+    error = refused("CALIBRATION_TOO_LARGE", data, tmp_path, (PICTURE,))
+    assert "samples=100" in str(error.hint)
+    assert len(load(data, tmp_path, (PICTURE,), samples=2)) == 2
+
+
+# ---- files that are none, and files that never end
+
+
+def circle(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "zero", "socket", "circle"])
+@pytest.mark.parametrize("name", ["x.npz", "t/input.json", "t/feat_erb.txt", "x.png"])
+def test_what_has_no_end_is_refused_at_once(kind: str, name: str, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / name).parent.mkdir(parents=True)
+    shapes = [{"name": "feat_erb", "shape": [1, 1, 5, 4]}, {"name": "feat_spec", "shape": [1, 2, 5, 3], "value": 0}]
+    if name.endswith(".txt"):
+        (data / "t" / "input.json").write_text(json.dumps({"inputs": shapes}))
+    make = {"fifo": os.mkfifo, "zero": lambda path: path.symlink_to("/dev/zero"), "circle": circle, "socket": listen}
+    make[kind](data / name)
+    with pytest.raises(InputError) as caught:
+        load(data, tmp_path)
+    assert caught.value.code in ("CALIBRATION_FORMAT", "CALIBRATION_FILE", "CALIBRATION_EMPTY")
+    assert Path(name).stem in str(caught.value)
+
+
+def listen(path: Path) -> None:
+    here = os.open(path.parent, os.O_RDONLY)
+    try:
+        # Not by its own path, which may be longer than a socket's can be.
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(f"/proc/self/fd/{here}/{path.name}")
+    finally:
+        os.close(here)
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "n" * 300 + ".npz", "n" * 300 + ".png", "nul\0byte"])
+def test_names_no_file_can_have(name: str, tmp_path: Path) -> None:
+    refused("CALIBRATION_NOT_FOUND", tmp_path / name, tmp_path)
+    refused("CALIBRATION_NOT_FOUND", name, tmp_path)
+
+
+def test_a_long_name_with_a_colon_is_a_function_that_is_not_there(tmp_path: Path) -> None:
+    assert "there is no module" in str(refused("CALIBRATION_FUNCTION", "n" * 300 + ":make", tmp_path))
+
+
+def test_a_small_file_of_much_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    zeros = np.zeros((1, 4, 4096, 4096), np.float32)
+    np.savez_compressed(tmp_path / "bomb.npz", x=zeros)
+    del zeros
+    tracemalloc.start()
+    try:
+        error = refused("CALIBRATION_SHAPE", tmp_path / "bomb.npz", tmp_path, (PICTURE,))
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()
+    assert "[1, 4, 4096, 4096]" in str(error)
+
+
+@pytest.mark.parametrize("dtype", [">f4", "<f8", "f2"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_every_way_to_store_real_numbers(dtype: str, order: str, tmp_path: Path) -> None:
+    values = np.linspace(-2, 2, 1 * 3 * 8 * 6).reshape(1, 3, 8, 6)
+    save_npz(tmp_path / "a.npz", {"x": np.asarray(values, dtype, order=order)})  # type: ignore[call-overload]
+    array = load(tmp_path / "a.npz", tmp_path, (PICTURE,)).read(0).inputs["x"]
+    assert array.dtype == np.float32
+    assert array.flags.c_contiguous
+    assert np.allclose(array, values, atol=2e-3)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int64", "uint8", "complex64", "U1", "V4"])
+def test_what_is_no_real_number_is_refused(dtype: str, tmp_path: Path) -> None:
+    save_npz(tmp_path / "a.npz", {"x": np.zeros((1, 3, 8, 6), dtype)})
+    with pytest.raises(InputError) as caught:
+        load(tmp_path / "a.npz", tmp_path, (PICTURE,))
+    assert caught.value.code in ("CALIBRATION_DTYPE", "CALIBRATION_FILE")
+    assert "'x'" in str(caught.value)
+
+
+def test_objects_are_never_unpickled(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.array([print], dtype=object))
+    assert "never unpickled" in str(refused("CALIBRATION_FILE", tmp_path / "a.npz", tmp_path, (PICTURE,)))
+
+
 # ---- Python functions
 
 
@@ -298,9 +413,21 @@ def test_a_function_in_a_module_of_the_current_directory(tmp_path: Path, monkeyp
         ("    import not_installed_anywhere\n", "CALIBRATION_FUNCTION", "not_installed_anywhere"),
         ("    yield [1, 2]\n", "CALIBRATION_FUNCTION", "list"),
         ("    yield {'feat_erb': np.array([object()])}\n", "CALIBRATION_FUNCTION", "feat_erb"),
-        ("    sys.exit(3)\n", "CALIBRATION_FUNCTION", "SystemExit"),
+        ("    sys.exit(3)\n", "CALIBRATION_FUNCTION", "calib.py:6, in make: it called sys.exit(3)"),
         ("    os._exit(0)\n", "CALIBRATION_FUNCTION", "ended the process"),
+        ("    sys.exit('no data')\n", "CALIBRATION_FUNCTION", "sys.exit('no data')"),
+        ("    raise KeyboardInterrupt\n", "CALIBRATION_FUNCTION", "calib.py:6, in make: KeyboardInterrupt"),
+        ("    raise ValueError('two\\nlines')\n", "CALIBRATION_FUNCTION", "ValueError: two lines"),
         ("    return []\n", "CALIBRATION_EMPTY", "no sample"),
+        ("    return 7\n", "CALIBRATION_FUNCTION", "returned one int, not several samples"),
+        ("    pass\n", "CALIBRATION_FUNCTION", "returned nothing: does it yield its samples?"),
+        ("    return {'feat_erb': 1}\n", "CALIBRATION_FUNCTION", "returned one dict"),
+        ("    return 'feat_erb'\n", "CALIBRATION_FUNCTION", "text (str)"),
+        ("    yield ({}, 1)\n", "CALIBRATION_FUNCTION", "sample 0 is a tuple"),
+        ("    yield {1: np.ones(3)}\n", "CALIBRATION_FUNCTION", "the key 1"),
+        ("    yield {'feat_erb': [[1], [1, 2]]}\n", "CALIBRATION_FUNCTION", "input 'feat_erb' is a list"),
+        ("    yield {'feat_erb': np.ones((1, 1, 2, 4), int), 'feat_spec': np.ones((1, 2, 2, 3))}\n",
+         "CALIBRATION_DTYPE", "'feat_erb' is int64, the model takes float32"),
         ("    yield {'feat_erb': np.ones((1, 1, 2, 4))}\n", "CALIBRATION_NAMES", "sample 0"),
         ("    yield {'feat_erb': np.ones((1, 1, 2, 4)) * np.nan, 'feat_spec': np.ones((1, 2, 2, 3))}\n",
          "CALIBRATION_NAN", "sample 0"),
@@ -308,6 +435,90 @@ def test_a_function_in_a_module_of_the_current_directory(tmp_path: Path, monkeyp
 )  # fmt: skip
 def test_functions_that_go_wrong(body: str, code: str, said: str, tmp_path: Path) -> None:
     assert said in str(refused(code, function(tmp_path, body), tmp_path))
+
+
+def test_an_error_shows_the_users_own_line_and_not_our_frames(tmp_path: Path) -> None:
+    body = "    yield {}\n\n\ndef open_all():\n    return [1, 2][5]\n"
+    error = refused("CALIBRATION_FUNCTION", function(tmp_path, body).replace(":make", ":open_all"), tmp_path)
+    assert "calib.py:10, in open_all: IndexError: list index out of range" in str(error)
+    log = (tmp_path / "work" / "calibration.log").read_text()
+    assert "return [1, 2][5]" in log
+    assert "user_function_worker" not in log
+
+
+def test_an_error_below_the_users_code_names_both_places(tmp_path: Path) -> None:
+    error = refused("CALIBRATION_FUNCTION", function(tmp_path, "    yield np.load('absent.npy')\n"), tmp_path)
+    assert "calib.py:6, in make: FileNotFoundError" in str(error)
+    assert "raised at" in str(error)
+
+
+def test_modules_that_cannot_be_imported_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.py").write_text("\n\ndef make(:\n")
+    (tmp_path / "lacking.py").write_text("\nimport not_installed_anywhere\n")
+    (tmp_path / "other.py").write_text("def lines():\n    yield {}\n")
+    assert "broken.py:3: SyntaxError" in str(refused("CALIBRATION_FUNCTION", "broken:make", tmp_path))
+    assert "lacking.py:2" in str(refused("CALIBRATION_FUNCTION", "lacking.py:make", tmp_path))
+    assert "lacking.py:2" in str(refused("CALIBRATION_FUNCTION", "lacking:make", tmp_path))
+    error = refused("CALIBRATION_FUNCTION", "absent_module:make", tmp_path)
+    assert "no file or folder of that name" in str(error)
+    assert "it has lines" in str(refused("CALIBRATION_FUNCTION", "other:line", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("head", "says"),
+    [("async def make():", "is async"), ("def make(path, n=1):", "needs path: it is called without arguments")],
+)
+def test_functions_that_cannot_be_called_so(head: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "calib.py").write_text(f"{head}\n    yield {{}}\n")
+    assert says in str(refused("CALIBRATION_FUNCTION", f"{tmp_path}/calib.py:make", tmp_path))
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "os.fork()",
+        "os.close(1); os.close(2); sys.stdout = sys.stderr = None",
+        "os.write(1, os.urandom(1 << 16))",
+        "os.chdir('/')",
+        "sys.stdout.write('{\\\"samples\\\": 99}')",
+    ],
+)
+def test_what_a_function_does_beside_does_not_spoil_its_samples(before: str, tmp_path: Path) -> None:
+    body = f"    {before}\n" + GOOD.replace("range(1000)", "range(5)").replace('print("making", n)', "pass")
+    found = load(function(tmp_path, body), tmp_path)
+    assert [case.inputs["feat_erb"].shape[2] for case in found] == [1, 2, 3, 4, 5]
+
+
+def test_a_class_whose_objects_are_samples(tmp_path: Path) -> None:
+    data = "{'feat_erb': np.ones((1, 1, 2, 4)) * n, 'feat_spec': np.ones((1, 2, 2, 3)) * n}"
+    (tmp_path / "calib.py").write_text(
+        f"import numpy as np\n\n\nclass Data:\n    def __iter__(self):\n        return iter({data} for n in range(3))\n"
+    )
+    assert len(load(f"{tmp_path}/calib.py:Data", tmp_path)) == 3
+
+
+def test_a_disk_that_is_full_is_not_the_functions_fault(tmp_path: Path) -> None:
+    body = "    import resource\n    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+    body += "    import signal\n    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n" + GOOD
+    assert "cannot be kept" in str(refused("CALIBRATION_FUNCTION", function(tmp_path, body), tmp_path))
+
+
+def test_hints_name_every_form_there_is(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "data.csv").write_text("1")
+    refusals = [
+        refused("CALIBRATION_NOT_FOUND", tmp_path / "nowhere", tmp_path),
+        refused("CALIBRATION_EMPTY", tmp_path / "empty", tmp_path),
+        refused("CALIBRATION_FORMAT", tmp_path / "data.csv", tmp_path),
+        refused("CALIBRATION_EMPTY", function(tmp_path, "    return []\n"), tmp_path),
+    ]
+    for error in refusals:
+        for form in (".npz file", "folder of them", "MNN test folders", "pictures", "module:function", "one dict per"):
+            assert form in str(error.hint), error.as_dict()
+    assert "yields, or returns a list of, one dict per sample" in str(
+        refused("CALIBRATION_FUNCTION", function(tmp_path, "    return 1\n"), tmp_path).hint
+    )
 
 
 def test_a_function_that_is_not_there(tmp_path: Path) -> None:
@@ -319,6 +530,8 @@ def test_a_function_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_function_that_hangs_or_crashes(tmp_path: Path) -> None:
     text = function(tmp_path, "    time.sleep(1000)\n    yield {}\n")
-    refused("CALIBRATION_TIMEOUT", text, tmp_path, kind=ToolError, timeout=3.0)
+    error = refused("CALIBRATION_TIMEOUT", text, tmp_path, kind=ToolError, timeout=3.0)
+    assert "--timeout" in str(error.hint)
+    assert "samples=N" in str(error.hint)
     text = function(tmp_path, "    os.kill(os.getpid(), 11)\n")
     assert "SIGSEGV" in str(refused("CALIBRATION_CRASHED", text, tmp_path, kind=ToolError))

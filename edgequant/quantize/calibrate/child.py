@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgequant.errors import ToolError
+from edgequant.progress import counting
 from edgequant.quantize.calibrate.samples import Samples
 from edgequant.quantize.calibrate.worker import SAMPLE_LINE
 from edgequant.quantize.child import death, run_child
@@ -77,12 +78,14 @@ class Runs:
         }
         path.write_text(json.dumps(content), encoding="utf-8")
         log = self.log_dir / f"calibrate-{self.work.name.lstrip('.')}-{self._numbers[0]}.log"
-        result = run_child(
-            [sys.executable, "-c", _WORKER, str(path)],
-            log=log,
-            timeout=self.timeout,
-            memory_limit=self.memory_limit,
-        )
+        with counting(f"{doing}: samples", int(str(content["count"]))) as show:
+            result = run_child(
+                [sys.executable, "-c", _WORKER, str(path)],
+                log=log,
+                timeout=self.timeout,
+                memory_limit=self.memory_limit,
+                watch=_Steps(show),
+            )
         steps = [line for line in result.log_tail if line.startswith(SAMPLE_LINE)]
         at = f" (calibration sample {steps[-1].removeprefix(SAMPLE_LINE)})" if steps else ""
         died = death(
@@ -113,6 +116,17 @@ class Runs:
         if "error" not in answer:
             log.unlink(missing_ok=True)
         return answer, None
+
+
+class _Steps:
+    """Counts the samples that a worker says it has begun."""
+
+    def __init__(self, show: Callable[[int], None]) -> None:
+        self._show, self._begun = show, 0
+
+    def __call__(self, new: bytes) -> None:
+        self._begun += new.count(SAMPLE_LINE.encode())
+        self._show(max(self._begun - 1, 0))
 
 
 def _read(path: Path) -> dict[str, Any] | None:

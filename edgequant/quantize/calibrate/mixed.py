@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgequant.errors import InputError, ToolError
+from edgequant.progress import counted
 from edgequant.quantize.calibrate.child import Runs
 from edgequant.quantize.calibrate.flow import Flow
 from edgequant.quantize.calibrate.layers import Layer
@@ -76,7 +77,9 @@ class Maker:
         """Worst SQNR in dB of any output in any sample, by the output tensor of the one layer that is int8."""
         found = {}
         outputs = {each.output for each in self.layers}
-        for name in [each.layer.output for each in self.plans(skip) if each.how == "static"]:
+        for name in counted(
+            "layers tried alone", [each.layer.output for each in self.plans(skip) if each.how == "static"]
+        ):
             plans = self.plans(outputs - {name}, rest="float")
             model = self.model(plans, self.runs.work / "alone.mnn")
             found[name] = _worst(self.fidelity(model, f"the model with only '{name}' in int8"))

@@ -1,0 +1,58 @@
+"""Looking at folders and files that users name: nothing that never ends, nothing without bound."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import stat
+from pathlib import Path
+from typing import IO
+
+from edgequant.errors import InputError
+
+MAX_LISTED = 200_000
+"""Entries of a folder that are looked at."""
+
+
+def there(path: Path) -> None:
+    """Raises InputError (INPUTS_NOT_FOUND) where nothing has that name, or it cannot be one."""
+    try:
+        path.stat()
+    except OSError as error:
+        why = "no such file or folder" if isinstance(error, FileNotFoundError) else error.strerror
+        raise InputError("INPUTS_NOT_FOUND", f"{path}: {why}") from None
+    except ValueError as error:
+        raise InputError("INPUTS_NOT_FOUND", f"{str(path)!r}: {error}") from None
+
+
+def listed(folder: Path) -> list[Path]:
+    """The entries of a folder in name order, hidden ones left out.
+
+    Raises InputError: INPUTS_NOT_FOUND (it cannot be read), INPUTS_TOO_MANY.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in itertools.islice(entries, MAX_LISTED + 1)]
+    except OSError as error:
+        raise InputError("INPUTS_NOT_FOUND", f"{folder}: {error.strerror}") from None
+    if len(names) > MAX_LISTED:
+        raise InputError(
+            "INPUTS_TOO_MANY",
+            f"{folder}: more than {MAX_LISTED} entries",
+            hint="Make a folder with those that are to be used; 8 to 100 samples are enough to calibrate with.",
+        )
+    return [folder / name for name in sorted(names) if not name.startswith(".")]
+
+
+def open_file(path: Path) -> IO[bytes]:
+    """Open a regular file for reading.  Raises OSError, at once, for whatever else has that name: a FIFO would wait for
+    a writer for ever, a device has no end."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a file")
+        return os.fdopen(fd, "rb")
+    except BaseException:
+        os.close(fd)
+        raise
