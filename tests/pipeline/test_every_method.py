@@ -1,4 +1,4 @@
-"""Every way to quantize ends in a model that works, on each of the real models: MNN's own tools crash on most of them."""
+"""Every way to quantize ends in a model that works, on each real model: MNN's own tools crash on most of them."""
 
 from __future__ import annotations
 
