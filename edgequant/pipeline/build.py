@@ -151,11 +151,12 @@ def _conversion_notes(model: ConvertedModel, variant: Variant, verdicts: list[Ve
         ]
     if variant.method == "dynamic" and not model.quantized_layers:
         return []  # the finding about low memory says so
-    return [
+    said = [
         Finding(code="CONVERTER_WARNING", severity="warn", message=text, evidence={"log": model.log.name})
         for text in model.warnings
         if not text.startswith(_EXPECTED)
     ]
+    return [*said, *model.findings]
 
 
 def _device_info(target: Target) -> report.DeviceInfo:
