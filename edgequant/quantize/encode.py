@@ -97,7 +97,7 @@ def encode(weights: np.ndarray, channels: int, area: int, form: Form) -> Encoded
 def to_half(values: np.ndarray) -> np.ndarray:
     """Half precision, rounded to the nearest and clamped to what is finite.
 
-    The converter cuts the last bits off instead, which costs 10 dB; what is rounded already it cannot cut.
+    The converter cuts the last bits off instead, which costs up to 11 dB; what is rounded already it cannot cut.
     """
     return np.asarray(np.clip(values, np.float32(-HALF_MAX), np.float32(HALF_MAX)).astype(np.float16))
 
