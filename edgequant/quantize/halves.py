@@ -1,9 +1,9 @@
 """Rounds what the converter's half precision would cut.
 
 ``--fp16`` (MNN 3.6.1) keeps the upper bits of a float and drops the rest, which is up to twice the error of rounding
-and all of it in one direction: measured on five models, 2 to 11 dB on the worst output.  A number that is a half already loses
-nothing.  It halves the weights of all layers in `LAYER_TYPES` and all float constants, those of loops and branches
-included, but no biases.  What is beyond 65504 becomes 65504, infinity too, without a word.
+and all of it in one direction: measured on five models, 2 to 11 dB on the worst output.  A number that is a half
+already loses nothing.  It halves the weights of all layers in `LAYER_TYPES` and all float constants, those of loops
+and branches included, but no biases.  What is beyond 65504 becomes 65504, infinity too, without a word.
 """
 
 from __future__ import annotations
