@@ -81,7 +81,7 @@ def build_run(
         findings += outside_band(prepared, request, variant, errors, verdicts)
     findings += device_limit_unused(request)
     findings += _low_memory(capture, variant, verdicts)
-    findings += _conversion_notes(model, variant, verdicts)
+    findings += [*_conversion_notes(model, variant, verdicts), *model.findings]
     device = _device_info(target)
     findings += versions_differ(device, host_mnn)
     findings += precision_ineffective(device, request)
@@ -153,12 +153,11 @@ def _conversion_notes(model: ConvertedModel, variant: Variant, verdicts: list[Ve
         ]
     if variant.method == "dynamic" and not model.quantized_layers:
         return []  # the finding about low memory says so
-    said = [
+    return [
         Finding(code="CONVERTER_WARNING", severity="warn", message=text, evidence={"log": model.log.name})
         for text in model.warnings
         if not text.startswith(_EXPECTED)
     ]
-    return [*said, *model.findings]
 
 
 def _device_info(target: Target) -> report.DeviceInfo:

@@ -66,7 +66,8 @@ class Tables(Lines):
             named = [_STAGES[column] if column != "dev" else "the device" for column in stages]
             what = " and ".join([", ".join(named[:-1]), named[-1]] if named[1:] else named)
             said.append(f"{', '.join(stages)}: SQNR in dB that {what} leave{'' if named[1:] else 's'}")
-        self.line(self.text("; ".join(said), "dim"), indent=2)
+        if said:
+            self.line(self.text("; ".join(said), "dim"), indent=2)
         rest = ordered[len(shown) :]
         if rest:
             kinds = count(output.verdict for _, output in rest)
@@ -158,7 +159,7 @@ _COLUMNS = (
     "verdict", "SQNR dB", "cosine", "rel max", "max abs", "mismatch", "NaN/Inf",
     "mean abs", "p99 abs", "conv", "quant", "dev", "worst case",
 )  # fmt: skip
-_LEFT = ("verdict", "worst case")
+_LEFT = ("verdict", "worst case", "worst output")
 _METRIC_OF = {
     "SQNR dB": "sqnr_db",
     "cosine": "cosine",
