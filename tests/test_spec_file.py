@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from edgequant.cases.image_options import ImageOptions
 from edgequant.cli.request import make_request
 from edgequant.errors import InputError
 from edgequant.pipeline.request import Request
 from edgequant.spec import RunOptions
-from edgequant.spec_file import load_spec
+from edgequant.spec_file import VerifySpec, load_spec
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -22,6 +24,32 @@ def test_the_example_says_what_it_says() -> None:
     assert spec.variants == ["dynamic:8", "dynamic:8,hqq"]
     assert spec.shapes["feat_spec"] == [1, 2, 50, 96]
     assert spec.options.seed == 7
+
+
+def test_every_key_there_is_stands_in_the_example_and_every_key_there_loads(tmp_path: Path) -> None:
+    """Commented out or not; a key is told from prose by its colon."""
+    shown = tmp_path / "all.yaml"
+    shown.write_text(
+        re.sub(r"^( *)# ([a-z_]+: .*)$", r"\1\2", (CONFIGS / "verify.yaml").read_text(), flags=re.MULTILINE)
+    )
+    written = yaml.safe_load(shown.read_text())
+    assert written.keys() == VerifySpec.model_fields.keys()
+    assert written["options"].keys() == RunOptions.model_fields.keys()
+    spec = load_spec(shown)
+    assert spec.calibration == str(tmp_path / "samples/")
+    assert (spec.options.memory, spec.options.cores, spec.fallback) == ("low", (4, 5, 6, 7), True)
+    # What is commented out with its default has it.
+    assert written["fallback"] == VerifySpec().fallback
+    assert (written["options"]["precision"], written["options"]["timeout"]) == ("normal", RunOptions().timeout)
+
+
+def test_each_key_has_a_comment() -> None:
+    """One key of a group may speak for those behind it, as warmup does for repeat."""
+    before = ""
+    for line in (CONFIGS / "verify.yaml").read_text().splitlines():
+        if re.match(r"(# )?[a-z_]+:", line) and not line.startswith("options:"):
+            assert before.startswith("# "), line
+        before = line
 
 
 def test_what_is_typed_comes_on_top(tmp_path: Path) -> None:
@@ -109,3 +137,5 @@ def test_no_device_at_all_says_how_to_name_one() -> None:
     with pytest.raises(InputError) as caught:
         make_request(model="m.onnx", devices=None, run_options=RunOptions())
     assert caught.value.code == "DEVICE_MISSING"
+    for scheme in ("local:", "ssh://", "adb://", "emulated:"):
+        assert scheme in str(caught.value.hint)

@@ -69,7 +69,7 @@ def verify(
     dynamic_quant_option: opt.DynamicQuantOption = None,
     warmup: opt.Warmup = None,
     repeat: opt.Repeat = None,
-    no_latency: Annotated[bool, typer.Option("--no-latency", help="Do not time the model.")] = False,
+    no_latency: opt.NoLatency = False,
     timeout: opt.Timeout = None,
     seed: opt.Seed = None,
     work_dir: opt.WorkDir = None,
@@ -159,6 +159,7 @@ def run(
     dynamic_quant_option: opt.DynamicQuantOption = None,
     warmup: opt.Warmup = None,
     repeat: opt.Repeat = None,
+    no_latency: opt.NoLatency = False,
     timeout: opt.Timeout = None,
     seed: opt.Seed = None,
     work_dir: opt.WorkDir = None,
@@ -186,7 +187,7 @@ def run(
             warmup=warmup, repeat=repeat, timeout=timeout, seed=seed,
         ),
         target=opt.target_options(work_dir, python, accept_new_host_key, runtime, mnn=mnn, pack=pack, wait=wait),
-        ui=opt.Ui(json, verbose, quiet),
+        latency=not no_latency, ui=opt.Ui(json, verbose, quiet),
     )  # fmt: skip
 
 
@@ -245,7 +246,10 @@ def report(
 
 @devices_app.command("list", short_help="What could be used, without connecting.")
 def devices_list(json: opt.Json = False, verbose: opt.Verbose = False, quiet: opt.Quiet = False) -> None:
-    """List what could be used: this host, and the hosts named in ~/.ssh/config.  Connects to none of them."""
+    """List what could be used: this host, the hosts named in ~/.ssh/config, attached phones, emulated CPUs.
+
+    Connects to none of them; of phones it asks the adb server.
+    """
     from edgequant.cli import devices as command
 
     command.list_devices(opt.Ui(json, verbose, quiet))
@@ -331,7 +335,7 @@ def pack_build(
     verbose: opt.Verbose = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Build the self-contained ARM64 runtime that emulated devices run (24 MB).
+    """Build the self-contained ARM64 runtime that phones, boards and emulated CPUs run (24 MB).
 
     Everything in it comes from the registries this host is set up for, pinned by
     SHA-256; the same inputs give the same bytes.  Nothing on this host changes.

@@ -185,6 +185,7 @@ Warmup = Annotated[
 Repeat = Annotated[
     int | None, typer.Option("--repeat", help="Timed inferences, at least.  (default: 20)", rich_help_panel=_RUNNING)
 ]
+NoLatency = Annotated[bool, typer.Option("--no-latency", help="Do not time the model.", rich_help_panel=_RUNNING)]
 Timeout = Annotated[
     float | None,
     typer.Option(
@@ -199,7 +200,8 @@ WorkDir = Annotated[
     typer.Option(
         "--work-dir",
         metavar="DIR",
-        help="Private directory on the device.  (default: ~/.cache/edgequant/device there)",
+        help="Private directory on the device.  (default: ~/.cache/edgequant/device on this host and boards, "
+        "/data/local/tmp/edgequant-USER on phones; where that cannot be used, one in $TMPDIR or /tmp)",
         rich_help_panel=_DEVICE,
     ),
 ]

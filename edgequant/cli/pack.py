@@ -30,7 +30,8 @@ def build(options: PackOptions, ui: Ui) -> None:
 
 def list_built(ui: Ui) -> None:
     """Show what has been built."""
-    packs = list_packs()
+    # Two ways to build one, such as pinned and --relock, may give the same bytes: it is one pack.
+    packs = list({pack.sha256: pack for pack in reversed(list_packs())}.values())[::-1]
     console = out(ui)
     if packs:
         table = Table("pack", "contents", box=None, pad_edge=False, header_style="bold")

@@ -10,11 +10,12 @@ import typer
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Ui
 from edgequant.cli.request import make_request
+from edgequant.cli.verify import exit_code
 from edgequant.judge.verdict import Verdict
 
 
 def run(*, output: str, variant: str, ui: Ui, **given: Any) -> None:
-    """Make the file, check it, show what came out; exits with the verdict's code."""
+    """Make the file, check it, show what came out; exits with the verdict's code, or as interrupted."""
     from edgequant.pipeline.single import quantize
     from edgequant.report.console import render
     from edgequant.report.plain import printable
@@ -44,7 +45,7 @@ def run(*, output: str, variant: str, ui: Ui, **given: Any) -> None:
         )
     if ui.json:
         print_json(to_json(report))
-    verdict = report.verdict
-    if not written and verdict.exit_code == 0:
-        verdict = Verdict.FAIL
-    raise typer.Exit(verdict.exit_code)
+    code = exit_code(report)
+    if not written and code == 0:
+        code = Verdict.FAIL.exit_code
+    raise typer.Exit(code)

@@ -46,8 +46,8 @@ def make_request(
         raise InputError(
             "DEVICE_MISSING",
             "which device?",
-            hint="--device local: for this host, --device ssh://user@board for a board; `edgequant devices list` knows "
-            "some.",
+            hint="--device local: for this host, ssh://user@board for a board, adb:// for the phone attached, "
+            "emulated:cortex-a76 for an ARM CPU without a device; `edgequant devices list` knows some.",
         )
     for uri in devices:
         make_device(uri)  # parses the URI; connects to nothing

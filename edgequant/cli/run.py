@@ -19,7 +19,7 @@ from edgequant.cli.request import parse_shapes
 from edgequant.errors import InputError
 from edgequant.pipeline.single import RunOnce, run_once, save_outputs
 from edgequant.pipeline.target import TargetOptions
-from edgequant.report.plain import printable
+from edgequant.report.plain import milliseconds, printable
 from edgequant.report.write import as_plain
 from edgequant.spec import RunOptions
 
@@ -35,6 +35,7 @@ def run(
     run_options: RunOptions,
     target: TargetOptions,
     ui: Ui,
+    latency: bool = True,
 ) -> None:
     """Run, save, show."""
     if output is not None and not Path(output).parent.is_dir():
@@ -44,7 +45,7 @@ def run(
     saved = None if output is None else Path(output)
     found = run_once(
         Path(model), device, None if inputs is None else Path(inputs), parse_shapes(shapes), run_options, target,
-        CliProgress(ui), output=saved, images=options,
+        CliProgress(ui), output=saved, images=options, latency=latency,
     )  # fmt: skip
     if saved is not None:
         save_outputs(found, saved)
@@ -78,11 +79,15 @@ def _show(found: RunOnce, model: str, device: str, output: str | None, ui: Ui) -
         console.print(table)
     latency = found.latency
     if latency is not None and latency.n:
-        shown = [f"{key} {value:.3g}" for key in ("p50", "p90", "p99") if (value := getattr(latency, key)) is not None]
+        shown = [
+            f"{key} {milliseconds(value)}"
+            for key in ("p50", "p90", "p99")
+            if (value := getattr(latency, key)) is not None
+        ]
         why = f"  not valid: {'; '.join(map(printable, latency.why_invalid))}" if not latency.valid else ""
         console.print(
             f"latency of '{printable(found.latency_case or '')}' in ms: {', '.join(shown)} "
-            f"(n {latency.n}, load {found.load_ms:.3g}, first {latency.first or 0:.3g}){why}",
+            f"(n {latency.n}, model load {milliseconds(found.load_ms)}, first {milliseconds(latency.first)}){why}",
             markup=False,
             soft_wrap=True,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import typer
@@ -16,8 +17,17 @@ from edgequant.report.model import Report
 
 
 def run(*, ui: Ui, csv: str | None = None, **given: Any) -> None:
-    """Parse, verify, show; exits with the verdict's code."""
-    raise typer.Exit(run_request(make_request(**given), ui, csv).verdict.exit_code)
+    """Parse, verify, show; exits with the verdict's code, or as interrupted."""
+    raise typer.Exit(exit_code(run_request(make_request(**given), ui, csv)))
+
+
+def exit_code(report: Report) -> int:
+    """The verdict's, but for a search that was ended early: whoever stopped a command is never told that it passed."""
+    found = {finding.code for run in report.runs for finding in run.findings}
+    if "AUTO_INCOMPLETE" not in found:
+        return report.verdict.exit_code
+    print("edgequant: interrupted: the search ended early, with the best model it had found", file=sys.stderr)
+    return EXIT_INTERRUPTED
 
 
 def run_request(request: Request, ui: Ui, csv: str | None = None) -> Report:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from edgequant.devices.store import RULES
+from edgequant.devices.store_scripts import RULES
 
 State = Literal["ours", "free", "new", "link", "no directory", "somebody else's", "in use", "closed"]
 

@@ -40,7 +40,7 @@ def default_limits(variant_method: str, kind: Kind) -> tuple[Limit, ...]:
                                       except a text recognizer with fused attention: 43 dB on noise, and on text 47 dB
                                       with a rel_max of 0.014.  The MNN converter's own test asks 0.01, which that
                                       healthy model breaks.
-    fp16      0.999   30      0.05    Measured: 34 to 89 dB, rel_max up to 0.024.  MACE asks 0.999 of float models,
+    fp16      0.999   30      0.05    Measured: 35 to 81 dB, rel_max up to 0.023.  MACE asks 0.999 of float models,
                                       Polygraphy and LiteRT 30 dB, MNN's auto_quant a rel_max of 0.05.
     others    0.99    20      0.25    Measured at 8 bits over seeds and lengths: 23 dB or more, cosine 0.998 or more,
                                       rel_max below 0.18 for every output of a speech enhancer and a classifier.

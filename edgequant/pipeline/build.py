@@ -15,6 +15,7 @@ from edgequant.pipeline.clock import Clock
 from edgequant.pipeline.differences import (
     Limits,
     blame,
+    device_limit_unused,
     outside_band,
     precision_ineffective,
     stage_error,
@@ -78,8 +79,9 @@ def build_run(
     errors = _errors(prepared, target, variant, outputs, middle)
     if not target.device.is_host:
         findings += outside_band(prepared, request, variant, errors, verdicts)
+    findings += device_limit_unused(request)
     findings += _low_memory(capture, variant, verdicts)
-    findings += _conversion_notes(model, variant, verdicts)
+    findings += [*_conversion_notes(model, variant, verdicts), *model.findings]
     device = _device_info(target)
     findings += versions_differ(device, host_mnn)
     findings += precision_ineffective(device, request)

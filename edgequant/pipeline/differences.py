@@ -105,6 +105,22 @@ def outside_band(
     ]
 
 
+def device_limit_unused(request: Request) -> list[Finding]:
+    """Where a device was to be held against this host, and this host is all there is."""
+    limits = [str(limit) for limit in request.limits if limit.metric == DEVICE_METRIC]
+    if not limits or not all(uri.startswith("local:") for uri in request.devices):
+        return []
+    return [
+        Finding(
+            code="DEVICE_LIMIT_UNUSED",
+            severity="warn",
+            message=f"the limit {', '.join(limits)} has nothing to apply to: it holds a device against this host, and "
+            "there is no other device",
+            remedy="Name the device with --device, or take sqnr_db, which holds outputs against the reference.",
+        )
+    ]
+
+
 def versions_differ(device: report.DeviceInfo, host_mnn: str) -> list[Finding]:
     if device.mnn is None or device.mnn == host_mnn:
         return []

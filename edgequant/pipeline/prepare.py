@@ -116,7 +116,8 @@ def prepare(
     findings = find_risks(graph)
     cases = given or _cases(request, inputs)
     if cases[0].generated:
-        findings.append(random_cases(request.options.seed))
+        calibrated = [each for each in request.variants if each.calibrated and request.calibration is not None]
+        findings.append(random_cases(request.options.seed, calibrated))
     findings += infinite_inputs(cases)
     findings += _of_pictures(request, inputs)
 

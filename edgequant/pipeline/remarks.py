@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from edgequant.cases.case import Case
@@ -9,9 +11,20 @@ from edgequant.compare.summary import OutputSummary
 from edgequant.errors import InputError, RunnerError
 from edgequant.findings import Finding
 from edgequant.judge.limits import default_limits, meets
+from edgequant.spec import Variant
 
 
-def random_cases(seed: int) -> Finding:
+def random_cases(seed: int, calibrated: Sequence[Variant]) -> Finding:
+    """calibrated: variants whose ranges come from samples of the user."""
+    if calibrated:
+        names = ", ".join(map(str, calibrated))
+        return Finding(
+            code="RANDOM_INPUTS",
+            severity="warn",
+            message=f"the cases are random (seed {seed}), and {names} was calibrated on other data: random numbers lie "
+            "outside of the ranges it was made for, so these numbers say little about it",
+            remedy="Judge it on real inputs: --inputs FOLDER of .npz files, others than it was calibrated on.",
+        )
     return Finding(
         code="RANDOM_INPUTS",
         severity="info",

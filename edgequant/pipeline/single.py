@@ -182,9 +182,11 @@ def run_once(
     *,
     output: Path | None = None,
     images: ImageOptions | None = None,
+    latency: bool = True,
 ) -> RunOnce:
-    """Run a .mnn on one device with every case, then time the middle one.  Judges nothing, writes nothing: `output` is
-    where the outputs are to go, and refused before anything runs where that is the model or the inputs.
+    """Run a .mnn on one device with every case, then, with `latency`, time the middle one.  Judges nothing, writes
+    nothing: `output` is where the outputs are to go, and refused before anything runs where that is the model or the
+    inputs.
 
     Raises InputError, DeviceError (also where only one case cannot be run).
     """
@@ -223,6 +225,8 @@ def run_once(
             result = runner.run(loaded, feed(loaded, case))
             found.outputs[case.name], found.first_ms[case.name] = result.outputs, result.ms
             found.peak = result.memory
+        if not latency:
+            return found
         chosen = cases[len(cases) // 2]
         timing = runner.time(
             loaded,

@@ -7,6 +7,9 @@ What the converter (3.6.1) does with its options, measured:
 - ``--hqq`` is dropped, with a line in the log, where asymmetric is 0; before it existed it was dropped in silence.
 - ``--weightQuantBlock`` that is not a multiple of 16 does nothing.  A layer whose input channels are no multiple of
   the block keeps one scale per output channel; the others get their blocks.
+- ``--fp16`` cuts the last bits off where it could round; see `halves`.  So fp16 takes two runs of the converter: to
+  float, and, with every number rounded to the nearest half, to fp16.  A model whose float weights do not fit into one
+  file is cut all the same.
 - ``--fp16`` wins over ``--weightQuantBits``.  Layers that are quantized or fp16 already are left as they are.
 - The same input gives the same bytes but for a random ``mnn_uuid``; here it is made from the contents, so that the
   same model has the same hash everywhere.
@@ -22,15 +25,18 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgequant.errors import EdgequantError, InputError, ToolError
+from edgequant.findings import Finding
 from edgequant.graph import ModelGraph, read_model
 from edgequant.mnn_version import host_mnn_version, require_supported
 from edgequant.quantize.child import ChildResult, death, run_child, tools_argv
+from edgequant.quantize.halves import of_halves, round_to_halves
 from edgequant.quantize.log import errors_in, sections, unsupported_ops, warnings_in
-from edgequant.quantize.work import FULL, disk_full, room_left, work_dir
+from edgequant.quantize.weights import read_weights
+from edgequant.quantize.work import output_work, room_left
 from edgequant.quantize.written import count_layers, name_by_contents, sync_and_hash
 from edgequant.spec import Variant
 
@@ -38,6 +44,8 @@ FORMATS = {"onnx": "ONNX", "tflite": "TFLITE", "tf": "TF", "mnn": "MNN"}
 _SPILL = ".__convert_external_data.bin"
 """Where the converter puts the float weights while it works, in its working directory."""
 _TWO_GIB = 2**31
+_SPARE = 2**24
+"""Bytes that a model of one file may take beyond what its two files took."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ class ConvertedModel:
         warnings: what of it the user should know, in plain words.
         quantized_layers: convolutions (matrix products and GRU or LSTM gates are ones too) with quantized weights.
         float_layers: those with float or fp16 weights.
+        findings: what became of numbers that half precision cannot hold.
     """
 
     path: Path
@@ -63,6 +72,7 @@ class ConvertedModel:
     variant: Variant
     quantized_layers: int = 0
     float_layers: int = 0
+    findings: tuple[Finding, ...] = ()
 
 
 def converter_flags(variant: Variant) -> list[str]:
@@ -93,7 +103,8 @@ def convert(
 ) -> ConvertedModel:
     """Convert a model.  `out` appears, or is replaced, only when the new file is whole and MNN could load it.
 
-    A float .mnn asked for as ``float`` is copied byte for byte.  ONNX external data is read from beside the source.
+    A float .mnn asked for as ``float`` is copied byte for byte.  For ``fp16`` every weight and constant is rounded to
+    the nearest half.  ONNX external data is read from beside the source.
     Models that MNN would split (over 2000 MB of float weights) are converted in memory to get one file: that takes
     about three times their size in memory.
 
@@ -102,7 +113,7 @@ def convert(
         format: ``onnx``, ``tflite``, ``tf`` or ``mnn``.
         out: the file to write; its directory must exist and allow new files.
         log_dir: directory for the converter's log.
-        timeout: seconds for the converter and for loading the result.
+        timeout: seconds for each run of the converter and for loading its result.
         memory_limit: bytes the converter may allocate; see `run_child`.
         parameters: contents of the converter's compressionParamsFile (bits per layer, scales of our own).
         extra_flags: more options of the converter, such as ``--useOriginRNNImpl``.
@@ -121,30 +132,17 @@ def convert(
     require_supported(version, "this host")
     source, out = Path(source).absolute(), Path(out).absolute()
     graph = read_model(source)
-    _check(graph, format, variant, out)
+    _check(graph, format, variant)
     log = log_dir / f"{_log_name(out, variant)}.log"
     job = _Job(graph, variant, log, timeout, memory_limit, dict(parameters or {}), tuple(extra_flags), version)
-    try:
-        with work_dir(out.parent) as work:
-            return job.run(work, out)
-    except OSError as error:
-        if error.errno in FULL:
-            raise disk_full(out.parent) from error
-        raise InputError(
-            "OUTPUT_NOT_WRITABLE",
-            f"{str(out)!r} cannot be written: {error.strerror or error}",
-            hint="Choose an output in a directory that exists and that you may write to.",
-        ) from error
+    with output_work(out, source) as work:
+        return job.run(work, out)
 
 
-def _check(graph: ModelGraph, format: str, variant: Variant, out: Path) -> None:
+def _check(graph: ModelGraph, format: str, variant: Variant) -> None:
     where = str(graph.path)
     if graph.format != format:
         raise InputError("MODEL_NOT_CONVERTIBLE", f"this is not {format} but {graph.format}", where=where)
-    if out.is_dir():
-        raise InputError("OUTPUT_NOT_WRITABLE", f"{str(out)!r} is a directory", hint="Name a file in it.")
-    if out.exists() and out.samefile(graph.path):
-        raise InputError("OUTPUT_IS_SOURCE", "the output is the source model", hint="Name another file.", where=where)
     if format == "onnx" and graph.path.stat().st_size >= _TWO_GIB:
         raise InputError(
             "MODEL_TOO_LARGE",
@@ -190,24 +188,31 @@ class _Job:
     def run(self, work: Path, out: Path) -> ConvertedModel:
         made = work / "out.mnn"
         source = _readable_path(self.graph, work)
-        plain_copy = self.graph.format == "mnn" and self.variant.method == "float" and not self.parameters
+        rounded = self.variant.method == "fp16"
+        plain_copy = self.graph.format == "mnn" and self.variant.method in ("float", "fp16") and not self.parameters
         plain_copy = plain_copy and not self.extra_flags
         if plain_copy:
             shutil.copyfile(self.graph.path, made)
+            if sync_and_hash(made) != self.graph.sha256:
+                raise ToolError("CONVERTER_BAD_OUTPUT", "the source changed while it was copied", where=self._where)
             result = self._child(work, [["-f", "MNN", "--modelFile", made.name, "--info"]])
         else:
-            result = self._convert(work, source, in_memory=False)
-            if result.ok and (work / "out.mnn.weight").exists():
+            result = self._convert(work, source, in_memory=False, rounded=rounded)
+            if result.ok and (spilled := work / "out.mnn.weight").exists():
+                rounded = rounded and made.stat().st_size + spilled.stat().st_size < _TWO_GIB - _SPARE
                 for name in ("out.mnn", "out.mnn.weight"):
                     (work / name).unlink(missing_ok=True)
-                result = self._convert(work, source, in_memory=True)
-        if result.log_error:
-            raise ToolError("DISK_FULL", f"the log {str(self.log)!r} could not be written: {result.log_error}")
-        text = sections(self.log.read_text(encoding="utf-8", errors="replace"))
-        self._judge(result, text, made)
+                result = self._convert(work, source, in_memory=True, rounded=rounded)
+        text = self._judged(result, made)
+        findings: tuple[Finding, ...] = ()
+        if rounded:
+            findings, halving = self._halve(work, made)
+            result = replace(result, seconds=result.seconds + halving.seconds)
+        elif self.variant.method == "fp16":
+            findings = (_cut(),)
         room_left(work)
         warnings = warnings_in(text[0] if text else "")
-        if not plain_copy:
+        if not plain_copy or rounded:
             name_by_contents(made)
         quantized, plain = count_layers(made)
         if self.variant.bits is not None and quantized == 0:
@@ -215,19 +220,17 @@ class _Job:
         if self.variant.method == "float" and quantized and not self.parameters:
             warnings.append(f"{quantized} layers of the source are quantized already: this is no float reference")
         digest = sync_and_hash(made)
-        if plain_copy and digest != self.graph.sha256:
-            raise ToolError("CONVERTER_BAD_OUTPUT", "the source changed while it was copied", where=self._where)
         size = made.stat().st_size
         made.replace(out)
         return ConvertedModel(
-            out, digest, size, result.seconds, self.log, tuple(warnings), self.variant, quantized, plain
+            out, digest, size, result.seconds, self.log, tuple(warnings), self.variant, quantized, plain, findings
         )
 
     @property
     def _where(self) -> str:
         return str(self.graph.path)
 
-    def _convert(self, work: Path, source: str, *, in_memory: bool) -> ChildResult:
+    def _convert(self, work: Path, source: str, *, in_memory: bool, rounded: bool) -> ChildResult:
         spill = work / _SPILL
         if in_memory:
             spill.mkdir(exist_ok=True)  # it cannot be opened for writing, so the weights stay in memory
@@ -240,19 +243,33 @@ class _Job:
         call = ["-f", FORMATS[self.graph.format], "--modelFile", source, "--MNNModel", "out.mnn"]
         if self.graph.format != "mnn":
             call += ["--bizCode", "MNN"]  # a .mnn keeps its own
-        call += [*converter_flags(self.variant), *self.extra_flags]
+        # What is to be rounded stays float for now.
+        call += [*([] if rounded else converter_flags(self.variant)), *self.extra_flags]
         if self.parameters:
             content = {"version": self.version, **self.parameters}
             (work / "parameters.json").write_text(json.dumps(content), encoding="utf-8")
             call += ["--compressionParamsFile", "parameters.json"]
         return self._child(work, [call, ["-f", "MNN", "--modelFile", "out.mnn", "--info"]])
 
+    def _halve(self, work: Path, made: Path) -> tuple[tuple[Finding, ...], ChildResult]:
+        """Round a float model that MNN could load, and have the converter halve what it cannot cut any more."""
+        source = made.rename(work / "rounded.mnn")
+        lost = round_to_halves(source, (layer for layer in read_weights(source) if layer.kept == "float"))
+        job = replace(self, log=self.log.with_name(f"{self.log.stem}-halves.log"))
+        call = ["-f", "MNN", "--modelFile", source.name, "--MNNModel", made.name, *converter_flags(self.variant)]
+        result = job._child(work, [call, ["-f", "MNN", "--modelFile", made.name, "--info"]])
+        job._judged(result, made)
+        return of_halves(lost), result
+
     def _child(self, work: Path, calls: list[list[str]]) -> ChildResult:
         argv = tools_argv(*(("mnnconvert", call) for call in calls))
         return run_child(argv, log=self.log, timeout=self.timeout, memory_limit=self.memory_limit, cwd=work)
 
-    def _judge(self, result: ChildResult, text: list[str], made: Path) -> None:
-        """Raise what is wrong; returns only when there is a file that MNN can load."""
+    def _judged(self, result: ChildResult, made: Path) -> list[str]:
+        """What each call said.  Raises what is wrong; returns only when there is a file that MNN can load."""
+        if result.log_error:
+            raise ToolError("DISK_FULL", f"the log {str(self.log)!r} could not be written: {result.log_error}")
+        text = sections(self.log.read_text(encoding="utf-8", errors="replace"))
         said = text[0] if text else ""
         problem = self._rejection(said, made) if not result.timed_out else None
         crash = death(
@@ -287,6 +304,7 @@ class _Job:
         if found is not None:
             room_left(made.parent)  # a full disk explains everything else
             raise found
+        return text
 
     def _rejection(self, said: str, made: Path) -> EdgequantError | None:
         evidence: dict[str, object] = {"log": str(self.log), "log_tail": said.splitlines()[-20:]}
@@ -335,6 +353,16 @@ class _Job:
             hint="Its log may say why.",
             evidence=result.evidence(),
         )
+
+
+def _cut() -> Finding:
+    return Finding(
+        code="HALF_CUT",
+        severity="warn",
+        message="the float model is over 2 GiB, so its weights were cut to half precision by MNN's converter and not "
+        "rounded: their error is up to twice what it could be",
+        remedy="Use weight:8 or dynamic:8 with a block, or split the model.",
+    )
 
 
 def _log_name(out: Path, variant: Variant) -> str:

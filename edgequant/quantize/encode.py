@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 _HQQ_STEPS, _HQQ_BETA, _HQQ_NORM = 20, 10.0, 0.7
-_HALF_MAX = 65504.0
+HALF_MAX = 65504.0
+"""The largest number half precision has."""
 
 
 @dataclass(frozen=True, order=True)
@@ -96,9 +97,9 @@ def encode(weights: np.ndarray, channels: int, area: int, form: Form) -> Encoded
 def to_half(values: np.ndarray) -> np.ndarray:
     """Half precision, rounded to the nearest and clamped to what is finite.
 
-    The converter cuts the last bits off instead, which costs 10 dB; what is rounded already it cannot cut.
+    The converter cuts the last bits off instead, which costs up to 11 dB; what is rounded already it cannot cut.
     """
-    return np.asarray(np.clip(values, np.float32(-_HALF_MAX), np.float32(_HALF_MAX)).astype(np.float16))
+    return np.asarray(np.clip(values, np.float32(-HALF_MAX), np.float32(HALF_MAX)).astype(np.float16))
 
 
 def _ranged(rows: np.ndarray, bits: int, sym: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

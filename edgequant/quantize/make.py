@@ -15,14 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from edgequant.errors import InputError, ToolError
+from edgequant.findings import Finding
 from edgequant.graph import read_model
 from edgequant.quantize.calibrate.static import StaticOptions, make_static
 from edgequant.quantize.convert import ConvertedModel, convert
 from edgequant.quantize.encode import usable_block
-from edgequant.quantize.halves import round_to_halves
+from edgequant.quantize.halves import of_halves, round_to_halves
 from edgequant.quantize.recipe import Recipe, Rule
 from edgequant.quantize.weights import Weights, read_weights
-from edgequant.quantize.work import FULL, disk_full, work_dir
+from edgequant.quantize.work import output_work
 from edgequant.spec import Variant
 
 _FLOAT = Variant(method="float")
@@ -79,19 +80,10 @@ def make_recipe(
             hint="Start from the original model or a float .mnn.",
             where=str(source),
         )
-    try:
-        with work_dir(out.parent) as work:
-            return _Maker(work, log_dir, timeout, memory_limit).run(
-                source, graph.format, recipe, out, samples, static or StaticOptions()
-            )
-    except OSError as error:
-        if error.errno in FULL:
-            raise disk_full(out.parent) from error
-        raise InputError(
-            "OUTPUT_NOT_WRITABLE",
-            f"{str(out)!r} cannot be written: {error.strerror or error}",
-            hint="Choose an output in a directory that exists and that you may write to.",
-        ) from error
+    with output_work(out, source) as work:
+        return _Maker(work, log_dir, timeout, memory_limit).run(
+            source, graph.format, recipe, out, samples, static or StaticOptions()
+        )
 
 
 @dataclass
@@ -118,6 +110,7 @@ class _Maker:
         rules = recipe.resolve(layers)
         _check(recipe, rules, layers, str(source))
         warnings: list[str] = list(model.warnings)
+        findings: tuple[Finding, ...] = ()
         static_keys = {key for key, rule in rules.items() if rule.mode == "static"}
         if static_keys:
             model = self._static(model, layers, static_keys, samples, static)
@@ -133,13 +126,13 @@ class _Maker:
             left = [layer for layer in read_weights(model.path) if layer.kept == "float"]
             rounded = self.work / "rounded.mnn"
             shutil.copyfile(model.path, rounded)
-            round_to_halves(rounded, left)
+            findings = of_halves(round_to_halves(rounded, left))
             model = self._convert(rounded, "mnn", _FLOAT, "half.mnn", None, ("--fp16",))
             warnings += [text for text in model.warnings if _ALREADY not in text]
         made = read_weights(model.path)
         _verify(made, rules, str(source))
         model.path.replace(out)
-        final = replace(model, path=out, warnings=tuple(dict.fromkeys(warnings)))
+        final = replace(model, path=out, warnings=tuple(dict.fromkeys(warnings)), findings=findings)
         return RecipeModel(final, tuple(made), self.runs)
 
     def _convert(

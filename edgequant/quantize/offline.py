@@ -32,7 +32,7 @@ from edgequant.quantize.log import sections
 from edgequant.quantize.offline_options import OfflineOptions
 from edgequant.quantize.patch import outputs_of, restore_outputs
 from edgequant.quantize.sequence import plan_samples, write_sequence
-from edgequant.quantize.work import FULL, disk_full, room_left, work_dir
+from edgequant.quantize.work import output_work, room_left
 from edgequant.quantize.written import count_layers, name_by_contents, sync_and_hash, unusable_scales
 
 _LAYERS = ("Convolution", "ConvolutionDepthwise", "Deconvolution")
@@ -120,23 +120,14 @@ def quantize_offline(
     require_supported(host_mnn_version(), "this host")
     source, out = Path(float_model).absolute(), Path(out).absolute()
     graph = read_model(source)
-    _check(graph, options, calibration, out)
+    _check(graph, options, calibration)
     skip = skipped_layers(graph, options.skip)
     log = _free(log_dir, f"offline-{re.sub(r'[^A-Za-z0-9._]+', '_', out.stem)[:60]}-{options.method}")
     if options.samples is not None:
         calibration = calibration.only(range(min(options.samples, len(calibration))))
     job = _Job(graph, calibration, options, skip, log, timeout, memory_limit)
-    try:
-        with work_dir(out.parent) as work:
-            return job.run(work, out)
-    except OSError as error:
-        if error.errno in FULL:
-            raise disk_full(out.parent) from error
-        raise InputError(
-            "OUTPUT_NOT_WRITABLE",
-            f"{str(out)!r} cannot be written: {error.strerror or error}",
-            hint="Choose an output in a directory that exists and that you may write to.",
-        ) from error
+    with output_work(out, source) as work:
+        return job.run(work, out)
 
 
 def _free(folder: Path, name: str) -> Path:
@@ -148,7 +139,7 @@ def _free(folder: Path, name: str) -> Path:
     return path
 
 
-def _check(graph: ModelGraph, options: OfflineOptions, calibration: CalibrationSet, out: Path) -> None:
+def _check(graph: ModelGraph, options: OfflineOptions, calibration: CalibrationSet) -> None:
     where = str(graph.path)
     if graph.format != "mnn" or graph.external_files:
         raise InputError(
@@ -179,10 +170,6 @@ def _check(graph: ModelGraph, options: OfflineOptions, calibration: CalibrationS
         )
     if not len(calibration):
         raise InputError("CALIBRATION_EMPTY", f"{calibration.source}: no sample in it")
-    if out.is_dir():
-        raise InputError("OUTPUT_NOT_WRITABLE", f"{str(out)!r} is a directory", hint="Name a file in it.")
-    if out.exists() and out.samefile(graph.path):
-        raise InputError("OUTPUT_IS_SOURCE", "the output is the source model", hint="Name another file.", where=where)
 
 
 def skipped_layers(graph: ModelGraph, skip: Sequence[str]) -> tuple[str, ...]:

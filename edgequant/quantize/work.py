@@ -11,14 +11,41 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgequant.errors import ToolError
+from edgequant.errors import InputError, ToolError
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _WORK = ".edgequant-convert-"
 _PROBE = 256 * 1024  # bytes
 
 
-def disk_full(folder: Path) -> ToolError:
+@contextlib.contextmanager
+def output_work(out: Path, source: Path) -> Iterator[Path]:
+    """`work_dir` beside an output that is made from a source; what the disk refuses is told as of the output.
+
+    Raises:
+        InputError: OUTPUT_NOT_WRITABLE, OUTPUT_IS_SOURCE.
+        ToolError: DISK_FULL.
+    """
+    try:
+        if out.is_dir():
+            raise InputError("OUTPUT_NOT_WRITABLE", f"{str(out)!r} is a directory", hint="Name a file in it.")
+        if out.exists() and out.samefile(source):
+            raise InputError(
+                "OUTPUT_IS_SOURCE", "the output is the source model", hint="Name another file.", where=str(source)
+            )
+        with work_dir(out.parent) as work:
+            yield work
+    except OSError as error:
+        if error.errno in _FULL:
+            raise _disk_full(out.parent) from error
+        raise InputError(
+            "OUTPUT_NOT_WRITABLE",
+            f"{str(out)!r} cannot be written: {error.strerror or error}",
+            hint="Choose an output in a directory that exists and that you may write to.",
+        ) from error
+
+
+def _disk_full(folder: Path) -> ToolError:
     return ToolError(
         "DISK_FULL",
         f"no room to write in {str(folder)!r}",
@@ -36,8 +63,8 @@ def room_left(work: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        if error.errno in FULL:
-            raise disk_full(work.parent) from error
+        if error.errno in _FULL:
+            raise _disk_full(work.parent) from error
         raise
     finally:
         probe.unlink(missing_ok=True)

@@ -6,36 +6,25 @@ files nobody has vetted.  What colour says is said in words or marks too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Column, Table
 from rich.text import Text
 
 from edgequant.findings import Finding
-from edgequant.judge.verdict import Verdict, severity
+from edgequant.judge.verdict import Verdict
 from edgequant.report import plain
-from edgequant.report.model import CalibrationInfo, OutputReport, Report, Run
+from edgequant.report.lines import STYLE
+from edgequant.report.model import CalibrationInfo, Report, Run
+from edgequant.report.tables import Tables, count, worst_first
 
 MAX_OUTPUTS = 12
 MAX_PLACES = 3
-MAX_CASE = 20
 MAX_SHAPES = 3
-MIN_NAME = 12
-"""A table leaves at least this much for the names; its other columns go into a second table."""
 
-_STYLE = {
-    Verdict.PASS: "green",
-    Verdict.MARGINAL: "yellow",
-    Verdict.FAIL: "bold red",
-    Verdict.ERROR: "bold magenta",
-    Verdict.INCONCLUSIVE: "bold yellow",
-}
 _SEVERITY = {"error": "bold magenta", "fail": "bold red", "warn": "yellow", "info": "cyan"}
 _SEVERITY_ORDER = ("fail", "error", "warn", "info")
-_BROKEN, _CLOSE = "!", "~"
 
 
 def render(
@@ -58,35 +47,7 @@ def render(
     _Printer(console, max_outputs, verbose, quiet).report(report, path)
 
 
-@dataclass
-class _Printer:
-    console: Console
-    max_outputs: int
-    verbose: bool
-    quiet: bool = False
-
-    def text(self, text: str, style: str = "") -> Text:
-        return Text(plain.printable(text, self.console.encoding), style=style)
-
-    def name(self, text: str, style: str = "") -> Text:
-        return Text(plain.name(text, self.console.encoding), style=style, overflow="fold")
-
-    def join(self, parts: Iterable[Text | str]) -> Text:
-        return Text().join(part if isinstance(part, Text) else self.text(part) for part in parts)
-
-    def line(self, *parts: Text | str, indent: int = 0) -> None:
-        self.hang(Text(" " * indent), self.join(parts))
-
-    def field(self, label: str, *parts: Text | str) -> None:
-        self.hang(Text(f"{label:<10} ", style="dim"), self.join(parts))
-
-    def hang(self, lead: Text, body: Text) -> None:
-        """Print folded lines that stay right of `lead`; without the blanks at their ends that a table would leave."""
-        room = max(self.console.width - lead.cell_len, 20)
-        for number, part in enumerate(body.wrap(self.console, room, overflow="fold") or [Text()]):
-            part.rstrip()
-            self.console.print(Text().join([lead if not number else Text(" " * lead.cell_len), part]), soft_wrap=True)
-
+class _Printer(Tables):
     def report(self, report: Report, path: Path | None) -> None:
         self.header(report)
         for run in report.runs:
@@ -149,9 +110,6 @@ class _Printer:
             of += [f"; for {', '.join(variants)}"] if len(sets) > 1 else []
             self.field("calibrated", *of)
 
-    def verdict(self, verdict: Verdict) -> Text:
-        return Text(verdict.value, style=_STYLE[verdict])
-
     def run(self, run: Run) -> None:
         device = run.device
         instead: list[Text | str] = []
@@ -167,7 +125,7 @@ class _Printer:
         if any(facts):
             self.line(self.text(", ".join(fact for fact in facts if fact), "dim"), indent=2)
         if run.error is not None:
-            self.line(Text(run.error.code, style=_STYLE[Verdict.ERROR]), f"  {run.error.message}", indent=2)
+            self.line(Text(run.error.code, style=STYLE[Verdict.ERROR]), f"  {run.error.message}", indent=2)
             if run.error.hint:
                 self.hang(Text("    -> "), self.text(run.error.hint))
             if run.outputs:
@@ -179,123 +137,8 @@ class _Printer:
             self.outputs(run)
         self.measurements(run)
         if run.findings:
-            places = [name for name, _ in _worst_first(run)]
+            places = [name for name, _ in worst_first(run)]
             self.findings(run.findings, places)
-
-    def overview(self, runs: Sequence[Run]) -> None:
-        """One line a run, for choosing: what its worst output lost, what it costs."""
-        table = Table(
-            "verdict", "variant", "device", Column("file MB", justify="right"), Column("session MB", justify="right"),
-            Column("p50 ms", justify="right"), Column("worst dB", justify="right"), "worst output",
-            box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0),
-        )  # fmt: skip
-        for run in runs:
-            ordered = _worst_first(run)
-            name, output = ordered[0] if ordered else ("", None)
-            size = run.memory_mb.model_file if run.memory_mb is not None else None
-            session = run.memory_mb.session if run.memory_mb is not None else None
-            p50 = run.latency_ms.p50 if run.latency_ms is not None else None
-            made = f" ({run.made_as})" if run.made_as not in (None, run.variant) else ""
-            table.add_row(
-                self.verdict(run.verdict),
-                self.name(f"{run.variant}{made}"),
-                self.name(run.device.uri),
-                "-" if size is None else f"{size:.2f}",
-                "-" if session is None else f"{session:.1f}",
-                "-" if p50 is None else f"{p50:.3g}",
-                "-" if output is None or output.sqnr_db is None else plain.decibel(output.sqnr_db),
-                self.name(name) if output is not None else self.text(run.error.code if run.error else "-"),
-            )
-        self.console.print(table)
-
-    def outputs(self, run: Run) -> None:
-        ordered = _worst_first(run)
-        shown = ordered if self.verbose else ordered[: self.max_outputs]
-        rows = [
-            _Row(
-                self.name(name, "" if output.verdict is Verdict.PASS else "bold"),
-                {column: self.cell(run, name, output, column) for column in _COLUMNS},
-            )
-            for name, output in shown
-        ]
-        # A column in which nothing was measured only takes room from the names.
-        columns = [c for c in _COLUMNS if c == "verdict" or any(row.cells[c].plain != "-" for row in rows)]
-        for part in self.split(rows, columns):
-            self.console.print()
-            self.table(rows, part)
-        marks = {_mark(output, metric) for _, output in shown for metric in _METRIC_OF.values()} - {""}
-        said = [
-            what for mark, what in ((_BROKEN, "! breaks its limit"), (_CLOSE, "~ only just keeps it")) if mark in marks
-        ]
-        stages = "conv, quant, dev: SQNR in dB that conversion, quantization and the device leave"
-        self.line(self.text("; ".join([*said, stages] if _has_stages(run) else said), "dim"), indent=2)
-        rest = ordered[len(shown) :]
-        if rest:
-            kinds = _count(output.verdict for _, output in rest)
-            values = [output.sqnr_db for _, output in rest if output.sqnr_db is not None]
-            span = f", SQNR {plain.decibel(min(values))} to {plain.decibel(max(values))} dB" if values else ""
-            self.line(f"Worst first; {len(rest)} more outputs not shown: {kinds}{span}.", indent=2)
-
-    def split(self, rows: Sequence[_Row], columns: Sequence[str]) -> list[list[str]]:
-        """All columns in one table, or quality first and the rest in more: no column is ever squeezed or dropped."""
-        room = self.console.width - min(max(len("output"), *(row.name.cell_len for row in rows)), MIN_NAME)
-        if _taken(rows, columns) <= room:
-            return [list(columns)]
-        parts: list[list[str]] = [[]]
-        for column in columns:
-            if parts[-1] and (column == "mean abs" or _taken(rows, [*parts[-1], column]) > room):
-                parts.append([])
-            parts[-1].append(column)
-        return parts
-
-    def table(self, rows: Sequence[_Row], columns: Sequence[str]) -> None:
-        """A name too long for its column gets lines of its own above its numbers, whole."""
-        longest = max(len("output"), *(row.name.cell_len for row in rows))
-        room = max(min(longest, self.console.width - _taken(rows, columns)), 6)
-        widths = {column: _column_width(rows, column) for column in columns}
-
-        def padded(name: Text, cells: dict[str, Text]) -> Text:
-            line = Text().join([Text("  "), name, Text(" " * (room - name.cell_len))])
-            for column in columns:
-                fill = Text(" " * (widths[column] - cells[column].cell_len))
-                pair = [cells[column], fill] if column in _LEFT else [fill, cells[column]]
-                line = Text().join([line, Text("  "), *pair])
-            line.rstrip()
-            return line
-
-        self.console.print(
-            padded(Text("output", style="dim"), {c: Text(c, style="dim") for c in columns}), soft_wrap=True
-        )
-        for row in rows:
-            if row.name.cell_len > room:
-                self.hang(Text("  "), row.name)
-                self.console.print(padded(Text(), row.cells), soft_wrap=True)
-            else:
-                self.console.print(padded(row.name, row.cells), soft_wrap=True)
-
-    def cell(self, run: Run, name: str, output: OutputReport, column: str) -> Text:
-        if column == "verdict":
-            return self.verdict(output.verdict)
-        if column == "worst case":
-            return Text("-") if output.worst_case is None else self.case(output.worst_case)
-        if column == "NaN/Inf":
-            bad = output.nan or output.inf
-            return Text(f"{output.nan}/{output.inf}{_BROKEN}", style=_STYLE[Verdict.FAIL]) if bad else Text("0")
-        if column in _STAGES:
-            entry = getattr(run.errors, _STAGES[column]).get(name)
-            if entry is None:
-                return Text("-")
-            value = plain.amount(entry.mismatch) if entry.mismatch is not None else plain.decibel(entry.sqnr_db)
-            return Text("exact" if entry.exact else "broken" if entry.problem else value)
-        metric = _METRIC_OF[column]
-        value = getattr(output, metric)
-        if metric == "sqnr_db" and output.exact:
-            return Text("exact")
-        shown = plain.cosine(value) if metric == "cosine" else None
-        shown = shown or (plain.decibel(value) if metric == "sqnr_db" else plain.amount(value))
-        mark = _mark(output, metric)
-        style = {_BROKEN: _STYLE[Verdict.FAIL], _CLOSE: _STYLE[Verdict.MARGINAL]}.get(mark, "")
-        return Text(f"{shown}{mark}", style=style)
 
     def measurements(self, run: Run) -> None:
         latency = run.latency_ms
@@ -310,8 +153,8 @@ class _Printer:
                 if (value := getattr(latency, key)) is not None
             ]
             outside = [
-                f"{key} {plain.milliseconds(value)}"
-                for key in ("load", "first")
+                f"{label} {plain.milliseconds(value)}"
+                for key, label in (("load", "model load"), ("first", "first"))
                 if (value := getattr(latency, key)) is not None
             ]
             first = f"; {', '.join(outside)}" if outside else ""
@@ -323,7 +166,7 @@ class _Printer:
         elif run.latency_why:
             self.field("  latency", f"not measured: {run.latency_why}")
         if latency is not None and not latency.valid:
-            self.field("", Text("not valid: ", style=_STYLE[Verdict.INCONCLUSIVE]), "; ".join(latency.why_invalid))
+            self.field("", Text("not valid: ", style=STYLE[Verdict.INCONCLUSIVE]), "; ".join(latency.why_invalid))
         if run.memory_mb is not None:
             labels = {"model_file": "file", "session": "session", "rss_load": "RSS after load", "rss_peak": "RSS peak",
                       "pss_peak": "PSS peak"}  # fmt: skip
@@ -340,11 +183,6 @@ class _Printer:
             what = "nothing, it was all there" if not sent + runtime else f"{sent + runtime:,} bytes"
             split = f" (model {sent:,}, runtime {runtime:,})" if sent and runtime else ""
             self.field("  sent", f"{what}{split}")
-
-    def case(self, name: str) -> Text:
-        """A case's name, cut in the middle where it is long: unlike outputs, cases can be looked up in the report."""
-        shown = self.name(name)
-        return shown if shown.cell_len <= MAX_CASE else Text.assemble(shown[:12], "...", shown[-(MAX_CASE - 15) :])
 
     def findings(self, findings: Sequence[Finding], places: Sequence[str] = ()) -> None:
         """Findings of one code together, the worst output first: forty outputs with one fault are one thing to do."""
@@ -368,68 +206,9 @@ class _Printer:
                 self.hang(Text(" " * 9 + "-> ", style="cyan"), self.text(remedy))
 
 
-@dataclass(frozen=True)
-class _Row:
-    name: Text
-    cells: dict[str, Text]
-
-
-def _column_width(rows: Sequence[_Row], column: str) -> int:
-    return max(len(column), *(row.cells[column].cell_len for row in rows))
-
-
-def _taken(rows: Sequence[_Row], columns: Sequence[str]) -> int:
-    """Columns of the screen that are not the name's: indent, gaps and numbers."""
-    return 2 + sum(2 + _column_width(rows, column) for column in columns)
-
-
-def _worst_first(run: Run) -> list[tuple[str, OutputReport]]:
-    return sorted(run.outputs.items(), key=lambda item: _badness(item[1]), reverse=True)
-
-
-_STAGES = {"conv": "conversion", "quant": "quantization", "dev": "device"}
-_COLUMNS = (
-    "verdict", "SQNR dB", "cosine", "rel max", "max abs", "mismatch", "NaN/Inf",
-    "mean abs", "p99 abs", "conv", "quant", "dev", "worst case",
-)  # fmt: skip
-_LEFT = ("verdict", "worst case")
-_METRIC_OF = {
-    "SQNR dB": "sqnr_db",
-    "cosine": "cosine",
-    "rel max": "rel_max",
-    "max abs": "max_abs",
-    "mismatch": "mismatch",
-    "mean abs": "mean_abs",
-    "p99 abs": "p99_abs",
-}
-
-
-def _mark(output: OutputReport, metric: str) -> str:
-    verdicts = {limit.verdict for limit in output.limits if limit.metric == metric}
-    return _BROKEN if Verdict.FAIL in verdicts else _CLOSE if Verdict.MARGINAL in verdicts else ""
-
-
-def _badness(output: OutputReport) -> tuple[float, ...]:
-    quality = output.sqnr_db if output.sqnr_db is not None else 1000.0
-    return (severity(output.verdict), output.nan + output.inf > 0, output.mismatch or 0.0, -quality)
-
-
-def _has_stages(run: Run) -> bool:
-    return bool(run.errors.conversion or run.errors.quantization or run.errors.device)
-
-
-def _count(verdicts: Iterable[Verdict]) -> str:
-    """For example "2 FAIL, 5 PASS", the gravest first."""
-    counted: dict[Verdict, int] = {}
-    for verdict in verdicts:
-        counted[verdict] = counted.get(verdict, 0) + 1
-    ordered = sorted(counted.items(), key=lambda item: -severity(item[0]))
-    return ", ".join(f"{number} {verdict}" for verdict, number in ordered)
-
-
 def _sum_up(runs: Sequence[Run]) -> str:
     if not runs:
         return "nothing was run"
     codes = sorted({run.error.code for run in runs if run.error is not None})
     why = f" ({', '.join(codes)})" if codes else ""
-    return f"{len(runs)} run{'s' if len(runs) > 1 else ''}: {_count(run.verdict for run in runs)}{why}"
+    return f"{len(runs)} run{'s' if len(runs) > 1 else ''}: {count(run.verdict for run in runs)}{why}"

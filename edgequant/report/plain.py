@@ -54,7 +54,14 @@ def amount(value: float | None) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+    """Three digits, but never fewer than the whole part has: 1234, 99.9, 0.0123."""
+    if value is None:
+        return "-"
+    if not math.isfinite(value) or value == 0:
+        return f"{value:g}"
+    shown = 2 - math.floor(math.log10(abs(value)))
+    text = f"{value:.{min(max(shown, 0), 6)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def megabytes(value: float | None) -> str:

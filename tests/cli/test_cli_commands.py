@@ -136,6 +136,19 @@ def test_run_saves_what_mnn_computes(
     assert document["latency_ms"]["valid"] is True
 
 
+def test_run_without_timing(generated_model: ModelByName, as_mnn: AsMnn, case: Path, tmp_path: Path) -> None:
+    model, out = as_mnn(generated_model("conv_cnn")), tmp_path / "out.npz"
+    here = ("--device", "local:", "--inputs", str(case), "-o", str(out), *ONE)
+    done = edgequant("run", str(model), *here, "--no-latency", "--json")
+    assert done.code == 0, done.err
+    assert done.json["latency_ms"] is None
+    assert "latency" not in done.err
+    assert out.exists()
+    timed = edgequant("run", str(model), *here)
+    assert timed.code == 0, timed.err
+    assert "model load" in timed.out
+
+
 def test_run_with_many_cases_fills_a_folder(
     generated_model: ModelByName, as_mnn: AsMnn, case: Path, tmp_path: Path
 ) -> None:

@@ -14,7 +14,8 @@ import pytest
 from edgequant.deadline import Deadline
 from edgequant.devices.facts import Readings, read
 from edgequant.devices.local import LocalDevice
-from edgequant.devices.store import MARKER, Store
+from edgequant.devices.store import Store
+from edgequant.devices.store_scripts import MARKER
 from edgequant.errors import DeviceError
 from tests.beds.adb_packages import unpacked
 from tests.devices.test_store import mounted

@@ -21,7 +21,8 @@ import pytest
 from edgequant.deadline import Deadline
 from edgequant.devices.local import LocalDevice
 from edgequant.devices.protocol import CommandResult
-from edgequant.devices.store import MARKER, SPACE_MARGIN, Store, sha256_of
+from edgequant.devices.store import SPACE_MARGIN, Store, sha256_of
+from edgequant.devices.store_scripts import MARKER
 from edgequant.errors import DeviceError, InputError
 from tests.beds.adb_packages import unpacked
 

@@ -55,6 +55,14 @@ def test_list_and_clean(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     captured = capsys.readouterr()
     assert json.loads(captured.out)["packs"][0]["mnn"] == "3.6.1"
     assert "ab" * 6 in captured.err
+    # The same bytes, built in two ways, are one pack.
+    twin = dataclasses.replace(PACK, key="cd" * 32)
+    monkeypatch.setattr(command, "list_packs", lambda: [PACK, twin, dataclasses.replace(PACK, sha256="12" * 32)])
+    command.list_built(_ui(True))
+    captured = capsys.readouterr()
+    assert [pack["sha256"] for pack in json.loads(captured.out)["packs"]] == ["ab" * 32, "12" * 32]
+    assert json.loads(captured.out)["packs"][0]["key"] == PACK.key
+    assert captured.err.count("ab" * 6) == 1
     kept = tmp_path / "edgequant" / "packs" / "inputs" / "x"
     kept.parent.mkdir(parents=True)
     kept.write_bytes(bytes(1_500_000))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from edgequant.findings import Finding
 from edgequant.report.model import Run
 from tests.beds.models import ModelByName
 from tests.pipeline.support import check_numbers, codes, do
+from tests.quantize.test_halves import product
 
 
 @pytest.fixture
@@ -91,6 +93,43 @@ def test_a_crash_is_named_where_nothing_else_may_be_tried(real_model: ModelByNam
     assert dynamic.verdict == "PASS"
 
 
+def test_numbers_that_half_precision_cannot_hold_are_in_the_report(tmp_path: Path) -> None:
+    source = product(tmp_path / "m.onnx", np.asarray([1e5] + [0.5] * 15), 1e-12)
+    half, full, recipe = do(source, tmp_path / "run", "fp16", "float", f"recipe:{halving(tmp_path)}").runs
+    assert finding(half, "HALF_OVERFLOW").severity == "warn"
+    assert {"HALF_OVERFLOW", "HALF_UNDERFLOW"} <= codes(recipe)
+    assert finding(half, "HALF_UNDERFLOW").where == "c"
+    assert not {"HALF_OVERFLOW", "HALF_UNDERFLOW"} & codes(full)
+
+
+def halving(folder: Path) -> Path:
+    (folder / "r.json").write_text('{"rules": [{"name": "*", "bits": 16}], "memory": "normal"}')
+    return folder / "r.json"
+
+
+def test_a_device_limit_without_a_device_is_told(generated_model: ModelByName, tmp_path: Path) -> None:
+    model, limit = generated_model("conv_cnn"), "device_sqnr_db>=70"
+    (run,) = do(model, tmp_path / "run", "float", limits=(limit,)).runs
+    assert finding(run, "DEVICE_LIMIT_UNUSED").severity == "warn"
+    assert limit in finding(run, "DEVICE_LIMIT_UNUSED").message
+    assert run.verdict == "PASS"
+    (plain,) = do(model, tmp_path / "plain", "float", limits=("sqnr_db>=70",)).runs
+    assert "DEVICE_LIMIT_UNUSED" not in codes(plain)
+
+
+def test_random_cases_beside_real_calibration_are_a_warning(
+    generated_model: ModelByName, samples: Path, tmp_path: Path
+) -> None:
+    model = generated_model("conv_cnn")
+    report = do(model, tmp_path / "run", "static:8", "dynamic:8", calibration=str(samples))
+    (found,) = [each for each in report.findings if each.code == "RANDOM_INPUTS"]
+    assert found.severity == "warn"
+    assert "static:8" in found.message
+    assert "dynamic:8" not in found.message
+    plain = do(model, tmp_path / "plain", "static:8", "dynamic:8")
+    assert [each.severity for each in plain.findings if each.code == "RANDOM_INPUTS"] == ["info"]
+
+
 @pytest.mark.slow
 def test_static_int8_of_a_gru(real_model: ModelByName, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
@@ -98,6 +137,9 @@ def test_static_int8_of_a_gru(real_model: ModelByName, tmp_path: Path) -> None:
     assert run.made_as == run.variant
     kinds = finding(run, "STATIC_PARTLY")
     assert any("weight" in text for text in kinds.evidence["layers"].values())
+    counted = [int(number) for number in re.findall(r"\d+(?= of| have| are)", kinds.message)]
+    assert sum(counted) == int(re.search(r"of (\d+) layers compute in int8", kinds.message)[1])  # type: ignore[index]
+    assert counted[1] + counted[2] == len(kinds.evidence["layers"])
     check_numbers(run_dir, run)
     assert not left_over(run_dir)
 

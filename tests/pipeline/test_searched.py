@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from edgequant.devices.store import sha256_of
 from edgequant.errors import InputError
 from edgequant.pipeline.target import TargetOptions
 from tests.beds.models import ModelByName
@@ -52,6 +54,55 @@ def test_auto_meets_its_target_and_can_be_made_again(generated_model: ModelByNam
         {name: output.sqnr_db for name, output in auto.outputs.items()}
     )
     assert made.options["memory"] == auto.options["memory"]
+
+
+PRESSED = """
+import os, signal, sys
+from edgequant.cli import console
+from edgequant.cli.app import main
+say, when = console.CliProgress.say, sys.argv[1]
+def pressed(self, text):
+    say(self, text)
+    if text.startswith(when):
+        os.kill(os.getpid(), signal.SIGINT)
+console.CliProgress.say = pressed
+sys.argv[:2] = ["edgequant"]
+main()
+"""
+"""The command line, where the user presses ctrl-C as soon as it says something."""
+
+
+def press(when: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", PRESSED, when, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["quantize", "verify"])
+def test_ctrl_c_ends_the_search_and_is_never_taken_for_success(
+    command: str, generated_model: ModelByName, tmp_path: Path
+) -> None:
+    model, out, run_dir = generated_model("conv_cnn"), tmp_path / "out.mnn", tmp_path / "run"
+    where = ["-o", out] if command == "quantize" else ["--device", "local:", "--no-latency"]
+    done = press(
+        "refining", command, model, *where, "--variant", "auto", "--target", "sqnr_db>=30", "--run-dir", run_dir
+    )
+    assert done.returncode == 130, done.stderr
+    assert "edgequant: interrupted" in done.stderr
+    assert "AUTO_INCOMPLETE" in done.stdout
+    (run,) = json.loads((run_dir / "report.json").read_text())["runs"]
+    assert run["verdict"] in ("PASS", "MARGINAL")
+    if command == "quantize":
+        assert f"{out}: " in done.stdout.replace("\n", "")
+        assert sha256_of(out) == run["sha256"]
+
+
+def test_ctrl_c_before_anything_meets_the_target(generated_model: ModelByName, tmp_path: Path) -> None:
+    out = tmp_path / "out.mnn"
+    done = press("plain variants", "quantize", generated_model("conv_cnn"), "-o", out, "--variant", "auto", "--target",
+                 "sqnr_db>=30", "--run-dir", tmp_path / "run")  # fmt: skip
+    assert done.returncode == 130, done.stderr
+    assert not out.exists()
 
 
 def test_a_target_nothing_can_meet(generated_model: ModelByName, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from edgequant import zoo
 from edgequant.errors import EdgequantError
+from edgequant.quantize.calibrate.static import StaticOptions, make_static
 from edgequant.quantize.convert import convert
 from edgequant.quantize.halves import half_constants
 from edgequant.quantize.make import RecipeModel, make_recipe
@@ -79,6 +80,19 @@ def test_halves_are_rounded_not_cut(tmp_path: Path) -> None:
     found = stored(made.converted.path)
     for key, (weights, _, _) in floats(base).items():
         assert np.array_equal(np.frombuffer(found[key][0], np.float16), weights.astype(np.float16))
+
+
+def test_the_source_is_no_output(tmp_path: Path) -> None:
+    """A recipe or static model written over its own source would be the last thing made from it."""
+    source = generated.conv_cnn(tmp_path / "cnn.onnx")
+    before = source.read_bytes()
+    with pytest.raises(EdgequantError) as caught:
+        make_recipe(source, recipe({"bits": 8}), source, log_dir=tmp_path / "logs")
+    assert caught.value.code == "OUTPUT_IS_SOURCE"
+    with pytest.raises(EdgequantError) as caught:
+        make_static(source, cases_of(source), StaticOptions(), source, log_dir=tmp_path / "logs")
+    assert caught.value.code == "OUTPUT_IS_SOURCE"
+    assert source.read_bytes() == before
 
 
 def test_static_and_dynamic_layers_in_one_model(tmp_path: Path) -> None:

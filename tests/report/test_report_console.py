@@ -177,3 +177,64 @@ def test_a_run_that_could_not_be_run():
     assert "-> Is it powered?" in text
     assert "ERROR  1 run: 1 ERROR" in text
     assert "Report: r/report.json" in text
+
+
+def several(*runs: model.Run) -> model.Report:
+    report = a_report({"out": an_output()})
+    return report.model_copy(update={"runs": list(runs)})
+
+
+def test_the_overview_breaks_no_word_and_tells_times_in_full():
+    def one(variant: str, p50: float, output: str) -> model.Run:
+        report = a_report(
+            {output: an_output(21.37)},
+            latency_ms=latency_summary([p50] * 5, 0, None, None, why_invalid=[]),
+            memory_mb=model.Memory(model_file=12.34, session=5.67),
+        )
+        return report.runs[0].model_copy(update={"variant": variant})
+
+    report = several(
+        one("dynamic:8,block=32,hqq", 1234.5, "a_rather_long_name_of_an_output/concat:0"), one("fp16", 0.0123, "o")
+    )
+    for width in (40, 60, 80, 120):
+        text = shown(report, width)
+        tail = text[text.index("run ", text.rindex("hqq  on")) :]
+        assert "1234" in tail
+        assert "e+0" not in text
+        assert "0.0123" in tail
+        for word in ("dynamic:8,block=32,hqq", "ssh://pi@board:22", "session MB", "worst output"):
+            assert word in tail, word
+        assert max(len(line) for line in text.splitlines()) <= width
+    rows = shown(report, 80).split("Report:")[0].splitlines()[-6:]
+    assert any("dynamic:8,block=32,hqq on ssh://pi@board:22" in row for row in rows)
+    assert any("12.34" in row and "5.7" in row and "21.3" in row for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0123, "0.0123"), (1.5, "1.5"), (99.94, "99.9"), (999.7, "1000"), (1234.4, "1234"), (123456.0, "123456"),
+     (0.0, "0"), (None, "-"), (0.00001234, "0.000012")],
+)  # fmt: skip
+def test_milliseconds_are_never_in_powers_of_ten(value, text):
+    assert plain.milliseconds(value) == text
+
+
+def test_the_legend_names_what_is_in_the_table_alone():
+    stages = {"out": model.ErrorEntry(sqnr_db=77.7)}
+    here = a_report({"out": an_output()}, errors=model.ErrorsByStage(conversion=stages, quantization=stages))
+    text = shown(here, 160)
+    assert "conv, quant: SQNR in dB that conversion and quantization leave" in text
+    assert "dev" not in text.replace("device", "")
+    everywhere = a_report(
+        {"out": an_output()}, errors=model.ErrorsByStage(conversion=stages, quantization=stages, device=stages)
+    )
+    assert "conv, quant, dev: SQNR in dB that conversion, quantization and the device leave" in shown(everywhere, 160)
+    alone = a_report({"out": an_output()}, errors=model.ErrorsByStage(device=stages))
+    assert "dev: SQNR in dB that the device leaves" in shown(alone, 160)
+
+
+def test_the_model_is_loaded_not_the_machine():
+    text = shown(
+        a_report({"out": an_output()}, latency_ms=latency_summary([3.0] * 5, 0, 12.0, 4.0, why_invalid=[])), 160
+    )
+    assert "model load 12, first 4" in text

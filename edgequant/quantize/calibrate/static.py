@@ -22,7 +22,7 @@ from edgequant.quantize.calibrate.outputs import Fidelity, run_outputs
 from edgequant.quantize.calibrate.params import LayerPlan, check_names
 from edgequant.quantize.calibrate.samples import spool
 from edgequant.quantize.convert import ConvertedModel, convert
-from edgequant.quantize.work import FULL, disk_full, work_dir
+from edgequant.quantize.work import output_work
 from edgequant.spec import Variant
 
 _FLOAT = Variant(method="float")
@@ -130,18 +130,9 @@ def make_static(
             hint="Start from the original model or a float .mnn.",
             where=str(source),
         )
-    try:
-        with work_dir(out.parent) as work:
-            job = _Job(graph, options, work, log_dir, timeout, memory_limit)
-            return job.run(samples, out, chunk)
-    except OSError as error:
-        if error.errno in FULL:
-            raise disk_full(out.parent) from error
-        raise InputError(
-            "OUTPUT_NOT_WRITABLE",
-            f"{str(out)!r} cannot be written: {error.strerror or error}",
-            hint="Choose an output in a directory that exists and that you may write to.",
-        ) from error
+    with output_work(out, source) as work:
+        job = _Job(graph, options, work, log_dir, timeout, memory_limit)
+        return job.run(samples, out, chunk)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,194 @@
+"""The tables of a report: outputs of a run, and runs beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rich.text import Text
+
+from edgequant.judge.verdict import Verdict, severity
+from edgequant.report import plain
+from edgequant.report.lines import STYLE, Lines
+from edgequant.report.model import OutputReport, Run
+
+MIN_NAME = 12
+"""A table leaves at least this much for the names; its other columns go into a second table."""
+_BROKEN, _CLOSE = "!", "~"
+
+
+class Tables(Lines):
+    """Prints tables that no width squeezes: what does not fit goes into a second one, or on a line of its own."""
+
+    def overview(self, runs: Sequence[Run]) -> None:
+        """One line a run, for choosing: what its worst output lost, what it costs."""
+        rows = []
+        for run in runs:
+            ordered = worst_first(run)
+            name, output = ordered[0] if ordered else ("", None)
+            memory, latency = run.memory_mb, run.latency_ms
+            made = f" ({run.made_as})" if run.made_as not in (None, run.variant) else ""
+            # Worth a line of its own where it is long, as it is what tells one run from the other.
+            title = self.join([self.name(f"{run.variant}{made}"), " on ", self.name(run.device.uri)])
+            cells = {
+                "verdict": self.verdict(run.verdict),
+                "file MB": Text(_decimals(memory.model_file if memory is not None else None, 2)),
+                "session MB": Text(_decimals(memory.session if memory is not None else None, 1)),
+                "p50 ms": Text(plain.milliseconds(latency.p50 if latency is not None else None)),
+                "worst dB": Text(plain.decibel(output.sqnr_db if output is not None else None)),
+                "worst output": self.short(name) if output is not None else Text(run.error.code if run.error else "-"),
+            }
+            rows.append(_Row(title, cells))
+        for part in self.split(rows, list(rows[0].cells)):
+            self.table(rows, part, of="run")
+
+    def outputs(self, run: Run) -> None:
+        ordered = worst_first(run)
+        shown = ordered if self.verbose else ordered[: self.max_outputs]
+        rows = [
+            _Row(
+                self.name(name, "" if output.verdict is Verdict.PASS else "bold"),
+                {column: self.cell(run, name, output, column) for column in _COLUMNS},
+            )
+            for name, output in shown
+        ]
+        # A column in which nothing was measured only takes room from the names.
+        columns = [c for c in _COLUMNS if c == "verdict" or any(row.cells[c].plain != "-" for row in rows)]
+        for part in self.split(rows, columns):
+            self.console.print()
+            self.table(rows, part)
+        marks = {_mark(output, metric) for _, output in shown for metric in _METRIC_OF.values()} - {""}
+        said = [
+            what for mark, what in ((_BROKEN, "! breaks its limit"), (_CLOSE, "~ only just keeps it")) if mark in marks
+        ]
+        if stages := [column for column in _STAGES if column in columns]:
+            # Only what is in the table: this host is no device to be held against itself.
+            named = [_STAGES[column] if column != "dev" else "the device" for column in stages]
+            what = " and ".join([", ".join(named[:-1]), named[-1]] if named[1:] else named)
+            said.append(f"{', '.join(stages)}: SQNR in dB that {what} leave{'' if named[1:] else 's'}")
+        if said:
+            self.line(self.text("; ".join(said), "dim"), indent=2)
+        rest = ordered[len(shown) :]
+        if rest:
+            kinds = count(output.verdict for _, output in rest)
+            values = [output.sqnr_db for _, output in rest if output.sqnr_db is not None]
+            span = f", SQNR {plain.decibel(min(values))} to {plain.decibel(max(values))} dB" if values else ""
+            self.line(f"Worst first; {len(rest)} more outputs not shown: {kinds}{span}.", indent=2)
+
+    def split(self, rows: Sequence[_Row], columns: Sequence[str]) -> list[list[str]]:
+        """All columns in one table, or quality first and the rest in more: no column is ever squeezed or dropped."""
+        room = self.console.width - min(max(len("output"), *(row.name.cell_len for row in rows)), MIN_NAME)
+        if _taken(rows, columns) <= room:
+            return [list(columns)]
+        parts: list[list[str]] = [[]]
+        for column in columns:
+            if parts[-1] and (column == "mean abs" or _taken(rows, [*parts[-1], column]) > room):
+                parts.append([])
+            parts[-1].append(column)
+        return parts
+
+    def table(self, rows: Sequence[_Row], columns: Sequence[str], of: str = "output") -> None:
+        """A name too long for its column gets lines of its own above its numbers, whole."""
+        longest = max(len(of), *(row.name.cell_len for row in rows))
+        room = max(min(longest, self.console.width - _taken(rows, columns)), 6)
+        widths = {column: _column_width(rows, column) for column in columns}
+
+        def padded(name: Text, cells: dict[str, Text]) -> Text:
+            line = Text().join([Text("  "), name, Text(" " * (room - name.cell_len))])
+            for column in columns:
+                fill = Text(" " * (widths[column] - cells[column].cell_len))
+                pair = [cells[column], fill] if column in _LEFT else [fill, cells[column]]
+                line = Text().join([line, Text("  "), *pair])
+            line.rstrip()
+            return line
+
+        self.console.print(padded(Text(of, style="dim"), {c: Text(c, style="dim") for c in columns}), soft_wrap=True)
+        for row in rows:
+            if row.name.cell_len > room:
+                self.hang(Text("  "), row.name)
+                self.console.print(padded(Text(), row.cells), soft_wrap=True)
+            else:
+                self.console.print(padded(row.name, row.cells), soft_wrap=True)
+
+    def cell(self, run: Run, name: str, output: OutputReport, column: str) -> Text:
+        if column == "verdict":
+            return self.verdict(output.verdict)
+        if column == "worst case":
+            return Text("-") if output.worst_case is None else self.short(output.worst_case)
+        if column == "NaN/Inf":
+            bad = output.nan or output.inf
+            return Text(f"{output.nan}/{output.inf}{_BROKEN}", style=STYLE[Verdict.FAIL]) if bad else Text("0")
+        if column in _STAGES:
+            entry = getattr(run.errors, _STAGES[column]).get(name)
+            if entry is None:
+                return Text("-")
+            value = plain.amount(entry.mismatch) if entry.mismatch is not None else plain.decibel(entry.sqnr_db)
+            return Text("exact" if entry.exact else "broken" if entry.problem else value)
+        metric = _METRIC_OF[column]
+        value = getattr(output, metric)
+        if metric == "sqnr_db" and output.exact:
+            return Text("exact")
+        shown = plain.cosine(value) if metric == "cosine" else None
+        shown = shown or (plain.decibel(value) if metric == "sqnr_db" else plain.amount(value))
+        mark = _mark(output, metric)
+        style = {_BROKEN: STYLE[Verdict.FAIL], _CLOSE: STYLE[Verdict.MARGINAL]}.get(mark, "")
+        return Text(f"{shown}{mark}", style=style)
+
+
+@dataclass(frozen=True)
+class _Row:
+    name: Text
+    cells: dict[str, Text]
+
+
+def _column_width(rows: Sequence[_Row], column: str) -> int:
+    return max(len(column), *(row.cells[column].cell_len for row in rows))
+
+
+def _taken(rows: Sequence[_Row], columns: Sequence[str]) -> int:
+    """Columns of the screen that are not the name's: indent, gaps and numbers."""
+    return 2 + sum(2 + _column_width(rows, column) for column in columns)
+
+
+def worst_first(run: Run) -> list[tuple[str, OutputReport]]:
+    return sorted(run.outputs.items(), key=lambda item: _badness(item[1]), reverse=True)
+
+
+_STAGES = {"conv": "conversion", "quant": "quantization", "dev": "device"}
+_COLUMNS = (
+    "verdict", "SQNR dB", "cosine", "rel max", "max abs", "mismatch", "NaN/Inf",
+    "mean abs", "p99 abs", "conv", "quant", "dev", "worst case",
+)  # fmt: skip
+_LEFT = ("verdict", "worst case", "worst output")
+_METRIC_OF = {
+    "SQNR dB": "sqnr_db",
+    "cosine": "cosine",
+    "rel max": "rel_max",
+    "max abs": "max_abs",
+    "mismatch": "mismatch",
+    "mean abs": "mean_abs",
+    "p99 abs": "p99_abs",
+}
+
+
+def _mark(output: OutputReport, metric: str) -> str:
+    verdicts = {limit.verdict for limit in output.limits if limit.metric == metric}
+    return _BROKEN if Verdict.FAIL in verdicts else _CLOSE if Verdict.MARGINAL in verdicts else ""
+
+
+def _badness(output: OutputReport) -> tuple[float, ...]:
+    quality = output.sqnr_db if output.sqnr_db is not None else 1000.0
+    return (severity(output.verdict), output.nan + output.inf > 0, output.mismatch or 0.0, -quality)
+
+
+def count(verdicts: Iterable[Verdict]) -> str:
+    """For example "2 FAIL, 5 PASS", the gravest first."""
+    counted: dict[Verdict, int] = {}
+    for verdict in verdicts:
+        counted[verdict] = counted.get(verdict, 0) + 1
+    ordered = sorted(counted.items(), key=lambda item: -severity(item[0]))
+    return ", ".join(f"{number} {verdict}" for verdict, number in ordered)
+
+
+def _decimals(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
