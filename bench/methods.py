@@ -37,6 +37,7 @@ from edgequant.zoo import fetch
 
 OFFLINE = ("kl", "ema", "admm")
 OTHERS = (
+    "static:8",
     *(f"static:8,calib={name}" for name in CALIBRATORS),
     "dynamic:8",
     "dynamic:8,block=32",

@@ -48,12 +48,13 @@ class Variant(BaseModel):
         hqq: choose scales by half-quadratic quantization (Badri and Shaji, 2023) instead of by the range.
         sym: weights without a zero point.  MNN's converter gives them one unless it is told not to, and so does a
             plain ``weight:8`` here; writing ``asym`` says the same aloud.
-        asym: of static: activations with a zero point; without it they have none.
+        asym, sym: of static: activations with a zero point, or without.  With neither, both are tried where `calib` is
+            None; else they have none.
         weights: of MNN's methods: how the scales of weights are found; None for max_abs.
         clamp: of MNN's methods: activations are quantized to -clamp..clamp; None for 127.
         skip: layers that stay float, each written ``skip=NAME``.
         samples: so many calibration samples are used; None for all.
-        calib: of static: how ranges become scales; None for mse.
+        calib: of static: how ranges become scales; None: whatever comes closest to float on the calibration samples.
         percent: of static,calib=percentile: what it keeps; None for 99.99.
         rnn: of static: what becomes of layers inside GRU and LSTM loops; None for weight (8-bit weights).
         keep: of static: so many of the most sensitive layers compute in float.
@@ -144,8 +145,11 @@ class Variant(BaseModel):
                 raise _bad(text, f"'{option}' is not an option{among}")
         if {"sym", "asym"} <= seen:
             raise _bad(text, "sym and asym contradict each other")
-        # What it is anyway: weights have a zero point, static activations have none.
-        fields.pop("sym" if method == "static" else "asym", None)
+        # What it is anyway: weights have a zero point, static activations have none where a calibrator is named.
+        if method != "static":
+            fields.pop("asym", None)
+        elif "calib" in fields:
+            fields.pop("sym", None)
         try:
             return cls.model_validate({**fields, "skip": tuple(dict.fromkeys(skip))})
         except ValidationError as error:

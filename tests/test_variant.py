@@ -26,7 +26,8 @@ from edgequant.spec import Variant
             "admm,weights=admm,clamp=120,skip=/a/Conv,skip=b",
         ),
         ("static:8", "static:8", "static:8"),
-        ("static:8,sym", "static:8", "static:8"),
+        ("static:8,sym", "static:8,sym", "static:8,sym"),
+        ("static:8,calib=kl,sym", "static:8,calib=kl", "static:8,calib=kl"),
         (
             "static:8,asym,calib=percentile,percent=99.90",
             "static:8,calib=percentile,percent=99.9,asym",

@@ -250,10 +250,11 @@ def _honest(entry: Planned, asked: Variant, *, first: bool) -> Planned:
 def _static_options(variant: Variant) -> StaticOptions:
     if variant.method != "static":
         # A rung on somebody else's ladder; what was to stay float still does.
-        return StaticOptions(skip=variant.skip)
-    given = {"calib": variant.calib, "percent": variant.percent, "rnn": variant.rnn, "keep": variant.keep}
+        return StaticOptions(calib="best", sym=None, skip=variant.skip)
+    sym = None if variant.calib is None and not (variant.sym or variant.asym) else not variant.asym
+    given = {"calib": variant.calib or "best", "percent": variant.percent, "rnn": variant.rnn, "keep": variant.keep}
     known = {name: value for name, value in given.items() if value is not None}
-    return StaticOptions(sym=not variant.asym, skip=variant.skip, **known)  # type: ignore[arg-type]
+    return StaticOptions(sym=sym, skip=variant.skip, **known)  # type: ignore[arg-type]
 
 
 def _variant_of(rung: Rung, asked: Variant) -> Variant:
@@ -283,12 +284,26 @@ def _converted(climbed: Climbed[Made], variant: Variant, statics: list[StaticMod
 
 
 def _of_static(made: StaticModel) -> tuple[Finding, ...]:
-    """Which layers are what: a model is seldom int8 from end to end."""
+    """How its scales were chosen, and which layers are what: a model is seldom int8 from end to end."""
+    chosen: tuple[Finding, ...] = ()
+    if made.tried:
+        ways = [f"{name} {value:.1f} dB" for name, value in made.tried.items()]
+        chosen = (
+            Finding(
+                code="CALIBRATOR_CHOSEN",
+                severity="info",
+                message=f"calib={made.calib}: of {len(ways)} ways to choose scales it is closest to float on the "
+                f"calibration samples, worst output: {', '.join(ways[:3])}{', ...' if len(ways) > 3 else ''}",
+                evidence={"tried": {name: max(-200.0, min(value, 200.0)) for name, value in made.tried.items()}},
+                remedy=f"static:8,calib={made.calib} makes it again without trying.",
+            ),
+        )
     kinds = {how: [layer.name for layer in made.layers if layer.how == how] for how in ("static", "weight", "float")}
     left = [layer for layer in made.layers if layer.how != "static"]
     if not left:
-        return ()
+        return chosen
     return (
+        *chosen,
         Finding(
             code="STATIC_PARTLY",
             severity="info",

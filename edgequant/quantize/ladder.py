@@ -15,12 +15,10 @@ from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.findings import Finding
 from edgequant.graph import ModelGraph
 from edgequant.quantize.offline_options import OfflineMethod, OfflineOptions
+from edgequant.quantize.work import HOPELESS
 
 GOOD_ORDER: tuple[OfflineMethod, ...] = ("ema", "kl", "admm")
 """EMA crashes least and was the most accurate on every model tried; ADMM sees one sample and takes longest."""
-_HOPELESS = {"DISK_FULL", "MNN_MISSING", "MNN_TOO_OLD", "CHILD_NOT_STARTED", "CHILD_LOST", "LOG_NOT_WRITABLE",
-             "OUTPUT_NOT_WRITABLE", "OUTPUT_IS_SOURCE", "CALIBRATION_CHANGED"}  # fmt: skip
-"""Another way to quantize does not help against these."""
 _FULL = re.compile(r"No space left on device|Disk quota exceeded|problem writing element")
 """In the words of a child process, or of NumPy, which forgets why."""
 _ATTENTION = {"Attention", "MultiHeadAttention", "LayerNormalization", "LayerNorm", "Einsum"}
@@ -253,7 +251,7 @@ def climb(
                     hint="Free some space, or choose a run directory on another disk with --run-dir.",
                 ) from caught
             gone = isinstance(caught, InputError) and caught.code.startswith("CALIBRATION_")
-            if caught.code in _HOPELESS or gone or not fallback or (index == 0 and isinstance(caught, InputError)):
+            if caught.code in HOPELESS or gone or not fallback or (index == 0 and isinstance(caught, InputError)):
                 raise
             signal = caught.evidence.get("signal")
             told(Step(str(entry.rung), "failed", caught.message, caught.code, signal and str(signal), after))

@@ -13,6 +13,9 @@ from pathlib import Path
 
 from edgequant.errors import InputError, ToolError
 
+HOPELESS = {"DISK_FULL", "MNN_MISSING", "MNN_TOO_OLD", "CHILD_NOT_STARTED", "CHILD_LOST", "LOG_NOT_WRITABLE",
+            "OUTPUT_NOT_WRITABLE", "OUTPUT_IS_SOURCE", "CALIBRATION_CHANGED"}  # fmt: skip
+"""Another way to quantize does not help against these."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _WORK = ".edgequant-convert-"
 _PROBE = 256 * 1024  # bytes

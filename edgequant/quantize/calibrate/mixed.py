@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgequant.errors import InputError, ToolError
+from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.progress import counted
 from edgequant.quantize.calibrate.child import Runs
 from edgequant.quantize.calibrate.flow import Flow
@@ -15,6 +16,7 @@ from edgequant.quantize.calibrate.methods import Quantizer
 from edgequant.quantize.calibrate.outputs import Fidelity, Outputs, fidelity, run_outputs
 from edgequant.quantize.calibrate.params import LayerPlan, parameters, plan
 from edgequant.quantize.convert import ConvertedModel
+from edgequant.quantize.work import HOPELESS
 
 Convert = Callable[[Path, Mapping[str, object]], ConvertedModel]
 
@@ -74,13 +76,19 @@ class Maker:
         return fidelity(self.reference, run_outputs(model.path, self.runs, doing, len(self.reference)))
 
     def sensitivity(self, skip: set[str]) -> dict[str, float]:
-        """Worst SQNR in dB of any output in any sample, by the output tensor of the one layer that is int8."""
+        """Worst SQNR in dB of any output in any sample, by the output tensor of the one layer that is int8.
+
+        Infinite for a layer that can be int8 only beside others: behind a pool whose input has a scale of its own.
+        """
         found = {}
         outputs = {each.output for each in self.layers}
         for name in counted(
             "layers tried alone", [each.layer.output for each in self.plans(skip) if each.how == "static"]
         ):
             plans = self.plans(outputs - {name}, rest="float")
+            if not any(each.how == "static" for each in plans):
+                found[name] = math.inf
+                continue
             model = self.model(plans, self.runs.work / "alone.mnn")
             found[name] = _worst(self.fidelity(model, f"the model with only '{name}' in int8"))
         return found
@@ -116,6 +124,41 @@ class Maker:
                 hint="Ask for less, keep loops float (rnn=float), or use weight:8 or dynamic:8.",
             )
         return answer
+
+
+def best(makers: Mapping[str, Maker], skip: set[str]) -> dict[str, float]:
+    """Worst SQNR in dB of any output in any sample of each maker's model, the best first.
+
+    One whose scales are those of one before is not made again; one whose model crashes, hangs or cannot be made is left
+    out.
+
+    Raises:
+        EdgequantError: what the first one raised, where none works.
+    """
+    found: dict[str, float] = {}
+    first: EdgequantError | None = None
+    seen = []
+    for name in counted("calibrators tried", list(makers)):
+        maker = makers[name]
+        try:
+            plans = maker.plans(skip)
+            content = parameters(plans)
+            if content in seen:
+                continue
+            seen.append(content)
+            model = maker.model(plans, maker.runs.work / "tried.mnn")
+            found[name] = _worst(maker.fidelity(model, f"the model with calib={name}"))
+        except ToolError as error:
+            if error.code in HOPELESS:
+                raise
+            first = first or error
+        except InputError as error:
+            first = first or error
+    if not found:
+        assert first is not None
+        raise first
+    # A model of NaN is the worst of all, and is refused later on where all of them are.
+    return dict(sorted(found.items(), key=lambda each: -each[1]))
 
 
 def _worst(found: Mapping[str, Fidelity]) -> float:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,7 +17,7 @@ from edgequant.quantize.calibrate.flow import Flow
 from edgequant.quantize.calibrate.gather import CHUNK, gather
 from edgequant.quantize.calibrate.layers import Layer, read_layers
 from edgequant.quantize.calibrate.methods import Calib, calibrate
-from edgequant.quantize.calibrate.mixed import Maker
+from edgequant.quantize.calibrate.mixed import Maker, best
 from edgequant.quantize.calibrate.outputs import Fidelity, run_outputs
 from edgequant.quantize.calibrate.params import LayerPlan, check_names
 from edgequant.quantize.calibrate.samples import spool
@@ -34,8 +34,10 @@ class StaticOptions(BaseModel):
     """How to make a static int8 model.
 
     Attributes:
-        calib: how ranges become scales; see `methods`.
-        sym: zero point 0 for activations.  Weights are symmetric and per output channel in any case.
+        calib: how ranges become scales; see `methods`.  ``best``: each is tried, and the one taken whose worst output
+            in its worst sample is closest to the float model.
+        sym: zero point 0 for activations; None: with ``best`` both are tried, else it is.  Weights are symmetric and
+            per output channel in any case.
         percent: what `percentile` keeps.
         decay: of the moving average of `ema`.
         rnn: what becomes of layers that are not static (inside GRU and LSTM loops, deconvolutions, `keep`): 8-bit
@@ -49,8 +51,8 @@ class StaticOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    calib: Calib = "mse"
-    sym: bool = True
+    calib: Calib | Literal["best"] = "mse"
+    sym: bool | None = True
     percent: float = Field(default=99.99, gt=50, le=100)
     decay: float = Field(default=0.9, ge=0, lt=1)
     rnn: Literal["weight", "float"] = "weight"
@@ -82,6 +84,9 @@ class StaticModel:
         converted: the file, its hash and the converter's log.
         fidelity: of each output against the float MNN model, over the first calibration samples: these are the
             samples the scales were made from, so it says that the model works, not how good it is.
+        calib: what became of the ranges, such as ``kl,asym``.
+        tried: of ``best``: worst SQNR in dB of any output in any sample by calibrator, the best first; those that gave
+            the same scales as one before are left out.
         sensitivity: worst SQNR in dB of any output in any sample with only one layer int8, by that layer's output
             tensor; empty unless `keep` or `target_db` was asked for.
     """
@@ -93,6 +98,8 @@ class StaticModel:
     fidelity: Mapping[str, Fidelity]
     sensitivity: Mapping[str, float]
     samples: int
+    calib: str = ""
+    tried: Mapping[str, float] = field(default_factory=dict)
 
 
 def make_static(
@@ -154,11 +161,6 @@ class _Job:
         runs = Runs(spooled, self.work, self.log_dir, self.timeout, self.memory_limit)
         skipped = set(self.options.skip)
         gathered = gather(model, self._tensors(layers, flow), runs, chunk=chunk, decay=self.options.decay)
-        quantizers = {
-            name: calibrate(each, self.options.calib, sym=self.options.sym, percent=self.options.percent)
-            for name, each in gathered.histograms.items()
-            if each.exponent is not None
-        }
         # Their scale would be a guess, and what clips the first value that is not 0.
         silent = {name: "it is 0 in all samples" for name, each in gathered.histograms.items() if each.exponent is None}
         probes = min(PROBES, spooled.count)
@@ -168,9 +170,23 @@ class _Job:
             # From the float .mnn, whose names the scales have: a source with external weights is read once only.
             return self.convert(model, "mnn", path, content)
 
-        maker = Maker(
-            from_float, layers, flow, quantizers, gathered.unreadable | silent, self.options.rnn, runs, reference
-        )
+        def maker_of(calib: Calib, sym: bool) -> Maker:
+            quantizers = {
+                name: calibrate(each, calib, sym=sym, percent=self.options.percent)
+                for name, each in gathered.histograms.items()
+                if each.exponent is not None
+            }
+            unreadable = gathered.unreadable | silent
+            return Maker(from_float, layers, flow, quantizers, unreadable, self.options.rnn, runs, reference)
+
+        makers = {
+            calib if sym else f"{calib},asym": maker_of(calib, sym)
+            for calib in (get_args(Calib) if self.options.calib == "best" else (self.options.calib,))
+            for sym in self._zero_points()
+        }
+        tried = best(makers, skipped) if len(makers) > 1 else {}
+        calib = next(iter(tried or makers))
+        maker = makers[calib]
         sensitivity: dict[str, float] = {}
         if self.options.keep or self.options.target_db is not None:
             sensitivity = maker.sensitivity(skipped)
@@ -200,7 +216,12 @@ class _Job:
         converted.path.replace(out)
         final = ConvertedModel(**{**vars(converted), "path": out})
         listed = tuple(_listed(each) for each in plans)
-        return StaticModel(out, listed, converted.log, final, found, sensitivity, spooled.count)
+        return StaticModel(out, listed, converted.log, final, found, sensitivity, spooled.count, calib, tried)
+
+    def _zero_points(self) -> tuple[bool, ...]:
+        if self.options.sym is None:
+            return (True, False) if self.options.calib == "best" else (True,)
+        return (self.options.sym,)
 
     def _tensors(self, layers: list[Layer], flow: Flow) -> list[str]:
         """Tensors whose ranges are needed, in the order they are computed."""
