@@ -115,3 +115,25 @@ def test_a_recipe_says_how_it_is_run(generated_model: ModelByName, tmp_path: Pat
     assert run.options["memory"] == "normal"
     assert run.low_memory_engaged is None
     check_numbers(tmp_path / "run", run)
+
+
+@pytest.mark.parametrize("rule", ['"bits": 16', '"bits": 0', '"bits": 8, "mode": "static"'])
+def test_a_recipe_with_nothing_to_quantize_at_run_time_is_judged_all_the_same(
+    generated_model: ModelByName, tmp_path: Path, rule: str
+) -> None:
+    file = tmp_path / "recipe.json"
+    file.write_text(f'{{"schema": "edgequant.recipe/1", "rules": [{{"name": "*", {rule}}}]}}')
+    (run,) = do(generated_model("conv_cnn"), tmp_path / "run", f"recipe:{file}", limits=("sqnr_db>=5",)).runs
+    assert run.verdict in ("PASS", "MARGINAL", "FAIL")
+    assert run.options["memory"] == "normal"
+    assert "RECIPE_MEMORY_UNUSED" in codes(run)
+    check_numbers(tmp_path / "run", run)
+
+
+def test_a_recipe_that_cannot_be_read_leaves_no_folder(generated_model: ModelByName, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.json"
+    broken.write_text("{")
+    with pytest.raises(InputError) as caught:
+        do(generated_model("conv_cnn"), tmp_path / "run", f"recipe:{broken}")
+    assert caught.value.code == "RECIPE_INVALID"
+    assert not (tmp_path / "run").exists()

@@ -348,7 +348,8 @@ class _Job:
 
     def _why(self, complete: bool) -> str:
         size = "smallest" if self.options.budget == "size" else "fastest"
-        text = f"the {size} of {len(self.explorer.tried)} models tried that keeps the target on every output"
+        which = "every output" if not self._unseen else "every output that has one"
+        text = f"the {size} of {len(self.explorer.tried)} models tried that keeps the target on {which}"
         return text if complete else f"interrupted; {text} so far"
 
     def _notes(self) -> list[str]:
@@ -359,10 +360,13 @@ class _Job:
                 f"the cases, varied ones included, have {values} output values in all: so few that a model may keep "
                 "the target on them by chance. Give more cases, and verify the result on others"
             )
-        unseen = [name for name in self.signals.outputs if name not in self.target.floors]
-        if unseen:
-            notes.append(f"outputs without a target: {', '.join(unseen)}")
+        if self._unseen:
+            notes.append(f"outputs without a target: {', '.join(self._unseen)}")
         return notes
+
+    @property
+    def _unseen(self) -> list[str]:
+        return [name for name in self.signals.outputs if name not in self.target.floors]
 
     def _unreachable(self) -> EdgequantError:
         points = [*self.finalists.made, *self._points()]

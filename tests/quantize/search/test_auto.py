@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from edgequant import zoo
 from edgequant.errors import EdgequantError, InputError
@@ -125,6 +126,47 @@ def test_what_is_saved(cnn: Path, tmp_path: Path) -> None:
     assert sizes == sorted(sizes)
     assert margins == sorted(margins)
     assert pareto(found.front) == found.front
+
+
+def test_names_nobody_has_vetted_in_what_is_saved(tmp_path: Path) -> None:
+    names = ["=cmd|' /C calc'!A0", "\x1b[31m\x07<b>&\r", "a" * 3000]
+    nodes = [helper.make_node("MatMul", ["x", f"w{number}"], [name]) for number, name in enumerate(names)]
+    weights = [generated._weight(f"w{number}", 32, 32) for number in range(len(names))]
+    outputs = [generated._value(name, [2, 32]) for name in names]
+    source = generated.save(tmp_path / "evil.onnx", nodes, [generated._value("x", [2, 32])], outputs, weights)
+    found = find(source, tmp_path, "sqnr_db>=25", options=AutoOptions(memories=("normal",), rounds=1))
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    found.write(folder)
+    rows = list(csv.reader((folder / "front.csv").open(newline="")))
+    assert len(rows) == 1 + len(found.front)
+    assert not any(cell.startswith("=") or "\x1b" in cell for row in rows for cell in row)
+    assert ET.fromstring((folder / "front.svg").read_text()).findall(".//{*}title")
+    made = make_recipe(
+        source, Recipe.read(folder / "recipe.json"), tmp_path / "by_recipe.mnn", log_dir=tmp_path / "logs"
+    )
+    assert found.best is not None
+    assert made.converted.sha256 == found.best.sha256
+
+
+def test_where_nothing_is_quantized_nothing_is_quantized_at_run_time(cnn: Path, tmp_path: Path) -> None:
+    found = find(cnn, tmp_path, "sqnr_db>=70", options=AutoOptions(rounds=0))
+    assert found.best is not None
+    assert {rule.bits for rule in found.best.recipe.rules} == {16}
+    assert found.best.memory == found.best.recipe.memory == "normal"
+
+
+def test_a_target_as_low_as_one_likes(cnn: Path, tmp_path: Path) -> None:
+    found = find(cnn, tmp_path, "sqnr_db>=-1e9", options=AutoOptions(memories=("normal",), rounds=0))
+    assert found.best is not None
+    assert found.best.meets
+
+
+def test_outputs_without_a_target_are_told(tmp_path: Path) -> None:
+    source = generated.argmax_ints(tmp_path / "ints.onnx")
+    found = find(source, tmp_path, "sqnr_db>=20", options=AutoOptions(memories=("normal",), rounds=0))
+    assert "on every output that has one" in found.why
+    assert any("best" in note for note in found.notes)
 
 
 def test_an_output_may_have_a_target_of_its_own(tmp_path: Path) -> None:
