@@ -22,12 +22,26 @@ from edgequant.pipeline.target import Target
 from edgequant.progress import Progress
 from edgequant.quantize.convert import ConvertedModel
 from edgequant.quantize.search.auto import AutoOptions, search
-from edgequant.quantize.search.cache import cases_digest
+from edgequant.quantize.search.cache import cases_digest, digest
 from edgequant.quantize.search.front import CAP_DB, AutoResult
 from edgequant.quantize.search.target import Evaluation
 from edgequant.quantize.written import count_layers
 from edgequant.spec import Limit, MemoryMode, Variant
 
+_IDENTITY = (
+    "model",
+    "manufacturer",
+    "soc",
+    "build",
+    "kernel",
+    "hostname",
+    "arch",
+    "cpu",
+    "cores",
+    "features",
+    "ram_mb",
+)
+"""Facts that tell devices of one URI apart: "adb://" is whatever phone is attached."""
 _SECONDS = 5.0
 """At most so long is one model timed during a search."""
 
@@ -113,7 +127,9 @@ class _OnDevice:
     def key(self, references: list[Mapping[str, np.ndarray]]) -> str:
         runner = self._target.living_runner()
         options = self._request.options.model_dump_json()
-        return f"{self._target.uri} {runner.hello.mnn} {options} {cases_digest(references)}"
+        facts = self._target.facts
+        identity = None if facts is None else facts.model_dump(mode="json", include=set(_IDENTITY))
+        return digest(self._target.uri, identity, runner.hello.mnn, options, cases_digest(references))
 
     def __call__(self, path: Path, memory: MemoryMode) -> Evaluation:
         runner = self._target.living_runner()

@@ -6,9 +6,11 @@ which compute what the converter's models compute.  Every mixture and model is r
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -28,7 +30,7 @@ from edgequant.quantize.search.front import CAP_DB, AutoResult, Point, pareto
 from edgequant.quantize.search.mixture import Choice, Mixture, open_mixture
 from edgequant.quantize.search.target import Evaluate, Evaluation, Target, make_target, varied
 from edgequant.quantize.search.trials import Bench, Signals
-from edgequant.quantize.work import work_dir
+from edgequant.quantize.work import FULL, disk_full, work_dir
 from edgequant.spec import Limit, MemoryMode, RunOptions, Variant
 
 _FLOAT = Variant(method="float")
@@ -106,7 +108,7 @@ def search(
             where=str(source),
         )
     options = options or AutoOptions()
-    with work_dir(Path(out).absolute().parent) as work:
+    with _disk(Path(out)), work_dir(Path(out).absolute().parent) as work:
         job = _Job(
             Path(source).absolute(), graph.format, graph.sha256, work, log_dir, Cache(cache), options,
             run_options or RunOptions(), progress or Progress(),
@@ -114,6 +116,22 @@ def search(
         )  # fmt: skip
         job.prepare(cases, limits, references)
         return job.run(Path(out).absolute(), started)
+
+
+@contextlib.contextmanager
+def _disk(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise disk_full(out.parent) from error
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        raise InputError(
+            "OUTPUT_NOT_WRITABLE",
+            f"{str(out)!r} or what it is made from cannot be written: {error.strerror or error}",
+            hint="Choose an output in a directory that exists and that you may write to.",
+        ) from error
 
 
 @dataclass
@@ -142,6 +160,7 @@ class _Job:
         key = digest("float", self.sha256, self.version)
         if self.format == "mnn":
             shutil.copyfile(self.source, self.float)
+            self._unchanged()
         elif self.cache.model(key, self.float) is None:
             self.progress.say("converting to a float model")
             made = convert(
@@ -149,6 +168,8 @@ class _Job:
                 log_dir=self.log_dir, timeout=self.options.timeout, memory_limit=self.options.memory_limit,
             )  # fmt: skip
             self.converter_runs += 1
+            # It would be taken for the model it is not for ever after.
+            self._unchanged()
             self.cache.keep_model(key, self.float, {"sha256": made.sha256})
         self.given = len(cases)
         signals = self._bench(cases, "given").reference(self.float, references)
@@ -178,6 +199,15 @@ class _Job:
             self.float, self.sha256, self.work, self.log_dir, self.cache, self.mixture, self.target, self._evaluated,
             self.evaluator, self.context, self.version, self.options.timeout, self.options.memory_limit, self.progress,
         )  # fmt: skip
+
+    def _unchanged(self) -> None:
+        if read_model(self.source).sha256 != self.sha256:
+            raise InputError(
+                "MODEL_CHANGED",
+                "the model was changed while it was converted",
+                hint="Run again when nothing writes to it.",
+                where=str(self.source),
+            )
 
     def _bench(self, cases: Sequence[Mapping[str, np.ndarray]], name: str) -> Bench:
         folder = self.work / name
@@ -362,6 +392,8 @@ class _Job:
             )
         if self._unseen:
             notes.append(f"outputs without a target: {', '.join(self._unseen)}")
+        if self.cache.problem is not None:
+            notes.append(f"what was measured could not be kept for the next search: {self.cache.problem}")
         return notes
 
     @property

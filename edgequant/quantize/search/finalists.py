@@ -12,7 +12,7 @@ import numpy as np
 from edgequant.progress import Progress
 from edgequant.quantize.make import make_recipe
 from edgequant.quantize.recipe import Recipe, recipe_of
-from edgequant.quantize.search.cache import Cache, digest
+from edgequant.quantize.search.cache import Cache, Kept, digest
 from edgequant.quantize.search.explore import Tried
 from edgequant.quantize.search.front import CAP_DB, Point
 from edgequant.quantize.search.mixture import Mixture
@@ -71,14 +71,14 @@ class Finalists:
         if kept is None:
             result = self.evaluate(path, recipe.memory)
             measured = {name: capped(value) for name, value in result.sqnr_db.items()}
-            kept = {"sqnr_db": measured, "latency_ms": result.latency_ms}
+            kept = Kept(sqnr_db=measured, latency_ms=result.latency_ms)
             self.cache.keep_evaluation(where, kept)
-        point = self.point(tried, recipe, kept["sqnr_db"]).model_copy(
+        point = self.point(tried, recipe, kept.sqnr_db).model_copy(
             update={
                 "made": True,
                 "size": path.stat().st_size,
                 "sha256": note["sha256"],
-                "latency_ms": kept["latency_ms"],
+                "latency_ms": kept.latency_ms,
             }
         )
         self.made.append(point)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -104,6 +105,35 @@ def test_a_cache_that_was_damaged_is_made_anew(cnn: Path, tmp_path: Path) -> Non
     assert second.best is not None
     assert second.best.sha256 == first.best.sha256
     assert second.converter_runs == first.converter_runs
+
+
+def test_a_cache_that_takes_nothing_costs_time_alone(cnn: Path, tmp_path: Path) -> None:
+    def spoil(text: str) -> bool:
+        for folder in (tmp_path / "cache").glob("*"):
+            if folder.is_dir():
+                shutil.rmtree(folder)
+                folder.write_bytes(b"")
+        return False
+
+    options = AutoOptions(memories=("normal",), rounds=0)
+    found = find(cnn, tmp_path, options=options, progress=_Interrupting(spoil))
+    check(found, cnn, tmp_path)
+    assert any("could not be kept" in note for note in found.notes)
+
+
+def test_a_source_that_changes_meanwhile_is_not_kept_for_another(cnn: Path, tmp_path: Path) -> None:
+    first = cnn.read_bytes()
+    other = generated.gru(tmp_path / "gru.onnx").read_bytes()
+
+    def swap(text: str) -> bool:
+        if text.startswith("converting to a float"):
+            cnn.write_bytes(other)
+        return False
+
+    fails("MODEL_CHANGED", cnn, tmp_path, progress=_Interrupting(swap), cases=cases_of(cnn))
+    cnn.write_bytes(first)
+    found = find(cnn, tmp_path, options=AutoOptions(memories=("normal",), rounds=0))
+    check(found, cnn, tmp_path)
 
 
 def test_what_is_saved(cnn: Path, tmp_path: Path) -> None:
