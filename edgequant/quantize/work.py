@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgequant.errors import ToolError
+from edgequant.errors import InputError, ToolError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _WORK = ".edgequant-convert-"
@@ -41,6 +41,23 @@ def room_left(work: Path) -> None:
         raise
     finally:
         probe.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Makes ToolError DISK_FULL or InputError OUTPUT_NOT_WRITABLE of what a disk refuses."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise disk_full(out.parent) from error
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        raise InputError(
+            "OUTPUT_NOT_WRITABLE",
+            f"{str(out)!r} or what it is made from cannot be written: {error.strerror or error}",
+            hint="Choose an output in a directory that exists and that you may write to.",
+        ) from error
 
 
 @contextlib.contextmanager

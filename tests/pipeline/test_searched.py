@@ -137,3 +137,12 @@ def test_a_recipe_that_cannot_be_read_leaves_no_folder(generated_model: ModelByN
         do(generated_model("conv_cnn"), tmp_path / "run", f"recipe:{broken}")
     assert caught.value.code == "RECIPE_INVALID"
     assert not (tmp_path / "run").exists()
+
+
+def test_blocks_that_no_layer_can_have_are_told(generated_model: ModelByName, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.json"
+    file.write_text('{"schema": "edgequant.recipe/1", "rules": [{"name": "*", "bits": 8, "block": 64}]}')
+    (run,) = do(generated_model("conv_cnn"), tmp_path / "run", f"recipe:{file}", limits=("sqnr_db>=5",)).runs
+    (found,) = [each for each in run.findings if each.code == "RECIPE_BLOCK_UNUSED"]
+    assert "c1" in found.evidence["layers"]
+    assert "c2" not in found.evidence["layers"] or found.evidence["layers"]["c2"] != 64

@@ -6,11 +6,9 @@ which compute what the converter's models compute.  Every mixture and model is r
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -30,7 +28,7 @@ from edgequant.quantize.search.front import CAP_DB, AutoResult, Point, pareto
 from edgequant.quantize.search.mixture import Choice, Mixture, open_mixture
 from edgequant.quantize.search.target import Evaluate, Evaluation, Target, make_target, varied
 from edgequant.quantize.search.trials import Bench, Signals
-from edgequant.quantize.work import FULL, disk_full, work_dir
+from edgequant.quantize.work import work_dir, writing
 from edgequant.spec import Limit, MemoryMode, RunOptions, Variant
 
 _FLOAT = Variant(method="float")
@@ -108,7 +106,7 @@ def search(
             where=str(source),
         )
     options = options or AutoOptions()
-    with _disk(Path(out)), work_dir(Path(out).absolute().parent) as work:
+    with writing(Path(out)), work_dir(Path(out).absolute().parent) as work:
         job = _Job(
             Path(source).absolute(), graph.format, graph.sha256, work, log_dir, Cache(cache), options,
             run_options or RunOptions(), progress or Progress(),
@@ -116,22 +114,6 @@ def search(
         )  # fmt: skip
         job.prepare(cases, limits, references)
         return job.run(Path(out).absolute(), started)
-
-
-@contextlib.contextmanager
-def _disk(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL:
-            raise disk_full(out.parent) from error
-        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise
-        raise InputError(
-            "OUTPUT_NOT_WRITABLE",
-            f"{str(out)!r} or what it is made from cannot be written: {error.strerror or error}",
-            hint="Choose an output in a directory that exists and that you may write to.",
-        ) from error
 
 
 @dataclass
@@ -265,7 +247,7 @@ class _Job:
             budget=self.options.budget,
             target=dict(self.target.floors),
             best=best,
-            front=self._front(),
+            front=self._front(best),
             complete=complete,
             why=self._why(complete),
             notes=self._notes(),
@@ -361,11 +343,17 @@ class _Job:
                 points.append(self.finalists.point(tried, self.finalists.recipe(tried), sqnr))
         return points
 
-    def _front(self) -> list[Point]:
-        """Measured files stand in for the mixtures they were made from."""
+    def _front(self, best: Point) -> list[Point]:
+        """Measured files stand in for the mixtures they were made from.
+
+        Numbers of an evaluator and of this host do not belong beside each other, so with one there are only files.
+        What was chosen is there even where another is both smaller and better, such as a slower one.
+        """
         recipes = {point.recipe.text() for point in self.finalists.made}
-        points = [point for point in self._points() if point.recipe.text() not in recipes]
-        front = pareto([*self.finalists.made, *points])
+        points = self._points() if self.evaluate is None else []
+        front = pareto([*self.finalists.made, *(point for point in points if point.recipe.text() not in recipes)])
+        if best not in front:
+            front = sorted([*front, best], key=lambda point: (point.size, point.margin_db))
         while len(front) > _MOST_FRONT:
             # Thin out where points are close; keep the ends and what was made.
             gaps = [
@@ -377,9 +365,12 @@ class _Job:
         return front
 
     def _why(self, complete: bool) -> str:
-        size = "smallest" if self.options.budget == "size" else "fastest"
         which = "every output" if not self._unseen else "every output that has one"
-        text = f"the {size} of {len(self.explorer.tried)} models tried that keeps the target on {which}"
+        if self.options.budget == "size" or not complete:
+            text = f"the smallest of {len(self.explorer.tried)} models tried that keeps the target on {which}"
+        else:
+            timed = {point.sha256 for point in self.finalists.made}
+            text = f"the fastest of {len(timed)} models timed that keeps the target on {which}"
         return text if complete else f"interrupted; {text} so far"
 
     def _notes(self) -> list[str]:

@@ -61,7 +61,8 @@ class AutoResult(BaseModel):
     Attributes:
         target: SQNR in dB each output has to have.
         best: the model that was chosen; None where the search ended before there was one.
-        front: of all that was tried, the models than which none is both smaller and better, smallest first.
+        front: of all that was tried, or evaluated where an evaluator was given, the models than which none is both
+            smaller and better, and the best, smallest first.
         complete: False where it was interrupted.
         why: in a sentence, what was chosen and why.
         notes: what one should know of the measurement.

@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -136,6 +138,42 @@ def test_a_source_that_changes_meanwhile_is_not_kept_for_another(cnn: Path, tmp_
     check(found, cnn, tmp_path)
 
 
+ON_SMALL_DISK = """
+import json, subprocess, sys
+from pathlib import Path
+from edgequant.errors import EdgequantError
+from edgequant.quantize.search.auto import AutoOptions, search
+from edgequant.spec import Limit
+from tests.quantize.search.support import cases_of
+source, disk, free = map(Path, sys.argv[1:4])
+found = {}
+for kilobytes in map(int, sys.argv[4:]):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "none", disk], check=True)
+    try:
+        options = AutoOptions(memories=("normal",), rounds=0)
+        result = search(source, cases_of(source), [Limit.parse("sqnr_db>=30")], disk / "out.mnn", log_dir=free / "logs",
+                        cache=free / "cache", options=options)
+        found[kilobytes] = result.best.sha256
+    except EdgequantError as error:
+        found[kilobytes] = error.code
+    assert [path.name for path in disk.iterdir()] == ["out.mnn"] * (found[kilobytes] != "DISK_FULL"), found
+    subprocess.run(["umount", disk], check=True)
+print(json.dumps(found))
+"""
+
+
+def test_a_full_disk_is_named(cnn: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    sizes = ["40", "700", "1400", "2500", "40000"]
+    command = [sys.executable, "-c", ON_SMALL_DISK, cnn, tmp_path / "disk", tmp_path, *sizes]
+    unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
+    done = subprocess.run([*unshare, *command], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    assert [found[size] for size in sizes[:3]] == ["DISK_FULL"] * 3
+    assert len(found["40000"]) == 64
+
+
 def test_what_is_saved(cnn: Path, tmp_path: Path) -> None:
     found = find(cnn, tmp_path, options=AutoOptions(rounds=1))
     assert found.best is not None
@@ -252,13 +290,20 @@ def test_the_evaluator_has_the_last_word(cnn: Path, tmp_path: Path) -> None:
     assert found.best.sqnr_db["y"] >= 30
     assert len(asked) >= 2
     assert asked[-1] >= 36
+    # Nothing is told that the device did not say.
+    assert found.best in found.front
+    assert all(point.made for point in found.front)
+    assert found.table().count("\n>") + found.table().startswith(">") == 1
 
 
 def test_the_fastest(cnn: Path, tmp_path: Path) -> None:
     bench = bench_of(cnn, tmp_path)
     signals = bench.reference(float_model(cnn, tmp_path))
 
+    asked: list[Path] = []
+
     def device(path: Path, memory: MemoryMode) -> Evaluation:
+        asked.append(path)
         here = signals.sqnr_db(bench.models([path], memory, signals)[0])
         # A device on which larger files are faster, so that the choice shows which of the two was asked for.
         return Evaluation(here, latency_ms=1e6 / path.stat().st_size)
@@ -269,9 +314,24 @@ def test_the_fastest(cnn: Path, tmp_path: Path) -> None:
     assert found.best is not None
     assert found.best.latency_ms == min(point.latency_ms for point in made if point.latency_ms is not None)
     assert found.best.size == max(point.size for point in made)
+    assert f"of {len(asked)} models timed" in found.why
     with pytest.raises(EdgequantError) as caught:
         find(cnn, tmp_path, options=options)
     assert caught.value.code == "LATENCY_UNKNOWN"
+
+
+def test_the_fastest_is_on_the_front_though_others_are_smaller_and_better(cnn: Path, tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    def device(path: Path, memory: MemoryMode) -> Evaluation:
+        sizes.append(path.stat().st_size)
+        return Evaluation({"y": 100.0 - sizes[-1] / 1e4}, latency_ms=1e6 / sizes[-1])
+
+    options = AutoOptions(budget="latency", memories=("normal",), rounds=0)
+    found = find(cnn, tmp_path, options=options, evaluate=device, evaluator="odd")
+    assert found.best in found.front
+    assert found.best is not None
+    assert found.best.size == max(sizes) > min(sizes) == found.front[0].size
 
 
 class _Interrupting(Progress):
