@@ -71,6 +71,7 @@ def made_by_search(
     folder.mkdir(exist_ok=True)
     references = [prepared.expected.get(case.name) or {} for case in prepared.cases]
     out = run_dir.models / "auto.mnn"
+    asked = request.options.memory
     progress.say(f"auto: looking for the {'smallest' if request.budget == 'size' else 'fastest'} model")
     result = search(
         prepared.graph.path,
@@ -81,6 +82,8 @@ def made_by_search(
         cache=Path(platformdirs.user_cache_dir("edgequant")) / "search",
         options=AutoOptions(
             budget=request.budget,
+            # One that is run otherwise than it was chosen for keeps nothing.
+            memories=("low", "normal") if asked in (None, "high") else (asked,),
             timeout=request.convert_timeout,
             run_timeout=request.options.timeout,
             memory_limit=memory_limit(),

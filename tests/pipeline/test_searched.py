@@ -10,6 +10,7 @@ import pytest
 
 from edgequant.errors import InputError
 from edgequant.pipeline.target import TargetOptions
+from edgequant.spec import RunOptions
 from tests.beds.models import ModelByName
 from tests.beds.sshd import ALIAS, SshServer
 from tests.pipeline.support import Listener, check_numbers, codes, do, ssh_home
@@ -146,3 +147,13 @@ def test_blocks_that_no_layer_can_have_are_told(generated_model: ModelByName, tm
     (found,) = [each for each in run.findings if each.code == "RECIPE_BLOCK_UNUSED"]
     assert "c1" in found.evidence["layers"]
     assert "c2" not in found.evidence["layers"] or found.evidence["layers"]["c2"] != 64
+
+
+def test_a_memory_mode_that_was_asked_for_is_the_one_searched_in(generated_model: ModelByName, tmp_path: Path) -> None:
+    options = RunOptions(threads=1, memory="normal")
+    model = generated_model("conv_cnn")
+    (run,) = do(model, tmp_path / "run", "auto", goals=("sqnr_db>=25",), options=options).runs
+    assert run.options["memory"] == "normal"
+    found = json.loads((tmp_path / "run" / "auto" / "auto.json").read_text())
+    assert {point["memory"] for point in [found["best"], *found["front"]]} == {"normal"}
+    assert run.outputs["y"].sqnr_db == pytest.approx(found["best"]["sqnr_db"]["y"], abs=0.01)
