@@ -24,7 +24,7 @@ from edgequant.quantize.calibrate.static import StaticModel, StaticOptions, make
 from edgequant.quantize.calibration import CalibrationOptions, CalibrationSet, load_calibration
 from edgequant.quantize.convert import ConvertedModel
 from edgequant.quantize.ladder import Climbed, LadderFacts, Planned, Rung, Step, climb, plan, plan_static
-from edgequant.quantize.make import make_recipe
+from edgequant.quantize.make import RecipeModel, make_recipe
 from edgequant.quantize.offline_options import OfflineOptions
 from edgequant.quantize.recipe import Recipe
 from edgequant.quantize.rungs import FALLBACK, Made, RungMaker
@@ -137,6 +137,7 @@ class VariantMaker:
             memory_limit=memory_limit(),
             samples=samples,
         )
+        notes = (*notes, *_blocks_unused(recipe, made))
         return replace(by_recipe(variant, recipe, made.converted, name, notes), calibration=calibration)
 
     def _climb(self, variant: Variant) -> MadeVariant:
@@ -215,6 +216,29 @@ class VariantMaker:
             assert expected is not None
             found.append((case, expected))
         return found
+
+
+def _blocks_unused(recipe: Recipe, made: RecipeModel) -> tuple[Finding, ...]:
+    """MNN takes a block only where it divides a layer's input channels; the file must not pass for finer than it is."""
+    rules = recipe.resolve(made.layers)
+    asked = {layer.key: layer for layer in made.layers if layer.key in rules and rules[layer.key].block is not None}
+    lost = [
+        layer
+        for key, layer in asked.items()
+        if layer.kept == "quantized" and layer.block is None and layer.per_channel != rules[key].block
+    ]
+    if not lost:
+        return ()
+    return (
+        Finding(
+            code="RECIPE_BLOCK_UNUSED",
+            severity="info",
+            where=lost[0].name,
+            message=f"{len(lost)} of the {len(asked)} layers that were to have blocks have one scale per output "
+            "channel: their input channels are no multiple of the block",
+            evidence={"layers": {layer.name: layer.per_channel for layer in lost[:50]}},
+        ),
+    )
 
 
 def _offline_options(variant: Variant) -> OfflineOptions:

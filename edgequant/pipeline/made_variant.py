@@ -9,6 +9,7 @@ from edgequant.quantize.calibration import CalibrationSet
 from edgequant.quantize.convert import ConvertedModel
 from edgequant.quantize.ladder import Step
 from edgequant.quantize.recipe import Recipe
+from edgequant.quantize.weights import read_weights
 from edgequant.spec import Variant
 
 
@@ -38,6 +39,22 @@ def by_recipe(
     variant: Variant, recipe: Recipe, model: ConvertedModel, name: str, findings: tuple[Finding, ...], label: str = ""
 ) -> MadeVariant:
     """A file that a recipe describes.  Run with memory low it is a dynamic one, which has to be proven like any."""
-    run_as = Variant(method="dynamic" if recipe.memory == "low" else "weight", bits=8)
+    kept = {layer.kept for layer in read_weights(model.path)}
+    low = recipe.memory == "low" and "quantized" in kept
+    if "quantized" in kept:
+        run_as = Variant(method="dynamic" if low else "weight", bits=8)
+    elif "static" in kept:
+        run_as = Variant(method="static", bits=8)
+    else:
+        run_as = Variant(method="fp16" if "fp16" in kept or recipe.constants == "fp16" else "float")
+    if recipe.memory == "low" and not low:
+        unused = Finding(
+            code="RECIPE_MEMORY_UNUSED",
+            severity="info",
+            message="the recipe says memory low, but no layer has weights that are unpacked or quantized while it "
+            "runs: it is run with memory normal",
+            remedy='Write "memory": "normal" into it.',
+        )
+        findings = (*findings, unused)
     named = model.path.rename(model.path.with_name(f"{name}-{model.sha256[:16]}.mnn"))
     return MadeVariant(variant, run_as, replace(model, path=named, variant=variant), findings, label=label or None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -35,6 +36,7 @@ from edgequant.pipeline.target import Target
 from edgequant.progress import Progress
 from edgequant.quantize.calibration import CalibrationOptions, check_early
 from edgequant.quantize.convert import ConvertedModel, convert
+from edgequant.quantize.recipe import Recipe
 from edgequant.quantize.user_function import looks_like_function
 from edgequant.reference.reference import (
     CaseRefused,
@@ -98,6 +100,9 @@ def look(request: Request, progress: Progress, clock: Clock) -> Looked:
         graph = read_model(request.model)
     progress.say(f"model: {graph.path.name}, {graph.format}, {graph.size / 1e6:.1f} MB, sha256 {graph.sha256[:12]}")
     _refuse_quantized_source(graph, request)
+    for variant in request.variants:
+        if variant.file is not None:
+            Recipe.read(Path(variant.file))
     return Looked(graph, _check_early(request, graph))
 
 

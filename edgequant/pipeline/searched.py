@@ -22,12 +22,26 @@ from edgequant.pipeline.target import Target
 from edgequant.progress import Progress
 from edgequant.quantize.convert import ConvertedModel
 from edgequant.quantize.search.auto import AutoOptions, search
-from edgequant.quantize.search.cache import cases_digest
+from edgequant.quantize.search.cache import cases_digest, digest
 from edgequant.quantize.search.front import CAP_DB, AutoResult
 from edgequant.quantize.search.target import Evaluation
 from edgequant.quantize.written import count_layers
 from edgequant.spec import Limit, MemoryMode, Variant
 
+_IDENTITY = (
+    "model",
+    "manufacturer",
+    "soc",
+    "build",
+    "kernel",
+    "hostname",
+    "arch",
+    "cpu",
+    "cores",
+    "features",
+    "ram_mb",
+)
+"""Facts that tell devices of one URI apart: "adb://" is whatever phone is attached."""
 _SECONDS = 5.0
 """At most so long is one model timed during a search."""
 
@@ -57,6 +71,7 @@ def made_by_search(
     folder.mkdir(exist_ok=True)
     references = [prepared.expected.get(case.name) or {} for case in prepared.cases]
     out = run_dir.models / "auto.mnn"
+    asked = request.options.memory
     progress.say(f"auto: looking for the {'smallest' if request.budget == 'size' else 'fastest'} model")
     result = search(
         prepared.graph.path,
@@ -67,6 +82,8 @@ def made_by_search(
         cache=Path(platformdirs.user_cache_dir("edgequant")) / "search",
         options=AutoOptions(
             budget=request.budget,
+            # One that is run otherwise than it was chosen for keeps nothing.
+            memories=("low", "normal") if asked in (None, "high") else (asked,),
             timeout=request.convert_timeout,
             run_timeout=request.options.timeout,
             memory_limit=memory_limit(),
@@ -113,7 +130,9 @@ class _OnDevice:
     def key(self, references: list[Mapping[str, np.ndarray]]) -> str:
         runner = self._target.living_runner()
         options = self._request.options.model_dump_json()
-        return f"{self._target.uri} {runner.hello.mnn} {options} {cases_digest(references)}"
+        facts = self._target.facts
+        identity = None if facts is None else facts.model_dump(mode="json", include=set(_IDENTITY))
+        return digest(self._target.uri, identity, runner.hello.mnn, options, cases_digest(references))
 
     def __call__(self, path: Path, memory: MemoryMode) -> Evaluation:
         runner = self._target.living_runner()

@@ -16,7 +16,9 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import json
+import os
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -25,12 +27,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from edgequant.errors import InputError
 from edgequant.files import atomic_write
+from edgequant.quantize.patterns import TooSlowError, full_matches
 from edgequant.quantize.weights import LAYER_TYPES, Weights
 from edgequant.spec import MemoryMode, first_problem
 
 SCHEMA = "edgequant.recipe/1"
 _MOST_BYTES = 16 * 1024 * 1024
-_MOST_PATTERN = 2000
+_MOST_REGEX = 2000
+_MOST_GLOB = 65_536
+"""Characters; a name that is spelled out takes up to three for each of its own."""
 _FEW = 8
 
 
@@ -54,10 +59,10 @@ class Rule(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str | None = Field(default=None, max_length=_MOST_PATTERN)
-    regex: str | None = Field(default=None, max_length=_MOST_PATTERN)
+    name: str | None = Field(default=None, max_length=_MOST_GLOB)
+    regex: str | None = Field(default=None, max_length=_MOST_REGEX)
     type: str | None = None
-    subgraph: str | None = Field(default=None, max_length=_MOST_PATTERN)
+    subgraph: str | None = Field(default=None, max_length=_MOST_GLOB)
     bits: int = Field(ge=0, le=16)
     block: int | None = Field(default=None, ge=16, le=65536, multiple_of=16)
     sym: bool = False
@@ -84,8 +89,10 @@ class Rule(BaseModel):
         if regex is not None:
             try:
                 re.compile(regex)
-            except re.error as error:
+            except (re.error, OverflowError) as error:
                 raise ValueError(f"no regular expression: {error}") from None
+            except RecursionError:
+                raise ValueError("no regular expression: it is nested too deeply") from None
         return regex
 
     @model_validator(mode="after")
@@ -101,13 +108,11 @@ class Rule(BaseModel):
         return self
 
     def fits(self, layer: Weights) -> bool:
-        """Whether it is about this layer."""
+        """Whether it is about this layer, a regex left aside: `Recipe.resolve` looks at that."""
         if self.type is not None and layer.type != self.type:
             return False
         if self.subgraph is not None and not fnmatch.fnmatchcase(layer.subgraph, self.subgraph):
             return False
-        if self.regex is not None:
-            return re.fullmatch(self.regex, layer.name) is not None
         return self.name is None or fnmatch.fnmatchcase(layer.name, self.name)
 
     @property
@@ -138,13 +143,26 @@ class Recipe(BaseModel):
     constants: Literal["float", "fp16"] = "float"
     rules: tuple[Rule, ...] = Field(min_length=1, max_length=100_000)
 
+    @field_validator("memory")
+    @classmethod
+    def _memory(cls, memory: MemoryMode) -> MemoryMode:
+        if memory == "high":
+            raise ValueError("must be 'low' or 'normal'")
+        return memory
+
     @classmethod
     def read(cls, path: Path) -> Recipe:
         """Raises InputError: RECIPE_UNREADABLE, RECIPE_INVALID naming the key."""
         try:
-            if path.stat().st_size > _MOST_BYTES:
+            # A pipe that nobody writes to would keep us waiting, and a device file may have no end.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            with open(descriptor, "rb") as file:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise InputError("RECIPE_UNREADABLE", "this is not a regular file", where=str(path))
+                content = file.read(_MOST_BYTES + 1)
+            if len(content) > _MOST_BYTES:
                 raise InputError("RECIPE_UNREADABLE", f"a recipe has no {_MOST_BYTES >> 20} MiB", where=str(path))
-            text = path.read_text(encoding="utf-8")
+            text = content.decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise InputError("RECIPE_UNREADABLE", f"it cannot be read: {why}", where=str(path)) from None
@@ -185,14 +203,32 @@ class Recipe(BaseModel):
 
         Raises:
             InputError: RECIPE_MATCHES_NOTHING: a rule fits no layer, naming layers with similar names.
+                RECIPE_TOO_SLOW: a regex takes for ever.
         """
         found: dict[tuple[str, str], Rule] = {}
+        matched = self._matched(layers)
         for number, rule in enumerate(self.rules):
-            fitting = [layer for layer in layers if rule.fits(layer)]
+            named = matched.get(rule.regex) if rule.regex is not None else None
+            fitting = [layer for layer in layers if (named is None or layer.name in named) and rule.fits(layer)]
             if not fitting:
                 raise _nothing(number, rule, layers)
             found.update({layer.key: rule for layer in fitting})
         return found
+
+    def _matched(self, layers: Sequence[Weights]) -> dict[str, set[str]]:
+        """Regex -> the names it matches."""
+        regexes = list(dict.fromkeys(rule.regex for rule in self.rules if rule.regex is not None))
+        try:
+            return full_matches(regexes, list(dict.fromkeys(layer.name for layer in layers)))
+        except TooSlowError as error:
+            number = next(place for place, rule in enumerate(self.rules) if rule.regex == error.regex)
+            raise InputError(
+                "RECIPE_TOO_SLOW",
+                f"rule {number + 1} of the recipe: its regex was stopped after {error.seconds} s: {error.regex[:200]}",
+                hint="A repeat inside a repeat, as in (a*)*, tries every way to divide a name. Write it without, or "
+                "take name with * and ?.",
+                evidence={"rule": number},
+            ) from None
 
 
 class _TwiceError(ValueError):
@@ -239,8 +275,18 @@ def _nothing(number: int, rule: Rule, layers: Sequence[Weights]) -> InputError:
 
 
 def exactly(name: str) -> str:
-    """A pattern that fits this name alone."""
-    return re.sub(r"([*?[])", r"[\1]", name)
+    """A pattern that fits this name alone.
+
+    Raises InputError (NAME_TOO_LONG) where it would be longer than a rule's may be.
+    """
+    pattern = re.sub(r"([*?[])", r"[\1]", name)
+    if len(pattern) > _MOST_GLOB:
+        raise InputError(
+            "NAME_TOO_LONG",
+            f"a layer's name has {len(name)} characters, more than a recipe can tell: {name[:60]}...",
+            hint="Export the model with shorter names.",
+        )
+    return pattern
 
 
 def recipe_of(

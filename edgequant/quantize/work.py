@@ -74,6 +74,23 @@ def room_left(work: Path) -> None:
 
 
 @contextlib.contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Makes ToolError DISK_FULL or InputError OUTPUT_NOT_WRITABLE of what a disk refuses."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise disk_full(out.parent) from error
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        raise InputError(
+            "OUTPUT_NOT_WRITABLE",
+            f"{str(out)!r} or what it is made from cannot be written: {error.strerror or error}",
+            hint="Choose an output in a directory that exists and that you may write to.",
+        ) from error
+
+
+@contextlib.contextmanager
 def work_dir(parent: Path) -> Iterator[Path]:
     """A private directory beside the output, removed at the end; those of dead processes are removed as well.
 

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator
 
+from edgequant.cells import cell
 from edgequant.report.model import ErrorEntry, OutputReport, Report, Run
 
 COLUMNS = (
@@ -18,8 +19,7 @@ COLUMNS = (
 def to_csv(report: Report) -> str:
     """Comma-separated, with a header line; what was not measured is empty.  MB are 10^6 bytes.
 
-    A run without outputs has one line.  A text that a spreadsheet would take for a formula gets an apostrophe in front:
-    names come from model files nobody has vetted.
+    A run without outputs has one line.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -28,7 +28,7 @@ def to_csv(report: Report) -> str:
         common = _run(run)
         for row in _outputs(run) or [{}]:
             cells = {**common, **row}
-            writer.writerow([_cell(cells.get(column)) for column in COLUMNS])
+            writer.writerow([cell(cells.get(column)) for column in COLUMNS])
     return out.getvalue()
 
 
@@ -67,12 +67,3 @@ def _output(run: Run, name: str, output: OutputReport) -> Iterator[tuple[str, ob
     }
     for column, stage in stages.items():
         yield column, stage[name].sqnr_db if name in stage else None
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.9g}"
-    text = str(value).encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\0")
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") and isinstance(value, str) else text

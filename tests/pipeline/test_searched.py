@@ -12,6 +12,7 @@ import pytest
 from edgequant.devices.store import sha256_of
 from edgequant.errors import InputError
 from edgequant.pipeline.target import TargetOptions
+from edgequant.spec import RunOptions
 from tests.beds.models import ModelByName
 from tests.beds.sshd import ALIAS, SshServer
 from tests.pipeline.support import Listener, check_numbers, codes, do, ssh_home
@@ -166,3 +167,44 @@ def test_a_recipe_says_how_it_is_run(generated_model: ModelByName, tmp_path: Pat
     assert run.options["memory"] == "normal"
     assert run.low_memory_engaged is None
     check_numbers(tmp_path / "run", run)
+
+
+@pytest.mark.parametrize("rule", ['"bits": 16', '"bits": 0', '"bits": 8, "mode": "static"'])
+def test_a_recipe_with_nothing_to_quantize_at_run_time_is_judged_all_the_same(
+    generated_model: ModelByName, tmp_path: Path, rule: str
+) -> None:
+    file = tmp_path / "recipe.json"
+    file.write_text(f'{{"schema": "edgequant.recipe/1", "rules": [{{"name": "*", {rule}}}]}}')
+    (run,) = do(generated_model("conv_cnn"), tmp_path / "run", f"recipe:{file}", limits=("sqnr_db>=5",)).runs
+    assert run.verdict in ("PASS", "MARGINAL", "FAIL")
+    assert run.options["memory"] == "normal"
+    assert "RECIPE_MEMORY_UNUSED" in codes(run)
+    check_numbers(tmp_path / "run", run)
+
+
+def test_a_recipe_that_cannot_be_read_leaves_no_folder(generated_model: ModelByName, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.json"
+    broken.write_text("{")
+    with pytest.raises(InputError) as caught:
+        do(generated_model("conv_cnn"), tmp_path / "run", f"recipe:{broken}")
+    assert caught.value.code == "RECIPE_INVALID"
+    assert not (tmp_path / "run").exists()
+
+
+def test_blocks_that_no_layer_can_have_are_told(generated_model: ModelByName, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.json"
+    file.write_text('{"schema": "edgequant.recipe/1", "rules": [{"name": "*", "bits": 8, "block": 64}]}')
+    (run,) = do(generated_model("conv_cnn"), tmp_path / "run", f"recipe:{file}", limits=("sqnr_db>=5",)).runs
+    (found,) = [each for each in run.findings if each.code == "RECIPE_BLOCK_UNUSED"]
+    assert "c1" in found.evidence["layers"]
+    assert "c2" not in found.evidence["layers"] or found.evidence["layers"]["c2"] != 64
+
+
+def test_a_memory_mode_that_was_asked_for_is_the_one_searched_in(generated_model: ModelByName, tmp_path: Path) -> None:
+    options = RunOptions(threads=1, memory="normal")
+    model = generated_model("conv_cnn")
+    (run,) = do(model, tmp_path / "run", "auto", goals=("sqnr_db>=25",), options=options).runs
+    assert run.options["memory"] == "normal"
+    found = json.loads((tmp_path / "run" / "auto" / "auto.json").read_text())
+    assert {point["memory"] for point in [found["best"], *found["front"]]} == {"normal"}
+    assert run.outputs["y"].sqnr_db == pytest.approx(found["best"]["sqnr_db"]["y"], abs=0.01)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgequant.errors import InputError
+from edgequant.quantize import patterns
 from edgequant.quantize.recipe import Recipe, Rule, exactly, recipe_of
 from edgequant.quantize.weights import Weights
 
@@ -163,3 +165,46 @@ def test_a_made_model_described() -> None:
         {"bits": 8, "mode": "static"},
         {"bits": 16},
     ]
+
+
+def test_regexes_that_never_end_are_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patterns, "SECONDS", 1)
+    with pytest.raises(InputError) as caught:
+        recipe({"regex": ".*", "bits": 8}, {"regex": "(.*)*(.*)*(.*)*(.*)*(.*)*x", "bits": 4}).resolve(LAYERS)
+    assert caught.value.code == "RECIPE_TOO_SLOW"
+    assert "rule 2" in str(caught.value)
+
+
+@pytest.mark.parametrize("regex", ["a{4294967295}", "(" * 900 + ")" * 900, "("])
+def test_no_regexes(regex: str) -> None:
+    with pytest.raises(InputError) as caught:
+        recipe({"regex": regex, "bits": 8})
+    assert caught.value.code == "RECIPE_INVALID"
+    assert "no regular expression" in str(caught.value)
+
+
+def test_files_without_an_end_are_not_read(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    large = tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate(1 << 30)
+    for path in (pipe, Path("/dev/zero"), large, tmp_path):
+        with pytest.raises(InputError) as caught:
+            Recipe.read(path)
+        assert caught.value.code == "RECIPE_UNREADABLE"
+
+
+def test_a_memory_mode_it_would_not_be_run_in() -> None:
+    with pytest.raises(InputError) as caught:
+        recipe({"bits": 8}, memory="high")
+    assert caught.value.code == "RECIPE_INVALID"
+
+
+def test_long_names_are_told_and_longer_ones_refused() -> None:
+    layers = [layer("*" * 3000), layer("b" * 3000, bits=8, kept="quantized"), layer("c")]
+    again = Recipe.parse(recipe_of(layers).text()).resolve(layers)
+    assert [again[each.key].bits for each in layers] == [0, 8, 0]
+    with pytest.raises(InputError) as caught:
+        recipe_of([*layers, layer("d" * 70_000, bits=8, kept="quantized")])
+    assert caught.value.code == "NAME_TOO_LONG"

@@ -63,3 +63,12 @@ def test_a_run_without_outputs_has_its_line() -> None:
     model = ModelInfo(path="m.onnx", sha256="0" * 64)
     (row,) = rows(to_csv(Report(verdict=Verdict.ERROR, edgequant="0", model=model, runs=[run])))
     assert (row["device"], row["verdict"], row["output"]) == ("adb://X", "ERROR", "")
+
+
+def test_a_carriage_return_does_not_end_a_line() -> None:
+    names = ["a\rFAKE,fp16,,PASS", "b"]
+    outputs = {name: OutputReport(verdict=Verdict.FAIL, sqnr_db=1.0) for name in names}
+    run = Run(device=DeviceInfo(uri="local:"), variant="fp16", verdict=Verdict.FAIL, outputs=outputs)
+    text = to_csv(Report(verdict=Verdict.FAIL, edgequant="0", model=ModelInfo(path="m", sha256="0" * 64), runs=[run]))
+    found = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert [row["verdict"] for row in found] == ["FAIL", "FAIL"]

@@ -28,7 +28,7 @@ from edgequant.quantize.search.front import CAP_DB, AutoResult, Point, pareto
 from edgequant.quantize.search.mixture import Choice, Mixture, open_mixture
 from edgequant.quantize.search.target import Evaluate, Evaluation, Target, make_target, varied
 from edgequant.quantize.search.trials import Bench, Signals
-from edgequant.quantize.work import work_dir
+from edgequant.quantize.work import work_dir, writing
 from edgequant.spec import Limit, MemoryMode, RunOptions, Variant
 
 _FLOAT = Variant(method="float")
@@ -106,7 +106,7 @@ def search(
             where=str(source),
         )
     options = options or AutoOptions()
-    with work_dir(Path(out).absolute().parent) as work:
+    with writing(Path(out)), work_dir(Path(out).absolute().parent) as work:
         job = _Job(
             Path(source).absolute(), graph.format, graph.sha256, work, log_dir, Cache(cache), options,
             run_options or RunOptions(), progress or Progress(),
@@ -142,6 +142,7 @@ class _Job:
         key = digest("float", self.sha256, self.version)
         if self.format == "mnn":
             shutil.copyfile(self.source, self.float)
+            self._unchanged()
         elif self.cache.model(key, self.float) is None:
             self.progress.say("converting to a float model")
             made = convert(
@@ -149,6 +150,8 @@ class _Job:
                 log_dir=self.log_dir, timeout=self.options.timeout, memory_limit=self.options.memory_limit,
             )  # fmt: skip
             self.converter_runs += 1
+            # It would be taken for the model it is not for ever after.
+            self._unchanged()
             self.cache.keep_model(key, self.float, {"sha256": made.sha256})
         self.given = len(cases)
         signals = self._bench(cases, "given").reference(self.float, references)
@@ -178,6 +181,15 @@ class _Job:
             self.float, self.sha256, self.work, self.log_dir, self.cache, self.mixture, self.target, self._evaluated,
             self.evaluator, self.context, self.version, self.options.timeout, self.options.memory_limit, self.progress,
         )  # fmt: skip
+
+    def _unchanged(self) -> None:
+        if read_model(self.source).sha256 != self.sha256:
+            raise InputError(
+                "MODEL_CHANGED",
+                "the model was changed while it was converted",
+                hint="Run again when nothing writes to it.",
+                where=str(self.source),
+            )
 
     def _bench(self, cases: Sequence[Mapping[str, np.ndarray]], name: str) -> Bench:
         folder = self.work / name
@@ -235,7 +247,7 @@ class _Job:
             budget=self.options.budget,
             target=dict(self.target.floors),
             best=best,
-            front=self._front(),
+            front=self._front(best),
             complete=complete,
             why=self._why(complete),
             notes=self._notes(),
@@ -331,11 +343,17 @@ class _Job:
                 points.append(self.finalists.point(tried, self.finalists.recipe(tried), sqnr))
         return points
 
-    def _front(self) -> list[Point]:
-        """Measured files stand in for the mixtures they were made from."""
+    def _front(self, best: Point) -> list[Point]:
+        """Measured files stand in for the mixtures they were made from.
+
+        Numbers of an evaluator and of this host do not belong beside each other, so with one there are only files.
+        What was chosen is there even where another is both smaller and better, such as a slower one.
+        """
         recipes = {point.recipe.text() for point in self.finalists.made}
-        points = [point for point in self._points() if point.recipe.text() not in recipes]
-        front = pareto([*self.finalists.made, *points])
+        points = self._points() if self.evaluate is None else []
+        front = pareto([*self.finalists.made, *(point for point in points if point.recipe.text() not in recipes)])
+        if best not in front:
+            front = sorted([*front, best], key=lambda point: (point.size, point.margin_db))
         while len(front) > _MOST_FRONT:
             # Thin out where points are close; keep the ends and what was made.
             gaps = [
@@ -347,8 +365,12 @@ class _Job:
         return front
 
     def _why(self, complete: bool) -> str:
-        size = "smallest" if self.options.budget == "size" else "fastest"
-        text = f"the {size} of {len(self.explorer.tried)} models tried that keeps the target on every output"
+        which = "every output" if not self._unseen else "every output that has one"
+        if self.options.budget == "size" or not complete:
+            text = f"the smallest of {len(self.explorer.tried)} models tried that keeps the target on {which}"
+        else:
+            timed = {point.sha256 for point in self.finalists.made}
+            text = f"the fastest of {len(timed)} models timed that keeps the target on {which}"
         return text if complete else f"interrupted; {text} so far"
 
     def _notes(self) -> list[str]:
@@ -359,10 +381,15 @@ class _Job:
                 f"the cases, varied ones included, have {values} output values in all: so few that a model may keep "
                 "the target on them by chance. Give more cases, and verify the result on others"
             )
-        unseen = [name for name in self.signals.outputs if name not in self.target.floors]
-        if unseen:
-            notes.append(f"outputs without a target: {', '.join(unseen)}")
+        if self._unseen:
+            notes.append(f"outputs without a target: {', '.join(self._unseen)}")
+        if self.cache.problem is not None:
+            notes.append(f"what was measured could not be kept for the next search: {self.cache.problem}")
         return notes
+
+    @property
+    def _unseen(self) -> list[str]:
+        return [name for name in self.signals.outputs if name not in self.target.floors]
 
     def _unreachable(self) -> EdgequantError:
         points = [*self.finalists.made, *self._points()]

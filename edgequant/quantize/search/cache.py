@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgequant.errors import InputError
 from edgequant.files import atomic_write
@@ -39,12 +41,26 @@ def choice_key(choice: Choice) -> str:
     return digest(sorted((key, str(form)) for key, form in choice.items()))
 
 
+class Kept(BaseModel):
+    """What was measured of a model: SQNR in dB by output, and one inference in ms where it was timed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    sqnr_db: dict[str, float]
+    latency_ms: float | None
+
+
 class Cache:
-    """A folder.  What in it cannot be read or does not fit its hash counts as not there."""
+    """A folder.  What in it cannot be read or does not fit its checksum counts as not there.
+
+    Attributes:
+        problem: why something could not be kept in it; None while everything could.  A search goes on without.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Raises InputError CACHE_UNUSABLE."""
         self.folder = folder
+        self.problem: str | None = None
         try:
             for name in ("models", "noises", "evaluations"):
                 (folder / name).mkdir(parents=True, exist_ok=True)
@@ -58,20 +74,24 @@ class Cache:
     def model(self, key: str, out: Path) -> dict[str, Any] | None:
         """Copy a model to `out`; what was noted of it, or None."""
         note = _read(self.folder / "models" / f"{key}.json")
-        path = self.folder / "models" / f"{key}.mnn"
-        if note is None or not path.is_file():
+        if note is None:
             return None
-        shutil.copyfile(path, out)
-        with open(out, "rb") as file:
-            found = hashlib.sha256()
-            while chunk := file.read(1 << 20):
+        try:
+            source = open(self.folder / "models" / f"{key}.mnn", "rb")  # noqa: SIM115  (its errors, not the copy's)
+        except OSError:
+            return None
+        found = hashlib.sha256()
+        with source, open(out, "wb") as copy:
+            while chunk := source.read(1 << 20):
                 found.update(chunk)
+                copy.write(chunk)
         return note if found.hexdigest() == note.get("sha256") else None
 
     def keep_model(self, key: str, path: Path, note: Mapping[str, Any]) -> None:
-        with open(path, "rb") as source, atomic_write(self.folder / "models" / f"{key}.mnn") as file:
-            shutil.copyfileobj(source, file, 1 << 20)
-        _write(self.folder / "models" / f"{key}.json", note)
+        with self._keeping():
+            with open(path, "rb") as source, atomic_write(self.folder / "models" / f"{key}.mnn") as file:
+                shutil.copyfileobj(source, file, 1 << 20)
+            _write(self.folder / "models" / f"{key}.json", note)
 
     def noises(self, key: str, width: int) -> dict[str, np.ndarray]:
         """What was measured, by `choice_key`."""
@@ -83,30 +103,53 @@ class Cache:
             while line := file.readline(_MOST_LINE):
                 try:
                     value = json.loads(line)
-                    noise = np.asarray([np.inf if each is None else float(each) for each in value["noise"]])
-                    if len(noise) == width:
-                        found[str(value["choice"])] = noise
-                except (ValueError, TypeError, KeyError):
+                    if value["sum"] != digest(key, value["choice"], value["noise"]) or len(value["noise"]) != width:
+                        continue
+                    found[value["choice"]] = np.asarray(
+                        [np.inf if each is None else float(each) for each in value["noise"]]
+                    )
+                except (ValueError, TypeError, KeyError, RecursionError):
                     continue  # a line cut off when its writer was killed
         return found
 
     def keep_noises(self, key: str, measured: Mapping[str, np.ndarray]) -> None:
-        with open(self.folder / "noises" / f"{key}.jsonl", "a", encoding="utf-8") as file:
-            for choice, noise in measured.items():
-                values = [float(each) if np.isfinite(each) else None for each in noise]
-                file.write(json.dumps({"choice": choice, "noise": values}) + "\n")
+        lines = []
+        for choice, noise in measured.items():
+            values = [float(each) if np.isfinite(each) else None for each in noise]
+            lines.append(json.dumps({"choice": choice, "noise": values, "sum": digest(key, choice, values)}) + "\n")
+        if not lines:
+            return
+        with self._keeping(), open(self.folder / "noises" / f"{key}.jsonl", "ab", buffering=0) as file:
+            # In one piece, for another search may write here too; and not behind half a line of one that was killed.
+            file.write(("\n" + "".join(lines)).encode())
 
-    def evaluation(self, key: str) -> dict[str, Any] | None:
-        return _read(self.folder / "evaluations" / f"{key}.json")
+    def evaluation(self, key: str) -> Kept | None:
+        value = _read(self.folder / "evaluations" / f"{key}.json")
+        if value is None or value.pop("sum", None) != digest(key, value):
+            return None
+        try:
+            return Kept.model_validate(value)
+        except ValidationError:
+            return None
 
-    def keep_evaluation(self, key: str, value: Mapping[str, Any]) -> None:
-        _write(self.folder / "evaluations" / f"{key}.json", value)
+    def keep_evaluation(self, key: str, value: Kept) -> None:
+        content = value.model_dump()
+        with self._keeping():
+            _write(self.folder / "evaluations" / f"{key}.json", {**content, "sum": digest(key, content)})
+
+    @contextlib.contextmanager
+    def _keeping(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.problem = self.problem or f"{str(self.folder)!r} cannot be written: {error.strerror or error}"
 
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        with open(path, encoding="utf-8") as file:
+            value = json.loads(file.read(_MOST_LINE))
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

@@ -12,7 +12,7 @@ import numpy as np
 from edgequant.progress import Progress
 from edgequant.quantize.make import make_recipe
 from edgequant.quantize.recipe import Recipe, recipe_of
-from edgequant.quantize.search.cache import Cache, digest
+from edgequant.quantize.search.cache import Cache, Kept, digest
 from edgequant.quantize.search.explore import Tried
 from edgequant.quantize.search.front import CAP_DB, Point
 from edgequant.quantize.search.mixture import Mixture
@@ -71,14 +71,14 @@ class Finalists:
         if kept is None:
             result = self.evaluate(path, recipe.memory)
             measured = {name: capped(value) for name, value in result.sqnr_db.items()}
-            kept = {"sqnr_db": measured, "latency_ms": result.latency_ms}
+            kept = Kept(sqnr_db=measured, latency_ms=result.latency_ms)
             self.cache.keep_evaluation(where, kept)
-        point = self.point(tried, recipe, kept["sqnr_db"]).model_copy(
+        point = self.point(tried, recipe, kept.sqnr_db).model_copy(
             update={
                 "made": True,
                 "size": path.stat().st_size,
                 "sha256": note["sha256"],
-                "latency_ms": kept["latency_ms"],
+                "latency_ms": kept.latency_ms,
             }
         )
         self.made.append(point)
@@ -103,7 +103,9 @@ class Finalists:
         layers = [layer for group in self.mixture.layers.values() for layer in group]
         halved = tried.setting.halved and (self.mixture.constants or any(f.bits == 16 for f in tried.choice.values()))
         constants: Literal["float", "fp16"] = "fp16" if halved else "float"
-        return recipe_of(layers, tried.setting.memory, constants=constants, actions=actions)
+        # With memory low there is nothing to quantize while it runs but behind quantized weights.
+        memory = tried.setting.memory if any(form.bits != 16 for form in tried.choice.values()) else "normal"
+        return recipe_of(layers, memory, constants=constants, actions=actions)
 
     def point(self, tried: Tried, recipe: Recipe, sqnr_db: Mapping[str, float]) -> Point:
         """It as a point of the front, with these results."""
@@ -112,7 +114,7 @@ class Finalists:
         for name, margin in self.target.margins({**dict.fromkeys(margins, np.inf), **varied}).items():
             margins[name] = min(margin, margins[name])
         worst = min(margins, key=lambda name: margins[name])
-        how = "dynamic" if tried.setting.memory == "low" else "weight"
+        how = "dynamic" if recipe.memory == "low" else "weight"
         if tried.uniform is None:
             label = f"auto {how}{',hqq' if tried.setting.hqq else ''}"
         else:
@@ -120,7 +122,7 @@ class Finalists:
             label += " +fp16 constants" if tried.setting.halved and tried.uniform.bits != 16 else ""
         return Point(
             label=label,
-            memory=tried.setting.memory,
+            memory=recipe.memory,
             size=tried.size,
             made=False,
             sqnr_db={name: capped(value) for name, value in sqnr_db.items()},

@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgequant.cells import cell, legible
 from edgequant.files import atomic_write
 from edgequant.quantize.recipe import Recipe
 from edgequant.spec import MemoryMode
@@ -60,7 +61,8 @@ class AutoResult(BaseModel):
     Attributes:
         target: SQNR in dB each output has to have.
         best: the model that was chosen; None where the search ended before there was one.
-        front: of all that was tried, the models than which none is both smaller and better, smallest first.
+        front: of all that was tried, or evaluated where an evaluator was given, the models than which none is both
+            smaller and better, and the best, smallest first.
         complete: False where it was interrupted.
         why: in a sentence, what was chosen and why.
         notes: what one should know of the measurement.
@@ -125,12 +127,11 @@ def front_csv(points: Sequence[Point]) -> str:
     names = list(dict.fromkeys(name for point in points for name in point.sqnr_db))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["bytes", "label", "memory", "made", "margin_db", "worst", "latency_ms", *names])
+    head: list[object] = ["bytes", "label", "memory", "made", "margin_db", "worst", "latency_ms"]
+    writer.writerow(cell(each) for each in [*head, *names])
     for point in points:
-        values = [point.sqnr_db.get(name, "") for name in names]
-        latency = "" if point.latency_ms is None else point.latency_ms
-        head = [point.size, point.label, point.memory, point.made, point.margin_db, point.worst, latency]
-        writer.writerow([*head, *values])
+        head = [point.size, point.label, point.memory, point.made, point.margin_db, point.worst, point.latency_ms]
+        writer.writerow(cell(each) for each in [*head, *(point.sqnr_db.get(name) for name in names)])
     return out.getvalue()
 
 
@@ -176,8 +177,8 @@ def front_svg(points: Sequence[Point], best: Point | None) -> str:
         title = f"{point.label}, memory {point.memory}: {point.size} bytes, {point.margin_db:.1f} dB at {point.worst}"
         circle = f'cx="{x(point.size):.1f}" cy="{y(margin):.1f}" r="{7 if chosen else 4}"'
         parts.append(
-            f'<circle {circle} fill="{fill}" stroke="{"#000" if chosen else colour}"><title>{escape(title)}</title>'
-            "</circle>"
+            f'<circle {circle} fill="{fill}" stroke="{"#000" if chosen else colour}">'
+            f"<title>{escape(legible(title))}</title></circle>"
         )
     parts.append(f'<text x="{_WIDTH - _PAD}" y="{_PAD + 2}" text-anchor="end">memory low blue, normal orange</text>')
     return "\n".join([*parts, "</svg>", ""])

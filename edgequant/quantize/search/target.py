@@ -14,6 +14,7 @@ from edgequant.spec import Limit, MemoryMode
 
 _KEPT = 0.5
 """Share of a value's deviation that a varied case keeps (so a quarter of its power)."""
+_LOWEST_DB = 1000.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Target:
         """SQNR in dB over all varied cases together, by output, from constraints as above."""
         found = {}
         for place, name in enumerate(self.pooled, len(self.places)):
-            power = self.noise[place] * 10 ** (self.floors[name] / 10)
+            power = self.noise[place] * 10 ** (max(self.floors[name], -_LOWEST_DB) / 10)
             found[name] = np.inf if noise[place] == 0 else float(10 * np.log10(power / noise[place]))
         return found
 
@@ -121,7 +122,8 @@ def make_target(limits: Sequence[Limit], signals: Signals, given: int) -> Target
             # The user's own word on one output stands, be it less than what holds for all.
             floors[name] = limit.value
     outputs = len(signals.outputs)
-    shares = {name: 10 ** (-floor / 10) for name, floor in floors.items()}
+    # A limit may be as low as one likes; the power of the noise it allows has to be a number.
+    shares = {name: 10 ** (min(-floor, _LOWEST_DB) / 10) for name, floor in floors.items()}
     judgeable = [p for p, power in enumerate(signals.powers) if power > 0 and signals.outputs[p % outputs] in floors]
     places = [place for place in judgeable if place < given * outputs]
     pooled: dict[str, np.ndarray] = {}

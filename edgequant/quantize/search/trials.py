@@ -16,6 +16,7 @@ import numpy as np
 from edgequant.errors import InputError, ToolError
 from edgequant.quantize.child import death, run_child
 from edgequant.quantize.search.mixture import Choice, Mixture
+from edgequant.quantize.work import room_left
 from edgequant.spec import MemoryMode, Precision, RunOptions
 
 # Not with -m, which would import from the current directory first: that may be a folder somebody else filled.
@@ -108,7 +109,7 @@ class Bench:
         Raises:
             InputError: REFERENCE_REFUSED: MNN cannot run the float model on a case; REFERENCE_USELESS: no output can be
                 judged by its noise.
-            ToolError: SEARCH_CRASHED, SEARCH_TIMEOUT, SEARCH_OUT_OF_MEMORY, SEARCH_FAILED.
+            ToolError: SEARCH_CRASHED, SEARCH_TIMEOUT, SEARCH_OUT_OF_MEMORY, SEARCH_FAILED, DISK_FULL.
         """
         powers: list[float] = []
         count = 0
@@ -251,6 +252,8 @@ class Bench:
             result = run_child(
                 [sys.executable, "-c", _WORKER, str(path)], log=log, timeout=timeout, memory_limit=self.memory_limit
             )
+            if not result.ok:
+                room_left(self.folder)  # a full disk explains everything else
         finally:
             found += _read(out)
             path.unlink()

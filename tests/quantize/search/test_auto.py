@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from edgequant import zoo
 from edgequant.errors import EdgequantError, InputError
@@ -105,6 +109,71 @@ def test_a_cache_that_was_damaged_is_made_anew(cnn: Path, tmp_path: Path) -> Non
     assert second.converter_runs == first.converter_runs
 
 
+def test_a_cache_that_takes_nothing_costs_time_alone(cnn: Path, tmp_path: Path) -> None:
+    def spoil(text: str) -> bool:
+        for folder in (tmp_path / "cache").glob("*"):
+            if folder.is_dir():
+                shutil.rmtree(folder)
+                folder.write_bytes(b"")
+        return False
+
+    options = AutoOptions(memories=("normal",), rounds=0)
+    found = find(cnn, tmp_path, options=options, progress=_Interrupting(spoil))
+    check(found, cnn, tmp_path)
+    assert any("could not be kept" in note for note in found.notes)
+
+
+def test_a_source_that_changes_meanwhile_is_not_kept_for_another(cnn: Path, tmp_path: Path) -> None:
+    first = cnn.read_bytes()
+    other = generated.gru(tmp_path / "gru.onnx").read_bytes()
+
+    def swap(text: str) -> bool:
+        if text.startswith("converting to a float"):
+            cnn.write_bytes(other)
+        return False
+
+    fails("MODEL_CHANGED", cnn, tmp_path, progress=_Interrupting(swap), cases=cases_of(cnn))
+    cnn.write_bytes(first)
+    found = find(cnn, tmp_path, options=AutoOptions(memories=("normal",), rounds=0))
+    check(found, cnn, tmp_path)
+
+
+ON_SMALL_DISK = """
+import json, subprocess, sys
+from pathlib import Path
+from edgequant.errors import EdgequantError
+from edgequant.quantize.search.auto import AutoOptions, search
+from edgequant.spec import Limit
+from tests.quantize.search.support import cases_of
+source, disk, free = map(Path, sys.argv[1:4])
+found = {}
+for kilobytes in map(int, sys.argv[4:]):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "none", disk], check=True)
+    try:
+        options = AutoOptions(memories=("normal",), rounds=0)
+        result = search(source, cases_of(source), [Limit.parse("sqnr_db>=30")], disk / "out.mnn", log_dir=free / "logs",
+                        cache=free / "cache", options=options)
+        found[kilobytes] = result.best.sha256
+    except EdgequantError as error:
+        found[kilobytes] = error.code
+    assert [path.name for path in disk.iterdir()] == ["out.mnn"] * (found[kilobytes] != "DISK_FULL"), found
+    subprocess.run(["umount", disk], check=True)
+print(json.dumps(found))
+"""
+
+
+def test_a_full_disk_is_named(cnn: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    sizes = ["40", "700", "1400", "2500", "40000"]
+    command = [sys.executable, "-c", ON_SMALL_DISK, cnn, tmp_path / "disk", tmp_path, *sizes]
+    unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
+    done = subprocess.run([*unshare, *command], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    assert [found[size] for size in sizes[:3]] == ["DISK_FULL"] * 3
+    assert len(found["40000"]) == 64
+
+
 def test_what_is_saved(cnn: Path, tmp_path: Path) -> None:
     found = find(cnn, tmp_path, options=AutoOptions(rounds=1))
     assert found.best is not None
@@ -125,6 +194,47 @@ def test_what_is_saved(cnn: Path, tmp_path: Path) -> None:
     assert sizes == sorted(sizes)
     assert margins == sorted(margins)
     assert pareto(found.front) == found.front
+
+
+def test_names_nobody_has_vetted_in_what_is_saved(tmp_path: Path) -> None:
+    names = ["=cmd|' /C calc'!A0", "\x1b[31m\x07<b>&\r", "a" * 3000]
+    nodes = [helper.make_node("MatMul", ["x", f"w{number}"], [name]) for number, name in enumerate(names)]
+    weights = [generated._weight(f"w{number}", 32, 32) for number in range(len(names))]
+    outputs = [generated._value(name, [2, 32]) for name in names]
+    source = generated.save(tmp_path / "evil.onnx", nodes, [generated._value("x", [2, 32])], outputs, weights)
+    found = find(source, tmp_path, "sqnr_db>=25", options=AutoOptions(memories=("normal",), rounds=1))
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    found.write(folder)
+    rows = list(csv.reader((folder / "front.csv").open(newline="")))
+    assert len(rows) == 1 + len(found.front)
+    assert not any(cell.startswith("=") or "\x1b" in cell for row in rows for cell in row)
+    assert ET.fromstring((folder / "front.svg").read_text()).findall(".//{*}title")
+    made = make_recipe(
+        source, Recipe.read(folder / "recipe.json"), tmp_path / "by_recipe.mnn", log_dir=tmp_path / "logs"
+    )
+    assert found.best is not None
+    assert made.converted.sha256 == found.best.sha256
+
+
+def test_where_nothing_is_quantized_nothing_is_quantized_at_run_time(cnn: Path, tmp_path: Path) -> None:
+    found = find(cnn, tmp_path, "sqnr_db>=70", options=AutoOptions(rounds=0))
+    assert found.best is not None
+    assert {rule.bits for rule in found.best.recipe.rules} == {16}
+    assert found.best.memory == found.best.recipe.memory == "normal"
+
+
+def test_a_target_as_low_as_one_likes(cnn: Path, tmp_path: Path) -> None:
+    found = find(cnn, tmp_path, "sqnr_db>=-1e9", options=AutoOptions(memories=("normal",), rounds=0))
+    assert found.best is not None
+    assert found.best.meets
+
+
+def test_outputs_without_a_target_are_told(tmp_path: Path) -> None:
+    source = generated.argmax_ints(tmp_path / "ints.onnx")
+    found = find(source, tmp_path, "sqnr_db>=20", options=AutoOptions(memories=("normal",), rounds=0))
+    assert "on every output that has one" in found.why
+    assert any("best" in note for note in found.notes)
 
 
 def test_an_output_may_have_a_target_of_its_own(tmp_path: Path) -> None:
@@ -180,13 +290,20 @@ def test_the_evaluator_has_the_last_word(cnn: Path, tmp_path: Path) -> None:
     assert found.best.sqnr_db["y"] >= 30
     assert len(asked) >= 2
     assert asked[-1] >= 36
+    # Nothing is told that the device did not say.
+    assert found.best in found.front
+    assert all(point.made for point in found.front)
+    assert found.table().count("\n>") + found.table().startswith(">") == 1
 
 
 def test_the_fastest(cnn: Path, tmp_path: Path) -> None:
     bench = bench_of(cnn, tmp_path)
     signals = bench.reference(float_model(cnn, tmp_path))
 
+    asked: list[Path] = []
+
     def device(path: Path, memory: MemoryMode) -> Evaluation:
+        asked.append(path)
         here = signals.sqnr_db(bench.models([path], memory, signals)[0])
         # A device on which larger files are faster, so that the choice shows which of the two was asked for.
         return Evaluation(here, latency_ms=1e6 / path.stat().st_size)
@@ -197,9 +314,24 @@ def test_the_fastest(cnn: Path, tmp_path: Path) -> None:
     assert found.best is not None
     assert found.best.latency_ms == min(point.latency_ms for point in made if point.latency_ms is not None)
     assert found.best.size == max(point.size for point in made)
+    assert f"of {len(asked)} models timed" in found.why
     with pytest.raises(EdgequantError) as caught:
         find(cnn, tmp_path, options=options)
     assert caught.value.code == "LATENCY_UNKNOWN"
+
+
+def test_the_fastest_is_on_the_front_though_others_are_smaller_and_better(cnn: Path, tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    def device(path: Path, memory: MemoryMode) -> Evaluation:
+        sizes.append(path.stat().st_size)
+        return Evaluation({"y": 100.0 - sizes[-1] / 1e4}, latency_ms=1e6 / sizes[-1])
+
+    options = AutoOptions(budget="latency", memories=("normal",), rounds=0)
+    found = find(cnn, tmp_path, options=options, evaluate=device, evaluator="odd")
+    assert found.best in found.front
+    assert found.best is not None
+    assert found.best.size == max(sizes) > min(sizes) == found.front[0].size
 
 
 class _Interrupting(Progress):
