@@ -12,6 +12,7 @@ from edgequant.judge.verdict import Verdict, judge_output
 from edgequant.pipeline.outputs import Comparisons, OutputStore
 from edgequant.pipeline.prepare import Prepared
 from edgequant.pipeline.request import Request
+from edgequant.pipeline.static_faults import ARM64, AVOID_I8MM, Faults, host_is_worse, i8mm_message, pool_finding
 from edgequant.report import model as report
 from edgequant.spec import DEVICE_METRIC, Limit, Variant
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from edgequant.pipeline.verify import HostRun
 
 Limits = Mapping[str, tuple[Limit, ...]]
-ARM64 = ("aarch64", "arm64")
 
 
 def blame(
@@ -64,10 +64,20 @@ def blame(
 
 
 def outside_band(
-    prepared: Prepared, request: Request, variant: Variant, errors: report.ErrorsByStage, verdicts: list[Verdict]
+    prepared: Prepared,
+    request: Request,
+    variant: Variant,
+    errors: report.ErrorsByStage,
+    judged: Mapping[str, report.OutputReport],
+    middle: HostRun,
+    faults: Faults,
+    verdicts: list[Verdict],
 ) -> list[Finding]:
     """Where the device computes something else than this host with the same file, it is FAIL, even where every limit
-    against the reference is kept: by luck, and with these cases."""
+    against the reference is kept: by luck, and with these cases.
+
+    Not where this host is known to be the one that is wrong: then nobody can say what the device adds, INCONCLUSIVE.
+    """
     bands = device_bands(prepared.kinds, variant.method, request.options.precision, request.limits)
     if "device" in errors.why_null:
         if any(limit.metric == DEVICE_METRIC for limit in request.limits):
@@ -87,6 +97,9 @@ def outside_band(
     }
     if not found:
         return []
+    if faults.pools and host_is_worse(list(found), judged, stage_error(prepared, prepared.expected, middle.outputs)):
+        verdicts.append(Verdict.INCONCLUSIVE)
+        return [pool_finding(faults, found)]
     verdicts.append(Verdict.FAIL)
     worst_one = min(found, key=lambda name: found[name])
     more = f", and {len(found) - 1} more" if len(found) > 1 else ""
@@ -96,9 +109,16 @@ def outside_band(
             severity="fail",
             where=worst_one,
             message=f"device and host compute different things with the same file: only {found[worst_one]:.4g} dB SQNR "
-            f"between them in {worst_one}, rounding leaves at least {bands[worst_one].value:g} dB{more}",
-            evidence={"device_sqnr_db": found, "bound": {name: bands[name].value for name in found}},
-            remedy="Compare --precision normal with low, the MNN versions and --threads; then suspect MNN's kernels "
+            f"between them in {worst_one}, rounding leaves at least {bands[worst_one].value:g} dB{more}"
+            f"{i8mm_message(faults)}",
+            evidence={
+                "device_sqnr_db": found,
+                "bound": {name: bands[name].value for name in found},
+                **({"i8mm_layers": list(faults.layers.half_tiles[:1000])} if faults.i8mm else {}),
+            },
+            remedy=AVOID_I8MM
+            if faults.i8mm
+            else "Compare --precision normal with low, the MNN versions and --threads; then suspect MNN's kernels "
             "for this CPU, or, with static int8, for this host's.  If you know the reason and accept it: --limit "
             f"'{DEVICE_METRIC}>=X'.",
         )
