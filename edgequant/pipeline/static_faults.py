@@ -22,6 +22,10 @@ X86 = ("x86_64", "amd64", "i686", "i386")
 _LAST_SEEN = (3, 6, 1)
 """The newest MNN these were seen with.  Of a newer one nothing is claimed."""
 _SHOWN = 8
+AVOID_I8MM = (
+    "It is a fault of MNN, not of the model: keep these layers float (skip=NAME), or take dynamic:8, whose kernels are "
+    "right."
+)
 
 
 @dataclass(frozen=True)
@@ -88,18 +92,12 @@ def i8mm_remark(faults: Faults, device: report.DeviceInfo) -> list[Finding]:
             code="STATIC_I8MM_UNSEEN",
             severity="warn",
             where=layers[0],
-            message=f"{len(layers)} int8 layer(s) of this file come out wrong on ARM CPUs with i8mm (most since 2021), "
+            message=f"{len(layers)} int8 layer(s) of this file come out wrong on ARM CPUs with i8mm (ARMv8.6, v9), "
             "where they have an odd number of output positions; this device runs other kernels and cannot show it",
             evidence={"layers": list(layers[:1000])},
             remedy=f"Run it on emulated:max as well.  {AVOID_I8MM}",
         )
     ]
-
-
-AVOID_I8MM = (
-    "It is a fault of MNN, not of the model: keep these layers float (skip=NAME), or take dynamic:8, whose kernels are "
-    "right."
-)
 
 
 def i8mm_message(faults: Faults) -> str:
@@ -123,7 +121,7 @@ def pool_finding(faults: Faults, found: Mapping[str, float]) -> Finding:
         where=worst_one,
         message=f"this host, not the device, is off: only {found[worst_one]:.4g} dB SQNR between them in {worst_one}, "
         "and the device is nearer to the reference; MNN's int8 max pool on x86 takes negative numbers for the larger "
-        f"ones ({', '.join(faults.layers.max_pools[:_SHOWN])})",
+        f"ones ({', '.join(faults.layers.max_pools[:_SHOWN])}){i8mm_message(faults)}",
         evidence={"device_sqnr_db": dict(found), "max_pools": list(faults.layers.max_pools[:1000])},
         remedy="What this host says of this file (the quantization error, too) is worthless.  Judge the file by its "
         "device's error against the reference, and accept the difference with --limit 'device_sqnr_db>=-100'; or "
