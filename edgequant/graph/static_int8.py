@@ -24,6 +24,9 @@ _COMMON_GROUP, _COMMON_OUTPUTS = 9, 10
 _POOL_TYPE, _MAX_POOL = 7, 0
 _PACK = 4
 """Channels that MNN's ARM64 kernels write together."""
+_PACKED = {"Convolution", "ConvolutionDepthwise", "ConvInt8", "DepthwiseConvInt8", "Deconvolution", "Pooling"}
+"""What puts out NC4HW4, whose size is a multiple of _PACK.  Leaving it takes a ConvertTensor."""
+_AS_IT_COMES = {"BinaryOp", "UnaryOp", "ReLU", "ReLU6", "PReLU", "Scale"}
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,15 @@ class StaticLayers:
             MNNMaxPoolInt8_ (x86_x64/FunctionDispatcher.cpp) compares them as if they were signed: of a negative and a
             positive number it takes the negative one.  MNN pools in int8 unless both sides have a scale and these
             differ; scales it hands on through other operators are not followed here, so this may name one too many.
+        tails: int8 sums, products and the like of tensors whose size need not be a multiple of four.  On ARM,
+            CPUBinaryInt8.cpp (MNN 2.5.0 to 3.6.1 at least) hands size / 4 to its kernels, and the one to three
+            elements that are left over are never written.
     """
 
     described: int
     half_tiles: tuple[str, ...] = ()
     max_pools: tuple[str, ...] = ()
+    tails: tuple[str, ...] = ()
 
 
 def read_static(path: Path) -> StaticLayers:
@@ -64,20 +71,26 @@ def read_static(path: Path) -> StaticLayers:
         if not scales:
             return StaticLayers(0)
         names = net.strings(_NET_TENSORS)
-        found: dict[str, list[str]] = {"half_tiles": [], "max_pools": []}
+        found: dict[str, list[str]] = {"half_tiles": [], "max_pools": [], "tails": []}
+        packed: set[int] = set()
         for op in net.tables(_NET_OPS):
-            kind = _kind(op, scales)
+            kind = _kind(op, scales, packed)
             if kind is not None:
                 found[kind].append(op.string(_OP_NAME) or _first_output(op, names))
-    return StaticLayers(len(scales), tuple(found["half_tiles"]), tuple(found["max_pools"]))
+    return StaticLayers(len(scales), **{kind: tuple(layers) for kind, layers in found.items()})
 
 
-def _kind(op: Table, scales: Mapping[int, tuple[float, float]]) -> str | None:
+def _kind(op: Table, scales: Mapping[int, tuple[float, float]], packed: set[int]) -> str | None:
+    """Which of the lists this operator belongs to; adds to `packed` the tensors it puts out in NC4HW4."""
     kind, parameter = MNN_OPS.get(op.number(_OP_TYPE)), op.table(_OP_MAIN)
-    if kind not in ("Convolution", "ConvInt8", "Pooling") or parameter is None:
-        return None
     inputs, outputs = op.numbers(_OP_INPUTS), op.numbers(_OP_OUTPUTS)
-    if not inputs or not outputs:
+    if not inputs or not outputs or parameter is None:
+        return None
+    if kind in _PACKED or (kind in _AS_IT_COMES and not packed.isdisjoint(inputs)):
+        packed.update(outputs)
+    if kind == "BinaryOp":
+        return "tails" if all(index in scales for index in inputs) and outputs[0] not in packed else None
+    if kind not in ("Convolution", "ConvInt8", "Pooling"):
         return None
     before, behind = scales.get(inputs[0]), scales.get(outputs[0])
     if kind == "Pooling":

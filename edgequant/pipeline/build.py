@@ -75,11 +75,11 @@ def build_run(
     verdicts = [output.verdict for output in judged.values()]
     if capture.deterministic is False:
         verdicts.append(Verdict.INCONCLUSIVE)
-    if Verdict.FAIL in verdicts and not target.device.is_host:
-        findings = blame(prepared, middle, limits, judged, findings)
-    errors = _errors(prepared, target, variant, outputs, middle)
     device = _device_info(target)
     faults = known_faults(model.path, device, platform.machine(), host_mnn)
+    if Verdict.FAIL in verdicts and not target.device.is_host:
+        findings = blame(prepared, middle, faults, limits, judged, findings)
+    errors = _errors(prepared, target, variant, outputs, middle)
     if not target.device.is_host:
         findings += outside_band(prepared, request, variant, errors, judged, middle, faults, verdicts)
     findings += pool_remark(faults, is_host=target.device.is_host, verdicts=verdicts)

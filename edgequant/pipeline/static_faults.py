@@ -22,7 +22,7 @@ X86 = ("x86_64", "amd64", "i686", "i386")
 _LAST_SEEN = (3, 6, 1)
 """The newest MNN these were seen with.  Of a newer one nothing is claimed."""
 _SHOWN = 8
-AVOID_I8MM = (
+AVOID = (
     "It is a fault of MNN, not of the model: keep these layers float (skip=NAME), or take dynamic:8, whose kernels are "
     "right."
 )
@@ -35,12 +35,23 @@ class Faults:
     Attributes:
         layers: of the file.
         i8mm: the device computes `layers.half_tiles` wrong, where they have an odd number of output positions.
+        tails: the device leaves the end of `layers.tails` unwritten, where their size is no multiple of four.
         pools: this host may compute `layers.max_pools` wrong.
     """
 
     layers: StaticLayers
     i8mm: bool
+    tails: bool
     pools: bool
+
+    @property
+    def static(self) -> bool:
+        """Whether anything in the file is static int8."""
+        return self.layers.described > 0
+
+    @property
+    def of_the_device(self) -> bool:
+        return self.i8mm or self.tails
 
 
 def known_faults(file: Path, device: report.DeviceInfo, host_arch: str, host_mnn: str) -> Faults:
@@ -56,6 +67,7 @@ def known_faults(file: Path, device: report.DeviceInfo, host_arch: str, host_mnn
     return Faults(
         layers,
         bool(layers.half_tiles) and i8mm and _seen(device.mnn),
+        bool(layers.tails) and device.arch in ARM64 and _seen(device.mnn),
         bool(layers.max_pools) and host_arch.lower() in X86 and _seen(host_mnn),
     )
 
@@ -95,21 +107,30 @@ def i8mm_remark(faults: Faults, device: report.DeviceInfo) -> list[Finding]:
             message=f"{len(layers)} int8 layer(s) of this file come out wrong on ARM CPUs with i8mm (ARMv8.6, v9), "
             "where they have an odd number of output positions; this device runs other kernels and cannot show it",
             evidence={"layers": list(layers[:1000])},
-            remedy=f"Run it on emulated:max as well.  {AVOID_I8MM}",
+            remedy=f"Run it on emulated:max as well.  {AVOID}",
         )
     ]
 
 
-def i8mm_message(faults: Faults) -> str:
-    """What to add to the message of a device outside the band; empty where this does not explain it."""
-    if not faults.i8mm:
-        return ""
-    names = faults.layers.half_tiles
+def explained(faults: Faults) -> str:
+    """What to add to the message of a device outside the band; empty where nothing known explains it."""
+    said = ""
+    if faults.i8mm:
+        said += (
+            "; MNN's int8 kernel for i8mm is known to get these layers wrong where they have an odd number of output "
+            f"positions: {_some(faults.layers.half_tiles)}"
+        )
+    if faults.tails:
+        said += (
+            "; MNN's int8 arithmetic on ARM is known to leave the end of these unwritten where their size is no "
+            f"multiple of four: {_some(faults.layers.tails)}"
+        )
+    return said
+
+
+def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return (
-        f"; MNN's int8 kernel for i8mm is known to get these layers wrong where they have an odd number of output "
-        f"positions: {', '.join(names[:_SHOWN])}{more}"
-    )
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def pool_finding(faults: Faults, found: Mapping[str, float]) -> Finding:
@@ -121,7 +142,7 @@ def pool_finding(faults: Faults, found: Mapping[str, float]) -> Finding:
         where=worst_one,
         message=f"this host, not the device, is off: only {found[worst_one]:.4g} dB SQNR between them in {worst_one}, "
         "and the device is nearer to the reference; MNN's int8 max pool on x86 takes negative numbers for the larger "
-        f"ones ({', '.join(faults.layers.max_pools[:_SHOWN])}){i8mm_message(faults)}",
+        f"ones ({_some(faults.layers.max_pools)}){explained(faults)}",
         evidence={"device_sqnr_db": dict(found), "max_pools": list(faults.layers.max_pools[:1000])},
         remedy="What this host says of this file (the quantization error, too) is worthless.  Judge the file by its "
         "device's error against the reference, and accept the difference with --limit 'device_sqnr_db>=-100'; or "

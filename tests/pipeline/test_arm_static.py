@@ -105,6 +105,39 @@ def test_what_the_finding_advises_helps(half_tile: Path, tmp_path: Path) -> None
 
 
 @pytest.fixture
+def tailed(tmp_path: Path) -> Path:
+    """x float32 [1,7,8] -> one number for each of the seven, through Sigmoid, Mul and Add -> y [1,7,1]."""
+    node, value = generated._node, generated._value
+    return generated.save(
+        tmp_path / "tailed.onnx",
+        [
+            node("MatMul", ["x", "w"], ["m"]),
+            node("Sigmoid", ["m"], ["s"]),
+            node("Mul", ["s", "k"], ["p"], name="mul"),
+            node("Add", ["p", "o"], ["y"], name="add"),
+        ],
+        [value("x", [1, 7, 8])],
+        [value("y", [1, 7, 1])],
+        [generated._weight("w", 8, 1), generated._const("k", [50.0]), generated._const("o", [-15.0])],
+    )
+
+
+def test_elements_that_are_never_written_are_caught(tailed: Path, tmp_path: Path) -> None:
+    cases, run_dir = samples(tmp_path / "cases", 1, 7, 8), tmp_path / "run"
+    report = static(tailed, cases, run_dir, "kl", WITHOUT, SDOT, limits=ANYTHING)
+    on_host = arrays(run_dir, "host", "kl")
+    for run in report.runs:
+        assert run.verdict == "FAIL"
+        (finding,) = [finding for finding in run.findings if finding.code == "DEVICE_BEYOND_ROUNDING"]
+        assert "unwritten" in finding.message
+        assert "p" in finding.evidence["tail_layers"]
+        for case, outputs in capture(run_dir, run).items():
+            off = np.abs(outputs["y"] - on_host[case]["y"])[0, :, 0] > 1
+            assert not off[:4].any()
+            assert off[4:].any()
+
+
+@pytest.fixture
 def pooled(tmp_path: Path) -> Path:
     """x float32 [1,3,16,16] -> r [1,16,16,16] -> p [1,16,8,8] -> y: with a zero point, r has values of both signs."""
     node, weight, value = generated._node, generated._weight, generated._value

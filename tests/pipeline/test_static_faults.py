@@ -15,7 +15,7 @@ from edgequant.pipeline import static_faults
 from edgequant.pipeline.static_faults import Faults, host_is_worse, i8mm_remark, known_faults, pool_remark
 from edgequant.report.model import DeviceInfo, OutputReport
 
-BOTH = StaticLayers(4, ("fc",), ("pool",))
+ALL = StaticLayers(4, ("fc",), ("pool",), ("sum",))
 
 
 def device(arch: str = "aarch64", mnn: str | None = "3.6.1", **kernels: bool) -> DeviceInfo:
@@ -23,26 +23,26 @@ def device(arch: str = "aarch64", mnn: str | None = "3.6.1", **kernels: bool) ->
 
 
 @pytest.mark.parametrize(
-    ("there", "host", "host_mnn", "i8mm", "pools"),
+    ("there", "host", "host_mnn", "i8mm", "tails", "pools"),
     [
-        (device(i8mm=True), "x86_64", "3.6.1", True, True),
-        (device(i8mm=True), "AMD64", "3.4.0", True, True),
-        (device(i8mm=True), "aarch64", "3.6.1", True, False),
-        (device(i8mm=False), "x86_64", "3.6.1", False, True),
-        (device(i8mm=True, sme2=True), "x86_64", "3.6.1", False, True),
-        (device("x86_64", i8mm=True), "x86_64", "3.6.1", False, True),
+        (device(i8mm=True), "x86_64", "3.6.1", True, True, True),
+        (device(i8mm=True), "AMD64", "3.4.0", True, True, True),
+        (device(i8mm=True), "aarch64", "3.6.1", True, True, False),
+        (device(i8mm=False), "x86_64", "3.6.1", False, True, True),
+        (device(i8mm=True, sme2=True), "x86_64", "3.6.1", False, True, True),
+        (device("x86_64", i8mm=True), "x86_64", "3.6.1", False, False, True),
         # Of an MNN that nobody has looked at, nothing is claimed, and so nothing is excused.
-        (device(mnn="3.7.0", i8mm=True), "x86_64", "3.7.0", False, False),
-        (device(mnn=None, i8mm=True), "x86_64", "of a branch", False, False),
-        (device(), "x86_64", "3.6.1", False, True),
+        (device(mnn="3.7.0", i8mm=True), "x86_64", "3.7.0", False, False, False),
+        (device(mnn=None, i8mm=True), "x86_64", "of a branch", False, False, False),
+        (device(), "x86_64", "3.6.1", False, True, True),
     ],
 )
 def test_who_has_the_fault(
-    there: DeviceInfo, host: str, host_mnn: str, i8mm: bool, pools: bool, monkeypatch: pytest.MonkeyPatch
+    there: DeviceInfo, host: str, host_mnn: str, i8mm: bool, tails: bool, pools: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(static_faults, "read_static", lambda path: BOTH)
+    monkeypatch.setattr(static_faults, "read_static", lambda path: ALL)
     found = known_faults(Path("model.mnn"), there, host, host_mnn)
-    assert (found.i8mm, found.pools) == (i8mm, pools)
+    assert (found.i8mm, found.tails, found.pools) == (i8mm, tails, pools)
 
 
 def summary(noise: float) -> OutputSummary:
@@ -71,18 +71,18 @@ def test_only_a_device_that_is_nearer_in_every_output_is_excused() -> None:
 
 
 def test_what_a_device_cannot_show_is_said_of_those_alone() -> None:
-    (finding,) = i8mm_remark(Faults(BOTH, False, True), device(i8mm=False))
+    (finding,) = i8mm_remark(Faults(ALL, False, False, True), device(i8mm=False))
     assert (finding.code, finding.severity, finding.where) == ("STATIC_I8MM_UNSEEN", "warn", "fc")
-    assert i8mm_remark(Faults(BOTH, True, True), device(i8mm=True)) == []
-    assert i8mm_remark(Faults(StaticLayers(4), False, False), device(i8mm=False)) == []
-    assert i8mm_remark(Faults(BOTH, False, False), device(mnn="3.7.0", i8mm=True)) == []
-    assert i8mm_remark(Faults(BOTH, False, True), device("x86_64", i8mm=False)) != []
+    assert i8mm_remark(Faults(ALL, True, True, True), device(i8mm=True)) == []
+    assert i8mm_remark(Faults(StaticLayers(4), False, False, False), device(i8mm=False)) == []
+    assert i8mm_remark(Faults(ALL, False, False, False), device(mnn="3.7.0", i8mm=True)) == []
+    assert i8mm_remark(Faults(ALL, False, False, True), device("x86_64", i8mm=False)) != []
 
 
 def test_the_host_is_suspected_where_it_breaks_a_limit_itself() -> None:
-    faults = Faults(BOTH, False, True)
+    faults = Faults(ALL, False, False, True)
     (finding,) = pool_remark(faults, is_host=True, verdicts=[Verdict.PASS, Verdict.FAIL])
     assert (finding.code, finding.where) == ("STATIC_POOL_ON_X86", "pool")
     assert pool_remark(faults, is_host=True, verdicts=[Verdict.PASS]) == []
     assert pool_remark(faults, is_host=False, verdicts=[Verdict.FAIL]) == []
-    assert pool_remark(Faults(BOTH, True, False), is_host=True, verdicts=[Verdict.FAIL]) == []
+    assert pool_remark(Faults(ALL, True, True, False), is_host=True, verdicts=[Verdict.FAIL]) == []
