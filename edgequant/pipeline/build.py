@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from edgequant.pipeline.measure import Capture
 from edgequant.pipeline.outputs import OutputStore
 from edgequant.pipeline.prepare import FLOAT, Looked, Prepared
 from edgequant.pipeline.request import Request
+from edgequant.pipeline.static_faults import i8mm_remark, known_faults, pool_remark
 from edgequant.pipeline.target import Target
 from edgequant.quantize.convert import ConvertedModel
 from edgequant.report import model as report
@@ -74,15 +76,18 @@ def build_run(
     verdicts = [output.verdict for output in judged.values()]
     if capture.deterministic is False:
         verdicts.append(Verdict.INCONCLUSIVE)
+    device = _device_info(target)
+    faults = known_faults(model.path, device, platform.machine(), host_mnn)
     if Verdict.FAIL in verdicts and not target.device.is_host:
-        findings = blame(prepared, middle, limits, judged, findings)
+        findings = blame(prepared, middle, faults, limits, judged, findings)
     errors = _errors(prepared, target, variant, outputs, middle)
     if not target.device.is_host:
-        findings += outside_band(prepared, request, variant, errors, verdicts)
+        findings += outside_band(prepared, request, variant, errors, judged, middle, faults, verdicts)
+    findings += pool_remark(faults, is_host=target.device.is_host, verdicts=verdicts)
+    findings += i8mm_remark(faults, device)
     findings += device_limit_unused(request)
     findings += _low_memory(capture, variant, verdicts)
     findings += [*_conversion_notes(model, variant, verdicts), *model.findings]
-    device = _device_info(target)
     findings += versions_differ(device, host_mnn)
     findings += precision_ineffective(device, request)
     if capture.error is not None:

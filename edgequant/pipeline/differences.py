@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from edgequant.compare.summary import OutputSummary
 from edgequant.findings import Finding
-from edgequant.judge.limits import device_bands, meets
+from edgequant.judge.limits import device_bands, meets, proves_a_fault
 from edgequant.judge.verdict import Verdict, judge_output
 from edgequant.pipeline.outputs import Comparisons, OutputStore
 from edgequant.pipeline.prepare import Prepared
 from edgequant.pipeline.request import Request
+from edgequant.pipeline.static_faults import ARM64, AVOID, Faults, explained, host_is_worse, pool_finding
 from edgequant.report import model as report
 from edgequant.spec import DEVICE_METRIC, Limit, Variant
 
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
     from edgequant.pipeline.verify import HostRun
 
 Limits = Mapping[str, tuple[Limit, ...]]
-ARM64 = ("aarch64", "arm64")
 
 
 def blame(
     prepared: Prepared,
     middle: HostRun,
+    faults: Faults,
     limits: Limits,
     judged: Mapping[str, report.OutputReport],
     findings: list[Finding],
@@ -57,18 +58,35 @@ def blame(
             where=innocent[0],
             message=f"the device breaks limits that this host keeps with the same file: {', '.join(innocent[:20])}",
             evidence={"outputs": innocent[:1000]},
-            remedy="Quantization is not the cause.  Compare --precision normal with low, the MNN versions and "
+            remedy=(
+                "With static int8 one step that rounds the other way can decide a close call.  Otherwise q"
+                if faults.static
+                else "Q"
+            )
+            + "uantization is not the cause.  Compare --precision normal with low, the MNN versions and "
             "--threads; then suspect MNN's kernels for this CPU.",
         ),
     ]
 
 
 def outside_band(
-    prepared: Prepared, request: Request, variant: Variant, errors: report.ErrorsByStage, verdicts: list[Verdict]
+    prepared: Prepared,
+    request: Request,
+    variant: Variant,
+    errors: report.ErrorsByStage,
+    judged: Mapping[str, report.OutputReport],
+    middle: HostRun,
+    faults: Faults,
+    verdicts: list[Verdict],
 ) -> list[Finding]:
     """Where the device computes something else than this host with the same file, it is FAIL, even where every limit
-    against the reference is kept: by luck, and with these cases."""
-    bands = device_bands(prepared.kinds, variant.method, request.options.precision, request.limits)
+    against the reference is kept: by luck, and with these cases.
+
+    INCONCLUSIVE where this host is known to be the one that is wrong: then nobody can say what the device adds; and
+    where static int8 is farther off than rounding usually leaves it, but no farther than it can.
+    """
+    method = "static" if faults.static else variant.method  # a recipe may be static as well
+    bands = device_bands(prepared.kinds, method, request.options.precision, request.limits)
     if "device" in errors.why_null:
         if any(limit.metric == DEVICE_METRIC for limit in request.limits):
             verdicts.append(Verdict.INCONCLUSIVE)
@@ -87,20 +105,40 @@ def outside_band(
     }
     if not found:
         return []
-    verdicts.append(Verdict.FAIL)
+    if faults.pools and host_is_worse(list(found), judged, stage_error(prepared, prepared.expected, middle.outputs)):
+        verdicts.append(Verdict.INCONCLUSIVE)
+        return [pool_finding(faults, found)]
     worst_one = min(found, key=lambda name: found[name])
     more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+    asked = any(limit.metric == DEVICE_METRIC and limit.output in (None, *found) for limit in request.limits)
+    known = faults.of_the_device
+    doubt = not proves_a_fault(found[worst_one], static=faults.static, explained=known, asked=asked)
+    verdicts.append(Verdict.INCONCLUSIVE if doubt else Verdict.FAIL)
+    between = f"only {found[worst_one]:.4g} dB SQNR between them in {worst_one}"
+    usual = f"{bands[worst_one].value:g} dB{more}"
+    remedy = (
+        "Compare --precision normal with low, the MNN versions and --threads; then suspect MNN's kernels for this CPU, "
+        "or, with static int8, for this host's.  If you know the reason and accept it: --limit "
+        f"'{DEVICE_METRIC}>=X'."
+    )
     return [
         Finding(
             code="DEVICE_BEYOND_ROUNDING",
-            severity="fail",
+            severity="error" if doubt else "fail",
             where=worst_one,
-            message=f"device and host compute different things with the same file: only {found[worst_one]:.4g} dB SQNR "
-            f"between them in {worst_one}, rounding leaves at least {bands[worst_one].value:g} dB{more}",
-            evidence={"device_sqnr_db": found, "bound": {name: bands[name].value for name in found}},
-            remedy="Compare --precision normal with low, the MNN versions and --threads; then suspect MNN's kernels "
-            "for this CPU, or, with static int8, for this host's.  If you know the reason and accept it: --limit "
-            f"'{DEVICE_METRIC}>=X'.",
+            message=f"device and host part with the same file: {between}, where rounding usually leaves {usual}; a "
+            "static int8 model that decides close calls (a letter, a class) can amplify one step that far, so this "
+            "proves nothing"
+            if doubt
+            else f"device and host compute different things with the same file: {between}, rounding leaves at least "
+            f"{usual}{explained(faults)}",
+            evidence={
+                "device_sqnr_db": found,
+                "bound": {name: bands[name].value for name in found},
+                **({"i8mm_layers": list(faults.layers.half_tiles[:1000])} if faults.i8mm else {}),
+                **({"tail_layers": list(faults.layers.tails[:1000])} if faults.tails else {}),
+            },
+            remedy=AVOID if known else remedy,
         )
     ]
 

@@ -79,8 +79,8 @@ def writing(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in FULL:
-            raise disk_full(out.parent) from error
+        if error.errno in _FULL:
+            raise _disk_full(out.parent) from error
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise
         raise InputError(

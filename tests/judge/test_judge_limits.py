@@ -17,6 +17,7 @@ from edgequant.judge.limits import (
     defaults_for,
     device_bands,
     meets,
+    proves_a_fault,
     resolve_limits,
     within_margin,
 )
@@ -112,6 +113,17 @@ def test_the_band_of_a_device() -> None:
     with pytest.raises(InputError) as caught:
         resolve_limits(outputs, defaults_for("float"), [Limit.parse(f"label:{DEVICE_METRIC}>=10")])
     assert caught.value.code == "LIMIT_UNDEFINED"
+
+
+def test_what_static_int8_outside_its_band_proves() -> None:
+    """Rounding alone was measured down to 8.5 dB on a text recognizer; faulty kernels from -3 dB on."""
+    nothing = {"static": False, "explained": False, "asked": False}
+    assert proves_a_fault(19.9, **nothing)
+    assert not proves_a_fault(8.5, **{**nothing, "static": True})
+    assert proves_a_fault(4.9, **{**nothing, "static": True})
+    assert proves_a_fault(math.nan, **{**nothing, "static": True})
+    assert proves_a_fault(15.0, **{**nothing, "static": True, "explained": True})
+    assert proves_a_fault(15.0, **{**nothing, "static": True, "asked": True})
 
 
 @pytest.mark.parametrize("text", ["cosine>=-1", "sqnr_db>=-999", "max_abs<=1e30"])
