@@ -1,4 +1,4 @@
-"""What is read of a file's static int8 layers; what MNN makes of such layers: tests/pipeline/test_arm_static.py."""
+"""What is read of a file's static int8 layers.  What MNN makes of them: tests/pipeline/test_arm_static.py."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_nothing_is_static_without_scales(
 def test_a_damaged_file_is_refused(generated_model: ModelByName, as_mnn: Callable[..., Path], tmp_path: Path) -> None:
     data = as_mnn(generated_model("conv_cnn")).read_bytes()
     damaged = tmp_path / "damaged.mnn"
-    for cut in (5, 40, len(data) // 100):
+    for cut in (5, 20):
         damaged.write_bytes(data[:cut])
         with pytest.raises(BrokenFileError):
             read_static(damaged)
