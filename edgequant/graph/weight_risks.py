@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from edgequant.findings import Finding
 from edgequant.graph.model import ModelGraph
 from edgequant.graph.risks import activations_behind
-from edgequant.graph.weights import PEAK, LayerWeights, Survey
+from edgequant.graph.weights import NOT_FINITE, PEAK, LayerWeights, Survey
 
 _SHOWN = 20  # layers in one finding's evidence
 _POOR = 30.0
@@ -150,7 +150,8 @@ def _left_out(survey: Survey) -> Finding | None:
     said += [f"{survey.unknown} weights are changed by operators before their use"] if survey.unknown else []
     return Finding(
         code="WEIGHTS_NOT_LOOKED_AT",
-        severity="info",
+        # What is NaN or Inf in the source is no matter of size.
+        severity="warn" if any(NOT_FINITE in why for why in survey.left_out.values()) else "info",
         where=next(iter(survey.left_out), None),
         message=f"{' and '.join(said)}: what is said about weights leaves them out",
         evidence={"layers": dict(list(survey.left_out.items())[:_SHOWN]), "unknown": survey.unknown},

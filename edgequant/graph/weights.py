@@ -25,6 +25,7 @@ PEAK = 12.0
 """A channel whose largest weight is so many times its root mean square has an outlier.  Of normal values it is 3 to 5,
 so this costs 8 to 12 dB, or nearly two of the bits."""
 BLOCK = 32
+NOT_FINITE = "its weights are not all finite"
 _PART = 1 << 20  # weights quantized at once
 _LEAST_SCALE = 1e-6  # MNN writes a channel with a smaller one as its smallest value (IDSTEncoder.hpp)
 _FIND: dict[str, Callable[[ModelGraph], Found]] = {"onnx": find_onnx_weights, "mnn": find_mnn_weights}
@@ -154,7 +155,7 @@ def _survey(found: Found, most_of_one: int, most_of_all: int) -> Survey:
             looked_at += count
             layer = _layer(weight)
             if layer is None:
-                left_out[weight.layer] = "its weights are not all finite"
+                left_out[weight.layer] = NOT_FINITE
             else:
                 layers.append(layer)
     total = sum(map(sum, parameters.values()))

@@ -127,7 +127,10 @@ class Maker:
 
 
 def best(makers: Mapping[str, Maker], skip: set[str]) -> dict[str, float]:
-    """Worst SQNR in dB of any output in any sample of each maker's model, the best first.
+    """Mean SQNR in dB over the samples of the worst output of each maker's model, the best first.
+
+    The mean, for with a handful of samples the worst of them is chance: what came closest there was on other data of
+    the same kind often not even good.
 
     One whose scales are those of one before is not made again; one whose model crashes, hangs or cannot be made is left
     out.
@@ -147,7 +150,8 @@ def best(makers: Mapping[str, Maker], skip: set[str]) -> dict[str, float]:
                 continue
             seen.append(content)
             model = maker.model(plans, maker.runs.work / "tried.mnn")
-            found[name] = _worst(maker.fidelity(model, f"the model with calib={name}"))
+            outputs = maker.fidelity(model, f"the model with calib={name}")
+            found[name] = min(each.mean_db for each in outputs.values())
         except ToolError as error:
             if error.code in HOPELESS:
                 raise

@@ -13,6 +13,8 @@ from edgequant.errors import ToolError
 from edgequant.quantize.calibrate.child import Runs
 
 Outputs = list[dict[str, np.ndarray]]
+CAP_DB = 100.0
+"""More is not better: no int8 model has it, but for an output that nothing quantized reaches."""
 
 
 class Fidelity(NamedTuple):
@@ -22,12 +24,14 @@ class Fidelity(NamedTuple):
     cosine: of the two, all samples in a row; 0 where one is all zeros and the other is not.
     finite: nothing in it is NaN or Inf that is not so in the float output.
     worst_db: SQNR of the worst sample, as a verdict looks at it; samples whose float output is all zeros do not count.
+    mean_db: mean over the samples of their SQNR, each at most `CAP_DB`: what one odd sample decides least.
     """
 
     sqnr_db: float
     cosine: float
     finite: bool
     worst_db: float
+    mean_db: float
 
 
 def run_outputs(model: Path, runs: Runs, doing: str, count: int, *, prefix: str = "STATIC") -> Outputs:
@@ -71,26 +75,27 @@ def fidelity(reference: Outputs, outputs: Outputs) -> dict[str, Fidelity]:
 
 def _fidelity(name: str, reference: Sequence[Mapping[str, np.ndarray]], outputs: Outputs) -> Fidelity:
     signal = noise = power = product = 0.0
-    finite, worst = True, math.inf
+    finite, each_db = True, []
     for want, have in zip(reference, outputs, strict=True):
         a = want[name].astype(np.float64)
         b = have[name].astype(np.float64) if name in have else np.zeros(0)
         if a.shape != b.shape:
-            return Fidelity(-math.inf, 0.0, False, -math.inf)
+            return Fidelity(-math.inf, 0.0, False, -math.inf, -math.inf)
         sound = np.isfinite(a)
         finite = finite and bool(np.isfinite(b[sound]).all())
         a, b = a[sound], b[sound]
         here, wrong = float((a * a).sum()), float(((a - b) ** 2).sum())
-        if here > 0 and wrong > 0:
-            worst = min(worst, 10 * math.log10(here / wrong))
+        if here > 0:
+            each_db.append(10 * math.log10(here / wrong) if wrong > 0 else math.inf)
         signal += here
         power += float((b * b).sum())
         noise += wrong
         product += float((a * b).sum())
     if not finite:
-        return Fidelity(-math.inf, 0.0, False, -math.inf)
+        return Fidelity(-math.inf, 0.0, False, -math.inf, -math.inf)
     if noise == 0:
-        return Fidelity(math.inf, 1.0, True, math.inf)
+        return Fidelity(math.inf, 1.0, True, math.inf, CAP_DB)
     sqnr = 10 * math.log10(signal / noise) if signal > 0 else -math.inf
-    worst = worst if signal > 0 else -math.inf
-    return Fidelity(sqnr, product / math.sqrt(signal * power) if signal and power else 0.0, True, worst)
+    worst = min(each_db, default=-math.inf)
+    mean = sum(min(db, CAP_DB) for db in each_db) / len(each_db) if each_db else -math.inf
+    return Fidelity(sqnr, product / math.sqrt(signal * power) if signal and power else 0.0, True, worst, mean)

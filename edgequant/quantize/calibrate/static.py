@@ -35,7 +35,7 @@ class StaticOptions(BaseModel):
 
     Attributes:
         calib: how ranges become scales; see `methods`.  ``best``: each is tried, and the one taken whose worst output
-            in its worst sample is closest to the float model.
+            is closest to the float model, in the mean over the samples.
         sym: zero point 0 for activations; None: with ``best`` both are tried, else it is.  Weights are symmetric and
             per output channel in any case.
         percent: what `percentile` keeps.
@@ -85,8 +85,8 @@ class StaticModel:
         fidelity: of each output against the float MNN model, over the first calibration samples: these are the
             samples the scales were made from, so it says that the model works, not how good it is.
         calib: what became of the ranges, such as ``kl,asym``.
-        tried: of ``best``: worst SQNR in dB of any output in any sample by calibrator, the best first; those that gave
-            the same scales as one before are left out.
+        tried: of ``best``: mean SQNR in dB of the worst output by calibrator, the best first; those that gave the same
+            scales as one before are left out.
         sensitivity: worst SQNR in dB of any output in any sample with only one layer int8, by that layer's output
             tensor; empty unless `keep` or `target_db` was asked for.
     """

@@ -99,7 +99,8 @@ def make_target(limits: Sequence[Limit], signals: Signals, given: int) -> Target
         raise InputError("TARGET_UNSUPPORTED", "there is no target", hint='For example --target "sqnr_db>=30".')
     judged = signals.judged
     floors: dict[str, float] = {}
-    for limit in sorted(limits, key=lambda limit: limit.output is not None):
+    # Of two on the same outputs the harder one comes last, and so stands.
+    for limit in sorted(limits, key=lambda limit: (limit.output is not None, limit.value)):
         if limit.metric != "sqnr_db":
             raise InputError(
                 "TARGET_UNSUPPORTED",

@@ -33,6 +33,12 @@ def test_what_is_allowed_for_given_cases_one_by_one_and_for_varied_ones_together
     assert target.margins({"a": 21.0}) == {"a": 1.0, "b": -np.inf}
 
 
+def test_the_harder_of_two_targets_on_one_output_stands() -> None:
+    for texts in (("sqnr_db>=20", "sqnr_db>=30", "b:sqnr_db>=12", "b:sqnr_db>=10"), ("sqnr_db>=30", "sqnr_db>=20")):
+        floors = make_target(limits(*texts), SIGNALS, 2).floors
+        assert floors == {"a": 30.0, "b": 12.0 if len(texts) > 2 else 30.0}
+
+
 def test_sqnr_of_given_cases_only_is_of_the_worst() -> None:
     noise = np.asarray([1.0, 1.0, 5.0, 20.0, 5.0, 5.0, 50.0, 0, 0, 0, 0, 0])
     assert SIGNALS.sqnr_db(noise, 2) == pytest.approx({"a": 10.0, "b": 10.0})
