@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from edgequant.compare.metrics import Kind
@@ -114,8 +115,6 @@ def resolve_limits(
 
 
 _FP32_KERNELS, _FP16_KERNELS, _INT8_KERNELS = 60.0, 30.0, 20.0
-STATIC_PROVEN_DB = 5.0
-"""A device with static int8 that is farther from this host than this does not do so by rounding; see device_bands."""
 
 
 def device_bands(
@@ -137,10 +136,9 @@ def device_bands(
                                     work: 31 dB or more for a speech enhancer and a classifier.
     ============================ == ==================================================================================
 
-    With fixed scales, a text recognizer on lines of text falls to 8.5 dB by rounding alone: each layer is exact to one
-    step, and in one or two places of the text another letter wins.  What MNN's faulty kernels cost was -3 to 22 dB, so
-    no bound tells the two apart: between STATIC_PROVEN_DB and the band a known fault is FAIL, anything else
-    INCONCLUSIVE.
+    With fixed scales rounding alone can go beyond it: one input value moved by one step takes this host itself down to
+    5.4 dB on lines of text, where another letter wins, and a classifier whose one decision tips is at -3 dB.  MNN's
+    faulty kernels cost -3 to 22 dB, so no bound tells the two apart; see proves_a_fault.
 
     Otherwise, what lies outside is a kernel that computes something else, even where every limit against the reference
     is kept.  A user's device_sqnr_db limit takes the place of the default, as in resolve_limits.
@@ -170,7 +168,7 @@ def proves_a_fault(device_sqnr_db: float, *, static: bool, explained: bool, aske
         explained: whether a fault is known of this device and this file.
         asked: whether the band is the user's own.
     """
-    return not static or explained or asked or not device_sqnr_db >= STATIC_PROVEN_DB
+    return not static or explained or asked or math.isnan(device_sqnr_db)
 
 
 def meets(limit: Limit, value: float) -> bool:

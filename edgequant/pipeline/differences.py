@@ -83,7 +83,7 @@ def outside_band(
     against the reference is kept: by luck, and with these cases.
 
     INCONCLUSIVE where this host is known to be the one that is wrong: then nobody can say what the device adds; and
-    where static int8 is farther off than rounding usually leaves it, but no farther than it can.
+    where a file is static int8 and no fault of this device is known, for rounding alone can do that.
     """
     method = "static" if faults.static else variant.method  # a recipe may be static as well
     bands = device_bands(prepared.kinds, method, request.options.precision, request.limits)
