@@ -19,7 +19,7 @@ Calib = Literal["minmax", "ema", "percentile", "kl", "mse", "admm"]
 
 POSSIBLE = (
     "float, fp16, weight:N, dynamic:N (N from 2 to 8; then ,block=32 ,hqq or ,sym), kl, ema, admm (then "
-    ",weights=admm ,clamp=N ,skip=OP ,samples=N), static:8 (then ,calib=minmax|ema|percentile|kl|mse|admm ,asym "
+    ",weights=admm ,clamp=N ,skip=OP ,samples=N), static:8 (then ,calib=minmax|ema|percentile|kl|mse|admm ,asym ,sym "
     ",percent=99.9 ,rnn=float ,skip=OP ,keep=N ,samples=N), recipe:FILE, auto (with --target)"
 )
 _NUMBER = {"block": r"[0-9]{1,6}", "clamp": r"[0-9]{1,3}", "samples": r"[0-9]{1,6}", "keep": r"[0-9]{1,5}"}

@@ -60,6 +60,15 @@ def make_request(
             else f"--calibration: {', '.join(map(str, parsed))} is not made from calibration data",
             hint="kl, ema, admm and static:8 are: add --variant static:8, for example.",
         )
+    # A spec's goals stand for its own variants; those typed instead may be others.
+    aimed = goals or (written.goals and not variants)
+    if (aimed or budget != "size") and not any(variant.method == "auto" for variant in parsed):
+        raise InputError(
+            "OPTION_UNUSED",
+            f"{'--target' if goals else 'goals' if aimed else '--budget'}: only auto looks for a model that keeps it, "
+            "and there is no --variant auto",
+            hint="Add --variant auto; what any variant has to keep is a --limit.",
+        )
     typed = {name: getattr(run_options, name) for name in run_options.model_fields_set}
     return Request(
         model=Path(model),

@@ -179,12 +179,15 @@ def _calibrated(graph: ModelGraph, facts: Facts) -> list[tuple[str, str]]:
     together = f" of all {count} inputs together" if count > 1 else ""
     samples = f"needs real samples{together} (--calibration)"
     if graph.recurrent or graph.has_subgraphs:
-        return [("static:8,calib=percentile", f"{samples}; loops stay float, and MNN's own methods crash on them")]
+        return [("static:8", f"{samples}; loops stay float, and MNN's own methods crash on them")]
     if facts.varying:
-        return [("static:8,calib=percentile", f"{samples} of every kind, as the activations' range varies wildly")]
+        return [("static:8", f"{samples} of every kind, as the activations' range varies wildly")]
     if has_attention(graph):
-        return [("static:8,calib=percentile", f"{samples}; MNN's own methods crash on models like this or ruin them")]
+        return [("static:8", f"{samples}; MNN's own methods crash on models like this or ruin them")]
     return [
-        ("ema", f"{samples}; activations in int8 with fixed scales, and the most accurate of MNN's own methods"),
-        ("static:8,calib=percentile", f"{samples}; the same with scales of our own"),
+        (
+            "static:8",
+            f"{samples}; activations in int8 with fixed scales, by the calibrator that comes closest to float",
+        ),
+        ("ema", f"{samples}; the same by MNN's own tool"),
     ]

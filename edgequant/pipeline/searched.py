@@ -181,6 +181,15 @@ def _findings(result: AutoResult) -> tuple[Finding, ...]:
             "--inputs.",
         )
     )
+    for note in result.notes:
+        found.append(
+            Finding(
+                code="AUTO_NOTE",
+                severity="warn",
+                message=note,
+                remedy="auto/auto.json has all that was measured.",
+            )
+        )
     if not result.complete:
         found.append(
             Finding(

@@ -141,3 +141,16 @@ def test_a_device_without_those_cores_is_an_error_of_the_device(place: Path, tmp
     assert (run["verdict"], run["error"]["code"]) == ("ERROR", "CORES_UNAVAILABLE")
     assert "--cores" in run["error"]["hint"]
     assert "--cores" in done.err
+
+
+@pytest.mark.parametrize("options", [["--target", "sqnr_db>=90"], ["--budget", "latency"]])
+def test_a_target_for_what_is_not_searched_is_refused(
+    options: list[str], generated_model: ModelByName, tmp_path: Path
+) -> None:
+    """Whoever reads PASS would believe that it was held against the target."""
+    done = edgequant(
+        "quantize", str(generated_model("conv_cnn")), "-o", "x.mnn", "--variant", "dynamic:8", *options, cwd=tmp_path
+    )
+    assert done.code == 2
+    assert f"OPTION_UNUSED: {options[0]}" in done.errors[0]
+    assert not (tmp_path / "x.mnn").exists()

@@ -77,41 +77,42 @@ def folder(real_model: ModelByName, tmp_path: Path) -> Path:
     return tmp_path
 
 
+# The long measurement, python -m bench.methods, has a test of its own in its quick form.
+COMMANDS = [words for words in commands() if words[0] != "python"]
+
+
 @pytest.mark.slow
-def test_every_command_works(folder: Path) -> None:
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: shlex.join(words)[:80])
+def test_every_command_works(words: list[str], folder: Path) -> None:
     (function,) = blocks("python")
     (folder / "samples.py").write_text(function)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    ran = commands()
-    sources = set()
-    for words in ran:
-        if words[0] == "python":
-            continue  # the long measurement; its quick form has a test of its own
-        assert words[0] == "edgequant"
-        done = subprocess.run(
-            [*words, "--threads", "1"],
-            cwd=folder, env={**os.environ, "PATH": path, "NO_COLOR": "1", "COLUMNS": "200"},
-            capture_output=True, text=True, timeout=250,
-        )  # fmt: skip
-        told = f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
-        if "--no-fallback" in words:
-            assert done.returncode == 3, told
-            assert "QUANTIZER_CRASHED" in done.stderr, told
-            continue
-        # Static int8 may well break a limit, and says so; the command still has done its work.
-        assert done.returncode in (0, 1), told
-        assert "ERROR" not in done.stdout, told
-        source = words[words.index("--calibration") + 1]
-        assert f"calibration data: {source}\n" in done.stderr, told
-        if "-o" in words:
-            out = folder / words[words.index("-o") + 1]
-            assert out.stat().st_size > 100_000, told
-            out.unlink()
-        assert "CALIBRATION_RANDOM" not in done.stdout, told
-        assert "CALIBRATED_ON_CASES" not in done.stdout, told
-        sources.add(source)
+    assert words[0] == "edgequant"
+    done = subprocess.run(
+        [*words, "--threads", "1"],
+        cwd=folder, env={**os.environ, "PATH": path, "NO_COLOR": "1", "COLUMNS": "200"},
+        capture_output=True, text=True, timeout=550,
+    )  # fmt: skip
+    told = f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
+    if "--no-fallback" in words:
+        assert done.returncode == 3, told
+        assert "QUANTIZER_CRASHED" in done.stderr, told
+        return
+    # Static int8 may well break a limit, and says so; the command still has done its work.
+    assert done.returncode in (0, 1), told
+    assert "ERROR" not in done.stdout, told
+    assert f"calibration data: {words[words.index('--calibration') + 1]}\n" in done.stderr, told
+    if "-o" in words:
+        assert (folder / words[words.index("-o") + 1]).stat().st_size > 100_000, told
+    assert "CALIBRATION_RANDOM" not in done.stdout, told
+    assert "CALIBRATED_ON_CASES" not in done.stdout, told
+
+
+def test_every_source_of_calibration_data_is_shown() -> None:
+    sources = {words[words.index("--calibration") + 1] for words in COMMANDS if "--calibration" in words}
     assert sources == {"samples/", "pictures/", "mnn-tests/", "samples.py:lines"}
-    assert any("--no-fallback" in words for words in ran)
+    assert any("--no-fallback" in words for words in COMMANDS)
 
 
 def test_every_variant_it_names_exists() -> None:

@@ -138,11 +138,11 @@ def test_static_int8_where_it_fits(real_model, generated_model):
     assert list(plain).index("ema") < list(plain).index("fp16")
     varying = advised(real_model("ppocr_cls"), varying=True, known=everything)
     assert "ema" not in varying
-    assert list(varying)[-1] == "static:8,calib=percentile"
+    assert list(varying)[-1] == "static:8"
     loops = advised(real_model("enc"), known=everything)
     assert {"ema", "kl", "admm"}.isdisjoint(loops)
-    assert list(loops)[-1] == "static:8,calib=percentile"
-    assert "all 2 inputs" in loops["static:8,calib=percentile"]
+    assert list(loops)[-1] == "static:8"
+    assert "all 2 inputs" in loops["static:8"]
 
 
 def test_four_bits_are_never_advised(real_model):

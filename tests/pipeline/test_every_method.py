@@ -18,6 +18,7 @@ METHODS = ("ema", "kl", "admm", "static:8", "static:8,calib=minmax,asym", "dynam
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_method_ends_in_a_model_that_works(name: str, tmp_path: Path) -> None:
     calibration = write_samples(tmp_path / "calibration", name, 3, seed=5)

@@ -351,6 +351,8 @@ class _Job:
         """
         recipes = {point.recipe.text() for point in self.finalists.made}
         points = self._points() if self.evaluate is None else []
+        # As large as they would be as files, beside those that are: else what was not made looks smaller than it is.
+        points = [each.model_copy(update={"size": each.size + self.finalists.overhead}) for each in points]
         front = pareto([*self.finalists.made, *(point for point in points if point.recipe.text() not in recipes)])
         if best not in front:
             front = sorted([*front, best], key=lambda point: (point.size, point.margin_db))

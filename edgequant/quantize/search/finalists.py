@@ -48,6 +48,8 @@ class Finalists:
     memory_limit: int | None
     progress: Progress
     converter_runs: int = 0
+    overhead: int = 0
+    """Bytes the last file had beyond what was reckoned of it."""
     made: list[Point] = field(default_factory=list)
     files: dict[str, Path] = field(default_factory=dict)
 
@@ -73,10 +75,12 @@ class Finalists:
             measured = {name: capped(value) for name, value in result.sqnr_db.items()}
             kept = Kept(sqnr_db=measured, latency_ms=result.latency_ms)
             self.cache.keep_evaluation(where, kept)
+        size = path.stat().st_size
+        self.overhead = size - tried.size
         point = self.point(tried, recipe, kept.sqnr_db).model_copy(
             update={
                 "made": True,
-                "size": path.stat().st_size,
+                "size": size,
                 "sha256": note["sha256"],
                 "latency_ms": kept.latency_ms,
             }

@@ -111,6 +111,9 @@ class AutoResult(BaseModel):
             mark = ">" if chosen else " "
             size, worst = f"{point.size:>10}", f"{point.worst[:20]:<20}"
             lines.append(f"{mark} {size}  {point.margin_db:>9.1f}  {worst}  {point.memory:<6}  {point.label}")
+        lines.append(
+            "  margin: over the target, the worse of the cases and of varied copies of them; > was chosen and made"
+        )
         return "\n".join(lines)
 
 
