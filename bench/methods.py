@@ -49,7 +49,7 @@ KEEP = {"enc": 8, "erb_dec": 4, "df_dec": 2, "ppocr_cls": 8, "ppocr_rec": 20}
 LAYERS = {"enc": "kl", "df_dec": "mse"}
 """Models whose layers are measured one by one, and the calibrator for it."""
 LAYERS_TARGET_DB = 30.0
-READ = ("dynamic:8", "static:8", "static:8,calib=minmax,asym", "static:8,calib=minmax,asym,keep=20", "fp16")
+READ = ("dynamic:8", "static:8", "static:8,keep=20", "static:8,calib=minmax,asym", "fp16")
 """What text recognition is tried with, as steps that say the same character as float."""
 CALIBRATION_SEED, HELD_OUT_SEED, READ_SEED = 1, 1001, 2001
 _MAX_BYTES = 1 << 30  # of one case's outputs
