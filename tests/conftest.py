@@ -2,4 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what it puts in the background so, and every child inherits it: ctrl-C could not be tried.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 pytest_plugins = ["tests.beds.adb", "tests.beds.models", "tests.beds.pack", "tests.beds.sshd", "tests.beds.vm"]

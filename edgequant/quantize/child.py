@@ -263,7 +263,9 @@ def death(
     """
     if result.ok:
         return None
-    last = f"; last line: {result.log_tail[-1]}" if result.log_tail else ""
+    # Our own marks of where a child is say nothing to the user.
+    lines = [line for line in result.log_tail if not line.startswith("[edgequant] ")]
+    last = f"; last line: {lines[-1]}" if lines else ""
     if result.timed_out:
         code, message = "TIMEOUT", f"{doing} did not finish within {timeout:g} s and was killed{last}"
         hint = "Give it more time, or try a smaller model to see whether it hangs."

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgequant.errors import ToolError
+from edgequant.errors import EdgequantError, ToolError
 from edgequant.findings import Finding
 from edgequant.graph import ModelGraph, read_model
 from edgequant.quantize.calibration import CalibrationSet, Shapes
@@ -69,6 +69,15 @@ class RungMaker:
     _floats: dict[tuple[bool, bool], Path] = field(default_factory=dict, init=False, repr=False)
 
     def __call__(self, rung: Rung) -> Made:
+        try:
+            return self._made(rung)
+        except EdgequantError as error:
+            # The float models in between are gone by the time anybody reads this.
+            if error.where is not None and Path(error.where).absolute().is_relative_to(self.work.absolute()):
+                error.where = str(self.source.path)
+            raise
+
+    def _made(self, rung: Rung) -> Made:
         if rung.way == "static":
             assert self.static is not None
             return Made(rung, self.out, findings=self.static(self.out))

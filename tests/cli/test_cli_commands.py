@@ -197,7 +197,7 @@ def test_what_a_device_calls_itself_does_not_reach_the_terminal(
     monkeypatch.setattr(command, "run_once", lambda *_, **__: found)
     command.run(
         model="m.mnn", device="local:", output=None, inputs=None, shapes=None, run_options=RunOptions(),
-        target=TargetOptions(), ui=Ui(True, False, False),
+        target=TargetOptions(), ui=Ui(True, False, False), images=None,
     )  # fmt: skip
     shown = capfdbinary.readouterr()
     assert json.loads(shown.out)["device"]["mnn"] == evil.replace("\ud800", "\\ud800")

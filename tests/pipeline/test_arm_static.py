@@ -167,7 +167,7 @@ def mistakes(outputs: dict[str, Arrays]) -> float:
 def test_a_host_that_pools_wrong_does_not_condemn_the_device(pooled: Path, tmp_path: Path) -> None:
     """On an x86 host, as all of these tests: p is looked at on both sides, so it is known which one is right."""
     cases, run_dir = samples(tmp_path / "cases", 1, 3, 16, 16), tmp_path / "run"
-    report = static(pooled, cases, run_dir, "static:8,asym", "local:", WITHOUT, SDOT, I8MM)
+    report = static(pooled, cases, run_dir, "static:8,calib=mse,asym", "local:", WITHOUT, SDOT, I8MM)
     host, *devices = report.runs
     assert host.verdict == "FAIL"
     assert "STATIC_POOL_ON_X86" in codes(host)

@@ -14,15 +14,16 @@ from edgequant.progress import Progress
 from edgequant.spec import RunOptions
 from edgequant.zoo import fetch
 
-METHODS = ("ema", "kl", "admm", "static:8", "static:8,calib=minmax,asym", "dynamic:8")
+METHODS = ("ema", "kl", "admm", "static:8,calib=minmax,asym", "dynamic:8")
+"""Where kl falls back to scales of edgequant's own, these are of a plain static:8."""
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_method_ends_in_a_model_that_works(name: str, tmp_path: Path) -> None:
-    calibration = write_samples(tmp_path / "calibration", name, 3, seed=5)
-    held_out = write_samples(tmp_path / "held-out", name, 2, seed=6)
+    calibration = write_samples(tmp_path / "calibration", name, 2, seed=5)
+    held_out = write_samples(tmp_path / "held-out", name, 1, seed=6)
     request = Request(
         fetch(name), variants=METHODS, inputs=held_out, calibration=str(calibration), run_dir=tmp_path / "run",
         latency=False, options=RunOptions(threads=1),
@@ -39,4 +40,4 @@ def test_every_method_ends_in_a_model_that_works(name: str, tmp_path: Path) -> N
         if run.variant != "dynamic:8":
             assert run.steps[-1]["outcome"] == "made", what
             fell_back = any(finding.code == "QUANTIZE_FELL_BACK" for finding in run.findings)
-            assert fell_back == (run.made_as is not None) == (len(run.steps) > 1), what
+            assert fell_back == (run.made_as != run.variant) == (len(run.steps) > 1), what
