@@ -120,7 +120,8 @@ def _compare(name: str, folder: Path) -> Result:
     from edgequant.quantize.convert import convert
     from edgequant.quantize.make import parameters
     from edgequant.quantize.recipe import Rule
-    from edgequant.quantize.search.auto import AutoOptions, search
+    from edgequant.quantize.search.auto import search
+    from edgequant.quantize.search.options import AutoOptions
     from edgequant.quantize.search.trials import Bench
     from edgequant.quantize.weights import read_weights
     from edgequant.spec import Limit, RunOptions, Variant

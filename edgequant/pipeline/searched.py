@@ -21,9 +21,10 @@ from edgequant.pipeline.rundir import RunDirectory
 from edgequant.pipeline.target import Target
 from edgequant.progress import Progress
 from edgequant.quantize.convert import ConvertedModel
-from edgequant.quantize.search.auto import AutoOptions, search
+from edgequant.quantize.search.auto import search
 from edgequant.quantize.search.cache import cases_digest, digest
 from edgequant.quantize.search.front import CAP_DB, AutoResult
+from edgequant.quantize.search.options import AutoOptions
 from edgequant.quantize.search.target import Evaluation
 from edgequant.quantize.written import count_layers
 from edgequant.spec import Limit, MemoryMode, Variant

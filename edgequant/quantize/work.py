@@ -1,4 +1,4 @@
-"""A private directory beside an output, and the question whether its disk is full."""
+"""A private directory beside an output, the question whether its disk is full, and what else no other way mends."""
 
 from __future__ import annotations
 
@@ -71,23 +71,6 @@ def room_left(work: Path) -> None:
         raise
     finally:
         probe.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """Makes ToolError DISK_FULL or InputError OUTPUT_NOT_WRITABLE of what a disk refuses."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise _disk_full(out.parent) from error
-        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise
-        raise InputError(
-            "OUTPUT_NOT_WRITABLE",
-            f"{str(out)!r} or what it is made from cannot be written: {error.strerror or error}",
-            hint="Choose an output in a directory that exists and that you may write to.",
-        ) from error
 
 
 @contextlib.contextmanager

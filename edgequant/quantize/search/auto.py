@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -26,9 +25,10 @@ from edgequant.quantize.search.explore import Explorer, Setting, Tried
 from edgequant.quantize.search.finalists import RECIPES, Finalists
 from edgequant.quantize.search.front import CAP_DB, AutoResult, Point, pareto
 from edgequant.quantize.search.mixture import Choice, Mixture, open_mixture
+from edgequant.quantize.search.options import AutoOptions
 from edgequant.quantize.search.target import Evaluate, Evaluation, Target, make_target, varied
 from edgequant.quantize.search.trials import Bench, Signals
-from edgequant.quantize.work import work_dir, writing
+from edgequant.quantize.work import output_work
 from edgequant.spec import Limit, MemoryMode, RunOptions, Variant
 
 _FLOAT = Variant(method="float")
@@ -38,27 +38,6 @@ _MOST_ATTEMPTS = 4
 _MOST_FRONT = 40
 _FEW_VALUES = 1000
 _MANY_VALUES, _VARIED, _VARIED_MORE = 10_000, 2, 8
-
-
-@dataclass(frozen=True)
-class AutoOptions:
-    """How to search.
-
-    Attributes:
-        budget: ``size``: the smallest; ``latency``: the fastest by the evaluator's clock.
-        memories: MNN's memory modes that may be used.
-        varied: cases made from each given one, see `Target`; None for 2, or 8 where the outputs have few values.
-        rounds: of measuring what each layer's neighbouring forms change.
-        timeout: seconds for each run of the converter; run_timeout: for one inference of one model.
-    """
-
-    budget: Literal["size", "latency"] = "size"
-    memories: tuple[MemoryMode, ...] = ("low", "normal")
-    rounds: int = 3
-    varied: int | None = None
-    timeout: float = 900.0
-    run_timeout: float = 60.0
-    memory_limit: int | None = None
 
 
 def search(
@@ -106,7 +85,7 @@ def search(
             where=str(source),
         )
     options = options or AutoOptions()
-    with writing(Path(out)), work_dir(Path(out).absolute().parent) as work:
+    with output_work(Path(out).absolute(), Path(source)) as work:
         job = _Job(
             Path(source).absolute(), graph.format, graph.sha256, work, log_dir, Cache(cache), options,
             run_options or RunOptions(), progress or Progress(),

@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 from edgequant.graph import read_model
 from edgequant.quantize.calibrate.child import Runs
 from edgequant.quantize.calibrate.samples import spool
+from edgequant.quantize.calibrate.static import StaticModel, StaticOptions, make_static
 from edgequant.quantize.convert import convert
 from edgequant.spec import Variant
 
@@ -69,3 +70,51 @@ def runs_over(source: Path, samples: Sequence[Sample] | Iterator[Sample], folder
     inputs = read_model(source).inputs
     assert inputs is not None
     return Runs(spool(samples, inputs, folder / "samples"), folder / "work", folder / "logs", **options)
+
+
+def static(source: Path, samples: list[Sample], folder: Path, **options: object) -> StaticModel:
+    return make_static(
+        source,
+        iter(samples),
+        StaticOptions(**options),
+        folder / "static.mnn",
+        log_dir=folder / "logs",  # type: ignore[arg-type]
+    )
+
+
+def worst(model: StaticModel) -> float:
+    return min(each.sqnr_db for each in model.fidelity.values())
+
+
+def left_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - {"logs"}
+
+
+def speech_like(count: int) -> list[Sample]:
+    rng = np.random.default_rng(2)
+    found = []
+    for number in range(count):
+        length = 20 + 5 * number
+        level = np.cumsum(rng.standard_normal((1, 1, length, 32)), axis=2) / 5
+        tone = rng.standard_normal((1, 2, length, 96)) * np.exp(rng.standard_normal((1, 1, length, 1)))
+        found.append({"feat_erb": np.clip(level, -1, 1).astype(np.float32), "feat_spec": tone.astype(np.float32)})
+    return found
+
+
+def three_layers(path: Path, first: str | None) -> Path:
+    """Convolutions, with this operator behind the first and a Sigmoid behind the second.
+
+    Where that is Exp, the second's input has a few huge values: int8 leaves nothing of the others.
+    """
+    rng = np.random.default_rng(3)
+    weights = {f"w{number}": rng.standard_normal((16, 16, 1, 1)) / 8 for number in (1, 2, 3)}
+    biases = {f"b{number}": rng.standard_normal(16) / 4 for number in (1, 2, 3)}
+    weights["w1"] *= 4
+    nodes = [node("Conv", ["x", "w1", "b1"], ["c1"])]
+    nodes += [node(first, ["c1"], ["h1"])] if first else []
+    nodes += [
+        node("Conv", ["h1" if first else "c1", "w2", "b2"], ["c2"]),
+        node("Sigmoid", ["c2"], ["h2"]),
+        node("Conv", ["h2", "w3", "b3"], ["y"]),
+    ]
+    return build(path, nodes, {"x": [1, 16, "h", "w"]}, {"y": [1, 16, "h", "w"]}, **weights, **biases)

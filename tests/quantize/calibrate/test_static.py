@@ -18,33 +18,23 @@ import pytest
 
 from edgequant import zoo
 from edgequant.errors import EdgequantError, InputError, ToolError
-from edgequant.graph import read_model
-from edgequant.quantize.calibrate.flow import Flow
-from edgequant.quantize.calibrate.layers import Layer, read_layers
-from edgequant.quantize.calibrate.methods import CALIBRATORS, Quantizer, asymmetric, symmetric
-from edgequant.quantize.calibrate.outputs import fidelity, run_outputs
-from edgequant.quantize.calibrate.params import plan, weight_scales
-from edgequant.quantize.calibrate.static import StaticModel, StaticOptions, make_static
+from edgequant.quantize.calibrate.methods import CALIBRATORS, Quantizer
+from edgequant.quantize.calibrate.outputs import run_outputs
+from edgequant.quantize.calibrate.static import StaticOptions, make_static
 from tests import generated
-from tests.quantize.calibrate.support import Sample, build, float_mnn, images, node, one_layer, runs_over
-
-
-def static(source: Path, samples: list[Sample], folder: Path, **options: object) -> StaticModel:
-    return make_static(
-        source,
-        iter(samples),
-        StaticOptions(**options),
-        folder / "static.mnn",
-        log_dir=folder / "logs",  # type: ignore[arg-type]
-    )
-
-
-def worst(model: StaticModel) -> float:
-    return min(each.sqnr_db for each in model.fidelity.values())
-
-
-def left_in(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} - {"logs"}
+from tests.quantize.calibrate.support import (
+    Sample,
+    build,
+    float_mnn,
+    images,
+    left_in,
+    node,
+    one_layer,
+    runs_over,
+    speech_like,
+    static,
+    worst,
+)
 
 
 @pytest.fixture(scope="module")
@@ -151,17 +141,6 @@ def test_a_depthwise_channel_of_tiny_weights_does_not_overflow(tmp_path: Path) -
     assert worst(made) > 30
 
 
-def test_weight_scales() -> None:
-    layer = Layer("l", "", "Convolution", "x", "y", np.array([1.27, 0.0, 254.0], np.float32), np.zeros(3, np.float32))
-    assert weight_scales(layer, symmetric(1), symmetric(1)) == pytest.approx([0.01, 2e-6, 2.0])
-    depthwise = Layer(**{**vars(layer), "type": "ConvolutionDepthwise", "bias": np.array([1, 1e6, 0], np.float32)})
-    source, result = symmetric(1.27), asymmetric(0, 255)
-    scales = weight_scales(depthwise, source, result)
-    assert (scales >= 1e-6).all()
-    assert (np.abs(depthwise.bias) / (scales * source.scale) <= 2**29 * 1.001).all()
-    assert (abs(result.zero_point) * result.scale / (scales * source.scale) <= 2**29 * 1.001).all()
-
-
 def test_a_pool_in_front_of_a_layer_is_not_clipped_to_the_range_behind_it(tmp_path: Path) -> None:
     """Squeeze and excite: MNN would give the pool's input the scale of its output.  That was 1 dB."""
     rng = np.random.default_rng(0)
@@ -185,25 +164,6 @@ def test_a_pool_in_front_of_a_layer_is_not_clipped_to_the_range_behind_it(tmp_pa
     assert worst(made) > 30
 
 
-def test_a_layer_that_is_int8_only_beside_another_is_not_tried_alone(tmp_path: Path) -> None:
-    """Behind a pool whose input another layer gives its scale.  keep= ended with NOTHING_STATIC on a classifier."""
-    rng = np.random.default_rng(0)
-    nodes = [
-        node("Conv", ["x", "w1", "b"], ["h"]),
-        node("GlobalAveragePool", ["h"], ["p"]),
-        node("Conv", ["p", "w2", "b"], ["c"]),
-        node("Sigmoid", ["c"], ["s"]),
-        node("Mul", ["s", "h"], ["m"]),
-        node("Conv", ["m", "w3", "b"], ["y"]),
-    ]
-    weights = {name: rng.standard_normal((8, 8, 1, 1)) for name in ("w1", "w2", "w3")} | {"b": np.full(8, 0.1)}
-    source = build(tmp_path / "m.onnx", nodes, {"x": [1, 8, 16, 16]}, {"y": [1, 8, 16, 16]}, **weights)
-    samples = [{"x": rng.standard_t(3, (1, 8, 16, 16)).astype(np.float32)} for _ in range(4)]
-    assert [each.how for each in static(source, samples, tmp_path, calib="minmax").layers] == ["static"] * 3
-    made = static(source, samples, tmp_path, calib="minmax", keep=1)
-    assert sorted(np.isinf(list(made.sensitivity.values()))) == [False, False, True]
-
-
 def test_a_result_used_behind_a_loop_stays_float(tmp_path: Path) -> None:
     """MNN loses the scale of an int8 tensor between the segments of a model: erb_dec came out at 2.8 dB."""
     rng = np.random.default_rng(1)
@@ -223,17 +183,6 @@ def test_a_result_used_behind_a_loop_stays_float(tmp_path: Path) -> None:
     assert sum(each.how == "static" for each in made.layers) >= 5
 
 
-def speech_like(count: int) -> list[Sample]:
-    rng = np.random.default_rng(2)
-    found = []
-    for number in range(count):
-        length = 20 + 5 * number
-        level = np.cumsum(rng.standard_normal((1, 1, length, 32)), axis=2) / 5
-        tone = rng.standard_normal((1, 2, length, 96)) * np.exp(rng.standard_normal((1, 1, length, 1)))
-        found.append({"feat_erb": np.clip(level, -1, 1).astype(np.float32), "feat_spec": tone.astype(np.float32)})
-    return found
-
-
 def test_two_inputs_and_a_gru_with_the_loop_in_float_or_in_8_bit_weights(tmp_path: Path) -> None:
     source, samples = zoo.fetch("enc"), speech_like(3)
     sizes = {}
@@ -250,81 +199,6 @@ def test_two_inputs_and_a_gru_with_the_loop_in_float_or_in_8_bit_weights(tmp_pat
     assert left_in(tmp_path) == {"static.mnn"}
 
 
-def test_a_target_is_reached_with_fewer_layers_and_the_answer_was_measured(tmp_path: Path) -> None:
-    source, samples = zoo.fetch("enc"), speech_like(3)
-    plain = static(source, samples, tmp_path, calib="minmax")
-    aim = worst(plain) + 4
-    made = static(source, samples, tmp_path, calib="minmax", target_db=aim)
-    assert worst(made) >= aim
-    kept = [each for each in made.layers if each.why and "most sensitive" in each.why]
-    order = sorted(made.sensitivity.values())
-    assert kept
-    assert len(kept) < len(order)
-    with pytest.raises(InputError) as caught:
-        static(source, samples, tmp_path, calib="minmax", target_db=100)
-    assert caught.value.code == "TARGET_NOT_REACHED"
-
-
-def test_the_best_calibrator_is_no_worse_than_any(tmp_path: Path) -> None:
-    source, samples = zoo.fetch("enc"), speech_like(2)
-    made = static(source, samples, tmp_path, calib="best", sym=None)
-    assert next(iter(made.tried)) == made.calib
-    assert list(made.tried.values()) == sorted(made.tried.values(), reverse=True)
-    assert {"minmax", "minmax,asym"} <= set(made.tried) <= {f"{c}{z}" for c in CALIBRATORS for z in ("", ",asym")}
-    assert min(each.mean_db for each in made.fidelity.values()) == pytest.approx(made.tried[made.calib])
-    for name in ("minmax", "kl,asym"):
-        calib, _, zero = name.partition(",")
-        alone = static(source, samples, tmp_path, calib=calib, sym=not zero)
-        assert (alone.calib, alone.tried) == (name, {})
-        reached = min(each.mean_db for each in alone.fidelity.values())
-        assert reached == pytest.approx(made.tried[name])
-        assert reached <= made.tried[made.calib]
-    assert left_in(tmp_path) == {"static.mnn"}
-
-
-def three_layers(path: Path, first: str | None) -> Path:
-    """Convolutions, with this operator behind the first and a Sigmoid behind the second.
-
-    Where that is Exp, the second's input has a few huge values: int8 leaves nothing of the others.
-    """
-    rng = np.random.default_rng(3)
-    weights = {f"w{number}": rng.standard_normal((16, 16, 1, 1)) / 8 for number in (1, 2, 3)}
-    biases = {f"b{number}": rng.standard_normal(16) / 4 for number in (1, 2, 3)}
-    weights["w1"] *= 4
-    nodes = [node("Conv", ["x", "w1", "b1"], ["c1"])]
-    nodes += [node(first, ["c1"], ["h1"])] if first else []
-    nodes += [
-        node("Conv", ["h1" if first else "c1", "w2", "b2"], ["c2"]),
-        node("Sigmoid", ["c2"], ["h2"]),
-        node("Conv", ["h2", "w3", "b3"], ["y"]),
-    ]
-    return build(path, nodes, {"x": [1, 16, "h", "w"]}, {"y": [1, 16, "h", "w"]}, **weights, **biases)
-
-
-def test_the_most_sensitive_layer_has_light_weights_and_computes_in_float(tmp_path: Path) -> None:
-    source, samples = three_layers(tmp_path / "m.onnx", "Exp"), images(4, channels=16)
-    plain = static(source, samples, tmp_path, calib="minmax")
-    made = static(source, samples, tmp_path, calib="minmax", keep=1)
-    assert worst(made) > worst(plain) + 6
-    left = next(each for each in made.layers if each.how != "static")
-    assert (left.how, left.why) == ("weight", "one of the 1 most sensitive layers")
-    assert min(made.sensitivity, key=made.sensitivity.__getitem__).startswith("c2")
-    named = static(source, samples, tmp_path, calib="minmax", skip=(left.name,))
-    assert sorted(each.how for each in named.layers) == ["float", "static", "static"]  # who names it gets it in float
-
-
-@pytest.mark.parametrize(("first", "how"), [("Exp", "weight"), (None, "float"), ("Relu", "float")])
-def test_quantized_weights_are_not_put_where_mnn_would_read_int8(first: str | None, how: str, tmp_path: Path) -> None:
-    model = float_mnn(three_layers(tmp_path / "m.onnx", first), tmp_path)
-    layers = read_layers(model)
-    second = layers[1].output
-    some = {name: symmetric(4.0) for each in layers for name in (each.input, each.output)}
-    plans = plan(layers, Flow(read_model(model).ops), some, unreadable={}, kept=[second])
-    assert [each.how for each in plans] == ["static", how, "static"]
-    plans = plan(layers, Flow(read_model(model).ops), some, unreadable={}, kept=[second], rest="float")
-    assert [each.how for each in plans] == ["static", "float", "static"]
-
-
 def test_what_is_0_in_all_samples_is_not_int8(tmp_path: Path) -> None:
     """Its scale would be a guess: here the first value beyond 1 would be clipped."""
     weights, bias = np.ones((4, 4, 1, 1), np.float32), np.zeros(4, np.float32)
@@ -334,17 +208,6 @@ def test_what_is_0_in_all_samples_is_not_int8(tmp_path: Path) -> None:
         static(source, samples, tmp_path)
     assert caught.value.code == "NOTHING_STATIC"
     assert "0 in all samples" in json.dumps(caught.value.evidence)
-
-
-def test_a_layer_is_as_sensitive_as_its_worst_sample() -> None:
-    loud, quiet = np.full(4, 100.0), np.full(4, 0.01)
-    reference = [{"y": loud}, {"y": quiet}, {"y": np.zeros(4)}]
-    found = fidelity(reference, [{"y": loud + 0.01}, {"y": quiet + 0.01}, {"y": np.full(4, 0.01)}])["y"]
-    assert found.sqnr_db > 70
-    assert found.worst_db == pytest.approx(0)
-    assert found.mean_db == pytest.approx(40)  # 80 and 0
-    assert fidelity(reference, reference)["y"].worst_db == np.inf
-    assert fidelity(reference[2:], [{"y": quiet}])["y"].worst_db == -np.inf
 
 
 @pytest.mark.slow

@@ -24,8 +24,9 @@ from edgequant.progress import Progress
 from edgequant.quantize.convert import convert
 from edgequant.quantize.make import make_recipe
 from edgequant.quantize.recipe import Recipe
-from edgequant.quantize.search.auto import AutoOptions, search
+from edgequant.quantize.search.auto import search
 from edgequant.quantize.search.front import AutoResult, pareto
+from edgequant.quantize.search.options import AutoOptions
 from edgequant.quantize.search.target import Evaluation
 from edgequant.spec import Limit, MemoryMode, Variant
 from tests import generated
@@ -142,7 +143,8 @@ ON_SMALL_DISK = """
 import json, subprocess, sys
 from pathlib import Path
 from edgequant.errors import EdgequantError
-from edgequant.quantize.search.auto import AutoOptions, search
+from edgequant.quantize.search.auto import search
+from edgequant.quantize.search.options import AutoOptions
 from edgequant.spec import Limit
 from tests.quantize.search.support import cases_of
 source, disk, free = map(Path, sys.argv[1:4])
