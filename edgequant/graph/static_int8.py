@@ -7,13 +7,14 @@ measurements.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgequant.graph.flat import FlatFile, Table
-from edgequant.graph.model import BrokenFileError
+from edgequant.graph.model import BrokenFileError, OpInfo
 from edgequant.graph.op_names import MNN_OPS
+from edgequant.graph.scale_flow import Flow
 
 _NET_DESCRIBED, _NET_OPS, _NET_TENSORS = 1, 3, 7
 _TENSOR_INDEX, _TENSOR_QUANT = 1, 4
@@ -24,9 +25,6 @@ _COMMON_GROUP, _COMMON_OUTPUTS = 9, 10
 _POOL_TYPE, _MAX_POOL = 7, 0
 _PACK = 4
 """Channels that MNN's ARM64 kernels write together."""
-_PACKED = {"Convolution", "ConvolutionDepthwise", "ConvInt8", "DepthwiseConvInt8", "Deconvolution", "Pooling"}
-"""What puts out NC4HW4, whose size is a multiple of _PACK.  Leaving it takes a ConvertTensor."""
-_AS_IT_COMES = {"BinaryOp", "UnaryOp", "ReLU", "ReLU6", "PReLU", "Scale"}
 
 
 @dataclass(frozen=True)
@@ -42,11 +40,11 @@ class StaticLayers:
             it should not.
         max_pools: max pools that may run in int8.  On x86 int8 tensors are kept as bytes with 128 added, and
             MNNMaxPoolInt8_ (x86_x64/FunctionDispatcher.cpp) compares them as if they were signed: of a negative and a
-            positive number it takes the negative one.  MNN pools in int8 unless both sides have a scale and these
-            differ; scales it hands on through other operators are not followed here, so this may name one too many.
-        tails: int8 sums, products and the like of tensors whose size need not be a multiple of four.  On ARM,
-            CPUBinaryInt8.cpp (MNN 2.5.0 to 3.6.1 at least) hands size / 4 to its kernels, and the one to three
-            elements that are left over are never written.
+            positive number it takes the negative one.  MNN pools in int8 where a scale reaches both sides
+            and is the same there; how far one reaches is followed only roughly, so this may name one too many.
+        tails: int8 sums, products and the like of tensors whose size need not be a multiple of four; see `Flow.tails`.
+            On ARM, CPUBinaryInt8.cpp (MNN 2.5.0 to 3.6.1 at least) hands size / 4 to its kernels, and the one to
+            three elements that are left over are never written.
     """
 
     described: int
@@ -63,49 +61,81 @@ def read_static(path: Path) -> StaticLayers:
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         net = FlatFile(data).root()
-        scales: dict[int, tuple[float, float]] = {}
+        names = net.strings(_NET_TENSORS)
+        scales: dict[str, tuple[float, float]] = {}
         for described in net.tables(_NET_DESCRIBED):
             quant = described.table(_TENSOR_QUANT)
             if quant is not None:
-                scales[described.number(_TENSOR_INDEX)] = (quant.real(_QUANT_SCALE), quant.real(_QUANT_ZERO))
+                name = _named(described.number(_TENSOR_INDEX), names)
+                scales[name] = (quant.real(_QUANT_SCALE), quant.real(_QUANT_ZERO))
         if not scales:
             return StaticLayers(0)
-        names = net.strings(_NET_TENSORS)
-        found: dict[str, list[str]] = {"half_tiles": [], "max_pools": [], "tails": []}
-        packed: set[int] = set()
-        for op in net.tables(_NET_OPS):
-            kind = _kind(op, scales, packed)
-            if kind is not None:
-                found[kind].append(op.string(_OP_NAME) or _first_output(op, names))
-    return StaticLayers(len(scales), **{kind: tuple(layers) for kind, layers in found.items()})
+        ops = list(_main_graph(net, names))
+        flow = Flow([op for op, _ in ops])
+        int8 = flow.spread(scales)
+        half_tiles, max_pools, whole = [], [], []
+        for op, parameter in ops:
+            if op.type in _CONVOLUTIONS and op.outputs:
+                channels, groups, light = _channels(parameter)
+                if channels % _PACK == 0:
+                    whole.append(op.outputs[0])
+                static = light and op.inputs and {op.inputs[0], op.outputs[0]} <= scales.keys()
+                if op.type != "ConvolutionDepthwise" and static and odd_groups(channels, groups):
+                    half_tiles.append(op.name)
+            elif _is_max_pool(op, parameter):
+                before, behind = scales.get(op.inputs[0]), scales.get(op.outputs[0])
+                apart = before is not None and behind is not None and before != behind
+                if not apart and op.outputs[0] in int8:
+                    max_pools.append(op.name)
+        tails = [name for name, _ in flow.tails(scales, whole)]
+    return StaticLayers(len(scales), tuple(half_tiles), tuple(max_pools), tuple(tails))
 
 
-def _kind(op: Table, scales: Mapping[int, tuple[float, float]], packed: set[int]) -> str | None:
-    """Which of the lists this operator belongs to; adds to `packed` the tensors it puts out in NC4HW4."""
-    kind, parameter = MNN_OPS.get(op.number(_OP_TYPE)), op.table(_OP_MAIN)
-    inputs, outputs = op.numbers(_OP_INPUTS), op.numbers(_OP_OUTPUTS)
-    if not inputs or not outputs or parameter is None:
-        return None
-    if kind in _PACKED or (kind in _AS_IT_COMES and not packed.isdisjoint(inputs)):
-        packed.update(outputs)
-    if kind == "BinaryOp":
-        return "tails" if all(index in scales for index in inputs) and outputs[0] not in packed else None
-    if kind not in ("Convolution", "ConvInt8", "Pooling"):
-        return None
-    before, behind = scales.get(inputs[0]), scales.get(outputs[0])
-    if kind == "Pooling":
-        apart = before is not None and behind is not None and before != behind
-        return "max_pools" if not apart and parameter.number(_POOL_TYPE, "b") == _MAX_POOL else None
-    common = parameter.table(_CONV_COMMON)
-    if common is None or before is None or behind is None or parameter.count(_CONV_WEIGHT, 4):
-        return None
-    groups = max(common.number(_COMMON_GROUP, default=1), 1)
-    channels = common.number(_COMMON_OUTPUTS) // groups
-    return "half_tiles" if -(-channels // _PACK) % 2 else None
+def read_max_pools(path: Path) -> list[tuple[str, str]]:
+    """(Input, output) tensor of each max pool in the main graph of `path`, a file that `read_model` has accepted.
+
+    Raises:
+        BrokenFileError: the file is damaged.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        net = FlatFile(data).root()
+        ops = _main_graph(net, net.strings(_NET_TENSORS))
+        return [(op.inputs[0], op.outputs[0]) for op, parameter in ops if _is_max_pool(op, parameter)]
 
 
-def _first_output(op: Table, names: list[str]) -> str:
-    index = op.numbers(_OP_OUTPUTS)[0]
+def odd_groups(channels: int, groups: int) -> bool:
+    """Whether a convolution with so many output channels, in so many groups, is one of `StaticLayers.half_tiles`."""
+    return bool(-(-(channels // max(groups, 1)) // _PACK) % 2)
+
+
+_CONVOLUTIONS = ("Convolution", "ConvInt8", "ConvolutionDepthwise")
+
+
+def _main_graph(net: Table, names: list[str]) -> Iterator[tuple[OpInfo, Table | None]]:
+    """Operators with their parameters."""
+    for op in net.tables(_NET_OPS):
+        inputs = tuple(_named(index, names) for index in op.numbers(_OP_INPUTS) if index >= 0)
+        outputs = tuple(_named(index, names) for index in op.numbers(_OP_OUTPUTS))
+        name = op.string(_OP_NAME) or (outputs[0] if outputs else "")
+        kind = MNN_OPS.get(op.number(_OP_TYPE), "")
+        yield OpInfo(name, kind, None, inputs, outputs), op.table(_OP_MAIN)
+
+
+def _channels(parameter: Table | None) -> tuple[int, int, bool]:
+    """Output channels, groups, and whether there are no float weights."""
+    common = parameter.table(_CONV_COMMON) if parameter is not None else None
+    if parameter is None or common is None:
+        return 0, 1, False
+    light = not parameter.count(_CONV_WEIGHT, 4)
+    return common.number(_COMMON_OUTPUTS), common.number(_COMMON_GROUP, default=1), light
+
+
+def _is_max_pool(op: OpInfo, parameter: Table | None) -> bool:
+    ends = bool(op.inputs and op.outputs)
+    return op.type == "Pooling" and ends and parameter is not None and parameter.number(_POOL_TYPE, "b") == _MAX_POOL
+
+
+def _named(index: int, names: list[str]) -> str:
     if not 0 <= index < len(names):
         raise BrokenFileError("an operator refers to a tensor that does not exist")
     return names[index]

@@ -172,7 +172,8 @@ class _Maker:
                 hint="Give real inputs, or take dynamic instead of static.",
             )
         skip = tuple(layer.name for layer in layers if layer.key not in keys and not layer.subgraph)
-        chosen = options.model_copy(update={"skip": skip, "rnn": "float"})
+        # A recipe is taken at its word: what MNN's kernels get wrong of it is told by whoever runs it.
+        chosen = options.model_copy(update={"skip": skip, "rnn": "float", "kernels": "any"})
         try:
             made = make_static(
                 model.path,

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from edgequant.graph.model import BrokenFileError
-from edgequant.graph.static_int8 import StaticLayers, read_static
+from edgequant.graph.static_int8 import StaticLayers, odd_groups, read_max_pools, read_static
+from tests import generated
 from tests.beds.models import ModelByName
 
 
@@ -26,3 +27,33 @@ def test_a_damaged_file_is_refused(generated_model: ModelByName, as_mnn: Callabl
         damaged.write_bytes(data[:cut])
         with pytest.raises(BrokenFileError):
             read_static(damaged)
+
+
+def test_max_pools_are_found(generated_model: ModelByName, as_mnn: Callable[..., Path], tmp_path: Path) -> None:
+    """By what they are, in a float file too; average pools are none."""
+    assert read_max_pools(as_mnn(generated_model("conv_cnn"))) == []
+    node, value = generated._node, generated._value
+    nodes = [
+        node("MaxPool", ["x"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("AveragePool", ["p"], ["y"], kernel_shape=[2, 2], strides=[2, 2]),
+    ]
+    source = generated.save(tmp_path / "m.onnx", nodes, [value("x", [1, 4, 8, 8])], [value("y", [1, 4, 2, 2])])
+    ((_, result),) = read_max_pools(as_mnn(source))
+    assert result == "p"
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups", "odd"),
+    [
+        (1, 1, True),
+        (4, 1, True),
+        (5, 1, False),
+        (8, 1, False),
+        (12, 1, True),
+        (24, 2, True),
+        (32, 2, False),
+        (8, 0, False),
+    ],
+)
+def test_odd_groups(channels: int, groups: int, odd: bool) -> None:
+    assert odd_groups(channels, groups) is odd

@@ -17,7 +17,7 @@ _NET_OPS, _NET_TENSORS, _NET_SUBGRAPHS = 3, 7, 10
 _OP_INPUTS, _OP_KIND, _OP_MAIN, _OP_NAME, _OP_OUTPUTS, _OP_TYPE = 0, 1, 2, 3, 4, 5
 _SUB_NAME, _SUB_TENSORS, _SUB_NODES = 0, 3, 4
 _CONV_COMMON, _CONV_WEIGHT, _CONV_BIAS = 0, 1, 2
-_COMMON_OUTPUTS = 10
+_COMMON_GROUP, _COMMON_OUTPUTS = 9, 10
 _CONV_PARAMETERS = 9
 STATIC_TYPES = ("Convolution", "ConvolutionDepthwise")
 """The only types MNN runs in int8 with fixed scales; matrix products with constant weights become Convolution."""
@@ -34,6 +34,7 @@ class Layer:
         input, output: tensor names.
         weight_max: largest magnitude of each output channel's weights, float32 [channels].
         bias: float32 [channels], or zeros where it has none.
+        groups: into which its channels are divided.
         why_not: why it cannot be static; None when it can.
     """
 
@@ -45,6 +46,11 @@ class Layer:
     weight_max: np.ndarray
     bias: np.ndarray
     why_not: str | None = None
+    groups: int = 1
+
+    @property
+    def channels(self) -> int:
+        return int(self.weight_max.size)
 
 
 def read_layers(path: Path) -> list[Layer]:
@@ -100,6 +106,7 @@ def _layer(op: Table, tensors: list[str], subgraph: str) -> Layer | None:
         np.abs(weights).reshape(channels, -1).max(axis=1),
         bias if bias.size == channels else np.zeros(channels, np.float32),
         why_not,
+        common.number(_COMMON_GROUP, default=1) if common is not None else 1,
     )
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgequant.errors import EdgequantError, InputError, ToolError
+from edgequant.graph.scale_flow import Flow
 from edgequant.progress import counted
 from edgequant.quantize.calibrate.child import Runs
-from edgequant.quantize.calibrate.flow import Flow
+from edgequant.quantize.calibrate.kernels import Kernels
 from edgequant.quantize.calibrate.layers import Layer
 from edgequant.quantize.calibrate.methods import Quantizer
 from edgequant.quantize.calibrate.outputs import Fidelity, Outputs, fidelity, run_outputs
@@ -29,6 +30,7 @@ class Maker:
         convert: writes the model with the given compression parameters to the path.
         rest: what becomes of layers that cannot be static; see `plan`.
         reference: the float model's outputs for the first samples of `runs`.
+        kernels: of MNN's that are avoided.
     """
 
     convert: Convert
@@ -39,6 +41,7 @@ class Maker:
     rest: str
     runs: Runs
     reference: Outputs
+    kernels: Kernels
 
     def plans(self, skip: set[str], kept: Collection[str] = (), rest: str | None = None) -> list[LayerPlan]:
         """skip: operators or output tensors that stay float; kept: output tensors of layers that compute in float."""
@@ -50,6 +53,7 @@ class Maker:
             skip=skip,
             kept=kept,
             rest=self.rest if rest is None else rest,
+            kernels=self.kernels,
         )
 
     def model(self, plans: Sequence[LayerPlan], out: Path) -> ConvertedModel:

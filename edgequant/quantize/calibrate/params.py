@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from edgequant.errors import InputError
-from edgequant.quantize.calibrate.flow import Flow
+from edgequant.graph.scale_flow import Flow
+from edgequant.quantize.calibrate.kernels import ANY, Kernels, apart, tailed
 from edgequant.quantize.calibrate.layers import Layer
 from edgequant.quantize.calibrate.methods import Quantizer
 
@@ -47,6 +48,7 @@ def plan(
     skip: Collection[str] = (),
     kept: Collection[str] = (),
     rest: str = "weight",
+    kernels: Kernels = ANY,
 ) -> list[LayerPlan]:
     """Decide for each layer.
 
@@ -63,6 +65,7 @@ def plan(
         skip: names of operators, or of their output tensors, that stay float.
         kept: output tensors of layers whose activations stay float.
         rest: what becomes of layers that are not static: ``weight`` (8 bits, where that is possible) or ``float``.
+        kernels: of MNN's that compute something else, and are avoided.
 
     Raises:
         InputError: LAYER_UNKNOWN: a name in `skip` is no layer of the model.
@@ -83,7 +86,9 @@ def plan(
             reasons[layer.output] = f"the range of '{lost[0]}' could not be measured: {said}"
         elif (consumer := flow.crossing(layer.output)) is not None:
             reasons[layer.output] = f"MNN would misread its int8 result behind a loop or branch, in '{consumer}'"
-    adjusted = _adjusted(layers, flow, quantizers, reasons)
+        elif layer.output in kernels.half_tiles:
+            reasons[layer.output] = kernels.half_tiles[layer.output]
+    adjusted = _adjusted(layers, flow, quantizers, reasons, kernels)
     int8 = flow.spread(adjusted)
     plans = []
     for layer in layers:
@@ -104,9 +109,14 @@ def plan(
 
 
 def _adjusted(
-    layers: Sequence[Layer], flow: Flow, quantizers: Mapping[str, Quantizer], reasons: dict[str, str]
+    layers: Sequence[Layer],
+    flow: Flow,
+    quantizers: Mapping[str, Quantizer],
+    reasons: dict[str, str],
+    kernels: Kernels,
 ) -> dict[str, Quantizer]:
-    """Quantizers widened for what inherits them; adds to `reasons` the layers that have to stay float for it."""
+    """Quantizers widened for what inherits them, and apart where MNN pools them; adds to `reasons` the layers that have
+    to stay float for it."""
     while True:
         static = [layer for layer in layers if layer.why_not is None and layer.output not in reasons]
         described = {name for layer in static for name in (layer.input, layer.output)}
@@ -120,7 +130,9 @@ def _adjusted(
                 elif wide.scale > adjusted[layer.input].scale:
                     adjusted[layer.input] = wide
         if len(reasons) == before:
-            return adjusted
+            tailed(kernels, flow, static, described, reasons)
+        if len(reasons) == before:
+            return apart(kernels, flow, adjusted)
 
 
 def check_names(names: Collection[str], layers: Sequence[Layer]) -> None:

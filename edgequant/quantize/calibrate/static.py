@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edgequant.errors import InputError, ToolError
 from edgequant.graph import ModelGraph, read_model
+from edgequant.graph.scale_flow import Flow
 from edgequant.quantize.calibrate.child import Runs
-from edgequant.quantize.calibrate.flow import Flow
 from edgequant.quantize.calibrate.gather import CHUNK, gather
+from edgequant.quantize.calibrate.kernels import ANY, sound
 from edgequant.quantize.calibrate.layers import Layer, read_layers
 from edgequant.quantize.calibrate.methods import Calib, calibrate
 from edgequant.quantize.calibrate.mixed import Maker, best
@@ -47,6 +48,8 @@ class StaticOptions(BaseModel):
             alone int8: one conversion and one run per layer.
         target_db: as few of the most sensitive layers compute in float, beyond `keep`, as leave every output of every
             sample at least this SQNR against the float model, measured on the first calibration samples.
+        kernels: ``sound``: what MNN's int8 kernels get wrong on some CPU stays float, or is pooled in float;
+            ``any``: what was asked for is made, whatever MNN computes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,6 +62,7 @@ class StaticOptions(BaseModel):
     skip: tuple[str, ...] = ()
     keep: int = Field(default=0, ge=0)
     target_db: float | None = Field(default=None, ge=0, le=100)
+    kernels: Literal["sound", "any"] = "sound"
 
 
 class StaticLayer(NamedTuple):
@@ -160,6 +164,7 @@ class _Job:
         spooled = spool(samples, self.graph.inputs or inputs or (), self.work / "samples")
         runs = Runs(spooled, self.work, self.log_dir, self.timeout, self.memory_limit)
         skipped = set(self.options.skip)
+        kernels = sound(model, layers) if self.options.kernels == "sound" else ANY
         gathered = gather(model, self._tensors(layers, flow), runs, chunk=chunk, decay=self.options.decay)
         # Their scale would be a guess, and what clips the first value that is not 0.
         silent = {name: "it is 0 in all samples" for name, each in gathered.histograms.items() if each.exponent is None}
@@ -177,7 +182,7 @@ class _Job:
                 if each.exponent is not None
             }
             unreadable = gathered.unreadable | silent
-            return Maker(from_float, layers, flow, quantizers, unreadable, self.options.rnn, runs, reference)
+            return Maker(from_float, layers, flow, quantizers, unreadable, self.options.rnn, runs, reference, kernels)
 
         makers = {
             calib if sym else f"{calib},asym": maker_of(calib, sym)

@@ -191,7 +191,7 @@ def test_two_inputs_and_a_gru_with_the_loop_in_float_or_in_8_bit_weights(tmp_pat
         assert set(made.fidelity) == {"e0", "e1", "e2", "e3", "emb", "c0", "lsnr"}
         assert worst(made) > 3  # noise is harder than speech: it has no quiet parts to be clipped for
         assert made.samples == 3
-        assert sum(each.how == "static" for each in made.layers) == 14
+        assert sum(each.how == "static" for each in made.layers) == 13
         loop = [each for each in made.layers if each.why and "loop or branch, whose" in each.why]
         assert [each.how for each in loop] == [rnn]
         sizes[rnn] = made.path.stat().st_size

@@ -25,6 +25,17 @@ _MOVES = frozenset({
     "Slice", "SliceTf", "SpaceToBatchND", "SpaceToDepth", "Squeeze", "StridedSlice", "Tile", "Transpose", "Unpack",
     "Unsqueeze",
 })  # fmt: skip
+_PACKED = frozenset({
+    "Convolution", "ConvolutionDepthwise", "ConvInt8", "DepthwiseConvInt8", "Deconvolution", "Pooling",
+})  # fmt: skip
+"""What puts out NC4HW4, whose size is a multiple of four.  Leaving it takes a ConvertTensor."""
+_AS_IT_COMES = frozenset({"BinaryOp", "UnaryOp", "ReLU", "ReLU6", "PReLU", "Scale"})
+"""What puts out NC4HW4 where an input is, and as many values as it takes in, or a multiple."""
+_SAME_SIZE = frozenset({
+    "ConvertTensor", "ExpandDims", "Flatten", "Identity", "Permute", "ReLU", "ReLU6", "Reshape", "Squeeze", "Transpose",
+    "Unsqueeze",
+})  # fmt: skip
+"""What puts out as many values as it takes in."""
 
 
 class Flow:
@@ -97,6 +108,46 @@ class Flow:
                     seen.update(new)
                     waiting += new
         return seen
+
+    def nearest(self, tensor: str, described: Collection[str]) -> set[str]:
+        """The tensors of `described` that `tensor` may have its scale from: itself, or those nearest to it."""
+        seen, waiting = {tensor}, [tensor]
+        while waiting:
+            name = waiting.pop()
+            if name in described:
+                continue
+            made = self._producer.get(name)
+            for op in (*self._consumers[name], *([made] if made is not None else [])):
+                values = (*_values(op), *op.outputs)
+                if (op.type in _MOVES or op.type in _CHANGES) and name in values:
+                    waiting += [each for each in values if each not in seen]
+                    seen.update(values)
+        return seen & set(described)
+
+    def tails(self, described: Collection[str], whole: Collection[str]) -> list[tuple[str, tuple[str, ...]]]:
+        """Name and inputs of each BinaryOp that would be int8 and whose size need not be a multiple of four.
+
+        It is int8 where its output and all inputs have a scale, and its size is that of an input or a multiple of it.
+
+        Args:
+            described: tensors with a scale of their own.
+            whole: tensors whose size is a multiple of four in any case.
+        """
+        int8 = self.spread(described)
+        packed: set[str] = set()
+        sized = set(whole)
+        found = []
+        for op in self._ops:
+            if op.subgraph is not None:
+                continue
+            if op.type in _PACKED or (op.type in _AS_IT_COMES and not packed.isdisjoint(op.inputs)):
+                packed.update(op.outputs)
+            if op.type in _SAME_SIZE | _AS_IT_COMES and not sized.isdisjoint(op.inputs):
+                sized.update(op.outputs)
+            sure = not packed.isdisjoint(op.outputs) or not sized.isdisjoint(op.outputs)
+            if op.type == "BinaryOp" and not sure and int8.issuperset((*op.inputs, *op.outputs)):
+                found.append((op.name, op.inputs))
+        return found
 
 
 def _values(op: OpInfo) -> Sequence[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgequant.graph.model import OpInfo
-from edgequant.quantize.calibrate.flow import Flow
+from edgequant.graph.scale_flow import Flow
 
 
 def op(type: str, inputs: str, outputs: str, subgraph: str | None = None) -> OpInfo:
@@ -67,6 +67,39 @@ def test_where_scales_spread_to() -> None:
     assert flow.spread({"both"}) == {"a", "r", "both", "h"}
     assert flow.spread({"u"}) == {"u"}
     assert flow.spread({"shape"}) == {"shape"}  # a size is no value, whoever else uses it
+
+
+def test_which_scales_are_nearest() -> None:
+    flow = Flow(
+        (
+            op("Convolution", "x", "a"),
+            op("ReLU", "a", "r"),
+            op("Pooling", "r", "p"),
+            op("Convolution", "p", "y"),
+        )
+    )
+    assert flow.nearest("r", {"x", "a", "y"}) == {"a"}
+    assert flow.nearest("r", {"a", "p"}) == {"a", "p"}
+    assert flow.nearest("a", {"a", "p"}) == {"a"}
+    assert flow.nearest("r", {"x", "y"}) == set()
+
+
+def test_sums_whose_end_is_never_written() -> None:
+    ops = (
+        op("Convolution", "x", "a"),
+        op("ConvertTensor", "a", "b"),
+        op("Convolution", "z", "c"),
+        op("ConvertTensor", "c", "d"),
+        op("BinaryOp", "b d", "s"),
+        op("ConvertTensor", "s", "t"),
+        op("Convolution", "t", "y"),
+    )
+    flow = Flow(ops)
+    assert flow.tails({"a", "c", "t"}, ()) == [("s", ("b", "d"))]
+    assert flow.tails({"a", "c", "t"}, {"c"}) == []  # s is as large as d, or a multiple of it
+    assert flow.tails({"a", "t"}, ()) == []  # d is float
+    assert flow.tails({"a", "c"}, ()) == []  # s itself is
+    assert Flow((*ops[:4], op("BinaryOp", "a c", "s"), *ops[5:])).tails({"a", "c", "t"}, ()) == []  # packed
 
 
 def test_what_goes_round_in_circles_ends() -> None:
