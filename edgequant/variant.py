@@ -20,16 +20,16 @@ Calib = Literal["minmax", "ema", "percentile", "kl", "mse", "admm"]
 POSSIBLE = (
     "float, fp16, weight:N, dynamic:N (N from 2 to 8; then ,block=32 ,hqq or ,sym), kl, ema, admm (then "
     ",weights=admm ,clamp=N ,skip=OP ,samples=N), static:8 (then ,calib=minmax|ema|percentile|kl|mse|admm ,asym ,sym "
-    ",percent=99.9 ,rnn=float ,skip=OP ,keep=N ,samples=N), recipe:FILE, auto (with --target)"
+    ",equalize ,percent=99.9 ,rnn=float ,skip=OP ,keep=N ,samples=N), recipe:FILE, auto (with --target)"
 )
 _NUMBER = {"block": r"[0-9]{1,6}", "clamp": r"[0-9]{1,3}", "samples": r"[0-9]{1,6}", "keep": r"[0-9]{1,5}"}
 _WORD = {"weights": ("max_abs", "admm"), "calib": get_args(Calib), "rnn": ("weight", "float")}
-_FLAG = ("hqq", "sym", "asym")
+_FLAG = ("hqq", "sym", "asym", "equalize")
 _TAKES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("float", "fp16", "recipe", "auto"), ()),
     **dict.fromkeys(("weight", "dynamic"), ("block", "hqq", "sym", "asym")),
     **dict.fromkeys(OFFLINE, ("weights", "clamp", "skip", "samples")),
-    "static": ("calib", "sym", "asym", "percent", "rnn", "skip", "keep", "samples"),
+    "static": ("calib", "sym", "asym", "equalize", "percent", "rnn", "skip", "keep", "samples"),
 }
 
 
@@ -50,6 +50,8 @@ class Variant(BaseModel):
             plain ``weight:8`` here; writing ``asym`` says the same aloud.
         asym, sym: of static: activations with a zero point, or without.  With neither, both are tried where `calib` is
             None; else they have none.
+        equalize: of static: the channels between two layers get the same range first, which changes no result.  Without
+            it, both are tried where `calib` is None; else it is not done.
         weights: of MNN's methods: how the scales of weights are found; None for max_abs.
         clamp: of MNN's methods: activations are quantized to -clamp..clamp; None for 127.
         skip: layers that stay float, each written ``skip=NAME``.
@@ -69,6 +71,7 @@ class Variant(BaseModel):
     hqq: bool = False
     sym: bool = False
     asym: bool = False
+    equalize: bool = False
     weights: Literal["max_abs", "admm"] | None = None
     clamp: int | None = Field(default=None, ge=1, le=127)
     skip: tuple[str, ...] = Field(default=(), max_length=1000)
@@ -82,8 +85,8 @@ class Variant(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Variant:
         takes = _TAKES[self.method]
-        for name in ("block", "hqq", "sym", "asym", "weights", "clamp", "skip", "samples", "calib", "percent", "rnn",
-                     "keep"):  # fmt: skip
+        for name in ("block", "hqq", "sym", "asym", "equalize", "weights", "clamp", "skip", "samples", "calib",
+                     "percent", "rnn", "keep"):  # fmt: skip
             if getattr(self, name) and name not in takes:
                 raise ValueError(f"{self.method} takes no '{name}'")
         if self.method in ("weight", "dynamic", "static"):
@@ -163,7 +166,7 @@ class Variant(BaseModel):
             value = getattr(self, name)
             if value is not None:
                 parts.append(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}")
-        parts += [name for name in ("hqq", "sym", "asym") if getattr(self, name)]
+        parts += [name for name in _FLAG if getattr(self, name)]
         return ",".join([*parts, *(f"skip={name}" for name in self.skip)])
 
     @property

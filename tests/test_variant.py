@@ -28,6 +28,7 @@ from edgequant.spec import Variant
         ("static:8", "static:8", "static:8"),
         ("static:8,sym", "static:8,sym", "static:8,sym"),
         ("static:8,calib=kl,sym", "static:8,calib=kl", "static:8,calib=kl"),
+        ("static:8,equalize,asym", "static:8,asym,equalize", "static:8,asym,equalize"),
         (
             "static:8,asym,calib=percentile,percent=99.90",
             "static:8,calib=percentile,percent=99.9,asym",
@@ -56,8 +57,8 @@ def test_what_is_written_is_read(text: str, written: str, file: str) -> None:
         "weight:8,", "int8", "kl:8", "static", "static:4", "static:8,block=32",
         "static:8,calib", "static:8,calib=best", "static:8,percent=99", "static:8,calib=percentile,percent=nan",
         "static:8,calib=percentile,percent=10", "static:8,keep=0", "static:8,keep=-1", "kl,skip", "kl,skip=",
-        "kl,clamp=0", "kl,clamp=128", "kl,samples=0", "kl,calib=kl", "ema,asym", "dynamic:8,skip=x", "float,samples=3",
-        "static:8,skip",
+        "kl,equalize", "dynamic:8,equalize", "kl,clamp=0", "kl,clamp=128", "kl,samples=0", "kl,calib=kl", "ema,asym",
+        "dynamic:8,skip=x", "float,samples=3", "static:8,skip",
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_with_what_can(text: str) -> None:

@@ -274,11 +274,12 @@ def _honest(entry: Planned, asked: Variant, *, first: bool) -> Planned:
 def _static_options(variant: Variant) -> StaticOptions:
     if variant.method != "static":
         # A rung on somebody else's ladder; what was to stay float still does.
-        return StaticOptions(calib="best", sym=None, skip=variant.skip)
+        return StaticOptions(calib="best", sym=None, equalize=None, skip=variant.skip)
+    equalize = True if variant.equalize else None if variant.calib is None else False
     sym = None if variant.calib is None and not (variant.sym or variant.asym) else not variant.asym
     given = {"calib": variant.calib or "best", "percent": variant.percent, "rnn": variant.rnn, "keep": variant.keep}
     known = {name: value for name, value in given.items() if value is not None}
-    return StaticOptions(sym=sym, skip=variant.skip, **known)  # type: ignore[arg-type]
+    return StaticOptions(sym=sym, equalize=equalize, skip=variant.skip, **known)  # type: ignore[arg-type]
 
 
 def _variant_of(rung: Rung, asked: Variant) -> Variant:

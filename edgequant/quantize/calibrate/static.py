@@ -14,7 +14,8 @@ from edgequant.errors import InputError, ToolError
 from edgequant.graph import ModelGraph, read_model
 from edgequant.graph.scale_flow import Flow
 from edgequant.quantize.calibrate.child import Runs
-from edgequant.quantize.calibrate.gather import CHUNK, gather
+from edgequant.quantize.calibrate.equalize import equalized, find_joints, gather_channels
+from edgequant.quantize.calibrate.gather import CHUNK, Gathered, gather
 from edgequant.quantize.calibrate.kernels import ANY, sound
 from edgequant.quantize.calibrate.layers import Layer, read_layers
 from edgequant.quantize.calibrate.methods import Calib, calibrate
@@ -39,6 +40,8 @@ class StaticOptions(BaseModel):
             is closest to the float model, in the mean over the samples.
         sym: zero point 0 for activations; None: with ``best`` both are tried, else it is.  Weights are symmetric and
             per output channel in any case.
+        equalize: channels between two layers get the same range first, see `equalize`; None: both are tried with
+            ``best``, where there are such layers, else it is not done.
         percent: what `percentile` keeps.
         decay: of the moving average of `ema`.
         rnn: what becomes of layers that are not static (inside GRU and LSTM loops, deconvolutions, `keep`): 8-bit
@@ -56,6 +59,7 @@ class StaticOptions(BaseModel):
 
     calib: Calib | Literal["best"] = "mse"
     sym: bool | None = True
+    equalize: bool | None = False
     percent: float = Field(default=99.99, gt=50, le=100)
     decay: float = Field(default=0.9, ge=0, lt=1)
     rnn: Literal["weight", "float"] = "weight"
@@ -88,7 +92,7 @@ class StaticModel:
         converted: the file, its hash and the converter's log.
         fidelity: of each output against the float MNN model, over the first calibration samples: these are the
             samples the scales were made from, so it says that the model works, not how good it is.
-        calib: what became of the ranges, such as ``kl,asym``.
+        calib: what became of the ranges, such as ``kl,asym,equalize``.
         tried: of ``best``: mean SQNR in dB of the worst output by calibrator, the best first; those that gave the same
             scales as one before are left out.
         sensitivity: worst SQNR in dB of any output in any sample with only one layer int8, by that layer's output
@@ -127,7 +131,8 @@ def make_static(
         chunk: inner tensors held in memory at once.
 
     Raises:
-        InputError: ALREADY_QUANTIZED, LAYER_UNKNOWN, NOTHING_STATIC, TARGET_NOT_REACHED, CALIBRATION_...; and what
+        InputError: ALREADY_QUANTIZED, LAYER_UNKNOWN, NOTHING_STATIC, NOTHING_TO_EQUALIZE, TARGET_NOT_REACHED,
+            CALIBRATION_...; and what
             `convert` raises.
         ToolError: CALIBRATION_..., STATIC_... (the model that was made crashes, hangs or computes NaN), and what
             `convert` raises.
@@ -144,6 +149,16 @@ def make_static(
     with output_work(out, source) as work:
         job = _Job(graph, options, work, log_dir, timeout, memory_limit)
         return job.run(samples, out, chunk)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A float .mnn that scales are made for, with its layers and ranges; words: what the variant calls it."""
+
+    path: Path
+    layers: list[Layer]
+    gathered: Gathered
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -165,27 +180,31 @@ class _Job:
         runs = Runs(spooled, self.work, self.log_dir, self.timeout, self.memory_limit)
         skipped = set(self.options.skip)
         kernels = sound(model, layers) if self.options.kernels == "sound" else ANY
-        gathered = gather(model, self._tensors(layers, flow), runs, chunk=chunk, decay=self.options.decay)
-        # Their scale would be a guess, and what clips the first value that is not 0.
-        silent = {name: "it is 0 in all samples" for name, each in gathered.histograms.items() if each.exponent is None}
         probes = min(PROBES, spooled.count)
         reference = run_outputs(model, runs, "running the float model", probes, prefix="CALIBRATION")
 
-        def from_float(path: Path, content: Mapping[str, object]) -> ConvertedModel:
-            # From the float .mnn, whose names the scales have: a source with external weights is read once only.
-            return self.convert(model, "mnn", path, content)
-
-        def maker_of(calib: Calib, sym: bool) -> Maker:
+        def maker_of(start: _Start, calib: Calib, sym: bool) -> Maker:
+            gathered = start.gathered
             quantizers = {
                 name: calibrate(each, calib, sym=sym, percent=self.options.percent)
                 for name, each in gathered.histograms.items()
                 if each.exponent is not None
             }
+            # Their scale would be a guess, and what clips the first value that is not 0.
+            silent = {name: "it is 0 in all samples" for name in gathered.histograms if name not in quantizers}
+
+            def from_float(path: Path, content: Mapping[str, object]) -> ConvertedModel:
+                # From the float .mnn, whose names the scales have: a source with external weights is read once only.
+                return self.convert(start.path, "mnn", path, content)
+
             unreadable = gathered.unreadable | silent
-            return Maker(from_float, layers, flow, quantizers, unreadable, self.options.rnn, runs, reference, kernels)
+            return Maker(
+                from_float, start.layers, flow, quantizers, unreadable, self.options.rnn, runs, reference, kernels
+            )
 
         makers = {
-            calib if sym else f"{calib},asym": maker_of(calib, sym)
+            ",".join([calib, *([] if sym else ["asym"]), *start.words]): maker_of(start, calib, sym)
+            for start in self._starts(model, converted_graph, layers, flow, runs, chunk)
             for calib in (get_args(Calib) if self.options.calib == "best" else (self.options.calib,))
             for sym in self._zero_points()
         }
@@ -222,6 +241,33 @@ class _Job:
         final = ConvertedModel(**{**vars(converted), "path": out})
         listed = tuple(_listed(each) for each in plans)
         return StaticModel(out, listed, converted.log, final, found, sensitivity, spooled.count, calib, tried)
+
+    def _starts(
+        self, model: Path, graph: ModelGraph, layers: list[Layer], flow: Flow, runs: Runs, chunk: int
+    ) -> list[_Start]:
+        """The float model, a copy with equalized channels, or both."""
+        tensors = self._tensors(layers, flow)
+
+        def gathered(path: Path) -> Gathered:
+            return gather(path, tensors, runs, chunk=chunk, decay=self.options.decay)
+
+        asked = self.options.equalize
+        plain = [] if asked else [_Start(model, layers, gathered(model))]
+        if asked is False or (asked is None and self.options.calib != "best"):
+            return plain
+        joints = find_joints(model, graph, layers)
+        ranges, _ = gather_channels(model, [joint.tensor for joint in joints], runs, chunk=chunk)
+        path = self.work / "equalized.mnn"
+        if not joints or not equalized(model, joints, ranges, path):
+            if plain:
+                return plain
+            raise InputError(
+                "NOTHING_TO_EQUALIZE",
+                "no layer's result goes to convolutions alone, without an activation other than ReLU in between",
+                hint="Leave equalize out.",
+                where=str(self.graph.path),
+            )
+        return [*plain, _Start(path, read_layers(path), gathered(path), ("equalize",))]
 
     def _zero_points(self) -> tuple[bool, ...]:
         if self.options.sym is None:

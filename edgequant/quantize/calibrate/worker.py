@@ -59,6 +59,30 @@ def ranges(job: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def channels(job: dict[str, Any]) -> dict[str, Any]:
+    """Write the largest magnitude of each channel (axis 1) of `tensors` over all samples to `out`.
+
+    As arrays 0, 1, ..., float32 [channels].
+    """
+    found: dict[str, np.ndarray] = {}
+    for number, name, array in _values(job):
+        if array.dtype.kind != "f":
+            return _not_float(name, array)
+        if not np.isfinite(array).all():
+            nans, infs = int(np.isnan(array).sum()), int(np.isinf(array).sum())
+            return {"error": "NOT_FINITE", "tensor": name, "sample": number, "message": f"{nans} NaN, {infs} Inf"}
+        if array.ndim < 2:
+            return {"error": "TENSOR_NO_CHANNELS", "tensor": name, "message": f"'{name}' has shape {array.shape}"}
+        here = np.abs(array).max(axis=(0, *range(2, array.ndim)), initial=0).astype(np.float32)
+        before = found.setdefault(name, here)
+        if before.shape != here.shape:
+            message = f"'{name}' has {len(before)} channels in one sample and {len(here)} in another"
+            return {"error": "TENSOR_NO_CHANNELS", "tensor": name, "message": message}
+        found[name] = np.maximum(before, here)
+    np.savez(job["out"], **{str(place): found[name] for place, name in enumerate(job["tensors"])})  # type: ignore[arg-type]
+    return {}
+
+
 def histograms(job: dict[str, Any]) -> dict[str, Any]:
     """Feed the values of `tensors` over all samples to histograms, and write those to `out`."""
     from edgequant.quantize.calibrate.histogram import Histogram, NotFiniteError, pack
@@ -87,13 +111,16 @@ def outputs(job: dict[str, Any]) -> dict[str, Any]:
     return {"outputs": model.output_names}
 
 
+_JOBS = {"channels": channels, "histograms": histograms, "outputs": outputs, "ranges": ranges}
+
+
 def main(path: str) -> int:
     """Do the job in the file; its answer goes to FILE.answer, whole or not at all."""
     from device_scripts.server import JobError
 
     job = json.loads(Path(path).read_text(encoding="utf-8"))
     try:
-        answer = {"histograms": histograms, "outputs": outputs, "ranges": ranges}[job["job"]](job)
+        answer = _JOBS[job["job"]](job)
     except JobError as error:
         answer = {"error": error.code, "message": str(error)}
     written = Path(path + ".tmp")
