@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,15 +15,7 @@ import pytest
 from edgequant.deadline import Deadline
 from edgequant.devices.local import LocalDevice, LocalProcess
 from edgequant.errors import DeadlineExceeded, DeviceError, InputError
-
-TIME = Deadline(None)  # every test has a time limit of its own
-
-
-@pytest.fixture
-def device() -> Iterator[LocalDevice]:
-    with LocalDevice() as opened:
-        opened.open(TIME)
-        yield opened
+from tests.devices.support import TIME
 
 
 def gone(pid: int) -> bool:
