@@ -12,8 +12,8 @@ from edgequant.devices.adb import AdbDevice
 from edgequant.devices.local import LocalDevice
 from tests.beds.adb import AdbBed
 from tests.beds.adb_parts import ScriptedServer
-from tests.devices.adb_phones import Scripted, soon
-from tests.devices.support import TIME
+from tests.devices.adb_phones import Scripted
+from tests.devices.support import TIME, soon
 
 
 @pytest.fixture

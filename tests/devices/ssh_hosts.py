@@ -10,6 +10,8 @@ from edgequant.deadline import Deadline
 from edgequant.devices.ssh import SshDevice
 from edgequant.errors import EdgequantError
 from tests.beds.sshd import SshServer
+from tests.devices.support import soon
+from tests.waiting import LONG
 
 
 def device(tmp_path: Path, text: str, host: str = "here", *, accept: bool = False) -> SshDevice:
@@ -35,11 +37,11 @@ def here(sshd: SshServer, **changes: object) -> str:
 
 def opens(it: SshDevice) -> bool:
     with it:
-        it.open(Deadline(20))
-        return it.run(["echo", "works"], Deadline(20)).stdout == b"works\n"
+        it.open(soon())
+        return it.run(["echo", "works"], soon()).stdout == b"works\n"
 
 
-def refused(it: SshDevice, seconds: float = 20) -> EdgequantError:
+def refused(it: SshDevice, seconds: float = LONG) -> EdgequantError:
     with pytest.raises(EdgequantError) as caught:
         it.open(Deadline(seconds))
     error = caught.value

@@ -1,4 +1,4 @@
-"""What the tests of the store share: how it is made and filled, and file systems of a test's own."""
+"""What the tests of devices share: stores and how they are filled, file systems of a test's own, odd words."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from edgequant.deadline import Deadline
 from edgequant.devices.local import LocalDevice
 from edgequant.devices.store import Store, sha256_of
 from edgequant.errors import DeviceError
+from tests.waiting import LONG
 
 TIME = Deadline(None)  # every test has a time limit of its own
 
@@ -51,3 +52,24 @@ def mounted(where: Path, *options: str) -> Iterator[Path]:
 
 def tree(folder: Path) -> dict[str, bytes | None]:
     return {str(file.relative_to(folder)): file.read_bytes() if file.is_file() else None for file in folder.rglob("*")}
+
+
+def soon() -> Deadline:
+    """For what must come, on however busy a machine: only what fails waits so long."""
+    return Deadline(LONG)
+
+
+ODD = [
+    "",
+    " ",
+    "a b",
+    "it's",
+    '"quoted"',
+    "$HOME `id` $(id) ${x}",
+    "back\\slash \\n \\",
+    "new\nline\ttab",
+    "*?[a-z]~!#&|;<>(){}^%",
+    "-n",
+    "--",
+    "ünï ☃",
+]

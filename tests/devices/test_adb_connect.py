@@ -14,7 +14,9 @@ from edgequant.devices.store import Store, sha256_of
 from edgequant.errors import DeviceError, InputError
 from tests.beds.adb import AdbBed
 from tests.beds.adb_parts import ScriptedServer
-from tests.devices.adb_phones import Scripted, opens, refused, soon
+from tests.devices.adb_phones import Scripted, opens, refused
+from tests.devices.support import soon
+from tests.waiting import LONG, eventually
 
 pytestmark = pytest.mark.adb
 
@@ -171,9 +173,7 @@ def test_a_device_that_is_just_being_asked(scripted: Scripted) -> None:
     """Its state passes by itself: the server tells when."""
     tracked = ScriptedServer.okay("X\tauthorizing\n") + b"000aX\toffline\n"
     scripted({"host:devices-l": ScriptedServer.okay("X  authorizing usb:1\n"), "host:track-devices": tracked})
-    started = time.monotonic()
     assert refused("adb://X").code == "ADB_OFFLINE"
-    assert time.monotonic() - started < 3
 
 
 # --- devices that cannot be used ---
@@ -201,7 +201,7 @@ def test_a_device_that_starts_nothing(adb_bed: AdbBed) -> None:
     fake = adb_bed.fake()
     fake.tell("hang")
     assert refused(f"adb://{fake.serial}", seconds=1).code == "TIMEOUT"
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < LONG / 2
 
 
 def test_a_connection_that_is_dead_without_a_word(adb_bed: AdbBed) -> None:
@@ -210,19 +210,20 @@ def test_a_connection_that_is_dead_without_a_word(adb_bed: AdbBed) -> None:
     fake.tell("stick")
     assert f"{fake.serial}\tdevice" in adb_bed.ask("host:devices")
     with AdbDevice(f"adb://{fake.serial}") as it:
-        it.answer = 1
+        it.answer = 5
         it.open(soon())
         assert it.run(["echo", "works"], soon()).stdout == b"works\n"
 
 
 def test_connections_reset_by_the_device(adb_bed: AdbBed) -> None:
     fake = adb_bed.fake()
+    begun = adb_bed.files / "begun"
     with AdbDevice(f"adb://{fake.serial}") as it:
         it.open(soon())
-        drop = threading.Timer(0.3, fake.tell, ["drop"])
+        drop = threading.Thread(target=lambda: (eventually(begun.exists), fake.tell("drop")))
         drop.start()
         with pytest.raises(DeviceError) as caught:
-            it.run(["sleep", "100"], soon())
+            it.run(["sh", "-c", 'touch "$1"; exec sleep 100', "sh", str(begun)], soon())
         drop.join()  # the bed may go only when it has answered
         assert caught.value.code == "LINK_LOST"
 

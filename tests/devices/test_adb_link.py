@@ -13,8 +13,8 @@ from edgequant.deadline import Deadline
 from edgequant.devices.adb import AdbDevice
 from edgequant.errors import DeadlineExceeded, DeviceError
 from tests.beds.adb import AdbBed
-from tests.beds.adb_parts import eventually
-from tests.devices.adb_phones import gone, soon
+from tests.devices.support import soon
+from tests.waiting import LONG, ended, eventually
 
 pytestmark = pytest.mark.adb
 
@@ -22,10 +22,12 @@ pytestmark = pytest.mark.adb
 def running(phone: AdbDevice, file: Path) -> tuple[threading.Thread, list[DeviceError]]:
     """A command that runs in a thread, and the error it ends with."""
     caught: list[DeviceError] = []
+    # Its stdin is closed when the guard has been told of it: what dies before that, nobody there could clean up after.
+    script = 'trap "" HUP; cat; echo $$ > "$1"; sleep 100; true'
 
     def run() -> None:
         try:
-            phone.run(["sh", "-c", 'trap "" HUP; echo $$ > "$1"; sleep 100; true', "sh", str(file)], Deadline(60))
+            phone.run(["sh", "-c", script, "sh", str(file)], Deadline(100))
         except DeviceError as error:
             caught.append(error)
 
@@ -43,11 +45,11 @@ def test_link_lost_in_a_run(adb_bed: AdbBed, phone: AdbDevice, what: str) -> Non
         adb_bed.kill_server()
     else:
         adb_bed.kill_device()
-    thread.join(20)
+    thread.join(LONG)
     assert caught[0].code == "LINK_LOST"
     assert caught[0].transient
     # The guard saw the end of its stdin and cleaned up, although the command ignores the hang-up.
-    assert eventually(lambda: gone(int(file.read_text())))
+    assert ended(int(file.read_text()))
     with pytest.raises(DeviceError) as again:
         phone.run(["true"], soon())
     assert again.value.code == "LINK_LOST"
@@ -81,39 +83,37 @@ def test_link_lost_under_a_process(adb_bed: AdbBed, phone: AdbDevice) -> None:
     with pytest.raises(DeviceError) as caught:
         process.write(b"x", soon())
     assert caught.value.code == "LINK_LOST"
-    assert eventually(lambda: gone(pid))
+    assert ended(pid)
     process.kill()
 
 
 @pytest.mark.parametrize("what", ["server", "device"])
 def test_a_dead_link_is_noticed(adb_bed: AdbBed, what: str) -> None:
     """`adb devices` goes on saying `device`: only silence tells."""
-    with AdbDevice(adb_bed.uri, keepalive=1.5) as it:
+    with AdbDevice(adb_bed.uri, keepalive=3) as it:
         it.open(soon())
         process = it.start(["cat"], soon())
         freeze = adb_bed.signal_server if what == "server" else adb_bed.signal_device
         freeze(signal.SIGSTOP)
-        started = time.monotonic()
         with pytest.raises(DeviceError) as caught:
-            process.read(1, Deadline(60))
+            process.read(1, Deadline(LONG))
         freeze(signal.SIGCONT)
-        assert caught.value.code == "LINK_LOST"
+        assert caught.value.code == "LINK_LOST"  # and not TIMEOUT
         assert "sign of life" in caught.value.message
-        assert time.monotonic() - started < 6
 
 
 @pytest.mark.slow
 def test_a_pause_is_survived(adb_bed: AdbBed) -> None:
-    with AdbDevice(adb_bed.uri, keepalive=3) as it:
+    with AdbDevice(adb_bed.uri, keepalive=9) as it:
         it.open(soon())
         process = it.start(["cat"], soon())
         adb_bed.signal_device(signal.SIGSTOP)
         with pytest.raises(DeadlineExceeded):
-            process.read(1, Deadline(2))
+            process.read(1, Deadline(4))  # far below the limit of 12 s, so that a slow machine is not taken for dead
         adb_bed.signal_device(signal.SIGCONT)
-        # Longer than the limit of 4 s: life after the pause starts the count anew.
+        # Longer than the limit: life after the pause starts the count anew.
         with pytest.raises(DeadlineExceeded):
-            process.read(1, Deadline(5))
+            process.read(1, Deadline(14))
         process.write(b"x", soon())
         assert process.read(1, soon()) == b"x"
 
@@ -135,8 +135,8 @@ def test_nothing_waits_beyond_its_deadline_on_a_dead_link(adb_bed: AdbBed, what:
             started = time.monotonic()
             with pytest.raises(DeadlineExceeded):
                 call()
-            assert time.monotonic() - started < 4
+            assert time.monotonic() - started < LONG / 2
         started = time.monotonic()
         it.close()
-        assert time.monotonic() - started < 8
+        assert time.monotonic() - started < LONG / 2
         freeze(signal.SIGCONT)

@@ -84,7 +84,8 @@ def test_refused_port(sshd: SshServer, tmp_path: Path) -> None:
 
 
 def test_unknown_name(sshd: SshServer, tmp_path: Path) -> None:
-    error = refused(device(tmp_path, here(sshd, HostName="no-such-host.invalid")))
+    # Where no name server answers, it takes a while until that is known.
+    error = refused(device(tmp_path, here(sshd, HostName="no-such-host.invalid")), seconds=200)
     assert error.code == "HOST_UNREACHABLE"
     assert "resolved" in error.message
 

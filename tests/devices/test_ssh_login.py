@@ -98,10 +98,13 @@ def test_agent_of_the_environment(sshd: SshServer, tmp_path: Path, monkeypatch: 
         assert opens(device(tmp_path, here(sshd, IdentityFile="none", IdentityAgent=None)))
 
 
+_PROMPT = re.compile(rb"^(?!DEBUG|INFO|WARNING)[^\r\n]*pass(?:word|phrase)[^\r\n]*: ", re.IGNORECASE | re.MULTILINE)
+
+
 def on_a_terminal(tmp_path: Path, text: str, answers: list[str]) -> tuple[str, int]:
     """Open the device in a child with a terminal; what it printed there, with every log line, and its exit code.
 
-    `answers` are typed as the child asks; a prompt is what ends in ": ".
+    `answers` are typed as the child asks, which is known by the words: lines of the log come in between.
     """
     (tmp_path / "config").write_text(text)
     program = (
@@ -109,7 +112,7 @@ def on_a_terminal(tmp_path: Path, text: str, answers: list[str]) -> tuple[str, i
         "from pathlib import Path\nfrom edgequant.deadline import Deadline\n"
         "from edgequant.devices.ssh import SshDevice\nfrom edgequant.errors import EdgequantError\n"
         f"device = SshDevice('ssh://here', config_path=Path({str(tmp_path / 'config')!r}))\n"
-        "try:\n    device.open(Deadline(30))\n    print(device.run(['echo', 'works'], Deadline(20)).stdout)\n"
+        "try:\n    device.open(Deadline(100))\n    print(device.run(['echo', 'works'], Deadline(60)).stdout)\n"
         "except EdgequantError as error:\n    print(error.code, error, error.hint)\n    sys.exit(3)\n"
         "finally:\n    device.close()\n"
     )
@@ -117,7 +120,7 @@ def on_a_terminal(tmp_path: Path, text: str, answers: list[str]) -> tuple[str, i
     if pid == 0:
         os.execv(sys.executable, [sys.executable, "-c", program])
     seen, answered = b"", 0
-    end = time.monotonic() + 60
+    end = time.monotonic() + 200
     try:
         while time.monotonic() < end:
             if not select.select([terminal], [], [], 1)[0]:
@@ -127,7 +130,7 @@ def on_a_terminal(tmp_path: Path, text: str, answers: list[str]) -> tuple[str, i
             except OSError:  # how Linux says that the other side is gone
                 break
             seen += data
-            if seen.endswith(b": ") and answered < len(answers):
+            if len(_PROMPT.findall(seen)) > answered < len(answers):
                 os.write(terminal, answers[answered].encode() + b"\n")
                 answered += 1
         else:
