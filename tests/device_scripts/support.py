@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from device_scripts import wire
 
@@ -67,27 +67,10 @@ class Runner:
         return outputs
 
     def children(self) -> list[int]:
-        pid = self.child.pid
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [child.pid for child in psutil.Process(self.child.pid).children()]
 
     def end(self) -> None:
         self.child.kill()
         self.child.wait()
         self.child.stdin.close()
         self.child.stdout.close()
-
-
-def until(true: Callable[[], bool], seconds: float = 20) -> bool:
-    end = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-def gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True

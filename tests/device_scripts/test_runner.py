@@ -19,6 +19,7 @@ import pytest
 import device_scripts
 from device_scripts import wire
 from tests.device_scripts.support import Converter, ModelByName, Runner
+from tests.waiting import LONG
 
 SOURCES = sorted(Path(device_scripts.__file__).parent.glob("*.py"))
 
@@ -65,7 +66,7 @@ def test_handshake(start: Callable[..., Runner], script: Path, flags: list[str])
     assert facts["mnn_kernels"]
     answer, _ = runner.ask("exit")
     assert answer["ok"]
-    assert runner.child.wait(20) == 0
+    assert runner.child.wait(LONG) == 0
 
 
 def test_needs_nothing_of_edgequant(start: Callable[..., Runner], script: Path, tmp_path: Path, cnn: Path) -> None:
@@ -127,8 +128,9 @@ def test_time_keeps_every_sample(runner: Runner, cnn: Path, image: np.ndarray) -
 def test_time_sends_samples_while_it_runs(runner: Runner, cnn: Path, image: np.ndarray) -> None:
     handle = runner.load(cnn)["handle"]
     start = time.monotonic()
-    answer, _ = runner.ask("time", {"x": image}, handle=handle, warmup=0, repeat=1, min_seconds=1.5, max_seconds=60)
-    assert 1.4 < time.monotonic() - start < 30
+    # About one event a second: where the machine stops for three of these four, two are left.
+    answer, _ = runner.ask("time", {"x": image}, handle=handle, warmup=0, repeat=1, min_seconds=4, max_seconds=120)
+    assert time.monotonic() - start > 3.9
     assert len([event for event in runner.events if event["event"] == "samples"]) >= 2
     assert sum(len(event.get("samples", [])) for event in runner.events) == answer["n"]
 

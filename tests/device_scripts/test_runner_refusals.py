@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.device_scripts.support import OPTIONS, Runner, until
+from tests.device_scripts.support import OPTIONS, Runner
+from tests.waiting import eventually
 
 
 @pytest.mark.parametrize("job", ["run", "time"])
@@ -27,7 +28,7 @@ def test_what_mnn_prints_goes_to_stderr(start: Callable[..., Runner], cnn: Path)
     handle = runner.load(cnn)["handle"]
     before = runner.stderr.stat().st_size
     assert runner.refused("run", {"x": np.zeros(7, np.float32)}, handle=handle) == "INFERENCE_FAILED"
-    assert until(lambda: runner.stderr.stat().st_size > before)
+    assert eventually(lambda: runner.stderr.stat().st_size > before)
     assert runner.ask("hello")[0]["ok"]
 
 

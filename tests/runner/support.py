@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import textwrap
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,17 +17,6 @@ from edgequant.runner.session import RunnerSession
 ROOT = Path(__file__).parents[2]
 TIME = Deadline(None)  # every test has a time limit of its own
 ModelByName = Callable[[str], Path]
-
-
-def gone(pid: int) -> bool:
-    end = time.monotonic() + 10
-    while time.monotonic() < end:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.01)
-    return False
 
 
 def python(code: str, *arguments: str) -> list[str]:

@@ -13,7 +13,8 @@ from edgequant.devices.local import LocalDevice
 from edgequant.errors import RunnerError
 from edgequant.runner.client import Loaded, MnnRunner
 from edgequant.runner.session import RunnerSession
-from tests.runner.support import TIME, gone
+from tests.runner.support import TIME
+from tests.waiting import ended
 
 
 def test_a_whole_life(runner: MnnRunner, cnn: Loaded, image: dict[str, np.ndarray], session: RunnerSession) -> None:
@@ -35,7 +36,7 @@ def test_a_whole_life(runner: MnnRunner, cnn: Loaded, image: dict[str, np.ndarra
         runner.run(cnn, image)
     assert caught.value.code == "HANDLE_UNKNOWN"
     runner.close()
-    assert gone(runner.hello.pid)
+    assert ended(runner.hello.pid)
 
 
 def test_close_twice_and_requests_after_it(session: RunnerSession) -> None:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,16 +19,16 @@ from edgequant.devices.local import LocalDevice
 from edgequant.errors import DeadlineExceeded, RunnerError
 from edgequant.runner.client import Loaded, MnnRunner, TimeResult
 from edgequant.runner.session import RunnerSession
-from tests.runner.support import TIME, gone, pretend
+from tests.runner.support import TIME, pretend
+from tests.waiting import ended, eventually
 
 # ---- deaths
 
 
 def killed_when(ready: Callable[[], bool], pid: int, number: int) -> threading.Thread:
     def kill() -> None:
-        while not ready():
-            time.sleep(0.005)
-        os.kill(pid, number)
+        if eventually(ready):
+            os.kill(pid, number)
 
     thread = threading.Thread(target=kill)
     thread.start()
@@ -113,12 +112,10 @@ def test_death_while_it_is_sent_a_large_request(device: LocalDevice) -> None:
 def test_a_deadline_ends_it(device: LocalDevice, code: str) -> None:
     with pretend(device, code) as session:
         pid = session.start(TIME).pid
-        start = time.monotonic()
         with pytest.raises(DeadlineExceeded, match=r"did not finish 'run' within 0\.3 s") as caught:
             session.request("run", tensors={"x": np.zeros(1 << 20)}, deadline=Deadline(0.3))
-        assert time.monotonic() - start < 5
         assert caught.value.code == "TIMEOUT"
-        assert gone(pid)
+        assert ended(pid)
         with pytest.raises(RunnerError, match="is not running"):
             session.request("run", deadline=TIME)
 
@@ -127,7 +124,7 @@ def test_a_deadline_inside_mnn(runner: MnnRunner, session: RunnerSession, cnn: L
     header = {"handle": cnn.handle, "warmup": 0, "repeat": 10**6, "min_seconds": 600, "max_seconds": 600}
     with pytest.raises(DeadlineExceeded):
         session.request("time", header, image, deadline=Deadline(0.5))
-    assert gone(runner.hello.pid)
+    assert ended(runner.hello.pid)
 
 
 def test_nothing_is_left_when_the_host_dies(script: Path) -> None:
@@ -146,4 +143,4 @@ def test_nothing_is_left_when_the_host_dies(script: Path) -> None:
         assert host.stdout is not None
         pid = int(host.stdout.readline())
         host.kill()
-    assert gone(pid)
+    assert ended(pid)

@@ -11,6 +11,7 @@ from edgequant.devices.local import LocalDevice
 from edgequant.errors import RunnerError
 from edgequant.runner.session import LOG_LIMIT, TAIL_LINES, ErrorLog
 from tests.runner.support import TIME, pretend
+from tests.waiting import LONG
 
 
 def test_the_log_is_bounded_and_its_tail_quoted(device: LocalDevice, tmp_path: Path) -> None:
@@ -43,4 +44,4 @@ def test_a_full_disk_does_not_stop_it(device: LocalDevice) -> None:
     code = "hello(); stream.read(); sys.stderr.write('z' * 5_000_000); stream.write(2, {'id': 2, 'ok': True})"
     with pretend(device, code, log=Path("/dev/full")) as session:
         session.start(TIME)
-        assert session.request("run", deadline=Deadline(20))[0]["ok"]
+        assert session.request("run", deadline=Deadline(LONG))[0]["ok"]

@@ -9,7 +9,8 @@ from edgequant.errors import RunnerError
 from edgequant.runner.answers import Facts
 from edgequant.runner.client import MnnRunner
 from edgequant.spec import RunOptions
-from tests.runner.support import TIME, gone, pretend
+from tests.runner.support import TIME, pretend
+from tests.waiting import ended
 
 ANSWERS = {
     "garbage": "os.write(1, b'MNN: some text in the middle of it\\n' * 3)",
@@ -46,7 +47,7 @@ def test_nonsense(device: LocalDevice, kind: str) -> None:
             work()
         assert caught.value.code == "RUNNER_PROTOCOL"
         assert "devices clean local:" in str(caught.value.hint)
-        assert gone(pid)
+        assert ended(pid)
 
 
 def test_facts_are_checked(device: LocalDevice) -> None:
