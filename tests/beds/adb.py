@@ -32,7 +32,8 @@ from edgequant.deadline import Deadline
 from edgequant.devices.adb_server import AdbServer
 from edgequant.devices.adb_wire import Address, Refused
 from tests.beds.adb_packages import unpacked
-from tests.beds.adb_parts import Daemon, Fake, eventually
+from tests.beds.adb_parts import Daemon, Fake
+from tests.waiting import LONG, eventually
 
 SHELL_ID = 2000
 """User and group of `shell`, as on Android, where the tests run as root."""
@@ -216,7 +217,7 @@ class AdbBed:
         return self._device.pid
 
     def ask(self, service: str) -> str:
-        return self._host.query(service, Deadline(20))
+        return self._host.query(service, Deadline(LONG))
 
     def connect(self, serial: str) -> None:
         if "connected to" not in self.ask(f"host:connect:{serial}"):

@@ -8,12 +8,13 @@ import signal
 import socket
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 import pytest
+
+from tests.waiting import LONG
 
 
 class Daemon:
@@ -55,7 +56,7 @@ class Daemon:
         """kill -9: to the other end a reset connection, and nothing is cleaned up."""
         if self._keeper.poll() is None:
             self.signal(signal.SIGCONT)
-            self._keeper.communicate(timeout=20)
+            self._keeper.communicate(timeout=LONG)
 
 
 class Fake:
@@ -78,7 +79,7 @@ class Fake:
 
     def heard(self, start: str) -> str:
         with self._changed:
-            if not self._changed.wait_for(lambda: any(line.startswith(start) for line in self._lines), 20):
+            if not self._changed.wait_for(lambda: any(line.startswith(start) for line in self._lines), LONG):
                 pytest.fail(f"fakeadbd did not say {start}, but {self._lines}")
             return next(line for line in self._lines if line.startswith(start))
 
@@ -131,13 +132,3 @@ class ScriptedServer:
         self._listener.close()
         for connection in self._open:
             connection.close()
-
-
-def eventually(what: Callable[[], bool], seconds: float = 20) -> bool:
-    """For what nothing announces."""
-    end = time.monotonic() + seconds
-    while not what():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True

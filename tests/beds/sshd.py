@@ -24,6 +24,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.waiting import LONG
+
 PASSWORD = "edgequant throw-away"
 # sha512-crypt of PASSWORD; the accounts that have it exist in the namespace of a test server on loopback only.
 _PASSWORD_HASH = "$6$edgequant$tHR8Vn6nN0D1b0CP04PZqtu/8cbhHhQuEN0NYv55UulEZpCHAVhJECfHVg3rfzhofITDUZB6ZCttwvayjoxwD1"
@@ -156,7 +158,7 @@ class SshServer:
             command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mounts, "sh", *command]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        end = time.monotonic() + 20
+        end = time.monotonic() + LONG
         while time.monotonic() < end and self._process.poll() is None:
             with socket.socket() as probe:
                 probe.settimeout(1)
@@ -205,7 +207,7 @@ class SshServer:
         self.end_sessions()
         self._process.terminate()
         try:
-            self._process.wait(10)
+            self._process.wait(LONG)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

@@ -14,19 +14,13 @@ from edgequant.cases.image_options import ImageOptions
 from edgequant.cases.images import ImageReader
 from edgequant.cases.load import load_cases
 from edgequant.cases.pictures import find_pictures, picture_findings, refuse_unused
-from edgequant.errors import InputError
 from edgequant.findings import Finding
 from edgequant.tensors import TensorSpec
+from tests.cases.support import problem
 
 X = (TensorSpec("x", "float32", (1, 3, 8, 6), layout="NCHW"),)
 OPEN = (TensorSpec("x", "float32", (None, 3, None, None), layout="NCHW"),)
 RED = Image.new("RGB", (12, 16), (200, 100, 0))
-
-
-def problem(call: Callable[[], object]) -> InputError:
-    with pytest.raises(InputError) as caught:
-        call()
-    return caught.value
 
 
 def read(path: Path, **options: object) -> np.ndarray:

@@ -52,14 +52,14 @@ class Holder:
 
     def end(self, number: signal.Signals = signal.SIGKILL) -> None:
         self.child.send_signal(number)
-        self.child.wait(10)
+        self.child.wait(60)
 
     def __enter__(self) -> Holder:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.child.kill()
-        self.child.wait(10)
+        self.child.wait(60)
         assert self.child.stdin is not None
         assert self.child.stdout is not None
         self.child.stdin.close()

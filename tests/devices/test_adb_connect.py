@@ -1,44 +1,24 @@
-"""Finding the device: servers, serials, states, old devices."""
+"""Finding the device behind an adb server: names, serials, states, old devices."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from edgequant.deadline import Deadline
 from edgequant.devices.adb import AdbDevice, parse_uri
 from edgequant.devices.adb_attached import attached_devices
-from edgequant.devices.adb_wire import Address
 from edgequant.devices.store import Store, sha256_of
-from edgequant.errors import DeviceError, EdgequantError, InputError
+from edgequant.errors import DeviceError, InputError
 from tests.beds.adb import AdbBed
 from tests.beds.adb_parts import ScriptedServer
+from tests.devices.adb_phones import Scripted, opens, refused
+from tests.devices.support import soon
+from tests.waiting import LONG, eventually
 
 pytestmark = pytest.mark.adb
-
-
-def soon() -> Deadline:
-    return Deadline(30)
-
-
-def opens(uri: str) -> bool:
-    with AdbDevice(uri) as it:
-        it.open(soon())
-        return it.run(["echo", "works"], soon()).stdout == b"works\n"
-
-
-def refused(uri: str, seconds: float = 30) -> EdgequantError:
-    with AdbDevice(uri) as it, pytest.raises(EdgequantError) as caught:
-        it.open(Deadline(seconds))
-    assert caught.value.hint or caught.value.code == "TIMEOUT"
-    assert caught.value.where == uri
-    return caught.value
 
 
 # --- names ---
@@ -70,28 +50,6 @@ def test_bad_uri(rest: str) -> None:
     with pytest.raises(InputError) as caught:
         AdbDevice(f"adb://{rest}")
     assert caught.value.code == "DEVICE_URI_INVALID"
-
-
-def test_server_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ("ADB_SERVER_SOCKET", "ANDROID_ADB_SERVER_ADDRESS", "ANDROID_ADB_SERVER_PORT")
-    for values, expected in (
-        (("", "", ""), "127.0.0.1:5037"),
-        (("", "", "6000"), "127.0.0.1:6000"),
-        (("", "lab", "6000"), "lab:6000"),
-        (("", "::1", "6000"), "[::1]:6000"),
-        (("tcp:6001", "lab", "6000"), "127.0.0.1:6001"),
-        (("tcp:lab:6001", "", ""), "lab:6001"),
-        (("localfilesystem:/tmp/x", "", ""), "localfilesystem:/tmp/x"),
-    ):
-        for name, value in zip(names, values, strict=True):
-            monkeypatch.setenv(name, value)
-        assert str(Address.from_environment()) == expected
-    for values in (("", "", "x"), ("", "", "0"), ("vsock:1", "", ""), ("tcp:", "", "")):
-        for name, value in zip(names, values, strict=True):
-            monkeypatch.setenv(name, value)
-        with pytest.raises(InputError) as caught:
-            AdbDevice("adb://x")
-        assert caught.value.code == "ADB_SERVER_INVALID"
 
 
 # --- which device ---
@@ -179,23 +137,6 @@ def test_authorization(adb_bed: AdbBed) -> None:
     assert opens(f"adb://{fake.serial}")
 
 
-@pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, bytes | None]], ScriptedServer]]:
-    for name in ("ADB_SERVER_SOCKET", "ANDROID_SERIAL", "ANDROID_ADB_SERVER_PORT", "ANDROID_ADB_SERVER_ADDRESS"):
-        monkeypatch.delenv(name, raising=False)
-    made: list[ScriptedServer] = []
-
-    def make(answers: dict[str, bytes | None]) -> ScriptedServer:
-        made.append(ScriptedServer(answers))
-        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(made[-1].port))
-        return made[-1]
-
-    yield make
-    for server in made:
-        server.close()
-
-
-Scripted = Callable[[dict[str, bytes | None]], ScriptedServer]
 NO_PERMISSIONS = (
     "no permissions (missing udev rules? user is in the plugdev group); see "
     "[http://developer.android.com/tools/device.html] usb:1-4 transport_id:3"
@@ -232,92 +173,7 @@ def test_a_device_that_is_just_being_asked(scripted: Scripted) -> None:
     """Its state passes by itself: the server tells when."""
     tracked = ScriptedServer.okay("X\tauthorizing\n") + b"000aX\toffline\n"
     scripted({"host:devices-l": ScriptedServer.okay("X  authorizing usb:1\n"), "host:track-devices": tracked})
-    started = time.monotonic()
     assert refused("adb://X").code == "ADB_OFFLINE"
-    assert time.monotonic() - started < 3
-
-
-# --- servers ---
-
-
-@pytest.mark.parametrize("answers", [{}, {"host:devices-l": b"what"}, {"host:devices-l": b"OKAYzzzz"}])
-def test_something_else_listens_there(scripted: Scripted, answers: dict[str, bytes | None]) -> None:
-    scripted(answers)
-    assert refused("adb://x").code in ("ADB_SERVER_LOST", "ADB_SERVER_UNREACHABLE")
-
-
-def test_a_server_that_says_nothing(scripted: Scripted) -> None:
-    scripted({"host:devices-l": None})
-    started = time.monotonic()
-    assert refused("adb://x", seconds=1).code == "TIMEOUT"
-    assert time.monotonic() - started < 3
-
-
-def test_no_server_on_another_machine() -> None:
-    error = refused("adb://x@127.0.0.2:9")  # loopback, but not the address where one would be started
-    assert error.code == "ADB_SERVER_UNREACHABLE"
-    assert "127.0.0.2:9" in error.message
-    assert refused("adb://x@nothing.invalid:9").code == "ADB_SERVER_UNREACHABLE"
-
-
-def test_no_server_and_no_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{tmp_path}/none")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("ADBUTILS_ADB_PATH", raising=False)
-    monkeypatch.setattr("adbutils._utils._get_bin_dir", lambda: str(tmp_path))
-    error = refused("adb://x")
-    assert error.code == "ADB_MISSING"
-    assert "apt install adb" in str(error.hint)
-    with pytest.raises(DeviceError) as caught:
-        attached_devices(soon())
-    assert caught.value.code == "ADB_MISSING"
-
-
-@pytest.mark.parametrize(
-    ("script", "code"),
-    [
-        ("echo cannot bind >&2; exit 1", "ADB_SERVER_NOT_STARTED"),
-        ("exec sleep 100", "TIMEOUT"),
-        ("exit 0", "ADB_SERVER_UNREACHABLE"),
-    ],
-)
-def test_a_command_that_starts_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, code: str) -> None:
-    monkeypatch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{tmp_path}/none")
-    adb = tmp_path / "adb"
-    adb.write_text(f"#!/bin/sh\n{script}\n")
-    adb.chmod(0o755)
-    monkeypatch.setenv("ADBUTILS_ADB_PATH", str(adb))
-    started = time.monotonic()
-    error = refused("adb://x", seconds=2)
-    assert error.code == code
-    assert time.monotonic() - started < 5
-    if code == "ADB_SERVER_NOT_STARTED":
-        assert "cannot bind" in error.message
-
-
-def test_the_server_is_started(adb_bed: AdbBed) -> None:
-    """In the namespace, so that nothing of this host is touched, and on a port."""
-    program = """
-import sys
-from edgequant.deadline import Deadline
-from edgequant.devices.adb import AdbDevice
-for _ in range(2):  # the second one finds it running
-    with AdbDevice(sys.argv[1]) as it:
-        it.open(Deadline(60))
-        print(it.run(["echo", "works"], Deadline(20)).stdout.decode(), end="")
-"""
-    environment = adb_bed.environment() | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    del environment["ADB_SERVER_SOCKET"]
-    uri = f"{adb_bed.uri}@127.0.0.1:19037"
-    done = subprocess.run(
-        [*adb_bed.inside(), sys.executable, "-c", program, uri],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    subprocess.run([*adb_bed.inside(), adb_bed.adb, "-P", "19037", "kill-server"], env=environment, timeout=30)
-    assert done.stdout == "works\nworks\n", done.stderr
 
 
 # --- devices that cannot be used ---
@@ -345,7 +201,7 @@ def test_a_device_that_starts_nothing(adb_bed: AdbBed) -> None:
     fake = adb_bed.fake()
     fake.tell("hang")
     assert refused(f"adb://{fake.serial}", seconds=1).code == "TIMEOUT"
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < LONG / 2
 
 
 def test_a_connection_that_is_dead_without_a_word(adb_bed: AdbBed) -> None:
@@ -354,19 +210,20 @@ def test_a_connection_that_is_dead_without_a_word(adb_bed: AdbBed) -> None:
     fake.tell("stick")
     assert f"{fake.serial}\tdevice" in adb_bed.ask("host:devices")
     with AdbDevice(f"adb://{fake.serial}") as it:
-        it.answer = 1
+        it.answer = 5
         it.open(soon())
         assert it.run(["echo", "works"], soon()).stdout == b"works\n"
 
 
 def test_connections_reset_by_the_device(adb_bed: AdbBed) -> None:
     fake = adb_bed.fake()
+    begun = adb_bed.files / "begun"
     with AdbDevice(f"adb://{fake.serial}") as it:
         it.open(soon())
-        drop = threading.Timer(0.3, fake.tell, ["drop"])
+        drop = threading.Thread(target=lambda: (eventually(begun.exists), fake.tell("drop")))
         drop.start()
         with pytest.raises(DeviceError) as caught:
-            it.run(["sleep", "100"], soon())
+            it.run(["sh", "-c", 'touch "$1"; exec sleep 100', "sh", str(begun)], soon())
         drop.join()  # the bed may go only when it has answered
         assert caught.value.code == "LINK_LOST"
 
@@ -395,16 +252,3 @@ def test_store(adb_bed: AdbBed, tmp_path: Path, shell: str | None) -> None:
         with pytest.raises(DeviceError) as caught:
             full.put(file, digest, soon())
         assert caught.value.code == "NO_SPACE"
-
-
-def test_a_server_that_is_gone_is_started_by_open_only(adb_bed: AdbBed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ADBUTILS_ADB_PATH", "/no/such/adb")
-    with AdbDevice(adb_bed.uri, keepalive=0) as it:
-        it.open(soon())
-        adb_bed.kill_server()
-        with pytest.raises(DeviceError) as caught:
-            it.run(["true"], soon())
-        assert caught.value.code == "LINK_LOST"
-        with pytest.raises(DeviceError) as caught:
-            it.open(soon())
-        assert caught.value.code == "ADB_MISSING"

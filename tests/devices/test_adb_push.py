@@ -7,7 +7,6 @@ import signal
 import statistics
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,15 +16,10 @@ from edgequant.devices.adb import AdbDevice
 from edgequant.devices.adb_push import write_error
 from edgequant.errors import DeadlineExceeded, DeviceError, InputError
 from tests.beds.adb import AdbBed
+from tests.devices.support import soon
+from tests.waiting import LONG
 
 pytestmark = pytest.mark.adb
-
-
-@pytest.fixture
-def device(adb_bed: AdbBed) -> Iterator[AdbDevice]:
-    with AdbDevice(adb_bed.uri) as it:
-        it.open(Deadline(20))
-        yield it
 
 
 def source(tmp_path: Path, size: int) -> Path:
@@ -43,70 +37,70 @@ def endless(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("size", [0, 1, 65535, 65536, 65537, 1 << 20, (5 << 20) + 7])
-def test_content_mode_and_progress(adb_bed: AdbBed, device: AdbDevice, tmp_path: Path, size: int) -> None:
+def test_content_mode_and_progress(adb_bed: AdbBed, phone: AdbDevice, tmp_path: Path, size: int) -> None:
     target = adb_bed.files / f"target-{size}"
     steps: list[int] = []
     file = source(tmp_path, size)
     for _ in range(2):
-        device.send_file(file, str(target), Deadline(60), progress=steps.append)
+        phone.send_file(file, str(target), soon(), progress=steps.append)
         assert target.read_bytes() == file.read_bytes()
         assert target.stat().st_mode & 0o777 == 0o600
     assert sum(steps) == 2 * size
     # A longer one was there before.
     file.write_bytes(b"short")
-    device.send_file(file, str(target), Deadline(60))
+    phone.send_file(file, str(target), soon())
     assert target.read_bytes() == b"short"
 
 
 @pytest.mark.parametrize("name", ['it\'s "$HOME" `x`', "-rf", "new\nline", "ü ☃", "*", "a,b,33206", "n" * 255])
-def test_odd_names(adb_bed: AdbBed, device: AdbDevice, tmp_path: Path, name: str) -> None:
+def test_odd_names(adb_bed: AdbBed, phone: AdbDevice, tmp_path: Path, name: str) -> None:
     target = adb_bed.files / name
-    device.send_file(source(tmp_path, 100), str(target), Deadline(20))
+    phone.send_file(source(tmp_path, 100), str(target), soon())
     assert target.stat().st_size == 100
     assert target.stat().st_mode & 0o777 == 0o600
 
 
-def test_missing_directories_are_made(adb_bed: AdbBed, device: AdbDevice, tmp_path: Path) -> None:
+def test_missing_directories_are_made(adb_bed: AdbBed, phone: AdbDevice, tmp_path: Path) -> None:
     target = adb_bed.files / "new" / "er" / "x"
-    device.send_file(source(tmp_path, 100), str(target), Deadline(20))
+    phone.send_file(source(tmp_path, 100), str(target), soon())
     assert target.stat().st_size == 100
 
 
-def refused(device: AdbDevice, file: Path, target: object) -> DeviceError:
+def refused(phone: AdbDevice, file: Path, target: object) -> DeviceError:
     with pytest.raises(DeviceError) as caught:
-        device.send_file(file, str(target), Deadline(30))
+        phone.send_file(file, str(target), soon())
     assert caught.value.hint
     assert str(target)[:50] in caught.value.message
     # The link is as good as before.
-    assert device.run(["true"], Deadline(20)).ok
+    assert phone.run(["true"], soon()).ok
     return caught.value
 
 
-def test_full_disk(adb_bed: AdbBed, device: AdbDevice, tmp_path: Path) -> None:
+def test_full_disk(adb_bed: AdbBed, phone: AdbDevice, tmp_path: Path) -> None:
     file = source(tmp_path, 30 << 20)
-    assert refused(device, file, "/dev/full").code == "NO_SPACE"
-    assert refused(device, file, adb_bed.small / "too large").code == "NO_SPACE"
+    assert refused(phone, file, "/dev/full").code == "NO_SPACE"
+    assert refused(phone, file, adb_bed.small / "too large").code == "NO_SPACE"
     file.write_bytes(b"fits")
-    device.send_file(file, str(adb_bed.small / "small"), Deadline(20))
+    phone.send_file(file, str(adb_bed.small / "small"), soon())
 
 
-def test_read_only(adb_bed: AdbBed, device: AdbDevice, tmp_path: Path) -> None:
-    assert refused(device, source(tmp_path, 8 << 20), adb_bed.read_only / "x").code == "READ_ONLY"
+def test_read_only(adb_bed: AdbBed, phone: AdbDevice, tmp_path: Path) -> None:
+    assert refused(phone, source(tmp_path, 8 << 20), adb_bed.read_only / "x").code == "READ_ONLY"
 
 
-def test_permission_denied(adb_bed: AdbBed, device: AdbDevice, tmp_path: Path) -> None:
+def test_permission_denied(adb_bed: AdbBed, phone: AdbDevice, tmp_path: Path) -> None:
     file = source(tmp_path, 8 << 20)
-    assert refused(device, file, adb_bed.closed / "x").code == "PERMISSION_DENIED"
-    assert refused(device, file, adb_bed.closed / "no" / "x").code == "PERMISSION_DENIED"
+    assert refused(phone, file, adb_bed.closed / "x").code == "PERMISSION_DENIED"
+    assert refused(phone, file, adb_bed.closed / "no" / "x").code == "PERMISSION_DENIED"
 
 
-def test_other_reasons(adb_bed: AdbBed, device: AdbDevice, tmp_path: Path) -> None:
+def test_other_reasons(adb_bed: AdbBed, phone: AdbDevice, tmp_path: Path) -> None:
     file = source(tmp_path, 8 << 20)
     (adb_bed.files / "file").touch()
-    assert refused(device, file, adb_bed.files).code == "IS_A_DIRECTORY"
-    assert refused(device, file, adb_bed.files / "file" / "x").code == "NO_SUCH_DIRECTORY"
-    assert refused(device, file, adb_bed.files / ("n" * 256)).code == "NAME_TOO_LONG"
-    assert refused(device, file, str(adb_bed.files) + "/n" * 1024).code == "NAME_TOO_LONG"
+    assert refused(phone, file, adb_bed.files).code == "IS_A_DIRECTORY"
+    assert refused(phone, file, adb_bed.files / "file" / "x").code == "NO_SUCH_DIRECTORY"
+    assert refused(phone, file, adb_bed.files / ("n" * 256)).code == "NAME_TOO_LONG"
+    assert refused(phone, file, str(adb_bed.files) + "/n" * 1024).code == "NAME_TOO_LONG"
 
 
 @pytest.mark.parametrize(
@@ -137,9 +131,9 @@ def test_words_of_devices(said: str, code: str) -> None:
 def test_faults_in_the_middle(adb_bed: AdbBed, tmp_path: Path, fault: str, code: str, at: int) -> None:
     fake = adb_bed.fake("--sync-fault", f"{fault}@{at}")
     with AdbDevice(f"adb://{fake.serial}") as it:
-        it.open(Deadline(20))
+        it.open(soon())
         with pytest.raises(DeviceError) as caught:
-            it.send_file(source(tmp_path, 8 << 20), str(adb_bed.base / "x"), Deadline(30))
+            it.send_file(source(tmp_path, 8 << 20), str(adb_bed.base / "x"), soon())
         assert caught.value.code == code
         if code == "DEVICE_IO":
             assert fault in caught.value.message
@@ -149,36 +143,34 @@ def test_faults_in_the_middle(adb_bed: AdbBed, tmp_path: Path, fault: str, code:
 def test_a_device_that_takes_no_more(adb_bed: AdbBed, tmp_path: Path, size: int) -> None:
     fake = adb_bed.fake("--sync-fault", "hang@0")
     with AdbDevice(f"adb://{fake.serial}") as it:
-        it.open(Deadline(20))
+        it.open(soon())
         it.idle_limit = 1.5
-        started = time.monotonic()
         with pytest.raises(DeadlineExceeded) as caught:
-            it.send_file(source(tmp_path, size), str(adb_bed.base / "x"), Deadline(60))
-        assert caught.value.code == "STALLED"
-        assert time.monotonic() - started < 8
+            it.send_file(source(tmp_path, size), str(adb_bed.base / "x"), Deadline(LONG))
+        assert caught.value.code == "STALLED"  # and not TIMEOUT
         # Only this transfer hangs.
-        assert it.run(["true"], Deadline(20)).ok
+        assert it.run(["true"], soon()).ok
 
 
 def test_refused_service(adb_bed: AdbBed, tmp_path: Path) -> None:
     fake = adb_bed.fake("--refuse", "sync")
     with AdbDevice(f"adb://{fake.serial}") as it:
-        it.open(Deadline(20))
+        it.open(soon())
         with pytest.raises(DeviceError) as caught:
-            it.send_file(source(tmp_path, 10), str(adb_bed.base / "x"), Deadline(20))
+            it.send_file(source(tmp_path, 10), str(adb_bed.base / "x"), soon())
         assert caught.value.code == "SERVICE_REFUSED"
-        assert it.run(["true"], Deadline(20)).ok
+        assert it.run(["true"], soon()).ok
 
 
-def test_missing_source(adb_bed: AdbBed, device: AdbDevice, tmp_path: Path) -> None:
+def test_missing_source(adb_bed: AdbBed, phone: AdbDevice, tmp_path: Path) -> None:
     for path in (tmp_path / "missing", tmp_path):
         with pytest.raises(InputError) as caught:
-            device.send_file(path, str(adb_bed.files / "x"), Deadline(20))
+            phone.send_file(path, str(adb_bed.files / "x"), soon())
         assert caught.value.code == "FILE_UNREADABLE"
 
 
 @pytest.mark.parametrize("what", ["device", "server"])
-def test_link_lost(adb_bed: AdbBed, device: AdbDevice, tmp_path: Path, what: str) -> None:
+def test_link_lost(adb_bed: AdbBed, phone: AdbDevice, tmp_path: Path, what: str) -> None:
     sent = 0
     enough = threading.Event()
 
@@ -192,62 +184,57 @@ def test_link_lost(adb_bed: AdbBed, device: AdbDevice, tmp_path: Path, what: str
     killer = threading.Thread(target=lambda: (enough.wait(30), kill()))
     killer.start()
     with pytest.raises(DeviceError) as caught:
-        device.send_file(endless(tmp_path), "/dev/null", Deadline(60), progress=progress)
+        phone.send_file(endless(tmp_path), "/dev/null", soon(), progress=progress)
     killer.join()
     assert caught.value.code == "LINK_LOST"
     assert caught.value.transient
 
 
 @pytest.mark.parametrize("what", ["device", "server", "storage"])
-def test_stall(adb_bed: AdbBed, device: AdbDevice, tmp_path: Path, what: str) -> None:
-    device.idle_limit = 1.5
+def test_stall(adb_bed: AdbBed, phone: AdbDevice, tmp_path: Path, what: str) -> None:
+    phone.idle_limit = 1.5
     if what == "storage":
         target = adb_bed.files / "fifo"
         os.mkfifo(target)
         target.chmod(0o666)
         reader = os.open(target, os.O_RDONLY | os.O_NONBLOCK)  # never reads
-        started = time.monotonic()
         with pytest.raises(DeadlineExceeded) as caught:
-            device.send_file(source(tmp_path, 64 << 20), str(target), Deadline(60))
+            phone.send_file(source(tmp_path, 64 << 20), str(target), Deadline(LONG))
         os.close(reader)
-        assert device.run(["true"], Deadline(20)).ok
+        assert phone.run(["true"], soon()).ok
     else:
-        started = time.monotonic()
         frozen = threading.Event()
         freeze = adb_bed.signal_server if what == "server" else adb_bed.signal_device
 
         def progress(count: int) -> None:
-            nonlocal started
             if not frozen.is_set():
                 freeze(signal.SIGSTOP)
-                started = time.monotonic()
                 frozen.set()
 
         with pytest.raises(DeadlineExceeded) as caught:
-            device.send_file(endless(tmp_path), "/dev/null", Deadline(60), progress=progress)
+            phone.send_file(endless(tmp_path), "/dev/null", soon(), progress=progress)
         freeze(signal.SIGCONT)
-    assert caught.value.code == "STALLED"
-    assert time.monotonic() - started < 12
+    assert caught.value.code == "STALLED"  # and not TIMEOUT
 
 
-def test_deadline(adb_bed: AdbBed, device: AdbDevice, tmp_path: Path) -> None:
+def test_deadline(adb_bed: AdbBed, phone: AdbDevice, tmp_path: Path) -> None:
     adb_bed.signal_device(signal.SIGSTOP)
     started = time.monotonic()
     with pytest.raises(DeadlineExceeded) as caught:
-        device.send_file(source(tmp_path, 64 << 20), "/dev/null", Deadline(1))
+        phone.send_file(source(tmp_path, 64 << 20), "/dev/null", Deadline(1))
     assert caught.value.code == "TIMEOUT"
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < LONG / 2
 
 
 @pytest.mark.slow
-def test_speed(adb_bed: AdbBed, device: AdbDevice, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As fast as the adb command, both writing the same 100 MB to the same memory, in turn."""
+def test_speed(adb_bed: AdbBed, phone: AdbDevice, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Like the adb command and no slower by far, both writing the same 100 MB to the same memory, in turn."""
     file = source(tmp_path, 100 << 20)
     target = str(adb_bed.files / "large")
 
     def ours() -> float:
         started = time.perf_counter()
-        device.send_file(file, target, Deadline(60))
+        phone.send_file(file, target, soon())
         return time.perf_counter() - started
 
     def theirs() -> float:
@@ -260,5 +247,5 @@ def test_speed(adb_bed: AdbBed, device: AdbDevice, tmp_path: Path, capsys: pytes
     best = [104.8576 / min(times) for times in zip(*pairs, strict=True)]
     with capsys.disabled():
         print(f"\n100 MB: {best[0]:.0f} MB/s, adb push {best[1]:.0f} MB/s, median of {len(pairs)} ratios {ratio:.2f}")
-    # What counts is 0.9; other tests may be running on this machine.
-    assert ratio > 0.7
+    # `bench/adb_push.py` says how fast it is.  Here, beside other tests and on any CPU, only what is wrong is seen.
+    assert ratio > 0.2

@@ -18,7 +18,7 @@ from edgequant.devices.store import Store
 from edgequant.devices.store_scripts import MARKER
 from edgequant.errors import DeviceError
 from tests.beds.adb_packages import unpacked
-from tests.devices.test_store import mounted
+from tests.devices.support import mounted
 
 TIME = Deadline(None)
 

@@ -20,6 +20,8 @@ from tests import generated, generated_other, models
 from tests.generated_other import pb
 
 KINDS = ("onnx", "tflite", "pb", "mnn")
+ENOUGH = 60.0
+"""Seconds of this process's own time, which others on the machine do not use up: what is read forever takes more."""
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +86,7 @@ def test_real_models_cut(real_model, tmp_path, name):
 def test_flipped_bytes(samples, tmp_path, kind):
     path = tmp_path / f"m.{kind}"
 
-    @settings(max_examples=400, deadline=2000, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+    @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
     @given(st.data())
     def flip(draw: st.DataObject) -> None:
         data = bytearray(samples[kind])
@@ -105,26 +107,26 @@ def test_each_32_bit_word_replaced(samples, tmp_path, kind):
             outcome(tmp_path / f"m.{kind}", data[:position] + struct.pack("<I", word) + data[position + 4 :])
 
 
-@settings(max_examples=300, deadline=2000, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
 @given(data=st.binary(min_size=1, max_size=300), kind=st.sampled_from([*KINDS, "bin"]))
 def test_any_bytes(tmp_path_factory, data, kind):
     assert outcome(tmp_path_factory.getbasetemp() / f"any.{kind}", data)
 
 
 def test_tables_that_share_one_vector_are_not_read_forever(tmp_path):
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(InputError, match="larger than its size"):
         read_model(generated_other.flat_bomb(tmp_path / "m.mnn"))
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < ENOUGH
 
 
 def test_deeply_nested_branches(tmp_path):
     graph = pb(1, pb(4, "Relu")) + pb(12, pb(1, "y"))
     for _ in range(3000):
         graph = pb(1, pb(4, "If") + pb(5, pb(1, "then_branch") + pb(6, graph))) + pb(12, pb(1, "y"))
-    started = time.monotonic()
+    started = time.process_time()
     assert outcome(tmp_path / "m.onnx", pb(1, 8) + pb(7, graph) + pb(8, pb(2, 14))) == "read"
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < ENOUGH
 
 
 def test_many_recurrent_layers_in_a_row(tmp_path):
@@ -132,10 +134,10 @@ def test_many_recurrent_layers_in_a_row(tmp_path):
         pb(1, pb(1, f"t{i}") + pb(2, f"t{i + 1}") + pb(3, f"n{i}") + pb(4, "GRU" if i % 2 else "Reshape"))
         for i in range(20_000)
     )
-    started = time.monotonic()
+    started = time.process_time()
     model = pb(1, 8) + pb(7, nodes + pb(12, pb(1, "t20000"))) + pb(8, pb(2, 14))
     assert outcome(tmp_path / "m.onnx", model) == "read"
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < ENOUGH
 
 
 def test_local_functions(tmp_path):

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,9 +105,8 @@ def test_the_same_inputs_give_the_same_bytes(pack: Pack, other_cache: Path) -> N
 
 
 def test_a_second_call_builds_nothing(pack: Pack) -> None:
-    start, listener = time.monotonic(), Lines()
+    listener = Lines()
     assert build_pack(progress=listener) == pack
-    assert time.monotonic() - start < 2
     assert not [line for line in listener.said if "building" in line or "fetching" in line]
     assert pack in list_packs()
 

@@ -1,4 +1,4 @@
-"""Samples and runs that the tests of the offline methods share."""
+"""Samples, calibration data and runs that the tests of quantizing share."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from edgequant.cases.load import save_npz
+from edgequant.errors import EdgequantError, InputError
 from edgequant.graph import read_model
-from edgequant.quantize.calibration import CalibrationSet, load_calibration
+from edgequant.quantize.calibration import CalibrationOptions, CalibrationSet, load_calibration
 from edgequant.tensors import TensorSpec
 
 Arrays = dict[str, np.ndarray]
@@ -69,3 +71,50 @@ def enc_calibration(enc: Path, folder: Path, *steps: int) -> CalibrationSet:
     inputs = read_model(enc).inputs
     assert inputs is not None
     return calibration_of(folder, inputs, *(smooth(seed, size) for seed, size in enumerate(steps)))
+
+
+# ---- calibration data, good and bad
+
+ERB = TensorSpec("feat_erb", "float32", (1, 1, None, 4), (None, None, "S", None))
+SPEC = TensorSpec("feat_spec", "float32", (1, 2, None, 3), (None, None, "S", None))
+BOTH = (ERB, SPEC)
+PICTURE = TensorSpec("x", "float32", (1, 3, 8, 6), layout="NCHW")
+
+
+def sample(steps: int = 5, seed: int = 0, **changed: np.ndarray) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(seed)
+    made = {
+        "feat_erb": random.standard_normal((1, 1, steps, 4)).astype(np.float32),
+        "feat_spec": random.standard_normal((1, 2, steps, 3)).astype(np.float32),
+    }
+    return {**made, **changed}
+
+
+def folder_of(path: Path, *samples: dict[str, np.ndarray]) -> Path:
+    path.mkdir()
+    for number, arrays in enumerate(samples):
+        save_npz(path / f"s{number:03d}.npz", arrays)
+    return path
+
+
+def load(source: object, tmp_path: Path, inputs: tuple[TensorSpec, ...] = BOTH, **options: object) -> CalibrationSet:
+    work = tmp_path / "work"
+    work.mkdir(exist_ok=True)
+    return load_calibration(source, inputs, work=work, options=CalibrationOptions(**options))  # type: ignore[arg-type]
+
+
+def refused(code: str, *args: object, kind: type[EdgequantError] = InputError, **options: object) -> EdgequantError:
+    with pytest.raises(kind) as caught:
+        load(*args, **options)  # type: ignore[arg-type]
+    assert caught.value.code == code, caught.value.as_dict()
+    return caught.value
+
+
+def codes(found: CalibrationSet) -> list[str]:
+    return [finding.code for finding in found.findings]
+
+
+def function(tmp_path: Path, body: str) -> str:
+    file = tmp_path / "calib.py"
+    file.write_text("import os, sys, time\nimport numpy as np\n\n\ndef make():\n" + body)
+    return f"{file}:make"

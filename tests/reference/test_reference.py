@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from edgequant.runner.bundle import runner_file
 from edgequant.runner.client import MnnRunner
 from edgequant.runner.session import RunnerSession
 from edgequant.spec import RunOptions
+from tests.waiting import ended, eventually
 
 ModelByName = Callable[[str], Path]
 Opener = Callable[..., OrtReference]
@@ -64,17 +64,6 @@ def direct(model: Path, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def pid_of(reference: OrtReference) -> int:
     return reference._session.hello.pid
-
-
-def gone(pid: int) -> bool:
-    end = time.monotonic() + 10
-    while time.monotonic() < end:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.01)
-    return False
 
 
 IMAGE = {"x": np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(np.float32)}
@@ -170,13 +159,13 @@ def seconds_of(pid: int) -> float:
 
 @pytest.fixture
 def endless(tmp_path: Path) -> Path:
-    """A model that takes a minute: x [2048,2048] times itself many times."""
+    """A model that takes minutes, on however many cores: x [2048,2048] times itself many times."""
     from onnx import TensorProto as T
     from onnx import helper
 
     from tests import generated
 
-    nodes = [helper.make_node("MatMul", [f"t{i}", "x"], [f"t{i + 1}"]) for i in range(400)]
+    nodes = [helper.make_node("MatMul", [f"t{i}", "x"], [f"t{i + 1}"]) for i in range(4000)]
     nodes[0].input[0], nodes[-1].output[0] = "x", "y"
     value = helper.make_tensor_value_info
     shape = [2048, 2048]
@@ -192,9 +181,8 @@ def test_killed_while_it_computes(ort: Opener, endless: Path) -> None:
     before = seconds_of(pid)
 
     def kill() -> None:
-        while seconds_of(pid) - before < 0.3:
-            time.sleep(0.01)
-        os.kill(pid, signal.SIGKILL)
+        if eventually(lambda: seconds_of(pid) - before > 0.3):
+            os.kill(pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -209,14 +197,14 @@ def test_too_slow(ort: Opener, endless: Path) -> None:
     pid = pid_of(reference)
     with pytest.raises(DeadlineExceeded, match="ONNX Runtime did not finish 'run' within 3 s"):
         reference.run(case(**LONG))
-    assert gone(pid)
+    assert ended(pid)
 
 
 def test_close_ends_the_process(generated_model: ModelByName, tmp_path: Path) -> None:
     reference = OrtReference(generated_model("conv_cnn"), tmp_path / "log", 60)
     pid = pid_of(reference)
     reference.close()
-    assert gone(pid)
+    assert ended(pid)
 
 
 def test_nothing_is_imported_from_the_current_directory(

@@ -7,13 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import psutil
 import pytest
 
 from edgequant import zoo
@@ -35,6 +33,7 @@ from tests.quantize.calibrate.support import (
     static,
     worst,
 )
+from tests.waiting import ended
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +246,7 @@ def test_a_float_mnn_is_a_source_too_and_gives_the_same_model(cnn: Path, tmp_pat
 
 def test_what_dies_is_named_and_leaves_nothing(cnn: Path, tmp_path: Path) -> None:
     with pytest.raises(ToolError) as caught:
-        make_static(cnn, pictures(2), StaticOptions(), tmp_path / "o.mnn", log_dir=tmp_path / "logs", timeout=0.05)
+        make_static(cnn, pictures(2), StaticOptions(), tmp_path / "o.mnn", log_dir=tmp_path / "logs", timeout=0.001)
     assert caught.value.code in ("CONVERTER_TIMEOUT", "CALIBRATION_TIMEOUT")  # whichever is too slow first
     assert left_in(tmp_path) == set()
 
@@ -273,15 +272,22 @@ def test_an_error_in_the_samples_leaves_an_old_output_as_it_was(cnn: Path, tmp_p
 
 
 _KILLED = """
-import sys
+import sys, threading, time
 from pathlib import Path
+import psutil
 import edgequant.quantize.calibrate.child as child
 from edgequant.quantize.calibrate.static import StaticOptions, make_static
 from tests.quantize.calibrate.test_static import pictures
 
 real = child.run_child
+def hold():
+    # The one that computes is stopped, or on a fast machine it would be done before anybody can kill anything.
+    while len(family := psutil.Process().children(recursive=True)) < 2:
+        time.sleep(0.001)
+    family[-1].suspend()
+    print(*(each.pid for each in family), flush=True)
 def told(*args, **options):
-    print("running", flush=True)
+    threading.Thread(target=hold, daemon=True).start()
     return real(*args, **options)
 child.run_child = told
 folder = Path(sys.argv[2])
@@ -294,15 +300,10 @@ def test_killed_while_it_gathers_no_process_stays_and_the_next_run_clears_up(cnn
         [sys.executable, "-c", _KILLED, str(cnn), str(tmp_path)], stdout=subprocess.PIPE, env=os.environ
     ) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == b"running\n"
-        end = time.monotonic() + 60
-        children: list[psutil.Process] = []
-        while len(children) < 2 and time.monotonic() < end:
-            children = psutil.Process(process.pid).children(recursive=True)
+        children = [int(word) for word in process.stdout.readline().split()]
+        assert len(children) == 2
         process.send_signal(signal.SIGKILL)
-    gone, alive = psutil.wait_procs(children, timeout=30)
-    assert len(gone) >= 2
-    assert not alive
+    assert all(ended(pid) for pid in children)
     assert any(name.startswith(".edgequant-convert-") for name in left_in(tmp_path))
     static(cnn, pictures(2), tmp_path)
     assert left_in(tmp_path) == {"static.mnn"}

@@ -1,0 +1,31 @@
+"""Phones behind a real adb server: whether they can be opened, and with which error if not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from edgequant.deadline import Deadline
+from edgequant.devices.adb import AdbDevice
+from edgequant.errors import EdgequantError
+from tests.beds.adb_parts import ScriptedServer
+from tests.devices.support import soon
+from tests.waiting import LONG
+
+
+def opens(uri: str) -> bool:
+    with AdbDevice(uri) as it:
+        it.open(soon())
+        return it.run(["echo", "works"], soon()).stdout == b"works\n"
+
+
+def refused(uri: str, seconds: float = LONG) -> EdgequantError:
+    with AdbDevice(uri) as it, pytest.raises(EdgequantError) as caught:
+        it.open(Deadline(seconds))
+    assert caught.value.hint or caught.value.code == "TIMEOUT"
+    assert caught.value.where == uri
+    return caught.value
+
+
+Scripted = Callable[[dict[str, bytes | None]], ScriptedServer]
