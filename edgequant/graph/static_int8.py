@@ -7,9 +7,12 @@ measurements.
 from __future__ import annotations
 
 import mmap
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from edgequant.graph.flat import FlatFile, Table
 from edgequant.graph.model import BrokenFileError
@@ -78,6 +81,45 @@ def read_static(path: Path) -> StaticLayers:
             if kind is not None:
                 found[kind].append(op.string(_OP_NAME) or _first_output(op, names))
     return StaticLayers(len(scales), **{kind: tuple(layers) for kind, layers in found.items()})
+
+
+def with_float_pools(path: Path) -> tuple[bytes, tuple[str, ...]]:
+    """The bytes of `path`, a file that `read_model` has accepted, changed so that MNN runs its max pools in float; and
+    those of `max_pools` that could not be changed.
+
+    MNN pools in float where the scales in front and behind differ, so the one behind becomes the next float after the
+    one in front.  The largest of some numbers is the same before and after they are scaled; so, to one part in ten
+    million, the changed file computes what the file computes where int8 max pools are right.
+
+    Raises:
+        BrokenFileError: the file is damaged.
+    """
+    data = path.read_bytes()
+    changed = bytearray(data)
+    net = FlatFile(data).root()
+    scales: dict[int, tuple[float, float]] = {}
+    places: dict[int, int | None] = {}
+    for described in net.tables(_NET_DESCRIBED):
+        quant = described.table(_TENSOR_QUANT)
+        if quant is not None:
+            index = described.number(_TENSOR_INDEX)
+            scales[index] = (quant.real(_QUANT_SCALE), quant.real(_QUANT_ZERO))
+            places[index] = quant.place(_QUANT_SCALE)
+    names = net.strings(_NET_TENSORS)
+    left = []
+    # A scale that was changed is what the next pool has in front of it.
+    for op in net.tables(_NET_OPS):
+        if _kind(op, scales, set()) != "max_pools":
+            continue
+        before, behind = scales.get(op.numbers(_OP_INPUTS)[0]), op.numbers(_OP_OUTPUTS)[0]
+        place = places.get(behind)
+        if before is None or place is None:
+            left.append(op.string(_OP_NAME) or _first_output(op, names))
+            continue
+        scale = float(np.nextafter(np.float32(before[0]), np.float32(np.inf)))
+        struct.pack_into("<f", changed, place, scale)
+        scales[behind] = (scale, scales[behind][1])
+    return bytes(changed), tuple(left)
 
 
 def _kind(op: Table, scales: Mapping[int, tuple[float, float]], packed: set[int]) -> str | None:

@@ -50,6 +50,7 @@ class Sanity:
     why: what is wrong, in one line; what was seen where nothing is.
     output, case: where the worst is; no case where it is over all of them.
     sqnr_db: the lowest, as the rule measures it, capped at +-SQNR_CAP_DB; None where no output has one.
+    doubt: why what was looked at may be the fault of whoever ran the model; None where nothing is known of that.
     """
 
     ok: bool
@@ -57,6 +58,7 @@ class Sanity:
     output: str | None = None
     case: str | None = None
     sqnr_db: float | None = None
+    doubt: str | None = None
 
 
 def sanity(
