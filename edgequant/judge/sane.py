@@ -8,7 +8,8 @@ together, one case of garbage would drown in many good ones.  But what is quiet 
 that a filter lets through of silence, may be smaller than one step of a scale made for the loud ones.  So a case is
 measured by its own loudness, or by half of that of the loudest case where this is more.  With half, noise that is the
 same everywhere and leaves the loudest case 9 dB is nowhere too much, and garbage is seen in each case that is 0.4 times
-as loud as the loudest, or more.
+as loud as the loudest, or more.  Cases of a few numbers each, such as the probabilities of a classifier, are one case
+together: where its decision flips once in a while, all of that case is wrong.
 
 SQNR alone does: within 3 dB no cosine is below 0.7, so a flipped sign, another output's numbers, zeros (0 dB) and ten
 times the right numbers are all seen.  What it does not see is an output stuck at one value around a large mean.
@@ -104,7 +105,7 @@ def _broken(found: TensorComparison) -> str | None:
 def _whole(name: str, cases: Sequence[Case]) -> Sanity | None:
     """Whole numbers have no size that an error could be measured by (labels, most of them): how many differ counts."""
     shares = [(case, each.elements, each.mismatch) for case, each in cases if each.mismatch is not None]
-    total, differing = sum(n for _, n, _ in shares), sum(n * share for _, n, share in shares)
+    total, differing = sum(n for _, n, _ in shares), sum(round(n * share) for _, n, share in shares)
     large = [(share, case) for case, n, share in shares if n >= ENOUGH]
     worst, where = max(large, default=(0.0, None))
     if worst > SANE_MISMATCH:
@@ -123,26 +124,65 @@ def _float(name: str, cases: Sequence[Case]) -> Sanity | None:
         return None
     if (stuck := _stuck(name, [each for _, each in measured])) is not None:
         return stuck
-    loudest = max(each.reference_rms or 0.0 for _, each in measured)
+    levels = _levels(measured)
+    loudest = max(each.signal for each in levels)
     if loudest == 0.0:
         case, error = max(((case, each.max_abs or 0.0) for case, each in measured), key=lambda pair: pair[1])
         said = f"output '{name}' is up to {error:.3g} where its reference is 0 in every case"
         return Sanity(error <= SANE_ZERO, said, name, case)
-    levels = [
-        (_decibels(max(each.reference_rms or 0.0, SANE_QUIET * loudest), each.error_rms or 0.0), case, each)
-        for case, each in measured
-    ]
-    sqnr, case, worst = min(levels, key=lambda level: level[0])
-    said = f"SQNR {sqnr:.1f} dB of output '{name}' in case '{case}'"
-    if (worst.reference_rms or 0.0) < SANE_QUIET * loudest:
+    sqnr, level = min(((each.decibels(SANE_QUIET * loudest), each) for each in levels), key=lambda pair: pair[0])
+    said = f"SQNR {sqnr:.1f} dB of output '{name}'" + (f" in case '{level.case}'" if level.case is not None else "")
+    if level.signal < SANE_QUIET * loudest:
         said += ", a quiet one, held against half of the loudest"
-    elif worst.cosine is not None:
-        said += f", cosine {worst.cosine:.4f}"
+    elif level.cosine is not None:
+        said += f", cosine {level.cosine:.4f}"
     if sqnr >= SANE_SQNR_DB:
-        return Sanity(True, said, name, case, sqnr)
-    unrelated = worst.cosine is not None and worst.cosine < _UNRELATED
+        return Sanity(True, said, name, level.case, sqnr)
+    unrelated = level.cosine is not None and level.cosine < _UNRELATED
     what = "it has nothing to do with its reference" if unrelated else "nearly as much error as signal, or more"
-    return Sanity(False, f"{said}: {what}", name, case, sqnr)
+    return Sanity(False, f"{said}: {what}", name, level.case, sqnr)
+
+
+@dataclass(frozen=True)
+class _Level:
+    """Root mean squares of a case's reference and error, in the output's unit; case None: of several small ones."""
+
+    case: str | None
+    signal: float
+    noise: float
+    cosine: float | None = None
+
+    def decibels(self, least: float) -> float:
+        """SQNR, of a reference that is at least so loud."""
+        if self.noise == 0.0:
+            return SQNR_CAP_DB
+        # Logarithms apart: neither the quotient nor a square overflows.
+        found = 20 * (math.log10(max(self.signal, least)) - math.log10(self.noise))
+        return max(-SQNR_CAP_DB, min(SQNR_CAP_DB, found))
+
+
+def _levels(cases: Sequence[Case]) -> list[_Level]:
+    small = [each for _, each in cases if each.elements < ENOUGH]
+    alone = len(small) < 2
+    found = [
+        _Level(case, each.reference_rms or 0.0, each.error_rms or 0.0, each.cosine)
+        for case, each in cases
+        if alone or each.elements >= ENOUGH
+    ]
+    if not alone:
+        signal = _together([(each.elements, each.reference_rms or 0.0) for each in small])
+        noise = _together([(each.elements, each.error_rms or 0.0) for each in small])
+        found.append(_Level(None, signal, noise))
+    return found
+
+
+def _together(parts: Sequence[tuple[int, float]]) -> float:
+    """The root mean square of (elements, root mean square) of several."""
+    largest = max(rms for _, rms in parts)
+    if largest == 0.0:
+        return 0.0
+    mean = sum(count * (rms / largest) ** 2 for count, rms in parts) / sum(count for count, _ in parts)
+    return largest * math.sqrt(mean)
 
 
 def _stuck(name: str, cases: Sequence[TensorComparison]) -> Sanity | None:
@@ -158,11 +198,3 @@ def _stuck(name: str, cases: Sequence[TensorComparison]) -> Sanity | None:
     return Sanity(
         False, f"output '{name}' is {low:g} everywhere, where its reference goes from {bottom:g} to {top:g}", name
     )
-
-
-def _decibels(signal: float, noise: float) -> float:
-    if noise == 0.0:
-        return SQNR_CAP_DB
-    # Logarithms apart: neither the quotient nor a square overflows.
-    found = 20 * (math.log10(signal) - math.log10(noise)) if signal > 0 else -SQNR_CAP_DB
-    return max(-SQNR_CAP_DB, min(SQNR_CAP_DB, found))

@@ -201,6 +201,20 @@ def test_a_single_number() -> None:
     assert cases((0.01, -0.02), (2.0, 2.1), (-3.0, -2.9)).ok  # here it is known
 
 
+def test_a_classifier_that_flips_once_in_a_while() -> None:
+    """Two probabilities for a case: where the decision tips, all of the case is wrong; the file may still be good."""
+    sure, flipped = [0.98, 0.02], [0.03, 0.97]
+    assert cases(*[(sure, sure)] * 7, (sure, flipped)).ok
+    found = cases(*[(sure, sure)] * 3, *[(sure, flipped)] * 3)
+    assert (found.ok, found.case) == (False, None)
+    assert not cases((sure, flipped)).ok
+    # One number that is off by a factor of ten in one case of four is so far off that it is seen.
+    assert not cases(*[(2.0, 2.1)] * 3, (2.0, 20.0)).ok
+    # Small cases beside large ones are measured by these.
+    assert cases((RAMP, RAMP), (1e-3, -1e-3), (2e-3, 1e-3)).ok
+    assert not cases((RAMP, RAMP), (0.5, -0.5), (0.5, -0.5)).ok
+
+
 def test_whole_numbers() -> None:
     whole = np.arange(10)
     assert look(whole, np.where(whole < 4, 0, whole).astype(np.int32))[0]
