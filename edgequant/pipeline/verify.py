@@ -23,6 +23,7 @@ from edgequant.pipeline.outputs import OutputStore
 from edgequant.pipeline.prepare import FLOAT, Prepared, feed, look, prepare
 from edgequant.pipeline.request import Request
 from edgequant.pipeline.rundir import RunDirectory, disk_error, safe_name
+from edgequant.pipeline.static_faults import ARM64
 from edgequant.pipeline.target import Target, TargetOptions, open_target
 from edgequant.progress import Progress
 from edgequant.report.model import Report, Run
@@ -163,8 +164,10 @@ class _Job:
         self.met = met
         self.runs: list[Run] = []
         self._host_runs: dict[str, HostRun] = {}
-        first = next((target for target in met.values() if isinstance(target, Target)), None)
-        self._maker = VariantMaker(prepared, request, run_dir, host, progress, first)
+        usable = [target for target in met.values() if isinstance(target, Target)]
+        arm = any(_is_arm(target) for target in usable if not target.device.is_host)
+        first = next(iter(usable), None)
+        self._maker = VariantMaker(prepared, request, run_dir, host, progress, first, arm)
         # Before anything is pushed: a limit that names no output is the user's mistake, not the device's.
         self.limits: dict[str, dict[str, tuple[Limit, ...]]] = {
             variant.method: resolve_limits(
@@ -336,6 +339,10 @@ class _Job:
             evidence={"sha256": graph.sha256, "now": now},
             remedy="Run again when nothing writes to it.",
         )
+
+
+def _is_arm(target: Target) -> bool:
+    return target.facts is not None and target.facts.arch in ARM64
 
 
 def _host_key(made: MadeVariant, options: RunOptions) -> str:
