@@ -36,6 +36,8 @@ def run(*, output: str, variant: str, ui: Ui, **given: Any) -> None:
             markup=False,
             soft_wrap=True,
         )
+    elif (failed := report.runs[0].error) is not None:
+        console.print(f"{printable(output)} was not written: {failed.code}.", markup=False, soft_wrap=True)
     else:
         console.print(
             f"{printable(output)} was not written: the model does not run, or does not compute what the source "
