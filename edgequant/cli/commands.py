@@ -121,6 +121,7 @@ def quantize(
     timeout: opt.Timeout = None,
     seed: opt.Seed = None,
     run_dir: opt.RunDir = None,
+    csv: opt.Csv = None,
     json: opt.Json = False,
     verbose: opt.Verbose = False,
     quiet: opt.Quiet = False,
@@ -136,7 +137,7 @@ def quantize(
         model=model, output=output, variant=variant, inputs=inputs, reference=reference, shapes=shape, limits=limit,
         calibration=calibration, images=image, no_fallback=no_fallback, goals=target, budget=budget.value,
         run_options=opt.run_options(threads=threads, timeout=timeout, seed=seed), run_dir=run_dir,
-        ui=opt.Ui(json, verbose, quiet),
+        csv=csv, ui=opt.Ui(json, verbose, quiet),
     )  # fmt: skip
 
 

@@ -91,6 +91,8 @@ def show_error(error: EdgequantError, *, as_json: bool, verbose: bool) -> None:
     print(f"edgequant: {error.code}: {_plain(str(error))}", file=sys.stderr)
     if error.hint:
         print(f"  {_plain(error.hint)}", file=sys.stderr)
+    if not verbose and isinstance(log := error.evidence.get("log"), str):  # elsewhere it is the last lines themselves
+        print(f"  log: {_plain(log)}", file=sys.stderr)
     if verbose:
         for key, value in error.evidence.items():
             lines = value if isinstance(value, list) else [value]
