@@ -17,6 +17,9 @@ ZERO_TOLERANCE = 1e-3
 """Largest absolute error allowed around an output that is zero in every case, in the output's unit: there is nothing
 else to measure it by.  A max_abs limit takes its place."""
 
+OTHER_VARIANTS = "Try other variants: dynamic:8 with block=32 or hqq, fp16, or auto."
+"""Said of a broken limit by whoever knows of no other run."""
+
 _ZERO_REL_MAX = 0.25
 _ENOUGH_FOR_VARIATION = 16
 """Elements a case: the variation of fewer is no property of the output."""
@@ -222,11 +225,7 @@ def _note_result(result: LimitResult, summary: OutputSummary, notes: _Notes) -> 
     elif result.verdict is Verdict.FAIL:
         side = "below" if limit.op == ">=" else "above"
         message = f"{limit.metric} {value:.6g} is {side} the limit {limit.value:g}{of}"
-        remedy = (
-            "Try other variants: dynamic:8 with block=32 or hqq, fp16, or auto.  Static int8 (kl, ema, admm, static:8) "
-            "needs real calibration data, and may keep layers float with skip=."
-        )
-        notes.add(Verdict.FAIL, "LIMIT_EXCEEDED", message, remedy, **evidence)
+        notes.add(Verdict.FAIL, "LIMIT_EXCEEDED", message, OTHER_VARIANTS, **evidence)
     elif result.verdict is Verdict.MARGINAL:
         message = f"{limit.metric} {value:.6g} only just keeps the limit {limit.value:g}{of}"
         remedy = "Try more cases: another input may break the limit."

@@ -15,6 +15,7 @@ from edgequant.judge.limits import defaults_for, resolve_limits
 from edgequant.judge.verdict import Verdict, worst
 from edgequant.mnn_version import host_mnn_version, require_supported
 from edgequant.pipeline import build
+from edgequant.pipeline.beside import with_hints
 from edgequant.pipeline.clock import Clock
 from edgequant.pipeline.made import VariantMaker
 from edgequant.pipeline.made_variant import MadeVariant
@@ -327,7 +328,7 @@ class _Job:
             )
             verdict = worst([verdict, Verdict.ERROR])
         report = build.build_report(
-            self.request, self.prepared, self.runs, findings, verdict, edgequant.__version__, self.mnn
+            self.request, self.prepared, with_hints(self.runs), findings, verdict, edgequant.__version__, self.mnn
         )
         _write(report, self.run_dir)
         return report
