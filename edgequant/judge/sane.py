@@ -74,7 +74,7 @@ class _Sums:
             why = f"cosine {cosine:.4f} of output '{name}': it has nothing to do with its reference"
             return Sanity(False, why, name, cosine=cosine)
         sqnr = math.inf if self.noise == 0 else 10 * math.log10(self.signal / self.noise)
-        why = f"cosine {cosine:.4f}, SQNR {sqnr:.1f} dB of output '{name}'"
+        why = f"cosine {cosine:.4f}, SQNR {sqnr:.1f} dB of output '{name}', all checked cases together"
         if not sqnr >= SANE_SQNR_DB:
             return Sanity(False, f"{why}: nearly as much error as signal", name, cosine=cosine)
         return Sanity(True, why, name, cosine=cosine)

@@ -217,7 +217,13 @@ def _note_result(result: LimitResult, summary: OutputSummary, notes: _Notes) -> 
         "op": METRICS[limit.metric],
         "case": result.case,
     }
-    of = f" in {result.case}" if result.case is not None else ""
+    of = (
+        ""
+        if result.case is None
+        else f" in the worst case, {result.case}"
+        if summary.cases > 1
+        else f" in {result.case}"
+    )
     if value is None:
         why = f"{limit.metric} is not defined for this {summary.kind} output"
         remedy = f"Limits it can have: {', '.join(METRICS_OF[summary.kind])}."
@@ -303,7 +309,8 @@ def _note_mean(summary: OutputSummary, limits: Sequence[Limit], notes: _Notes) -
     notes.add(
         None,
         "MEAN_HIDES_ERROR",
-        f"sqnr_db {sqnr:.4g} comes from a large mean; against the variation around it only {centered:.4g} dB are left",
+        f"sqnr_db {sqnr:.4g} (worst case) comes from a large mean; against the variation around it only {centered:.4g} "
+        "dB are left",
         "Where the variation is what counts (scores, offsets), limit max_abs to what it can bear.",
         level="warn",
         centered_sqnr_db=centered,

@@ -29,7 +29,7 @@ class Tables(Lines):
         """
         devices = dict.fromkeys(run.device.uri for run in runs)
         single: list[Text | str] = [" on ", self.name(next(iter(devices)))] if len(devices) == 1 else []
-        self.line(self.join([Text("All runs", style="bold"), *single]))
+        self.line(self.join([Text("All runs", style="bold"), *single, ", each by its worst output in its worst case"]))
         rows = []
         for run in runs:
             ordered = worst_first(run)
@@ -81,8 +81,8 @@ class Tables(Lines):
             named = [_STAGES[column] if column != "dev" else "the device" for column in stages]
             what = " and ".join([", ".join(named[:-1]), named[-1]] if named[1:] else named)
             said.append(f"{', '.join(stages)}: SQNR in dB that {what} leave{'' if named[1:] else 's'}")
-        if said:
-            self.line(self.text("; ".join(said), "dim"), indent=2)
+        said.append("each number: worst case")
+        self.line(self.text("; ".join(said), "dim"), indent=2)
         rest = ordered[len(shown) :]
         if rest:
             kinds = count(output.verdict for _, output in rest)

@@ -63,6 +63,19 @@ def test_a_case_of_next_to_nothing_says_nothing_of_the_model() -> None:
     assert not sanity(rough[:1]).ok
 
 
+def test_it_says_how_the_cases_are_pooled() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal(RAMP.size).astype(np.float32) * RAMP.std()
+    # 20 dB and 0 dB: neither their mean nor the worst of them, but the sums of both.
+    found = sanity(
+        [("a", {"y": RAMP}, {"y": RAMP + noise / 10}), ("b", {"y": RAMP / 100}, {"y": RAMP / 100 + noise / 100})]
+    )
+    assert found.why.endswith("of output 'y', all checked cases together")
+    signal = 1.0001 * float((RAMP.astype(float) ** 2).sum())
+    left = 0.0101 * float((noise.astype(float) ** 2).sum())
+    assert f"SQNR {10 * np.log10(signal / left):.1f} dB" in found.why
+
+
 def test_a_constant_reference_may_be_met_by_a_constant() -> None:
     assert look(np.full(5, 3.0, np.float32), np.full(5, 3.1, np.float32))[0]
 

@@ -63,6 +63,10 @@ def test_every_method_on_a_plain_cnn(generated_model: ModelByName, samples: Path
             assert 10 < (run.errors.quantization[name].sqnr_db or 0) < 80 < (run.errors.conversion[name].sqnr_db or 0)
     assert len({run.sha256 for run in report.runs}) == len(variants)
     assert not left_over(run_dir)
+    # Its numbers are others than those of the table, and it says so.
+    chosen = finding(report.runs[3], "CALIBRATOR_CHOSEN")
+    assert "(SQNR of the worst output, mean of the samples): " in chosen.message
+    assert report.runs[3].steps[0]["message"].endswith("all checked cases together")
 
 
 @pytest.mark.slow

@@ -305,6 +305,13 @@ def test_the_legend_names_what_is_in_the_table_alone():
     assert "dev: SQNR in dB that the device leaves" in shown(alone, 160)
 
 
+def test_tables_say_that_their_numbers_are_of_the_worst_case():
+    text = shown(a_report({"out": an_output()}), 80)
+    assert "each number: worst case" in text
+    text = shown(several(*beside("fp16", "float")), 80)
+    assert "All runs on ssh://pi@board:22, each by its worst output in its worst case\n" in text
+
+
 def test_the_model_is_loaded_not_the_machine():
     text = shown(
         a_report({"out": an_output()}, latency_ms=latency_summary([3.0] * 5, 0, 12.0, 4.0, why_invalid=[])), 160
