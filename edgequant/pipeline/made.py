@@ -293,7 +293,7 @@ def _of_static(made: StaticModel) -> tuple[Finding, ...]:
                 code="CALIBRATOR_CHOSEN",
                 severity="info",
                 message=f"calib={made.calib}: of {len(ways)} ways to choose scales it is closest to float on the "
-                f"calibration samples, mean of the worst output: {', '.join(ways[:3])}"
+                f"calibration samples (SQNR of the worst output, mean of the samples): {', '.join(ways[:3])}"
                 + (", ..." if len(ways) > 3 else ""),
                 evidence={"tried": {name: max(-200.0, min(value, 200.0)) for name, value in made.tried.items()}},
                 remedy=f"static:8,calib={made.calib} makes it again without trying.",

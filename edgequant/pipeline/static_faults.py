@@ -146,8 +146,8 @@ def pool_finding(faults: Faults, found: Mapping[str, float]) -> Finding:
         severity="error",
         where=worst_one,
         message=f"this host, not the device, is off: only {found[worst_one]:.4g} dB SQNR between them in {worst_one}, "
-        "and the device is nearer to the reference; MNN's int8 max pool on x86 takes negative numbers for the larger "
-        f"ones ({some(faults.layers.max_pools)}){explained(faults)}",
+        "worst case, and the device is nearer to the reference; MNN's int8 max pool on x86 takes negative numbers for "
+        f"the larger ones ({some(faults.layers.max_pools)}){explained(faults)}",
         evidence={"device_sqnr_db": dict(found), "max_pools": list(faults.layers.max_pools[:1000])},
         remedy="What this host says of this file (the quantization error, too) is worthless.  Judge the file by its "
         "device's error against the reference, and accept the difference with --limit 'device_sqnr_db>=-100'; or "

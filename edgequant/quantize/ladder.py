@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.findings import Finding
 from edgequant.graph import ModelGraph
-from edgequant.quantize.offline_options import OfflineMethod, OfflineOptions
+from edgequant.quantize.offline_options import OR_DYNAMIC, OfflineMethod, OfflineOptions
 from edgequant.quantize.work import HOPELESS
 
 GOOD_ORDER: tuple[OfflineMethod, ...] = ("ema", "kl", "admm")
@@ -270,8 +270,7 @@ def climb(
         error = ToolError(
             "QUANTIZED_MODEL_INSANE",
             f"{entry.rung} yields a model that is no good: {why}",
-            hint=f"{'' if found.doubt is None else f'{_ELSEWHERE}  '}"
-            "Let edgequant try the other ways (leave --no-fallback out), or use dynamic:8.",
+            hint=f"{'' if found.doubt is None else f'{_ELSEWHERE}  '}{OR_DYNAMIC}",
         )
         if not fallback:
             raise error

@@ -72,12 +72,17 @@ def test_quantize(generated_model: ModelByName, case: Path, tmp_path: Path) -> N
 
 
 def test_quantize_that_breaks_a_limit_is_written_and_exits_with_1(generated_model: ModelByName, tmp_path: Path) -> None:
-    out = tmp_path / "out.mnn"
+    out, table = tmp_path / "out.mnn", tmp_path / "table.csv"
     arguments = ("--variant", "weight:2", "--limit", "sqnr_db>=60", *ONE, "--run-dir", str(tmp_path / "run"))
-    done = edgequant("quantize", str(generated_model("argmax_ints")), "-o", str(out), *arguments)
+    done = edgequant("quantize", str(generated_model("argmax_ints")), "-o", str(out), *arguments, "--csv", str(table))
     assert done.code == 1
     assert "FAIL" in done.out
     assert out.is_file()
+    # The same table that the report's folder gives.
+    again = edgequant("report", str(tmp_path / "run"), "--csv", str(tmp_path / "again.csv"))
+    assert again.code == 1
+    assert "weight:2" in table.read_text()
+    assert table.read_text() == (tmp_path / "again.csv").read_text()
 
 
 def test_quantize_keeps_a_file_that_is_there_when_the_new_one_fails(
@@ -109,7 +114,10 @@ def test_quantize_where_the_converter_crashes(generated_model: ModelByName, tmp_
     model = generated_model("lstm_two_outputs")
     done = edgequant("quantize", str(model), "-o", str(out), *ONE, "--json", "--run-dir", str(tmp_path / "run"))
     assert done.code == 3
-    assert done.json["error"]["code"] == "CONVERTER_CRASHED"
+    error = done.json["error"]
+    assert error["code"] == "CONVERTER_CRASHED"
+    assert f"  log: {error['evidence']['log']}" in done.err.splitlines()
+    assert Path(error["evidence"]["log"]).is_file()
     assert not out.exists()
 
 
