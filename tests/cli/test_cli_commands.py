@@ -257,13 +257,13 @@ def test_inspect(real_model: ModelByName) -> None:
     assert document["inputs"][0]["shape"] == [1, 1, None, 32]
     assert document["inputs"][0]["dims"][2] == "S"
     assert document["recurrent"] == ["/emb_gru/GRU"]
-    assert document["recommended"] == document["advice"][0]["variant"] == "dynamic:8,block=32"
+    assert document["recommended"] == document["advice"][0]["variant"] == "dynamic:8"
     assert [each["order"] for each in document["advice"]] == list(range(1, len(document["advice"]) + 1))
     assert document["ranges"] is None
     assert {"RECURRENT_LAYER", "NONLINEARITY_AFTER_RECURRENT"} <= {f["code"] for f in document["findings"]}
     text = edgequant("inspect", str(real_model("enc"))).out
     assert re_words("feat_erb float32 [1, 1, S, 32]", text)
-    assert "Worth trying, in this order 1. --variant dynamic:8,block=32 " in " ".join(text.split())
+    assert "Worth trying, in this order 1. --variant dynamic:8 " in " ".join(text.split())
     assert "--shape feat_erb=1,1,A,32" in " ".join(text.split())
 
 
