@@ -3,16 +3,17 @@
 This is the one rule for it: the ladder goes on where a file breaks it, `quantize` writes only a file that keeps it.
 
 Every output comes back in every case, of the right kind and shape, without a NaN or Inf that the reference does not
-have.  A float output's error has at most half of the power of the reference (SQNR 3 dB), in each case: over all of them
-together, one case of garbage would drown in many good ones.  But what is quiet beside other cases, such as the little
-that a filter lets through of silence, may be smaller than one step of a scale made for the loud ones.  So a case is
-measured by its own loudness, or by half of that of the loudest case where this is more.  With half, noise that is the
-same everywhere and leaves the loudest case 9 dB is nowhere too much, and garbage is seen in each case that is 0.4 times
-as loud as the loudest, or more.  Cases of a few numbers each, such as the probabilities of a classifier, are one case
-together: where its decision flips once in a while, all of that case is wrong.
+have.  A float output's error has at most half of the power of the reference over all cases together (SQNR 3 dB), and
+leaves 1 dB in each, for one case of garbage would drown in many good ones: zeros leave 0 dB, other numbers of the same
+size -3, a flipped sign -6.  But what is quiet beside other cases, such as the little that a filter lets through of
+silence, may be smaller than one step of a scale made for the loud ones.  So a case is measured by its own loudness, or
+by 0.4 of that of the loudest case where this is more.  With this, noise that is the same everywhere and leaves the
+loudest case 9 dB is nowhere too much, and garbage is seen in each case that is 0.4 times as loud as the loudest, or
+more.  Cases of a few numbers each, such as the probabilities of a classifier, are one case together: where its decision
+flips once in a while, all of that case is wrong.
 
-SQNR alone does: within 3 dB no cosine is below 0.7, so a flipped sign, another output's numbers, zeros (0 dB) and ten
-times the right numbers are all seen.  What it does not see is an output stuck at one value around a large mean.
+SQNR alone does: within 3 dB no cosine is below 0.7, so a flipped sign, another output's numbers, zeros and ten times
+the right numbers are all seen.  What it does not see is an output stuck at one value around a large mean.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ import numpy as np
 from edgequant.compare.metrics import SQNR_CAP_DB, TensorComparison, compare
 
 SANE_SQNR_DB = 3.0
-"""The error has half of the power of the reference: far more than any limit allows, and less than zeros or noise."""
-SANE_QUIET = 0.5
+"""Over all cases, the error has half of the power of the reference: far more than any limit allows."""
+SANE_CASE_DB = 1.0
+"""The same of each case: less than zeros or noise."""
+SANE_QUIET = 0.4
 """A case is taken for at least this part as loud (rms) as the loudest one."""
 SANE_ZERO = 1.0
 """Largest error of an output whose reference is 0 in every case, in the output's unit: a thousand times what the
@@ -133,11 +136,15 @@ def _float(name: str, cases: Sequence[Case]) -> Sanity | None:
     sqnr, level = min(((each.decibels(SANE_QUIET * loudest), each) for each in levels), key=lambda pair: pair[0])
     said = f"SQNR {sqnr:.1f} dB of output '{name}'" + (f" in case '{level.case}'" if level.case is not None else "")
     if level.signal < SANE_QUIET * loudest:
-        said += ", a quiet one, held against half of the loudest"
+        said += f", a quiet one, held against {SANE_QUIET:g} of the loudest"
     elif level.cosine is not None:
         said += f", cosine {level.cosine:.4f}"
-    if sqnr >= SANE_SQNR_DB:
-        return Sanity(True, said, name, level.case, sqnr)
+    if sqnr >= SANE_CASE_DB:
+        whole = _Level(None, *(_together(part) for part in _parts(measured))).decibels(0.0)
+        if whole >= SANE_SQNR_DB:
+            return Sanity(True, said, name, level.case, sqnr)
+        why = f"SQNR {whole:.1f} dB of output '{name}', all cases together: nearly as much error as signal, or more"
+        return Sanity(False, why, name, None, whole)
     unrelated = level.cosine is not None and level.cosine < _UNRELATED
     what = "it has nothing to do with its reference" if unrelated else "nearly as much error as signal, or more"
     return Sanity(False, f"{said}: {what}", name, level.case, sqnr)
@@ -170,10 +177,17 @@ def _levels(cases: Sequence[Case]) -> list[_Level]:
         if alone or each.elements >= ENOUGH
     ]
     if not alone:
-        signal = _together([(each.elements, each.reference_rms or 0.0) for each in small])
-        noise = _together([(each.elements, each.error_rms or 0.0) for each in small])
-        found.append(_Level(None, signal, noise))
+        found.append(_Level(None, *(_together(part) for part in _parts([("", each) for each in small]))))
     return found
+
+
+def _parts(cases: Sequence[Case]) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
+    """(elements, root mean square) of each case's reference, and of its error."""
+    found = [each for _, each in cases]
+    return (
+        [(each.elements, each.reference_rms or 0.0) for each in found],
+        [(each.elements, each.error_rms or 0.0) for each in found],
+    )
 
 
 def _together(parts: Sequence[tuple[int, float]]) -> float:

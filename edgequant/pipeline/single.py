@@ -21,7 +21,7 @@ from edgequant.files import atomic_write
 from edgequant.findings import Finding
 from edgequant.graph import read_model
 from edgequant.judge.latency import Latency, latency_summary
-from edgequant.judge.sane import SANE_SQNR_DB, Sanity, sanity
+from edgequant.judge.sane import SANE_CASE_DB, SANE_SQNR_DB, Sanity, sanity
 from edgequant.pipeline.measure import TIMING_MAX_SECONDS, TIMING_MIN_SECONDS, capture_folder, explained
 from edgequant.pipeline.outputs import OutputStore
 from edgequant.pipeline.prepare import feed
@@ -158,9 +158,9 @@ def _told(report: Report, run_dir: RunDirectory, found: Sanity) -> Report:
         where=found.output,
         message=f"the file does not compute what the source computes: {found.why}",
         evidence={"case": found.case, "sqnr_db": found.sqnr_db},
-        remedy=f"A file is written where each output has at least {SANE_SQNR_DB:g} dB SQNR in each case, is not stuck "
-        "at one value and, where it holds whole numbers, differs in at most half of them.  Try dynamic:8 or fp16, and "
-        "inputs like those the model is for.",
+        remedy=f"A file is written where each output has at least {SANE_CASE_DB:g} dB SQNR in each case and "
+        f"{SANE_SQNR_DB:g} dB over all of them, is not stuck at one value and, where it holds whole numbers, differs "
+        "in at most half of them.  Try dynamic:8 or fp16, and inputs like those the model is for.",
     )
     told = report.model_copy(update={"runs": [run.model_copy(update={"findings": [*run.findings, finding]})]})
     try:

@@ -278,3 +278,13 @@ def test_what_only_just_keeps_the_default_limits_is_sane(variant: str) -> None:
             assert found.sqnr_db is not None
             assert not math.isnan(found.sqnr_db)
     assert kept > 20
+
+
+def test_each_case_may_be_rough_but_not_all_of_them() -> None:
+    """2 dB is next to nothing, and still something; together there have to be 3."""
+    loud, rough = (RAMP, noisy(20, RAMP)), (RAMP, noisy(2, RAMP))
+    assert cases(loud, loud, rough).ok
+    found = cases(rough, rough, rough)
+    assert (found.ok, found.case) == (False, None)
+    assert "all cases together" in found.why
+    assert not cases(loud, loud, (RAMP, noisy(0.5, RAMP))).ok
