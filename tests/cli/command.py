@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.waiting import LONG
+
 EDGEQUANT = str(Path(sys.executable).with_name("edgequant"))
 
 
@@ -39,7 +41,7 @@ def edgequant(*arguments: str, cwd: Path | None = None, **environment: str) -> D
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=4 * LONG,
     )
     for text in (done.stdout, done.stderr):
         assert "Traceback" not in text, text

@@ -29,7 +29,8 @@ from tests.beds.adb import AdbBed
 from tests.beds.models import ModelByName
 from tests.beds.vm import Phone
 from tests.pipeline.phones import ROOT, Sent, error_of, listed, packs, passed, verify
-from tests.pipeline.support import Listener, eventually
+from tests.pipeline.support import Listener
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.adb, pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(300)]
 
