@@ -32,10 +32,23 @@ class Done(NamedTuple):
         return [line for line in self.err.splitlines() if line.startswith("edgequant: ")]
 
 
-def edgequant(*arguments: str, cwd: Path | None = None, **environment: str) -> Done:
-    """Run it.  Whatever happens, there is no traceback, and nothing a terminal would obey."""
+_PATIENT = """
+import sys
+from edgequant.cli.app import main
+from edgequant.pipeline import single
+single.TIMING_MAX_SECONDS = 200.0
+sys.argv[0] = "edgequant"
+main()
+"""
+
+
+def edgequant(*arguments: str, cwd: Path | None = None, patient: bool = False, **environment: str) -> Done:
+    """Run it.  Whatever happens, there is no traceback, and nothing a terminal would obey.
+
+    With `patient`, `run` takes all the time its samples need, however busy the machine is.
+    """
     done = subprocess.run(
-        [EDGEQUANT, *arguments],
+        [*([sys.executable, "-c", _PATIENT] if patient else [EDGEQUANT]), *arguments],
         cwd=cwd,
         env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,

@@ -14,7 +14,7 @@ from tests.pipeline.phones import ROOT, Sent, error_of, packs, verify
 from tests.pipeline.support import check_numbers, codes
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.adb, pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.adb, pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_a_bare_phone(phone: Phone, real_model: ModelByName, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from tests.pipeline.phones import ROOT, Sent, error_of, listed, packs, passed, v
 from tests.pipeline.support import Listener
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.adb, pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.adb, pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(900)]
 
 LINK_CODES = ("LINK_LOST", "STALLED", "TIMEOUT")
 PACK = "edgequant-pack"
