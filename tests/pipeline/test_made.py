@@ -15,6 +15,9 @@ from tests.beds.models import ModelByName
 from tests.pipeline.support import check_numbers, codes, do
 from tests.quantize.test_halves import product
 
+CRASHES = ("SIGSEGV", "SIGBUS", "SIGABRT")
+"""What becomes of it when MNN follows a wild pointer is not for MNN to choose."""
+
 
 @pytest.fixture
 def samples(tmp_path: Path) -> Path:
@@ -63,14 +66,15 @@ def test_every_method_on_a_plain_cnn(generated_model: ModelByName, samples: Path
 
 @pytest.mark.slow
 def test_a_crash_is_climbed_over_and_told(real_model: ModelByName, tmp_path: Path) -> None:
-    """MNN's EMA segfaults on a model with a GRU: the way out is one of MNN's flags."""
+    """MNN's EMA crashes on a model with a GRU: the way out is one of MNN's flags."""
     report = do(real_model("enc"), tmp_path / "run", "ema", "dynamic:8")
     ema, dynamic = report.runs
     assert ema.made_as == "ema with the RNN as one op"
     first, second = ema.steps
-    assert (first["outcome"], first["code"], first["signal"]) == ("failed", "QUANTIZER_CRASHED", "SIGSEGV")
+    assert (first["outcome"], first["code"]) == ("failed", "QUANTIZER_CRASHED")
+    assert first["signal"] in CRASHES
     assert second["outcome"] == "made"
-    assert "SIGSEGV" in finding(ema, "QUANTIZE_FELL_BACK").message
+    assert first["signal"] in finding(ema, "QUANTIZE_FELL_BACK").message
     assert finding(ema, "CALIBRATION_RANDOM").severity == "warn"
     assert "RNN_LEFT_FLOAT" in codes(ema)
     assert dynamic.verdict == "PASS"
@@ -83,7 +87,7 @@ def test_a_crash_is_named_where_nothing_else_may_be_tried(real_model: ModelByNam
     with pytest.raises(ToolError) as caught:
         do(real_model("enc"), tmp_path / "run", "kl", fallback=False)
     assert caught.value.code == "QUANTIZER_CRASHED"
-    assert "SIGSEGV" in str(caught.value)
+    assert any(each in str(caught.value) for each in CRASHES)
     assert not left_over(tmp_path / "run")
     # Among others it is one run that failed.
     kl, dynamic = do(real_model("enc"), tmp_path / "two", "kl", "dynamic:8", fallback=False).runs
