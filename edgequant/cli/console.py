@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from edgequant.cli.document import print_json as print_json
 from edgequant.cli.options import Ui
 from edgequant.progress import Progress
 from edgequant.report.plain import printable
@@ -32,13 +33,6 @@ class _Console(Console):
 def out(ui: Ui) -> Console:
     """Console for results: stdout, or stderr where stdout is for one JSON document."""
     return _Console(stderr=ui.json, highlight=False)
-
-
-def print_json(text: str) -> None:
-    """The one JSON document on stdout, in UTF-8 whatever the locale is."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(text.rstrip("\n").encode() + b"\n")
-    sys.stdout.buffer.flush()
 
 
 class CliProgress(Progress):

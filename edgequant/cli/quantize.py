@@ -9,12 +9,13 @@ import typer
 
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Ui
+from edgequant.cli.report import refuse_csv, write_csv
 from edgequant.cli.request import make_request
 from edgequant.cli.verify import exit_code
 from edgequant.judge.verdict import Verdict
 
 
-def run(*, output: str, variant: str, ui: Ui, **given: Any) -> None:
+def run(*, output: str, variant: str, ui: Ui, csv: str | None = None, **given: Any) -> None:
     """Make the file, check it, show what came out; exits with the verdict's code, or as interrupted."""
     from edgequant.pipeline.single import quantize
     from edgequant.report.console import render
@@ -22,6 +23,7 @@ def run(*, output: str, variant: str, ui: Ui, **given: Any) -> None:
     from edgequant.report.write import to_json
 
     request = make_request(variants=[variant], **given)
+    refuse_csv(csv, request, output)
     report, run_dir, written, kept = quantize(request, Path(output), CliProgress(ui))
     console = out(ui)
     render(report, console, path=run_dir / "report.json", verbose=ui.verbose, quiet=ui.quiet)
@@ -36,6 +38,8 @@ def run(*, output: str, variant: str, ui: Ui, **given: Any) -> None:
             markup=False,
             soft_wrap=True,
         )
+    elif (failed := report.runs[0].error) is not None:
+        console.print(f"{printable(output)} was not written: {failed.code}.", markup=False, soft_wrap=True)
     else:
         console.print(
             f"{printable(output)} was not written: the model does not run, or does not compute what the source "
@@ -43,6 +47,7 @@ def run(*, output: str, variant: str, ui: Ui, **given: Any) -> None:
             markup=False,
             soft_wrap=True,
         )
+    write_csv(report, csv)
     if ui.json:
         print_json(to_json(report))
     code = exit_code(report)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -11,6 +12,9 @@ from edgequant.cli.console import out, print_json
 from edgequant.cli.options import Ui
 from edgequant.errors import EdgequantError, InputError
 from edgequant.report.model import Report
+
+if TYPE_CHECKING:
+    from edgequant.pipeline.request import Request
 
 
 def run(*, run_dir: str | None, schema: bool, csv: str | None, ui: Ui) -> None:
@@ -32,6 +36,23 @@ def run(*, run_dir: str | None, schema: bool, csv: str | None, ui: Ui) -> None:
     if ui.json:
         print_json(to_json(report))
     raise typer.Exit(report.verdict.exit_code)
+
+
+def refuse_csv(path: str | None, request: Request, output: str | None = None) -> None:
+    """Before anything runs: the table must not replace what was given, nor the model that is to be made.
+
+    Raises InputError (OUTPUT_INVALID).
+    """
+    if path is None:
+        return
+    table = Path(path).resolve()
+    given = (request.model, request.inputs, request.reference, None if output is None else Path(output))
+    if table.is_dir() or any(other is not None and table == other.resolve() for other in given):
+        raise InputError(
+            "OUTPUT_INVALID",
+            f"{path}: is a folder" if table.is_dir() else f"{path}: --csv names a file that this command needs itself",
+            hint="Name a file of its own.",
+        )
 
 
 def write_csv(report: Report, path: str | None) -> None:

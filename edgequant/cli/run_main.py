@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from edgequant.cli import document, interrupts
 from edgequant.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, EdgequantError, InputError
 
 _UsageError: Any = typer.BadParameter.__base__
@@ -25,7 +26,7 @@ def run_main(app: typer.Typer) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # not every locale can show every name
     try:
-        return _run(app)
+        return interrupts.working(lambda: _run(app))
     except EdgequantError as error:
         show_error(error, as_json=as_json, verbose=verbose)
         return error.exit_code
@@ -90,6 +91,8 @@ def show_error(error: EdgequantError, *, as_json: bool, verbose: bool) -> None:
     print(f"edgequant: {error.code}: {_plain(str(error))}", file=sys.stderr)
     if error.hint:
         print(f"  {_plain(error.hint)}", file=sys.stderr)
+    if not verbose and isinstance(log := error.evidence.get("log"), str):  # elsewhere it is the last lines themselves
+        print(f"  log: {_plain(log)}", file=sys.stderr)
     if verbose:
         for key, value in error.evidence.items():
             lines = value if isinstance(value, list) else [value]
@@ -99,9 +102,11 @@ def show_error(error: EdgequantError, *, as_json: bool, verbose: bool) -> None:
 
 
 def _print_json(error: EdgequantError) -> None:
-    document = {"schema": "edgequant.error/1", "verdict": "ERROR", "error": error.as_dict()}
+    if document.begun():
+        return  # the report is there: a second document behind it could not be read
+    found = {"schema": "edgequant.error/1", "verdict": "ERROR", "error": error.as_dict()}
     with contextlib.suppress(BrokenPipeError):
-        print(json.dumps(document, indent=2, default=str), flush=True)
+        print(json.dumps(found, indent=2, default=str), flush=True)
 
 
 def _plain(text: str) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Ui
-from edgequant.cli.report import write_csv
+from edgequant.cli.report import refuse_csv, write_csv
 from edgequant.cli.request import make_request
 from edgequant.errors import EXIT_INTERRUPTED
 from edgequant.pipeline.request import Request
@@ -18,7 +18,9 @@ from edgequant.report.model import Report
 
 def run(*, ui: Ui, csv: str | None = None, **given: Any) -> None:
     """Parse, verify, show; exits with the verdict's code, or as interrupted."""
-    raise typer.Exit(exit_code(run_request(make_request(**given), ui, csv)))
+    request = make_request(**given)
+    refuse_csv(csv, request)
+    raise typer.Exit(exit_code(run_request(request, ui, csv)))
 
 
 def exit_code(report: Report) -> int:

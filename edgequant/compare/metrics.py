@@ -61,6 +61,8 @@ class TensorComparison:
         ref_nan, ref_inf: how many the reference holds.
         swallowed: elements where the reference is not finite but `got` is.
         reference_max_abs: max |r| over its finite elements; None where there are none.
+        reference_rms, error_rms: root of the mean of r^2, and of (r - g)^2, in the output's unit; None for kind "int".
+        reference_range, got_range: smallest and largest element of both; None for kind "int".
     """
 
     elements: int
@@ -87,6 +89,10 @@ class TensorComparison:
     ref_inf: int = 0
     swallowed: int = 0
     reference_max_abs: float | None = None
+    reference_rms: float | None = None
+    error_rms: float | None = None
+    reference_range: tuple[float, float] | None = None
+    got_range: tuple[float, float] | None = None
 
 
 def compare(reference: npt.ArrayLike, got: npt.ArrayLike | None) -> TensorComparison:
@@ -285,6 +291,7 @@ def _floats(ref: npt.NDArray[Any], out: npt.NDArray[Any]) -> dict[str, Any]:
         "swallowed": seen.swallowed,
     }
     if seen.finite:
+        values["reference_range"], values["got_range"] = (seen.ref_low, seen.ref_high), (seen.got_low, seen.got_high)
         values.update(_finite_metrics(ref, out, seen))
         values["exact"] = values["max_abs"] == 0.0 and seen.finite == ref.size
     return values
@@ -345,6 +352,9 @@ def _finite_metrics(ref: npt.NDArray[Any], out: npt.NDArray[Any], seen: _Pass1) 
         "mean_abs": min(error_sum / n, 1.0) * seen.error,
         "p99_abs": largest.at(position, n) if seen.error else 0.0,
         "reference_max_abs": 0.0 if zero else ref_scale,
+        # A root of a mean of squares is no larger than the largest of them, whatever rounding says.
+        "reference_rms": 0.0 if zero else ref_scale * min(math.sqrt(rr / n), 1.0),
+        "error_rms": seen.error * min(math.sqrt(ee / n), 1.0),
     }
 
 

@@ -74,6 +74,10 @@ class Table:
         offset = int(_U16.unpack_from(self._file.data, self._vtable + 4 + 2 * field)[0])
         return self._position + offset if offset else None
 
+    def place(self, field: int) -> int | None:
+        """Position of a number's first byte in the file; None where the field is left out."""
+        return self._slot(field)
+
     def has(self, field: int) -> bool:
         return self._slot(field) is not None
 

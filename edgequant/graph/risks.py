@@ -220,7 +220,8 @@ def _recurrent(graph: ModelGraph) -> Finding | None:
         message=f"{len(graph.recurrent)} recurrent layer(s): quantization errors add up over time, and MNN's "
         "offline methods (kl, ema, admm) are known to crash on the loops these are converted to",
         evidence=_evidence(graph.recurrent),
-        remedy="Prefer dynamic:8,block=32, and judge with sequences as long as those in use (--inputs).",
+        remedy="Try dynamic:8, hold dynamic:8,block=32 against it, and judge with sequences as long as those in use "
+        "(--inputs).",
     )
 
 

@@ -7,9 +7,12 @@ measurements.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from edgequant.graph.flat import FlatFile, Table
 from edgequant.graph.model import BrokenFileError, OpInfo
@@ -82,13 +85,56 @@ def read_static(path: Path) -> StaticLayers:
                 static = light and op.inputs and {op.inputs[0], op.outputs[0]} <= scales.keys()
                 if op.type != "ConvolutionDepthwise" and static and odd_groups(channels, groups):
                     half_tiles.append(op.name)
-            elif _is_max_pool(op, parameter):
-                before, behind = scales.get(op.inputs[0]), scales.get(op.outputs[0])
-                apart = before is not None and behind is not None and before != behind
-                if not apart and op.outputs[0] in int8:
-                    max_pools.append(op.name)
+            elif _is_max_pool(op, parameter) and not _float_pool(op, scales, int8):
+                max_pools.append(op.name)
         tails = [name for name, _ in flow.tails(scales, whole)]
     return StaticLayers(len(scales), tuple(half_tiles), tuple(max_pools), tuple(tails))
+
+
+def with_float_pools(path: Path) -> tuple[bytes, tuple[str, ...]]:
+    """The bytes of `path`, a file that `read_model` has accepted, changed so that MNN runs its max pools in float; and
+    those of `max_pools` that could not be changed.
+
+    MNN pools in float where the scales in front and behind differ, so the one behind becomes the next float after the
+    one in front.  The largest of some numbers is the same before and after they are scaled; so, to one part in ten
+    million, the changed file computes what the file computes where int8 max pools are right.
+
+    Raises:
+        BrokenFileError: the file is damaged.
+    """
+    data = path.read_bytes()
+    changed = bytearray(data)
+    net = FlatFile(data).root()
+    names = net.strings(_NET_TENSORS)
+    scales, places = {}, {}
+    for described in net.tables(_NET_DESCRIBED):
+        quant = described.table(_TENSOR_QUANT)
+        if quant is not None:
+            name = _named(described.number(_TENSOR_INDEX), names)
+            scales[name] = (quant.real(_QUANT_SCALE), quant.real(_QUANT_ZERO))
+            places[name] = quant.place(_QUANT_SCALE)
+    ops = list(_main_graph(net, names))
+    int8 = Flow([op for op, _ in ops]).spread(scales)
+    left = []
+    # A scale that was changed is what the next pool has in front of it.
+    for op, parameter in ops:
+        if not _is_max_pool(op, parameter) or _float_pool(op, scales, int8):
+            continue
+        before, behind = scales.get(op.inputs[0]), op.outputs[0]
+        place = places.get(behind)
+        if before is None or place is None:
+            left.append(op.name)
+            continue
+        scale = float(np.nextafter(np.float32(before[0]), np.float32(np.inf)))
+        struct.pack_into("<f", changed, place, scale)
+        scales[behind] = (scale, scales[behind][1])
+    return bytes(changed), tuple(left)
+
+
+def _float_pool(op: OpInfo, scales: Mapping[str, tuple[float, float]], int8: set[str]) -> bool:
+    before, behind = scales.get(op.inputs[0]), scales.get(op.outputs[0])
+    apart = before is not None and behind is not None and before != behind
+    return apart or op.outputs[0] not in int8
 
 
 def read_max_pools(path: Path) -> list[tuple[str, str]]:

@@ -17,6 +17,9 @@ ZERO_TOLERANCE = 1e-3
 """Largest absolute error allowed around an output that is zero in every case, in the output's unit: there is nothing
 else to measure it by.  A max_abs limit takes its place."""
 
+OTHER_VARIANTS = "Try other variants: dynamic:8 with block=32 or hqq, fp16, or auto."
+"""Said of a broken limit by whoever knows of no other run."""
+
 _ZERO_REL_MAX = 0.25
 _ENOUGH_FOR_VARIATION = 16
 """Elements a case: the variation of fewer is no property of the output."""
@@ -214,7 +217,13 @@ def _note_result(result: LimitResult, summary: OutputSummary, notes: _Notes) -> 
         "op": METRICS[limit.metric],
         "case": result.case,
     }
-    of = f" in {result.case}" if result.case is not None else ""
+    of = (
+        ""
+        if result.case is None
+        else f" in the worst case, {result.case}"
+        if summary.cases > 1
+        else f" in {result.case}"
+    )
     if value is None:
         why = f"{limit.metric} is not defined for this {summary.kind} output"
         remedy = f"Limits it can have: {', '.join(METRICS_OF[summary.kind])}."
@@ -222,11 +231,7 @@ def _note_result(result: LimitResult, summary: OutputSummary, notes: _Notes) -> 
     elif result.verdict is Verdict.FAIL:
         side = "below" if limit.op == ">=" else "above"
         message = f"{limit.metric} {value:.6g} is {side} the limit {limit.value:g}{of}"
-        remedy = (
-            "Try other variants: dynamic:8 with block=32 or hqq, fp16, or auto.  Static int8 (kl, ema, admm, static:8) "
-            "needs real calibration data, and may keep layers float with skip=."
-        )
-        notes.add(Verdict.FAIL, "LIMIT_EXCEEDED", message, remedy, **evidence)
+        notes.add(Verdict.FAIL, "LIMIT_EXCEEDED", message, OTHER_VARIANTS, **evidence)
     elif result.verdict is Verdict.MARGINAL:
         message = f"{limit.metric} {value:.6g} only just keeps the limit {limit.value:g}{of}"
         remedy = "Try more cases: another input may break the limit."
@@ -304,7 +309,8 @@ def _note_mean(summary: OutputSummary, limits: Sequence[Limit], notes: _Notes) -
     notes.add(
         None,
         "MEAN_HIDES_ERROR",
-        f"sqnr_db {sqnr:.4g} comes from a large mean; against the variation around it only {centered:.4g} dB are left",
+        f"sqnr_db {sqnr:.4g} (worst case) comes from a large mean; against the variation around it only {centered:.4g} "
+        "dB are left",
         "Where the variation is what counts (scores, offsets), limit max_abs to what it can bear.",
         level="warn",
         centered_sqnr_db=centered,

@@ -48,6 +48,7 @@ def failed_run(uri: str, variant: Variant, error: EdgequantError) -> report.Run:
         variant=str(variant),
         verdict=Verdict.ERROR,
         error=report.Failure(**error.as_dict()),
+        steps=list(error.evidence.get("steps", ())),
         latency_why="it was not run",
         memory_why="it was not run",
     )

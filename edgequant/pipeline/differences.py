@@ -114,7 +114,7 @@ def outside_band(
     known = faults.of_the_device
     doubt = not proves_a_fault(found[worst_one], static=faults.static, explained=known, asked=asked)
     verdicts.append(Verdict.INCONCLUSIVE if doubt else Verdict.FAIL)
-    between = f"only {found[worst_one]:.4g} dB SQNR between them in {worst_one}"
+    between = f"only {found[worst_one]:.4g} dB SQNR between them in {worst_one}, worst case"
     usual = f"{bands[worst_one].value:g} dB{more}"
     remedy = (
         "Compare --precision normal with low, the MNN versions and --threads; then suspect MNN's kernels for this CPU, "

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edgequant.cases.case import Case
 from edgequant.cases.generate import pin
 from edgequant.cases.image_options import ImageOptions
 from edgequant.devices.store import sha256_of
 from edgequant.errors import InputError, RunnerError
 from edgequant.findings import Finding
-from edgequant.judge.sane import Sanity, sanity
+from edgequant.pipeline.checked import HostCheck
 from edgequant.pipeline.made_variant import MadeVariant, by_recipe
-from edgequant.pipeline.outputs import Outputs
 from edgequant.pipeline.prepare import Prepared, feed, make_model, memory_limit
 from edgequant.pipeline.request import Request
 from edgequant.pipeline.rundir import RunDirectory, safe_name
@@ -29,10 +27,7 @@ from edgequant.quantize.offline_options import OfflineOptions
 from edgequant.quantize.recipe import Recipe
 from edgequant.quantize.rungs import FALLBACK, Made, RungMaker
 from edgequant.quantize.work import work_dir
-from edgequant.spec import MemoryMode, Variant
-
-CHECKED_CASES = 3
-"""Cases a rung's model must get through on this host: enough to see nonsense, the verdict comes later."""
+from edgequant.spec import Variant
 
 
 @dataclass
@@ -46,6 +41,8 @@ class VariantMaker:
     progress: Progress
     device: Target | None = None
     """Where the fastest model is searched for; None: none of the devices can be used."""
+    arm: bool = False
+    """One of the devices is an ARM CPU other than this host."""
     _calibration: dict[int | None, CalibrationSet] = field(default_factory=dict, init=False)
 
     def make(self, variant: Variant) -> MadeVariant:
@@ -174,7 +171,9 @@ class VariantMaker:
                 self.prepared.graph, calibration, options, out, work, self.run_dir.logs,
                 timeout=self.request.convert_timeout, memory_limit=memory_limit(), static=static,
             )  # fmt: skip
-            climbed = climb(planned, maker, self._check, facts=facts, fallback=self.request.fallback, on_step=told)
+            fallback = self.request.fallback
+            check = HostCheck(self.host, self.prepared, self.arm, fallback)
+            climbed = climb(planned, maker, check, facts=facts, fallback=fallback, on_step=told)
         model = _converted(climbed, variant, statics)
         asked = climbed.rung == planned[0].rung
         # Named for what it is.
@@ -192,30 +191,6 @@ class VariantMaker:
             None if asked else str(climbed.rung),
             None if climbed.rung.way == "dynamic" else calibration,
         )
-
-    def _check(self, made: Made) -> Sanity:
-        """Run it here on a few cases and look at what comes out."""
-        memory: MemoryMode = "low" if made.rung.way == "dynamic" else "normal"
-        runner = self.host.living_runner()
-        try:
-            loaded = runner.load(str(made.path.resolve()), memory, precision="normal")
-            found = sanity(
-                (case.name, expected, runner.run(loaded, feed(loaded, case)).outputs)
-                for case, expected in self._some_cases()
-            )
-            runner.unload(loaded)
-        except RunnerError:
-            self.host.drop_runner()  # a model that crashes must not take the next one's runner with it
-            raise
-        return found
-
-    def _some_cases(self) -> list[tuple[Case, Outputs]]:
-        found = []
-        for case in self.prepared.cases[:CHECKED_CASES]:
-            expected = self.prepared.expected.get(case.name)
-            assert expected is not None
-            found.append((case, expected))
-        return found
 
 
 def _blocks_unused(recipe: Recipe, made: RecipeModel) -> tuple[Finding, ...]:
@@ -318,7 +293,7 @@ def _of_static(made: StaticModel) -> tuple[Finding, ...]:
                 code="CALIBRATOR_CHOSEN",
                 severity="info",
                 message=f"calib={made.calib}: of {len(ways)} ways to choose scales it is closest to float on the "
-                f"calibration samples, mean of the worst output: {', '.join(ways[:3])}"
+                f"calibration samples (SQNR of the worst output, mean of the samples): {', '.join(ways[:3])}"
                 + (", ..." if len(ways) > 3 else ""),
                 evidence={"tried": {name: max(-200.0, min(value, 200.0)) for name, value in made.tried.items()}},
                 remedy=f"static:8,calib={made.calib} makes it again without trying.",

@@ -88,7 +88,7 @@ class Capture:
             self.pss_peak = max(self.pss_peak or 0, memory.pss)
 
 
-def capture_folder(uri: str, variant: Variant) -> str:
+def capture_folder(uri: str, variant: Variant | str) -> str:
     return f"{safe_name(uri)}/{safe_name(str(variant))}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,14 @@ class OutputStore:
         self._paths: dict[str, Path] = {}
         self._cache: dict[str, Outputs] = {}
         self._cached_bytes = 0
+
+    @classmethod
+    def kept(cls, run_dir: RunDirectory, name: str, cases: Iterable[str]) -> OutputStore:
+        """What an earlier store of this name has kept of these cases."""
+        store = cls(run_dir, name)
+        paths = {case: run_dir.arrays(store._folder, case) for case in cases}
+        store._paths = {case: path for case, path in paths.items() if path.is_file()}
+        return store
 
     def put(self, case: str, outputs: Outputs) -> None:
         self._paths[case] = self._run_dir.save_arrays(self._folder, case, outputs)

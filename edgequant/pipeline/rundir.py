@@ -126,9 +126,13 @@ class RunDirectory:
     def log(self, name: str) -> Path:
         return self.logs / f"{safe_name(name)}.log"
 
+    def arrays(self, folder: str, name: str) -> Path:
+        """Where `save_arrays` puts them."""
+        return self.path / folder / f"{safe_name(name)}.npz"
+
     def save_arrays(self, folder: str, name: str, arrays: Mapping[str, np.ndarray]) -> Path:
         """Keep arrays as FOLDER/NAME.npz.  Raises EdgequantError (RUN_DIR_FULL) where they cannot be written."""
-        path = self.path / folder / f"{safe_name(name)}.npz"
+        path = self.arrays(folder, name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_npz(path, arrays)

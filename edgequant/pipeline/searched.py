@@ -74,27 +74,28 @@ def made_by_search(
     out = run_dir.models / "auto.mnn"
     asked = request.options.memory
     progress.say(f"auto: looking for the {'smallest' if request.budget == 'size' else 'fastest'} model")
-    result = search(
-        prepared.graph.path,
-        [case.inputs for case in prepared.cases],
-        goals(prepared, request),
-        out,
-        log_dir=run_dir.logs,
-        cache=Path(platformdirs.user_cache_dir("edgequant")) / "search",
-        options=AutoOptions(
-            budget=request.budget,
-            # One that is run otherwise than it was chosen for keeps nothing.
-            memories=("low", "normal") if asked in (None, "high") else (asked,),
-            timeout=request.convert_timeout,
-            run_timeout=request.options.timeout,
-            memory_limit=memory_limit(),
-        ),
-        run_options=request.options.model_copy(update={"cores": None}),
-        references=references,
-        evaluate=evaluator,
-        evaluator="" if evaluator is None else evaluator.key(references),
-        progress=progress,
-    )
+    with prepared.clock.phase("search"):
+        result = search(
+            prepared.graph.path,
+            [case.inputs for case in prepared.cases],
+            goals(prepared, request),
+            out,
+            log_dir=run_dir.logs,
+            cache=Path(platformdirs.user_cache_dir("edgequant")) / "search",
+            options=AutoOptions(
+                budget=request.budget,
+                # One that is run otherwise than it was chosen for keeps nothing.
+                memories=("low", "normal") if asked in (None, "high") else (asked,),
+                timeout=request.convert_timeout,
+                run_timeout=request.options.timeout,
+                memory_limit=memory_limit(),
+            ),
+            run_options=request.options.model_copy(update={"cores": None}),
+            references=references,
+            evaluate=evaluator,
+            evaluator="" if evaluator is None else evaluator.key(references),
+            progress=progress,
+        )
     result.write(folder)
     for line in result.table().splitlines():
         progress.say(line)
@@ -169,7 +170,12 @@ def _findings(result: AutoResult) -> tuple[Finding, ...]:
             where=best.worst,
             message=f"{result.why} ({len(result.front)} models on the front, {result.converter_runs} runs of the "
             f"converter, {result.seconds:.0f} s)",
-            evidence={"recipe": "auto/recipe.json", "front": "auto/front.csv", "notes": result.notes},
+            evidence={
+                "recipe": "auto/recipe.json",
+                "front": "auto/front.csv",
+                "seconds": round(result.seconds, 1),
+                "notes": result.notes,
+            },
             remedy="auto/front.svg shows what else there was; --variant recipe:auto/recipe.json makes the same again.",
         )
     ]

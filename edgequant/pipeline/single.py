@@ -18,24 +18,25 @@ from edgequant.cases.load import load_cases, save_npz
 from edgequant.devices.facts_model import DeviceFacts
 from edgequant.errors import EdgequantError, InputError
 from edgequant.files import atomic_write
+from edgequant.findings import Finding
 from edgequant.graph import read_model
 from edgequant.judge.latency import Latency, latency_summary
-from edgequant.judge.sane import SANE_COSINE
-from edgequant.pipeline.measure import TIMING_MAX_SECONDS, TIMING_MIN_SECONDS, explained
+from edgequant.judge.sane import SANE_SQNR_DB, Sanity, sanity
+from edgequant.pipeline.measure import TIMING_MAX_SECONDS, TIMING_MIN_SECONDS, capture_folder, explained
+from edgequant.pipeline.outputs import OutputStore
 from edgequant.pipeline.prepare import feed
 from edgequant.pipeline.request import Request
-from edgequant.pipeline.rundir import disk_error
+from edgequant.pipeline.rundir import RunDirectory, disk_error
 from edgequant.pipeline.target import TargetOptions, open_target
 from edgequant.pipeline.verify import verify
 from edgequant.progress import Progress
 from edgequant.quantize.user_function import looks_like_function
 from edgequant.quantize.weights import read_weights
-from edgequant.report.model import Report, Run
+from edgequant.report.model import Report
+from edgequant.report.write import write
 from edgequant.runner.answers import Facts, Hello, MemoryKb
 from edgequant.spec import MemoryMode, RunOptions
 from edgequant.tensors import TensorSpec
-
-UNSOUND = {"OUTPUT_NAN", "OUTPUT_INF", "OUTPUT_MISSING", "OUTPUT_SHAPE", "OUTPUT_DTYPE"}
 
 
 class Quantized(NamedTuple):
@@ -54,10 +55,11 @@ class Quantized(NamedTuple):
 def quantize(request: Request, output: Path, progress: Progress) -> Quantized:
     """Make the request's one variant, check it on this host, and put it at `output`.
 
-    The file is not written where it does not load, does not run, or computes something else altogether.  The verdict
-    says more than that; a file that is there already is replaced only by one that keeps its limits.
+    The file is not written where it does not load, does not run, or computes something else altogether, by the rule of
+    `judge.sane`; FILE_NOT_WRITTEN in the report says why.  The verdict says more than that; a file that is there
+    already is replaced only by one that keeps its limits.
 
-    Raises InputError, ToolError; EdgequantError (OUTPUT_UNWRITABLE).
+    Raises InputError, ToolError; EdgequantError (OUTPUT_UNWRITABLE, RUN_DIR_FULL).
     """
     if output.is_dir():
         raise InputError("OUTPUT_INVALID", f"{output}: is a folder", hint="Name the file: -o quantized.mnn")
@@ -71,8 +73,12 @@ def quantize(request: Request, output: Path, progress: Progress) -> Quantized:
         refuse_overwriting(output, file, "weights of the source model")
     report, run_dir = verify(replace(request, devices=("local:",), latency=False), progress)
     run = report.runs[0]
-    sound = _sound(run)
-    if sound and run.file is not None:
+    found = _sanity(report, run_dir)
+    if not found.ok and run.error is None:
+        report = _told(report, run_dir, found)
+    written = found.ok and run.file is not None
+    if written:
+        assert run.file is not None
         source = run_dir.models / run.file
         if os.path.lexists(output) and report.verdict.exit_code != 0:
             return Quantized(report, run_dir.path, False, source)
@@ -85,7 +91,7 @@ def quantize(request: Request, output: Path, progress: Progress) -> Quantized:
                 f"{output} cannot be written: {error.strerror or error}",
                 hint=f"The finished model is at {source}.",
             ) from None
-    return Quantized(report, run_dir.path, sound)
+    return Quantized(report, run_dir.path, written)
 
 
 def _calibration_path(source: str | None) -> Path | None:
@@ -133,13 +139,35 @@ def _same(one: Path, other: Path) -> bool:
         return False
 
 
-def _sound(run: Run) -> bool:
-    """Whether every output came back whole and has something to do with its reference."""
-    broken = {finding.code for finding in run.findings} & UNSOUND
-    # Where a ladder made it, that has looked at all cases together, which the worst of each does not tell.
-    looked = any(step["outcome"] == "made" for step in run.steps or ())
-    cosines = [output.cosine for output in run.outputs.values() if output.cosine is not None and not looked]
-    return run.error is None and bool(run.outputs) and not broken and all(value >= SANE_COSINE for value in cosines)
+def _sanity(report: Report, run_dir: RunDirectory) -> Sanity:
+    """Whether what the only run brought back, which lies in the run directory, resembles its reference."""
+    (run,), cases = report.runs, [case.name for case in report.cases]
+    if run.error is not None:
+        return Sanity(False, run.error.message)
+    references = OutputStore.kept(run_dir, "reference", cases)
+    outputs = OutputStore.kept(run_dir, capture_folder(run.device.uri, run.variant), cases)
+    return sanity((case, references.get(case) or {}, outputs.get(case)) for case in cases)
+
+
+def _told(report: Report, run_dir: RunDirectory, found: Sanity) -> Report:
+    """The report with the reason in it, also on disk."""
+    (run,) = report.runs
+    finding = Finding(
+        code="FILE_NOT_WRITTEN",
+        severity="fail",
+        where=found.output,
+        message=f"the file does not compute what the source computes: {found.why}",
+        evidence={"case": found.case, "sqnr_db": found.sqnr_db},
+        remedy=f"A file is written where each output has at least {SANE_SQNR_DB:g} dB SQNR in each case, is not stuck "
+        "at one value and, where it holds whole numbers, differs in at most half of them.  Try dynamic:8 or fp16, and "
+        "inputs like those the model is for.",
+    )
+    told = report.model_copy(update={"runs": [run.model_copy(update={"findings": [*run.findings, finding]})]})
+    try:
+        write(told, run_dir.report)
+    except OSError as error:
+        raise disk_error(run_dir.report, error) from None
+    return told
 
 
 @dataclass

@@ -68,8 +68,13 @@ def known_faults(file: Path, device: report.DeviceInfo, host_arch: str, host_mnn
         layers,
         bool(layers.half_tiles) and i8mm and _seen(device.mnn),
         bool(layers.tails) and device.arch in ARM64 and _seen(device.mnn),
-        bool(layers.max_pools) and host_arch.lower() in X86 and _seen(host_mnn),
+        bool(layers.max_pools) and pools_wrong(host_arch, host_mnn),
     )
+
+
+def pools_wrong(arch: str, mnn: str) -> bool:
+    """Whether a machine of this kind is known to compute int8 max pools wrong."""
+    return arch.lower() in X86 and _seen(mnn)
 
 
 def _seen(version: str | None) -> bool:
@@ -118,17 +123,17 @@ def explained(faults: Faults) -> str:
     if faults.i8mm:
         said += (
             "; MNN's int8 kernel for i8mm is known to get these layers wrong where they have an odd number of output "
-            f"positions: {_some(faults.layers.half_tiles)}"
+            f"positions: {some(faults.layers.half_tiles)}"
         )
     if faults.tails:
         said += (
             "; MNN's int8 arithmetic on ARM is known to leave the end of these unwritten where their size is no "
-            f"multiple of four: {_some(faults.layers.tails)}"
+            f"multiple of four: {some(faults.layers.tails)}"
         )
     return said
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
 
@@ -141,8 +146,8 @@ def pool_finding(faults: Faults, found: Mapping[str, float]) -> Finding:
         severity="error",
         where=worst_one,
         message=f"this host, not the device, is off: only {found[worst_one]:.4g} dB SQNR between them in {worst_one}, "
-        "and the device is nearer to the reference; MNN's int8 max pool on x86 takes negative numbers for the larger "
-        f"ones ({_some(faults.layers.max_pools)}){explained(faults)}",
+        "worst case, and the device is nearer to the reference; MNN's int8 max pool on x86 takes negative numbers for "
+        f"the larger ones ({some(faults.layers.max_pools)}){explained(faults)}",
         evidence={"device_sqnr_db": dict(found), "max_pools": list(faults.layers.max_pools[:1000])},
         remedy="What this host says of this file (the quantization error, too) is worthless.  Judge the file by its "
         "device's error against the reference, and accept the difference with --limit 'device_sqnr_db>=-100'; or "

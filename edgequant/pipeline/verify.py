@@ -15,6 +15,7 @@ from edgequant.judge.limits import defaults_for, resolve_limits
 from edgequant.judge.verdict import Verdict, worst
 from edgequant.mnn_version import host_mnn_version, require_supported
 from edgequant.pipeline import build
+from edgequant.pipeline.beside import with_hints
 from edgequant.pipeline.clock import Clock
 from edgequant.pipeline.made import VariantMaker
 from edgequant.pipeline.made_variant import MadeVariant
@@ -23,8 +24,10 @@ from edgequant.pipeline.outputs import OutputStore
 from edgequant.pipeline.prepare import FLOAT, Prepared, feed, look, prepare
 from edgequant.pipeline.request import Request
 from edgequant.pipeline.rundir import RunDirectory, disk_error, safe_name
+from edgequant.pipeline.static_faults import ARM64
 from edgequant.pipeline.target import Target, TargetOptions, open_target
 from edgequant.progress import Progress
+from edgequant.quantize.work import HOPELESS
 from edgequant.report.model import Report, Run
 from edgequant.report.write import write
 from edgequant.spec import Limit, RunOptions, Variant
@@ -65,7 +68,8 @@ def verify(request: Request, progress: Progress | None = None) -> tuple[Report, 
     """Quantize, push, run, compare and judge; returns the report, which is also written, and the run directory.
 
     Raises InputError for what the user gave, ToolError or DeviceError where nothing could be run at all because this
-    host lacks something.  A device that cannot be used is not an exception: its runs have the verdict ERROR.
+    host lacks something.  A device that cannot be used is not an exception: its runs have the verdict ERROR; nor is a
+    tool that fails to make a variant.
     Raises InterruptedRun on ctrl-C, after the partial report has been written.
     """
     progress = progress or Progress()
@@ -163,8 +167,10 @@ class _Job:
         self.met = met
         self.runs: list[Run] = []
         self._host_runs: dict[str, HostRun] = {}
-        first = next((target for target in met.values() if isinstance(target, Target)), None)
-        self._maker = VariantMaker(prepared, request, run_dir, host, progress, first)
+        usable = [target for target in met.values() if isinstance(target, Target)]
+        arm = any(_is_arm(target) for target in usable if not target.device.is_host)
+        first = next(iter(usable), None)
+        self._maker = VariantMaker(prepared, request, run_dir, host, progress, first, arm)
         # Before anything is pushed: a limit that names no output is the user's mistake, not the device's.
         self.limits: dict[str, dict[str, tuple[Limit, ...]]] = {
             variant.method: resolve_limits(
@@ -191,9 +197,16 @@ class _Job:
         except EdgequantError as error:
             # A user's mistake is said before anything runs; what the model cannot be is one run that failed.
             mistake = isinstance(error, InputError) and error.code not in _OF_THE_MODEL
-            if len(self.request.variants) == 1 or mistake:
+            # Of a tool that failed the report tells; what this host lacks keeps it from being written as well.
+            alone = len(self.request.variants) == 1 and (not isinstance(error, ToolError) or error.code in HOPELESS)
+            if alone or mistake:
                 raise
+            self.progress.say(f"{variant}: {error.code}: {error}")
             return error
+        except Exception as error:
+            if len(self.request.variants) == 1:
+                raise
+            return self._bug(error, "making", variant)
 
     def _device(self, uri: str, models: dict[Variant, MadeVariant | EdgequantError]) -> None:
         target = self.met[uri]
@@ -221,18 +234,21 @@ class _Job:
         except EdgequantError:
             raise
         except Exception as error:  # noqa: BLE001  (told in full; one run must not take the others with it)
-            trace = traceback.format_exc()
-            log = self.run_dir.log(f"bug-{safe_name(target.uri)}-{safe_name(str(made.asked))}")
-            log.write_text(trace, "utf-8", "backslashreplace")
-            bug = EdgequantError(
-                "INTERNAL_ERROR",
-                f"{type(error).__name__}: {error}",
-                where=target.uri,
-                hint="This is a bug in edgequant, or nonsense from the device; its log is in the run directory.",
-                evidence={"trace": trace.splitlines()[-10:]},
-            )
+            bug = self._bug(error, target.uri, made.asked)
             target.drop_runner()
             return build.failed_run(target.uri, made.asked, bug)
+
+    def _bug(self, error: Exception, where: str, variant: Variant) -> EdgequantError:
+        trace = traceback.format_exc()
+        log = self.run_dir.log(f"bug-{safe_name(where)}-{safe_name(str(variant))}")
+        log.write_text(trace, "utf-8", "backslashreplace")
+        return EdgequantError(
+            "INTERNAL_ERROR",
+            f"{type(error).__name__}: {error}",
+            where=where,
+            hint="This is a bug in edgequant, or nonsense from the device.",
+            evidence={"trace": trace.splitlines()[-10:], "log": str(log)},
+        )
 
     def _one(self, target: Target, made: MadeVariant) -> Run:
         uri, clock = target.uri, self.prepared.clock
@@ -315,7 +331,7 @@ class _Job:
             )
             verdict = worst([verdict, Verdict.ERROR])
         report = build.build_report(
-            self.request, self.prepared, self.runs, findings, verdict, edgequant.__version__, self.mnn
+            self.request, self.prepared, with_hints(self.runs), findings, verdict, edgequant.__version__, self.mnn
         )
         _write(report, self.run_dir)
         return report
@@ -336,6 +352,10 @@ class _Job:
             evidence={"sha256": graph.sha256, "now": now},
             remedy="Run again when nothing writes to it.",
         )
+
+
+def _is_arm(target: Target) -> bool:
+    return target.facts is not None and target.facts.arch in ARM64
 
 
 def _host_key(made: MadeVariant, options: RunOptions) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.findings import Finding
 from edgequant.graph import ModelGraph
-from edgequant.quantize.offline_options import OfflineMethod, OfflineOptions
+from edgequant.quantize.offline_options import OR_DYNAMIC, OfflineMethod, OfflineOptions
 from edgequant.quantize.work import HOPELESS
 
 GOOD_ORDER: tuple[OfflineMethod, ...] = ("ema", "kl", "admm")
@@ -23,6 +23,7 @@ _FULL = re.compile(r"No space left on device|Disk quota exceeded|problem writing
 """In the words of a child process, or of NumPy, which forgets why."""
 _ATTENTION = {"Attention", "MultiHeadAttention", "LayerNormalization", "LayerNorm", "Einsum"}
 
+_ELSEWHERE = "Run it on the ARM device or on emulated:cortex-a76, with --no-fallback: this host cannot judge it."
 Way = Literal["mnn", "static", "dynamic"]
 
 
@@ -153,13 +154,17 @@ def _other(method: OfflineMethod, options: OfflineOptions, facts: LadderFacts) -
 
 
 class Checked(Protocol):
-    """What a check says: whether the model is sane, and why in one line."""
+    """What a check says: whether the model is taken, and why in one line; and `doubt`: why what was seen may be the
+    fault of this host and not of the model, None where nothing is known of that."""
 
     @property
     def ok(self) -> bool: ...
 
     @property
     def why(self) -> str: ...
+
+    @property
+    def doubt(self) -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,7 @@ class Step:
         message: one line: what happened.
         signal: that ended it.
         next: the rung that comes next, and why.
+        doubt: why the check may be wrong on this host; it is in the message, too.
     """
 
     rung: str
@@ -182,6 +188,7 @@ class Step:
     code: str | None = None
     signal: str | None = None
     next: str | None = None
+    doubt: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return {key: value for key, value in vars(self).items() if value is not None}
@@ -256,17 +263,18 @@ def climb(
             signal = caught.evidence.get("signal")
             told(Step(str(entry.rung), "failed", caught.message, caught.code, signal and str(signal), after))
             continue
+        why = found.why if found.doubt is None else f"{found.why}; {found.doubt}"
         if found.ok:
-            told(Step(str(entry.rung), "made", found.why))
+            told(Step(str(entry.rung), "made", why, doubt=found.doubt))
             return Climbed(model, entry.rung, found, tuple(steps), _findings(planned, entry.rung, steps, facts))
         error = ToolError(
             "QUANTIZED_MODEL_INSANE",
-            f"{entry.rung} yields a model that is no good: {found.why}",
-            hint="Let edgequant try the other ways (leave --no-fallback out), or use dynamic:8.",
+            f"{entry.rung} yields a model that is no good: {why}",
+            hint=f"{'' if found.doubt is None else f'{_ELSEWHERE}  '}{OR_DYNAMIC}",
         )
         if not fallback:
             raise error
-        told(Step(str(entry.rung), "insane", found.why, error.code, next=after))
+        told(Step(str(entry.rung), "insane", why, error.code, next=after, doubt=found.doubt))
     raise ToolError(
         "QUANTIZE_NO_WAY_LEFT",
         f"every way to quantize the model failed; the last: {steps[-1]}",
@@ -281,17 +289,27 @@ def _next(planned: Sequence[Planned], index: int) -> str | None:
 
 
 def _findings(planned: Sequence[Planned], rung: Rung, steps: Sequence[Step], facts: LadderFacts) -> tuple[Finding, ...]:
-    """What the result is, where it is not what was asked for."""
+    """What the result is, where it is not what was asked for, or was taken against this host's word."""
     found = []
+    if steps[-1].doubt is not None:
+        found.append(
+            Finding(
+                code="HOST_NO_JUDGE",
+                severity="warn",
+                message=f"what this host says of {rung} was not believed: {steps[-1].message}",
+                remedy="What an ARM device says of the file counts; on this host it is of no use.",
+            )
+        )
     if rung != planned[0].rung:
+        doubted = any(step.doubt is not None for step in steps[:-1])
         found.append(
             Finding(
                 code="QUANTIZE_FELL_BACK",
                 severity="warn",
                 message=f"asked for {planned[0].rung}, this is {rung}: {steps[0].rung} failed ({steps[0].message})",
                 evidence={"steps": [step.as_dict() for step in steps]},
-                remedy="The report's steps say what was tried and why.  Real calibration data often helps; dynamic:8 "
-                "needs none; --no-fallback tries nothing else.",
+                remedy=f"{f'{_ELSEWHERE}  ' if doubted else ''}The report's steps say what was tried and why.  Real "
+                "calibration data often helps; dynamic:8 needs none; --no-fallback tries nothing else.",
             )
         )
     if rung.origin_rnn:

@@ -235,7 +235,12 @@ def _check(recipe: Recipe, rules: Mapping[Key, Rule], layers: Sequence[Weights],
         )
     static = [key for key, rule in rules.items() if rule.mode == "static"]
     if static and recipe.constants == "fp16":
-        raise InputError("RECIPE_STATIC_MIX", "fp16 constants beside static layers are not possible", where=where)
+        raise InputError(
+            "RECIPE_STATIC_MIX",
+            f"constants are to be fp16 beside static layers such as '{static[0][1]}', which is not possible",
+            hint="Leave constants out, or make no layer static.",
+            where=where,
+        )
     for layer in layers:
         rule = rules.get(layer.key)
         main = not layer.subgraph and layer.type.startswith("Convolution")

@@ -29,7 +29,7 @@ from edgequant.progress import counting
 from edgequant.quantize.calibration import CalibrationSet
 from edgequant.quantize.child import ChildResult, death, run_child, tools_argv
 from edgequant.quantize.log import sections
-from edgequant.quantize.offline_options import OfflineOptions
+from edgequant.quantize.offline_options import OR_DYNAMIC, OfflineOptions
 from edgequant.quantize.patch import outputs_of, restore_outputs
 from edgequant.quantize.sequence import plan_samples, write_sequence
 from edgequant.quantize.work import output_work, room_left
@@ -42,7 +42,6 @@ _BROKEN = re.compile(r"weight size error|Invalid net|not supported feature|Can n
 _PERCENT = re.compile(rb"\r[A-Za-z ]{1,40}: ([0-9]{1,3}\.[0-9]+) %")
 _IN_DEBUG = re.compile(r"feature size error|computeDistance")
 """What it says when it is past quantizing and computes debug's numbers."""
-_HINT = "Let edgequant try the other ways (leave --no-fallback out), or use dynamic:8."
 
 
 @dataclass(frozen=True)
@@ -279,7 +278,7 @@ class _Job:
                 "QUANTIZER_NOTHING_DONE",
                 f"MNN's {self.options.method} left every layer float",
                 where=str(self.graph.path),
-                hint=_HINT,
+                hint=OR_DYNAMIC,
                 evidence=result.evidence(),
             )
         findings += [_bad_scale(name) for name in unusable_scales(made)]
@@ -349,7 +348,7 @@ class _Job:
             timeout=self.timeout,
             memory_limit=self.memory_limit,
             where=where,
-            hint=_HINT,
+            hint=OR_DYNAMIC,
         )
         said = text[0] if text else ""
         broken = _BROKEN.search(said)
@@ -361,7 +360,7 @@ class _Job:
         elif len(text) < 2 or "Load MNN from" in text[-1] or "Model Inputs:" not in text[-1]:
             code, why = "QUANTIZER_BAD_OUTPUT", f"MNN's {method} said success, but MNN cannot load what it wrote"
         if found is None and code:
-            found = ToolError(code, why, where=where, hint=_HINT, evidence=result.evidence())
+            found = ToolError(code, why, where=where, hint=OR_DYNAMIC, evidence=result.evidence())
         if found is not None:
             room_left(made.parent)  # a full disk explains everything else
             raise found

@@ -8,6 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 OfflineMethod = Literal["kl", "ema", "admm"]
 
+OTHER_WAYS = "Let edgequant try the other ways (leave --no-fallback out)"
+OR_DYNAMIC = f"{OTHER_WAYS}, or use dynamic:8."
+"""What to do where one of the methods fails."""
+
 
 class OfflineOptions(BaseModel):
     """How MNN's own offline methods quantize to int8.

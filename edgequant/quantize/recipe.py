@@ -27,9 +27,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from edgequant.errors import InputError
 from edgequant.files import atomic_write
+from edgequant.problems import Place, first_problem, shown
 from edgequant.quantize.patterns import TooSlowError, full_matches
+from edgequant.quantize.recipe_text import place, read_json
 from edgequant.quantize.weights import LAYER_TYPES, Weights
-from edgequant.spec import MemoryMode, first_problem
+from edgequant.spec import MemoryMode
 
 SCHEMA = "edgequant.recipe/1"
 _MOST_BYTES = 16 * 1024 * 1024
@@ -37,6 +39,7 @@ _MOST_REGEX = 2000
 _MOST_GLOB = 65_536
 """Characters; a name that is spelled out takes up to three for each of its own."""
 _FEW = 8
+_MOST_BLOCK = 65_536
 
 
 class Rule(BaseModel):
@@ -63,18 +66,33 @@ class Rule(BaseModel):
     regex: str | None = Field(default=None, max_length=_MOST_REGEX)
     type: str | None = None
     subgraph: str | None = Field(default=None, max_length=_MOST_GLOB)
-    bits: int = Field(ge=0, le=16)
-    block: int | None = Field(default=None, ge=16, le=65536, multiple_of=16)
+    bits: int
+    block: int | None = None
     sym: bool = False
     hqq: bool = False
     mode: Literal["dynamic", "static"] = "dynamic"
+
+    @field_validator("bits", "block", mode="before")
+    @classmethod
+    def _whole(cls, number: object) -> object:
+        # true would be 1, and NaN has words of its own.
+        if isinstance(number, bool) or (isinstance(number, float) and not number.is_integer()):
+            raise ValueError(f"must be a whole number, not {shown(number)}")
+        return number
 
     @field_validator("bits")
     @classmethod
     def _bits(cls, bits: int) -> int:
         if bits not in (0, 2, 3, 4, 5, 6, 7, 8, 16):
-            raise ValueError("must be 0 (float), 2 to 8, or 16 (half precision)")
+            raise ValueError(f"must be 0 (float), 2 to 8, or 16 (half precision), not {shown(bits)}")
         return bits
+
+    @field_validator("block")
+    @classmethod
+    def _block(cls, block: int | None) -> int | None:
+        if block is not None and (block % 16 or not 16 <= block <= _MOST_BLOCK):
+            raise ValueError(f"must be a multiple of 16, from 16 to {_MOST_BLOCK}, not {shown(block)}")
+        return block
 
     @field_validator("type")
     @classmethod
@@ -143,11 +161,11 @@ class Recipe(BaseModel):
     constants: Literal["float", "fp16"] = "float"
     rules: tuple[Rule, ...] = Field(min_length=1, max_length=100_000)
 
-    @field_validator("memory")
+    @field_validator("memory", mode="before")
     @classmethod
-    def _memory(cls, memory: MemoryMode) -> MemoryMode:
-        if memory == "high":
-            raise ValueError("must be 'low' or 'normal'")
+    def _memory(cls, memory: object) -> object:
+        if memory not in ("low", "normal"):
+            raise ValueError(f"must be 'low' or 'normal', not {shown(memory)}")
         return memory
 
     @classmethod
@@ -162,7 +180,7 @@ class Recipe(BaseModel):
                 content = file.read(_MOST_BYTES + 1)
             if len(content) > _MOST_BYTES:
                 raise InputError("RECIPE_UNREADABLE", f"a recipe has no {_MOST_BYTES >> 20} MiB", where=str(path))
-            text = content.decode("utf-8")
+            text = content.decode("utf-8-sig")  # some editors put a mark in front
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise InputError("RECIPE_UNREADABLE", f"it cannot be read: {why}", where=str(path)) from None
@@ -170,20 +188,17 @@ class Recipe(BaseModel):
 
     @classmethod
     def parse(cls, text: str, *, where: str | None = None) -> Recipe:
-        """Raises InputError RECIPE_INVALID naming the key and what is possible."""
+        """Raises InputError RECIPE_INVALID naming the rule, counted from 1, the key and what is possible."""
+        hint = 'For example {"schema": "edgequant.recipe/1", "rules": [{"name": "*", "bits": 8}]}.'
         try:
-            value = json.loads(text, object_pairs_hook=_once)
-            return cls.model_validate(value)
+            return cls.model_validate(read_json(text))
         except ValidationError as error:
-            why = first_problem(error)
-        except (ValueError, RecursionError) as error:
-            why = f"it is not JSON: {error}" if not isinstance(error, _TwiceError) else str(error)
-        raise InputError(
-            "RECIPE_INVALID",
-            f"recipe: {why}",
-            hint='For example {"schema": "edgequant.recipe/1", "rules": [{"name": "*", "bits": 8}]}.',
-            where=where,
-        )
+            why = first_problem(error, keys=_keys, place=place)
+            if error.errors()[0]["type"] == "extra_forbidden":
+                hint = f"Keys there: {', '.join(_keys(error.errors()[0]['loc']))}."
+        except ValueError as error:
+            why = str(error)
+        raise InputError("RECIPE_INVALID", f"recipe: {why}", hint=hint, where=where)
 
     def text(self) -> str:
         """Its written form: one rule a line, keys in one order, so that two can be compared with diff."""
@@ -231,17 +246,10 @@ class Recipe(BaseModel):
             ) from None
 
 
-class _TwiceError(ValueError):
-    pass
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for key, value in pairs:
-        if key in found:
-            raise _TwiceError(f"'{key}' is given twice in one object")
-        found[key] = value
-    return found
+def _keys(parts: Place) -> list[str]:
+    """What may stand beside the key at a place."""
+    model = Rule if parts[:1] == ("rules",) and len(parts) > 1 else Recipe
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _written(rule: Rule) -> dict[str, object]:

@@ -128,6 +128,8 @@ class _Printer(Tables):
             self.line(Text(run.error.code, style=STYLE[Verdict.ERROR]), f"  {run.error.message}", indent=2)
             if run.error.hint:
                 self.hang(Text("    -> "), self.text(run.error.hint))
+            if isinstance(log := run.error.evidence.get("log"), str):  # elsewhere it is the last lines themselves
+                self.hang(Text("    log ", style="dim"), self.text(log))
             if run.outputs:
                 self.line("what came back before is judged below", indent=4)
             for key, value in run.error.evidence.items() if self.verbose else ():

@@ -64,3 +64,13 @@ class Lines:
         """A name cut in the middle where it is long, for what stands in full elsewhere."""
         shown = self.name(name)
         return shown if shown.cell_len <= MAX_CASE else Text.assemble(shown[:12], "...", shown[-(MAX_CASE - 15) :])
+
+    def cut(self, text: Text, room: int) -> Text:
+        """Cut in the middle to `room` columns of the screen; the end says as much as the beginning."""
+        if text.cell_len <= room:
+            return text
+        head, tail = text.copy(), len(text)
+        head.truncate((room - 3) // 2 + (room - 3) % 2)
+        while text[tail - 1 :].cell_len <= (room - 3) // 2:  # a character may take two columns, or none
+            tail -= 1
+        return Text.assemble(head, "...", text[tail:])

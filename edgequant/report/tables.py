@@ -15,13 +15,21 @@ from edgequant.report.model import OutputReport, Run
 MIN_NAME = 12
 """A table leaves at least this much for the names; its other columns go into a second table."""
 _BROKEN, _CLOSE = "!", "~"
+_RUN = "run"
 
 
 class Tables(Lines):
     """Prints tables that no width squeezes: what does not fit goes into a second one, or on a line of its own."""
 
     def overview(self, runs: Sequence[Run]) -> None:
-        """One line a run, for choosing: what its worst output lost, what it costs."""
+        """One line of numbers a run, for choosing: what its worst output lost, what it costs.
+
+        A name that does not fit beside its numbers stands above them, and is cut in the middle where it would not fit
+        there: it stands in full at the head of the run.
+        """
+        devices = dict.fromkeys(run.device.uri for run in runs)
+        single: list[Text | str] = [" on ", self.name(next(iter(devices)))] if len(devices) == 1 else []
+        self.line(self.join([Text("All runs", style="bold"), *single, ", each by its worst output in its worst case"]))
         rows = []
         for run in runs:
             ordered = worst_first(run)
@@ -29,7 +37,8 @@ class Tables(Lines):
             memory, latency = run.memory_mb, run.latency_ms
             made = f" ({run.made_as})" if run.made_as not in (None, run.variant) else ""
             # Worth a line of its own where it is long, as it is what tells one run from the other.
-            title = self.join([self.name(f"{run.variant}{made}"), " on ", self.name(run.device.uri)])
+            where: list[Text | str] = [] if single else [" on ", self.name(run.device.uri)]
+            title = self.join([self.name(f"{run.variant}{made}"), *where])
             cells = {
                 "verdict": self.verdict(run.verdict),
                 "file MB": Text(_decimals(memory.model_file if memory is not None else None, 2)),
@@ -39,8 +48,14 @@ class Tables(Lines):
                 "worst output": self.short(name) if output is not None else Text(run.error.code if run.error else "-"),
             }
             rows.append(_Row(title, cells))
-        for part in self.split(rows, list(rows[0].cells)):
-            self.table(rows, part, of="run")
+        columns = list(rows[0].cells)
+        whole = _taken(rows, columns) + len(_RUN) <= self.console.width
+        cut = [_Row(self.cut(row.name, self.console.width - 2), row.cells) for row in rows]
+        # Two that differ only in what was cut away could not be told apart.
+        if len({row.name.plain for row in cut}) == len({row.name.plain for row in rows}):
+            rows = cut
+        for part in [columns] if whole else self.split(rows, columns):
+            self.table(rows, part, of=_RUN)
 
     def outputs(self, run: Run) -> None:
         ordered = worst_first(run)
@@ -66,8 +81,8 @@ class Tables(Lines):
             named = [_STAGES[column] if column != "dev" else "the device" for column in stages]
             what = " and ".join([", ".join(named[:-1]), named[-1]] if named[1:] else named)
             said.append(f"{', '.join(stages)}: SQNR in dB that {what} leave{'' if named[1:] else 's'}")
-        if said:
-            self.line(self.text("; ".join(said), "dim"), indent=2)
+        said.append("each number: worst case")
+        self.line(self.text("; ".join(said), "dim"), indent=2)
         rest = ordered[len(shown) :]
         if rest:
             kinds = count(output.verdict for _, output in rest)
@@ -90,7 +105,7 @@ class Tables(Lines):
     def table(self, rows: Sequence[_Row], columns: Sequence[str], of: str = "output") -> None:
         """A name too long for its column gets lines of its own above its numbers, whole."""
         longest = max(len(of), *(row.name.cell_len for row in rows))
-        room = max(min(longest, self.console.width - _taken(rows, columns)), 6)
+        room = max(min(longest, self.console.width - _taken(rows, columns)), len(of))
         widths = {column: _column_width(rows, column) for column in columns}
 
         def padded(name: Text, cells: dict[str, Text]) -> Text:

@@ -73,12 +73,17 @@ def test_quantize(generated_model: ModelByName, case: Path, tmp_path: Path) -> N
 
 
 def test_quantize_that_breaks_a_limit_is_written_and_exits_with_1(generated_model: ModelByName, tmp_path: Path) -> None:
-    out = tmp_path / "out.mnn"
+    out, table = tmp_path / "out.mnn", tmp_path / "table.csv"
     arguments = ("--variant", "weight:2", "--limit", "sqnr_db>=60", *ONE, "--run-dir", str(tmp_path / "run"))
-    done = edgequant("quantize", str(generated_model("argmax_ints")), "-o", str(out), *arguments)
+    done = edgequant("quantize", str(generated_model("argmax_ints")), "-o", str(out), *arguments, "--csv", str(table))
     assert done.code == 1
     assert "FAIL" in done.out
     assert out.is_file()
+    # The same table that the report's folder gives.
+    again = edgequant("report", str(tmp_path / "run"), "--csv", str(tmp_path / "again.csv"))
+    assert again.code == 1
+    assert "weight:2" in table.read_text()
+    assert table.read_text() == (tmp_path / "again.csv").read_text()
 
 
 def test_quantize_keeps_a_file_that_is_there_when_the_new_one_fails(
@@ -110,7 +115,10 @@ def test_quantize_where_the_converter_crashes(generated_model: ModelByName, tmp_
     model = generated_model("lstm_two_outputs")
     done = edgequant("quantize", str(model), "-o", str(out), *ONE, "--json", "--run-dir", str(tmp_path / "run"))
     assert done.code == 3
-    assert done.json["error"]["code"] == "CONVERTER_CRASHED"
+    error = done.json["error"]
+    assert error["code"] == "CONVERTER_CRASHED"
+    assert f"  log: {error['evidence']['log']}" in done.err.splitlines()
+    assert Path(error["evidence"]["log"]).is_file()
     assert not out.exists()
 
 
@@ -250,13 +258,13 @@ def test_inspect(real_model: ModelByName) -> None:
     assert document["inputs"][0]["shape"] == [1, 1, None, 32]
     assert document["inputs"][0]["dims"][2] == "S"
     assert document["recurrent"] == ["/emb_gru/GRU"]
-    assert document["recommended"] == document["advice"][0]["variant"] == "dynamic:8,block=32"
+    assert document["recommended"] == document["advice"][0]["variant"] == "dynamic:8"
     assert [each["order"] for each in document["advice"]] == list(range(1, len(document["advice"]) + 1))
     assert document["ranges"] is None
     assert {"RECURRENT_LAYER", "NONLINEARITY_AFTER_RECURRENT"} <= {f["code"] for f in document["findings"]}
     text = edgequant("inspect", str(real_model("enc"))).out
     assert re_words("feat_erb float32 [1, 1, S, 32]", text)
-    assert "Worth trying, in this order 1. --variant dynamic:8,block=32 " in " ".join(text.split())
+    assert "Worth trying, in this order 1. --variant dynamic:8 " in " ".join(text.split())
     assert "--shape feat_erb=1,1,A,32" in " ".join(text.split())
 
 

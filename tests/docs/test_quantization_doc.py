@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from bench.realistic import samples, text_line
+from edgequant.quantize.recipe import Recipe
+from edgequant.quantize.weights import read_weights
 from edgequant.spec import Variant
 from tests.beds.models import ModelByName
 
@@ -87,6 +90,8 @@ COMMANDS = [words for words in commands() if words[0] != "python"]
 def test_every_command_works(words: list[str], folder: Path) -> None:
     (function,) = blocks("python")
     (folder / "samples.py").write_text(function)
+    (halves,) = [block for block in blocks("json") if "constants" in block]
+    (folder / "halves.json").write_text(halves)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     assert words[0] == "edgequant"
     done = subprocess.run(
@@ -98,13 +103,21 @@ def test_every_command_works(words: list[str], folder: Path) -> None:
     if "--no-fallback" in words:
         assert done.returncode == 3, told
         # Of the user's own model, not of one in between that is gone by now.
-        assert "QUANTIZER_CRASHED: enc.onnx: MNN's kl" in done.stderr.replace(f"{folder}/", ""), told
-        assert "[edgequant]" not in done.stderr, told
+        assert "kl: QUANTIZER_CRASHED: enc.onnx: MNN's kl" in done.stderr.replace(f"{folder}/", ""), told
+        assert "QUANTIZER_CRASHED  MNN's kl" in done.stdout, told
+        assert "[edgequant]" not in done.stderr + done.stdout, told
         return
     # Static int8 may well break a limit, and says so; the command still has done its work.
     assert done.returncode in (0, 1), told
     assert "ERROR" not in done.stdout, told
-    assert f"calibration data: {words[words.index('--calibration') + 1]}\n" in done.stderr, told
+    if "--calibration" in words:
+        assert f"calibration data: {words[words.index('--calibration') + 1]}\n" in done.stderr, told
+    else:  # the recipe: what it says of halves is in the file
+        kept = Counter(layer.kept for layer in read_weights(folder / "mixed.mnn"))
+        assert set(kept) == {"quantized", "fp16"}, kept
+        depthwise = [each for each in read_weights(folder / "mixed.mnn") if each.type == "ConvolutionDepthwise"]
+        assert kept["fp16"] == len(depthwise) > 5
+        assert all(each.kept == "fp16" for each in depthwise)
     if "-o" in words:
         assert (folder / words[words.index("-o") + 1]).stat().st_size > 100_000, told
     assert "CALIBRATION_RANDOM" not in done.stdout, told
@@ -115,6 +128,14 @@ def test_every_source_of_calibration_data_is_shown() -> None:
     sources = {words[words.index("--calibration") + 1] for words in COMMANDS if "--calibration" in words}
     assert sources == {"samples/", "pictures/", "mnn-tests/", "samples.py:lines"}
     assert any("--no-fallback" in words for words in COMMANDS)
+
+
+def test_every_recipe_it_shows_can_be_read() -> None:
+    recipes = [Recipe.parse(block) for block in blocks("json") if "edgequant.recipe/1" in block]
+    assert [recipe.constants for recipe in recipes] == ["float", "fp16"]
+    # What is said of keys is what there is.
+    table = PAGE.read_text().partition("| key | means |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)`", table, re.MULTILINE) == ["schema", "memory", "constants", "bits"]
 
 
 def test_every_variant_it_names_exists() -> None:

@@ -56,6 +56,14 @@ def test_a_broken_limit_names_metric_value_bound_and_case():
     assert found.failed[0].limit.metric == "sqnr_db"
 
 
+def test_of_several_cases_it_says_that_it_is_the_worst():
+    cases = {name: compare(SIGNAL, SIGNAL + np.float32(noise) * NOISE) for name, noise in (("a", 0.01), ("b", 1))}
+    (finding,) = judge_output(summarize(cases), [Limit.parse("sqnr_db>=20")], output="out").findings
+    assert finding.message.endswith("is below the limit 20 in the worst case, b")
+    one = judge(SIGNAL, SIGNAL + NOISE, "sqnr_db>=20").findings[0].message
+    assert one.endswith("is below the limit 20 in case")
+
+
 # --- defects found in other tools
 
 

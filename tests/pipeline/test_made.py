@@ -8,11 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgequant.errors import InputError, ToolError
+from edgequant.errors import InputError
 from edgequant.findings import Finding
+from edgequant.pipeline.made import VariantMaker
+from edgequant.pipeline.made_variant import MadeVariant
 from edgequant.report.model import Run
+from edgequant.variant import Variant
 from tests.beds.models import ModelByName
-from tests.pipeline.support import check_numbers, codes, do
+from tests.cli.command import edgequant
+from tests.pipeline.support import check_file, check_numbers, codes, do
 from tests.quantize.test_halves import product
 
 CRASHES = ("SIGSEGV", "SIGBUS", "SIGABRT")
@@ -62,6 +66,12 @@ def test_every_method_on_a_plain_cnn(generated_model: ModelByName, samples: Path
             assert 10 < (run.errors.quantization[name].sqnr_db or 0) < 80 < (run.errors.conversion[name].sqnr_db or 0)
     assert len({run.sha256 for run in report.runs}) == len(variants)
     assert not left_over(run_dir)
+    # Its numbers are others than those of the table, and it says so.
+    chosen = finding(report.runs[3], "CALIBRATOR_CHOSEN")
+    assert "(SQNR of the worst output, mean of the samples): " in chosen.message
+    said = report.runs[3].steps[0]["message"]
+    assert "SQNR" in said
+    assert any(f"in case '{case.name}'" in said for case in report.cases)
 
 
 @pytest.mark.slow
@@ -83,17 +93,52 @@ def test_a_crash_is_climbed_over_and_told(real_model: ModelByName, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_crash_is_named_where_nothing_else_may_be_tried(real_model: ModelByName, tmp_path: Path) -> None:
-    with pytest.raises(ToolError) as caught:
-        do(real_model("enc"), tmp_path / "run", "kl", fallback=False)
-    assert caught.value.code == "QUANTIZER_CRASHED"
-    assert any(each in str(caught.value) for each in CRASHES)
-    assert not left_over(tmp_path / "run")
+@pytest.mark.parametrize("variant", ["kl", "ema"])
+def test_a_crash_is_named_where_nothing_else_may_be_tried(
+    variant: str, real_model: ModelByName, tmp_path: Path
+) -> None:
+    (alone,) = do(real_model("enc"), tmp_path / "run", variant, fallback=False).runs
     # Among others it is one run that failed.
-    kl, dynamic = do(real_model("enc"), tmp_path / "two", "kl", "dynamic:8", fallback=False).runs
-    assert kl.verdict == "ERROR"
-    assert kl.error is not None
-    assert kl.error.code == "QUANTIZER_CRASHED"
+    crashed, dynamic = do(real_model("enc"), tmp_path / "two", variant, "dynamic:8", fallback=False).runs
+    assert dynamic.verdict == "PASS"
+    for run in (alone, crashed):
+        assert run.verdict == "ERROR"
+        assert run.error is not None
+        assert run.error.code == "QUANTIZER_CRASHED"
+        assert run.error.evidence["signal"] in CRASHES
+        assert run.error.evidence["signal"] in run.error.message
+        assert Path(run.error.evidence["log"]).is_file()
+    assert not left_over(tmp_path / "run")
+
+
+def test_quantize_keeps_the_log_of_what_failed(generated_model: ModelByName, tmp_path: Path) -> None:
+    """MNN's kl crashes on the loop that a GRU becomes."""
+    words = ("--variant", "kl", "--no-fallback", "--threads", "1", "--run-dir", "run")
+    done = edgequant("quantize", str(generated_model("gru")), "-o", "out.mnn", *words, cwd=tmp_path)
+    assert done.code == 3
+    assert "QUANTIZER_CRASHED  MNN's kl" in done.out
+    assert "out.mnn was not written: QUANTIZER_CRASHED." in done.out
+    assert not (tmp_path / "out.mnn").exists()
+    (run,) = check_file(tmp_path / "run" / "report.json")["runs"]
+    assert run["verdict"] == "ERROR"
+    assert (tmp_path / run["error"]["evidence"]["log"]).is_file()
+    assert f"    log {run['error']['evidence']['log']}" in done.out.splitlines()
+
+
+def test_a_bug_in_making_one_takes_no_other_with_it(
+    generated_model: ModelByName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = VariantMaker.make
+
+    def buggy(maker: VariantMaker, variant: Variant) -> MadeVariant:
+        return make(maker, variant if variant.method != "fp16" else 1 / 0)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(VariantMaker, "make", buggy)
+    half, dynamic = do(generated_model("conv_cnn"), tmp_path / "run", "fp16", "dynamic:8").runs
+    assert half.verdict == "ERROR"
+    assert half.error is not None
+    assert half.error.code == "INTERNAL_ERROR"
+    assert "ZeroDivisionError" in Path(half.error.evidence["log"]).read_text()
     assert dynamic.verdict == "PASS"
 
 
@@ -207,12 +252,12 @@ def test_a_layer_that_is_not_there(generated_model: ModelByName, samples: Path, 
 
 def test_what_was_asked_for_is_not_dropped_on_the_way(generated_model: ModelByName, tmp_path: Path) -> None:
     """dynamic:8 would quantize the layer that was to stay float, and nothing would say so."""
-    with pytest.raises(ToolError) as caught:
-        do(generated_model("gru"), tmp_path / "run", "kl,clamp=100")
-    assert caught.value.code == "QUANTIZE_NO_WAY_LEFT"
-    steps = caught.value.evidence["steps"]
-    assert any(step["outcome"] == "passed over" and "clamp" in step["message"] for step in steps)
-    assert not any(step["outcome"] == "made" for step in steps)
+    (run,) = do(generated_model("gru"), tmp_path / "run", "kl,clamp=100").runs
+    assert run.verdict == "ERROR"
+    assert run.error is not None
+    assert run.error.code == "QUANTIZE_NO_WAY_LEFT"
+    assert any(step["outcome"] == "passed over" and "clamp" in step["message"] for step in run.steps)
+    assert not any(step["outcome"] == "made" for step in run.steps)
 
 
 def test_a_sample_the_model_cannot_run_is_named(generated_model: ModelByName, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from edgequant.cases.image_options import ImageOptions
-from edgequant.errors import InputError, ToolError
+from edgequant.errors import InputError
 from edgequant.report.console import render
 from edgequant.spec import RunOptions
 from tests.beds.models import ModelByName
@@ -124,10 +124,11 @@ def test_the_commands_timeout_is_the_functions(generated_model: ModelByName, tmp
     (tmp_path / "calib.py").write_text(
         "import threading\n\n\ndef make():\n    threading.Event().wait()\n    yield {}\n"
     )
-    with pytest.raises(ToolError) as caught:
-        do(
-            generated_model("conv_cnn"), tmp_path / "run", "static:8", calibration=f"{tmp_path}/calib.py:make",
-            options=RunOptions(threads=1, timeout=15),
-        )  # fmt: skip
-    assert caught.value.code == "CALIBRATION_TIMEOUT"
-    assert "within 15 s" in str(caught.value)
+    (run,) = do(
+        generated_model("conv_cnn"), tmp_path / "run", "static:8", calibration=f"{tmp_path}/calib.py:make",
+        options=RunOptions(threads=1, timeout=15),
+    ).runs  # fmt: skip
+    assert run.verdict == "ERROR"
+    assert run.error is not None
+    assert run.error.code == "CALIBRATION_TIMEOUT"
+    assert "within 15 s" in run.error.message

@@ -209,3 +209,19 @@ def test_a_memory_mode_that_was_asked_for_is_the_one_searched_in(generated_model
     found = json.loads((tmp_path / "run" / "auto" / "auto.json").read_text())
     assert {point["memory"] for point in [found["best"], *found["front"]]} == {"normal"}
     assert run.outputs["y"].sqnr_db == pytest.approx(found["best"]["sqnr_db"]["y"], abs=0.01)
+
+
+def test_the_report_has_the_seconds_of_the_search(generated_model: ModelByName, tmp_path: Path) -> None:
+    heard = Listener()
+    options = RunOptions(threads=1, memory="normal")
+    (run,) = do(
+        generated_model("conv_cnn"), tmp_path / "run", "auto", goals=("sqnr_db>=25",), options=options, progress=heard
+    ).runs
+    found = json.loads((tmp_path / "run" / "auto" / "auto.json").read_text())
+    (chosen,) = [each for each in run.findings if each.code == "AUTO_CHOSEN"]
+    assert chosen.evidence["seconds"] == round(found["seconds"], 1) > 0
+    timing = json.loads((tmp_path / "run" / "report.json").read_text())["timing_s"]
+    assert found["seconds"] <= timing["search"]
+    # What is ahead is told before anything is measured.
+    (ahead,) = [place for place, line in enumerate(heard.lines) if "models to measure" in line]
+    assert heard.lines.index("plain variants, memory normal") > ahead

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from edgequant.pipeline.single import quantize, refuse_overwriting, run_once
 from edgequant.pipeline.target import TargetOptions
 from edgequant.progress import Progress
 from edgequant.spec import Limit, RunOptions, Variant
+from tests import generated
 from tests.beds.models import ModelByName
 
 
@@ -136,6 +138,67 @@ def test_a_file_that_is_there_is_replaced_only_by_one_that_passes(generated_mode
     assert kept is not None
     assert kept.parent == run_dir / "models"
     assert read_model(kept).format == "mnn"
+
+
+# ---- what is sane enough to be written: real runs, held against references of the test's own
+
+
+NOISE = np.random.default_rng(1).standard_normal((1, 64)).astype(np.float32)
+LOUD = np.random.default_rng(2).standard_normal((1, 64)).astype(np.float32)
+QUIET, SILENT = LOUD * np.float32(1e-4), LOUD * np.float32(0)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "written", "said"),
+    [
+        ([(LOUD, LOUD)], True, None),
+        ([(LOUD, LOUD + 0.3 * NOISE)], True, None),  # 10 dB
+        # What is left of a quiet case is error, and says nothing of the file.
+        ([(LOUD, LOUD), (QUIET, -QUIET)], True, None),
+        ([(LOUD, LOUD), (QUIET, SILENT)], True, None),
+        ([(SILENT, SILENT)], True, None),
+        ([(QUIET, SILENT)], True, None),
+        ([(LOUD * 3, SILENT)], False, "0 in every case"),
+        # Garbage in one case, which a mean over all of them would not show.
+        ([(LOUD, LOUD)] * 5 + [(NOISE, LOUD)], False, "nothing to do"),
+        ([(LOUD, LOUD)] * 5 + [(LOUD / 2, SILENT + LOUD)], True, None),
+        ([(LOUD * 10, LOUD)], False, "cosine 1.0000"),
+        ([(-LOUD, LOUD)], False, "nothing to do"),
+        ([(SILENT, LOUD)], False, "everywhere"),
+        ([(LOUD, np.where(LOUD > 1, np.nan, LOUD))], True, None),
+        ([(LOUD, np.full_like(LOUD, np.nan))], False, "nothing to compare"),
+    ],
+)
+def test_what_is_written(
+    pairs: list[tuple[np.ndarray, np.ndarray]], written: bool, said: str | None, tmp_path: Path
+) -> None:
+    """The model multiplies by 1, so that what a case is fed is what the file puts out."""
+    one = np.ones((1, 64), np.float32)
+    model = generated.save(
+        tmp_path / "m.onnx", [generated._node("Mul", ["x", "w"], ["y"])],
+        [generated._value("x", [1, 64])], [generated._value("y", [1, 64])], [generated._const("w", one)],
+    )  # fmt: skip
+    for folder in ("cases", "references"):
+        (tmp_path / folder).mkdir()
+    for number, (got, reference) in enumerate(pairs):
+        np.savez(tmp_path / "cases" / f"{number}.npz", x=got)
+        np.savez(tmp_path / "references" / f"{number}.npz", y=reference.astype(np.float32))
+    request = Request(
+        model, variants=("float",), inputs=tmp_path / "cases", reference=tmp_path / "references",
+        run_dir=tmp_path / "run", options=RunOptions(threads=1),
+    )  # fmt: skip
+    out = tmp_path / "out.mnn"
+    report, run_dir, done, kept = quantize(request, out, Progress())
+    assert (done, kept) == (written, None)
+    assert out.is_file() == written
+    on_disk = json.loads((run_dir / "report.json").read_text())
+    found = [each for each in on_disk["runs"][0]["findings"] if each["code"] == "FILE_NOT_WRITTEN"]
+    assert bool(found) == (not written)
+    told = [each.message for each in report.runs[0].findings if each.code == "FILE_NOT_WRITTEN"]
+    assert told == [each["message"] for each in found]
+    if said is not None:
+        assert said in found[0]["message"]
+        assert report.verdict.exit_code != 0
 
 
 @pytest.mark.parametrize("as_folder", [False, True])

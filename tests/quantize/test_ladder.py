@@ -95,6 +95,7 @@ def test_facts_of_real_models(name: str, wanted: LadderFacts, real_model: Real) 
 class Look:
     ok: bool
     why: str = "looked at"
+    doubt: str | None = None
 
 
 class Script:
@@ -154,6 +155,40 @@ def test_without_fallback_the_crash_itself_is_raised() -> None:
     with pytest.raises(ToolError) as caught:
         Script(False).climb("kl", fallback=False)
     assert caught.value.code == "QUANTIZED_MODEL_INSANE"
+
+
+def doubted(ok: bool) -> Look:
+    return Look(ok, "0.6 dB", "this host may be why")
+
+
+def test_a_check_that_may_be_wrong_says_so_at_every_step() -> None:
+    script = Script(False, True)
+    done = climb(
+        plan(options("kl"), PLAIN), script.attempt, lambda ok: Look(ok) if ok else doubted(ok), facts=PLAIN
+    )  # fmt: skip
+    first, second = done.steps
+    assert (first.outcome, first.message) == ("insane", "0.6 dB; this host may be why")
+    assert first.as_dict()["doubt"] == "this host may be why"
+    assert "doubt" not in second.as_dict()
+    (fell,) = done.findings
+    assert fell.code == "QUANTIZE_FELL_BACK"
+    assert "this host may be why" in fell.message
+    assert "emulated:cortex-a76, with --no-fallback" in (fell.remedy or "")
+    (plain,) = Script(False, True).climb("kl").findings
+    assert "emulated" not in (plain.remedy or "")
+    with pytest.raises(ToolError) as caught:
+        climb(plan(options("kl"), PLAIN), Script(False).attempt, doubted, facts=PLAIN, fallback=False)
+    assert caught.value.code == "QUANTIZED_MODEL_INSANE"
+    assert "this host may be why" in caught.value.message
+    assert "emulated:cortex-a76" in (caught.value.hint or "")
+
+
+def test_what_is_taken_against_this_hosts_word_is_not_taken_in_silence() -> None:
+    done = climb(plan(options("kl"), PLAIN), Script(True).attempt, doubted, facts=PLAIN)
+    assert [(step.outcome, step.doubt) for step in done.steps] == [("made", "this host may be why")]
+    (finding,) = done.findings
+    assert (finding.code, finding.severity) == ("HOST_NO_JUDGE", "warn")
+    assert "0.6 dB; this host may be why" in finding.message
 
 
 def test_the_users_own_mistake_and_a_full_disk_are_not_fallen_back_from() -> None:

@@ -133,6 +133,11 @@ def test_layers_that_cannot_be_static_are_named_with_the_reason(tmp_path: Path, 
             {},
             "RECIPE_STATIC_MIX",
         ),
+        (
+            [{"name": "*", "bits": 8}, {"name": "/erb_conv2/*", "bits": 8, "mode": "static"}],
+            {"constants": "fp16"},
+            "RECIPE_STATIC_MIX",
+        ),
         ([{"name": "/erb_conv2/*", "bits": 8, "mode": "static"}], {}, "RECIPE_NEEDS_SAMPLES"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -87,23 +88,71 @@ def test_a_rule_that_fits_nothing_names_what_is_close() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "not JSON"),
-        ("[]", "dictionary"),
-        ('{"schema": "edgequant.recipe/2", "rules": [{"bits": 8}]}', "schema"),
-        ('{"rules": []}', "rules"),
-        ('{"rules": [{"bits": 8, "bit": 4}]}', "rules.0.bit: there is no such key"),
-        ('{"rules": [{"name": "a"}]}', "rules.0.bits"),
-        ('{"rules": [{"bits": 9}]}', "2 to 8"),
-        ('{"rules": [{"bits": 1}]}', "2 to 8"),
-        ('{"rules": [{"bits": 8, "bits": 4}]}', "'bits' is given twice"),
-        ('{"rules": [{"bits": 8, "block": 20}]}', "multiple of 16"),
-        ('{"rules": [{"bits": 0, "block": 32}]}', "not quantized"),
+        # JSON
+        ("", "the file is empty"),
+        (" \n\t", "the file is empty"),
+        ("{", "it is not JSON: it ends (line 1, column 2) before all that was opened is closed"),
+        ("[" * 100_000, "it is nested too deeply"),
+        ('{"rules": [{"bits": 8},]}', "it is not JSON: line 1, column 24: a comma before the closing ']'"),
+        ('{"rules": [{"bits": 8,}]}', "it is not JSON: line 1, column 23: a comma before the closing '}'"),
+        ('{"memory": "low", // all\n "rules": []}', "it is not JSON: line 1, column 19: a comment, which JSON has not"),
+        ('# all\n{"rules": []}', "it is not JSON: line 1, column 1: a comment, which JSON has not"),
+        ("{'rules': []}", "it is not JSON: line 1, column 2: single quotes where JSON has double ones"),
+        ("{rules: []}", 'it is not JSON: line 1, column 2: a key in double quotes is missing before "rules: []}"'),
+        ('{"memory": low}', 'it is not JSON: line 1, column 12: "low}" is no value; text stands in double quotes'),
+        ('{"rules": [] "memory": "low"}', "line 1, column 14: a comma or a closing bracket is missing before"),
+        ('{"rules" []}', 'line 1, column 10: a colon is missing before "[]}"'),
+        ('{"rules": []} and', 'line 1, column 15: something follows its end: "and"'),
+        ('{"memory": "lo\nw"}', "a line break or control character inside quotes"),
+        ('schema: edgequant.recipe/1\nrules:\n  - {name: "*", bits: 8}\n', "it is not JSON: it looks like YAML"),
+        ("---\nrules: []\n", "it is not JSON: it looks like YAML"),
+        ('{"rules": [{"bits": 8, "bits": 4}]}', "rule 1: 'bits' is given twice"),
+        ('{"rules": [{"bits": 8}, {"bits": 8, "name": "a", "name": "b"}]}', "rule 2: 'name' is given twice"),
+        ('{"rules": [{"bits": 8}], "rules": [{"bits": 4}]}', "recipe: 'rules' is given twice"),
+        (f'{{"rules": [{{"bits": {"9" * 5000}}}]}}', "it has a number of 5000 digits"),
+        # keys
+        ("[]", "recipe: must be keys and values, not a list"),
+        ('{"memory": "low"}', "rules: it is missing"),
+        ('{"rules": []}', "rules: must have at least 1, and has 0"),
+        ('{"rules": {"name": "*"}}', "rules: must be a list, not keys and values"),
+        ('{"rules": ["*"]}', 'rule 1: must be keys and values, not "*"'),
+        (
+            '{"schema": "edgequant.recipe/2", "rules": [{"bits": 8}]}',
+            "schema: must be 'edgequant.recipe/1', not \"edge",
+        ),
+        ('{"constant": "fp16", "rules": [{"bits": 8}]}', "constant: there is no such key; did you mean 'constants'?"),
+        ('{"constants": "half", "rules": [{"bits": 8}]}', "constants: must be 'float' or 'fp16', not \"half\""),
+        ('{"memory": "high", "rules": [{"bits": 8}]}', "memory: must be 'low' or 'normal', not \"high\""),
+        ('{"memory": ["low"], "rules": [{"bits": 8}]}', "memory: must be 'low' or 'normal', not a list"),
+        # rules
+        ('{"rules": [{"bits": 8, "blok": 32}]}', "rule 1: blok: there is no such key; did you mean 'block'?"),
+        ('{"rules": [{"name": "a"}]}', "rule 1: bits: it is missing"),
+        (
+            '{"rules": [{"bits": 8}, {"bits": 9}]}',
+            "rule 2: bits: must be 0 (float), 2 to 8, or 16 (half precision), not 9",
+        ),
+        ('{"rules": [{"bits": 1}]}', "2 to 8, or 16 (half precision), not 1"),
+        ('{"rules": [{"bits": -1}]}', "2 to 8, or 16 (half precision), not -1"),
+        ('{"rules": [{"bits": 99}]}', "2 to 8, or 16 (half precision), not 99"),
+        ('{"rules": [{"bits": "eight"}]}', 'rule 1: bits: must be a whole number, not "eight"'),
+        ('{"rules": [{"bits": 8.5}]}', "rule 1: bits: must be a whole number, not 8.5"),
+        ('{"rules": [{"bits": NaN}]}', "rule 1: bits: must be a whole number, not NaN"),
+        ('{"rules": [{"bits": true}]}', "rule 1: bits: must be a whole number, not true"),
+        ('{"rules": [{"bits": null}]}', "rule 1: bits: must be a whole number, not null"),
+        ('{"rules": [{"bits": [8]}]}', "rule 1: bits: must be a whole number, not a list"),
+        ('{"rules": [{"bits": 8, "block": 24}]}', "rule 1: block: must be a multiple of 16, from 16 to 65536, not 24"),
+        ('{"rules": [{"bits": 8, "block": 0}]}', "from 16 to 65536, not 0"),
+        ('{"rules": [{"bits": 8, "block": 70000}]}', "from 16 to 65536, not 70000"),
+        ('{"rules": [{"bits": 8, "sym": "maybe"}]}', 'rule 1: sym: must be true or false, not "maybe"'),
+        ('{"rules": [{"bits": 8, "name": 5}]}', "rule 1: name: must be text, not 5"),
+        (f'{{"rules": [{{"bits": 8, "regex": "{"a" * 2001}"}}]}}', "rule 1: regex: must have at most 2000 characters"),
+        ('{"rules": [{"bits": 8, "mode": "dynamc"}]}', "not \"dynamc\"; did you mean 'dynamic'?"),
+        ('{"rules": [{"bits": 0, "block": 32}]}', "rule 1: bits 0 is not quantized"),
         ('{"rules": [{"bits": 8, "hqq": true, "sym": true}]}', "zero point"),
         ('{"rules": [{"bits": 4, "mode": "static"}]}', "static int8 has 8 bits"),
-        ('{"rules": [{"bits": 4, "regex": "("}]}', "no regular expression"),
-        ('{"rules": [{"bits": 4, "regex": "a", "name": "a"}]}', "give one"),
+        ('{"rules": [{"bits": 4, "regex": "("}]}', "rule 1: regex: no regular expression"),
+        ('{"rules": [{"bits": 4, "regex": "a", "name": "a"}]}', "rule 1: name and regex are two ways"),
         ('{"rules": [{"bits": 4, "type": "Conv"}]}', "ConvolutionDepthwise"),
-        ("[" * 100_000, "recipe"),
     ],
 )
 def test_what_is_wrong_is_named(text: str, said: str) -> None:
@@ -111,6 +160,28 @@ def test_what_is_wrong_is_named(text: str, said: str) -> None:
         Recipe.parse(text)
     assert caught.value.code == "RECIPE_INVALID"
     assert said in str(caught.value)
+    # None of the words of those who read it for us.
+    told = f"{caught.value} {caught.value.hint}"
+    assert not re.search(r"Input should|type=|pydantic|https?:|valid (dict|tuple|integer)|Expecting|char \d", told), (
+        told
+    )
+    assert "\n" not in told
+
+
+def test_the_keys_there_are_stand_beside_an_unknown_one() -> None:
+    for text, known in (
+        ('{"zzz": 1, "rules": [{"bits": 8}]}', "schema, memory, constants, rules"),
+        ('{"rules": [{"bits": 8, "zzz": 1}]}', "name, regex, type, subgraph, bits, block, sym, hqq, mode"),
+    ):
+        with pytest.raises(InputError) as caught:
+            Recipe.parse(text)
+        assert caught.value.hint == f"Keys there: {known}."
+
+
+def test_what_is_no_mistake(tmp_path: Path) -> None:
+    """A mark in front, as some editors leave it; and a schema that is left out is this one."""
+    (tmp_path / "r.json").write_bytes(b'\xef\xbb\xbf{"rules": [{"name": "*", "bits": 8}]}')
+    assert Recipe.read(tmp_path / "r.json") == recipe({"name": "*", "bits": 8})
 
 
 def test_unreadable_files(tmp_path: Path) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from rich.text import Text
 
 from edgequant.findings import Finding
 from edgequant.judge.latency import latency_summary
 from edgequant.judge.verdict import Verdict
 from edgequant.report import model, plain
 from edgequant.report.console import render
+from edgequant.report.lines import Lines
 
 quick = settings(deadline=None, max_examples=50)
 
@@ -198,7 +201,7 @@ def test_the_overview_breaks_no_word_and_tells_times_in_full():
     )
     for width in (40, 60, 80, 120):
         text = shown(report, width)
-        tail = text[text.index("run ", text.rindex("hqq  on")) :]
+        tail = text[text.index("All runs on ") :]
         assert "1234" in tail
         assert "e+0" not in text
         assert "0.0123" in tail
@@ -206,8 +209,77 @@ def test_the_overview_breaks_no_word_and_tells_times_in_full():
             assert word in tail, word
         assert max(len(line) for line in text.splitlines()) <= width
     rows = shown(report, 80).split("Report:")[0].splitlines()[-6:]
-    assert any("dynamic:8,block=32,hqq on ssh://pi@board:22" in row for row in rows)
+    assert any("dynamic:8,block=32,hqq" in row for row in rows)
     assert any("12.34" in row and "5.7" in row and "21.3" in row for row in rows)
+
+
+LONG = "static:8,calib=percentile,asym,keep=20,skip=/encoder/layers.0/first/Conv_output_0"
+LONGER = f"{LONG},skip=/decoder/layers.7/last/ConvTranspose_output_0,samples=200"
+
+
+def beside(*variants: str, uri: str | None = None) -> list[model.Run]:
+    report = a_report(
+        {"save_infer_model/scale_0.tmp_1": an_output(-21.37)},
+        latency_ms=latency_summary([1234.5] * 5, 0, None, None, why_invalid=[]),
+        memory_mb=model.Memory(model_file=123.45, session=1234.5),
+        verdict="INCONCLUSIVE",
+    )
+    device = {} if uri is None else {"device": model.DeviceInfo(uri=uri)}
+    return [report.runs[0].model_copy(update={"variant": variant, **device}) for variant in variants]
+
+
+NUMBERS = re.compile(r"^(.*?)  INCONCLUSIVE +123\.45 +1234\.5 +1234 +-21\.4  save_infer_m\.\.\.tmp_1$")
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 300])
+def test_long_variants_leave_the_numbers_of_the_overview_on_one_line(width: int) -> None:
+    report = several(*beside(LONG, LONGER, "kl"))
+    text = shown(report, width)
+    rows = text[text.index("All runs on ssh://pi@board:22") :].split("\n\n")[0].splitlines()[1:]
+    assert max(map(len, rows)) <= width
+    assert len([row for row in rows if row.startswith("  run ")]) == 1
+    numbers = [found for row in rows if (found := NUMBERS.match(row))]
+    assert len(numbers) == 3
+    assert len({len(found[1]) for found in numbers}) == 1  # aligned
+    assert numbers[-1][1].strip() == "kl"  # a short name stays beside its numbers
+    names = [row.strip() for row in rows if row.strip().startswith("static")]
+    assert len(names) == 2
+    assert all(name.split("  ")[0].startswith("static:8,calib=percentile") for name in names)
+    assert "samples=200" in names[1]
+    # In full at the head of its run.
+    assert LONGER in text.replace("\n", "")
+
+
+def test_variants_that_differ_only_in_the_middle_are_not_cut() -> None:
+    one, two = (LONGER.replace("decoder", name) for name in ("decoder", "encoder"))
+    text = shown(several(*beside(one, two)), 80)
+    tail = text[text.index("All runs") :].replace("\n  ", "").replace("\n", "")
+    assert one in tail
+    assert two in tail
+
+
+def test_the_device_stands_in_the_overview_where_there_are_several() -> None:
+    runs = [*beside("fp16", uri="local:"), *beside("fp16", uri="adb://X")]
+    tail = shown(several(*runs), 100).split("All runs")[1]
+    assert "fp16 on local:" in tail
+    assert "fp16 on adb://X" in tail
+
+
+@pytest.mark.parametrize("room", range(10, 30))
+def test_cut_in_the_middle(room: int) -> None:
+    console = Console(width=80, file=io.StringIO())
+    lines = Lines(console, 1, False)
+    for name in ("short", "a" * 40, "\u8f93" * 30, "ab\u8f93" * 12, "e\u0301" * 40):
+        whole = Text(name)
+        shown = lines.cut(whole, room)
+        assert shown.cell_len <= room
+        if whole.cell_len > room:
+            head, tail = shown.plain.split("...")
+            assert whole.plain.startswith(head.rstrip())
+            assert whole.plain.endswith(tail)
+            assert shown.cell_len >= room - 2
+        else:
+            assert shown.plain == name
 
 
 @pytest.mark.parametrize(
@@ -231,6 +303,13 @@ def test_the_legend_names_what_is_in_the_table_alone():
     assert "conv, quant, dev: SQNR in dB that conversion, quantization and the device leave" in shown(everywhere, 160)
     alone = a_report({"out": an_output()}, errors=model.ErrorsByStage(device=stages))
     assert "dev: SQNR in dB that the device leaves" in shown(alone, 160)
+
+
+def test_tables_say_that_their_numbers_are_of_the_worst_case():
+    text = shown(a_report({"out": an_output()}), 80)
+    assert "each number: worst case" in text
+    text = shown(several(*beside("fp16", "float")), 80)
+    assert "All runs on ssh://pi@board:22, each by its worst output in its worst case\n" in text
 
 
 def test_the_model_is_loaded_not_the_machine():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -30,6 +30,8 @@ from edgequant.spec import Variant
 _FLOAT = Variant(method="float")
 PROBES = 8
 """Samples on which models are compared; ranges are measured on all."""
+EQUALIZED = 4
+"""Ways to choose scales that are tried with equalized channels too, where all are tried without."""
 
 
 class StaticOptions(BaseModel):
@@ -202,13 +204,21 @@ class _Job:
                 from_float, start.layers, flow, quantizers, unreadable, self.options.rnn, runs, reference, kernels
             )
 
-        makers = {
-            ",".join([calib, *([] if sym else ["asym"]), *start.words]): maker_of(start, calib, sym)
-            for start in self._starts(model, converted_graph, layers, flow, runs, chunk)
+        ways = [
+            (calib, sym)
             for calib in (get_args(Calib) if self.options.calib == "best" else (self.options.calib,))
             for sym in self._zero_points()
-        }
-        tried = best(makers, skipped) if len(makers) > 1 else {}
+        ]
+        makers: dict[str, Maker] = {}
+        tried: dict[str, float] = {}
+        for start in self._starts(model, converted_graph, layers, flow, runs, chunk):
+            # What is worst without is not best with: equalized, only those that came closest are tried.
+            some = [way for way in ways if _name(*way) in list(tried)[:EQUALIZED]] if tried else ways
+            these = {_name(*way, *start.words): maker_of(start, *way) for way in some}
+            makers |= these
+            if len(ways) > 1 or tried:
+                tried |= best(these, skipped)
+        tried = dict(sorted(tried.items(), key=lambda each: -each[1]))
         calib = next(iter(tried or makers))
         maker = makers[calib]
         sensitivity: dict[str, float] = {}
@@ -244,7 +254,7 @@ class _Job:
 
     def _starts(
         self, model: Path, graph: ModelGraph, layers: list[Layer], flow: Flow, runs: Runs, chunk: int
-    ) -> list[_Start]:
+    ) -> Iterator[_Start]:
         """The float model, a copy with equalized channels, or both."""
         tensors = self._tensors(layers, flow)
 
@@ -252,22 +262,22 @@ class _Job:
             return gather(path, tensors, runs, chunk=chunk, decay=self.options.decay)
 
         asked = self.options.equalize
-        plain = [] if asked else [_Start(model, layers, gathered(model))]
+        if not asked:
+            yield _Start(model, layers, gathered(model))
         if asked is False or (asked is None and self.options.calib != "best"):
-            return plain
+            return
         joints = find_joints(model, graph, layers)
         ranges, _ = gather_channels(model, [joint.tensor for joint in joints], runs, chunk=chunk)
         path = self.work / "equalized.mnn"
-        if not joints or not equalized(model, joints, ranges, path):
-            if plain:
-                return plain
+        if joints and equalized(model, joints, ranges, path):
+            yield _Start(path, read_layers(path), gathered(path), ("equalize",))
+        elif asked:
             raise InputError(
                 "NOTHING_TO_EQUALIZE",
                 "no layer's result goes to convolutions alone, without an activation other than ReLU in between",
                 hint="Leave equalize out.",
                 where=str(self.graph.path),
             )
-        return [*plain, _Start(path, read_layers(path), gathered(path), ("equalize",))]
 
     def _zero_points(self) -> tuple[bool, ...]:
         if self.options.sym is None:
@@ -294,6 +304,10 @@ class _Job:
             memory_limit=self.memory_limit,
             parameters=content,
         )
+
+
+def _name(calib: Calib, sym: bool, *words: str) -> str:
+    return ",".join([calib, *([] if sym else ["asym"]), *words])
 
 
 def _listed(each: LayerPlan) -> StaticLayer:

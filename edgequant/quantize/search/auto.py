@@ -26,6 +26,7 @@ from edgequant.quantize.search.finalists import RECIPES, Finalists
 from edgequant.quantize.search.front import CAP_DB, AutoResult, Point, pareto
 from edgequant.quantize.search.mixture import Choice, Mixture, open_mixture
 from edgequant.quantize.search.options import AutoOptions
+from edgequant.quantize.search.pace import Pace
 from edgequant.quantize.search.target import Evaluate, Evaluation, Target, make_target, varied
 from edgequant.quantize.search.trials import Bench, Signals
 from edgequant.quantize.work import output_work
@@ -154,6 +155,7 @@ class _Job:
         self.context = digest(
             self.sha256, self.version, cases_digest(cases), count, given, self.run_options.model_dump(), RECIPES
         )
+        self.pace = Pace(self.progress)
         self.explorer = Explorer(self.mixture, self._measure, self.target.noise)
         self._noises: dict[str, dict[str, np.ndarray]] = {}
         self.finalists = Finalists(
@@ -189,12 +191,15 @@ class _Job:
         known = self._noises.setdefault(key, self.cache.noises(key, len(self.signals.powers)))
         names = [choice_key(choice) for choice in choices]
         missing = {name: choice for name, choice in zip(names, choices, strict=True) if name not in known}
+        self.pace.skip(len(choices) - len(missing))
         found: list[np.ndarray] = []
         try:
             if missing:
-                self.bench.mixtures(
-                    self.mixture, list(missing.values()), setting.memory, self.signals, found, halved=setting.halved
-                )
+                with self.pace.measuring(len(missing)) as show:
+                    self.bench.mixtures(
+                        self.mixture, list(missing.values()), setting.memory, self.signals, found,
+                        halved=setting.halved, show=show,
+                    )  # fmt: skip
         finally:
             fresh = dict(zip(missing, found, strict=False))
             known.update(fresh)
@@ -239,26 +244,35 @@ class _Job:
 
     def _explore(self) -> None:
         settings = [Setting(memory, hqq, True) for memory in self.options.memories for hqq in (False, True)]
+        stages = [2] * len(self.options.memories) + [self.explorer.searched(setting) for setting in settings]
+        refined = self.explorer.refined(self.options.rounds)
+        forms = max(len(self.explorer.forms(key, setting)) for key in self.mixture.layers for setting in settings)
+        self.pace.ahead(stages, more=refined)
+        self.pace.announce(len(self.mixture.layers), forms, self.options.memories, self.given, self.bench.count)
         for memory in self.options.memories:
-            self.progress.say(f"plain variants, memory {memory}")
+            self.pace.begin(f"plain variants, memory {memory}")
             self.explorer.plain(Setting(memory, False, False))
         found = self._search(settings)
         if not found:
-            # Half precision is too coarse for this target: float for what is not quantized.
-            found = self._search([setting._replace(halved=False) for setting in settings])
+            self.progress.say("auto: half precision is too coarse for this target: again, with float where it was used")
+            settings = [setting._replace(halved=False) for setting in settings]
+            self.pace.ahead([self.explorer.searched(each) for each in settings], more=refined)
+            found = self._search(settings)
         least = min((tried.size for _, tried in found), default=0)
-        for setting, tried in sorted(found, key=lambda pair: pair[1].size):
-            if tried.size > _PROMISING * least:
-                break
-            self.progress.say(f"refining, memory {setting.memory}{', hqq' if setting.hqq else ''}")
+        promising = [
+            pair for pair in sorted(found, key=lambda pair: pair[1].size) if pair[1].size <= _PROMISING * least
+        ]
+        self.pace.ahead([refined] * len(promising))
+        for setting, _ in promising:
+            self.pace.begin(f"refining, memory {setting.memory}{', hqq' if setting.hqq else ''}")
             self.explorer.refine(setting, self.options.rounds)
 
     def _search(self, settings: Sequence[Setting]) -> list[tuple[Setting, Tried]]:
         found = []
         for setting in settings:
+            self.pace.begin(f"sensitivity of layers, memory {setting.memory}{', hqq' if setting.hqq else ''}")
             if setting.halved:
                 self.explorer.plain(setting)
-            self.progress.say(f"sensitivity of layers, memory {setting.memory}{', hqq' if setting.hqq else ''}")
             best = self.explorer.search(setting)
             if best is not None:
                 found.append((setting, best))

@@ -15,6 +15,8 @@ from edgequant.spec import MemoryMode
 
 _SLACKS = (0.3, 0.45, 0.6, 0.75, 0.9, 1.0, 1.15, 1.3, 1.6, 2.0, 3.0, 5.0)
 """Budgets handed to the model of adding noise, in shares of the real one: it errs either way, what is run does not."""
+_NEAR = 4
+"""Forms that refining tries for each layer."""
 _COARSE = 5
 """Bits of the second measurement of each layer; the first is 8."""
 
@@ -72,6 +74,14 @@ class Explorer:
     blocks: Sequence[int] = (32, 64)
     tried: list[Tried] = field(default_factory=list)
     deviations: list[float] = field(default_factory=list)
+
+    def searched(self, setting: Setting) -> int:
+        """How many models `search` runs, at most, and `plain` before it where constants are halved."""
+        return (3 if setting.halved else 0) + 1 + 2 * len(self.mixture.layers) + len(_SLACKS)
+
+    def refined(self, rounds: int) -> int:
+        """How many models `refine` runs, at most."""
+        return rounds * (_NEAR * len(self.mixture.layers) + len(_SLACKS))
 
     def forms(self, key: Key, setting: Setting) -> list[Form | None]:
         """What a layer may become; None is float."""
@@ -202,8 +212,8 @@ class Explorer:
         self.mixture.add((key, form) for form in forms if form is not None)
         forms.sort(key=lambda form: (self.mixture.payload(key, form), str(form)))
         own = self.mixture.payload(key, now)
-        smaller = [form for form in forms if self.mixture.payload(key, form) < own][-2:]
-        larger = [form for form in forms if self.mixture.payload(key, form) > own][:2]
+        smaller = [form for form in forms if self.mixture.payload(key, form) < own][-_NEAR // 2 :]
+        larger = [form for form in forms if self.mixture.payload(key, form) > own][: _NEAR // 2]
         return [now, *smaller, *larger]
 
 

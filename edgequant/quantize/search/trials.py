@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgequant.errors import InputError, ToolError
+from edgequant.progress import Show
 from edgequant.quantize.child import death, run_child
 from edgequant.quantize.search.mixture import Choice, Mixture
 from edgequant.quantize.work import room_left
@@ -165,12 +166,14 @@ class Bench:
         into: list[np.ndarray],
         *,
         halved: bool,
+        show: Show | None = None,
     ) -> None:
         """Run mixtures.  Appends to `into` the noise of each, float64 [cases * outputs]; inf where it crashed or an
         output came back broken.  What was measured is there even when this is interrupted.
 
         Args:
             halved: constants in half precision.
+            show: told now and then how many of them were run.
 
         Raises:
             ToolError: SEARCH_CRASHED and the like, where nothing of it can be run.
@@ -178,7 +181,7 @@ class Bench:
         mixture.add((key, form) for choice in choices for key, form in choice.items())
         base = mixture.halved if halved else mixture.base
         trials = [mixture.pieces(choice) for choice in choices]
-        self._trials(base, mixture.library, trials, memory, signals, into)
+        self._trials(base, mixture.library, trials, memory, signals, into, show)
 
     def models(self, paths: Sequence[Path], memory: MemoryMode, signals: Signals) -> list[np.ndarray]:
         """The noise of model files as they are; in the same form."""
@@ -195,6 +198,7 @@ class Bench:
         memory: MemoryMode,
         signals: Signals,
         into: list[np.ndarray],
+        show: Show | None = None,
     ) -> None:
         deaths = 0
         width = self.count * len(signals.outputs)
@@ -204,7 +208,8 @@ class Bench:
             lines: list[dict[str, Any]] = []
             try:
                 more = {"trials": left, "outputs": list(signals.outputs), "library": str(library)}
-                _, died = self._run("trials", base, memory, None, more, lines)
+                tell = None if show is None else _further(show, len(trials) - len(left))
+                _, died = self._run("trials", base, memory, None, more, lines, tell)
             finally:
                 into += [_noise(line, width) for line in lines[: len(left)]]
                 self.runs += min(len(lines), len(left))
@@ -223,8 +228,10 @@ class Bench:
         precision: Precision | None,
         more: Mapping[str, Any],
         lines: list[dict[str, Any]] | None = None,
+        show: Show | None = None,
     ) -> tuple[list[dict[str, Any]], ToolError | None]:
-        """(the lines it wrote, how it died); `lines` is filled even when this is interrupted."""
+        """(the lines it wrote, how it died); `lines` is filled even when this is interrupted.  `show` is told how many
+        there are."""
         self._jobs += 1
         path, out = self.folder / f"job-{self._jobs}.json", self.folder / f"job-{self._jobs}.lines"
         options = {
@@ -250,8 +257,9 @@ class Bench:
         timeout = self.timeout * (1 + self.count * len(more.get("trials", ())))
         try:
             result = run_child(
-                [sys.executable, "-c", _WORKER, str(path)], log=log, timeout=timeout, memory_limit=self.memory_limit
-            )
+                [sys.executable, "-c", _WORKER, str(path)], log=log, timeout=timeout, memory_limit=self.memory_limit,
+                watch=None if show is None else _Written(out, show),
+            )  # fmt: skip
             if not result.ok:
                 room_left(self.folder)  # a full disk explains everything else
         finally:
@@ -271,6 +279,28 @@ class Bench:
         if died is None:
             log.unlink(missing_ok=True)
         return found, died
+
+
+class _Written:
+    """Counts the lines a worker has written; called now and then while it runs."""
+
+    def __init__(self, path: Path, show: Show) -> None:
+        self._path, self._show, self._read, self._lines = path, show, 0, 0
+
+    def __call__(self, _log: bytes) -> None:
+        if not self._path.exists():
+            return
+        with open(self._path, "rb") as file:
+            file.seek(self._read)
+            new = file.read(_MOST_LINE)
+        self._read += len(new)
+        self._lines += new.count(b"\n")
+        self._show(self._lines)
+
+
+def _further(show: Show, before: int) -> Show:
+    """Of a batch that is gone on with, behind those that were run before."""
+    return lambda done: show(before + done)
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,92 @@
+"""What the other variants of a command say about one that failed: nothing is suggested that was measured beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgequant.judge.verdict import OTHER_VARIANTS, Verdict
+from edgequant.quantize.offline_options import OR_DYNAMIC, OTHER_WAYS
+from edgequant.report.model import Failure, Run
+from edgequant.variant import OFFLINE
+
+_CANDIDATES = ("dynamic:8", "dynamic:8,block=32", "dynamic:8,hqq", "fp16", "auto")
+_CLOSER: dict[str, tuple[str, ...]] = {
+    "float": (),
+    "fp16": ("float",),
+    "weight": ("weight:8", "weight:8,block=32", "fp16", "auto"),
+}
+"""What is left to try after these; after all others, the candidates."""
+_NOTHING_LEFT = (
+    "No variant that is left is closer to the source: look at the error of the conversion, and at the limits."
+)
+_NAMED = 3
+
+
+def with_hints(runs: Sequence[Run]) -> list[Run]:
+    """The runs, with remedies of broken limits and hints of failed tools that know of the others on the same device.
+
+    A variant that keeps its limits there comes first; one that was run there and does not keep them, or could not be
+    made, is never suggested.
+    """
+    return [_told(run, [other for other in runs if other.device.uri == run.device.uri]) for run in runs]
+
+
+def _told(run: Run, there: Sequence[Run]) -> Run:
+    others = [other for other in there if other is not run]
+    findings = [
+        finding.model_copy(update={"remedy": _remedy(run, others)})
+        if finding.code == "LIMIT_EXCEEDED" and finding.remedy == OTHER_VARIANTS
+        else finding
+        for finding in run.findings
+    ]
+    return run.model_copy(update={"findings": findings, "error": _failure(run, others)})
+
+
+def _remedy(run: Run, others: Sequence[Run]) -> str:
+    method = _method(run)
+    said = _kept(others)
+    if not said:
+        left = [name for name in _CLOSER.get(method, _CANDIDATES) if name not in _seen([run, *others])]
+        said = f"Try {'other variants: ' if len(left) > 1 else ''}{_join(left, 'or')}." if left else _NOTHING_LEFT
+        if failed := [other.variant for other in others if other.verdict is Verdict.FAIL]:
+            none = "do not keep their" if len(failed) > 1 else "does not keep its"
+            said += f"  {_join(failed, 'and')}, measured beside it, {none} limits either."
+    if method in ("static", *OFFLINE):
+        said += "  Static int8 needs real calibration data, and may keep layers float with skip=."
+    return said
+
+
+def _failure(run: Run, others: Sequence[Run]) -> Failure | None:
+    error = run.error
+    if error is None or error.hint != OR_DYNAMIC:
+        return error
+    kept = _kept(others)
+    if kept or "dynamic:8" in _seen(others):
+        return error.model_copy(update={"hint": f"{kept + '  ' if kept else ''}{OTHER_WAYS}."})
+    return error
+
+
+def _kept(others: Sequence[Run]) -> str:
+    """Those that keep their limits, the clear ones first, then the smaller."""
+    good = [other for other in others if other.error is None and other.verdict.exit_code == 0]
+    good.sort(key=lambda other: (other.verdict is not Verdict.PASS, _size(other)))
+    if not good:
+        return ""
+    names = [f"{other.variant}{'' if other.verdict is Verdict.PASS else ' (only just)'}" for other in good[:_NAMED]]
+    return f"{_join(names, 'and')}, measured beside it, {'keep' if len(names) > 1 else 'keeps'} all limits."
+
+
+def _size(run: Run) -> float:
+    return run.memory_mb.model_file or 0.0 if run.memory_mb is not None else 0.0
+
+
+def _seen(runs: Sequence[Run]) -> set[str | None]:
+    return {name for run in runs for name in (run.variant, run.made_as)}
+
+
+def _method(run: Run) -> str:
+    return run.variant.partition(",")[0].partition(":")[0]
+
+
+def _join(names: Sequence[str], word: str) -> str:
+    return f" {word} ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)

@@ -1,0 +1,100 @@
+"""Hints that know what was measured beside a variant, in the same command on the same device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgequant.findings import Finding
+from edgequant.judge.verdict import OTHER_VARIANTS, Verdict
+from edgequant.pipeline.beside import with_hints
+from edgequant.quantize.offline_options import OR_DYNAMIC
+from edgequant.report.model import DeviceInfo, Failure, Memory, Run
+from tests.beds.models import ModelByName
+from tests.pipeline.support import do
+
+BROKEN = Finding(code="LIMIT_EXCEEDED", severity="fail", where="y", message="too low", remedy=OTHER_VARIANTS)
+
+
+def ran(variant: str, verdict: str, uri: str = "local:", mb: float = 1.0, made_as: str | None = None) -> Run:
+    return Run(
+        device=DeviceInfo(uri=uri),
+        variant=variant,
+        made_as=made_as,
+        verdict=Verdict(verdict),
+        memory_mb=Memory(model_file=mb),
+        findings=[BROKEN] if verdict == "FAIL" else [],
+        error=Failure(code="QUANTIZER_CRASHED", message="crashed", hint=OR_DYNAMIC) if verdict == "ERROR" else None,
+    )
+
+
+def remedy(*runs: Run) -> str:
+    return with_hints(runs)[0].findings[0].remedy or ""
+
+
+def test_what_passed_beside_it_comes_first_and_alone() -> None:
+    found = remedy(ran("static:8", "FAIL"), ran("fp16", "PASS"), ran("dynamic:8,block=32", "FAIL"))
+    assert found.startswith("fp16, measured beside it, keeps all limits.")
+    assert "dynamic:8" not in found
+    assert "real calibration data" in found
+    found = remedy(
+        ran("dynamic:8,hqq", "FAIL"),
+        ran("fp16", "PASS", mb=2),
+        ran("dynamic:8", "MARGINAL", mb=1),
+        ran("weight:8", "PASS"),
+    )
+    assert found == "weight:8, fp16 and dynamic:8 (only just), measured beside it, keep all limits."
+
+
+@pytest.mark.parametrize("verdict", ["FAIL", "ERROR", "INCONCLUSIVE"])
+@pytest.mark.parametrize("variant", ["dynamic:8", "dynamic:8,block=32", "fp16", "auto"])
+def test_what_was_measured_and_is_no_better_is_not_suggested(variant: str, verdict: str) -> None:
+    found = remedy(ran("static:8", "FAIL"), ran(variant, verdict))
+    tried, _, after = found.partition(".")
+    assert tried.startswith("Try other variants: ")
+    suggested = tried.removeprefix("Try other variants: ").replace(" or ", ", ").split(", ")
+    assert set(suggested) == {"dynamic:8", "dynamic:8,block=32", "dynamic:8,hqq", "fp16", "auto"} - {variant}
+    assert (f"{variant}, measured beside it, does not keep its limits either" in after) == (verdict == "FAIL")
+
+
+def test_the_failing_variant_itself_is_not_suggested() -> None:
+    assert "dynamic:8," in remedy(ran("dynamic:8", "FAIL"))
+    assert "dynamic:8 " not in remedy(ran("dynamic:8", "FAIL"))
+    assert remedy(ran("fp16", "FAIL")) == "Try float."
+    assert "No variant" in remedy(ran("float", "FAIL"))
+    # What it became counts as well.
+    assert "dynamic:8 " not in remedy(ran("kl", "FAIL", made_as="dynamic:8")).replace("dynamic:8,", "")
+
+
+def test_another_device_says_nothing() -> None:
+    runs = [ran("dynamic:8", "FAIL", "adb://X"), ran("fp16", "PASS", "local:")]
+    found = remedy(*runs)
+    assert "measured beside it" not in found
+    assert "fp16" in found
+
+
+def test_a_remedy_of_its_own_stays() -> None:
+    own = BROKEN.model_copy(update={"remedy": None})
+    run = ran("dynamic:8", "FAIL").model_copy(update={"findings": [own]})
+    assert with_hints([run, ran("fp16", "PASS")])[0].findings == [own]
+
+
+def test_a_crash_does_not_advise_what_failed_as_well() -> None:
+    def hint(*others: Run) -> str:
+        (error, *_) = (run.error for run in with_hints([ran("kl", "ERROR"), *others]))
+        assert error is not None
+        return error.hint or ""
+
+    assert hint() == OR_DYNAMIC
+    assert hint(ran("dynamic:8", "PASS")).startswith("dynamic:8, measured beside it, keeps all limits.  Let edgequant")
+    assert "dynamic:8" not in hint(ran("dynamic:8", "FAIL"))
+    assert "--no-fallback" in hint(ran("dynamic:8", "FAIL"))
+
+
+def test_in_the_report(generated_model: ModelByName, tmp_path: Path) -> None:
+    bad, half = do(generated_model("conv_cnn"), tmp_path / "run", "weight:2", "fp16").runs
+    assert half.verdict == "PASS"
+    assert bad.verdict == "FAIL"
+    found = {finding.remedy for finding in bad.findings if finding.code == "LIMIT_EXCEEDED"}
+    assert found == {"fp16, measured beside it, keeps all limits."}
