@@ -241,3 +241,11 @@ def sshd(sshd_server: SshServer) -> Iterator[SshServer]:
     """The server, and no sessions left on it after the test."""
     yield sshd_server
     sshd_server.end_sessions()
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port of this host where nobody listens; it is held, so that nobody can begin to."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield int(taken.getsockname()[1])

@@ -17,6 +17,7 @@ from tests.beds.models import ModelByName
 from tests.beds.sshd import ALIAS, SshServer
 from tests.cli.command import EDGEQUANT, edgequant
 from tests.pipeline.support import ssh_home
+from tests.waiting import LONG
 
 AsMnn = Callable[..., Path]
 ONE = ("--threads", "1")
@@ -45,7 +46,7 @@ def mnn_itself(model: Path, case: Path, memory: int, tmp_path: Path) -> np.ndarr
     """What MNN computes without any of edgequant's code."""
     saved = tmp_path / "itself.npy"
     command = [sys.executable, "-c", _RUN, str(model), str(case), str(memory), str(saved)]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, check=True, capture_output=True, timeout=4 * LONG)
     return np.asarray(np.load(saved))
 
 
@@ -130,7 +131,7 @@ def test_run_saves_what_mnn_computes(
 ) -> None:
     model, out = as_mnn(generated_model("conv_cnn"), *flags), tmp_path / "out.npz"
     done = edgequant(
-        "run", str(model), "--device", "local:", "--inputs", str(case), "-o", str(out), *ONE, "--json"
+        "run", str(model), "--device", "local:", "--inputs", str(case), "-o", str(out), *ONE, "--json", patient=True
     )  # fmt: skip
     assert done.code == 0, done.err
     with np.load(out) as saved:
@@ -463,5 +464,5 @@ def test_completion_is_installed_and_completes(tmp_path: Path) -> None:
     scripts = [file for file in tmp_path.rglob("*") if file.is_file() and "edgequant" in file.read_text()]
     assert scripts
     words = {"COMP_WORDS": "edgequant ver", "COMP_CWORD": "1", "_EDGEQUANT_COMPLETE": "complete_bash"}
-    asked = subprocess.run([EDGEQUANT], env={**os.environ, **words}, capture_output=True, text=True, timeout=30)
+    asked = subprocess.run([EDGEQUANT], env={**os.environ, **words}, capture_output=True, text=True, timeout=4 * LONG)
     assert "verify" in asked.stdout

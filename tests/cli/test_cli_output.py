@@ -19,6 +19,7 @@ import edgequant as package
 from tests import generated
 from tests.beds.models import ModelByName
 from tests.cli.command import EDGEQUANT, edgequant
+from tests.waiting import LONG
 
 COMMANDS = (
     (), ("verify",), ("quantize",), ("run",), ("inspect",), ("demo",), ("report",), ("devices",), ("devices", "list"),
@@ -118,7 +119,7 @@ def test_a_reader_that_goes_away(arguments: tuple[str, ...], generated_model: Mo
     read_end, write_end = os.pipe()
     os.close(read_end)  # before anything is written: every write fails
     try:
-        done = subprocess.run([EDGEQUANT, *given], stdout=write_end, stderr=subprocess.PIPE, timeout=60)
+        done = subprocess.run([EDGEQUANT, *given], stdout=write_end, stderr=subprocess.PIPE, timeout=4 * LONG)
     finally:
         os.close(write_end)
     assert done.returncode == 3
@@ -130,7 +131,7 @@ def test_a_reader_that_goes_away(arguments: tuple[str, ...], generated_model: Mo
 def test_head(generated_model: ModelByName, tmp_path: Path) -> None:
     script = '"$@" 2>&1 | head -1; exit ${PIPESTATUS[0]}'
     command = [EDGEQUANT, "verify", str(generated_model("many_outputs")), *QUICK, "--run-dir", str(tmp_path / "run")]
-    done = subprocess.run(["bash", "-c", script, "bash", *command], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", "-c", script, "bash", *command], capture_output=True, text=True, timeout=4 * LONG)
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == ""
     assert done.returncode != 1  # which would be the verdict FAIL
@@ -145,7 +146,7 @@ def on_a_terminal(*arguments: str, **environment: str) -> bytes:
     )  # fmt: skip
     os.close(follower)
     seen = b""
-    while select.select([leader], [], [], 60)[0]:
+    while select.select([leader], [], [], 4 * LONG)[0]:
         try:
             data = os.read(leader, 1 << 16)
         except OSError:  # the other end is closed
@@ -154,7 +155,7 @@ def on_a_terminal(*arguments: str, **environment: str) -> bytes:
             break
         seen += data
     os.close(leader)
-    process.wait(60)
+    process.wait(LONG)
     return seen
 
 

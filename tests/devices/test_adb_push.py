@@ -1,10 +1,9 @@
-"""Sending files over a real adbd: content, modes, reasons of the device, stalls, lost links, speed."""
+"""Sending files over a real adbd: content, modes, reasons of the device, stalls, lost links."""
 
 from __future__ import annotations
 
 import os
 import signal
-import statistics
 import threading
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from edgequant.deadline import Deadline
 from edgequant.devices.adb import AdbDevice
 from edgequant.devices.adb_push import write_error
+from edgequant.devices.store import sha256_of
 from edgequant.errors import DeadlineExceeded, DeviceError, InputError
 from tests.beds.adb import AdbBed
 from tests.devices.support import soon
@@ -227,25 +227,9 @@ def test_deadline(adb_bed: AdbBed, phone: AdbDevice, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_speed(adb_bed: AdbBed, phone: AdbDevice, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Like the adb command and no slower by far, both writing the same 100 MB to the same memory, in turn."""
+def test_a_large_file(adb_bed: AdbBed, phone: AdbDevice, tmp_path: Path) -> None:
+    """More than all buffers on the way hold; how fast it is, `bench/adb_push.py` measures."""
     file = source(tmp_path, 100 << 20)
-    target = str(adb_bed.files / "large")
-
-    def ours() -> float:
-        started = time.perf_counter()
-        phone.send_file(file, target, soon())
-        return time.perf_counter() - started
-
-    def theirs() -> float:
-        started = time.perf_counter()
-        adb_bed.run_adb("push", str(file), target)
-        return time.perf_counter() - started
-
-    pairs = [(ours(), theirs()) if number % 2 else (theirs(), ours())[::-1] for number in range(9)][1:]
-    ratio = statistics.median(theirs / ours for ours, theirs in pairs)
-    best = [104.8576 / min(times) for times in zip(*pairs, strict=True)]
-    with capsys.disabled():
-        print(f"\n100 MB: {best[0]:.0f} MB/s, adb push {best[1]:.0f} MB/s, median of {len(pairs)} ratios {ratio:.2f}")
-    # `bench/adb_push.py` says how fast it is.  Here, beside other tests and on any CPU, only what is wrong is seen.
-    assert ratio > 0.2
+    target = adb_bed.files / "large"
+    phone.send_file(file, str(target), soon())
+    assert sha256_of(target) == sha256_of(file)

@@ -17,7 +17,7 @@ from tests.beds.models import ModelByName
 from tests.beds.vm import Board, Phone
 
 PAGE = Path(__file__).parents[2] / "docs" / "devices.md"
-pytestmark = [pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def commands(section: str) -> list[list[str]]:
@@ -35,7 +35,7 @@ def run(words: list[str], folder: Path, **environment: str) -> str:
     done = subprocess.run(
         [*words, *(["--threads", "1"] if words[1] == "verify" else [])],
         cwd=folder, env={**os.environ, "PATH": path, "NO_COLOR": "1", **environment},
-        capture_output=True, text=True, timeout=300,
+        capture_output=True, text=True, timeout=1000,
     )  # fmt: skip
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
     return done.stdout

@@ -85,7 +85,7 @@ COMMANDS = [words for words in commands() if words[0] != "python"]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: shlex.join(words)[:80])
 def test_every_command_works(words: list[str], folder: Path) -> None:
     (function,) = blocks("python")
@@ -97,7 +97,7 @@ def test_every_command_works(words: list[str], folder: Path) -> None:
     done = subprocess.run(
         [*words, "--threads", "1"],
         cwd=folder, env={**os.environ, "PATH": path, "NO_COLOR": "1", "COLUMNS": "200"},
-        capture_output=True, text=True, timeout=550,
+        capture_output=True, text=True, timeout=850,
     )  # fmt: skip
     told = f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
     if "--no-fallback" in words:

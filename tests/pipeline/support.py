@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import numpy as np
 import psutil
+import pytest
 
 from edgequant.pipeline.request import Request
-from edgequant.pipeline.rundir import safe_name
+from edgequant.pipeline.rundir import RunDirectory, safe_name
 from edgequant.pipeline.target import TargetOptions
 from edgequant.pipeline.verify import verify
 from edgequant.progress import Progress
@@ -180,11 +181,31 @@ def runners(parent: int | None = None) -> list[psutil.Process]:
     return found
 
 
-def eventually(what: Callable[[], Any], seconds: float = 20) -> Any:
-    """The first true answer; for processes that are not our children, so that nothing tells when they change."""
-    end = time.monotonic() + seconds
-    while not (found := what()):
-        if time.monotonic() > end:
-            return found
-        time.sleep(0.01)
-    return found
+def device_and_host() -> tuple[psutil.Process, psutil.Process]:
+    """The two runners of a job with one device, `local:`: the device's, which is started first, and this host's."""
+    # By their age and not by their number, which begins anew at the end of the numbers.
+    device, host = sorted((each for each in runners() if each.ppid() == os.getpid()), key=psutil.Process.create_time)
+    return device, host
+
+
+@contextlib.contextmanager
+def once_kept(cases: int, folder: str, act: Callable[[], object]) -> Iterator[None]:
+    """Do `act`, once, as soon as the outputs of so many cases are kept in captures/`folder`.
+
+    In the thread that keeps them: however fast the machine, no further case is begun before `act` is over.
+    """
+    keep, kept = RunDirectory.save_arrays, 0
+
+    def counting(self: RunDirectory, where: str, name: str, arrays: Mapping[str, np.ndarray]) -> Path:
+        nonlocal kept
+        path = keep(self, where, name, arrays)
+        if where == f"captures/{folder}":
+            kept += 1
+            if kept == cases:
+                act()
+        return path
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunDirectory, "save_arrays", counting)
+        yield
+    assert kept >= cases, "it never came to that"

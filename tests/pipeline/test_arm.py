@@ -27,7 +27,7 @@ from tests.beds.models import ModelByName
 from tests.beds.vm import ALIAS, Board, Phone
 from tests.pipeline.support import capture, check_numbers, codes, do
 
-pytestmark = [pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(900)]
 
 FIVE = ("enc", "erb_dec", "df_dec", "ppocr_cls", "ppocr_rec")
 VERDICTS = {"enc": "PASS", "erb_dec": "PASS", "df_dec": "PASS", "ppocr_cls": "PASS", "ppocr_rec": "FAIL"}

@@ -8,16 +8,20 @@ import numpy as np
 import pytest
 
 from edgequant.cases.load import save_npz
+from edgequant.deadline import Deadline
+from edgequant.devices.emulated import EmulatedDevice
 from edgequant.judge.limits import device_bands
 from edgequant.report.model import Report, Run
 from tests import generated
 from tests.beds.models import ModelByName
 from tests.pipeline.support import Arrays, arrays, capture, codes, do
 
-pytestmark = [pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(900)]
 
 BAND = device_bands({"y": "float"}, "static", "normal", ())["y"].value
 ANYTHING = ("sqnr_db>=-200", "cosine>=-1", "rel_max<=1e9")
+FILLED = "GLIBC_TUNABLES=glibc.malloc.perturb=85:glibc.malloc.tcache_count=0"
+"""Has glibc fill whatever it gives out."""
 WITHOUT, SDOT, I8MM = "emulated:cortex-a53", "emulated:cortex-a76", "emulated:max"
 
 
@@ -142,6 +146,21 @@ def tailed(tmp_path: Path) -> Path:
     )
 
 
+@pytest.fixture
+def filled_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On emulated devices what was never written holds a pattern, and not by chance what had to be written."""
+    opened = EmulatedDevice.open
+
+    def open_filled(self: EmulatedDevice, deadline: Deadline) -> None:
+        opened(self, deadline)
+        assert self._python[:2] == ("env", "-i")
+        if FILLED not in self._python:
+            self._python = (*self._python[:2], FILLED, *self._python[2:])
+
+    monkeypatch.setattr(EmulatedDevice, "open", open_filled)
+
+
+@pytest.mark.usefixtures("filled_memory")
 def test_elements_that_are_never_written_are_caught(tailed: Path, tmp_path: Path) -> None:
     cases, run_dir = samples(tmp_path / "cases", 1, 7, 8), tmp_path / "run"
     report = static(tailed, cases, run_dir, "kl", WITHOUT, SDOT, limits=ANYTHING)
@@ -194,6 +213,8 @@ def test_a_host_that_pools_wrong_does_not_condemn_the_device(pooled: Path, tmp_p
     host, *devices = report.runs
     assert host.verdict == "FAIL"
     assert "STATIC_POOL_ON_X86" in codes(host)
+    # 0.067 of them have values of both signs to choose from.  MNN's max pool is the same code on every x86 CPU, and r
+    # that of ARM in every bit.
     assert mistakes(capture(run_dir, host)) > 0.02
     for run in devices:
         assert mistakes(capture(run_dir, run)) == 0
@@ -239,6 +260,7 @@ def summed(tmp_path: Path) -> Path:
     )
 
 
+@pytest.mark.usefixtures("filled_memory")
 def test_a_sum_whose_end_is_never_written_is_avoided(summed: Path, tmp_path: Path) -> None:
     cases = samples(tmp_path / "cases", 1, 7, 8)
     word = taken_at_its_word(tmp_path)

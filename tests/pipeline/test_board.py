@@ -13,7 +13,7 @@ from tests.beds.models import ModelByName
 from tests.beds.vm import ALIAS, Board
 from tests.pipeline.support import check_numbers, do
 
-pytestmark = [pytest.mark.ssh, pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ssh, pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture

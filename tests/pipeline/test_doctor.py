@@ -18,8 +18,8 @@ from edgequant.pipeline.target import TargetOptions
 from edgequant.progress import Progress
 from tests.beds.adb import AdbBed
 from tests.beds.sshd import SshServer
+from tests.devices.support import mounted
 from tests.devices.test_places import tree
-from tests.devices.test_store import mounted
 from tests.pipeline.support import ssh_home
 
 NAMES = [
@@ -139,8 +139,8 @@ def test_a_pack_that_was_asked_for_where_none_runs(tmp_path: Path) -> None:
     assert found["runtime"].message.startswith("PACK_NOT_WANTED: MNN 3.6.1 ")
 
 
-def test_a_device_that_does_not_answer() -> None:
-    found = doctor("ssh://127.0.0.1:1", None)
+def test_a_device_that_does_not_answer(closed_port: int) -> None:
+    found = doctor(f"ssh://127.0.0.1:{closed_port}", None)
     assert list(found) == NAMES
     assert {check.status for check in list(found.values())[1:]} == {"skipped"}
     assert found["connection"].status == "fail"

@@ -16,7 +16,7 @@ from edgequant.progress import Progress
 from tests.beds.vm import Board, Phone
 from tests.beds.vm_images import PHONE_PROPERTIES
 
-pytestmark = [pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = "/data/local/tmp"
 # Every name with mode, owner, size and time of change; busybox has this find and stat.
@@ -29,7 +29,7 @@ def by_name(checks: list[Check]) -> dict[str, Check]:
 
 def on_board(board: Board, script: str, user: str = "user") -> str:
     command = ["ssh", "-F", str(board.config), "-l", user, "board", script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

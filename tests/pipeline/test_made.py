@@ -19,6 +19,9 @@ from tests.cli.command import edgequant
 from tests.pipeline.support import check_file, check_numbers, codes, do
 from tests.quantize.test_halves import product
 
+CRASHES = ("SIGSEGV", "SIGBUS", "SIGABRT")
+"""What becomes of it when MNN follows a wild pointer is not for MNN to choose."""
+
 
 @pytest.fixture
 def samples(tmp_path: Path) -> Path:
@@ -73,14 +76,15 @@ def test_every_method_on_a_plain_cnn(generated_model: ModelByName, samples: Path
 
 @pytest.mark.slow
 def test_a_crash_is_climbed_over_and_told(real_model: ModelByName, tmp_path: Path) -> None:
-    """MNN's EMA segfaults on a model with a GRU: the way out is one of MNN's flags."""
+    """MNN's EMA crashes on a model with a GRU: the way out is one of MNN's flags."""
     report = do(real_model("enc"), tmp_path / "run", "ema", "dynamic:8")
     ema, dynamic = report.runs
     assert ema.made_as == "ema with the RNN as one op"
     first, second = ema.steps
-    assert (first["outcome"], first["code"], first["signal"]) == ("failed", "QUANTIZER_CRASHED", "SIGSEGV")
+    assert (first["outcome"], first["code"]) == ("failed", "QUANTIZER_CRASHED")
+    assert first["signal"] in CRASHES
     assert second["outcome"] == "made"
-    assert "SIGSEGV" in finding(ema, "QUANTIZE_FELL_BACK").message
+    assert first["signal"] in finding(ema, "QUANTIZE_FELL_BACK").message
     assert finding(ema, "CALIBRATION_RANDOM").severity == "warn"
     assert "RNN_LEFT_FLOAT" in codes(ema)
     assert dynamic.verdict == "PASS"
@@ -100,8 +104,9 @@ def test_a_crash_is_named_where_nothing_else_may_be_tried(
     for run in (alone, crashed):
         assert run.verdict == "ERROR"
         assert run.error is not None
-        assert (run.error.code, run.error.evidence["signal"]) == ("QUANTIZER_CRASHED", "SIGSEGV")
-        assert "SIGSEGV" in run.error.message
+        assert run.error.code == "QUANTIZER_CRASHED"
+        assert run.error.evidence["signal"] in CRASHES
+        assert run.error.evidence["signal"] in run.error.message
         assert Path(run.error.evidence["log"]).is_file()
     assert not left_over(tmp_path / "run")
 

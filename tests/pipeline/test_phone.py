@@ -11,9 +11,10 @@ from edgequant.spec import RunOptions
 from tests.beds.models import ModelByName
 from tests.beds.vm import Phone
 from tests.pipeline.phones import ROOT, Sent, error_of, packs, verify
-from tests.pipeline.support import check_numbers, codes, eventually
+from tests.pipeline.support import check_numbers, codes
+from tests.waiting import eventually
 
-pytestmark = [pytest.mark.adb, pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.adb, pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_a_bare_phone(phone: Phone, real_model: ModelByName, tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_power_cut_while_unpacking(phone: Phone, real_model: ModelByName, tmp_pa
 
     def cut() -> None:
         # Half a folder has to be there, and on the disk.
-        eventually(lambda: any(".new." in path for path in packs(phone)))
+        assert eventually(lambda: any(".new." in path for path in packs(phone)))
         phone.shell("sync")
         phone.kill()
 

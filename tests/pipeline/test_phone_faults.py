@@ -29,9 +29,10 @@ from tests.beds.adb import AdbBed
 from tests.beds.models import ModelByName
 from tests.beds.vm import Phone
 from tests.pipeline.phones import ROOT, Sent, error_of, listed, packs, passed, verify
-from tests.pipeline.support import Listener, eventually
+from tests.pipeline.support import Listener
+from tests.waiting import LONG, eventually
 
-pytestmark = [pytest.mark.adb, pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.adb, pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(900)]
 
 LINK_CODES = ("LINK_LOST", "STALLED", "TIMEOUT")
 PACK = "edgequant-pack"
@@ -320,7 +321,7 @@ def test_ctrl_c(phone: Phone, small: Path, pack: Pack, wire: Wire, tmp_path: Pat
             assert eventually(lambda: any(".new." in path for path in packs(phone)))
             edgequant.send_signal(signal.SIGINT)
             said = edgequant.stderr.read()
-            assert edgequant.wait(60) == 130
+            assert edgequant.wait(4 * LONG) == 130
         finally:
             edgequant.kill()
     assert "interrupted" in said

@@ -42,7 +42,7 @@ def test_of_many_that_start_at_once_one_gets_it(tmp_path: Path) -> None:
             assert process.stdin
             process.stdin.write("\n")
             process.stdin.flush()
-        said = sorted(process.communicate(timeout=60)[0].strip() for process in started)
+        said = sorted(process.communicate(timeout=240)[0].strip() for process in started)
         assert said == ["RUN_DIR_UNUSABLE"] * 3 + ["mine"]
         assert sorted(folder.name for folder in Path(where).iterdir()) == sorted(FOLDERS)
 

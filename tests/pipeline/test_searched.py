@@ -35,6 +35,7 @@ def test_auto_meets_its_target_and_can_be_made_again(generated_model: ModelByNam
     assert {"AUTO_CHOSEN", "CHOSEN_ON_CASES"} <= codes(auto)
     assert auto.memory_mb is not None
     assert plain.memory_mb is not None
+    # Whatever dynamic:8 comes to on this CPU: its file, with memory normal, is computed in float and keeps the target.
     assert (auto.memory_mb.model_file or 1) <= 1.15 * (plain.memory_mb.model_file or 0)
     found = json.loads((first / "auto" / "auto.json").read_text())
     assert found["schema"] == "edgequant.auto/1"
@@ -75,7 +76,7 @@ main()
 
 def press(when: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", PRESSED, when, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, capture_output=True, text=True, timeout=280)
 
 
 @pytest.mark.slow

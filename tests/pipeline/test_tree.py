@@ -18,7 +18,7 @@ from edgequant.pack import Pack
 from edgequant.pack.archives import Member, compress, write_tar
 from edgequant.pipeline.tree import Tree
 from tests.beds.adb import AdbBed
-from tests.pipeline.support import eventually
+from tests.waiting import ended
 
 pytestmark = pytest.mark.adb
 
@@ -181,7 +181,7 @@ def test_what_others_left(adb_bed: AdbBed, made: Made, root: str) -> None:
     assert tree.lacking() is None
     assert names(tree) == sorted(os.path.basename(path) for path in (busy, mine))  # noqa: PTH119
     process.kill()
-    assert eventually(lambda: not Path(f"/proc/{live}").exists())
+    assert ended(live)
     assert tree.lacking() is None
     assert names(tree) == [os.path.basename(mine)]  # noqa: PTH119
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from edgequant.pipeline.target import TargetOptions
 from tests.beds.models import ModelByName
 from tests.beds.sshd import ALIAS, SshServer
 from tests.pipeline.support import Listener, do, ssh_home
+from tests.waiting import LONG
 
 pytestmark = [pytest.mark.ssh, pytest.mark.slow]
 
@@ -27,8 +29,7 @@ class Other:
     def __init__(self, model: Path, tmp_path: Path) -> None:
         words = [EDGEQUANT, "verify", str(model), "--device", URI, "--python", sys.executable, "--threads", "1"]
         words += ["--work-dir", str(tmp_path / "other"), "--run-dir", str(tmp_path / "other-run")]
-        # More than there is time for: it ends when it is told to, or after half a minute.
-        words += ["--repeat", "1000000"]
+        words += ["--repeat", "1000000"]  # so that it has not ended before it is suspended
         self.child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         assert self.child.stderr is not None
         for line in self.child.stderr:
@@ -36,10 +37,12 @@ class Other:
                 break
         else:
             pytest.fail("it did not get as far")
+        # By now it has the device.  Its runner there keeps it as long as this process lives, which gets no further.
+        self.child.send_signal(signal.SIGSTOP)
 
     def end(self) -> None:
         self.child.kill()
-        self.child.communicate(timeout=30)
+        self.child.communicate(timeout=LONG)
 
 
 @pytest.fixture
@@ -71,7 +74,7 @@ def test_it_says_who_has_it(generated_model: ModelByName, options: TargetOptions
     try:
         report = do(generated_model("conv_cnn"), tmp_path / "run", "fp16", "float", devices=(URI,), target=impatient)
         words = [EDGEQUANT, "devices", "clean", URI, "--work-dir", str(tmp_path / "other")]
-        cleaned = subprocess.run(words, capture_output=True, text=True, timeout=60, env=dict(os.environ))
+        cleaned = subprocess.run(words, capture_output=True, text=True, timeout=3 * LONG, env=dict(os.environ))
     finally:
         other.end()
     assert report.verdict == "ERROR"
@@ -93,7 +96,7 @@ def test_cleaned_while_it_was_at_work_on_its_host(
     def clean(text: str) -> None:
         if text.startswith("converting to float"):
             words = [EDGEQUANT, "devices", "clean", URI, "--work-dir", str(options.work_dir)]
-            cleaned.append(subprocess.run(words, capture_output=True, timeout=60).returncode)
+            cleaned.append(subprocess.run(words, capture_output=True, timeout=3 * LONG).returncode)
 
     report = do(generated_model("conv_cnn"), tmp_path / "run", devices=(URI,), target=options, progress=Listener(clean))
     assert cleaned == [0]

@@ -269,7 +269,7 @@ def test_without_onnx_runtime(generated_model: ModelByName, tmp_path: Path) -> N
         str(Path(sys.executable).with_name("edgequant")), "verify", str(generated_model("conv_cnn")),
         "--device", "local:", "--threads", "1", "--no-latency", "--run-dir", str(tmp_path / "run"),
     ]  # fmt: skip
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     document = check_file(tmp_path / "run" / "report.json")
     assert document["reference"]["kind"] == "mnn-float"

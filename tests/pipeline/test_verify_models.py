@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgequant.pipeline import measure
 from edgequant.pipeline.target import TargetOptions
 from edgequant.report.model import Run
 from tests.beds.models import ModelByName
@@ -20,7 +21,7 @@ TFLITE = ("face_detection", "hand_recrop")
 
 # Lowest SQNR of the conversion, and the verdicts of dynamic:8 where they are clear on any CPU: measured, then rounded
 # away from the limits.
-CONVERSION_DB = {"enc": 100, "erb_dec": 100, "df_dec": 100, "ppocr_cls": 90, "ppocr_rec": 35, "silero_vad": 90}
+CONVERSION_DB = {"enc": 100, "erb_dec": 100, "df_dec": 100, "ppocr_cls": 90, "ppocr_rec": 30, "silero_vad": 80}
 CLEAR = {"enc": "PASS", "df_dec": "PASS", "ppocr_cls": "PASS", "ppocr_rec": "FAIL", "hand_recrop": "PASS"}
 
 
@@ -37,7 +38,8 @@ def check_dynamic(run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", ONNX)
-def test_onnx_on_this_host(name: str, real_model: ModelByName, tmp_path: Path) -> None:
+def test_onnx_on_this_host(name: str, real_model: ModelByName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "TIMING_MAX_SECONDS", 240.0)  # more than it takes on the busiest machine
     run_dir = tmp_path / "run"
     report = do(real_model(name), run_dir, "dynamic:8", "fp16", latency=True)
     dynamic, fp16 = report.runs
@@ -129,12 +131,17 @@ def test_weight_is_the_same_file_in_float(real_model: ModelByName, tmp_path: Pat
 
 
 def test_a_limit_decides(real_model: ModelByName, tmp_path: Path) -> None:
-    report = do(real_model("ppocr_cls"), tmp_path / "run", "dynamic:8", "fp16", limits=("sqnr_db>=33",))
+    """One between the two, wherever this CPU's kernels take them."""
+    model, variants = real_model("ppocr_cls"), ("dynamic:8", "fp16")
+    low, high = (min(o.sqnr_db or 0 for o in run.outputs.values()) for run in do(model, tmp_path / "1", *variants).runs)
+    assert 20 < low < high - 4  # both keep the default limit, and there is room for one between them
+    bound = round((low + high) / 2, 1)
+    report = do(model, tmp_path / "2", *variants, limits=(f"sqnr_db>={bound}",))
     assert [run.verdict.value for run in report.runs] == ["FAIL", "PASS"]
     bounds = {(limit.metric, limit.bound) for run in report.runs for o in run.outputs.values() for limit in o.limits}
-    assert ("sqnr_db", 33.0) in bounds
+    assert ("sqnr_db", bound) in bounds
     assert ("sqnr_db", 20.0) not in bounds
-    assert report.options["limits"] == ["sqnr_db>=33"]
+    assert report.options["limits"] == [f"sqnr_db>={bound:g}"]
 
 
 def test_own_inputs_and_reference(real_model: ModelByName, tmp_path: Path) -> None:

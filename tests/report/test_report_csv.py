@@ -42,7 +42,7 @@ def test_a_line_for_each_output(real_model: ModelByName, tmp_path: Path) -> None
     # The same from the command line, from the folder alone.
     table = tmp_path / "table.csv"
     command = [str(Path(sys.executable).with_name("edgequant")), "report", str(tmp_path / "run"), "--csv", str(table)]
-    assert subprocess.run(command, capture_output=True, timeout=60).returncode == report.verdict.exit_code
+    assert subprocess.run(command, capture_output=True, timeout=240).returncode == report.verdict.exit_code
     assert rows(table.read_text("utf-8")) == found
 
 

@@ -26,4 +26,4 @@ def float_model(source: Path, folder: Path) -> Path:
 def bench_of(source: Path, folder: Path) -> Bench:
     place = folder / "bench"
     place.mkdir()
-    return Bench.of(cases_of(source), place, options=RunOptions(), log_dir=folder / "logs", timeout=60.0)
+    return Bench.of(cases_of(source), place, options=RunOptions(), log_dir=folder / "logs", timeout=240.0)
