@@ -192,7 +192,9 @@ def _calibrated(graph: ModelGraph, facts: Facts) -> list[tuple[str, str]]:
     together = "" if count < 2 else " of both inputs together" if count == 2 else f" of all {count} inputs together"
     samples = f"needs real samples{together} (--calibration)"
     if graph.recurrent or graph.has_subgraphs:
-        return [("static:8", f"{samples}; loops compute in float with 8-bit weights, and MNN's own methods crash on them")]
+        return [
+            ("static:8", f"{samples}; loops compute in float with 8-bit weights, and MNN's own methods crash on them")
+        ]
     if facts.varying:
         return [("static:8", f"{samples} of every kind, as the activations' range varies wildly")]
     if has_attention(graph):
