@@ -161,3 +161,14 @@ def test_nothing_to_equalize(tmp_path: Path) -> None:
     assert caught.value.code == "NOTHING_TO_EQUALIZE"
     made = static(source, images(2), tmp_path, calib="best", sym=True, equalize=None)
     assert not any("equalize" in name for name in made.tried)
+
+
+def test_channels_that_are_silent_are_not_called_unfit(tmp_path: Path) -> None:
+    """The layers would do: it is the samples that say nothing."""
+    source = two_layers(tmp_path / "m.onnx", b=np.full(8, -1.0))
+    quiet = [{"x": np.zeros((1, 3, 16, 20), np.float32)}]
+    with pytest.raises(InputError) as caught:
+        static(source, quiet, tmp_path, calib="mse", equalize=True)
+    assert caught.value.code == "NOTHING_TO_EQUALIZE"
+    assert "'r': it is 0 in all samples" in str(caught.value)
+    assert "convolutions alone" not in str(caught.value)
