@@ -141,10 +141,10 @@ def make_static(
     """
     source, out = Path(source).absolute(), Path(out).absolute()
     graph = read_model(source)
-    if graph.weights == "quantized":
+    if graph.weights in ("quantized", "fp16"):
         raise InputError(
             "ALREADY_QUANTIZED",
-            "its weights are quantized already, so ranges of the float model cannot be measured",
+            f"its weights are {graph.weights} already; MNN would leave them as they are",
             hint="Start from the original model or a float .mnn.",
             where=str(source),
         )
