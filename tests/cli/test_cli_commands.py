@@ -84,6 +84,12 @@ def test_quantize_that_breaks_a_limit_is_written_and_exits_with_1(generated_mode
     assert again.code == 1
     assert "weight:2" in table.read_text()
     assert table.read_text() == (tmp_path / "again.csv").read_text()
+    report = tmp_path / "run" / "report.json"
+    before = report.read_bytes()
+    onto = edgequant("report", str(tmp_path / "run"), "--csv", str(report))
+    assert onto.code == 2
+    assert "OUTPUT_INVALID" in onto.err
+    assert report.read_bytes() == before
 
 
 def test_quantize_keeps_a_file_that_is_there_when_the_new_one_fails(

@@ -67,6 +67,23 @@ def test_the_failing_variant_itself_is_not_suggested() -> None:
     assert "dynamic:8 " not in remedy(ran("kl", "FAIL", made_as="dynamic:8")).replace("dynamic:8,", "")
 
 
+def test_what_the_ladder_made_is_called_what_it_is() -> None:
+    """It was dynamic:8 that kept its limits: nobody knows what kl would have done."""
+    found = remedy(ran("fp16", "FAIL"), ran("kl", "PASS", made_as="dynamic:8"))
+    assert found.startswith("dynamic:8 (made where kl was asked for), measured beside it, keeps all limits.")
+    found = remedy(ran("fp16", "FAIL"), ran("kl", "FAIL", made_as="dynamic:8"))
+    assert "dynamic:8 (made where kl was asked for), measured beside it, does not keep its limits either." in found
+
+
+def test_what_fails_for_another_reason_is_not_said_to_break_limits() -> None:
+    other = Finding(code="DEVICE_BEYOND_ROUNDING", severity="fail", where="y", message="computes something else")
+    failed = ran("dynamic:8", "FAIL").model_copy(update={"findings": [other]})
+    found = remedy(ran("static:8", "FAIL"), failed)
+    assert "limits either" not in found
+    assert "dynamic:8 " not in found
+    assert "dynamic:8," in found  # of block=32 nothing is known
+
+
 def test_another_device_says_nothing() -> None:
     runs = [ran("dynamic:8", "FAIL", "adb://X"), ran("fp16", "PASS", "local:")]
     found = remedy(*runs)

@@ -141,10 +141,10 @@ def make_static(
     """
     source, out = Path(source).absolute(), Path(out).absolute()
     graph = read_model(source)
-    if graph.weights == "quantized":
+    if graph.weights in ("quantized", "fp16"):
         raise InputError(
             "ALREADY_QUANTIZED",
-            "its weights are quantized already, so ranges of the float model cannot be measured",
+            f"its weights are {graph.weights} already; MNN would leave them as they are",
             hint="Start from the original model or a float .mnn.",
             where=str(source),
         )
@@ -267,14 +267,19 @@ class _Job:
         if asked is False or (asked is None and self.options.calib != "best"):
             return
         joints = find_joints(model, graph, layers)
-        ranges, _ = gather_channels(model, [joint.tensor for joint in joints], runs, chunk=chunk)
+        ranges, unreadable = gather_channels(model, [joint.tensor for joint in joints], runs, chunk=chunk)
         path = self.work / "equalized.mnn"
         if joints and equalized(model, joints, ranges, path):
             yield _Start(path, read_layers(path), gathered(path), ("equalize",))
         elif asked:
+            why = "no layer's result goes to convolutions alone, without an activation other than ReLU in between"
+            if joints:
+                name = joints[0].tensor
+                what = unreadable.get(name, "it is 0 in all samples, or its layer's weights would overflow")
+                why = f"of {len(joints)} tensors none can be, such as '{name}': {what}"
             raise InputError(
                 "NOTHING_TO_EQUALIZE",
-                "no layer's result goes to convolutions alone, without an activation other than ReLU in between",
+                why,
                 hint="Leave equalize out.",
                 where=str(self.graph.path),
             )
