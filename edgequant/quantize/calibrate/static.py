@@ -24,7 +24,7 @@ from edgequant.quantize.calibrate.outputs import Fidelity, run_outputs
 from edgequant.quantize.calibrate.params import LayerPlan, check_names
 from edgequant.quantize.calibrate.samples import spool
 from edgequant.quantize.convert import ConvertedModel, convert
-from edgequant.quantize.work import output_work
+from edgequant.quantize.work import HOPELESS, output_work
 from edgequant.spec import Variant
 
 _FLOAT = Variant(method="float")
@@ -211,13 +211,18 @@ class _Job:
         ]
         makers: dict[str, Maker] = {}
         tried: dict[str, float] = {}
-        for start in self._starts(model, converted_graph, layers, flow, runs, chunk):
-            # What is worst without is not best with: equalized, only those that came closest are tried.
-            some = [way for way in ways if _name(*way) in list(tried)[:EQUALIZED]] if tried else ways
-            these = {_name(*way, *start.words): maker_of(start, *way) for way in some}
-            makers |= these
-            if len(ways) > 1 or tried:
-                tried |= best(these, skipped)
+        try:
+            for start in self._starts(model, converted_graph, layers, flow, runs, chunk):
+                # What is worst without is not best with: equalized, only those that came closest are tried.
+                some = [way for way in ways if _name(*way) in list(tried)[:EQUALIZED]] if tried else ways
+                these = {_name(*way, *start.words): maker_of(start, *way) for way in some}
+                makers |= these
+                if len(ways) > 1 or tried:
+                    tried |= best(these, skipped)
+        except (InputError, ToolError) as error:
+            # Equalizing was only worth a try: the models without work.
+            if not tried or error.code in HOPELESS:
+                raise
         tried = dict(sorted(tried.items(), key=lambda each: -each[1]))
         calib = next(iter(tried or makers))
         maker = makers[calib]

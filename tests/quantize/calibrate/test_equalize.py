@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgequant.errors import InputError
+from edgequant.errors import InputError, ToolError
 from edgequant.graph import read_model
 from edgequant.graph.flat import FlatFile
+from edgequant.quantize.calibrate import static as static_module
 from edgequant.quantize.calibrate.equalize import Joint, equalized, find_joints, gather_channels
 from edgequant.quantize.calibrate.layers import read_layers
 from edgequant.quantize.calibrate.outputs import fidelity, run_outputs
@@ -162,6 +163,25 @@ def test_nothing_to_equalize(tmp_path: Path) -> None:
         static(source, images(2), tmp_path, calib="mse", equalize=True)
     assert caught.value.code == "NOTHING_TO_EQUALIZE"
     made = static(source, images(2), tmp_path, calib="best", sym=True, equalize=None)
+    assert not any("equalize" in name for name in made.tried)
+
+
+@pytest.mark.parametrize("code", ["CALIBRATION_CRASHED", "DISK_FULL"])
+def test_what_works_without_is_not_lost(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equalizing is a try; only what would stop everything else stops it."""
+
+    def crash(*_given: object, **_more: object) -> None:
+        raise ToolError(code, "it crashed")
+
+    source = two_layers(tmp_path / "m.onnx")
+    monkeypatch.setattr(static_module, "gather_channels", crash)
+    wanted = {"calib": "best", "sym": True, "equalize": None}
+    if code == "DISK_FULL":
+        with pytest.raises(ToolError, match="it crashed"):
+            static(source, images(2), tmp_path, **wanted)
+        return
+    made = static(source, images(2), tmp_path, **wanted)
+    assert made.tried
     assert not any("equalize" in name for name in made.tried)
 
 
