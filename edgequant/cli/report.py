@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ def run(*, run_dir: str | None, schema: bool, csv: str | None, ui: Ui) -> None:
         raise InputError("OPTION_INVALID", "which run?", hint="Give its folder: edgequant report RUN_DIR")
     path = Path(run_dir)
     path = path / "report.json" if path.is_dir() else path
+    _refuse_table(csv, path)
     report = load(path)
     render(report, out(ui), path=path, verbose=ui.verbose, quiet=ui.quiet)
     write_csv(report, csv)
@@ -38,20 +40,34 @@ def run(*, run_dir: str | None, schema: bool, csv: str | None, ui: Ui) -> None:
     raise typer.Exit(report.verdict.exit_code)
 
 
-def refuse_csv(path: str | None, request: Request, output: str | None = None) -> None:
-    """Before anything runs: the table must not replace what was given, nor the model that is to be made.
+def refuse_csv(csv: str | None, request: Request, output: str | None = None) -> None:
+    """Before anything runs: the table must not replace what was given, nor the model that is to be made, and must have
+    a folder to go into.
 
     Raises InputError (OUTPUT_INVALID).
     """
-    if path is None:
+    made = None if output is None else Path(output)
+    _refuse_table(csv, request.model, request.inputs, request.reference, made, run_dir=request.run_dir)
+
+
+def _refuse_table(csv: str | None, *needed: Path | None, run_dir: Path | None = None) -> None:
+    if csv is None:
         return
-    table = Path(path).resolve()
-    given = (request.model, request.inputs, request.reference, None if output is None else Path(output))
-    if table.is_dir() or any(other is not None and table == other.resolve() for other in given):
+    table = Path(csv).resolve()
+    if table.is_dir() or any(other is not None and table == other.resolve() for other in needed):
         raise InputError(
             "OUTPUT_INVALID",
-            f"{path}: is a folder" if table.is_dir() else f"{path}: --csv names a file that this command needs itself",
+            f"{csv}: is a folder" if table.is_dir() else f"{csv}: --csv names a file that this command needs itself",
             hint="Name a file of its own.",
+        )
+    folder = Path(csv).parent
+    if not folder.is_dir():
+        # The run's own folder is made before the table is.
+        if run_dir is None or table.parent != run_dir.resolve():
+            raise InputError("OUTPUT_INVALID", f"{csv}: there is no folder {folder}")
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(
+            "OUTPUT_INVALID", f"{csv}: you may not write into the folder {folder}", hint="Choose another for --csv."
         )
 
 
