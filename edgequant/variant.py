@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from typing import Literal, get_args
 
@@ -25,6 +26,7 @@ POSSIBLE = (
 _NUMBER = {"block": r"[0-9]{1,6}", "clamp": r"[0-9]{1,3}", "samples": r"[0-9]{1,6}", "keep": r"[0-9]{1,5}"}
 _WORD = {"weights": ("max_abs", "admm"), "calib": get_args(Calib), "rnn": ("weight", "float")}
 _FLAG = ("hqq", "sym", "asym", "equalize")
+_EXAMPLE = {"block": 32, "clamp": 100, "samples": 32, "keep": 4}
 _TAKES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("float", "fp16", "recipe", "auto"), ()),
     **dict.fromkeys(("weight", "dynamic"), ("block", "hqq", "sym", "asym")),
@@ -132,7 +134,7 @@ class Variant(BaseModel):
                 raise _bad(text, f"'{name}' is given twice")
             seen.add(name)
             if name not in _TAKES[method]:
-                raise _bad(text, f"'{option}' is not an option of {method}" if name else "an option is empty")
+                raise _bad(text, _unknown(option, name, method))
             if name == "skip" and value:
                 skip.append(value)
             elif name in _FLAG and not equals:
@@ -144,8 +146,7 @@ class Variant(BaseModel):
             elif value in _WORD.get(name, ()):
                 fields[name] = value
             else:
-                among = f"; there are {', '.join(_WORD[name])}" if name in _WORD else ""
-                raise _bad(text, f"'{option}' is not an option{among}")
+                raise _bad(text, _needs(option, name))
         if {"sym", "asym"} <= seen:
             raise _bad(text, "sym and asym contradict each other")
         # What it is anyway: weights have a zero point, static activations have none where a calibrator is named.
@@ -187,6 +188,27 @@ class Variant(BaseModel):
     def calibrated(self) -> bool:
         """Whether it is made from calibration data."""
         return self.method in OFFLINE or self.method == "static"
+
+
+def _unknown(option: str, name: str, method: str) -> str:
+    if not name:
+        return "an option is empty"
+    near = difflib.get_close_matches(name.lower(), _TAKES[method], n=1)
+    return f"'{option}' is not an option of {method}" + (f"; did you mean '{near[0]}'?" if near else "")
+
+
+def _needs(option: str, name: str) -> str:
+    """What an option that there is lacks, or has too much of."""
+    given = f", not '{option.partition('=')[2]}'" if option.partition("=")[2] else ""
+    if name in _FLAG:
+        return f"{name} takes no value{given}"
+    if name in _NUMBER:
+        return f"{name} needs a whole number, such as {name}={_EXAMPLE[name]}{given}"
+    if name in _WORD:
+        return f"{name} needs one of {', '.join(_WORD[name])}{given}"
+    if name == "percent":
+        return f"percent needs a number above 50 and up to 100, such as percent=99.9{given}"
+    return "skip needs the name of a layer: skip=NAME"
 
 
 def _bad(text: str, why: str) -> InputError:

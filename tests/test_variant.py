@@ -69,6 +69,55 @@ def test_what_cannot_be_is_refused_with_what_can(text: str) -> None:
     assert "dynamic:N" in (caught.value.hint or "")
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("static:8,keep", "keep needs a whole number, such as keep=4"),
+        ("static:8,keep=0.5", "keep needs a whole number, such as keep=4, not '0.5'"),
+        ("weight:8,block", "block needs a whole number, such as block=32"),
+        ("kl,clamp=x", "clamp needs a whole number, such as clamp=100, not 'x'"),
+        ("kl,samples=", "samples needs a whole number, such as samples=32"),
+        ("static:8,calib=percentile,percent=x", "percent needs a number above 50 and up to 100, such as percent=99.9"),
+        ("static:8,calib", "calib needs one of minmax, ema, percentile, kl, mse, admm"),
+        ("static:8,rnn=int8", "rnn needs one of weight, float, not 'int8'"),
+        ("kl,weights", "weights needs one of max_abs, admm"),
+        ("kl,skip", "skip needs the name of a layer: skip=NAME"),
+        ("static:8,equalize=yes", "equalize takes no value, not 'yes'"),
+    ],
+)
+def test_what_an_option_needs_is_said(text: str, says: str) -> None:
+    """It said that there is no such option."""
+    with pytest.raises(InputError) as caught:
+        Variant.parse(text)
+    assert f"variant '{text}': {says}" in str(caught.value)
+    assert "is not an option" not in str(caught.value)
+    if "such as" in says:
+        # What it says is possible is.
+        example = says.partition("such as ")[2].partition(", not")[0]
+        Variant.parse(f"{text.rpartition(',')[0]},{example}")
+
+
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [
+        ("static:8,equalise", "equalize"),
+        ("static:8,equal", "equalize"),
+        ("static:8,kep=4", "keep"),
+        ("dynamic:8,blok=32", "block"),
+        ("kl,Samples=4", "samples"),
+        ("kl,equalize", None),
+        ("float,samples=3", None),
+    ],
+)
+def test_an_unknown_option_names_the_near_one(text: str, near: str | None) -> None:
+    with pytest.raises(InputError) as caught:
+        Variant.parse(text)
+    method, _, option = text.partition(",")
+    said = f"'{option}' is not an option of {method.partition(':')[0]}"
+    end = "" if near is None else f"; did you mean '{near}'?"
+    assert str(caught.value) == f"variant '{text}': {said}{end}"
+
+
 def test_which_need_calibration_data() -> None:
     assert {text: Variant.parse(text).calibrated for text in ("kl", "static:8", "dynamic:8", "fp16")} == {
         "kl": True,

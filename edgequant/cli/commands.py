@@ -107,7 +107,7 @@ def verify(
 def quantize(
     model: opt.Model,
     output: Annotated[str, typer.Option("--output", "-o", metavar="OUT.mnn", help="Where the quantized model goes.")],
-    variant: Annotated[str, typer.Option("--variant", help=opt.VARIANT_HELP)] = "dynamic:8",
+    variant: opt.OneVariant = None,
     inputs: opt.Inputs = None,
     reference: opt.ReferencePath = None,
     calibration: opt.Calibration = None,
@@ -134,7 +134,7 @@ def quantize(
     from edgequant.cli import quantize as command
 
     command.run(
-        model=model, output=output, variant=variant, inputs=inputs, reference=reference, shapes=shape, limits=limit,
+        model=model, output=output, variants=variant, inputs=inputs, reference=reference, shapes=shape, limits=limit,
         calibration=calibration, images=image, no_fallback=no_fallback, goals=target, budget=budget.value,
         run_options=opt.run_options(threads=threads, timeout=timeout, seed=seed), run_dir=run_dir,
         csv=csv, ui=opt.Ui(json, verbose, quiet),

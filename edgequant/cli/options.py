@@ -61,6 +61,10 @@ Variants = Annotated[
     list[str] | None,
     typer.Option("--variant", metavar="V", help=f"{VARIANT_HELP}  Several times for several.  (default: dynamic:8)"),
 ]
+OneVariant = Annotated[
+    list[str] | None,
+    typer.Option("--variant", metavar="V", help=f"{VARIANT_HELP}  One only.  (default: dynamic:8)"),
+]
 Inputs = Annotated[
     str | None,
     typer.Option(

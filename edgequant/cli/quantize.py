@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,24 @@ from edgequant.cli.options import Ui
 from edgequant.cli.report import refuse_csv, write_csv
 from edgequant.cli.request import make_request
 from edgequant.cli.verify import exit_code
+from edgequant.errors import InputError
 from edgequant.judge.verdict import Verdict
 
 
-def run(*, output: str, variant: str, ui: Ui, csv: str | None = None, **given: Any) -> None:
+def run(*, output: str, variants: Sequence[str] | None, ui: Ui, csv: str | None = None, **given: Any) -> None:
     """Make the file, check it, show what came out; exits with the verdict's code, or as interrupted."""
     from edgequant.pipeline.single import quantize
     from edgequant.report.console import render
     from edgequant.report.plain import printable
     from edgequant.report.write import to_json
 
-    request = make_request(variants=[variant], **given)
+    if variants is not None and len(variants) > 1:
+        raise InputError(
+            "USAGE",
+            f"--variant is given {len(variants)} times, and quantize makes one file",
+            hint="Quantize once for each, with an -o of its own; edgequant verify compares several.",
+        )
+    request = make_request(variants=variants, **given)
     refuse_csv(csv, request, output)
     report, run_dir, written, kept = quantize(request, Path(output), CliProgress(ui))
     console = out(ui)

@@ -32,9 +32,11 @@ def run(*, run_dir: str | None, schema: bool, csv: str | None, ui: Ui) -> None:
         raise InputError("OPTION_INVALID", "which run?", hint="Give its folder: edgequant report RUN_DIR")
     path = Path(run_dir)
     path = path / "report.json" if path.is_dir() else path
+    if csv is not None:
+        if same_file(Path(csv), path):
+            raise _refused(csv, "--csv names the report itself")
+        _need_folder(csv, None)
     report = load(path)
-    if csv is not None and same_file(Path(csv), path):
-        raise _refused(csv, "is the report itself")
     render(report, out(ui), path=path, verbose=ui.verbose, quiet=ui.quiet)
     write_csv(report, csv)
     if ui.json:
@@ -43,7 +45,8 @@ def run(*, run_dir: str | None, schema: bool, csv: str | None, ui: Ui) -> None:
 
 
 def refuse_csv(path: str | None, request: Request, output: str | None = None, spec: str | None = None) -> None:
-    """Before anything runs: the table must not replace what was given, nor the model that is to be made.
+    """Before anything runs: the table must not replace what was given, nor the model that is to be made, and must have
+    a folder to go into.
 
     Raises InputError (OUTPUT_INVALID), and what `read_model` raises where the file of the table is there already.
     """
@@ -69,6 +72,19 @@ def refuse_csv(path: str | None, request: Request, output: str | None = None, sp
         inside = os.path.lexists(table) and other.is_dir() and place.is_relative_to(other.resolve())
         if inside or place == other.resolve() or same_file(table, other):
             raise _refused(path, "--csv names a file that this command needs itself")
+    _need_folder(path, request.run_dir)
+
+
+def _need_folder(path: str, run_dir: Path | None) -> None:
+    """run_dir: is made before the table is."""
+    folder = Path(path).parent
+    if not folder.is_dir():
+        if run_dir is None or folder.resolve() != run_dir.resolve():
+            raise InputError("OUTPUT_INVALID", f"{path}: there is no folder {folder}")
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(
+            "OUTPUT_INVALID", f"{path}: you may not write into the folder {folder}", hint="Choose another for --csv."
+        )
 
 
 def _refused(path: str, why: str) -> InputError:

@@ -43,10 +43,12 @@ class VariantMaker:
     """Where the fastest model is searched for; None: none of the devices can be used."""
     arm: bool = False
     """One of the devices is an ARM CPU other than this host."""
+    unreadable: InputError | None = field(default=None, init=False)
+    """Why the calibration data cannot be used: that is wrong for every variant, not just the one that needed it."""
     _calibration: dict[int | None, CalibrationSet] = field(default_factory=dict, init=False)
 
     def make(self, variant: Variant) -> MadeVariant:
-        """Raises InputError, ToolError."""
+        """Raises InputError, ToolError.  An InputError other than `unreadable` says something of this variant alone."""
         with listening(self.progress):
             return self._made(variant)
 
@@ -88,8 +90,13 @@ class VariantMaker:
                 memory_limit=memory_limit(),
             )
             inputs = pin(self.prepared.inputs, self.request.shapes)
-            self._calibration[samples] = load_calibration(source, inputs, work=work, options=options)
-            self._refuse_unrunnable(self._calibration[samples])
+            try:
+                loaded = load_calibration(source, inputs, work=work, options=options)
+                self._refuse_unrunnable(loaded)
+            except InputError as error:
+                self.unreadable = error
+                raise
+            self._calibration[samples] = loaded
         found = self._calibration[samples]
         return found, (*own, *found.findings)
 

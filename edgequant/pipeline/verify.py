@@ -32,16 +32,6 @@ from edgequant.report.model import Report, Run
 from edgequant.report.write import write
 from edgequant.spec import Limit, RunOptions, Variant
 
-_OF_THE_MODEL = (
-    "ALREADY_QUANTIZED",
-    "NOTHING_STATIC",
-    "NOTHING_TO_CHOOSE",
-    "RECIPE_NOT_STATIC",
-    "TARGET_NOT_JUDGEABLE",
-    "TARGET_UNREACHABLE",
-)
-"""What no other way of writing the command would mend."""
-
 
 class InterruptedRun(KeyboardInterrupt):
     """The user stopped the run; `report` holds what was finished, and has been written to `path`."""
@@ -195,11 +185,11 @@ class _Job:
             with self.prepared.clock.phase("convert"):
                 return self._maker.make(variant)
         except EdgequantError as error:
-            # A user's mistake is said before anything runs; what the model cannot be is one run that failed.
-            mistake = isinstance(error, InputError) and error.code not in _OF_THE_MODEL
+            # Calibration data that cannot be read is no one variant's; an option that does not fit fails only its own.
+            of_all = error is self._maker.unreadable
             # Of a tool that failed the report tells; what this host lacks keeps it from being written as well.
             alone = len(self.request.variants) == 1 and (not isinstance(error, ToolError) or error.code in HOPELESS)
-            if alone or mistake:
+            if alone or of_all:
                 raise
             self.progress.say(f"{variant}: {error.code}: {error}")
             return error

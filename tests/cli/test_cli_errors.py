@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.beds.models import ModelByName
-from tests.cli.command import edgequant
+from tests.cli.command import EDGEQUANT, edgequant
 from tests.generated import external_data
+from tests.waiting import LONG
 
 L = ("--device", "local:")
 M = "model.onnx"
@@ -97,6 +100,19 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str, str]] = {
         "--csv",
     ),
     "a table onto a folder": (("verify", M, *L, "--csv", "folder"), "OUTPUT_INVALID", "is a folder"),
+    "a table into nowhere": (("verify", M, *L, "--csv", "no/x.csv"), "OUTPUT_INVALID", "there is no folder no"),
+    "a table of quantize into nowhere": (
+        ("quantize", M, "-o", "q.mnn", "--csv", "no/x.csv"),
+        "OUTPUT_INVALID",
+        "there is no folder no",
+    ),
+    "a table of a report into nowhere": (("report", "run", "--csv", "no/x.csv"), "OUTPUT_INVALID", "no folder no"),
+    "a table of a report onto itself": (("report", "text", "--csv", "text"), "OUTPUT_INVALID", "--csv"),
+    "quantize two ways": (
+        ("quantize", M, "-o", "q.mnn", "--variant", "dynamic:8", "--variant", "fp16"),
+        "USAGE",
+        "--variant is given 2 times",
+    ),
     "run what is no .mnn": (("run", M, *L), "MODEL_WRONG_FORMAT", "run takes an MNN model"),
     "inspect nothing": (("inspect", "nope.onnx"), "MODEL_NOT_FOUND", "nope.onnx"),
     "report of nothing": (("report", "folder"), "REPORT_", "folder"),
@@ -153,6 +169,29 @@ def test_mistake(mistake: str, place: Path) -> None:
     after = done.err.splitlines()[done.err.splitlines().index(done.errors[0]) + 1 :]
     assert after == ([f"  {document['error']['hint']}"] if document["error"]["hint"] else [])
     assert files(place) == before
+
+
+def test_a_table_into_a_folder_that_is_sealed(place: Path, tmp_path: Path) -> None:
+    """Said before anything is converted, not after."""
+    folder, run_dir = tmp_path / "sealed", tmp_path / "run"
+    folder.mkdir()
+    # For root, permissions do not count; a read-only mount does.
+    root = os.geteuid() == 0
+    mount = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o ro none "$0" && exec "$@"', folder] if root else []
+    folder.chmod(0o555)
+    command = [EDGEQUANT, "verify", M, *L, "--csv", folder / "x.csv", "--run-dir", run_dir]
+    done = subprocess.run([*mount, *command], cwd=place, capture_output=True, text=True, timeout=LONG)
+    assert done.returncode == 2, done.stderr
+    assert f"edgequant: OUTPUT_INVALID: {folder / 'x.csv'}: you may not write into the folder" in done.stderr
+    assert not run_dir.exists()
+
+
+def test_a_table_into_the_run_directory_that_is_to_be_made(place: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    where = ("--run-dir", str(run_dir), "--csv", str(run_dir / "table.csv"))
+    done = edgequant("verify", M, *L, "--variant", "float", "--no-latency", *where, cwd=place)
+    assert done.code == 0, done
+    assert (run_dir / "table.csv").read_text().count("\n") == 2
 
 
 def test_without_json_stdout_is_empty(place: Path) -> None:

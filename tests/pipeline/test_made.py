@@ -271,12 +271,61 @@ def test_a_sample_the_model_cannot_run_is_named(generated_model: ModelByName, tm
     assert "small" in str(caught.value)
 
 
-def test_a_users_mistake_ends_it_before_anything_runs(
+def test_an_option_that_does_not_fit_fails_only_its_own_variant(
     generated_model: ModelByName, samples: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError) as caught:
-        do(generated_model("conv_cnn"), tmp_path / "run", "dynamic:8", "kl,skip=nowhere", calibration=str(samples))
-    assert caught.value.code == "SKIP_UNKNOWN"
+    """It ended the command, and what had been made of the others was lost."""
+    recipe = tmp_path / "nothing.json"
+    recipe.write_text('{"schema": "edgequant.recipe/1", "rules": [{"name": "conv_99", "bits": 8}]}')
+    wrong = {
+        "kl,skip=nowhere": "SKIP_UNKNOWN",
+        "static:8,calib=mse,skip=nowhere": "LAYER_UNKNOWN",
+        f"recipe:{recipe}": "RECIPE_MATCHES_NOTHING",
+    }
+    fine = ("dynamic:8", "static:8,calib=mse")
+    report = do(
+        generated_model("conv_cnn"), tmp_path / "run", fine[0], *wrong, fine[1],
+        calibration=str(samples), limits=("sqnr_db>=15",),
+    )  # fmt: skip
+    runs = {run.variant: run for run in report.runs}
+    assert list(runs) == [fine[0], *wrong, fine[1]]
+    for variant, code in wrong.items():
+        assert runs[variant].verdict == "ERROR"
+        error = runs[variant].error
+        assert error is not None
+        assert error.code == code
+        assert not runs[variant].outputs
+    for variant in fine:
+        assert runs[variant].error is None
+        assert runs[variant].verdict in ("PASS", "MARGINAL")
+        check_numbers(tmp_path / "run", runs[variant])
+    assert report.verdict == "ERROR"
+    assert report.verdict.exit_code == 3
+
+
+def test_nothing_to_equalize_fails_only_its_own_variant(generated_model: ModelByName, tmp_path: Path) -> None:
+    words = ("--variant", "dynamic:8", "--variant", "static:8,calib=mse,equalize", "--no-latency", "--json")
+    done = edgequant("verify", str(generated_model("big_mlp")), "--device", "local:", *words, cwd=tmp_path)
+    assert done.code == 3, done
+    fine, wrong = done.json["runs"]
+    assert fine["error"] is None
+    assert fine["outputs"]
+    assert (wrong["verdict"], wrong["error"]["code"]) == ("ERROR", "NOTHING_TO_EQUALIZE")
+    assert "static:8,calib=mse,equalize: NOTHING_TO_EQUALIZE" in done.err
+    alone = edgequant("verify", str(generated_model("big_mlp")), "--device", "local:", *words[2:], cwd=tmp_path)
+    assert alone.code == 2, alone
+    assert len(alone.errors) == 1
+    assert alone.errors[0].startswith("edgequant: NOTHING_TO_EQUALIZE")
+
+
+def test_calibration_data_that_cannot_be_used_ends_it_for_all(generated_model: ModelByName, tmp_path: Path) -> None:
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    np.savez(folder / "0.npz", x=np.full((1, 3, 32, 32), np.nan, np.float32))
+    for order in (("dynamic:8", "static:8"), ("static:8", "dynamic:8")):
+        with pytest.raises(InputError) as caught:
+            do(generated_model("conv_cnn"), tmp_path / order[0][:3], *order, calibration=str(folder))
+        assert caught.value.code == "CALIBRATION_NAN"
 
 
 @pytest.mark.slow
