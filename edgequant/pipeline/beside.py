@@ -48,7 +48,7 @@ def _remedy(run: Run, others: Sequence[Run]) -> str:
     if not said:
         left = [name for name in _CLOSER.get(method, _CANDIDATES) if name not in _seen([run, *others])]
         said = f"Try {'other variants: ' if len(left) > 1 else ''}{_join(left, 'or')}." if left else _NOTHING_LEFT
-        if failed := [other.variant for other in others if other.verdict is Verdict.FAIL]:
+        if failed := [_name(other) for other in others if _breaks(other)]:
             none = "do not keep their" if len(failed) > 1 else "does not keep its"
             said += f"  {_join(failed, 'and')}, measured beside it, {none} limits either."
     if method in ("static", *OFFLINE):
@@ -72,8 +72,19 @@ def _kept(others: Sequence[Run]) -> str:
     good.sort(key=lambda other: (other.verdict is not Verdict.PASS, _size(other)))
     if not good:
         return ""
-    names = [f"{other.variant}{'' if other.verdict is Verdict.PASS else ' (only just)'}" for other in good[:_NAMED]]
+    names = [f"{_name(other)}{'' if other.verdict is Verdict.PASS else ' (only just)'}" for other in good[:_NAMED]]
     return f"{_join(names, 'and')}, measured beside it, {'keep' if len(names) > 1 else 'keeps'} all limits."
+
+
+def _breaks(run: Run) -> bool:
+    """Whether it breaks a limit: NaN, or a device that computes something else, is FAIL too."""
+    return any(finding.code == "LIMIT_EXCEEDED" for finding in run.findings)
+
+
+def _name(run: Run) -> str:
+    """What was measured: the ladder may have made something else than was asked for.  Of auto it is a description."""
+    asked = run.made_as in (None, run.variant) or _method(run) not in ("static", *OFFLINE)
+    return run.variant if asked else f"{run.made_as} (made where {run.variant} was asked for)"
 
 
 def _size(run: Run) -> float:
