@@ -10,6 +10,14 @@ from pathlib import Path
 from typing import IO
 
 
+def same_file(one: Path, other: Path) -> bool:
+    """Whether both are there, and are one file or folder, by whatever name."""
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is not there
+        return False
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for writing that appears under `path` only when the block ends without an exception.

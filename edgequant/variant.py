@@ -165,7 +165,7 @@ class Variant(BaseModel):
         for name in ("calib", "percent", "weights", "clamp", "block", "rnn", "keep", "samples"):
             value = getattr(self, name)
             if value is not None:
-                parts.append(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}")
+                parts.append(f"{name}={value:.10g}" if isinstance(value, float) else f"{name}={value}")
         parts += [name for name in _FLAG if getattr(self, name)]
         return ",".join([*parts, *(f"skip={name}" for name in self.skip)])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import typer
 from edgequant.cli.console import out, print_json
 from edgequant.cli.options import Ui
 from edgequant.errors import EdgequantError, InputError
+from edgequant.files import same_file
 from edgequant.report.model import Report
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ def run(*, run_dir: str | None, schema: bool, csv: str | None, ui: Ui) -> None:
     path = Path(run_dir)
     path = path / "report.json" if path.is_dir() else path
     report = load(path)
+    if csv is not None and same_file(Path(csv), path):
+        raise _refused(csv, "is the report itself")
     render(report, out(ui), path=path, verbose=ui.verbose, quiet=ui.quiet)
     write_csv(report, csv)
     if ui.json:
@@ -38,21 +42,37 @@ def run(*, run_dir: str | None, schema: bool, csv: str | None, ui: Ui) -> None:
     raise typer.Exit(report.verdict.exit_code)
 
 
-def refuse_csv(path: str | None, request: Request, output: str | None = None) -> None:
+def refuse_csv(path: str | None, request: Request, output: str | None = None, spec: str | None = None) -> None:
     """Before anything runs: the table must not replace what was given, nor the model that is to be made.
 
-    Raises InputError (OUTPUT_INVALID).
+    Raises InputError (OUTPUT_INVALID), and what `read_model` raises where the file of the table is there already.
     """
+    from edgequant.graph import read_model
+    from edgequant.pipeline.single import given_paths
+
     if path is None:
         return
-    table = Path(path).resolve()
-    given = (request.model, request.inputs, request.reference, None if output is None else Path(output))
-    if table.is_dir() or any(other is not None and table == other.resolve() for other in given):
-        raise InputError(
-            "OUTPUT_INVALID",
-            f"{path}: is a folder" if table.is_dir() else f"{path}: --csv names a file that this command needs itself",
-            hint="Name a file of its own.",
-        )
+    table = Path(path)
+    if table.is_dir():
+        raise _refused(path, "is a folder")
+    made = [Path(each) for each in (output, spec) if each is not None]
+    # The folder of the run is there, and empty, or comes to be.
+    made += [request.run_dir / "report.json"] if request.run_dir is not None else []
+    given = [request.model, *given_paths(request)]
+    if os.path.lexists(table):
+        given += read_model(request.model).external_files
+    place = table.resolve()
+    for each in (*given, *made):
+        # An MNN test folder may be given as its input.json.
+        other = each.parent if each.name == "input.json" else each
+        # In a folder that was given, a table of its own harms nobody.
+        inside = os.path.lexists(table) and other.is_dir() and place.is_relative_to(other.resolve())
+        if inside or place == other.resolve() or same_file(table, other):
+            raise _refused(path, "--csv names a file that this command needs itself")
+
+
+def _refused(path: str, why: str) -> InputError:
+    return InputError("OUTPUT_INVALID", f"{path}: {why}", hint="Name a file of its own.")
 
 
 def write_csv(report: Report, path: str | None) -> None:

@@ -19,7 +19,7 @@ from edgequant.report.model import Report
 def run(*, ui: Ui, csv: str | None = None, **given: Any) -> None:
     """Parse, verify, show; exits with the verdict's code, or as interrupted."""
     request = make_request(**given)
-    refuse_csv(csv, request)
+    refuse_csv(csv, request, spec=given.get("spec"))
     raise typer.Exit(exit_code(run_request(request, ui, csv)))
 
 

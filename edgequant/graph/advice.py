@@ -189,10 +189,12 @@ def _by_kind(graph: ModelGraph, facts: Facts) -> list[tuple[str, str]]:
 def _calibrated(graph: ModelGraph, facts: Facts) -> list[tuple[str, str]]:
     """Static int8: needs samples."""
     count = len(graph.inputs or ())
-    together = f" of all {count} inputs together" if count > 1 else ""
+    together = "" if count < 2 else " of both inputs together" if count == 2 else f" of all {count} inputs together"
     samples = f"needs real samples{together} (--calibration)"
     if graph.recurrent or graph.has_subgraphs:
-        return [("static:8", f"{samples}; loops stay float, and MNN's own methods crash on them")]
+        return [
+            ("static:8", f"{samples}; loops compute in float with 8-bit weights, and MNN's own methods crash on them")
+        ]
     if facts.varying:
         return [("static:8", f"{samples} of every kind, as the activations' range varies wildly")]
     if has_attention(graph):

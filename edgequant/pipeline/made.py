@@ -303,7 +303,7 @@ def _of_static(made: StaticModel) -> tuple[Finding, ...]:
                 f"calibration samples (SQNR of the worst output, mean of the samples): {', '.join(ways[:3])}"
                 + (", ..." if len(ways) > 3 else ""),
                 evidence={"tried": {name: max(-200.0, min(value, 200.0)) for name, value in made.tried.items()}},
-                remedy=f"static:8,calib={made.calib} makes it again without trying.",
+                remedy=f"With calib={made.calib} in the variant it is made again without trying.",
             ),
         )
     left = [layer for layer in made.layers if layer.how != "static"]

@@ -17,7 +17,7 @@ from edgequant.cases.image_options import ImageOptions
 from edgequant.cases.load import load_cases, save_npz
 from edgequant.devices.facts_model import DeviceFacts
 from edgequant.errors import EdgequantError, InputError
-from edgequant.files import atomic_write
+from edgequant.files import atomic_write, same_file
 from edgequant.findings import Finding
 from edgequant.graph import read_model
 from edgequant.judge.latency import Latency, latency_summary
@@ -65,9 +65,7 @@ def quantize(request: Request, output: Path, progress: Progress) -> Quantized:
         raise InputError("OUTPUT_INVALID", f"{output}: is a folder", hint="Name the file: -o quantized.mnn")
     if not output.parent.is_dir():
         raise InputError("OUTPUT_INVALID", f"{output}: there is no folder {output.parent}")
-    given = [request.inputs, request.reference, _calibration_path(request.calibration)]
-    given += [Path(variant.file) for variant in request.variants if variant.file is not None]
-    refuse_overwriting(output, request.model, "the source model", *given)
+    refuse_overwriting(output, request.model, "the source model", *given_paths(request))
     # Only now: reading a large model takes its time.
     for file in read_model(request.model).external_files if output.exists() else ():
         refuse_overwriting(output, file, "weights of the source model")
@@ -94,6 +92,13 @@ def quantize(request: Request, output: Path, progress: Progress) -> Quantized:
     return Quantized(report, run_dir.path, written)
 
 
+def given_paths(request: Request) -> list[Path]:
+    """The files and folders a request reads besides its model: cases, references, calibration data, recipes."""
+    given = [request.inputs, request.reference, _calibration_path(request.calibration)]
+    given += [Path(variant.file) for variant in request.variants if variant.file is not None]
+    return [path for path in given if path is not None]
+
+
 def _calibration_path(source: str | None) -> Path | None:
     """The file or folder that calibration data comes from; None for none, and for a module."""
     if source is None:
@@ -107,7 +112,7 @@ def refuse_overwriting(output: Path, model: Path, what: str, *given: Path | None
     folders with everything in them.  `output` may be a folder too, which is filled with CASE.npz."""
     if output.exists() and not output.is_file() and not output.is_dir():
         raise InputError("OUTPUT_INVALID", f"{output}: is neither a file nor a folder")
-    if _same(output, model):
+    if same_file(output, model):
         raise InputError("OUTPUT_INVALID", f"{output}: is {what}, which is never overwritten")
     for path in given:
         if path is None:
@@ -115,7 +120,7 @@ def refuse_overwriting(output: Path, model: Path, what: str, *given: Path | None
         # An MNN test folder may be given as its input.json.
         place = path.parent if path.name == "input.json" else path
         inside = place.is_dir() and output.resolve().is_relative_to(place.resolve())
-        if inside or _same(output, place):
+        if inside or same_file(output, place):
             raise InputError(
                 "OUTPUT_INVALID",
                 f"{output}: is or lies in {path}, which was given and is never overwritten",
@@ -123,20 +128,13 @@ def refuse_overwriting(output: Path, model: Path, what: str, *given: Path | None
             )
         files = list(place.iterdir()) if place.is_dir() else [place]
         if output.is_dir() and (
-            hit := next((file for file in files if _same(output / f"{file.stem}.npz", file)), None)
+            hit := next((file for file in files if same_file(output / f"{file.stem}.npz", file)), None)
         ):
             raise InputError(
                 "OUTPUT_INVALID",
                 f"{output}: holds {hit}, which was given and is never overwritten",
                 hint="Choose another folder for -o.",
             )
-
-
-def _same(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:  # one of them is not there
-        return False
 
 
 def _sanity(report: Report, run_dir: RunDirectory) -> Sanity:

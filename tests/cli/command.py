@@ -61,3 +61,8 @@ def edgequant(*arguments: str, cwd: Path | None = None, patient: bool = False, *
         assert "INTERNAL_ERROR" not in text, text
         assert "\x1b" not in text, repr(text)
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def re_words(words: str, text: str) -> bool:
+    """Whether a line of the text has these words, however they are spaced."""
+    return any(words in " ".join(line.split()) for line in text.splitlines())

@@ -9,6 +9,7 @@ import pytest
 
 from tests.beds.models import ModelByName
 from tests.cli.command import edgequant
+from tests.generated import external_data
 
 L = ("--device", "local:")
 M = "model.onnx"
@@ -67,6 +68,34 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "quantize onto itself": (("quantize", M, "-o", "link.onnx"), "OUTPUT_INVALID", "never overwritten"),
     "a table onto the model": (("verify", M, *L, "--csv", M), "OUTPUT_INVALID", "--csv"),
     "a table onto the output": (("quantize", M, "-o", "q.mnn", "--csv", "q.mnn"), "OUTPUT_INVALID", "--csv"),
+    "a table onto a case": (("verify", M, *L, "--inputs", "cases", "--csv", "cases/a.npz"), "OUTPUT_INVALID", "--csv"),
+    "a table onto references": (
+        ("verify", M, *L, "--reference", "cases", "--csv", "cases/a.npz"),
+        "OUTPUT_INVALID",
+        "--csv",
+    ),
+    "a table onto a sample": (
+        ("verify", M, *L, "--variant", "static:8", "--calibration", "cases/a.npz", "--csv", "cases/a.npz"),
+        "OUTPUT_INVALID",
+        "--csv",
+    ),
+    "a table onto the function": (
+        ("verify", M, *L, "--variant", "static:8", "--calibration", "samples.py:lines", "--csv", "samples.py"),
+        "OUTPUT_INVALID",
+        "--csv",
+    ),
+    "a table onto the recipe": (
+        ("quantize", M, "-o", "q.mnn", "--variant", "recipe:text", "--csv", "text"),
+        "OUTPUT_INVALID",
+        "--csv",
+    ),
+    "a table onto the spec": (("verify", M, "--spec", "spec.yaml", "--csv", "spec.yaml"), "OUTPUT_INVALID", "--csv"),
+    "a table onto weights": (("verify", "outside.onnx", *L, "--csv", "weights.bin"), "OUTPUT_INVALID", "--csv"),
+    "a table onto the report": (
+        ("verify", M, *L, "--run-dir", "new", "--csv", "new/report.json"),
+        "OUTPUT_INVALID",
+        "--csv",
+    ),
     "a table onto a folder": (("verify", M, *L, "--csv", "folder"), "OUTPUT_INVALID", "is a folder"),
     "run what is no .mnn": (("run", M, *L), "MODEL_WRONG_FORMAT", "run takes an MNN model"),
     "inspect nothing": (("inspect", "nope.onnx"), "MODEL_NOT_FOUND", "nope.onnx"),
@@ -91,6 +120,11 @@ def place(tmp_path_factory: pytest.TempPathFactory, generated_model: ModelByName
     (folder / "folder").mkdir()
     (folder / "full").mkdir()
     (folder / "full" / "notes.txt").write_text("mine")
+    (folder / "cases").mkdir()
+    np.savez(folder / "cases" / "a.npz", x=np.zeros((1, 3, 32, 32), np.float32))
+    (folder / "spec.yaml").write_text("devices: ['local:']\n")
+    (folder / "samples.py").write_text("def lines():\n    return []\n")
+    external_data(folder / "outside.onnx")
     np.savez(folder / "name.npz", z=np.zeros((1, 3, 32, 32), np.float32))
     np.savez(folder / "shape.npz", x=np.zeros((1, 3, 8, 8), np.float32))
     np.savez(folder / "dtype.npz", x=np.zeros((1, 3, 32, 32), np.int64))

@@ -60,7 +60,7 @@ MOMENTS: dict[str, tuple[str, list[str], int]] = {
 
 def run(arranged: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
     script = f"{START}{arranged}\nsys.argv[0] = 'edgequant'\napp.main()\n"
-    return subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=240)
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -105,5 +105,5 @@ def test_a_cancelled_job_ends_in_the_same_way(number: signal.Signals) -> None:
 
 
 def test_started_as_a_module() -> None:
-    done = subprocess.run([sys.executable, "-m", "edgequant", "--version"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-m", "edgequant", "--version"], capture_output=True, text=True, timeout=240)
     assert (done.returncode, done.stdout.split()[0]) == (0, "edgequant")

@@ -163,7 +163,7 @@ def test_static_int8_where_it_fits(real_model, generated_model):
     loops = advised(real_model("enc"), known=everything)
     assert {"ema", "kl", "admm"}.isdisjoint(loops)
     assert list(loops)[-1] == "static:8"
-    assert "all 2 inputs" in loops["static:8"]
+    assert "both inputs" in loops["static:8"]
 
 
 def test_four_bits_are_never_advised(real_model):

@@ -13,7 +13,7 @@ channel.  Measured on samples, and not on weights alone as by Nagel et al., for 
 from __future__ import annotations
 
 import mmap
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +27,10 @@ from edgequant.quantize.calibrate.child import Runs
 from edgequant.quantize.calibrate.gather import CHUNK, in_parts, run_part
 from edgequant.quantize.calibrate.layers import Layer
 
-_NET_OPS, _NET_TENSORS = 3, 7
-_OP_INPUTS, _OP_MAIN, _OP_OUTPUTS = 0, 2, 4
+_NET_OPS, _NET_TENSORS, _NET_SUBGRAPHS = 3, 7, 10
+_SUB_NODES = 4
+_OP_INPUTS, _OP_KIND, _OP_MAIN, _OP_OUTPUTS = 0, 1, 2, 4
+_CONV_PARAMETERS = 9
 _CONV_COMMON, _CONV_WEIGHT, _CONV_BIAS = 0, 1, 2
 _COMMON_RELU6 = 13
 _LEAST = 2.0**-8
@@ -88,12 +90,23 @@ def find_joints(model: Path, graph: ModelGraph, layers: Sequence[Layer]) -> list
             common = parameter.table(_CONV_COMMON)
             if common is None or common.number(_COMMON_RELU6, "b"):
                 clipped.add(output)  # what is clipped at 6 does not scale
+        # A file made elsewhere may keep equal numbers once: what is changed for one layer would change for all of them.
+        places = Counter(place[0] for op in net.tables(_NET_OPS) for place in _places(op))
+        for subgraph in net.tables(_NET_SUBGRAPHS):
+            places.update(place[0] for op in subgraph.tables(_SUB_NODES) for place in _places(op))
+        floats = {name: each for name, each in floats.items() if places[each.weight[0]] == places[each.bias[0]] == 1}
         for tensor, maker in floats.items():
             behind = [floats.get(name) if name is not None else None for name in readers[tensor]]
             fit = [each for each in behind if each is not None and _reads(each, maker.layer.channels)]
             if tensor not in clipped and fit and len(fit) == len(behind):
                 found[tensor] = Joint(tensor, maker, tuple(fit))
     return list(found.values())
+
+
+def _places(op: Table) -> list[tuple[int, int]]:
+    """Where an operator's weights and bias are, if it has some."""
+    parameter = op.table(_OP_MAIN) if op.number(_OP_KIND, "B") == _CONV_PARAMETERS else None
+    return [] if parameter is None else [parameter.extent(field, 4) for field in (_CONV_WEIGHT, _CONV_BIAS)]
 
 
 def _first(op: Table, field: int, names: Sequence[str]) -> str:

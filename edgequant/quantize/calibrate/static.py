@@ -24,7 +24,7 @@ from edgequant.quantize.calibrate.outputs import Fidelity, run_outputs
 from edgequant.quantize.calibrate.params import LayerPlan, check_names
 from edgequant.quantize.calibrate.samples import spool
 from edgequant.quantize.convert import ConvertedModel, convert
-from edgequant.quantize.work import output_work
+from edgequant.quantize.work import HOPELESS, output_work
 from edgequant.spec import Variant
 
 _FLOAT = Variant(method="float")
@@ -141,10 +141,10 @@ def make_static(
     """
     source, out = Path(source).absolute(), Path(out).absolute()
     graph = read_model(source)
-    if graph.weights == "quantized":
+    if graph.weights in ("quantized", "fp16"):
         raise InputError(
             "ALREADY_QUANTIZED",
-            "its weights are quantized already, so ranges of the float model cannot be measured",
+            f"its weights are {graph.weights} already; MNN would leave them as they are",
             hint="Start from the original model or a float .mnn.",
             where=str(source),
         )
@@ -211,13 +211,18 @@ class _Job:
         ]
         makers: dict[str, Maker] = {}
         tried: dict[str, float] = {}
-        for start in self._starts(model, converted_graph, layers, flow, runs, chunk):
-            # What is worst without is not best with: equalized, only those that came closest are tried.
-            some = [way for way in ways if _name(*way) in list(tried)[:EQUALIZED]] if tried else ways
-            these = {_name(*way, *start.words): maker_of(start, *way) for way in some}
-            makers |= these
-            if len(ways) > 1 or tried:
-                tried |= best(these, skipped)
+        try:
+            for start in self._starts(model, converted_graph, layers, flow, runs, chunk):
+                # What is worst without is not best with: equalized, only those that came closest are tried.
+                some = [way for way in ways if _name(*way) in list(tried)[:EQUALIZED]] if tried else ways
+                these = {_name(*way, *start.words): maker_of(start, *way) for way in some}
+                makers |= these
+                if len(ways) > 1 or tried:
+                    tried |= best(these, skipped)
+        except (InputError, ToolError) as error:
+            # Equalizing was only worth a try: the models without work.
+            if not tried or error.code in HOPELESS:
+                raise
         tried = dict(sorted(tried.items(), key=lambda each: -each[1]))
         calib = next(iter(tried or makers))
         maker = makers[calib]
@@ -267,14 +272,19 @@ class _Job:
         if asked is False or (asked is None and self.options.calib != "best"):
             return
         joints = find_joints(model, graph, layers)
-        ranges, _ = gather_channels(model, [joint.tensor for joint in joints], runs, chunk=chunk)
+        ranges, unreadable = gather_channels(model, [joint.tensor for joint in joints], runs, chunk=chunk)
         path = self.work / "equalized.mnn"
         if joints and equalized(model, joints, ranges, path):
             yield _Start(path, read_layers(path), gathered(path), ("equalize",))
         elif asked:
+            why = "no layer's result goes to convolutions alone, without an activation other than ReLU in between"
+            if joints:
+                name = joints[0].tensor
+                what = unreadable.get(name, "it is 0 in all samples, or its layer's weights would overflow")
+                why = f"of {len(joints)} tensors none can be, such as '{name}': {what}"
             raise InputError(
                 "NOTHING_TO_EQUALIZE",
-                "no layer's result goes to convolutions alone, without an activation other than ReLU in between",
+                why,
                 hint="Leave equalize out.",
                 where=str(self.graph.path),
             )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edgequant.errors import InputError
+from edgequant.errors import InputError, ToolError
 from edgequant.graph import read_model
+from edgequant.graph.flat import FlatFile
+from edgequant.quantize.calibrate import static as static_module
 from edgequant.quantize.calibrate.equalize import Joint, equalized, find_joints, gather_channels
 from edgequant.quantize.calibrate.layers import read_layers
 from edgequant.quantize.calibrate.outputs import fidelity, run_outputs
@@ -161,3 +164,52 @@ def test_nothing_to_equalize(tmp_path: Path) -> None:
     assert caught.value.code == "NOTHING_TO_EQUALIZE"
     made = static(source, images(2), tmp_path, calib="best", sym=True, equalize=None)
     assert not any("equalize" in name for name in made.tried)
+
+
+@pytest.mark.parametrize("code", ["CALIBRATION_CRASHED", "DISK_FULL"])
+def test_what_works_without_is_not_lost(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equalizing is a try; only what would stop everything else stops it."""
+
+    def crash(*_given: object, **_more: object) -> None:
+        raise ToolError(code, "it crashed")
+
+    source = two_layers(tmp_path / "m.onnx")
+    monkeypatch.setattr(static_module, "gather_channels", crash)
+    wanted = {"calib": "best", "sym": True, "equalize": None}
+    if code == "DISK_FULL":
+        with pytest.raises(ToolError, match="it crashed"):
+            static(source, images(2), tmp_path, **wanted)
+        return
+    made = static(source, images(2), tmp_path, **wanted)
+    assert made.tried
+    assert not any("equalize" in name for name in made.tried)
+
+
+def test_channels_that_are_silent_are_not_called_unfit(tmp_path: Path) -> None:
+    """The layers would do: it is the samples that say nothing."""
+    source = two_layers(tmp_path / "m.onnx", b=np.full(8, -1.0))
+    quiet = [{"x": np.zeros((1, 3, 16, 20), np.float32)}]
+    with pytest.raises(InputError) as caught:
+        static(source, quiet, tmp_path, calib="mse", equalize=True)
+    assert caught.value.code == "NOTHING_TO_EQUALIZE"
+    assert "'r': it is 0 in all samples" in str(caught.value)
+    assert "convolutions alone" not in str(caught.value)
+
+
+def test_numbers_that_layers_share_stay(tmp_path: Path) -> None:
+    """MNN's converter writes each layer's own; a file made elsewhere may keep equal ones once."""
+    model, joints = joints_of(all_kinds(tmp_path / "m.onnx"), tmp_path)
+    assert [joint.tensor for joint in joints] == ["r", "e"]
+    data = bytearray(model.read_bytes())
+    ops = [op for op in FlatFile(data).root().tables(3) if op.number(1, "B") == 9]
+    # Those of w, which reads e, and of u, which reads r beside the depthwise one.
+    first, last = (op.table(2) for op in ops if op.table(2).extent(1, 4)[1] == 64)
+    slot, start = last.place(1), first.extent(1, 4)[0] - 4
+    assert slot is not None
+    # Offsets lead forwards only: the one in front takes what lies behind it.
+    if start < slot:
+        slot, start = first.place(1), last.extent(1, 4)[0] - 4
+        assert slot is not None
+    struct.pack_into("<I", data, slot, start - slot)
+    model.write_bytes(data)
+    assert find_joints(model, read_model(model), read_layers(model)) == []

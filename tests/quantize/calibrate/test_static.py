@@ -19,6 +19,8 @@ from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.quantize.calibrate.methods import CALIBRATORS, Quantizer
 from edgequant.quantize.calibrate.outputs import run_outputs
 from edgequant.quantize.calibrate.static import StaticOptions, make_static
+from edgequant.quantize.convert import convert
+from edgequant.spec import Variant
 from tests import generated
 from tests.quantize.calibrate.support import (
     Sample,
@@ -31,6 +33,7 @@ from tests.quantize.calibrate.support import (
     runs_over,
     speech_like,
     static,
+    three_layers,
     worst,
 )
 from tests.waiting import ended
@@ -282,7 +285,8 @@ from tests.quantize.calibrate.test_static import pictures
 real = child.run_child
 def hold():
     # The one that computes is stopped, or on a fast machine it would be done before anybody can kill anything.
-    while len(family := psutil.Process().children(recursive=True)) < 2:
+    # Not before it is itself: whoever starts it waits for that, and would not see anybody's end.
+    while len(family := psutil.Process().children(recursive=True)) < 2 or family[0].cmdline() == family[-1].cmdline():
         time.sleep(0.001)
     family[-1].suspend()
     print(*(each.pid for each in family), flush=True)
@@ -307,3 +311,14 @@ def test_killed_while_it_gathers_no_process_stays_and_the_next_run_clears_up(cnn
     assert any(name.startswith(".edgequant-convert-") for name in left_in(tmp_path))
     static(cnn, pictures(2), tmp_path)
     assert left_in(tmp_path) == {"static.mnn"}
+
+
+def test_half_precision_is_no_float_model(tmp_path: Path) -> None:
+    """Not "no layer can be static", with the advice to take dynamic:8, which refuses the file as well."""
+    source = three_layers(tmp_path / "m.onnx", None)
+    halves = tmp_path / "h.mnn"
+    convert(source, "onnx", Variant.parse("fp16"), halves, log_dir=tmp_path / "logs")
+    with pytest.raises(InputError) as caught:
+        static(halves, images(2, 16), tmp_path, calib="minmax", equalize=True)
+    assert caught.value.code == "ALREADY_QUANTIZED"
+    assert "fp16" in str(caught.value)
