@@ -134,9 +134,14 @@ def _float(name: str, cases: Sequence[Case]) -> Sanity | None:
         said = f"output '{name}' is up to {error:.3g} where its reference is 0 in every case"
         return Sanity(error <= SANE_ZERO, said, name, case)
     sqnr, level = min(((each.decibels(SANE_QUIET * loudest), each) for each in levels), key=lambda pair: pair[0])
-    said = f"SQNR {sqnr:.1f} dB of output '{name}'" + (f" in case '{level.case}'" if level.case is not None else "")
+    said = f"SQNR {sqnr:.1f} dB of output '{name}'"
+    if level.case is not None:
+        said += f" in case '{level.case}'"
+    else:
+        said += f", its {'small ' if len(levels) > 1 else ''}cases together"
     if level.signal < SANE_QUIET * loudest:
-        said += f", a quiet one, held against {SANE_QUIET:g} of the loudest"
+        quiet = "a quiet one" if level.case is not None else "quiet ones"
+        said += f", {quiet}, held against {SANE_QUIET:g} of the loudest"
     elif level.cosine is not None:
         said += f", cosine {level.cosine:.4f}"
     if sqnr >= SANE_CASE_DB:

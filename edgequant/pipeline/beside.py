@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from edgequant.judge.verdict import OTHER_VARIANTS, Verdict
 from edgequant.quantize.offline_options import OR_DYNAMIC, OTHER_WAYS
+from edgequant.report import plain
 from edgequant.report.model import Failure, Run
 from edgequant.variant import OFFLINE
 
@@ -51,9 +53,24 @@ def _remedy(run: Run, others: Sequence[Run]) -> str:
         if failed := [_name(other) for other in others if _breaks(other)]:
             none = "do not keep their" if len(failed) > 1 else "does not keep its"
             said += f"  {_join(failed, 'and')}, measured beside it, {none} limits either."
-    if method in ("static", *OFFLINE):
-        said += "  Static int8 needs real calibration data, and may keep layers float with skip=."
-    return said
+    return "  ".join([said, *_of_static(run, method)])
+
+
+def _of_static(run: Run, method: str) -> list[str]:
+    """What static int8 itself can do better.  Of what the ladder made instead of it, nothing is known."""
+    if method not in ("static", *OFFLINE) or run.made_as not in (None, run.variant):
+        return []
+    found = []
+    if run.calibration is None or any(finding.code == "CALIBRATION_RANDOM" for finding in run.findings):
+        found.append("Static int8 needs real calibration data.")
+    more = {word: f",{word}=" in run.variant for word in ("keep", "skip")}
+    if method == "static" and more["keep"]:
+        found.append("With a larger keep= more of the layers that hurt most compute in float.")
+    elif method == "static":
+        found.append("With keep=N the N layers that hurt most compute in float.")
+    elif method != "ema":  # which ignores skip=
+        found.append(f"With {'more skip= more layers stay' if more['skip'] else 'skip=NAME a layer stays'} float.")
+    return found
 
 
 def _failure(run: Run, others: Sequence[Run]) -> Failure | None:
@@ -67,13 +84,32 @@ def _failure(run: Run, others: Sequence[Run]) -> Failure | None:
 
 
 def _kept(others: Sequence[Run]) -> str:
-    """Those that keep their limits, the clear ones first, then the smaller."""
+    """Those that keep their limits: the clear ones first, then the closest to the source, then the smaller.
+
+    Float goes behind the others of its kind: it is the closest, and quantizes nothing.
+    """
     good = [other for other in others if other.error is None and other.verdict.exit_code == 0]
-    good.sort(key=lambda other: (other.verdict is not Verdict.PASS, _size(other)))
+    good.sort(
+        key=lambda other: (other.verdict is not Verdict.PASS, _method(other) == "float", -_worst(other), _size(other))
+    )
     if not good:
         return ""
-    names = [f"{_name(other)}{'' if other.verdict is Verdict.PASS else ' (only just)'}" for other in good[:_NAMED]]
+    names = [_name(other, *_notes(other)) for other in good[:_NAMED]]
     return f"{_join(names, 'and')}, measured beside it, {'keep' if len(names) > 1 else 'keeps'} all limits."
+
+
+def _notes(run: Run) -> list[str]:
+    """How close it is to the source, where that can be said in dB, and whether it is a close call."""
+    worst = _worst(run)
+    known = ["exact"] if worst == math.inf else [f"{plain.decibel(worst)} dB"] if worst > -math.inf else []
+    return [*known, *([] if run.verdict is Verdict.PASS else ["only just"])]
+
+
+def _worst(run: Run) -> float:
+    """SQNR in dB of its worst output; inf where all are exact, -inf where none has one: whole numbers have none."""
+    if run.outputs and all(each.exact for each in run.outputs.values()):
+        return math.inf
+    return min((each.sqnr_db for each in run.outputs.values() if each.sqnr_db is not None), default=-math.inf)
 
 
 def _breaks(run: Run) -> bool:
@@ -81,10 +117,12 @@ def _breaks(run: Run) -> bool:
     return any(finding.code == "LIMIT_EXCEEDED" for finding in run.findings)
 
 
-def _name(run: Run) -> str:
+def _name(run: Run, *notes: str) -> str:
     """What was measured: the ladder may have made something else than was asked for.  Of auto it is a description."""
     asked = run.made_as in (None, run.variant) or _method(run) not in ("static", *OFFLINE)
-    return run.variant if asked else f"{run.made_as} (made where {run.variant} was asked for)"
+    said = [*([] if asked else [f"made where {run.variant} was asked for"]), *notes]
+    name = run.variant if asked or run.made_as is None else run.made_as
+    return f"{name} ({', '.join(said)})" if said else name
 
 
 def _size(run: Run) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,7 +20,8 @@ from edgequant.pipeline.rundir import RunDirectory, safe_name
 from edgequant.pipeline.searched import made_by_search
 from edgequant.pipeline.target import Target
 from edgequant.progress import Progress, listening
-from edgequant.quantize.calibrate.static import StaticModel, StaticOptions, make_static
+from edgequant.quantize.calibrate.params import MOST_SENSITIVE
+from edgequant.quantize.calibrate.static import StaticLayer, StaticModel, StaticOptions, make_static
 from edgequant.quantize.calibration import CalibrationOptions, CalibrationSet, load_calibration
 from edgequant.quantize.convert import ConvertedModel
 from edgequant.quantize.ladder import Climbed, LadderFacts, Planned, Rung, Step, climb, plan, plan_static
@@ -28,6 +31,9 @@ from edgequant.quantize.recipe import Recipe
 from edgequant.quantize.rungs import FALLBACK, Made, RungMaker
 from edgequant.quantize.work import work_dir
 from edgequant.spec import Variant
+
+_NAMED = 4
+"""Kept layers, in a message."""
 
 
 @dataclass
@@ -146,7 +152,8 @@ class VariantMaker:
 
     def _climb(self, variant: Variant) -> MadeVariant:
         calibration, notes = self.calibration(variant.samples)
-        facts = LadderFacts.of(self.prepared.graph, len(calibration.shapes))
+        real = all(each.code != "CALIBRATION_RANDOM" for each in calibration.findings)
+        facts = replace(LadderFacts.of(self.prepared.graph, len(calibration.shapes)), real_data=real)
         options = _offline_options(variant)
         planned: list[Planned] = (
             plan_static(options, facts) if variant.method == "static" else plan(options, facts, static=True)
@@ -306,7 +313,6 @@ def _of_static(made: StaticModel) -> tuple[Finding, ...]:
                 remedy=f"With calib={made.calib} in the variant it is made again without trying.",
             ),
         )
-    kinds = {how: [layer.name for layer in made.layers if layer.how == how] for how in ("static", "weight", "float")}
     left = [layer for layer in made.layers if layer.how != "static"]
     if not left:
         return chosen
@@ -315,14 +321,34 @@ def _of_static(made: StaticModel) -> tuple[Finding, ...]:
         Finding(
             code="STATIC_PARTLY",
             severity="info",
-            where=left[0].name,
-            message=f"{len(kinds['static'])} of {len(made.layers)} layers compute in int8; "
-            f"{len(kinds['weight'])} have 8-bit weights but compute in float, {len(kinds['float'])} are float: these "
-            "save no time, the float ones no room either",
+            message=partly(made.layers),
             evidence={"layers": {layer.name: f"{layer.how}: {layer.why}" for layer in left[:200]}},
             remedy="The evidence in the report has the reason for each.",
         ),
     )
+
+
+def partly(layers: Sequence[StaticLayer]) -> str:
+    """How many layers are what, where not all of them are static, and which ones keep= left in float."""
+    counted = Counter(layer.how for layer in layers)
+    static, weight, whole = counted["static"], counted["weight"], counted["float"]
+    parts = []
+    if weight:
+        parts.append(
+            f"{weight} {'has' if weight == 1 else 'have'} 8-bit weights but compute{'s' * (weight == 1)} in float"
+        )
+    if whole:
+        parts.append(f"{whole} {'is' if whole == 1 else 'are'} float")
+    one = weight + whole == 1
+    saved = "this saves no time" if one else "these save no time"
+    if whole:
+        saved += ", and no room either" if not weight else f", the float one{'s' * (whole > 1)} no room either"
+    said = f"{static} of {len(layers)} layers compute{'s' * (static == 1)} in int8; {', '.join(parts)}: {saved}"
+    if kept := [layer.name for layer in layers if layer.why is not None and layer.why.endswith(MOST_SENSITIVE)]:
+        more = len(kept) - _NAMED
+        names = [*kept[:_NAMED], *([f"{more} more"] if more > 0 else [])]
+        said += f"; kept float: {' and '.join([', '.join(names[:-1]), names[-1]] if names[1:] else names)}"
+    return said
 
 
 def _same(source: str, inputs: Path) -> bool:

@@ -61,6 +61,7 @@ class LadderFacts:
         shapes: how many different sets of shapes the calibration data has.
         complex: a model on which ADMM was seen to yield something useless: recurrent, with branches or loops, with
             attention, or with several inputs.
+        real_data: the calibration data was given, and is not random.
     """
 
     recurrent: bool = False
@@ -68,6 +69,7 @@ class LadderFacts:
     dynamic: bool = False
     shapes: int = 1
     complex: bool = False
+    real_data: bool = False
 
     @classmethod
     def of(cls, source: ModelGraph, shapes: int) -> LadderFacts:
@@ -302,14 +304,20 @@ def _findings(planned: Sequence[Planned], rung: Rung, steps: Sequence[Step], fac
         )
     if rung != planned[0].rung:
         doubted = any(step.doubt is not None for step in steps[:-1])
+        advice = [
+            *([_ELSEWHERE] if doubted else []),
+            "In report.json, the steps of the run say what was tried and why.",
+            *([] if facts.real_data else ["Real calibration data often helps."]),
+            *([] if rung.way == "dynamic" else ["dynamic:8 needs no calibration data."]),
+            "With --no-fallback nothing else is tried.",
+        ]
         found.append(
             Finding(
                 code="QUANTIZE_FELL_BACK",
                 severity="warn",
                 message=f"asked for {planned[0].rung}, this is {rung}: {steps[0].rung} failed ({steps[0].message})",
                 evidence={"steps": [step.as_dict() for step in steps]},
-                remedy=f"{f'{_ELSEWHERE}  ' if doubted else ''}The report's steps say what was tried and why.  Real "
-                "calibration data often helps; dynamic:8 needs none; --no-fallback tries nothing else.",
+                remedy="  ".join(advice),
             )
         )
     if rung.origin_rnn:

@@ -25,14 +25,19 @@ class Tables(Lines):
         """One line of numbers a run, for choosing: what its worst output lost, what it costs.
 
         A name that does not fit beside its numbers stands above them, and is cut in the middle where it would not fit
-        there: it stands in full at the head of the run.
+        there: it stands in full at the head of the run.  A worst output that all share is said once, above the table,
+        and a column in which nothing was measured is left out.
         """
         devices = dict.fromkeys(run.device.uri for run in runs)
         single: list[Text | str] = [" on ", self.name(next(iter(devices)))] if len(devices) == 1 else []
         self.line(self.join([Text("All runs", style="bold"), *single, ", each by its worst output in its worst case"]))
+        ranked = [worst_first(run) for run in runs]
+        outputs = {ordered[0][0] if ordered else None for ordered in ranked}
+        (shared,) = outputs if len(outputs) == 1 else (None,)
+        if shared is not None:
+            self.line("worst output: ", self.name(shared), indent=2)
         rows = []
-        for run in runs:
-            ordered = worst_first(run)
+        for run, ordered in zip(runs, ranked, strict=True):
             name, output = ordered[0] if ordered else ("", None)
             memory, latency = run.memory_mb, run.latency_ms
             made = f" ({run.made_as})" if run.made_as not in (None, run.variant) else ""
@@ -48,7 +53,11 @@ class Tables(Lines):
                 "worst output": self.short(name) if output is not None else Text(run.error.code if run.error else "-"),
             }
             rows.append(_Row(title, cells))
-        columns = list(rows[0].cells)
+        columns = [
+            column
+            for column in rows[0].cells
+            if (column != "worst output" or shared is None) and any(row.cells[column].plain != "-" for row in rows)
+        ]
         whole = _taken(rows, columns) + len(_RUN) <= self.console.width
         cut = [_Row(self.cut(row.name, self.console.width - 2), row.cells) for row in rows]
         # Two that differ only in what was cut away could not be told apart.

@@ -207,12 +207,15 @@ def test_a_classifier_that_flips_once_in_a_while() -> None:
     assert cases(*[(sure, sure)] * 7, (sure, flipped)).ok
     found = cases(*[(sure, sure)] * 3, *[(sure, flipped)] * 3)
     assert (found.ok, found.case) == (False, None)
+    assert "of output 'y', its cases together: nearly as much error" in found.why
     assert not cases((sure, flipped)).ok
     # One number that is off by a factor of ten in one case of four is so far off that it is seen.
     assert not cases(*[(2.0, 2.1)] * 3, (2.0, 20.0)).ok
     # Small cases beside large ones are measured by these.
     assert cases((RAMP, RAMP), (1e-3, -1e-3), (2e-3, 1e-3)).ok
-    assert not cases((RAMP, RAMP), (0.5, -0.5), (0.5, -0.5)).ok
+    found = cases((RAMP, RAMP), (0.5, -0.5), (0.5, -0.5))
+    assert not found.ok
+    assert "of output 'y', its small cases together: nearly as much error" in found.why
 
 
 def test_whole_numbers() -> None:

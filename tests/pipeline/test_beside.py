@@ -10,7 +10,8 @@ from edgequant.findings import Finding
 from edgequant.judge.verdict import OTHER_VARIANTS, Verdict
 from edgequant.pipeline.beside import with_hints
 from edgequant.quantize.offline_options import OR_DYNAMIC
-from edgequant.report.model import DeviceInfo, Failure, Memory, Run
+from edgequant.report import plain
+from edgequant.report.model import CalibrationInfo, DeviceInfo, Failure, Memory, OutputReport, Run
 from tests.beds.models import ModelByName
 from tests.pipeline.support import do
 
@@ -91,6 +92,72 @@ def test_another_device_says_nothing() -> None:
     assert "fp16" in found
 
 
+def close(variant: str, *decibels: float | None, verdict: str = "PASS", mb: float = 1.0) -> Run:
+    """With an output for each number of dB; None: of whole numbers, which have none."""
+    outputs = {f"y{n}": OutputReport(sqnr_db=each, verdict=Verdict.PASS) for n, each in enumerate(decibels)}
+    return ran(variant, verdict, mb=mb).model_copy(update={"outputs": outputs})
+
+
+def test_the_closest_to_the_source_comes_first_with_its_worst_output() -> None:
+    found = remedy(
+        ran("weight:4", "FAIL"),
+        close("static:8", 33.29, 80),
+        close("static:8,calib=kl", 30.1, mb=0.5),
+        close("dynamic:8", 60, 49.57),
+        close("dynamic:8,hqq", 53.2),
+    )
+    start = "dynamic:8,hqq (53.2 dB), dynamic:8 (49.5 dB) and static:8 (33.2 dB), measured beside it, keep all limits."
+    assert found == start
+    # The clear ones come before a close call, and float itself behind what quantizes.
+    found = remedy(
+        ran("weight:4", "FAIL"), close("float", 120), close("fp16", 70), close("dynamic:8", 90, verdict="MARGINAL")
+    )
+    assert found.startswith("fp16 (70.0 dB), float (120.0 dB) and dynamic:8 (90.0 dB, only just), measured")
+    found = remedy(ran("weight:4", "FAIL"), close("fp16", None), close("dynamic:8", None, 40))
+    assert found.startswith("dynamic:8 (40.0 dB) and fp16, measured")
+    exact = OutputReport(exact=True, kind="int", verdict=Verdict.PASS)
+    same = ran("fp16", "PASS").model_copy(update={"outputs": {"y": exact}})
+    assert remedy(ran("weight:4", "FAIL"), close("dynamic:8", 90), same).startswith("fp16 (exact) and dynamic:8 (90.0")
+
+
+def calibrated(variant: str, *findings: Finding) -> Run:
+    data = CalibrationInfo(source="samples", samples=8)
+    failed = ran(variant, "FAIL")
+    return failed.model_copy(update={"calibration": data, "findings": [*failed.findings, *findings]})
+
+
+KEEP = "With keep=N the N layers that hurt most compute in float."
+LARGER = "With a larger keep= more of the layers that hurt most compute in float."
+
+
+@pytest.mark.parametrize(
+    ("variant", "advice"),
+    [
+        ("static:8", KEEP),
+        ("static:8,skip=a", KEEP),
+        ("static:8,calib=kl,keep=4,asym", LARGER),
+        ("static:8,keep=4,skip=a", LARGER),
+        ("kl", "With skip=NAME a layer stays float."),
+        ("admm,skip=a", "With more skip= more layers stay float."),
+        ("ema", ""),
+        ("dynamic:8,block=32", ""),
+    ],
+)
+def test_static_int8_is_not_told_to_do_what_it_does(variant: str, advice: str) -> None:
+    alone = remedy(calibrated(variant), close("fp16", 70))
+    beside = "fp16 (70.0 dB), measured beside it, keeps all limits."
+    assert alone == beside + (f"  {advice}" if advice else "")
+    random = Finding(code="CALIBRATION_RANDOM", severity="warn", message="random")
+    said = remedy(calibrated(variant, random), close("fp16", 70))
+    assert ("needs real calibration data" in said) == (not variant.startswith("dynamic"))
+    assert said.endswith(advice)
+
+
+def test_what_the_ladder_made_instead_is_not_told_how_static_int8_gets_better() -> None:
+    found = remedy(ran("static:8", "FAIL", made_as="dynamic:8"), close("fp16", 70))
+    assert found == "fp16 (70.0 dB), measured beside it, keeps all limits."
+
+
 def test_a_remedy_of_its_own_stays() -> None:
     own = BROKEN.model_copy(update={"remedy": None})
     run = ran("dynamic:8", "FAIL").model_copy(update={"findings": [own]})
@@ -114,4 +181,5 @@ def test_in_the_report(generated_model: ModelByName, tmp_path: Path) -> None:
     assert half.verdict == "PASS"
     assert bad.verdict == "FAIL"
     found = {finding.remedy for finding in bad.findings if finding.code == "LIMIT_EXCEEDED"}
-    assert found == {"fp16, measured beside it, keeps all limits."}
+    (worst,) = half.outputs.values()
+    assert found == {f"fp16 ({plain.decibel(worst.sqnr_db)} dB), measured beside it, keeps all limits."}

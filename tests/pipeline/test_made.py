@@ -10,8 +10,10 @@ import pytest
 
 from edgequant.errors import InputError
 from edgequant.findings import Finding
-from edgequant.pipeline.made import VariantMaker
+from edgequant.pipeline.made import VariantMaker, partly
 from edgequant.pipeline.made_variant import MadeVariant
+from edgequant.quantize.calibrate.params import MOST_SENSITIVE
+from edgequant.quantize.calibrate.static import StaticLayer
 from edgequant.report.model import Run
 from edgequant.variant import Variant
 from tests.beds.models import ModelByName
@@ -179,6 +181,56 @@ def test_random_cases_beside_real_calibration_are_a_warning(
     assert [each.severity for each in plain.findings if each.code == "RANDOM_INPUTS"] == ["info"]
 
 
+@pytest.mark.parametrize(
+    ("static", "weight", "whole", "said"),
+    [
+        (44, 9, 1, "44 of 54 layers compute in int8; 9 have 8-bit weights but compute in float, 1 is float: these save "
+         "no time, the float one no room either"),
+        (1, 1, 2, "1 of 4 layers computes in int8; 1 has 8-bit weights but computes in float, 2 are float: these save "
+         "no time, the float ones no room either"),
+        (5, 1, 0, "5 of 6 layers compute in int8; 1 has 8-bit weights but computes in float: this saves no time"),
+        (5, 0, 1, "5 of 6 layers compute in int8; 1 is float: this saves no time, and no room either"),
+        (5, 0, 2, "5 of 7 layers compute in int8; 2 are float: these save no time, and no room either"),
+    ],
+)  # fmt: skip
+def test_which_layers_are_what(static: int, weight: int, whole: int, said: str) -> None:
+    hows = ["static"] * static + ["weight"] * weight + ["float"] * whole
+    layers = [_layer(f"l{n}", how, None if how == "static" else "a reason") for n, how in enumerate(hows)]
+    assert partly(layers) == said
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        ("", ""),
+        ("A", "; kept float: A"),
+        ("ABCD", "; kept float: A, B, C and D"),
+        ("ABCDEF", "; kept float: A, B, C, D and 2 more"),
+    ],
+)
+def test_layers_that_were_kept_are_named(kept: str, said: str) -> None:
+    why = f"one of the {len(kept)} {MOST_SENSITIVE}"
+    layers = [
+        _layer("s", "static", None),
+        _layer("w", "weight", "inside a loop"),
+        *(_layer(k, "weight", why) for k in kept),
+    ]
+    assert partly(layers).endswith(f"no time{said}")
+
+
+def _layer(name: str, how: str, why: str | None) -> StaticLayer:
+    return StaticLayer(name, None, None, None, None, how, why)
+
+
+def test_kept_layers_of_a_model(generated_model: ModelByName, samples: Path, tmp_path: Path) -> None:
+    model = generated_model("conv_cnn")
+    (run,) = do(model, tmp_path / "run", "static:8,calib=minmax,keep=1", calibration=str(samples)).runs
+    found = finding(run, "STATIC_PARTLY")
+    assert found.where is None
+    (kept,) = (name for name, why in found.evidence["layers"].items() if why.endswith(MOST_SENSITIVE))
+    assert found.message.endswith(f"; kept float: {kept}")
+
+
 @pytest.mark.slow
 def test_static_int8_of_a_gru(real_model: ModelByName, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
@@ -186,9 +238,9 @@ def test_static_int8_of_a_gru(real_model: ModelByName, tmp_path: Path) -> None:
     assert run.made_as == run.variant
     kinds = finding(run, "STATIC_PARTLY")
     assert any("weight" in text for text in kinds.evidence["layers"].values())
-    counted = [int(number) for number in re.findall(r"\d+(?= of| have| are)", kinds.message)]
+    counted = [int(number) for number in re.findall(r"\d+(?= of| has| have| is| are)", kinds.message)]
     assert sum(counted) == int(re.search(r"of (\d+) layers compute in int8", kinds.message)[1])  # type: ignore[index]
-    assert counted[1] + counted[2] == len(kinds.evidence["layers"])
+    assert sum(counted[1:]) == len(kinds.evidence["layers"])
     check_numbers(run_dir, run)
     assert not left_over(run_dir)
 

@@ -146,6 +146,19 @@ def test_every_step_is_told_with_its_reason() -> None:
     assert len(fell.evidence["steps"]) == 4
 
 
+def test_a_fall_does_not_advise_what_was_given_or_done() -> None:
+    def remedy(facts: LadderFacts, *ends: EdgequantError | bool) -> str:
+        (fell,) = Script(*ends).climb("kl", facts).findings
+        return fell.remedy or ""
+
+    given = LadderFacts(real_data=True)
+    assert "In report.json, the steps of the run" in remedy(PLAIN, crash(), True)
+    assert "Real calibration data often helps" in remedy(PLAIN, crash(), True)
+    assert "eal calibration data" not in remedy(given, crash(), True)
+    assert "dynamic:8 needs no calibration data" in remedy(given, crash(), True)
+    assert "dynamic:8" not in remedy(given, crash(), crash(), crash(), True)  # it is what was made
+
+
 def test_without_fallback_the_crash_itself_is_raised() -> None:
     script = Script(crash())
     with pytest.raises(ToolError) as caught:

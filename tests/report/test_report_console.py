@@ -217,15 +217,24 @@ LONG = "static:8,calib=percentile,asym,keep=20,skip=/encoder/layers.0/first/Conv
 LONGER = f"{LONG},skip=/decoder/layers.7/last/ConvTranspose_output_0,samples=200"
 
 
-def beside(*variants: str, uri: str | None = None) -> list[model.Run]:
-    report = a_report(
-        {"save_infer_model/scale_0.tmp_1": an_output(-21.37)},
-        latency_ms=latency_summary([1234.5] * 5, 0, None, None, why_invalid=[]),
-        memory_mb=model.Memory(model_file=123.45, session=1234.5),
-        verdict="INCONCLUSIVE",
-    )
+def beside(*variants: str, uri: str | None = None, apart: bool = False, timed: bool = True) -> list[model.Run]:
+    """Runs of one output, or, apart, each with another one's name."""
+    latency = latency_summary([1234.5] * 5, 0, None, None, why_invalid=[]) if timed else None
+    memory = model.Memory(model_file=123.45, session=1234.5)
     device = {} if uri is None else {"device": model.DeviceInfo(uri=uri)}
-    return [report.runs[0].model_copy(update={"variant": variant, **device}) for variant in variants]
+    reports = [
+        a_report(
+            {f"save_infer_model/scale_{number if apart else 0}.tmp_1": an_output(-21.37)},
+            latency_ms=latency,
+            memory_mb=memory,
+            verdict="INCONCLUSIVE",
+        )
+        for number in range(len(variants))
+    ]
+    return [
+        report.runs[0].model_copy(update={"variant": variant, **device})
+        for report, variant in zip(reports, variants, strict=True)
+    ]
 
 
 NUMBERS = re.compile(r"^(.*?)  INCONCLUSIVE +123\.45 +1234\.5 +1234 +-21\.4  save_infer_m\.\.\.tmp_1$")
@@ -233,7 +242,7 @@ NUMBERS = re.compile(r"^(.*?)  INCONCLUSIVE +123\.45 +1234\.5 +1234 +-21\.4  sav
 
 @pytest.mark.parametrize("width", [80, 100, 120, 300])
 def test_long_variants_leave_the_numbers_of_the_overview_on_one_line(width: int) -> None:
-    report = several(*beside(LONG, LONGER, "kl"))
+    report = several(*beside(LONG, LONGER, "kl", apart=True))
     text = shown(report, width)
     rows = text[text.index("All runs on ssh://pi@board:22") :].split("\n\n")[0].splitlines()[1:]
     assert max(map(len, rows)) <= width
@@ -248,6 +257,31 @@ def test_long_variants_leave_the_numbers_of_the_overview_on_one_line(width: int)
     assert "samples=200" in names[1]
     # In full at the head of its run.
     assert LONGER in text.replace("\n", "")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_worst_output_that_all_share_is_named_once_and_leaves_room_for_the_names(width: int) -> None:
+    text = shown(several(*beside("dynamic:8", "dynamic:8,block=32", timed=False)), width)
+    rows = text[text.index("All runs on ") :].split("\n\n")[0].splitlines()[1:]
+    assert max(map(len, rows)) <= width
+    assert rows[0] == "  worst output: save_infer_model/scale_0.tmp_1"
+    # Not timed, so no column for times.
+    assert rows[1].split() == ["run", "verdict", "file", "MB", "session", "MB", "worst", "dB"]
+    numbers = ["INCONCLUSIVE", "123.45", "1234.5", "-21.4"]
+    assert [row.split() for row in rows[2:]] == [["dynamic:8", *numbers], ["dynamic:8,block=32", *numbers]]
+
+
+def test_a_worst_output_is_shared_by_all_runs_or_by_none() -> None:
+    failure = model.Failure(code="SSH_TIMEOUT", message="no answer")
+    failed = a_report({}, verdict="ERROR", error=failure).runs[0]
+    for others in ([*beside("fp16", "float", apart=True)], [*beside("fp16"), failed], [failed, failed]):
+        tail = shown(several(*others), 120).split("All runs on")[1]
+        assert "worst output: " not in tail
+        assert "worst output\n" in tail
+        assert ("SSH_TIMEOUT" in tail) == (failed in others)
+    # One that was timed is enough for the column.
+    tail = shown(several(*beside("fp16"), *beside("float", timed=False)), 120).split("All runs on")[1]
+    assert "p50 ms" in tail
 
 
 def test_variants_that_differ_only_in_the_middle_are_not_cut() -> None:

@@ -29,6 +29,10 @@ _LEAST_DEPTHWISE = 1e-6
 _ASKED = "asked to stay float"
 
 
+MOST_SENSITIVE = "most sensitive layers"
+"""In the reason of layers that `keep` left in float."""
+
+
 class LayerPlan(NamedTuple):
     """What becomes of one layer: `how` is ``static``, ``weight`` or ``float``, with the reason when not static."""
 
@@ -80,7 +84,7 @@ def plan(
         if layer.output in asked:
             reasons[layer.output] = _ASKED
         elif layer.output in kept:
-            reasons[layer.output] = f"one of the {len(kept)} most sensitive layers"
+            reasons[layer.output] = f"one of the {len(kept)} {MOST_SENSITIVE}"
         elif lost:
             said = unreadable.get(lost[0], "nothing was read")
             reasons[layer.output] = f"the range of '{lost[0]}' could not be measured: {said}"
