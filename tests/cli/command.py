@@ -14,6 +14,10 @@ from tests.waiting import LONG
 EDGEQUANT = str(Path(sys.executable).with_name("edgequant"))
 
 
+NAMED_SHELL = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+"""Completion for the shell that is named, where Typer else asks which one it was started from: there may be none."""
+
+
 class Done(NamedTuple):
     """How it ended."""
 

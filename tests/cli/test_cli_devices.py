@@ -11,7 +11,7 @@ import pytest
 
 from tests.beds.models import ModelByName
 from tests.beds.sshd import ALIAS, SshServer
-from tests.cli.command import EDGEQUANT, edgequant
+from tests.cli.command import EDGEQUANT, NAMED_SHELL, edgequant
 from tests.pipeline.support import ssh_home
 from tests.waiting import LONG
 
@@ -138,10 +138,7 @@ def test_demo_on_a_device_that_is_not_there(real_model: ModelByName, closed_port
 
 
 def test_completion_is_installed_and_completes(tmp_path: Path) -> None:
-    home = {"HOME": str(tmp_path), "SHELL": "/bin/bash"}
-    done = edgequant("--install-completion", "bash", **home)
-    if done.code == 2:
-        done = edgequant("--install-completion", **home)
+    done = edgequant("--install-completion", "bash", HOME=str(tmp_path), **NAMED_SHELL)
     assert done.code == 0, done
     scripts = [file for file in tmp_path.rglob("*") if file.is_file() and "edgequant" in file.read_text()]
     assert scripts

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 import edgequant as package
 from tests import generated
 from tests.beds.models import ModelByName
-from tests.cli.command import EDGEQUANT, edgequant
+from tests.cli.command import EDGEQUANT, NAMED_SHELL, edgequant
 from tests.waiting import LONG
 
 COMMANDS = (
@@ -237,8 +237,6 @@ def test_schema() -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(shell: str, tmp_path: Path) -> None:
-    done = edgequant("--show-completion", shell, HOME=str(tmp_path), SHELL=f"/bin/{shell}")
-    if done.code == 2:  # an option without a value: it asks which shell this is
-        done = edgequant("--show-completion", HOME=str(tmp_path), SHELL=f"/bin/{shell}")
+    done = edgequant("--show-completion", shell, HOME=str(tmp_path), **NAMED_SHELL)
     assert done.code == 0, done
     assert "_EDGEQUANT_COMPLETE" in done.out
