@@ -1,6 +1,6 @@
 """Which layers of an .mnn run in int8 with fixed scales, as far as MNN's own kernels get such layers wrong.
 
-Read in MNN's sources (CPUBackend.cpp, CPUPoolInt8.cpp and the kernels named below), and run: docs/devices.md has the
+Read in MNN's sources (CPUBackend.cpp, CPUPoolInt8.cpp and the kernels named below), and run: docs/verdicts.md has the
 measurements.
 """
 
@@ -65,12 +65,7 @@ def read_static(path: Path) -> StaticLayers:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         net = FlatFile(data).root()
         names = net.strings(_NET_TENSORS)
-        scales: dict[str, tuple[float, float]] = {}
-        for described in net.tables(_NET_DESCRIBED):
-            quant = described.table(_TENSOR_QUANT)
-            if quant is not None:
-                name = _named(described.number(_TENSOR_INDEX), names)
-                scales[name] = (quant.real(_QUANT_SCALE), quant.real(_QUANT_ZERO))
+        scales = {name: scale for name, scale, _ in _described(net, names)}
         if not scales:
             return StaticLayers(0)
         ops = list(_main_graph(net, names))
@@ -107,12 +102,8 @@ def with_float_pools(path: Path) -> tuple[bytes, tuple[str, ...]]:
     net = FlatFile(data).root()
     names = net.strings(_NET_TENSORS)
     scales, places = {}, {}
-    for described in net.tables(_NET_DESCRIBED):
-        quant = described.table(_TENSOR_QUANT)
-        if quant is not None:
-            name = _named(described.number(_TENSOR_INDEX), names)
-            scales[name] = (quant.real(_QUANT_SCALE), quant.real(_QUANT_ZERO))
-            places[name] = quant.place(_QUANT_SCALE)
+    for name, scale, place in _described(net, names):
+        scales[name], places[name] = scale, place
     ops = list(_main_graph(net, names))
     int8 = Flow([op for op, _ in ops]).spread(scales)
     left = []
@@ -125,10 +116,19 @@ def with_float_pools(path: Path) -> tuple[bytes, tuple[str, ...]]:
         if before is None or place is None:
             left.append(op.name)
             continue
-        scale = float(np.nextafter(np.float32(before[0]), np.float32(np.inf)))
-        struct.pack_into("<f", changed, place, scale)
-        scales[behind] = (scale, scales[behind][1])
+        apart = float(np.nextafter(np.float32(before[0]), np.float32(np.inf)))
+        struct.pack_into("<f", changed, place, apart)
+        scales[behind] = (apart, scales[behind][1])
     return bytes(changed), tuple(left)
+
+
+def _described(net: Table, names: list[str]) -> Iterator[tuple[str, tuple[float, float], int | None]]:
+    """Tensors with a scale of their own: name, (scale, zero point), where in the file the scale is."""
+    for described in net.tables(_NET_DESCRIBED):
+        quant = described.table(_TENSOR_QUANT)
+        if quant is not None:
+            name = _named(described.number(_TENSOR_INDEX), names)
+            yield name, (quant.real(_QUANT_SCALE), quant.real(_QUANT_ZERO)), quant.place(_QUANT_SCALE)
 
 
 def _float_pool(op: OpInfo, scales: Mapping[str, tuple[float, float]], int8: set[str]) -> bool:

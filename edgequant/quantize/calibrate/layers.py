@@ -17,7 +17,7 @@ _NET_OPS, _NET_TENSORS, _NET_SUBGRAPHS = 3, 7, 10
 _OP_INPUTS, _OP_KIND, _OP_MAIN, _OP_NAME, _OP_OUTPUTS, _OP_TYPE = 0, 1, 2, 3, 4, 5
 _SUB_NAME, _SUB_TENSORS, _SUB_NODES = 0, 3, 4
 _CONV_COMMON, _CONV_WEIGHT, _CONV_BIAS = 0, 1, 2
-_COMMON_GROUP, _COMMON_OUTPUTS = 9, 10
+_COMMON_GROUP, _COMMON_OUTPUTS, _COMMON_RELU6 = 9, 10, 13
 _CONV_PARAMETERS = 9
 STATIC_TYPES = ("Convolution", "ConvolutionDepthwise")
 """The only types MNN runs in int8 with fixed scales; matrix products with constant weights become Convolution."""
@@ -35,6 +35,8 @@ class Layer:
         weight_max: largest magnitude of each output channel's weights, float32 [channels].
         bias: float32 [channels], or zeros where it has none.
         groups: into which its channels are divided.
+        clipped: it ends in a ReLU6, so that its output does not scale with its weights.
+        weight_at, bias_at: where its numbers are in the file: (position in bytes, number of float32).
         why_not: why it cannot be static; None when it can.
     """
 
@@ -47,6 +49,9 @@ class Layer:
     bias: np.ndarray
     why_not: str | None = None
     groups: int = 1
+    clipped: bool = False
+    weight_at: tuple[int, int] = (0, 0)
+    bias_at: tuple[int, int] = (0, 0)
 
     @property
     def channels(self) -> int:
@@ -107,6 +112,9 @@ def _layer(op: Table, tensors: list[str], subgraph: str) -> Layer | None:
         bias if bias.size == channels else np.zeros(channels, np.float32),
         why_not,
         common.number(_COMMON_GROUP, default=1) if common is not None else 1,
+        bool(common.number(_COMMON_RELU6, "b")) if common is not None else True,
+        parameter.extent(_CONV_WEIGHT, 4),
+        parameter.extent(_CONV_BIAS, 4),
     )
 
 

@@ -148,7 +148,8 @@ def check_names(names: Collection[str], layers: Sequence[Layer]) -> None:
             raise InputError(
                 "LAYER_UNKNOWN",
                 f"the model has no layer '{name}'",
-                hint=f"Did you mean {', '.join(near)}?" if near else f"It has {', '.join(list(known)[:8])}, ...",
+                hint=(f"Did you mean {', '.join(near)}?" if near else f"It has {', '.join(list(known)[:8])}, ...")
+                + "  `edgequant inspect -v` of a float .mnn lists them all.",
             )
 
 

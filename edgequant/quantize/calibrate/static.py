@@ -16,11 +16,11 @@ from edgequant.graph.scale_flow import Flow
 from edgequant.quantize.calibrate.child import Runs
 from edgequant.quantize.calibrate.equalize import equalized, find_joints, gather_channels
 from edgequant.quantize.calibrate.gather import CHUNK, Gathered, gather
-from edgequant.quantize.calibrate.kernels import ANY, sound
+from edgequant.quantize.calibrate.kernels import ANY, Kernels, sound
 from edgequant.quantize.calibrate.layers import Layer, read_layers
 from edgequant.quantize.calibrate.methods import Calib, calibrate
 from edgequant.quantize.calibrate.mixed import Maker, best
-from edgequant.quantize.calibrate.outputs import Fidelity, run_outputs
+from edgequant.quantize.calibrate.outputs import Fidelity, Outputs, run_outputs
 from edgequant.quantize.calibrate.params import LayerPlan, check_names
 from edgequant.quantize.calibrate.samples import spool
 from edgequant.quantize.convert import ConvertedModel, convert
@@ -163,6 +163,15 @@ class _Start:
     words: tuple[str, ...] = ()
 
 
+class _Common(NamedTuple):
+    """What all ways to make a model of one source share."""
+
+    flow: Flow
+    runs: Runs
+    reference: Outputs
+    kernels: Kernels
+
+
 @dataclass(frozen=True)
 class _Job:
     graph: ModelGraph
@@ -176,72 +185,16 @@ class _Job:
         model = self.convert(self.graph.path, self.graph.format, self.work / "float.mnn").path
         layers = read_layers(model)
         check_names(self.options.skip, layers)
-        converted_graph = read_model(model)
-        inputs, flow = converted_graph.inputs, Flow(converted_graph.ops)
-        spooled = spool(samples, self.graph.inputs or inputs or (), self.work / "samples")
+        graph = read_model(model)
+        spooled = spool(samples, self.graph.inputs or graph.inputs or (), self.work / "samples")
         runs = Runs(spooled, self.work, self.log_dir, self.timeout, self.memory_limit)
-        skipped = set(self.options.skip)
+        count = min(PROBES, spooled.count)
+        reference = run_outputs(model, runs, "running the float model", count, prefix="CALIBRATION")
         kernels = sound(model, layers) if self.options.kernels == "sound" else ANY
-        probes = min(PROBES, spooled.count)
-        reference = run_outputs(model, runs, "running the float model", probes, prefix="CALIBRATION")
-
-        def maker_of(start: _Start, calib: Calib, sym: bool) -> Maker:
-            gathered = start.gathered
-            quantizers = {
-                name: calibrate(each, calib, sym=sym, percent=self.options.percent)
-                for name, each in gathered.histograms.items()
-                if each.exponent is not None
-            }
-            # Their scale would be a guess, and what clips the first value that is not 0.
-            silent = {name: "it is 0 in all samples" for name in gathered.histograms if name not in quantizers}
-
-            def from_float(path: Path, content: Mapping[str, object]) -> ConvertedModel:
-                # From the float .mnn, whose names the scales have: a source with external weights is read once only.
-                return self.convert(start.path, "mnn", path, content)
-
-            unreadable = gathered.unreadable | silent
-            return Maker(
-                from_float, start.layers, flow, quantizers, unreadable, self.options.rnn, runs, reference, kernels
-            )
-
-        ways = [
-            (calib, sym)
-            for calib in (get_args(Calib) if self.options.calib == "best" else (self.options.calib,))
-            for sym in self._zero_points()
-        ]
-        makers: dict[str, Maker] = {}
-        tried: dict[str, float] = {}
-        try:
-            for start in self._starts(model, converted_graph, layers, flow, runs, chunk):
-                # What is worst without is not best with: equalized, only those that came closest are tried.
-                some = [way for way in ways if _name(*way) in list(tried)[:EQUALIZED]] if tried else ways
-                these = {_name(*way, *start.words): maker_of(start, *way) for way in some}
-                makers |= these
-                if len(ways) > 1 or tried:
-                    tried |= best(these, skipped)
-        except (InputError, ToolError) as error:
-            # Equalizing was only worth a try: the models without work.
-            if not tried or error.code in HOPELESS:
-                raise
-        tried = dict(sorted(tried.items(), key=lambda each: -each[1]))
-        calib = next(iter(tried or makers))
-        maker = makers[calib]
-        sensitivity: dict[str, float] = {}
-        if self.options.keep or self.options.target_db is not None:
-            sensitivity = maker.sensitivity(skipped)
-        ranked = sorted(sensitivity, key=lambda name: (sensitivity[name], name))
-        keep = min(self.options.keep, len(ranked))
-        if self.options.target_db is not None:
-            keep = maker.fewest(ranked, skipped, keep, self.options.target_db)
-        if ranked and keep == len(ranked):
-            raise InputError(
-                "NOTHING_STATIC",
-                f"all {len(ranked)} layers that can be int8 would stay float (keep={self.options.keep}"
-                + (")" if self.options.target_db is None else f", target {self.options.target_db:g} dB)"),
-                hint="Keep fewer, or use dynamic:8.",
-                where=str(self.graph.path),
-            )
-        plans = maker.plans(skipped, ranked[:keep])
+        common = _Common(Flow(graph.ops), runs, reference, kernels)
+        calib, maker, tried = self._chosen(self._starts(model, graph, layers, common, chunk), common)
+        kept, sensitivity = self._kept(maker)
+        plans = maker.plans(set(self.options.skip), kept)
         converted = maker.model(plans, self.work / "static.mnn")
         found = maker.fidelity(converted, "the static int8 model")
         broken = [name for name, each in found.items() if not each.finite]
@@ -257,11 +210,75 @@ class _Job:
         listed = tuple(_listed(each) for each in plans)
         return StaticModel(out, listed, converted.log, final, found, sensitivity, spooled.count, calib, tried)
 
+    def _chosen(self, starts: Iterator[_Start], common: _Common) -> tuple[str, Maker, dict[str, float]]:
+        """The way to choose scales that was asked for, or comes closest to float; and what each that was tried has."""
+        ways = [
+            (calib, sym)
+            for calib in (get_args(Calib) if self.options.calib == "best" else (self.options.calib,))
+            for sym in self._zero_points()
+        ]
+        makers: dict[str, Maker] = {}
+        tried: dict[str, float] = {}
+        try:
+            for start in starts:
+                # What is worst without is not best with: equalized, only those that came closest are tried.
+                some = [way for way in ways if _name(*way) in list(tried)[:EQUALIZED]] if tried else ways
+                these = {_name(*way, *start.words): self._maker(start, *way, common) for way in some}
+                makers |= these
+                if len(ways) > 1 or tried:
+                    tried |= best(these, set(self.options.skip))
+        except (InputError, ToolError) as error:
+            # Equalizing was only worth a try: the models without work.
+            if not tried or error.code in HOPELESS:
+                raise
+        tried = dict(sorted(tried.items(), key=lambda each: -each[1]))
+        calib = next(iter(tried or makers))
+        return calib, makers[calib], tried
+
+    def _maker(self, start: _Start, calib: Calib, sym: bool, common: _Common) -> Maker:
+        gathered = start.gathered
+        quantizers = {
+            name: calibrate(each, calib, sym=sym, percent=self.options.percent)
+            for name, each in gathered.histograms.items()
+            if each.exponent is not None
+        }
+        # Their scale would be a guess, and what clips the first value that is not 0.
+        silent = {name: "it is 0 in all samples" for name in gathered.histograms if name not in quantizers}
+
+        def from_float(path: Path, content: Mapping[str, object]) -> ConvertedModel:
+            # From the float .mnn, whose names the scales have: a source with external weights is read once only.
+            return self.convert(start.path, "mnn", path, content)
+
+        return Maker(
+            from_float, start.layers, common.flow, quantizers, gathered.unreadable | silent, self.options.rnn,
+            common.runs, common.reference, common.kernels,
+        )  # fmt: skip
+
+    def _kept(self, maker: Maker) -> tuple[list[str], dict[str, float]]:
+        """Output tensors of the layers that compute in float, as `keep` and `target_db` ask; and each one's harm."""
+        if not self.options.keep and self.options.target_db is None:
+            return [], {}
+        skipped = set(self.options.skip)
+        sensitivity = maker.sensitivity(skipped)
+        ranked = sorted(sensitivity, key=lambda name: (sensitivity[name], name))
+        keep = min(self.options.keep, len(ranked))
+        if self.options.target_db is not None:
+            keep = maker.fewest(ranked, skipped, keep, self.options.target_db)
+        if ranked and keep == len(ranked):
+            raise InputError(
+                "NOTHING_STATIC",
+                f"all {len(ranked)} layers that can be int8 would stay float (keep={self.options.keep}"
+                + (")" if self.options.target_db is None else f", target {self.options.target_db:g} dB)"),
+                hint="Keep fewer, or use dynamic:8.",
+                where=str(self.graph.path),
+            )
+        return ranked[:keep], sensitivity
+
     def _starts(
-        self, model: Path, graph: ModelGraph, layers: list[Layer], flow: Flow, runs: Runs, chunk: int
+        self, model: Path, graph: ModelGraph, layers: list[Layer], common: _Common, chunk: int
     ) -> Iterator[_Start]:
         """The float model, a copy with equalized channels, or both."""
-        tensors = self._tensors(layers, flow)
+        tensors, runs = self._tensors(layers, common.flow), common.runs
 
         def gathered(path: Path) -> Gathered:
             return gather(path, tensors, runs, chunk=chunk, decay=self.options.decay)
@@ -271,7 +288,7 @@ class _Job:
             yield _Start(model, layers, gathered(model))
         if asked is False or (asked is None and self.options.calib != "best"):
             return
-        joints = find_joints(model, graph, layers)
+        joints = find_joints(graph, layers)
         ranges, unreadable = gather_channels(model, [joint.tensor for joint in joints], runs, chunk=chunk)
         path = self.work / "equalized.mnn"
         if joints and equalized(model, joints, ranges, path):

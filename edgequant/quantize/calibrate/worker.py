@@ -42,6 +42,16 @@ def _not_float(name: str, array: np.ndarray) -> dict[str, Any]:
     return {"error": "TENSOR_NOT_FLOAT", "tensor": name, "message": f"'{name}' is {array.dtype}"}
 
 
+def _unusable(number: int, name: str, array: np.ndarray) -> dict[str, Any] | None:
+    """The answer where a tensor's values in a sample are no finite floats."""
+    if array.dtype.kind != "f":
+        return _not_float(name, array)
+    if not np.isfinite(array).all():
+        nans, infs = int(np.isnan(array).sum()), int(np.isinf(array).sum())
+        return {"error": "NOT_FINITE", "tensor": name, "sample": number, "message": f"{nans} NaN, {infs} Inf"}
+    return None
+
+
 def ranges(job: dict[str, Any]) -> dict[str, Any]:
     """Write the smallest and the largest value of `tensors` in each sample to `out`: float64 [tensors, samples, 2].
 
@@ -49,11 +59,8 @@ def ranges(job: dict[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in job["tensors"]}
     for number, name, array in _values(job):
-        if array.dtype.kind != "f":
-            return _not_float(name, array)
-        if not np.isfinite(array).all():
-            nans, infs = int(np.isnan(array).sum()), int(np.isinf(array).sum())
-            return {"error": "NOT_FINITE", "tensor": name, "sample": number, "message": f"{nans} NaN, {infs} Inf"}
+        if (unusable := _unusable(number, name, array)) is not None:
+            return unusable
         found[name].append((float(array.min()), float(array.max())) if array.size else (0.0, 0.0))
     np.savez(job["out"], ranges=np.array(list(found.values()), np.float64).reshape(len(found), job["count"], 2))
     return {}
@@ -66,11 +73,8 @@ def channels(job: dict[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, np.ndarray] = {}
     for number, name, array in _values(job):
-        if array.dtype.kind != "f":
-            return _not_float(name, array)
-        if not np.isfinite(array).all():
-            nans, infs = int(np.isnan(array).sum()), int(np.isinf(array).sum())
-            return {"error": "NOT_FINITE", "tensor": name, "sample": number, "message": f"{nans} NaN, {infs} Inf"}
+        if (unusable := _unusable(number, name, array)) is not None:
+            return unusable
         if array.ndim < 2:
             return {"error": "TENSOR_NO_CHANNELS", "tensor": name, "message": f"'{name}' has shape {array.shape}"}
         here = np.abs(array).max(axis=(0, *range(2, array.ndim)), initial=0).astype(np.float32)

@@ -42,7 +42,7 @@ def two_layers(path: Path, between: str | None = "Relu", **more: Any) -> Path:
 
 def joints_of(source: Path, folder: Path) -> tuple[Path, list[Joint]]:
     model = float_mnn(source, folder)
-    return model, find_joints(model, read_model(model), read_layers(model))
+    return model, find_joints(read_model(model), read_layers(model))
 
 
 @pytest.mark.parametrize(
@@ -116,12 +116,12 @@ def test_the_slow_and_obvious_way(tmp_path: Path) -> None:
 
     maker, (reader,) = joint.maker, joint.readers
     for channel, scale in enumerate(scales):
-        for place in (maker.weight, maker.bias):
+        for place in (maker.weight_at, maker.bias_at):
             old, new = (numbers(data, place).reshape(8, -1)[channel] for data in (was, now))
             assert new == pytest.approx(old / scale, rel=1e-6)
-        old, new = (numbers(data, reader.weight).reshape(8, 8, -1)[:, channel] for data in (was, now))
+        old, new = (numbers(data, reader.weight_at).reshape(8, 8, -1)[:, channel] for data in (was, now))
         assert new == pytest.approx(old * scale, rel=1e-6)
-    assert numbers(was, reader.bias) == pytest.approx(numbers(now, reader.bias), abs=0)
+    assert numbers(was, reader.bias_at) == pytest.approx(numbers(now, reader.bias_at), abs=0)
     assert len(was) == len(now)
 
 
@@ -212,4 +212,4 @@ def test_numbers_that_layers_share_stay(tmp_path: Path) -> None:
         assert slot is not None
     struct.pack_into("<I", data, slot, start - slot)
     model.write_bytes(data)
-    assert find_joints(model, read_model(model), read_layers(model)) == []
+    assert find_joints(read_model(model), read_layers(model)) == []
