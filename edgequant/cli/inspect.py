@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +23,7 @@ from edgequant.graph import ModelGraph, find_risks, read_model
 from edgequant.graph.advice import Advice, Facts, advise
 from edgequant.graph.weight_risks import find_weight_risks
 from edgequant.graph.weights import survey_weights
+from edgequant.quantize.weights import Weights, read_weights
 from edgequant.report.plain import printable
 from edgequant.tensors import TensorSpec
 
@@ -68,6 +70,9 @@ def run(*, model: str, inputs: str | None = None, images: Sequence[str] | None =
     console.print()
     rest = f", and {left} more kinds (-v shows them)" if left else ""
     console.print(f"{len(graph.ops)} operators: {printable(', '.join(shown))}{rest}", markup=False)
+    layers = _layers(graph)
+    if layers:
+        _show_layers(console, layers, every=ui.verbose)
     if ranges is not None:
         console.print(f"Activations: {_said(ranges)}", markup=False)
     for risk in risks:
@@ -87,7 +92,24 @@ def run(*, model: str, inputs: str | None = None, images: Sequence[str] | None =
     else:
         console.print(f"Recommended: none  ({recommend(advice)[1]})", markup=False)
     if ui.json:
-        print_json(json.dumps(as_dict(graph, advice, [risk.model_dump() for risk in risks], ranges), indent=2))
+        print_json(json.dumps(as_dict(graph, advice, [risk.model_dump() for risk in risks], ranges, layers), indent=2))
+
+
+def _layers(graph: ModelGraph) -> list[Weights]:
+    """What recipes and skip= name.  Other formats get these names only from MNN's converter."""
+    return read_weights(graph.path) if graph.format == "mnn" else []
+
+
+def _show_layers(console: Console, layers: Sequence[Weights], *, every: bool) -> None:
+    console.print(f"{len(layers)} layers with weights{'' if every else ' (-v lists them)'}", markup=False)
+    if not every:
+        return
+    table = Table("layer", "type", "weights", "kB", box=None, pad_edge=False, header_style="bold")
+    for layer in layers:
+        name = f"{layer.name}  in {layer.subgraph}" if layer.subgraph else layer.name
+        kept = f"{layer.kept} {layer.bits}" + (f", block {layer.block}" if layer.block else "")
+        table.add_row(Text(printable(name), overflow="fold"), layer.type, kept, f"{layer.payload / 1e3:.1f}")
+    console.print(table)
 
 
 def recommend(advice: list[Advice]) -> tuple[str, str]:
@@ -105,7 +127,11 @@ def _said(ranges: ActivationRanges) -> str:
 
 
 def as_dict(
-    graph: ModelGraph, advice: list[Advice], risks: list[dict[str, Any]], ranges: ActivationRanges | None = None
+    graph: ModelGraph,
+    advice: list[Advice],
+    risks: list[dict[str, Any]],
+    ranges: ActivationRanges | None = None,
+    layers: Sequence[Weights] = (),
 ) -> dict[str, Any]:
     """The JSON document (schema ``edgequant.inspect/1``)."""
 
@@ -135,6 +161,18 @@ def as_dict(
         "inputs": tensors(graph.inputs),
         "outputs": tensors(graph.outputs),
         "operators": dict(Counter(op.type for op in graph.ops).most_common()),
+        "layers": [
+            {
+                "name": layer.name,
+                "subgraph": layer.subgraph,
+                "type": layer.type,
+                "kept": layer.kept,
+                "bits": layer.bits,
+                "block": layer.block,
+                "bytes": layer.payload,
+            }
+            for layer in layers
+        ],
         "recurrent": list(graph.recurrent),
         "has_subgraphs": graph.has_subgraphs,
         "findings": risks,

@@ -32,6 +32,26 @@ def test_inspect(real_model: ModelByName) -> None:
     assert "--shape feat_erb=1,1,A,32" in " ".join(text.split())
 
 
+def test_layers_are_listed_by_the_names_that_recipes_take(generated_model: ModelByName, tmp_path: Path) -> None:
+    model, float_file, out = str(generated_model("conv_cnn")), tmp_path / "float.mnn", tmp_path / "out.mnn"
+    assert edgequant("inspect", model, "--json").json["layers"] == []  # only the converter gives them names
+    assert edgequant("quantize", model, "-o", str(float_file), "--variant", "float", *ONE).code == 0
+    layers = edgequant("inspect", str(float_file), "--json").json["layers"]
+    assert len(layers) > 1
+    assert {layer["kept"] for layer in layers} == {"float"}
+    first = layers[0]["name"]
+    brief, whole = (edgequant("inspect", str(float_file), *more).out for more in ((), ("-v",)))
+    assert f"{len(layers)} layers with weights (-v lists them)" in brief
+    assert first not in brief
+    assert re_words(f"{first} {layers[0]['type']} float 32", whole)
+    rules = [{"name": "*", "bits": 8}, {"name": first, "bits": 0}]
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps({"schema": "edgequant.recipe/1", "rules": rules}))
+    assert edgequant("quantize", model, "-o", str(out), "--variant", f"recipe:{recipe}", *ONE).code in (0, 1)
+    kept = {layer["name"]: layer["kept"] for layer in edgequant("inspect", str(out), "--json").json["layers"]}
+    assert kept == {layer["name"]: "float" if layer["name"] == first else "quantized" for layer in layers}
+
+
 def test_inspect_with_inputs(real_model: ModelByName, tmp_path: Path) -> None:
     """One sample of five is thirty times as loud: told, with the model run; and not where all are alike."""
     draw = np.random.default_rng(0)
