@@ -12,7 +12,6 @@ import typer
 from edgequant.cli.console import out, print_json
 from edgequant.cli.options import Ui
 from edgequant.errors import EdgequantError, InputError
-from edgequant.files import same_file
 from edgequant.report.model import Report
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
 def run(*, run_dir: str | None, schema: bool, csv: str | None, ui: Ui) -> None:
     """Show a report again, or the schema of all of them."""
+    from edgequant.pipeline.overwriting import refuse_table
     from edgequant.report.console import render
     from edgequant.report.read import load
     from edgequant.report.write import json_schema, to_json
@@ -33,9 +33,7 @@ def run(*, run_dir: str | None, schema: bool, csv: str | None, ui: Ui) -> None:
     path = Path(run_dir)
     path = path / "report.json" if path.is_dir() else path
     if csv is not None:
-        if same_file(Path(csv), path):
-            raise _refused(csv, "--csv names the report itself")
-        _need_folder(csv, None)
+        refuse_table(Path(csv), [path])
     report = load(path)
     render(report, out(ui), path=path, verbose=ui.verbose, quiet=ui.quiet)
     write_csv(report, csv)
@@ -45,50 +43,21 @@ def run(*, run_dir: str | None, schema: bool, csv: str | None, ui: Ui) -> None:
 
 
 def refuse_csv(path: str | None, request: Request, output: str | None = None, spec: str | None = None) -> None:
-    """Before anything runs: the table must not replace what was given, nor the model that is to be made, and must have
-    a folder to go into.
+    """Before anything runs: the table must not replace what was given or is to be made, and must have a folder.
 
     Raises InputError (OUTPUT_INVALID), and what `read_model` raises where the file of the table is there already.
     """
     from edgequant.graph import read_model
-    from edgequant.pipeline.single import given_paths
+    from edgequant.pipeline.overwriting import given_paths, refuse_table
 
     if path is None:
         return
-    table = Path(path)
-    if table.is_dir():
-        raise _refused(path, "is a folder")
-    made = [Path(each) for each in (output, spec) if each is not None]
+    needed = [request.model, *given_paths(request), *(Path(each) for each in (output, spec) if each is not None)]
     # The folder of the run is there, and empty, or comes to be.
-    made += [request.run_dir / "report.json"] if request.run_dir is not None else []
-    given = [request.model, *given_paths(request)]
-    if os.path.lexists(table):
-        given += read_model(request.model).external_files
-    place = table.resolve()
-    for each in (*given, *made):
-        # An MNN test folder may be given as its input.json.
-        other = each.parent if each.name == "input.json" else each
-        # In a folder that was given, a table of its own harms nobody.
-        inside = os.path.lexists(table) and other.is_dir() and place.is_relative_to(other.resolve())
-        if inside or place == other.resolve() or same_file(table, other):
-            raise _refused(path, "--csv names a file that this command needs itself")
-    _need_folder(path, request.run_dir)
-
-
-def _need_folder(path: str, run_dir: Path | None) -> None:
-    """run_dir: is made before the table is."""
-    folder = Path(path).parent
-    if not folder.is_dir():
-        if run_dir is None or folder.resolve() != run_dir.resolve():
-            raise InputError("OUTPUT_INVALID", f"{path}: there is no folder {folder}")
-    elif not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(
-            "OUTPUT_INVALID", f"{path}: you may not write into the folder {folder}", hint="Choose another for --csv."
-        )
-
-
-def _refused(path: str, why: str) -> InputError:
-    return InputError("OUTPUT_INVALID", f"{path}: {why}", hint="Name a file of its own.")
+    needed += [request.run_dir / "report.json"] if request.run_dir is not None else []
+    if os.path.lexists(path):
+        needed += read_model(request.model).external_files
+    refuse_table(Path(path), needed, made=request.run_dir)
 
 
 def write_csv(report: Report, path: str | None) -> None:

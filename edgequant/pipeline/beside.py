@@ -49,10 +49,12 @@ def _remedy(run: Run, others: Sequence[Run]) -> str:
     said = _kept(others)
     if not said:
         left = [name for name in _CLOSER.get(method, _CANDIDATES) if name not in _seen([run, *others])]
-        said = f"Try {'other variants: ' if len(left) > 1 else ''}{_join(left, 'or')}." if left else _NOTHING_LEFT
+        said = (
+            f"Try {'other variants: ' if len(left) > 1 else ''}{plain.joined(left, 'or')}." if left else _NOTHING_LEFT
+        )
         if failed := [_name(other) for other in others if _breaks(other)]:
             none = "do not keep their" if len(failed) > 1 else "does not keep its"
-            said += f"  {_join(failed, 'and')}, measured beside it, {none} limits either."
+            said += f"  {plain.joined(failed, 'and')}, measured beside it, {none} limits either."
     return "  ".join([said, *_of_static(run, method)])
 
 
@@ -95,7 +97,7 @@ def _kept(others: Sequence[Run]) -> str:
     if not good:
         return ""
     names = [_name(other, *_notes(other)) for other in good[:_NAMED]]
-    return f"{_join(names, 'and')}, measured beside it, {'keep' if len(names) > 1 else 'keeps'} all limits."
+    return f"{plain.joined(names, 'and')}, measured beside it, {'keep' if len(names) > 1 else 'keeps'} all limits."
 
 
 def _notes(run: Run) -> list[str]:
@@ -135,7 +137,3 @@ def _seen(runs: Sequence[Run]) -> set[str | None]:
 
 def _method(run: Run) -> str:
     return run.variant.partition(",")[0].partition(":")[0]
-
-
-def _join(names: Sequence[str], word: str) -> str:
-    return f" {word} ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from edgequant.cases.case import Case
 from edgequant.errors import RunnerError
-from edgequant.files import atomic_write
 from edgequant.graph.model import BrokenFileError
 from edgequant.graph.static_int8 import read_static, with_float_pools
 from edgequant.judge.sane import Sanity, sanity
 from edgequant.mnn_version import host_mnn_version
 from edgequant.pipeline.outputs import Outputs
 from edgequant.pipeline.prepare import Prepared, feed
+from edgequant.pipeline.rundir import disk_error
 from edgequant.pipeline.static_faults import pools_wrong, some
 from edgequant.pipeline.target import Target
 from edgequant.quantize.rungs import Made
@@ -37,12 +37,14 @@ class HostCheck:
     Attributes:
         arm: one of the devices that will judge the file is an ARM CPU, not this host.
         fallback: other ways may be tried.
+        work: a folder that its owner removes, even that of one who was killed.
     """
 
     host: Target
     prepared: Prepared
     arm: bool
     fallback: bool
+    work: Path
 
     def __call__(self, made: Made) -> Sanity:
         memory: MemoryMode = "low" if made.rung.way == "dynamic" else "normal"
@@ -54,20 +56,20 @@ class HostCheck:
             data, left = with_float_pools(made.path)
         except BrokenFileError:
             return found
-        return self._doubted(made.path, found, pools, data, known=not left) if pools else found
+        return self._doubted(found, pools, data, known=not left) if pools else found
 
-    def _doubted(self, path: Path, found: Sanity, pools: Sequence[str], data: bytes, *, known: bool) -> Sanity:
+    def _doubted(self, found: Sanity, pools: Sequence[str], data: bytes, *, known: bool) -> Sanity:
         """`data`: of the copy; `known`: all of the pools are in float there."""
         fault = f"MNN's int8 max pools are wrong on x86 ({some(pools)})"
-        twin = path.with_name(f"{path.stem}-float-pools.mnn")
+        twin = self.work / "float-pools.mnn"
         try:
-            with atomic_write(twin) as stream:
-                stream.write(data)
+            twin.write_bytes(data)
+        except OSError as error:
+            raise disk_error(twin, error) from None
+        try:
             again = self._look(twin, "normal")
         except RunnerError:
             again, known = found, False
-        finally:
-            twin.unlink(missing_ok=True)
         if again.ok:
             doubt = f"this host is why: {fault}, and with these in float the file is sane ({again.why})"
             return replace(found, ok=self.arm, doubt=doubt)

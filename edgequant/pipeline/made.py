@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,10 +16,10 @@ from edgequant.pipeline.prepare import Prepared, feed, make_model, memory_limit
 from edgequant.pipeline.request import Request
 from edgequant.pipeline.rundir import RunDirectory, safe_name
 from edgequant.pipeline.searched import made_by_search
+from edgequant.pipeline.static_findings import of_static
 from edgequant.pipeline.target import Target
 from edgequant.progress import Progress, listening
-from edgequant.quantize.calibrate.params import MOST_SENSITIVE
-from edgequant.quantize.calibrate.static import StaticLayer, StaticModel, StaticOptions, make_static
+from edgequant.quantize.calibrate.static import StaticModel, StaticOptions, make_static
 from edgequant.quantize.calibration import CalibrationOptions, CalibrationSet, load_calibration
 from edgequant.quantize.convert import ConvertedModel
 from edgequant.quantize.ladder import Climbed, LadderFacts, Planned, Rung, Step, climb, plan, plan_static
@@ -31,9 +29,6 @@ from edgequant.quantize.recipe import Recipe
 from edgequant.quantize.rungs import FALLBACK, Made, RungMaker
 from edgequant.quantize.work import work_dir
 from edgequant.spec import Variant
-
-_NAMED = 4
-"""Kept layers, in a message."""
 
 
 @dataclass
@@ -175,7 +170,7 @@ class VariantMaker:
                 memory_limit=memory_limit(),
             )
             statics.append(made)
-            return _of_static(made)
+            return of_static(made)
 
         def told(step: Step) -> None:
             self.progress.say(f"{variant}: {step}")
@@ -186,7 +181,7 @@ class VariantMaker:
                 timeout=self.request.convert_timeout, memory_limit=memory_limit(), static=static,
             )  # fmt: skip
             fallback = self.request.fallback
-            check = HostCheck(self.host, self.prepared, self.arm, fallback)
+            check = HostCheck(self.host, self.prepared, self.arm, fallback, work)
             climbed = climb(planned, maker, check, facts=facts, fallback=fallback, on_step=told)
         model = _converted(climbed, variant, statics)
         asked = climbed.rung == planned[0].rung
@@ -295,60 +290,6 @@ def _converted(climbed: Climbed[Made], variant: Variant, statics: list[StaticMod
     assert statics
     found = statics[-1].converted
     return replace(found, variant=variant, sha256=sha256_of(made.path), size=made.path.stat().st_size)
-
-
-def _of_static(made: StaticModel) -> tuple[Finding, ...]:
-    """How its scales were chosen, and which layers are what: a model is seldom int8 from end to end."""
-    chosen: tuple[Finding, ...] = ()
-    if made.tried:
-        ways = [f"{name} {value:.1f} dB" for name, value in made.tried.items()]
-        chosen = (
-            Finding(
-                code="CALIBRATOR_CHOSEN",
-                severity="info",
-                message=f"calib={made.calib}: of {len(ways)} ways to choose scales it is closest to float on the "
-                f"calibration samples (SQNR of the worst output, mean of the samples): {', '.join(ways[:3])}"
-                + (", ..." if len(ways) > 3 else ""),
-                evidence={"tried": {name: max(-200.0, min(value, 200.0)) for name, value in made.tried.items()}},
-                remedy=f"With calib={made.calib} in the variant it is made again without trying.",
-            ),
-        )
-    left = [layer for layer in made.layers if layer.how != "static"]
-    if not left:
-        return chosen
-    return (
-        *chosen,
-        Finding(
-            code="STATIC_PARTLY",
-            severity="info",
-            message=partly(made.layers),
-            evidence={"layers": {layer.name: f"{layer.how}: {layer.why}" for layer in left[:200]}},
-            remedy="The evidence in the report has the reason for each.",
-        ),
-    )
-
-
-def partly(layers: Sequence[StaticLayer]) -> str:
-    """How many layers are what, where not all of them are static, and which ones keep= left in float."""
-    counted = Counter(layer.how for layer in layers)
-    static, weight, whole = counted["static"], counted["weight"], counted["float"]
-    parts = []
-    if weight:
-        parts.append(
-            f"{weight} {'has' if weight == 1 else 'have'} 8-bit weights but compute{'s' * (weight == 1)} in float"
-        )
-    if whole:
-        parts.append(f"{whole} {'is' if whole == 1 else 'are'} float")
-    one = weight + whole == 1
-    saved = "this saves no time" if one else "these save no time"
-    if whole:
-        saved += ", and no room either" if not weight else f", the float one{'s' * (whole > 1)} no room either"
-    said = f"{static} of {len(layers)} layers compute{'s' * (static == 1)} in int8; {', '.join(parts)}: {saved}"
-    if kept := [layer.name for layer in layers if layer.why is not None and layer.why.endswith(MOST_SENSITIVE)]:
-        more = len(kept) - _NAMED
-        names = [*kept[:_NAMED], *([f"{more} more"] if more > 0 else [])]
-        said += f"; kept float: {' and '.join([', '.join(names[:-1]), names[-1]] if names[1:] else names)}"
-    return said
 
 
 def _same(source: str, inputs: Path) -> bool:

@@ -17,20 +17,20 @@ from edgequant.cases.image_options import ImageOptions
 from edgequant.cases.load import load_cases, save_npz
 from edgequant.devices.facts_model import DeviceFacts
 from edgequant.errors import EdgequantError, InputError
-from edgequant.files import atomic_write, same_file
+from edgequant.files import atomic_write
 from edgequant.findings import Finding
 from edgequant.graph import read_model
 from edgequant.judge.latency import Latency, latency_summary
 from edgequant.judge.sane import SANE_CASE_DB, SANE_SQNR_DB, Sanity, sanity
 from edgequant.pipeline.measure import TIMING_MAX_SECONDS, TIMING_MIN_SECONDS, capture_folder, explained
 from edgequant.pipeline.outputs import OutputStore
+from edgequant.pipeline.overwriting import given_paths, refuse_overwriting
 from edgequant.pipeline.prepare import feed
 from edgequant.pipeline.request import Request
 from edgequant.pipeline.rundir import RunDirectory, disk_error
 from edgequant.pipeline.target import TargetOptions, open_target
 from edgequant.pipeline.verify import verify
 from edgequant.progress import Progress
-from edgequant.quantize.user_function import looks_like_function
 from edgequant.quantize.weights import read_weights
 from edgequant.report.model import Report
 from edgequant.report.write import write
@@ -90,51 +90,6 @@ def quantize(request: Request, output: Path, progress: Progress) -> Quantized:
                 hint=f"The finished model is at {source}.",
             ) from None
     return Quantized(report, run_dir.path, written)
-
-
-def given_paths(request: Request) -> list[Path]:
-    """The files and folders a request reads besides its model: cases, references, calibration data, recipes."""
-    given = [request.inputs, request.reference, _calibration_path(request.calibration)]
-    given += [Path(variant.file) for variant in request.variants if variant.file is not None]
-    return [path for path in given if path is not None]
-
-
-def _calibration_path(source: str | None) -> Path | None:
-    """The file or folder that calibration data comes from; None for none, and for a module."""
-    if source is None:
-        return None
-    file = source.rpartition(":")[0] if looks_like_function(source) else source
-    return Path(file) if os.path.lexists(file) else None
-
-
-def refuse_overwriting(output: Path, model: Path, what: str, *given: Path | None) -> None:
-    """Raise InputError (OUTPUT_INVALID) where writing `output` would replace the model, or what was given: files, or
-    folders with everything in them.  `output` may be a folder too, which is filled with CASE.npz."""
-    if output.exists() and not output.is_file() and not output.is_dir():
-        raise InputError("OUTPUT_INVALID", f"{output}: is neither a file nor a folder")
-    if same_file(output, model):
-        raise InputError("OUTPUT_INVALID", f"{output}: is {what}, which is never overwritten")
-    for path in given:
-        if path is None:
-            continue
-        # An MNN test folder may be given as its input.json.
-        place = path.parent if path.name == "input.json" else path
-        inside = place.is_dir() and output.resolve().is_relative_to(place.resolve())
-        if inside or same_file(output, place):
-            raise InputError(
-                "OUTPUT_INVALID",
-                f"{output}: is or lies in {path}, which was given and is never overwritten",
-                hint="Choose another place for -o.",
-            )
-        files = list(place.iterdir()) if place.is_dir() else [place]
-        if output.is_dir() and (
-            hit := next((file for file in files if same_file(output / f"{file.stem}.npz", file)), None)
-        ):
-            raise InputError(
-                "OUTPUT_INVALID",
-                f"{output}: holds {hit}, which was given and is never overwritten",
-                hint="Choose another folder for -o.",
-            )
 
 
 def _sanity(report: Report, run_dir: RunDirectory) -> Sanity:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Sequence
 
 _INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
@@ -66,3 +67,8 @@ def milliseconds(value: float | None) -> str:
 
 def megabytes(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f} MB"
+
+
+def joined(names: Sequence[str], word: str = "and") -> str:
+    """As one says it: ``a``, ``a and b``, ``a, b and c``."""
+    return f" {word} ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)

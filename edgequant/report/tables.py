@@ -88,7 +88,7 @@ class Tables(Lines):
         if stages := [column for column in _STAGES if column in columns]:
             # Only what is in the table: this host is no device to be held against itself.
             named = [_STAGES[column] if column != "dev" else "the device" for column in stages]
-            what = " and ".join([", ".join(named[:-1]), named[-1]] if named[1:] else named)
+            what = plain.joined(named)
             said.append(f"{', '.join(stages)}: SQNR in dB that {what} leave{'' if named[1:] else 's'}")
         said.append("each number: worst case")
         self.line(self.text("; ".join(said), "dim"), indent=2)

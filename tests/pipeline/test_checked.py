@@ -117,7 +117,7 @@ def host() -> Iterator[Target]:
 def check(host: Target, file: Path, expected: list[Arrays], *, arm: bool, fallback: bool) -> HostCheck:
     cases = [Case(str(number), arrays, "test") for number, arrays in enumerate(pictures())]
     known = {str(number): outputs for number, outputs in enumerate(expected)}
-    return HostCheck(host, SimpleNamespace(cases=cases, expected=known), arm, fallback)  # type: ignore[arg-type]
+    return HostCheck(host, SimpleNamespace(cases=cases, expected=known), arm, fallback, file.parent)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("arm", [False, True])

@@ -10,8 +10,9 @@ import pytest
 
 from edgequant.errors import InputError
 from edgequant.findings import Finding
-from edgequant.pipeline.made import VariantMaker, partly
+from edgequant.pipeline.made import VariantMaker
 from edgequant.pipeline.made_variant import MadeVariant
+from edgequant.pipeline.static_findings import partly
 from edgequant.quantize.calibrate.params import MOST_SENSITIVE
 from edgequant.quantize.calibrate.static import StaticLayer
 from edgequant.report.model import Run

@@ -13,8 +13,9 @@ import pytest
 from edgequant.errors import InputError
 from edgequant.graph import read_model
 from edgequant.pipeline import single
+from edgequant.pipeline.overwriting import refuse_overwriting
 from edgequant.pipeline.request import Request
-from edgequant.pipeline.single import quantize, refuse_overwriting, run_once
+from edgequant.pipeline.single import quantize, run_once
 from edgequant.pipeline.target import TargetOptions
 from edgequant.progress import Progress
 from edgequant.spec import Limit, RunOptions, Variant
