@@ -116,7 +116,7 @@ class Greedy:
 
 def _compare(name: str, folder: Path) -> Result:
     from edgequant.cases.generate import generate
-    from edgequant.graph import read_model
+    from edgequant.models import read_model
     from edgequant.quantize.convert import convert
     from edgequant.quantize.make import parameters
     from edgequant.quantize.recipe import Rule

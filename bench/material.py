@@ -36,7 +36,7 @@ def quantized(name: str, folder: Path) -> Model:
     """Fetch (once), quantize to `dynamic:8`, and make the middle one of edgequant's random cases."""
     from edgequant.cases.generate import generate
     from edgequant.errors import EdgequantError
-    from edgequant.graph import read_model
+    from edgequant.models import read_model
     from edgequant.quantize.convert import convert
     from edgequant.spec import Variant
     from edgequant.zoo import fetch

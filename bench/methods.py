@@ -28,7 +28,7 @@ from bench.harness import machine, say
 from bench.realistic import SOURCES, samples
 from edgequant.cases.load import read_npz
 from edgequant.errors import InputError
-from edgequant.pipeline.measure import capture_folder
+from edgequant.lab.measure import capture_folder
 from edgequant.quantize.calibrate.methods import CALIBRATORS
 from edgequant.quantize.calibrate.static import StaticModel, StaticOptions, make_static
 from edgequant.report.model import Report, Run

@@ -106,13 +106,13 @@ def _over_adb(tvm: Tvm, bed: Any, models: list[Model], settings: Settings) -> li
 def _compare(
     way: str, device: Any, place: str, client: TvmClient, models: list[Model], settings: Settings
 ) -> list[Result]:
-    from edgequant.pipeline.target import Target, TargetOptions
+    from edgequant.lab.session import DeviceOptions, Session
     from edgequant.progress import Progress
     from edgequant.spec import RunOptions
 
-    options = TargetOptions(work_dir=place, runtime="system")
+    options = DeviceOptions(work_dir=place, runtime="system")
     results = []
-    with Target(device, options, RunOptions(threads=1), log=None, progress=Progress()) as target:
+    with Session(device, options, RunOptions(threads=1), log=None, progress=Progress()) as target:
         target.open()
         for model in models:
             runner = target.runner()

@@ -30,13 +30,13 @@ def run(settings: Settings) -> list[Result]:
 
 
 def _one(model: Model, settings: Settings, starts: int, bursts: int) -> Result:
-    from edgequant.pipeline.target import TargetOptions, open_target
+    from edgequant.lab.session import DeviceOptions, open_session
     from edgequant.spec import RunOptions
 
     pairs = Pairs()
     for _ in range(starts):
-        options = TargetOptions(work_dir=str(settings.folder / "device"))
-        target = open_target("local:", options, RunOptions(threads=THREADS), log=None)
+        options = DeviceOptions(work_dir=str(settings.folder / "device"))
+        target = open_session("local:", options, RunOptions(threads=THREADS), log=None)
         with target, BareLoop(model, "low", THREADS) as peer:
             runner = target.runner()
             loaded = runner.load(target.push(model.quantized)[0], "low")

@@ -29,16 +29,16 @@ def _one(model: Model, settings: Settings, server: Any) -> list[Result]:
     import sys
 
     from edgequant.devices.ssh import SshDevice
-    from edgequant.pipeline.target import Target, TargetOptions, open_target
+    from edgequant.lab.session import DeviceOptions, Session, open_session
     from edgequant.progress import Progress
     from edgequant.spec import RunOptions
 
     run_options = RunOptions(threads=1)
-    place = TargetOptions(work_dir=str(settings.folder / "device"))
+    place = DeviceOptions(work_dir=str(settings.folder / "device"))
     device = SshDevice(server.uri, config_path=server.config, python=sys.executable)
-    remote = Target(device, place, run_options, log=None, progress=Progress())
+    remote = Session(device, place, run_options, log=None, progress=Progress())
     pairs = Pairs()
-    with remote, open_target("local:", place, run_options, log=None) as local:
+    with remote, open_session("local:", place, run_options, log=None) as local:
         remote.open()
         sides = []
         for target in (remote, local):

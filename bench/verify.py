@@ -48,7 +48,7 @@ def _cases(source: Path, folder: Path) -> list[Path]:
     import numpy as np
 
     from edgequant.cases.generate import generate
-    from edgequant.graph import read_model
+    from edgequant.models import read_model
 
     paths = []
     for case in generate(read_model(source).inputs or (), 0):
@@ -112,7 +112,7 @@ def _verify(source: Path, device: list[str], folder: Path, home: Path | None) ->
 
 
 def _steps(source: Path, cases: list[Path], folder: Path, *, on_host_too: bool) -> dict[str, float]:
-    from edgequant.pipeline.measure import TIMING_MIN_SECONDS
+    from edgequant.lab.measure import TIMING_MIN_SECONDS
     from edgequant.runner.client import DEFAULT_THREADS
     from edgequant.spec import RunOptions
 

@@ -19,31 +19,31 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from edgequant.cases.image_options import ImageOptions as ImageOptions
     from edgequant.errors import EdgequantError as EdgequantError
-    from edgequant.graph import read_model as read_model
+    from edgequant.jobs.verify import verify as verify
     from edgequant.judge.verdict import Verdict as Verdict
-    from edgequant.pipeline.request import Request as Request
-    from edgequant.pipeline.target import TargetOptions as TargetOptions
-    from edgequant.pipeline.verify import verify as verify
+    from edgequant.lab.session import DeviceOptions as DeviceOptions
+    from edgequant.models import read_model as read_model
+    from edgequant.plan.request import Request as Request
     from edgequant.report.model import Report as Report
     from edgequant.spec import Limit as Limit
     from edgequant.spec import RunOptions as RunOptions
     from edgequant.spec import Variant as Variant
+    from edgequant.spec.images import ImageOptions as ImageOptions
 
 # Loaded when they are asked for: `edgequant --help` imports this package too, and must not wait for NumPy.
 _WHERE = {
     "EdgequantError": "edgequant.errors",
-    "ImageOptions": "edgequant.cases.image_options",
+    "ImageOptions": "edgequant.spec.images",
     "Limit": "edgequant.spec",
     "Report": "edgequant.report.model",
-    "Request": "edgequant.pipeline.request",
+    "Request": "edgequant.plan.request",
     "RunOptions": "edgequant.spec",
-    "TargetOptions": "edgequant.pipeline.target",
+    "DeviceOptions": "edgequant.lab.session",
     "Variant": "edgequant.spec",
     "Verdict": "edgequant.judge.verdict",
-    "read_model": "edgequant.graph",
-    "verify": "edgequant.pipeline.verify",
+    "read_model": "edgequant.models",
+    "verify": "edgequant.jobs.verify",
 }
 __all__ = ["__version__", *_WHERE]
 

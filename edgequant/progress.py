@@ -1,4 +1,4 @@
-"""What a long job tells while it runs.  The pipeline speaks to this; the command line decides how it looks."""
+"""What a long job tells while it runs.  Jobs speak to this; the command line decides how it looks."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from edgequant.cases.case import shape_text
 from edgequant.cases.folder import open_file
-from edgequant.cases.image_options import CHANNELS, MAX_PIXELS, ImageOptions
 from edgequant.errors import InputError
+from edgequant.spec.images import CHANNELS, MAX_PIXELS, ImageOptions
 from edgequant.tensors import TensorSpec
 
 MAX_FILE_BYTES = 1 << 30

@@ -22,11 +22,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgequant.cases.case import MAX_CASE_BYTES, Case, fit, shape_text
 from edgequant.cases.folder import listed, open_file, there
-from edgequant.cases.image_options import ImageOptions
 from edgequant.cases.pictures import SUFFIXES as PICTURES
 from edgequant.cases.pictures import PictureFile, find_pictures
 from edgequant.errors import InputError
 from edgequant.spec import first_problem
+from edgequant.spec.images import ImageOptions
 from edgequant.tensors import TensorSpec
 
 MAX_CASES = 10_000

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from edgequant.cases.case import Case, fit
 from edgequant.cases.folder import listed, there
-from edgequant.cases.image_options import ImageOptions
 from edgequant.cases.images import ImageReader, turned
 from edgequant.errors import InputError
 from edgequant.findings import Finding
+from edgequant.spec.images import ImageOptions
 from edgequant.tensors import TensorSpec
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")

@@ -16,8 +16,8 @@ from edgequant.devices.factory import make_device
 from edgequant.devices.listing import EMULATED, attached_phones, known_devices
 from edgequant.devices.store import Store
 from edgequant.errors import EXIT_ERROR, EXIT_PASS
-from edgequant.pipeline.doctor import examine
-from edgequant.pipeline.target import TargetOptions
+from edgequant.lab.doctor import examine
+from edgequant.lab.session import DeviceOptions
 from edgequant.report.plain import printable
 
 
@@ -36,7 +36,7 @@ def list_devices(ui: Ui) -> None:
         print_json(json.dumps({"schema": "edgequant.devices/1", "devices": listed}, indent=2))
 
 
-def doctor(uri: str, options: TargetOptions, ui: Ui) -> None:
+def doctor(uri: str, options: DeviceOptions, ui: Ui) -> None:
     """Show every check; exit 3 where the device cannot be used."""
     checks = examine(uri, options, CliProgress(ui))
     console = out(ui)
@@ -58,7 +58,7 @@ def _line(check: Check) -> str:
     return f"{check.name}: {printable(check.message)}"
 
 
-def clean(uri: str, options: TargetOptions, ui: Ui) -> None:
+def clean(uri: str, options: DeviceOptions, ui: Ui) -> None:
     """Empty the work directory."""
     with make_device(uri, accept_new_host_key=options.accept_new_host_key) as device:
         device.open(Deadline(60))

@@ -15,20 +15,20 @@ from rich.table import Table
 from rich.text import Text
 
 from edgequant.cases.case import shape_text
-from edgequant.cases.image_options import ImageOptions
 from edgequant.cases.pictures import refuse_unused
 from edgequant.cli.console import out, print_json
 from edgequant.cli.options import Ui
-from edgequant.graph import ModelGraph, find_risks, read_model
-from edgequant.graph.advice import Advice, Facts, advise
-from edgequant.graph.weight_risks import find_weight_risks
-from edgequant.graph.weights import survey_weights
+from edgequant.models import ModelGraph, find_risks, read_model
+from edgequant.models.advice import Advice, Facts, advise
+from edgequant.models.weight_risks import find_weight_risks
+from edgequant.models.weights import survey_weights
 from edgequant.quantize.weights import Weights, read_weights
 from edgequant.report.plain import printable
+from edgequant.spec.images import ImageOptions
 from edgequant.tensors import TensorSpec
 
 if TYPE_CHECKING:
-    from edgequant.pipeline.ranges import ActivationRanges
+    from edgequant.jobs.ranges import ActivationRanges
 
 MAX_OPS = 12
 _SERIOUS = ("error", "fail", "warn", "info")
@@ -43,7 +43,7 @@ def run(*, model: str, inputs: str | None = None, images: Sequence[str] | None =
     risks = [*find_risks(graph), *find_weight_risks(graph, survey)]
     ranges = None
     if inputs is not None:
-        from edgequant.pipeline.ranges import measure_ranges
+        from edgequant.jobs.ranges import measure_ranges
 
         ranges = measure_ranges(graph, Path(inputs), options)
         risks += [ranges.finding] if ranges.finding is not None else []

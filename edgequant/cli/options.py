@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 if TYPE_CHECKING:
-    from edgequant.pipeline.target import TargetOptions
+    from edgequant.lab.session import DeviceOptions
     from edgequant.spec import RunOptions
 
 VARIANT_HELP = (
@@ -299,11 +299,11 @@ def target_options(
     mnn: str | None = None,
     pack: str | None = None,
     wait: float | None = None,
-) -> TargetOptions:
-    """TargetOptions of what was given.  Raises InputError (OPTION_INVALID, PACK_UNKNOWN)."""
+) -> DeviceOptions:
+    """DeviceOptions of what was given.  Raises InputError (OPTION_INVALID, PACK_UNKNOWN)."""
     from edgequant.errors import InputError
+    from edgequant.lab.session import DeviceOptions
     from edgequant.pack import WantedPack, find_pack
-    from edgequant.pipeline.target import TargetOptions
 
     if work_dir is not None and (not work_dir.startswith(("/", "~/")) or "\0" in work_dir):
         raise InputError(
@@ -319,11 +319,11 @@ def target_options(
         find_pack(pack)  # before any device is bothered
     if wait is not None and not 0 <= wait <= 86400:
         raise InputError("OPTION_INVALID", f"--wait {wait:g}: must be 0 to 86400 seconds")
-    return TargetOptions(
+    return DeviceOptions(
         work_dir=work_dir,
         python=python,
         accept_new_host_key=accept_new_host_key,
         runtime="auto" if runtime is None else runtime.value,
         wanted=wanted,
-        wait=TargetOptions.wait if wait is None else wait,
+        wait=DeviceOptions.wait if wait is None else wait,
     )

@@ -14,8 +14,8 @@ from edgequant.cli.options import Ui
 from edgequant.cli.run_main import show_error
 from edgequant.devices.facts_cpu import ranges
 from edgequant.devices.facts_model import Cluster, DeviceFacts
-from edgequant.pipeline.probe import Probed, probe
-from edgequant.pipeline.target import TargetOptions
+from edgequant.lab.identify import Probed, probe
+from edgequant.lab.session import DeviceOptions
 from edgequant.report.plain import printable
 
 _NOT_ASKED = "MNN could not be asked"
@@ -35,7 +35,7 @@ _OPTIONAL = ("build",)
 """Facts that only some systems have; the report in JSON has the reason for the others."""
 
 
-def run(uri: str, options: TargetOptions, ui: Ui) -> None:
+def run(uri: str, options: DeviceOptions, ui: Ui) -> None:
     """Show what a device is; exit 3 where MNN there could not be asked."""
     found = probe(uri, options, CliProgress(ui))
     known = as_dict(found)

@@ -15,12 +15,12 @@ from edgequant.errors import EdgequantError, InputError
 from edgequant.report.model import Report
 
 if TYPE_CHECKING:
-    from edgequant.pipeline.request import Request
+    from edgequant.plan.request import Request
 
 
 def run(*, run_dir: str | None, schema: bool, csv: str | None, ui: Ui) -> None:
     """Show a report again, or the schema of all of them."""
-    from edgequant.pipeline.overwriting import refuse_table
+    from edgequant.jobs.overwriting import refuse_table
     from edgequant.report.console import render
     from edgequant.report.read import load
     from edgequant.report.write import json_schema, to_json
@@ -47,8 +47,8 @@ def refuse_csv(path: str | None, request: Request, output: str | None = None, sp
 
     Raises InputError (OUTPUT_INVALID), and what `read_model` raises where the file of the table is there already.
     """
-    from edgequant.graph import read_model
-    from edgequant.pipeline.overwriting import given_paths, refuse_table
+    from edgequant.jobs.overwriting import given_paths, refuse_table
+    from edgequant.models import read_model
 
     if path is None:
         return

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from edgequant.cases.image_options import ImageOptions
 from edgequant.errors import InputError
-from edgequant.pipeline.request import DEFAULT_VARIANT, Request
-from edgequant.pipeline.target import TargetOptions
+from edgequant.lab.session import DeviceOptions
+from edgequant.plan.request import DEFAULT_VARIANT, Request
 from edgequant.spec import Limit, RunOptions, Variant, parse_shape
-from edgequant.spec_file import VerifySpec, load_spec
+from edgequant.spec.file import VerifySpec, load_spec
+from edgequant.spec.images import ImageOptions
 
 
 def make_request(
@@ -25,7 +25,7 @@ def make_request(
     shapes: Sequence[str] | None = None,
     limits: Sequence[str] | None = None,
     run_options: RunOptions,
-    target: TargetOptions | None = None,
+    target: DeviceOptions | None = None,
     run_dir: str | None = None,
     latency: bool = True,
     calibration: str | None = None,
@@ -80,7 +80,7 @@ def make_request(
         limits=tuple(Limit.parse(text) for text in [*written.limits, *(limits or ())]),
         reference=written.reference if reference is None else Path(reference),
         options=written.options.model_copy(update=typed),
-        target=target or TargetOptions(),
+        target=target or DeviceOptions(),
         run_dir=None if run_dir is None else Path(run_dir),
         latency=latency,
         calibration=written.calibration if calibration is None else calibration,

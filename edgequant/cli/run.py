@@ -11,17 +11,17 @@ import numpy as np
 from rich.table import Column, Table
 from rich.text import Text
 
-from edgequant.cases.image_options import ImageOptions
 from edgequant.cases.pictures import refuse_unused
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Ui
 from edgequant.cli.request import parse_shapes
 from edgequant.errors import InputError
-from edgequant.pipeline.single import RunOnce, run_once, save_outputs
-from edgequant.pipeline.target import TargetOptions
+from edgequant.jobs.single import RunOnce, run_once, save_outputs
+from edgequant.lab.session import DeviceOptions
 from edgequant.report.plain import milliseconds, printable
 from edgequant.report.write import as_plain
 from edgequant.spec import RunOptions
+from edgequant.spec.images import ImageOptions
 
 
 def run(
@@ -33,7 +33,7 @@ def run(
     images: Sequence[str] | None,
     shapes: Sequence[str] | None,
     run_options: RunOptions,
-    target: TargetOptions,
+    target: DeviceOptions,
     ui: Ui,
     latency: bool = True,
 ) -> None:

@@ -12,7 +12,7 @@ from edgequant.cli.options import Ui
 from edgequant.cli.report import refuse_csv, write_csv
 from edgequant.cli.request import make_request
 from edgequant.errors import EXIT_INTERRUPTED
-from edgequant.pipeline.request import Request
+from edgequant.plan.request import Request
 from edgequant.report.model import Report
 
 
@@ -34,7 +34,7 @@ def exit_code(report: Report) -> int:
 
 def run_request(request: Request, ui: Ui, csv: str | None = None) -> Report:
     """Verify and show the report, a partial one after ctrl-C too."""
-    from edgequant.pipeline.verify import InterruptedRun, verify
+    from edgequant.jobs.verify import InterruptedRun, verify
     from edgequant.report.console import render
     from edgequant.report.write import to_json
 

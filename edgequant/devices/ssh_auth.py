@@ -20,7 +20,7 @@ import paramiko
 import paramiko.agent
 
 from edgequant.deadline import Deadline
-from edgequant.devices.ssh_config import Target
+from edgequant.devices.ssh_config import SshHost
 from edgequant.devices.ssh_known_hosts import fingerprint
 from edgequant.errors import DeviceError
 
@@ -99,7 +99,7 @@ class Login:
         where: the device URI for messages.
     """
 
-    def __init__(self, transport: paramiko.Transport, target: Target, where: str) -> None:
+    def __init__(self, transport: paramiko.Transport, target: SshHost, where: str) -> None:
         self._transport = transport
         self._target = target
         self._where = where

@@ -43,7 +43,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
-class Target:
+class SshHost:
     """One server, fully resolved: where to connect, as whom, with which keys, through what."""
 
     alias: str
@@ -184,7 +184,7 @@ class SshConfig:
             # "Host *" ends the last block of the file before: each file starts outside any block.
             self._lines += ["Host *", *read_lines(file, base)]
 
-    def resolve(self, endpoint: Endpoint) -> Target:
+    def resolve(self, endpoint: Endpoint) -> SshHost:
         """Everything known about one server.  Raises InputError (SSH_CONFIG_INVALID, DEVICE_URI_INVALID)."""
         options = self._lookup(endpoint)
         user = str(options.get("user") or getpass.getuser())
@@ -210,7 +210,7 @@ class SshConfig:
         jump, command = self._proxy(options, tokens, alias)
         timeout = self._number(options, "connecttimeout", 0, 1 << 20, zero=True)
         family = str(options.get("addressfamily", "any")).lower()
-        return Target(
+        return SshHost(
             alias=alias,
             host=hostname,
             port=port,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import paramiko
 
-from edgequant.devices.ssh_config import Target
+from edgequant.devices.ssh_config import SshHost
 from edgequant.errors import DeviceError
 
 
@@ -89,7 +89,7 @@ class HostKeyCheck:
         accept_new: write an unknown key into the first UserKnownHostsFile instead of refusing it.
     """
 
-    def __init__(self, target: Target, where: str, *, accept_new: bool) -> None:
+    def __init__(self, target: SshHost, where: str, *, accept_new: bool) -> None:
         self._target = target
         self._where = where
         self._accept_new = accept_new

@@ -23,7 +23,7 @@ from paramiko.common import MSG_CHANNEL_CLOSE, MSG_CHANNEL_REQUEST
 
 from edgequant.deadline import Deadline
 from edgequant.devices.ssh_auth import Login
-from edgequant.devices.ssh_config import Endpoint, SshConfig, Target
+from edgequant.devices.ssh_config import Endpoint, SshConfig, SshHost
 from edgequant.devices.ssh_known_hosts import HostKeyCheck
 from edgequant.devices.ssh_socket import connect_tcp
 from edgequant.errors import DeviceError, InputError
@@ -150,7 +150,7 @@ class SshLink:
 
     # --- connecting ---
 
-    def _first_socket(self, target: Target, deadline: Deadline) -> Any:
+    def _first_socket(self, target: SshHost, deadline: Deadline) -> Any:
         if target.proxy_command is None:
             return connect_tcp(target, self.where, deadline, self._keepalive)
         ours, theirs = socket.socketpair()
@@ -166,7 +166,7 @@ class SshLink:
             )
         return ours
 
-    def _through_hop(self, target: Target, deadline: Deadline) -> Any:
+    def _through_hop(self, target: SshHost, deadline: Deadline) -> Any:
         deadline.check("connecting", self.where)
         try:
             return self.transport.open_channel(
@@ -183,7 +183,7 @@ class SshLink:
                 hint="Check that the jump host reaches it, and that its sshd allows TCP forwarding.",
             ) from error
 
-    def _handshake(self, target: Target, sock: Any, accept_new: bool, deadline: Deadline) -> None:
+    def _handshake(self, target: SshHost, sock: Any, accept_new: bool, deadline: Deadline) -> None:
         deadline.check("connecting", self.where)
         check = HostKeyCheck(target, self.where, accept_new=accept_new)
         transport = paramiko.Transport(sock)
@@ -210,7 +210,7 @@ class SshLink:
         deadline.check(f"the SSH handshake with {target.host}:{target.port}", self.where)
         raise self._no_handshake(target, error) from error
 
-    def _no_handshake(self, target: Target, error: BaseException | None) -> DeviceError:
+    def _no_handshake(self, target: SshHost, error: BaseException | None) -> DeviceError:
         reason = str(error) or type(error).__name__ if error else "the connection was closed"
         if target.proxy_command is not None and len(self._hops) == 1:
             said = b""
@@ -261,7 +261,7 @@ class SshLink:
                 self.close()
 
 
-def _route(config: SshConfig, endpoint: Endpoint, where: str) -> list[tuple[Target, bool]]:
+def _route(config: SshConfig, endpoint: Endpoint, where: str) -> list[tuple[SshHost, bool]]:
     """Servers from the nearest to the device, and whether each is connected to directly."""
     target = config.resolve(endpoint)
     route = [target]

@@ -7,11 +7,11 @@ import threading
 from typing import Any
 
 from edgequant.deadline import Deadline
-from edgequant.devices.ssh_config import Target
+from edgequant.devices.ssh_config import SshHost
 from edgequant.errors import DeviceError
 
 
-def connect_tcp(target: Target, where: str, deadline: Deadline, keepalive: float) -> socket.socket:
+def connect_tcp(target: SshHost, where: str, deadline: Deadline, keepalive: float) -> socket.socket:
     """Connect to a server directly; `keepalive` as for SshLink.  Raises DeviceError (HOST_UNREACHABLE)."""
 
     def unreachable(message: str, hint: str, *, transient: bool = True) -> DeviceError:

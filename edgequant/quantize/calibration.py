@@ -20,7 +20,6 @@ import numpy as np
 from edgequant.cases.case import Case
 from edgequant.cases.folder import MAX_LISTED, there
 from edgequant.cases.generate import generate
-from edgequant.cases.image_options import ImageOptions
 from edgequant.cases.images import ImageReader
 from edgequant.cases.load import MAX_CASES, find_cases
 from edgequant.cases.pictures import PictureFile, find_pictures, picture_findings
@@ -28,7 +27,9 @@ from edgequant.errors import InputError
 from edgequant.findings import Finding
 from edgequant.progress import counted
 from edgequant.quantize.calibration_errors import ACCEPTED, as_calibration
-from edgequant.quantize.user_function import looks_like_function, spool
+from edgequant.quantize.user_function import spool
+from edgequant.spec.function import looks_like_function
+from edgequant.spec.images import ImageOptions
 from edgequant.tensors import TensorSpec
 
 MAX_SAMPLES = MAX_CASES

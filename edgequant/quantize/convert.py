@@ -30,8 +30,8 @@ from pathlib import Path
 
 from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.findings import Finding
-from edgequant.graph import ModelGraph, read_model
 from edgequant.mnn_version import host_mnn_version, require_supported
+from edgequant.models import ModelGraph, read_model
 from edgequant.quantize.child import ChildResult, death, run_child, tools_argv
 from edgequant.quantize.halves import of_halves, round_to_halves
 from edgequant.quantize.log import errors_in, sections, unsupported_ops, warnings_in
@@ -121,7 +121,7 @@ def convert(
     Raises:
         InputError: FORMAT_UNKNOWN, OUTPUT_NOT_WRITABLE, OUTPUT_IS_SOURCE, MODEL_NOT_CONVERTIBLE, OP_UNSUPPORTED,
             MODEL_TOO_LARGE, ALREADY_QUANTIZED, LOG_NOT_WRITABLE, and what
-            `edgequant.graph.read_model` raises.
+            `edgequant.models.read_model` raises.
         ToolError: CONVERTER_CRASHED, CONVERTER_TIMEOUT, CONVERTER_OUT_OF_MEMORY, CONVERTER_FAILED,
             CONVERTER_NO_OUTPUT, CONVERTER_BAD_OUTPUT, PARAMETERS_REJECTED, DISK_FULL, MNN_MISSING, MNN_TOO_OLD,
             HQQ_UNSUPPORTED, CHILD_NOT_STARTED, CHILD_LOST.

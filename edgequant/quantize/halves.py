@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from edgequant.findings import Finding
-from edgequant.graph.flat import FlatFile, Table
-from edgequant.graph.op_names import MNN_OPS
+from edgequant.models.flat import FlatFile, Table
+from edgequant.models.op_names import MNN_OPS
 from edgequant.quantize.encode import HALF_MAX, to_half
 from edgequant.quantize.weights import Weights
 

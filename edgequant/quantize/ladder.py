@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.findings import Finding
-from edgequant.graph import ModelGraph
+from edgequant.models import ModelGraph
 from edgequant.quantize.offline_options import OR_DYNAMIC, OfflineMethod, OfflineOptions
 from edgequant.quantize.work import HOPELESS
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgequant.errors import InputError, ToolError
 from edgequant.findings import Finding
-from edgequant.graph import read_model
+from edgequant.models import read_model
 from edgequant.quantize.calibrate.static import StaticOptions, make_static
 from edgequant.quantize.convert import ConvertedModel, convert
 from edgequant.quantize.encode import usable_block
@@ -61,7 +61,7 @@ def make_recipe(
     """Make a model.  `out` appears, or is replaced, only when each layer of it is as the recipe says.
 
     Args:
-        source: a float model in any format `edgequant.graph.read_model` knows.
+        source: a float model in any format `edgequant.models.read_model` knows.
         samples: real inputs, for layers with mode ``static``; static: how their ranges become scales.
         timeout: seconds for each run of the converter.
 

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.findings import Finding
-from edgequant.graph import ModelGraph, read_model
 from edgequant.mnn_version import host_mnn_version, require_supported
+from edgequant.models import ModelGraph, read_model
 from edgequant.progress import counting
 from edgequant.quantize.calibration import CalibrationSet
 from edgequant.quantize.child import ChildResult, death, run_child, tools_argv

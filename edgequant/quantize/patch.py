@@ -9,9 +9,9 @@ from pathlib import Path
 
 from edgequant.errors import ToolError
 from edgequant.files import atomic_write
-from edgequant.graph import ModelGraph
-from edgequant.graph.flat import FlatFile
-from edgequant.graph.model import BrokenFileError
+from edgequant.models import ModelGraph
+from edgequant.models.flat import FlatFile
+from edgequant.models.model import BrokenFileError
 
 # Fields of a Net in schema order: "o" an offset, else the struct format of a number.
 _NET = ("o", "o", "o", "o", "o", "b", "b", "o", "i", "b", "o", "o")

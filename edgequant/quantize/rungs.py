@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgequant.errors import EdgequantError, ToolError
 from edgequant.findings import Finding
-from edgequant.graph import ModelGraph, read_model
+from edgequant.models import ModelGraph, read_model
 from edgequant.quantize.calibration import CalibrationSet, Shapes
 from edgequant.quantize.convert import ConvertedModel, convert
 from edgequant.quantize.ladder import Rung

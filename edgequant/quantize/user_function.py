@@ -8,8 +8,6 @@ in the directory edgequant was started in, bounded in time, memory, number and s
 from __future__ import annotations
 
 import json
-import os
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edgequant.errors import InputError
 from edgequant.progress import counting
 from edgequant.quantize.child import death, run_child
+from edgequant.spec.function import PATTERN
 
 WORKER = Path(__file__).with_name("user_function_worker.py")
 MAX_SPOOL_BYTES = 8 << 30
@@ -26,7 +25,6 @@ EXPECTED = (
     "The function takes no argument and yields, or returns a list of, one dict per sample: input name -> array of "
     "numbers."
 )
-_PATTERN = re.compile(r"(?P<module>.+):(?P<function>[^\W\d]\w*(\.[^\W\d]\w*)*)")
 _ANSWER_LIMIT = 1 << 20
 
 
@@ -44,11 +42,6 @@ class Spooled:
 
     files: tuple[Path, ...]
     more: bool
-
-
-def looks_like_function(text: str) -> bool:
-    """Whether it is written ``module:function`` or ``path/file.py:function``, and is not a file that exists."""
-    return _PATTERN.fullmatch(text) is not None and not os.path.lexists(text)
 
 
 def spool(
@@ -78,7 +71,7 @@ def spool(
             yields something else than dicts of numbers), CALIBRATION_TOO_LARGE, CALIBRATION_OUT_OF_MEMORY, DISK_FULL.
         ToolError: CALIBRATION_TIMEOUT, CALIBRATION_CRASHED, CALIBRATION_OUT_OF_MEMORY, CALIBRATION_FAILED.
     """
-    match = _PATTERN.fullmatch(function)
+    match = PATTERN.fullmatch(function)
     if match is None:
         raise InputError(
             "CALIBRATION_FUNCTION",

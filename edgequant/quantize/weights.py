@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from edgequant.errors import InputError
-from edgequant.graph.flat import FlatFile, Table
-from edgequant.graph.model import BrokenFileError
-from edgequant.graph.op_names import MNN_OPS
+from edgequant.models.flat import FlatFile, Table
+from edgequant.models.model import BrokenFileError
+from edgequant.models.op_names import MNN_OPS
 
 LAYER_TYPES = ("Convolution", "ConvolutionDepthwise", "Deconvolution", "DeconvolutionDepthwise")
 """What MNN's converter quantizes.  Matrix products with constant weights are Convolution, GRU and LSTM gates too."""
@@ -71,7 +71,7 @@ def read_weights(path: Path) -> list[Weights]:
     """All operators whose weights the converter would quantize, or has: the main graph's first, in file order.
 
     Raises:
-        InputError: MODEL_BROKEN where the file contradicts itself; `edgequant.graph.read_model` tells more.
+        InputError: MODEL_BROKEN where the file contradicts itself; `edgequant.models.read_model` tells more.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:

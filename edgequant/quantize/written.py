@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgequant.graph.flat import FlatFile, Table
+from edgequant.models.flat import FlatFile, Table
 
 _NET_OPS, _NET_SUBGRAPHS, _NET_UUID, _SUB_NODES = 3, 10, 11, 4
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import generated, models
+from tests import generated, sources
 
 ModelByName = Callable[[str], Path]
 
@@ -15,7 +15,7 @@ ModelByName = Callable[[str], Path]
 @pytest.fixture(scope="session")
 def real_model() -> ModelByName:
     """real_model("enc"): a real model's path.  Fetched on first use, then kept in the user's cache."""
-    return models.real
+    return sources.real
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +39,7 @@ def as_mnn(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     def get(source: Path, *flags: str) -> Path:
         key = (str(source), *flags)
         if key not in made:
-            made[key] = models.convert(source, folder / f"{len(made)}-{source.stem}.mnn", *flags)
+            made[key] = sources.convert(source, folder / f"{len(made)}-{source.stem}.mnn", *flags)
         return made[key]
 
     return get

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bench.methods import Row, agreement, table
-from edgequant.pipeline.measure import capture_folder
+from edgequant.lab.measure import capture_folder
 from edgequant.spec import Variant
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ import pytest
 
 from bench import realistic
 from edgequant.cases.case import fit
-from edgequant.graph import read_model
+from edgequant.models import read_model
 from tests.beds.models import ModelByName
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgequant.cases.image_options import ImageOptions
 from edgequant.cases.images import ImageReader
 from edgequant.cases.load import load_cases
 from edgequant.cases.pictures import find_pictures, picture_findings, refuse_unused
 from edgequant.findings import Finding
+from edgequant.spec.images import ImageOptions
 from edgequant.tensors import TensorSpec
 from tests.cases.support import problem
 

@@ -39,7 +39,7 @@ class Done(NamedTuple):
 _PATIENT = """
 import sys
 from edgequant.cli.app import main
-from edgequant.pipeline import single
+from edgequant.jobs import single
 single.TIMING_MAX_SECONDS = 200.0
 sys.argv[0] = "edgequant"
 main()

@@ -12,7 +12,7 @@ import pytest
 from tests.beds.models import ModelByName
 from tests.beds.sshd import ALIAS, SshServer
 from tests.cli.command import EDGEQUANT, NAMED_SHELL, edgequant
-from tests.pipeline.support import ssh_home
+from tests.jobs.support import ssh_home
 from tests.waiting import LONG
 
 

@@ -108,8 +108,8 @@ def test_what_a_device_calls_itself_does_not_reach_the_terminal(
 ) -> None:
     from edgequant.cli import run as command
     from edgequant.cli.options import Ui
-    from edgequant.pipeline.single import RunOnce
-    from edgequant.pipeline.target import TargetOptions
+    from edgequant.jobs.single import RunOnce
+    from edgequant.lab.session import DeviceOptions
     from edgequant.runner.answers import Facts, Hello, MemoryKb
     from edgequant.spec import RunOptions
 
@@ -120,7 +120,7 @@ def test_what_a_device_calls_itself_does_not_reach_the_terminal(
     monkeypatch.setattr(command, "run_once", lambda *_, **__: found)
     command.run(
         model="m.mnn", device="local:", output=None, inputs=None, shapes=None, run_options=RunOptions(),
-        target=TargetOptions(), ui=Ui(True, False, False), images=None,
+        target=DeviceOptions(), ui=Ui(True, False, False), images=None,
     )  # fmt: skip
     shown = capfdbinary.readouterr()
     assert json.loads(shown.out)["device"]["mnn"] == evil.replace("\ud800", "\\ud800")

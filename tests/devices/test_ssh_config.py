@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgequant.devices.ssh import SshDevice
-from edgequant.devices.ssh_config import Endpoint, SshConfig, Target, parse_uri
+from edgequant.devices.ssh_config import Endpoint, SshConfig, SshHost, parse_uri
 from edgequant.devices.ssh_known_hosts import find_keys, fingerprint
 from edgequant.errors import InputError
 from tests.beds.sshd import make_key
@@ -16,7 +16,7 @@ from tests.beds.sshd import make_key
 pytestmark = pytest.mark.ssh
 
 
-def resolve(tmp_path: Path, text: str, uri: str) -> Target:
+def resolve(tmp_path: Path, text: str, uri: str) -> SshHost:
     file = tmp_path / "config"
     file.write_text(text)
     return SshConfig(file).resolve(parse_uri(uri))

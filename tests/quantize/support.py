@@ -12,7 +12,7 @@ import pytest
 
 from edgequant.cases.load import save_npz
 from edgequant.errors import EdgequantError, InputError
-from edgequant.graph import read_model
+from edgequant.models import read_model
 from edgequant.quantize.calibration import CalibrationOptions, CalibrationSet, load_calibration
 from edgequant.tensors import TensorSpec
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgequant.cases.image_options import ImageOptions
 from edgequant.cases.load import save_npz
+from edgequant.spec.images import ImageOptions
 from edgequant.tensors import TensorSpec
 from tests.quantize.support import BOTH, PICTURE, load, refused, sample
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgequant import zoo
-from edgequant.graph.flat import FlatFile, Table
+from edgequant.models.flat import FlatFile, Table
 from edgequant.quantize.convert import convert
 from edgequant.quantize.encode import Form, encode, pack, to_half, usable_block
 from edgequant.quantize.weights import read_weights

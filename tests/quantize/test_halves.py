@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from edgequant import zoo
-from edgequant.graph.flat import FlatFile, Table
+from edgequant.models.flat import FlatFile, Table
 from edgequant.quantize.convert import ConvertedModel, convert
 from edgequant.quantize.weights import read_weights
 from edgequant.spec import Variant

@@ -11,8 +11,8 @@ import pytest
 
 from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.findings import Finding
-from edgequant.graph import read_model
 from edgequant.judge.sane import Sanity, sanity
+from edgequant.models import read_model
 from edgequant.quantize.calibration import CalibrationSet
 from edgequant.quantize.convert import convert
 from edgequant.quantize.ladder import Climbed, LadderFacts, Planned, Rung, Step, climb, plan

@@ -15,8 +15,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgequant.errors import EdgequantError, InputError, ToolError
-from edgequant.graph import read_model
 from edgequant.judge.sane import sanity
+from edgequant.models import read_model
 from edgequant.quantize.calibration import CalibrationSet, SampleFacts
 from edgequant.quantize.offline import OfflineModel, quantize_offline, read_debug
 from edgequant.quantize.offline_options import OfflineOptions

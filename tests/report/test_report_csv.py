@@ -14,7 +14,7 @@ from edgequant.judge.verdict import Verdict
 from edgequant.report.csv import COLUMNS, to_csv
 from edgequant.report.model import DeviceInfo, ModelInfo, OutputReport, Report, Run
 from tests.beds.models import ModelByName
-from tests.pipeline.support import do
+from tests.jobs.support import do
 
 
 def rows(text: str) -> list[dict[str, str]]:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from edgequant.errors import EdgequantError, ToolError
-from edgequant.graph.model import ModelGraph
+from edgequant.models.model import ModelGraph
 from edgequant.quantize.calibrate.child import Runs
 from edgequant.quantize.calibrate.gather import CHUNK, in_parts, run_part
 from edgequant.quantize.calibrate.layers import Layer

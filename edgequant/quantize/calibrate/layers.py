@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgequant.graph.flat import FlatFile, Table
-from edgequant.graph.op_names import MNN_OPS
+from edgequant.models.flat import FlatFile, Table
+from edgequant.models.op_names import MNN_OPS
 
 _NET_OPS, _NET_TENSORS, _NET_SUBGRAPHS = 3, 7, 10
 _OP_INPUTS, _OP_KIND, _OP_MAIN, _OP_NAME, _OP_OUTPUTS, _OP_TYPE = 0, 1, 2, 3, 4, 5
@@ -61,7 +61,7 @@ class Layer:
 def read_layers(path: Path) -> list[Layer]:
     """All layers with float weights, in the order they are computed; those of subgraphs last.
 
-    The file was checked by `edgequant.graph.read_model`, which raises where it is broken.
+    The file was checked by `edgequant.models.read_model`, which raises where it is broken.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         net = FlatFile(data).root()

@@ -11,8 +11,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgequant.errors import InputError, ToolError
-from edgequant.graph import ModelGraph, read_model
-from edgequant.graph.scale_flow import Flow
+from edgequant.models import ModelGraph, read_model
+from edgequant.models.scale_flow import Flow
 from edgequant.quantize.calibrate.child import Runs
 from edgequant.quantize.calibrate.equalize import equalized, find_joints, gather_channels
 from edgequant.quantize.calibrate.gather import CHUNK, Gathered, gather
@@ -126,7 +126,7 @@ def make_static(
     """Make a static int8 model.  `out` appears, or is replaced, only when the model was made, loaded and run.
 
     Args:
-        source: a float model in any format `edgequant.graph.read_model` knows.
+        source: a float model in any format `edgequant.models.read_model` knows.
         samples: real inputs, arrays by input name; read once, one at a time, and kept on disk beside `out` meanwhile.
         timeout: seconds for each run over all samples and each conversion.
         memory_limit: bytes each child process may allocate.

@@ -16,8 +16,8 @@ import numpy as np
 
 from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.files import atomic_write
-from edgequant.graph import read_model
 from edgequant.mnn_version import host_mnn_version
+from edgequant.models import read_model
 from edgequant.progress import Progress
 from edgequant.quantize.convert import convert
 from edgequant.quantize.search.cache import Cache, cases_digest, choice_key, digest
@@ -62,7 +62,7 @@ def search(
     any model meets the target, KeyboardInterrupt is raised.
 
     Args:
-        source: a float model in any format `edgequant.graph.read_model` knows.
+        source: a float model in any format `edgequant.models.read_model` knows.
         cases: input arrays by name; every output of every case has to keep its limit.
         limits: on ``sqnr_db`` only.
         cache: folder for what is made and measured; it may be shared by searches of any models.

@@ -21,7 +21,7 @@ from typing import BinaryIO
 import numpy as np
 
 from edgequant.errors import ToolError
-from edgequant.graph.flat import FlatFile, Table
+from edgequant.models.flat import FlatFile, Table
 from edgequant.quantize.encode import Encoded, Form, encode, usable_block
 from edgequant.quantize.halves import constants, round_to_halves
 from edgequant.quantize.search.blob import COMMON_FIELDS, CONV_FIELDS, OP_FIELDS, blob

@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto as T
 from onnx import helper, numpy_helper
 
-from edgequant.graph import read_model
+from edgequant.models import read_model
 from edgequant.quantize.calibrate.child import Runs
 from edgequant.quantize.calibrate.samples import spool
 from edgequant.quantize.calibrate.static import StaticModel, StaticOptions, make_static

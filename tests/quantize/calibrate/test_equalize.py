@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from edgequant.errors import InputError, ToolError
-from edgequant.graph import read_model
-from edgequant.graph.flat import FlatFile
+from edgequant.models import read_model
+from edgequant.models.flat import FlatFile
 from edgequant.quantize.calibrate import static as static_module
 from edgequant.quantize.calibrate.equalize import Joint, equalized, find_joints, gather_channels
 from edgequant.quantize.calibrate.layers import read_layers

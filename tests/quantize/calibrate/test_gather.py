@@ -12,7 +12,7 @@ import pytest
 
 from edgequant import zoo
 from edgequant.errors import InputError, ToolError
-from edgequant.graph import read_model
+from edgequant.models import read_model
 from edgequant.quantize.calibrate.gather import gather
 from edgequant.quantize.calibrate.layers import read_layers
 from edgequant.quantize.calibrate.samples import spool

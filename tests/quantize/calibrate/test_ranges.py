@@ -7,7 +7,7 @@ import onnxruntime as ort
 import pytest
 
 from edgequant.errors import InputError
-from edgequant.graph import read_model
+from edgequant.models import read_model
 from edgequant.quantize.calibrate.child import Runs
 from edgequant.quantize.calibrate.ranges import gather_ranges
 from edgequant.quantize.calibrate.samples import spool

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from edgequant.cases.generate import generate
-from edgequant.graph import read_model
+from edgequant.models import read_model
 from edgequant.quantize.convert import convert
 from edgequant.quantize.search.trials import Bench
 from edgequant.spec import RunOptions, Variant

@@ -9,7 +9,7 @@ import pytest
 
 from edgequant import zoo
 from edgequant.errors import ToolError
-from edgequant.graph import read_model
+from edgequant.models import read_model
 from edgequant.quantize.convert import convert
 from edgequant.quantize.encode import Form
 from edgequant.quantize.make import make_recipe

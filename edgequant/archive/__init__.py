@@ -1,0 +1,1 @@
+"""The folder of a run: what was planned, made and captured.  Written as things finish, opened again later."""

@@ -1,0 +1,1 @@
+"""The commands' work: short functions that tie the rooms together."""

@@ -1,0 +1,102 @@
+"""The look a ladder takes at a file it has made: is it sane on this host, and is this host to blame where it is not."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgequant.archive.folder import disk_error
+from edgequant.archive.outputs import Outputs
+from edgequant.cases.case import Case
+from edgequant.errors import RunnerError
+from edgequant.jobs.prepare import Prepared, feed
+from edgequant.judge.kernel_faults import pools_wrong, some
+from edgequant.judge.sane import Sanity, sanity
+from edgequant.lab.session import Session
+from edgequant.mnn_version import host_mnn_version
+from edgequant.models.model import BrokenFileError
+from edgequant.models.static_int8 import read_static, with_float_pools
+from edgequant.quantize.rungs import Made
+from edgequant.spec import MemoryMode
+
+CHECKED_CASES = 3
+"""Cases a rung's model must get through on this host: enough to see nonsense, the verdict comes later."""
+
+
+@dataclass(frozen=True)
+class HostCheck:
+    """Call it with what a rung made.  Raises RunnerError where that crashes or does not load.
+
+    On x86 MNN computes int8 max pools wrong.  So where this host says that a file with such pools is no good, a copy
+    with these in float is looked at, which computes what ARM computes (`with_float_pools`).  If that is no good either,
+    neither is the file.  If it is, the file is taken where an ARM device will judge it.  Where no such copy can be made
+    nobody knows, and the file is left to an ARM device only if nothing else may be tried.
+
+    Attributes:
+        arm: one of the devices that will judge the file is an ARM CPU, not this host.
+        fallback: other ways may be tried.
+        work: a folder that its owner removes, even that of one who was killed.
+    """
+
+    host: Session
+    prepared: Prepared
+    arm: bool
+    fallback: bool
+    work: Path
+
+    def __call__(self, made: Made) -> Sanity:
+        memory: MemoryMode = "low" if made.rung.way == "dynamic" else "normal"
+        found = self._look(made.path, memory)
+        if found.ok or not pools_wrong(platform.machine(), host_mnn_version()):
+            return found
+        try:
+            pools = read_static(made.path).max_pools
+            data, left = with_float_pools(made.path)
+        except BrokenFileError:
+            return found
+        return self._doubted(found, pools, data, known=not left) if pools else found
+
+    def _doubted(self, found: Sanity, pools: Sequence[str], data: bytes, *, known: bool) -> Sanity:
+        """`data`: of the copy; `known`: all of the pools are in float there."""
+        fault = f"MNN's int8 max pools are wrong on x86 ({some(pools)})"
+        twin = self.work / "float-pools.mnn"
+        try:
+            twin.write_bytes(data)
+        except OSError as error:
+            raise disk_error(twin, error) from None
+        try:
+            again = self._look(twin, "normal")
+        except RunnerError:
+            again, known = found, False
+        if again.ok:
+            doubt = f"this host is why: {fault}, and with these in float the file is sane ({again.why})"
+            return replace(found, ok=self.arm, doubt=doubt)
+        if not known:
+            doubt = f"this host may be why: {fault}, and whether the file is better than that cannot be found out here"
+            return replace(found, ok=self.arm and not self.fallback, doubt=doubt)
+        return found
+
+    def _look(self, path: Path, memory: MemoryMode) -> Sanity:
+        """Run it here on a few cases and look at what comes out."""
+        runner = self.host.living_runner()
+        try:
+            loaded = runner.load(str(path.resolve()), memory, precision="normal")
+            found = sanity(
+                (case.name, expected, runner.run(loaded, feed(loaded, case)).outputs)
+                for case, expected in self._some_cases()
+            )
+            runner.unload(loaded)
+        except RunnerError:
+            self.host.drop_runner()  # a model that crashes must not take the next one's runner with it
+            raise
+        return found
+
+    def _some_cases(self) -> list[tuple[Case, Outputs]]:
+        found = []
+        for case in self.prepared.cases[:CHECKED_CASES]:
+            expected = self.prepared.expected.get(case.name)
+            assert expected is not None
+            found.append((case, expected))
+        return found

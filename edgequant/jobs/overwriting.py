@@ -1,0 +1,88 @@
+"""What a command writes never replaces what it reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgequant.errors import InputError
+from edgequant.files import same_file
+from edgequant.plan.request import Request
+from edgequant.spec.function import looks_like_function
+
+
+def given_paths(request: Request) -> list[Path]:
+    """The files and folders a request reads besides its model: cases, references, calibration data, recipes."""
+    given = [request.inputs, request.reference, _calibration_path(request.calibration)]
+    given += [Path(variant.file) for variant in request.variants if variant.file is not None]
+    return [path for path in given if path is not None]
+
+
+def _calibration_path(source: str | None) -> Path | None:
+    """The file or folder that calibration data comes from; None for none, and for a module."""
+    if source is None:
+        return None
+    file = source.rpartition(":")[0] if looks_like_function(source) else source
+    return Path(file) if os.path.lexists(file) else None
+
+
+def _place(path: Path) -> Path:
+    """An MNN test folder may be given as its input.json."""
+    return path.parent if path.name == "input.json" else path
+
+
+def refuse_overwriting(output: Path, model: Path, what: str, *given: Path | None) -> None:
+    """Raise InputError (OUTPUT_INVALID) where writing `output` would replace the model, or what was given: files, or
+    folders with everything in them.  `output` may be a folder too, which is filled with CASE.npz."""
+    if output.exists() and not output.is_file() and not output.is_dir():
+        raise InputError("OUTPUT_INVALID", f"{output}: is neither a file nor a folder")
+    if same_file(output, model):
+        raise InputError("OUTPUT_INVALID", f"{output}: is {what}, which is never overwritten")
+    for path in given:
+        if path is None:
+            continue
+        place = _place(path)
+        inside = place.is_dir() and output.resolve().is_relative_to(place.resolve())
+        if inside or same_file(output, place):
+            raise InputError(
+                "OUTPUT_INVALID",
+                f"{output}: is or lies in {path}, which was given and is never overwritten",
+                hint="Choose another place for -o.",
+            )
+        files = list(place.iterdir()) if place.is_dir() else [place]
+        if output.is_dir() and (
+            hit := next((file for file in files if same_file(output / f"{file.stem}.npz", file)), None)
+        ):
+            raise InputError(
+                "OUTPUT_INVALID",
+                f"{output}: holds {hit}, which was given and is never overwritten",
+                hint="Choose another folder for -o.",
+            )
+
+
+def refuse_table(table: Path, needed: Sequence[Path], *, made: Path | None = None) -> None:
+    """Raise InputError (OUTPUT_INVALID) where a table would replace one of the needed files or folders, or a file in
+    such a folder, or has no folder that may be written to.
+
+    Args:
+        made: a folder that will be there before the table is.
+    """
+    hint = "Name a file of its own."
+    if table.is_dir():
+        raise InputError("OUTPUT_INVALID", f"{table}: is a folder", hint=hint)
+    resolved = table.resolve()
+    for path in needed:
+        place = _place(path)
+        # In a folder that was given, a table of its own harms nobody.
+        inside = os.path.lexists(table) and place.is_dir() and resolved.is_relative_to(place.resolve())
+        if inside or resolved == place.resolve() or same_file(table, place):
+            raise InputError("OUTPUT_INVALID", f"{table}: --csv names a file that this command needs itself", hint=hint)
+    folder = table.parent
+    if not folder.is_dir():
+        if made is None or folder.resolve() != made.resolve():
+            raise InputError("OUTPUT_INVALID", f"{table}: there is no folder {folder}")
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(
+            "OUTPUT_INVALID", f"{table}: you may not write into the folder {folder}", hint="Choose another for --csv."
+        )

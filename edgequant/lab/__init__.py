@@ -1,0 +1,1 @@
+"""A device made ready, and what is taken from it."""

@@ -1,0 +1,254 @@
+"""A device made ready: connected, its store prepared, its runner started (again, where it died)."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from edgequant.clock import Clock
+from edgequant.deadline import Deadline
+from edgequant.devices.facts import READ_SECONDS, facts_or_why
+from edgequant.devices.facts_model import DeviceFacts
+from edgequant.devices.protocol import Device
+from edgequant.devices.store import Store, sha256_of
+from edgequant.errors import DeviceError, ToolError
+from edgequant.lab.runtime import Chosen, Runtime, choose
+from edgequant.pack import WantedPack
+from edgequant.progress import Progress
+from edgequant.runner.bundle import runner_file
+from edgequant.runner.client import MnnRunner
+from edgequant.runner.session import RunnerSession
+from edgequant.spec import RunOptions
+
+OPEN_SECONDS = 60.0
+_NO_RUNTIME = ("PYTHON_MISSING", "PYTHON_TOO_OLD", "MNN_MISSING", "NUMPY_MISSING")
+PUSH_FLOOR = 20_000
+"""Bytes per second a link has to carry at least; slower than that, a push counts as stuck."""
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """How to reach and use a device, apart from how a model is run on it.
+
+    work_dir: directory on the device; None for its default.  python: command there; None for the driver's default.
+    runtime: whose Python runs the runner: the device's own, or that of the pack; see `lab.runtime`.
+    wanted: which pack, where it is a pack.
+    wait: seconds to wait where another edgequant is using the device.
+    """
+
+    work_dir: str | None = None
+    python: str | None = None
+    accept_new_host_key: bool = False
+    runtime: Runtime = "auto"
+    wanted: WantedPack = field(default_factory=WantedPack)
+    wait: float = 600.0
+
+
+class Session:
+    """One device with a store and, once asked for, a runner.  Use as a context manager."""
+
+    def __init__(
+        self,
+        device: Device,
+        options: DeviceOptions,
+        run_options: RunOptions,
+        *,
+        log: Path | None,
+        progress: Progress,
+        clock: Clock | None = None,
+    ) -> None:
+        self.device = device
+        self._clock = clock or Clock()
+        self._options = options
+        self.chosen: Chosen | None = None
+        """Whose Python it runs; None before a runner was started."""
+        self._mine = False
+        self._runtime_bytes = 0
+        self._run_options = run_options
+        self._log = log
+        self._progress = progress
+        self._runner: MnnRunner | None = None
+        self.known_runner: MnnRunner | None = None
+        """The last runner that said hello, alive or not: what it told of its device still holds."""
+        self.facts: DeviceFacts | None = None
+        """Of the device; read when a runner is there, once."""
+        self.store = Store(device, options.work_dir)
+        self._cache = _cache_folder()
+
+    @property
+    def uri(self) -> str:
+        return self.device.uri
+
+    def open(self) -> None:
+        """Connect and prepare the work directory.  Raises DeviceError with what to do about it."""
+        self.device.open(Deadline(OPEN_SECONDS))
+        self.store.prepare(Deadline(OPEN_SECONDS))
+
+    def runner(self) -> MnnRunner:
+        """The running runner, started if there is none.  Raises DeviceError."""
+        if self._runner is None:
+            self.device.open(Deadline(OPEN_SECONDS))  # again, where the link was lost; nothing while it is there
+            before = self.store.sent_bytes
+            # First the pack: whether it has room, and programs may be started, is known before anything is sent.
+            chosen = self.chosen = choose(
+                self.device,
+                self.store,
+                self._progress,
+                runtime=self._options.runtime,
+                python=self._options.python,
+                wanted=self._options.wanted,
+                clock=self._clock,
+            )
+            script, digest = self._script()
+            stored = self.store.put(script, digest, self._push_deadline(script.stat().st_size))
+            self._runtime_bytes += self.store.sent_bytes - before
+            # -u also unbuffers C's stdout: MNN's last words must be out before it crashes.
+            session = RunnerSession(self.device, [*chosen.python, "-u", stored.path], log=self._log)
+            try:
+                try:
+                    with self._clock.phase("runner start"):
+                        session.start(Deadline(OPEN_SECONDS))
+                        runner = MnnRunner(session, self._run_options, uri=self.uri)
+                except DeviceError as error:
+                    if chosen.instead is None or error.code not in _NO_RUNTIME:
+                        raise
+                    # Neither: what is wrong with the pack is nearer to being mended than what is not installed.
+                    chosen.instead.evidence["instead"] = f"{error.code}: {error}"
+                    chosen.instead.where = self.uri
+                    raise chosen.instead from error
+                if self._mine:
+                    self._lock(runner)
+                if self.facts is None:
+                    found = facts_or_why(self.device, Deadline(READ_SECONDS), work_dir=self.store.root)
+                    self.facts = found.known(**runner.facts.of_device)
+                self._runner = self.known_runner = runner
+            except BaseException:
+                session.close()
+                raise
+        return self._runner
+
+    def _script(self) -> tuple[Path, str]:
+        try:
+            return runner_file(self._cache)
+        except OSError as error:
+            raise ToolError(
+                "CACHE_UNWRITABLE",
+                f"{self._cache} cannot be written: {error.strerror or error}",
+                hint="Free some space on this host, or set XDG_CACHE_HOME to a folder you may write to.",
+            ) from None
+
+    def living_runner(self) -> MnnRunner:
+        """As `runner`, after making sure that one which has waited is still there: its death while it did nothing is
+        no model's doing.  Raises DeviceError."""
+        if self._runner is not None and not self._runner.alive():
+            self.drop_runner()
+        return self.runner()
+
+    def runtime_bytes(self) -> int:
+        """What was sent of runner and pack since this was asked last."""
+        sent, self._runtime_bytes = self._runtime_bytes, 0
+        return sent
+
+    def own(self) -> None:
+        """Have the device for this process alone from now on, waiting where another has it: two at once would measure
+        each other.  It is let go with the runner's end, however that comes.
+
+        Take one device at a time, or two processes may wait for each other.
+
+        Raises DeviceError (DEVICE_BUSY).
+        """
+        if not self._mine and self.device.exclusive:
+            self._lock(self.living_runner())
+            self._mine = True
+            # Until now nobody knew that we are here: the place may have been cleaned under us.
+            self.store.forget()
+            script = self._script()[1]
+            if script not in self.store.have([script], Deadline(OPEN_SECONDS)):
+                self.drop_runner()
+                self.store.prepare(Deadline(OPEN_SECONDS))
+                self.runner()
+
+    def _lock(self, runner: MnnRunner) -> None:
+        def waiting(holder: str) -> None:
+            self._progress.say(f"{self.uri} is being used by {holder}; waiting for it up to {self._options.wait:g} s")
+
+        runner.lock(_who(), self._options.wait, waiting)
+
+    def drop_runner(self) -> None:
+        """End the runner; the next `runner()` starts a new one."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.close()
+
+    def push(self, model: Path, sha256: str | None = None) -> tuple[str, int]:
+        """Make sure the device has the model; returns its path there and the bytes that were sent."""
+        digest = sha256 or sha256_of(model)
+        size = model.stat().st_size
+        deadline = self._push_deadline(size)
+        with self._progress.transfer(f"push {model.name}", size) as sent:
+            stored = self.store.put(model, digest, deadline, size=size, progress=sent)
+        return stored.path, stored.sent
+
+    def close(self) -> None:
+        self.drop_runner()
+        self.device.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @staticmethod
+    def _push_deadline(size: int) -> Deadline:
+        return Deadline(OPEN_SECONDS + size / PUSH_FLOOR)
+
+
+def open_session(
+    uri: str,
+    options: DeviceOptions,
+    run_options: RunOptions,
+    *,
+    log: Path | None,
+    progress: Progress | None = None,
+    clock: Clock | None = None,
+) -> Session:
+    """A ready Session for a device URI.  `clock` gets the phases of starting its runner.
+
+    Raises InputError (bad URI), DeviceError.
+    """
+    from edgequant.devices.factory import make_device
+
+    device = make_device(
+        uri,
+        accept_new_host_key=options.accept_new_host_key,
+        python=options.python,
+        wanted=options.wanted,
+        listener=progress,
+    )
+    target = Session(device, options, run_options, log=log, progress=progress or Progress(), clock=clock)
+    try:
+        target.open()
+    except BaseException:
+        target.close()
+        raise
+    return target
+
+
+def _who() -> str:
+    """This process, for whoever waits for it; the device's clock may be wrong, so it is this host's."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()} (edgequant, process {os.getpid()}, since {datetime.now():%H:%M:%S})"
+
+
+def _cache_folder() -> Path:
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("edgequant")) / "runner"

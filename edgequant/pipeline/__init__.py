@@ -1,1 +1,0 @@
-"""The main job from end to end: quantize, push, run, compare, judge.  Puts the other rooms together."""

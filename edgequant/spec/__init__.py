@@ -1,0 +1,21 @@
+"""Everything a user can write on the command line or in a file, parsed and checked; imports no other room."""
+
+from edgequant.problems import first_problem
+from edgequant.spec.limits import DEVICE_METRIC, METRICS, Limit
+from edgequant.spec.options import MIN_MNN, Precision, RunOptions, parse_cores, parse_shape
+from edgequant.spec.variant import METHODS, MemoryMode, Variant
+
+__all__ = [
+    "DEVICE_METRIC",
+    "METHODS",
+    "METRICS",
+    "MIN_MNN",
+    "Limit",
+    "MemoryMode",
+    "Precision",
+    "RunOptions",
+    "Variant",
+    "first_problem",
+    "parse_cores",
+    "parse_shape",
+]

@@ -1,0 +1,144 @@
+"""A verify command written down: the YAML file of `--spec`, so that a release is checked the same way every time."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from edgequant.errors import InputError
+from edgequant.spec import Limit, RunOptions, Variant, first_problem
+from edgequant.spec.function import looks_like_function
+from edgequant.spec.images import ImageOptions
+
+MAX_BYTES = 1 << 20
+
+
+class VerifySpec(BaseModel):
+    """What `edgequant verify --spec FILE` reads; every key may be left out, unknown ones are refused.
+
+    Attributes:
+        devices: device URIs.
+        variants: as on the command line.
+        inputs, reference: paths, relative to the file.
+        shapes: input name -> sizes, for random cases.
+        limits: as on the command line; those given there come on top.
+        calibration: a path, relative to the file, or module:function.
+        images: how pictures become tensors: format, mean, normal, size ([width, height] or WIDTHxHEIGHT), layout,
+            center_crop or center_crop_h and center_crop_w.
+        goals: what the model of auto has to keep, written like limits.
+        fallback: false forbids another way to quantize than the variant says.
+        options: threads, memory, precision, cores, dynamic_quant_option, timeout, warmup, repeat, seed.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    devices: list[str] = Field(default_factory=list, max_length=1000)
+    variants: list[str] = Field(default_factory=list, max_length=1000)
+    inputs: Path | None = None
+    reference: Path | None = None
+    shapes: dict[str, list[int]] = Field(default_factory=dict, max_length=10_000)
+    limits: list[str] = Field(default_factory=list, max_length=10_000)
+    calibration: str | None = Field(default=None, min_length=1, max_length=4000)
+    images: ImageOptions | None = None
+    fallback: bool = True
+    goals: list[str] = Field(default_factory=list, max_length=10_000)
+    options: RunOptions = Field(default_factory=RunOptions)
+
+    @field_validator("variants")
+    @classmethod
+    def _variants(cls, texts: list[str]) -> list[str]:
+        for text in texts:
+            _as_value_error(Variant.parse, text)
+        return texts
+
+    @field_validator("limits", "goals")
+    @classmethod
+    def _limits(cls, texts: list[str]) -> list[str]:
+        for text in texts:
+            _as_value_error(Limit.parse, text)
+        return texts
+
+    @field_validator("inputs", "reference", mode="before")
+    @classmethod
+    def _paths(cls, path: Any) -> Any:
+        # It would stand for the spec's own folder.
+        if isinstance(path, str) and not path.strip():
+            raise ValueError("an empty path")
+        return path
+
+    @field_validator("shapes")
+    @classmethod
+    def _shapes(cls, shapes: dict[str, list[int]]) -> dict[str, list[int]]:
+        for name, sizes in shapes.items():
+            if any(not 0 < size < 10**9 for size in sizes):
+                raise ValueError(f"'{name}': every size must be a whole number of at least 1")
+        return shapes
+
+
+def _as_value_error(parse: Any, text: str) -> None:
+    try:
+        parse(text)
+    except InputError as error:
+        raise ValueError(f"{error.message}.  {error.hint or ''}".strip()) from None
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Safe YAML without anchors, a few hundred bytes of which can stand for gigabytes, and without a key given twice,
+    of which the second would silently replace the first."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.YAMLError("anchors and aliases are not allowed")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        self.flatten_mapping(node)  # what << brings in counts as well
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable):  # others are refused below
+                if key in seen:
+                    raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: '{key}' is given twice")
+                seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def load_spec(path: Path) -> VerifySpec:
+    """Read and check a spec.  Raises InputError (SPEC_NOT_FOUND, SPEC_INVALID) naming file, place and problem."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError("SPEC_INVALID", f"{path}: larger than {MAX_BYTES >> 20} MiB")
+        data = yaml.load(path.read_text("utf-8"), Loader=_PlainLoader)  # noqa: S506  (a SafeLoader)
+    except OSError as error:
+        raise InputError("SPEC_NOT_FOUND", f"{path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        why = " ".join(str(error).split())[:300]
+        raise InputError("SPEC_INVALID", f"{path}: not YAML: {why}") from None
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise InputError("SPEC_INVALID", f"{path}: must be keys and values, such as 'variants: [dynamic:8]'")
+    try:
+        spec = VerifySpec.model_validate(data)
+    except ValidationError as error:
+        known = ", ".join(VerifySpec.model_fields)
+        raise InputError("SPEC_INVALID", f"{path}: {first_problem(error)}", hint=f"Keys: {known}.") from None
+    folder = path.parent
+    return spec.model_copy(
+        update={
+            "inputs": None if spec.inputs is None else folder / spec.inputs,
+            "reference": None if spec.reference is None else folder / spec.reference,
+            "calibration": _calibration(spec.calibration, folder),
+        }
+    )
+
+
+def _calibration(source: str | None, folder: Path) -> str | None:
+    """A path is relative to the spec; a function's module is found as Python finds modules, a file as a path."""
+    if source is None or (looks_like_function(source) and ".py:" not in source):
+        return source
+    return str(folder / source)

@@ -1,0 +1,86 @@
+"""How a model is run, as users write it."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from edgequant.errors import InputError
+from edgequant.spec.variant import MemoryMode
+
+MIN_MNN = (3, 0, 1)
+"""Older MNN gives reshape and shape errors on quantized multi-input sequence models, so it is refused."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Precision = Literal["normal", "low", "high"]
+
+
+class RunOptions(_Strict):
+    """How a model is run on a device.  None means: the tool's default for this model, variant or device.
+
+    Attributes:
+        memory: MNN's memory mode; None follows the variant (a dynamic variant means low).
+        precision: MNN's precision mode.  low computes in fp16 (ARMv8.2) where the CPU has it.
+        threads: number of threads; None is 4, or the number of cores where there are fewer.
+        cores: CPU numbers the runner is pinned to; None for no pinning.
+        dynamic_quant_option: MNN's DYNAMIC_QUANT_OPTIONS hint: 0 per channel, 1 per tensor, 2 per block.
+        timeout: seconds one job on the device may take (load, one inference, one timing).
+        warmup: inferences run and thrown away before timing.
+        repeat: smallest number of timed inferences.
+        seed: seed of every random number edgequant draws.
+    """
+
+    memory: MemoryMode | None = None
+    precision: Precision = "normal"
+    threads: int | None = Field(default=None, ge=1, le=256)
+    cores: tuple[int, ...] | None = None
+    dynamic_quant_option: Literal[0, 1, 2] | None = None
+    timeout: float = Field(default=300.0, gt=0, le=86400)
+    warmup: int = Field(default=3, ge=0, le=100_000)
+    repeat: int = Field(default=20, ge=1, le=1_000_000)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+    @field_validator("cores")
+    @classmethod
+    def _cores(cls, cores: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if cores is not None:
+            if not cores:
+                raise ValueError("an empty list of cores")
+            if any(not 0 <= core < 4096 for core in cores):
+                raise ValueError("a core is a number from 0 to 4095")
+            if len(set(cores)) != len(cores):
+                raise ValueError("a core is named twice")
+        return cores
+
+
+def parse_cores(text: str) -> tuple[int, ...]:
+    """Read ``0,2,4-7``.  Raises InputError (CORES_INVALID)."""
+    cores: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,4})(?:-([0-9]{1,4}))?\s*", part)
+        if not match:
+            raise InputError("CORES_INVALID", f"cores '{text}': '{part}' is not a core", hint="Write 4-7 or 0,2,4.")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise InputError("CORES_INVALID", f"cores '{text}': '{part}' runs backwards", hint="Write 4-7 or 0,2,4.")
+        cores += range(first, last + 1)
+    return tuple(cores)
+
+
+def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """Read ``NAME=1,3,48,160`` (``NAME=`` is a scalar).  Raises InputError (SHAPE_INVALID)."""
+    name, equals, sizes = text.rpartition("=")
+    if not equals or not name:
+        raise InputError("SHAPE_INVALID", f"shape '{text}': not of the form NAME=1,3,48,160")
+    if not sizes.strip():
+        return name, ()
+    parts = [part.strip() for part in sizes.split(",")]
+    if any(not re.fullmatch(r"[0-9]{1,9}", part) or int(part) == 0 for part in parts):
+        raise InputError("SHAPE_INVALID", f"shape '{text}': every size must be a whole number of at least 1")
+    return name, tuple(int(part) for part in parts)

@@ -1,0 +1,105 @@
+"""The folder of a run: one run's alone, and nobody else's things removed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from edgequant.archive import folder
+from edgequant.archive.folder import FOLDERS, RunDirectory
+from edgequant.errors import InputError
+
+_CLAIM = """
+    import sys
+    from pathlib import Path
+    from edgequant.errors import InputError
+    from edgequant.archive.folder import RunDirectory
+    print("ready", flush=True)
+    sys.stdin.readline()
+    try:
+        RunDirectory(Path(sys.argv[1]), "m.onnx")
+        print("mine")
+    except InputError as error:
+        print(error.code)
+"""
+
+
+def test_of_many_that_start_at_once_one_gets_it(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", textwrap.dedent(_CLAIM)]
+    for attempt in range(5):
+        where = str(tmp_path / "deep" / f"run{attempt}")
+        started = [
+            subprocess.Popen([*argv, where], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)
+        ]
+        for process in started:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+        for process in started:
+            assert process.stdin
+            process.stdin.write("\n")
+            process.stdin.flush()
+        said = sorted(process.communicate(timeout=240)[0].strip() for process in started)
+        assert said == ["RUN_DIR_UNUSABLE"] * 3 + ["mine"]
+        assert sorted(folder.name for folder in Path(where).iterdir()) == sorted(FOLDERS)
+
+
+def test_the_second_sees_an_empty_folder_and_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The moment between looking and making, held open."""
+    path = tmp_path / "run"
+    first: list[RunDirectory] = []
+    make = RunDirectory._make
+
+    def slow(self: RunDirectory, folder: Path) -> bool:
+        if folder == path / "logs" and not first:
+            monkeypatch.setattr(RunDirectory, "_make", make)
+            first.append(RunDirectory(path, "m"))
+            (path / "models" / "x.mnn").touch()
+        return make(self, folder)
+
+    monkeypatch.setattr(RunDirectory, "_make", slow)
+    with pytest.raises(InputError) as caught:
+        RunDirectory(path, "m")
+    assert caught.value.code == "RUN_DIR_UNUSABLE"
+    assert (path / "models" / "x.mnn").exists()
+    first[0].discard()
+    assert not (path / "models").exists()
+
+
+def test_discard_removes_what_was_made(tmp_path: Path) -> None:
+    deep = RunDirectory(tmp_path / "a" / "b" / "c", "m")
+    (deep.logs / "x.log").touch()
+    deep.discard()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    given = RunDirectory(tmp_path / "mine", "m")
+    given.discard()
+    assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
+    given.discard()
+
+
+def test_discard_leaves_what_others_made(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run", "m")
+    run.discard()
+    other = RunDirectory(tmp_path / "run", "m")
+    (other.models / "x.mnn").touch()
+    run.discard()
+    assert (other.models / "x.mnn").exists()
+    (other.path / "note").touch()
+    other.discard()
+    assert [file.name for file in tmp_path.rglob("*")] == ["run", "note"]
+
+
+def test_a_file_in_the_way_and_a_half_made_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(InputError) as caught:
+            RunDirectory(path, "m")
+        assert caught.value.code == "RUN_DIR_UNUSABLE"
+    monkeypatch.setattr(folder, "FOLDERS", ("logs", "x" * 300))
+    with pytest.raises(InputError, match="too long"):
+        RunDirectory(tmp_path / "run", "m")
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]

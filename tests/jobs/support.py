@@ -1,0 +1,211 @@
+"""What the end-to-end tests share: running the job, reading a run's folder, and metrics computed a second time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import psutil
+import pytest
+
+from edgequant.archive.folder import RunDirectory, safe_name
+from edgequant.jobs.verify import verify
+from edgequant.lab.session import DeviceOptions
+from edgequant.plan.request import Request
+from edgequant.progress import Progress
+from edgequant.report.model import Report, Run
+from edgequant.report.write import json_schema
+from edgequant.spec import Limit, RunOptions, Variant
+from tests.beds.sshd import SshServer
+
+Arrays = dict[str, np.ndarray]
+ONE_THREAD = RunOptions(threads=1)
+"""MNN's threads spin while they wait: with two tests at once on two cores, more of them take ten times as long."""
+
+
+def do(
+    model: Path,
+    run_dir: Path,
+    *variants: str,
+    devices: tuple[str, ...] = ("local:",),
+    limits: tuple[str, ...] = (),
+    progress: Progress | None = None,
+    latency: bool = False,
+    target: DeviceOptions | None = None,
+    options: RunOptions | None = None,
+    **more: Any,
+) -> Report:
+    """Verify in this process and check the report as a file too."""
+    request = Request(
+        model,
+        devices=devices,
+        variants=tuple(Variant.parse(text) for text in variants or ("dynamic:8",)),
+        limits=tuple(Limit.parse(text) for text in limits),
+        run_dir=run_dir,
+        latency=latency,
+        target=target or DeviceOptions(),
+        options=options or ONE_THREAD,
+        **more,
+    )
+    report, found = verify(request, progress)
+    assert found.path == run_dir
+    check_file(run_dir / "report.json", report)
+    return report
+
+
+def check_file(path: Path, report: Report | None = None) -> dict[str, Any]:
+    """The report as it is on disk: valid by its own schema, strict JSON, and the one that was returned."""
+    document: dict[str, Any] = json.loads(path.read_text("utf-8"), parse_constant=lambda name: 1 / 0)
+    jsonschema.validate(document, json_schema(), jsonschema.Draft202012Validator)
+    if report is not None:
+        assert document["verdict"] == report.verdict.value
+        assert [run["verdict"] for run in document["runs"]] == [run.verdict.value for run in report.runs]
+    leftovers = [file.name for file in path.parent.rglob("*") if file.name.endswith(".tmp")]
+    assert not leftovers
+    assert not list(path.parent.glob("models/.*"))
+    return document
+
+
+def ssh_home(sshd: SshServer, tmp_path: Path, *, config: str | None = None) -> dict[str, str]:
+    """The environment of a user whose ~/.ssh/config names the test server."""
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True, exist_ok=True)
+    (home / ".ssh" / "config").write_text(sshd.config.read_text() if config is None else config)
+    return {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
+
+
+def arrays(run_dir: Path, *folders: str) -> dict[str, Arrays]:
+    """Case -> outputs, from a folder of captures."""
+    found = {}
+    for file in sorted((run_dir / "captures").joinpath(*folders).glob("*.npz")):
+        with np.load(file) as archive:
+            found[file.stem] = {name: archive[name] for name in archive.files}
+    return found
+
+
+def capture(run_dir: Path, run: Run) -> dict[str, Arrays]:
+    return arrays(run_dir, safe_name(run.device.uri), safe_name(run.variant))
+
+
+def metrics(reference: np.ndarray, got: np.ndarray) -> dict[str, float]:
+    """Written anew from the definitions, in float64."""
+    assert reference.shape == got.shape
+    r, g = reference.astype(np.float64).ravel(), got.astype(np.float64).ravel()
+    error = r - g
+    noise = float(error @ error)
+    return {
+        "cosine": float(r @ g) / float(np.sqrt(r @ r) * np.sqrt(g @ g)),
+        "sqnr_db": 200.0 if not noise else min(200.0, 10 * float(np.log10(float(r @ r) / noise))),
+        "max_abs": float(np.abs(error).max()),
+        "rel_max": float(np.abs(error).max() / np.abs(r).max()),
+    }
+
+
+WORST: dict[str, Callable[..., float]] = {"cosine": min, "sqnr_db": min, "max_abs": max, "rel_max": max}
+
+
+def recompute(reference: Mapping[str, Arrays], got: Mapping[str, Arrays]) -> dict[str, dict[str, Any]]:
+    """Output -> the worst of each metric over the cases, and the case with the lowest SQNR."""
+    assert reference.keys() == got.keys()
+    found: dict[str, dict[str, Any]] = {}
+    for name in next(iter(reference.values())):
+        cases = {case: metrics(reference[case][name], got[case][name]) for case in reference}
+        found[name] = {metric: pick(case[metric] for case in cases.values()) for metric, pick in WORST.items()}
+        found[name]["worst_case"] = min(cases, key=lambda case: cases[case]["sqnr_db"])
+    return found
+
+
+def check_numbers(run_dir: Path, run: Run) -> None:
+    """The report's numbers follow from the files beside it, and its verdicts from the numbers."""
+    expected = recompute(arrays(run_dir, "reference"), capture(run_dir, run))
+    assert expected.keys() == run.outputs.keys()
+    for name, output in run.outputs.items():
+        for metric in WORST:
+            np.testing.assert_allclose(
+                getattr(output, metric), expected[name][metric], rtol=1e-6, atol=1e-9, err_msg=f"{name} {metric}"
+            )
+        assert output.worst_case == expected[name]["worst_case"]
+        broken = [
+            limit.metric
+            for limit in output.limits
+            if (expected[name][limit.metric] < limit.bound) == (limit.op == ">=")
+            and expected[name][limit.metric] != limit.bound
+        ]
+        assert (output.verdict == "FAIL") == bool(broken), (name, broken)
+        assert [limit.metric for limit in output.limits if limit.verdict == "FAIL"] == broken
+    assert (run.verdict == "FAIL") == any(output.verdict == "FAIL" for output in run.outputs.values())
+
+
+def codes(found: Run | Report) -> set[str]:
+    return {finding.code for finding in found.findings}
+
+
+class Listener(Progress):
+    """Calls `heard` with each line, and `sent` with each piece of a transfer."""
+
+    def __init__(
+        self, heard: Callable[[str], None] = lambda text: None, sent: Callable[[str, int], None] = lambda *_: None
+    ) -> None:
+        self.lines: list[str] = []
+        self._heard, self._sent = heard, sent
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+        self._heard(text)
+
+    def transfer(self, label: str, total: int) -> Any:
+        from contextlib import contextmanager
+
+        @contextmanager
+        def counting() -> Any:
+            yield lambda size: self._sent(label, size)
+
+        return counting()
+
+
+def runners(parent: int | None = None) -> list[psutil.Process]:
+    """Runner processes below `parent`, by their command line: Python on runner-*.pyz or on a pushed object."""
+    found = []
+    for child in psutil.Process(parent or os.getpid()).children(recursive=True):
+        try:
+            if any("/objects/" in word for word in child.cmdline()):
+                found.append(child)
+        except psutil.Error:
+            continue
+    return found
+
+
+def device_and_host() -> tuple[psutil.Process, psutil.Process]:
+    """The two runners of a job with one device, `local:`: the device's, which is started first, and this host's."""
+    # By their age and not by their number, which begins anew at the end of the numbers.
+    device, host = sorted((each for each in runners() if each.ppid() == os.getpid()), key=psutil.Process.create_time)
+    return device, host
+
+
+@contextlib.contextmanager
+def once_kept(cases: int, folder: str, act: Callable[[], object]) -> Iterator[None]:
+    """Do `act`, once, as soon as the outputs of so many cases are kept in captures/`folder`.
+
+    In the thread that keeps them: however fast the machine, no further case is begun before `act` is over.
+    """
+    keep, kept = RunDirectory.save_arrays, 0
+
+    def counting(self: RunDirectory, where: str, name: str, arrays: Mapping[str, np.ndarray]) -> Path:
+        nonlocal kept
+        path = keep(self, where, name, arrays)
+        if where == f"captures/{folder}":
+            kept += 1
+            if kept == cases:
+                act()
+        return path
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunDirectory, "save_arrays", counting)
+        yield
+    assert kept >= cases, "it never came to that"
