@@ -1,0 +1,240 @@
+"""What a run leaves behind, as data: what was asked for, made and captured.
+
+All of it is frozen, is written as JSON, and can be read back without the device, the runner, MNN or the source model.
+Nothing here is judged.  Arrays are kept beside it, once each, and named by their content.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from edgequant.errors import EdgequantError
+from edgequant.findings import Finding
+from edgequant.spec import MemoryMode, Variant
+
+Role = Literal["reference", "float-host", "variant-host", "device"]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Name = Annotated[str, Field(max_length=4000)]
+
+
+def now() -> datetime:
+    """The time to the second, in UTC."""
+    return datetime.now(timezone.utc).replace(microsecond=0)
+
+
+class Record(BaseModel):
+    """Base of all of these.  A later version may have written more than this one knows."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, ser_json_inf_nan="constants", allow_inf_nan=False)
+
+
+class ArrayRef(Record):
+    """An array: SHA-256 of its .npy file, NumPy's name of its dtype, shape."""
+
+    sha256: Sha256
+    dtype: str = Field(max_length=20)
+    shape: tuple[int, ...]
+
+
+class Failure(Record):
+    """Why something could not be done: an EdgequantError as data."""
+
+    code: str = Field(pattern=r"^[A-Z][A-Z0-9_]*$")
+    message: str
+    where: str | None = None
+    hint: str | None = None
+    evidence: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, error: EdgequantError) -> Failure:
+        return cls.model_validate(error.as_dict())
+
+
+# ---- what was made
+
+
+class FileFacts(Record):
+    """What was read of an artifact's file.
+
+    weights: as `models.ModelGraph.weights`.  has_subgraphs: MNN's Interpreter cannot run it.  static_tensors,
+    half_tiles, max_pools, tails: of its static int8 layers, as `models.static_int8.StaticLayers` has them.
+    """
+
+    weights: str | None = None
+    has_subgraphs: bool = False
+    static_tensors: int = Field(default=0, ge=0)
+    half_tiles: tuple[str, ...] = ()
+    max_pools: tuple[str, ...] = ()
+    tails: tuple[str, ...] = ()
+
+    @property
+    def static(self) -> bool:
+        """Whether anything in it is static int8."""
+        return self.static_tensors > 0
+
+
+class CalibrationShapes(Record):
+    """Sizes by input, and how many samples have them."""
+
+    samples: int = Field(ge=1)
+    inputs: dict[str, tuple[int, ...]]
+
+
+class CalibrationFacts(Record):
+    """The samples an artifact was made from: see `report.model.CalibrationInfo`."""
+
+    source: str
+    samples: int = Field(ge=1)
+    shapes: tuple[CalibrationShapes, ...] = ()
+    images: str | None = None
+
+
+class Artifact(Record):
+    """One file made from a source for a variant, with how it came about.
+
+    Attributes:
+        path: of the .mnn; in an archive relative to its folder.
+        sha256, size: of the file; size in bytes.
+        source_sha256: of the model it was made from.
+        asked: the variant as the user wrote it.
+        run_as: what the file is: the same, or what another way to quantize came to.
+        label: that in words; None where it is what was asked for.
+        steps: what was tried, in order; empty where there was nothing to choose.
+        quantized_layers, float_layers: convolutions and matrix products with quantized weights, and with others.
+        warnings: what the converter said that the user should know, in plain words.
+        findings: what the user should know of how it was made.
+        log: file name of what the converter said, in the run's logs.
+        seconds: wall-clock time it took.
+        calibration: the samples it was made from; None where it needed none.
+        facts: what was read of the file.
+    """
+
+    path: Path
+    sha256: Sha256
+    size: int = Field(ge=0)
+    source_sha256: Sha256
+    asked: Variant
+    run_as: Variant
+    label: str | None = None
+    steps: tuple[dict[str, Any], ...] = ()
+    quantized_layers: int = Field(default=0, ge=0)
+    float_layers: int = Field(default=0, ge=0)
+    warnings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    log: str | None = None
+    seconds: float = Field(default=0.0, ge=0)
+    calibration: CalibrationFacts | None = None
+    facts: FileFacts = FileFacts()
+
+
+class Making(Record):
+    """What became of one variant: its artifact, or why there is none."""
+
+    variant: Variant
+    artifact: Artifact | None = None
+    failure: Failure | None = None
+
+
+# ---- what was captured
+
+
+class Memory(Record):
+    """Of the runner's process, in KiB; None where the device could not tell.  rss_peak: the kernel's high-water mark."""
+
+    rss: int | None = Field(default=None, ge=0)
+    rss_peak: int | None = Field(default=None, ge=0)
+    pss: int | None = Field(default=None, ge=0)
+
+
+class CaseCapture(Record):
+    """One inference of one case: its outputs, or why MNN refused it.
+
+    outputs: of the model.  taps: of inner tensors that were asked for by name.  ms: wall-clock time in milliseconds.
+    """
+
+    case: _Name
+    outputs: dict[_Name, ArrayRef] | None = None
+    taps: dict[_Name, ArrayRef] = Field(default_factory=dict)
+    ms: float | None = Field(default=None, ge=0)
+    memory: Memory | None = None
+    refused: str | None = None
+
+
+class TimingCapture(Record):
+    """Every sample of a timing, in milliseconds and in order.
+
+    warmup: inferences run before and thrown away.  complete: as many as were wanted; None where it did not get to its
+    end.
+    """
+
+    case: _Name
+    samples_ms: tuple[float, ...] = ()
+    warmup: int = Field(default=0, ge=0)
+    complete: bool | None = None
+    memory: Memory | None = None
+
+
+class SessionCapture(Record):
+    """What MNN says a session holds, in its MB (2^20 bytes), with memory as the trial has it and with memory normal."""
+
+    mb: float | None = Field(default=None, ge=0)
+    why: str | None = None
+    normal_mb: float | None = Field(default=None, ge=0)
+
+
+class DeviceCapture(Record):
+    """What the device and its runner told of themselves, as the report shows it."""
+
+    uri: str
+    is_host: bool = False
+    emulator: str | None = None
+    arch: str | None = None
+    cpu: str | None = None
+    features: tuple[str, ...] = ()
+    mnn: str | None = None
+    cores: int | None = None
+    ram_mb: float | None = None
+    os: str | None = None
+    facts: dict[str, Any] = Field(default_factory=dict)
+
+
+class Capture(Record):
+    """What one trial brought back.  Never judged while it is taken.
+
+    Attributes:
+        trial: its id.
+        cases: one inference of each, in order.
+        repeated: some of them once more, at the end.
+        normal: some of them with memory normal, where the trial itself ran with memory low.
+        timings: where it was timed.
+        load_ms: reading the model.  before, loaded: memory before and after that.
+        pushed_bytes: of the model; runtime_bytes: of runner and pack; 0 where the device had them.
+        failure: why it did not get to its end; what came before is here all the same.
+    """
+
+    schema_: Literal["edgequant.capture/1"] = Field(default="edgequant.capture/1", alias="schema")
+    trial: str
+    role: Role
+    variant: str | None = None
+    artifact_sha256: Sha256 | None = None
+    device: DeviceCapture | None = None
+    memory_mode: MemoryMode | None = None
+    threads: int | None = None
+    cases: tuple[CaseCapture, ...] = ()
+    repeated: tuple[CaseCapture, ...] = ()
+    normal: tuple[CaseCapture, ...] = ()
+    timings: tuple[TimingCapture, ...] = ()
+    session: SessionCapture | None = None
+    load_ms: float | None = Field(default=None, ge=0)
+    before: Memory = Memory()
+    loaded: Memory = Memory()
+    pushed_bytes: int | None = None
+    runtime_bytes: int | None = None
+    failure: Failure | None = None
+    started: AwareDatetime = Field(default_factory=now)
+
+    model_config = ConfigDict(populate_by_name=True)
