@@ -143,7 +143,7 @@ class Making(Record):
 
 
 class Memory(Record):
-    """Of the runner's process, in KiB; None where the device could not tell.  rss_peak: the kernel's high-water mark."""
+    """Of the runner's process, in KiB; None where the device could not tell.  rss_peak: the kernel's highest mark."""
 
     rss: int | None = Field(default=None, ge=0)
     rss_peak: int | None = Field(default=None, ge=0)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgequant.cli import options as opt
+from edgequant.cli.cache import cache_app
 
 app = typer.Typer(
     name="edgequant",
@@ -368,3 +369,6 @@ def pack_clean(json: opt.Json = False, verbose: opt.Verbose = False, quiet: opt.
     from edgequant.cli import pack as command
 
     command.clean(opt.Ui(json, verbose, quiet))
+
+
+app.add_typer(cache_app, name="cache")

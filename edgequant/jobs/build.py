@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edgequant.archive.outputs import OutputStore
+from edgequant.archive.types import Artifact
 from edgequant.clock import Clock
 from edgequant.compare.summary import OutputSummary
 from edgequant.errors import EdgequantError
 from edgequant.findings import Finding
-from edgequant.jobs.made_variant import MadeVariant
 from edgequant.jobs.prepare import FLOAT, Looked, Prepared
 from edgequant.judge.device import (
     Limits,
@@ -29,16 +29,12 @@ from edgequant.lab.measure import Capture
 from edgequant.lab.session import Session
 from edgequant.models.model import ModelGraph
 from edgequant.plan.request import Request
-from edgequant.quantize.convert import ConvertedModel
 from edgequant.report import model as report
 from edgequant.spec import Variant
 from edgequant.tensors import TensorSpec
 
 if TYPE_CHECKING:
     from edgequant.jobs.verify import HostRun
-
-_EXPECTED = ("the model has subgraphs", "an input is left out")
-"""What the converter says of nearly every recurrent model; the risks of the source say it better."""
 
 
 def failed_run(uri: str, variant: Variant, error: EdgequantError) -> report.Run:
@@ -58,7 +54,7 @@ def build_run(
     prepared: Prepared,
     request: Request,
     target: Session,
-    made: MadeVariant,
+    made: Artifact,
     capture: Capture,
     outputs: OutputStore,
     middle: HostRun,
@@ -67,7 +63,7 @@ def build_run(
     host_mnn: str,
 ) -> report.Run:
     """The report of one variant on one device."""
-    variant, model = made.run_as, made.model
+    variant = made.run_as
     findings = [*made.findings, *capture.findings]
     judged: dict[str, report.OutputReport] = {}
     for name, summary in capture.total.summaries().items():
@@ -78,7 +74,7 @@ def build_run(
     if capture.deterministic is False:
         verdicts.append(Verdict.INCONCLUSIVE)
     device = _device_info(target)
-    faults = known_faults(model.path, device, platform.machine(), host_mnn)
+    faults = known_faults(made.path, device, platform.machine(), host_mnn)
     if Verdict.FAIL in verdicts and not target.device.is_host:
         findings = blame(prepared, middle, faults, limits, judged, findings)
     errors = _errors(prepared, target, variant, outputs, middle)
@@ -88,7 +84,7 @@ def build_run(
     findings += i8mm_remark(faults, device)
     findings += device_limit_unused(request)
     findings += _low_memory(capture, variant, verdicts)
-    findings += [*_conversion_notes(model, variant, verdicts), *model.findings]
+    findings += _conversion_notes(made, variant, verdicts)
     findings += versions_differ(device, host_mnn)
     findings += precision_ineffective(device, request)
     if capture.error is not None:
@@ -97,7 +93,7 @@ def build_run(
         device=device,
         variant=str(made.asked),
         made_as=made.label or str(made.asked),
-        steps=[step.as_dict() for step in made.steps],
+        steps=list(made.steps),
         calibration=_calibration(made),
         verdict=worst(verdicts),
         low_memory_engaged=capture.low_memory_engaged,
@@ -106,11 +102,11 @@ def build_run(
         errors=errors,
         latency_ms=_latency(capture, request),
         latency_why=_latency_why(capture, request, target.device.emulated),
-        memory_mb=_memory(capture, model, target.device.emulated),
+        memory_mb=_memory(capture, made, target.device.emulated),
         findings=findings,
         error=None if capture.error is None else report.Failure(**capture.error.as_dict()),
-        file=str(model.path.name),
-        sha256=model.sha256,
+        file=made.path.name,
+        sha256=made.sha256,
         options={
             **request.options.model_dump(),
             "memory": capture.memory_mode,
@@ -122,16 +118,18 @@ def build_run(
     )
 
 
-def _calibration(made: MadeVariant) -> report.CalibrationInfo | None:
+def _calibration(made: Artifact) -> report.CalibrationInfo | None:
     used = made.calibration
     if used is None:
         return None
     return report.CalibrationInfo(
         source=used.source,
-        samples=len(used),
+        samples=used.samples,
         shapes=[
-            report.CalibrationShapes(samples=count, inputs={name: list(shape) for name, shape in shapes})
-            for shapes, count in used.shapes.most_common(100)
+            report.CalibrationShapes(
+                samples=each.samples, inputs={name: list(shape) for name, shape in each.inputs.items()}
+            )
+            for each in used.shapes
         ],
         images=used.images,
         cases=any(finding.code == "CALIBRATED_ON_CASES" for finding in made.findings),
@@ -161,7 +159,7 @@ def _low_memory(capture: Capture, variant: Variant, verdicts: list[Verdict]) -> 
     ]
 
 
-def _conversion_notes(model: ConvertedModel, variant: Variant, verdicts: list[Verdict]) -> list[Finding]:
+def _conversion_notes(model: Artifact, variant: Variant, verdicts: list[Verdict]) -> list[Finding]:
     """What the converter did other than it was asked.  Weights that stayed float prove nothing about quantized ones."""
     if variant.method == "weight" and not model.quantized_layers:
         verdicts.append(Verdict.INCONCLUSIVE)
@@ -170,16 +168,15 @@ def _conversion_notes(model: ConvertedModel, variant: Variant, verdicts: list[Ve
                 code="NOTHING_QUANTIZED",
                 severity="error",
                 message="no layer has weights of a kind or size that MNN quantizes: the file is a float model",
-                evidence={"float_layers": model.float_layers, "log": model.log.name},
+                evidence={"float_layers": model.float_layers, "log": model.log},
                 remedy="There is nothing to gain from quantizing this model: use fp16 or float.",
             )
         ]
     if variant.method == "dynamic" and not model.quantized_layers:
         return []  # the finding about low memory says so
     return [
-        Finding(code="CONVERTER_WARNING", severity="warn", message=text, evidence={"log": model.log.name})
+        Finding(code="CONVERTER_WARNING", severity="warn", message=text, evidence={"log": model.log})
         for text in model.warnings
-        if not text.startswith(_EXPECTED)
     ]
 
 
@@ -261,7 +258,7 @@ def _latency_why(capture: Capture, request: Request, emulator: str | None) -> st
     return "not asked for" if not request.latency else "the run ended before it was timed"
 
 
-def _memory(capture: Capture, model: ConvertedModel, emulator: str | None) -> report.Memory:
+def _memory(capture: Capture, model: Artifact, emulator: str | None) -> report.Memory:
     def mb(kib: int | None) -> float | None:
         return None if kib is None or emulator is not None else kib * 1024 / 1e6
 

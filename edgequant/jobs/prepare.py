@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import psutil
 
-from edgequant.archive.folder import RunDirectory, safe_name
+from edgequant.archive.folder import RunDirectory
 from edgequant.archive.outputs import Comparisons, OutputStore
+from edgequant.archive.types import Artifact
 from edgequant.cases.case import Case
 from edgequant.cases.generate import generate, pin, spare
 from edgequant.cases.images import ImageReader
@@ -34,7 +34,7 @@ from edgequant.models import ModelGraph, find_risks, read_model
 from edgequant.plan.request import Request
 from edgequant.progress import Progress
 from edgequant.quantize.calibration import CalibrationOptions, check_early
-from edgequant.quantize.convert import ConvertedModel, convert
+from edgequant.quantize.maker import Maker
 from edgequant.quantize.recipe import Recipe
 from edgequant.reference.reference import (
     CaseRefused,
@@ -77,13 +77,12 @@ class Prepared:
     reference: str
     reference_version: str | None
     reference_why: str
-    float_model: ConvertedModel
+    float_model: Artifact
     float_outputs: OutputStore
     conversion: Comparisons | None
     float_failed: dict[str, str]
     clock: Clock
     findings: list[Finding] = field(default_factory=list)
-    converted: dict[str, ConvertedModel] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,13 +106,19 @@ def look(request: Request, progress: Progress, clock: Clock) -> Looked:
 
 
 def prepare(
-    request: Request, looked: Looked, run_dir: RunDirectory, host: Session, progress: Progress, clock: Clock
+    request: Request,
+    looked: Looked,
+    run_dir: RunDirectory,
+    host: Session,
+    maker: Maker,
+    progress: Progress,
+    clock: Clock,
 ) -> Prepared:
     """Do it.  Raises InputError, ToolError, DeviceError (the host's own runner)."""
     graph, given = looked.graph, looked.cases
     progress.say("converting to float MNN")
     with clock.phase("convert"):
-        float_model = make_model(graph, FLOAT, run_dir, request.convert_timeout)
+        float_model = maker.make(FLOAT)
     runner = host.runner()
     with clock.phase("host"):
         loaded = _load_float(runner, float_model)
@@ -175,7 +180,6 @@ def prepare(
         float_failed={},
         clock=clock,
         findings=findings,
-        converted={FLOAT.file_key: float_model},
     )
     if reference.name != MnnFloatReference.name:
         prepared.float_outputs = OutputStore(run_dir, "host/float")
@@ -183,27 +187,6 @@ def prepare(
         with clock.phase("host"):
             _measure_conversion(prepared, host, loaded)
     return prepared
-
-
-def make_model(graph: ModelGraph, variant: Variant, run_dir: RunDirectory, timeout: float) -> ConvertedModel:
-    """Convert to one variant, kept in the run directory.  Raises InputError, ToolError."""
-    name = safe_name(variant.file_key.replace(":", "").replace(",", "-"))
-    made = convert(
-        graph.path,
-        graph.format,
-        variant,
-        run_dir.models / f"{name}.mnn",
-        log_dir=run_dir.logs,
-        timeout=timeout,
-        memory_limit=memory_limit(),
-    )
-    # With its hash in the name, a file that has left this folder still says which run it belongs to.
-    return replace(made, path=made.path.rename(made.path.with_name(f"{name}-{made.sha256[:16]}.mnn")))
-
-
-def memory_limit() -> int:
-    """Bytes the converter may take: what is free now, less a tenth, so that it dies before this host starts to swap."""
-    return max(1 << 30, int(psutil.virtual_memory().available * 0.9))
 
 
 def _refuse_quantized_source(graph: ModelGraph, request: Request) -> None:
@@ -216,7 +199,7 @@ def _refuse_quantized_source(graph: ModelGraph, request: Request) -> None:
         )
 
 
-def _load_float(runner: MnnRunner, model: ConvertedModel) -> Loaded:
+def _load_float(runner: MnnRunner, model: Artifact) -> Loaded:
     """Float MNN in full precision, whatever the variants are run with: it is what they are measured against."""
     return runner.load(str(model.path.resolve()), "normal", precision="normal")
 

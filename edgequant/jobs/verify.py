@@ -10,12 +10,12 @@ from pathlib import Path
 import edgequant
 from edgequant.archive.folder import RunDirectory, disk_error, safe_name
 from edgequant.archive.outputs import OutputStore
+from edgequant.archive.types import Artifact
 from edgequant.clock import Clock
 from edgequant.errors import DeviceError, EdgequantError, InputError, RunnerError, ToolError
 from edgequant.findings import Finding
 from edgequant.jobs import build
-from edgequant.jobs.made import VariantMaker
-from edgequant.jobs.made_variant import MadeVariant
+from edgequant.jobs.making import on_host, open_maker
 from edgequant.jobs.prepare import FLOAT, Prepared, feed, look, prepare
 from edgequant.judge.advice import with_hints
 from edgequant.judge.kernel_faults import ARM64
@@ -27,6 +27,7 @@ from edgequant.mnn_version import host_mnn_version, require_supported
 from edgequant.models import read_model
 from edgequant.plan.request import Request
 from edgequant.progress import Progress
+from edgequant.quantize.maker import Maker
 from edgequant.quantize.work import HOPELESS
 from edgequant.report.model import Report, Run
 from edgequant.report.write import write
@@ -81,8 +82,9 @@ def verify(request: Request, progress: Progress | None = None) -> tuple[Report, 
                 unused = build.build_unused(request, looked, errors, clock, edgequant.__version__, version)
                 _write(unused, run_dir)
                 return unused, run_dir
-            prepared = prepare(request, looked, run_dir, host, progress, clock)
-            job = _Job(request, run_dir, host, prepared, progress, version, met)
+            maker = open_maker(looked.graph, request, run_dir, progress, clock)
+            prepared = prepare(request, looked, run_dir, host, maker, progress, clock)
+            job = _Job(request, run_dir, host, prepared, maker, progress, version, met)
             job.run()
     except KeyboardInterrupt:
         report = None if job is None else job.finish(interrupted=True)
@@ -144,6 +146,7 @@ class _Job:
         run_dir: RunDirectory,
         host: Session,
         prepared: Prepared,
+        maker: Maker,
         progress: Progress,
         mnn: str,
         met: dict[str, Session | EdgequantError],
@@ -160,7 +163,7 @@ class _Job:
         usable = [target for target in met.values() if isinstance(target, Session)]
         arm = any(_is_arm(target) for target in usable if not target.device.is_host)
         first = next(iter(usable), None)
-        self._maker = VariantMaker(prepared, request, run_dir, host, progress, first, arm)
+        self._maker = maker.knowing(on_host(prepared, request, host, device=first, arm=arm))
         # Before anything is pushed: a limit that names no output is the user's mistake, not the device's.
         self.limits: dict[str, dict[str, tuple[Limit, ...]]] = {
             variant.method: resolve_limits(
@@ -172,14 +175,14 @@ class _Job:
         }
 
     def run(self) -> None:
-        models: dict[Variant, MadeVariant | EdgequantError] = {}
+        models: dict[Variant, Artifact | EdgequantError] = {}
         for variant in self.request.variants:
             models[variant] = self._model(variant)
         for uri in self.request.devices:
             self._device(uri, models)
 
-    def _model(self, variant: Variant) -> MadeVariant | EdgequantError:
-        if variant.searched or variant.file_key not in self.prepared.converted:
+    def _model(self, variant: Variant) -> Artifact | EdgequantError:
+        if not self._maker.has(variant):
             self.progress.say(f"quantizing {variant}")
         try:
             with self.prepared.clock.phase("convert"):
@@ -198,7 +201,7 @@ class _Job:
                 raise
             return self._bug(error, "making", variant)
 
-    def _device(self, uri: str, models: dict[Variant, MadeVariant | EdgequantError]) -> None:
+    def _device(self, uri: str, models: dict[Variant, Artifact | EdgequantError]) -> None:
         target = self.met[uri]
         if isinstance(target, EdgequantError):
             self.runs += [build.failed_run(uri, variant, target) for variant in models]
@@ -218,7 +221,7 @@ class _Job:
                 # What is finished survives whatever comes, a kill -9 too.
                 self.finish(interrupted=True)
 
-    def _guarded(self, target: Session, made: MadeVariant) -> Run:
+    def _guarded(self, target: Session, made: Artifact) -> Run:
         try:
             return self._one(target, made)
         except EdgequantError:
@@ -240,7 +243,7 @@ class _Job:
             evidence={"trace": trace.splitlines()[-10:], "log": str(log)},
         )
 
-    def _one(self, target: Session, made: MadeVariant) -> Run:
+    def _one(self, target: Session, made: Artifact) -> Run:
         uri, clock = target.uri, self.prepared.clock
         on_host = None if target.device.is_host else self._host_run(made)
         outputs = OutputStore(self.run_dir, capture_folder(uri, made.asked))
@@ -270,7 +273,7 @@ class _Job:
         self.progress.say(f"{run.verdict}: {made.asked} on {uri}")
         return run
 
-    def _host_run(self, made: MadeVariant) -> HostRun:
+    def _host_run(self, made: Artifact) -> HostRun:
         variant, key = made.run_as, _host_key(made, self.request.options)
         if key not in self._host_runs:
             options = self.request.options
@@ -282,13 +285,13 @@ class _Job:
             self._host_runs[key] = found
         return self._host_runs[key]
 
-    def _run_on_host(self, made: MadeVariant) -> HostRun:
-        variant, model = made.asked, made.model
+    def _run_on_host(self, made: Artifact) -> HostRun:
+        variant = made.asked
         self.progress.say(f"running {variant} on this host (the quantization error)")
         found = HostRun(OutputStore(self.run_dir, f"host/{safe_name(str(variant))}"))
         try:
             runner = self.host.runner()
-            loaded = runner.load(str(model.path.resolve()), memory_mode(self.request.options, made.run_as))
+            loaded = runner.load(str(made.path.resolve()), memory_mode(self.request.options, made.run_as))
             for case in self.prepared.cases:
                 try:
                     found.outputs.put(case.name, runner.run(loaded, feed(loaded, case)).outputs)
@@ -348,5 +351,5 @@ def _is_arm(target: Session) -> bool:
     return target.facts is not None and target.facts.arch in ARM64
 
 
-def _host_key(made: MadeVariant, options: RunOptions) -> str:
-    return f"{made.model.sha256}/{memory_mode(options, made.run_as)}"
+def _host_key(made: Artifact, options: RunOptions) -> str:
+    return f"{made.sha256}/{memory_mode(options, made.run_as)}"

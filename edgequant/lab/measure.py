@@ -10,10 +10,10 @@ import numpy as np
 
 from edgequant.archive.folder import RunDirectory, safe_name
 from edgequant.archive.outputs import Comparisons, Outputs, OutputStore
+from edgequant.archive.types import Artifact
 from edgequant.cases.case import Case
 from edgequant.errors import DeviceError, EdgequantError, RunnerError, ToolError
 from edgequant.findings import Finding
-from edgequant.jobs.made_variant import MadeVariant
 from edgequant.jobs.prepare import Prepared, feed
 from edgequant.lab.session import Session
 from edgequant.models import read_model
@@ -99,7 +99,7 @@ def memory_mode(options: RunOptions, variant: Variant) -> MemoryMode:
 
 def measure(
     target: Session,
-    made: MadeVariant,
+    made: Artifact,
     prepared: Prepared,
     outputs: OutputStore,
     options: RunOptions,
@@ -114,7 +114,7 @@ def measure(
     where it is in `known_bad`, the cases this host could not run either; elsewhere it is this device's error.  None:
     this device is the host.
     """
-    model, variant = made.model, made.run_as
+    model, variant = made, made.run_as
     capture = Capture(variant, memory_mode(options, variant))
     capture.file_graph = read_model(model.path)
     try:

@@ -21,8 +21,7 @@ DT_FLOAT, DT_HALF = 1, 19
 
 
 def make(source: Path, out: Path, variant: Variant = FP16, *flags: str) -> ConvertedModel:
-    format = "mnn" if source.suffix == ".mnn" else "onnx"
-    return convert(source, format, variant, out, log_dir=out.parent / "logs", extra_flags=flags)
+    return convert(source, variant, out, log_dir=out.parent / "logs", extra_flags=flags)
 
 
 def numbers(path: Path) -> dict[tuple[int, int], np.ndarray]:
