@@ -195,9 +195,8 @@ class ConversionCache:
             name = None if made.log is None else _write_log(logs, made.log, log)
             return made.model_copy(update={"path": out, "log": name})
         except FileNotFoundError:
-            if not (entry / _RECORD).exists():
-                return None  # it is not there, or was removed meanwhile
-            self._drop(entry)
+            if entry.is_dir():  # else it never was there, or was removed meanwhile
+                self._drop(entry)
         except (_DamagedError, ValidationError, KeyError, TypeError, ValueError):
             self._drop(entry)
         except OSError as error:

@@ -9,8 +9,9 @@ import onnx
 import pytest
 
 from edgequant import zoo
+from edgequant.archive.types import Artifact
 from edgequant.models.flat import FlatFile, Table
-from edgequant.quantize.convert import ConvertedModel, convert
+from edgequant.quantize.convert import convert
 from edgequant.quantize.weights import read_weights
 from edgequant.spec import Variant
 from tests import generated
@@ -20,7 +21,7 @@ FLOAT, FP16 = Variant.parse("float"), Variant.parse("fp16")
 DT_FLOAT, DT_HALF = 1, 19
 
 
-def make(source: Path, out: Path, variant: Variant = FP16, *flags: str) -> ConvertedModel:
+def make(source: Path, out: Path, variant: Variant = FP16, *flags: str) -> Artifact:
     return convert(source, variant, out, log_dir=out.parent / "logs", extra_flags=flags)
 
 
