@@ -12,6 +12,7 @@ run.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import hashlib
@@ -192,7 +193,11 @@ class ConversionCache:
                     raise _DamagedError
             with contextlib.suppress(OSError):  # a cache that cannot be written may still be read
                 os.utime(entry / _RECORD)
-            name = None if made.log is None else _write_log(logs, made.log, log)
+            try:
+                name = None if made.log is None else _write_log(logs, made.log, log)
+            except OSError:
+                out.unlink()
+                raise
             return made.model_copy(update={"path": out, "log": name})
         except FileNotFoundError:
             if entry.is_dir():  # else it never was there, or was removed meanwhile
@@ -200,7 +205,9 @@ class ConversionCache:
         except (_DamagedError, ValidationError, KeyError, TypeError, ValueError):
             self._drop(entry)
         except OSError as error:
-            self._tell("read", error)
+            # Where the run's own disk is full, whoever makes the file says so.
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                self._tell("read", error)
         return None
 
     def keep(self, key: str, made: Artifact, logs: Path, source: ModelGraph) -> None:
@@ -215,7 +222,7 @@ class ConversionCache:
                 shutil.copyfile(made.path, entry / _MODEL)
                 log = b"" if made.log is None else (logs / made.log).read_bytes()
                 (entry / _LOG).write_bytes(log)
-                artifact = made.model_dump(mode="json") | {"path": _MODEL}
+                artifact = _as_json(made.model_dump() | {"path": _MODEL})
                 content = {"artifact": artifact, "mnn": host_mnn_version(), "log_sha256": _sha256(log)}
                 text = json.dumps({**content, "sum": digest(content)})
                 (entry / _RECORD).write_text(text, encoding="utf-8")
@@ -289,6 +296,11 @@ class ConversionCache:
             self._told = True
             why = error.strerror or error
             self._progress.say(f"the cache {self.folder} cannot be {what} ({why}): this run goes on without it")
+
+
+def _as_json(value: dict[str, Any]) -> Any:
+    """As it comes back; evidence of findings may hold NumPy's numbers."""
+    return json.loads(json.dumps(value, default=lambda odd: odd.tolist() if hasattr(odd, "tolist") else str(odd)))
 
 
 def _record(entry: Path) -> dict[str, Any]:

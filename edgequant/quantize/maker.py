@@ -120,7 +120,7 @@ class Maker:
             if self._calibration.function:
                 return None
             what += [calibration.source, calibration.images, [vars(each) for each in calibration.facts]]
-            what += [[each.model_dump(mode="json") for each in notes]]
+            what += [[each.model_dump() for each in notes]]
         if variant.calibrated:
             what += [self._needed().checked_on(), self._setup.options.fallback]
         return conversion_key(self._setup.source, *what)

@@ -26,6 +26,7 @@ from edgequant.quantize import convert
 
 
 def halt_converters() -> None:
+    os.environ["EDGEQUANT_NO_CACHE"] = "1"
     tools = convert.tools_argv
 
     def halting(*calls: tuple[str, Sequence[str]]) -> list[str]:

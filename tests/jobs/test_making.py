@@ -380,7 +380,8 @@ def test_calibration_data_that_cannot_be_used_ends_it_for_all(generated_model: M
 
 
 @pytest.mark.slow
-def test_the_log_of_a_crash_is_kept(real_model: ModelByName, tmp_path: Path) -> None:
+def test_the_log_of_a_crash_is_kept(real_model: ModelByName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEQUANT_NO_CACHE", "1")
     do(real_model("enc"), tmp_path / "run", "kl", limits=("sqnr_db>=0", "cosine>=0", "rel_max<=100"))
     logs = sorted(path.name for path in (tmp_path / "run" / "logs").glob("offline-*.log"))
     assert len(logs) == 2, logs

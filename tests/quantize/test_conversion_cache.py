@@ -10,10 +10,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgequant.archive.types import Artifact
 from edgequant.errors import EdgequantError
+from edgequant.findings import Finding
 from edgequant.models import read_model
 from edgequant.progress import Progress
 from edgequant.quantize import convert as converting
@@ -308,6 +310,21 @@ def test_what_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert open_cache() is None
     monkeypatch.setenv("EDGEQUANT_NO_CACHE", "0")
     assert open_cache() is not None
+
+
+def test_evidence_of_any_kind_is_kept(source: Path, tmp_path: Path) -> None:
+    """A run must not fail because of what a finding holds."""
+    cache = ConversionCache(tmp_path / "cache")
+    (made,) = make(source, tmp_path / "one", None, "float")
+    evidence = {"count": np.int64(3), "share": np.float32(0.5), "each": np.arange(2), "file": tmp_path, "odd": "\udce9"}
+    finding = Finding(code="SEEN", severity="info", message="\udce9", evidence=evidence)
+    graph = read_model(source)
+    cache.keep("key", made.model_copy(update={"findings": (finding,)}), tmp_path / "one" / "logs", graph)
+    (tmp_path / "two").mkdir()
+    found = cache.take("key", tmp_path / "two", tmp_path / "two")
+    assert found is not None
+    plain = {"count": 3, "share": 0.5, "each": [0, 1], "file": str(tmp_path), "odd": "\udce9"}
+    assert found.findings == (finding.model_copy(update={"evidence": plain}),)
 
 
 def test_a_record_is_plain_json(source: Path, tmp_path: Path) -> None:

@@ -242,9 +242,9 @@ def test_layers_by_name_stay_float_and_a_wrong_name_is_told(cnn: Path, tmp_path:
 
 def test_a_float_mnn_is_a_source_too_and_gives_the_same_model(cnn: Path, tmp_path: Path) -> None:
     one = static(cnn, pictures(3), tmp_path)
-    first = one.path.read_bytes()
+    first = one.file.path.read_bytes()
     other = static(float_mnn(cnn, tmp_path), pictures(3), tmp_path)
-    assert other.path.read_bytes() == first
+    assert other.file.path.read_bytes() == first
 
 
 def test_what_dies_is_named_and_leaves_nothing(cnn: Path, tmp_path: Path) -> None:
