@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from edgequant.errors import EdgequantError
+
 
 def same_file(one: Path, other: Path) -> bool:
     """Whether both are there, and are one file or folder, by whatever name."""
@@ -36,3 +38,12 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
         raise
+
+
+def disk_error(path: Path, error: OSError) -> EdgequantError:
+    """What to say when this host cannot write a result."""
+    return EdgequantError(
+        "RUN_DIR_FULL" if error.errno == 28 else "RUN_DIR_UNWRITABLE",
+        f"{path} cannot be written: {error.strerror or error}",
+        hint="Free some space on this host, or choose another --run-dir.",
+    )

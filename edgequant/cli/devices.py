@@ -18,7 +18,7 @@ from edgequant.devices.store import Store
 from edgequant.errors import EXIT_ERROR, EXIT_PASS
 from edgequant.lab.doctor import examine
 from edgequant.lab.session import DeviceOptions
-from edgequant.report.plain import printable
+from edgequant.plain import printable
 
 
 def list_devices(ui: Ui) -> None:

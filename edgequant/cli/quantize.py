@@ -19,9 +19,9 @@ from edgequant.judge.verdict import Verdict
 
 def run(*, output: str, variants: Sequence[str] | None, ui: Ui, csv: str | None = None, **given: Any) -> None:
     """Make the file, check it, show what came out; exits with the verdict's code, or as interrupted."""
-    from edgequant.jobs.single import quantize
+    from edgequant.jobs.quantize import quantize
+    from edgequant.plain import printable
     from edgequant.report.console import render
-    from edgequant.report.plain import printable
     from edgequant.report.write import to_json
 
     if variants is not None and len(variants) > 1:

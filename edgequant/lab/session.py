@@ -148,10 +148,15 @@ class Session:
             self.drop_runner()
         return self.runner()
 
+    @property
     def runtime_bytes(self) -> int:
-        """What was sent of runner and pack since this was asked last."""
-        sent, self._runtime_bytes = self._runtime_bytes, 0
-        return sent
+        """What was sent of runner and pack so far."""
+        return self._runtime_bytes
+
+    def fresh(self) -> MnnRunner:
+        """A runner that has loaded nothing yet.  Raises DeviceError."""
+        self.drop_runner()
+        return self.runner()
 
     def own(self) -> None:
         """Have the device for this process alone from now on, waiting where another has it: two at once would measure

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
+from edgequant import plain
 from edgequant.judge.verdict import Verdict, severity
-from edgequant.report import plain
 from edgequant.report.lines import STYLE, Lines
 from edgequant.report.model import OutputReport, Run
 

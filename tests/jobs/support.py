@@ -14,13 +14,18 @@ import numpy as np
 import psutil
 import pytest
 
-from edgequant.archive.folder import RunDirectory, safe_name
+from edgequant.archive.folder import device_capture
+from edgequant.archive.open import open_run
+from edgequant.archive.types import CaseCapture
+from edgequant.cases.case import Case
 from edgequant.jobs.verify import verify
 from edgequant.lab.session import DeviceOptions
+from edgequant.lab.take import Taking
 from edgequant.plan.request import Request
 from edgequant.progress import Progress
 from edgequant.report.model import Report, Run
 from edgequant.report.write import json_schema
+from edgequant.runner.client import RunResult
 from edgequant.spec import Limit, RunOptions, Variant
 from tests.beds.sshd import SshServer
 
@@ -80,17 +85,17 @@ def ssh_home(sshd: SshServer, tmp_path: Path, *, config: str | None = None) -> d
     return {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
 
 
-def arrays(run_dir: Path, *folders: str) -> dict[str, Arrays]:
-    """Case -> outputs, from a folder of captures."""
-    found = {}
-    for file in sorted((run_dir / "captures").joinpath(*folders).glob("*.npz")):
-        with np.load(file) as archive:
-            found[file.stem] = {name: archive[name] for name in archive.files}
-    return found
+def arrays(run_dir: Path, name: str) -> dict[str, Arrays]:
+    """Case -> outputs, of a capture."""
+    run = open_run(run_dir)
+    found = run.capture(name)
+    if found is None:
+        return {}
+    return {case.case: outputs for case in found.cases if (outputs := run.arrays_of(case)) is not None}
 
 
 def capture(run_dir: Path, run: Run) -> dict[str, Arrays]:
-    return arrays(run_dir, safe_name(run.device.uri), safe_name(run.variant))
+    return arrays(run_dir, device_capture(run.device.uri, run.variant))
 
 
 def metrics(reference: np.ndarray, got: np.ndarray) -> dict[str, float]:
@@ -189,23 +194,23 @@ def device_and_host() -> tuple[psutil.Process, psutil.Process]:
 
 
 @contextlib.contextmanager
-def once_kept(cases: int, folder: str, act: Callable[[], object]) -> Iterator[None]:
-    """Do `act`, once, as soon as the outputs of so many cases are kept in captures/`folder`.
+def once_kept(cases: int, act: Callable[[], object]) -> Iterator[None]:
+    """Do `act`, once, as soon as the outputs of so many cases of the device's capture are kept.
 
     In the thread that keeps them: however fast the machine, no further case is begun before `act` is over.
     """
-    keep, kept = RunDirectory.save_arrays, 0
+    keep, kept = Taking.keep, 0
 
-    def counting(self: RunDirectory, where: str, name: str, arrays: Mapping[str, np.ndarray]) -> Path:
+    def counting(self: Taking, case: Case, result: RunResult) -> CaseCapture:
         nonlocal kept
-        path = keep(self, where, name, arrays)
-        if where == f"captures/{folder}":
+        found = keep(self, case, result)
+        if self.on_device:
             kept += 1
             if kept == cases:
                 act()
-        return path
+        return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RunDirectory, "save_arrays", counting)
+        patch.setattr(Taking, "keep", counting)
         yield
     assert kept >= cases, "it never came to that"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from edgequant import plain
 from edgequant.findings import Finding
 from edgequant.judge.advice import with_hints
 from edgequant.judge.verdict import OTHER_VARIANTS, Verdict
 from edgequant.quantize.offline_options import OR_DYNAMIC
-from edgequant.report import plain
 from edgequant.report.model import CalibrationInfo, DeviceInfo, Failure, Memory, OutputReport, Run
 from tests.beds.models import ModelByName
 from tests.jobs.support import do
