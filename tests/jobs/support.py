@@ -16,16 +16,14 @@ import pytest
 
 from edgequant.archive.folder import device_capture
 from edgequant.archive.open import open_run
-from edgequant.archive.types import CaseCapture
-from edgequant.cases.case import Case
 from edgequant.jobs.verify import verify
-from edgequant.lab.session import DeviceOptions
-from edgequant.lab.take import Taking
+from edgequant.lab.session import DeviceOptions, Session
+from edgequant.lab.take import ModelFile, Place
 from edgequant.plan.request import Request
 from edgequant.progress import Progress
 from edgequant.report.model import Report, Run
 from edgequant.report.write import json_schema
-from edgequant.runner.client import RunResult
+from edgequant.runner.client import Loaded, MnnRunner, RunResult
 from edgequant.spec import Limit, RunOptions, Variant
 from tests.beds.sshd import SshServer
 
@@ -186,31 +184,32 @@ def runners(parent: int | None = None) -> list[psutil.Process]:
     return found
 
 
-def device_and_host() -> tuple[psutil.Process, psutil.Process]:
-    """The two runners of a job with one device, `local:`: the device's, which is started first, and this host's."""
-    # By their age and not by their number, which begins anew at the end of the numbers.
-    device, host = sorted((each for each in runners() if each.ppid() == os.getpid()), key=psutil.Process.create_time)
-    return device, host
-
-
 @contextlib.contextmanager
-def once_kept(cases: int, act: Callable[[], object]) -> Iterator[None]:
-    """Do `act`, once, as soon as the outputs of so many cases of the device's capture are kept.
+def once_run(cases: int, act: Callable[[psutil.Process], object], *, on_host: bool = False) -> Iterator[None]:
+    """Do `act`, once, with the runner that runs them, as soon as so many cases have been run on the device, or by float
+    MNN on this host.
 
-    In the thread that keeps them: however fast the machine, no further case is begun before `act` is over.
+    In the thread that runs them: however fast the machine, no further case is begun before `act` is over.
     """
-    keep, kept = Taking.keep, 0
+    load, run, counted, done = Place.load.__func__, MnnRunner.run, {}, []  # type: ignore[attr-defined]
 
-    def counting(self: Taking, case: Case, result: RunResult) -> CaseCapture:
-        nonlocal kept
-        found = keep(self, case, result)
-        if self.on_device:
-            kept += 1
-            if kept == cases:
-                act()
+    def loading(cls: type[Place], session: Session, model: ModelFile, path: str | None = None) -> Place:
+        found: Place = load(cls, session, model, path)
+        if (path is None) == on_host:
+            counted[found.loaded] = 0
+        return found
+
+    def running(self: MnnRunner, model: Loaded, inputs: Mapping[str, np.ndarray]) -> RunResult:
+        found = run(self, model, inputs)
+        if model in counted and not done:
+            counted[model] += 1
+            if counted[model] == cases:
+                done.append(model)
+                act(psutil.Process(self.hello.pid))
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Taking, "keep", counting)
+        patch.setattr(Place, "load", classmethod(loading))
+        patch.setattr(MnnRunner, "run", running)
         yield
-    assert kept >= cases, "it never came to that"
+    assert done, "it never came to that"

@@ -164,7 +164,7 @@ def filled_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_elements_that_are_never_written_are_caught(tailed: Path, tmp_path: Path) -> None:
     cases, run_dir = samples(tmp_path / "cases", 1, 7, 8), tmp_path / "run"
     report = static(tailed, cases, run_dir, "kl", WITHOUT, SDOT, limits=ANYTHING)
-    on_host = arrays(run_dir, "host", "kl")
+    on_host = arrays(run_dir, "host/kl")
     for run in report.runs:
         assert run.verdict == "FAIL"
         (finding,) = [finding for finding in run.findings if finding.code == "DEVICE_BEYOND_ROUNDING"]

@@ -14,12 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from edgequant.lab.measure import capture_folder
 from edgequant.spec import Variant
 from tests import generated
 from tests.beds.models import ModelByName
 from tests.beds.sshd import ALIAS, SshServer
-from tests.jobs.fault_cases import MANY, check_store
+from tests.jobs.fault_cases import check_store
 from tests.jobs.support import check_file, ssh_home
 from tests.waiting import LONG, eventually
 
@@ -118,15 +117,13 @@ def test_stopped_while_it_runs(
     number: signal.Signals, generated_model: ModelByName, cases: Path, cli: Callable[..., Cli], tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
-    folder = capture_folder("local:", DYNAMIC)
     one = cli(
-        f"running:{folder}", "verify", str(generated_model("conv_cnn")), "--device", "local:", "--variant", "float",
+        "running", "verify", str(generated_model("conv_cnn")), "--device", "local:", "--variant", "float",
         "--variant", "dynamic:8", "--inputs", str(cases), "--threads", "1", "--no-latency",
         "--run-dir", str(run_dir), "--json",
     )  # fmt: skip
     one.wait_for("running dynamic:8")
     code, out, err = one.stop(number)
-    assert 3 <= len(list((run_dir / "captures" / folder).glob("*.npz"))) < MANY
     assert code == 130
     document = check_file(run_dir / "report.json")
     assert json.loads(out) == document

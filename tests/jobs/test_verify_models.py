@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgequant.lab import measure
+from edgequant.lab.probes import latency
 from edgequant.lab.session import DeviceOptions
 from edgequant.report.model import Run
 from tests.beds.models import ModelByName
@@ -39,7 +39,7 @@ def check_dynamic(run: Run) -> None:
 
 @pytest.mark.parametrize("name", ONNX)
 def test_onnx_on_this_host(name: str, real_model: ModelByName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "TIMING_MAX_SECONDS", 240.0)  # more than it takes on the busiest machine
+    monkeypatch.setattr(latency, "TIMING_MAX_SECONDS", 240.0)  # more than it takes on the busiest machine
     run_dir = tmp_path / "run"
     report = do(real_model(name), run_dir, "dynamic:8", "fp16", latency=True)
     dynamic, fp16 = report.runs
@@ -49,8 +49,8 @@ def test_onnx_on_this_host(name: str, real_model: ModelByName, tmp_path: Path, m
     assert report.runs[0].device.arch
     for run in report.runs:
         check_numbers(run_dir, run)
-        conversion = recompute(arrays(run_dir, "reference"), arrays(run_dir, "host", "float"))
-        quantization = recompute(arrays(run_dir, "host", "float"), capture(run_dir, run))
+        conversion = recompute(arrays(run_dir, "reference"), arrays(run_dir, "float-host"))
+        quantization = recompute(arrays(run_dir, "float-host"), capture(run_dir, run))
         for output in run.outputs:
             assert run.errors.conversion[output].sqnr_db == pytest.approx(conversion[output]["sqnr_db"], rel=1e-6)
             assert run.errors.quantization[output].sqnr_db == pytest.approx(quantization[output]["sqnr_db"], rel=1e-6)

@@ -17,15 +17,8 @@ class LatencyProbe:
 
     name = "timing"
 
-    def __init__(
-        self,
-        options: RunOptions,
-        *,
-        min_seconds: float = TIMING_MIN_SECONDS,
-        max_seconds: float = TIMING_MAX_SECONDS,
-    ) -> None:
+    def __init__(self, options: RunOptions) -> None:
         self._options = options
-        self._min, self._max = min_seconds, max_seconds
 
     def take(self, taking: Taking) -> None:
         place, case = taking.place, taking.middle
@@ -36,8 +29,8 @@ class LatencyProbe:
                 feed(place.loaded, case.inputs),
                 warmup=self._options.warmup,
                 repeat=self._options.repeat,
-                min_seconds=self._min,
-                max_seconds=self._max,
+                min_seconds=TIMING_MIN_SECONDS,
+                max_seconds=TIMING_MAX_SECONDS,
                 into=timed,
             )
         finally:
