@@ -196,15 +196,16 @@ def once_run(cases: int, act: Callable[[psutil.Process], object], *, on_host: bo
     def loading(cls: type[Place], session: Session, model: ModelFile, path: str | None = None) -> Place:
         found: Place = load(cls, session, model, path)
         if (path is None) == on_host:
-            counted[found.loaded] = 0
+            counted[found.loaded.handle, session.device.uri, id(found.runner)] = 0
         return found
 
     def running(self: MnnRunner, model: Loaded, inputs: Mapping[str, np.ndarray]) -> RunResult:
         found = run(self, model, inputs)
-        if model in counted and not done:
-            counted[model] += 1
-            if counted[model] == cases:
-                done.append(model)
+        key = (model.handle, self.uri, id(self))
+        if key in counted and not done:
+            counted[key] += 1
+            if counted[key] == cases:
+                done.append(key)
                 act(psutil.Process(self.hello.pid))
         return found
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
+from edgequant import plain
 from edgequant.findings import Finding
 from edgequant.judge.latency import latency_summary
 from edgequant.judge.verdict import Verdict
-from edgequant.report import model, plain
+from edgequant.report import model
 from edgequant.report.console import render
 from edgequant.report.lines import Lines
 
