@@ -16,8 +16,8 @@ from edgequant.judge.kernel_faults import pools_wrong, some
 from edgequant.judge.sane import Sanity, sanity
 from edgequant.lab.session import Session
 from edgequant.mnn_version import host_mnn_version
+from edgequant.models.mnn.static_int8 import read_static, with_float_pools
 from edgequant.models.model import BrokenFileError
-from edgequant.models.static_int8 import read_static, with_float_pools
 from edgequant.quantize.rungs import Made
 from edgequant.spec import MemoryMode
 

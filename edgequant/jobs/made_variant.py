@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from edgequant.findings import Finding
+from edgequant.models.mnn.weights import read_weights
 from edgequant.quantize.calibration import CalibrationSet
 from edgequant.quantize.convert import ConvertedModel
 from edgequant.quantize.ladder import Step
 from edgequant.quantize.recipe import Recipe
-from edgequant.quantize.weights import read_weights
 from edgequant.spec import Variant
 
 

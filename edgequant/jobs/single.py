@@ -28,9 +28,9 @@ from edgequant.judge.sane import SANE_CASE_DB, SANE_SQNR_DB, Sanity, sanity
 from edgequant.lab.measure import TIMING_MAX_SECONDS, TIMING_MIN_SECONDS, capture_folder, explained
 from edgequant.lab.session import DeviceOptions, open_session
 from edgequant.models import read_model
+from edgequant.models.mnn.weights import read_weights
 from edgequant.plan.request import Request
 from edgequant.progress import Progress
-from edgequant.quantize.weights import read_weights
 from edgequant.report.model import Report
 from edgequant.report.write import write
 from edgequant.runner.answers import Facts, Hello, MemoryKb

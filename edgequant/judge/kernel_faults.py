@@ -1,6 +1,6 @@
 """What MNN's own int8 kernels get wrong, on the device or on this host, and what a run can say of it.
 
-All of them are of static int8 only, were seen with MNN 3.6.1 and read in its sources; see `models.static_int8`.
+All of them are of static int8 only, were seen with MNN 3.6.1 and read in its sources; see `models.mnn.static_int8`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from edgequant.errors import ToolError
 from edgequant.findings import Finding
 from edgequant.judge.verdict import Verdict
 from edgequant.mnn_version import parse_version
-from edgequant.models.static_int8 import StaticLayers, read_static
+from edgequant.models.mnn.static_int8 import StaticLayers, read_static
 from edgequant.report import model as report
 
 ARM64 = ("aarch64", "arm64")

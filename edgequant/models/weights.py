@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgequant.errors import InputError
-from edgequant.models.mnn_weights import find_mnn_weights
+from edgequant.models.mnn.float_weights import find_mnn_weights
 from edgequant.models.model import BrokenFileError, ModelGraph
 from edgequant.models.onnx_weights import find_onnx_weights
 from edgequant.models.stored import Found, Method, Stored, Weight

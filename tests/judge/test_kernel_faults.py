@@ -12,7 +12,7 @@ from edgequant.compare.summary import OutputSummary, summarize
 from edgequant.judge import kernel_faults
 from edgequant.judge.kernel_faults import Faults, host_is_worse, i8mm_remark, known_faults, pool_remark
 from edgequant.judge.verdict import Verdict
-from edgequant.models.static_int8 import StaticLayers
+from edgequant.models.mnn.static_int8 import StaticLayers
 from edgequant.report.model import DeviceInfo, OutputReport
 
 ALL = StaticLayers(4, ("fc",), ("pool",), ("sum",))
