@@ -20,10 +20,10 @@ from edgequant.cli.console import out, print_json
 from edgequant.cli.options import Ui
 from edgequant.models import ModelGraph, find_risks, read_model
 from edgequant.models.advice import Advice, Facts, advise
+from edgequant.models.mnn.weights import Weights, read_weights
 from edgequant.models.weight_risks import find_weight_risks
 from edgequant.models.weights import survey_weights
 from edgequant.plain import printable
-from edgequant.quantize.weights import Weights, read_weights
 from edgequant.spec.images import ImageOptions
 from edgequant.tensors import TensorSpec
 

@@ -17,8 +17,8 @@ from edgequant.judge.sane import Sanity, sanity
 from edgequant.lab.session import Session
 from edgequant.lab.take import ModelFile, Place, each_case
 from edgequant.mnn_version import host_mnn_version
+from edgequant.models.mnn.static_int8 import read_static, with_float_pools
 from edgequant.models.model import BrokenFileError
-from edgequant.models.static_int8 import read_static, with_float_pools
 from edgequant.quantize.rungs import Made
 from edgequant.spec import MemoryMode
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from edgequant.archive.types import Artifact, CalibrationFacts, CalibrationShapes, FileFacts
 from edgequant.findings import Finding
 from edgequant.models import read_model
-from edgequant.models.static_int8 import read_static
+from edgequant.models.mnn.static_int8 import read_static
+from edgequant.models.mnn.weights import read_weights
 from edgequant.quantize.calibration import CalibrationSet
 from edgequant.quantize.convert import ConvertedModel
 from edgequant.quantize.ladder import Step
 from edgequant.quantize.recipe import Recipe
-from edgequant.quantize.weights import read_weights
 from edgequant.spec import Variant
 
 

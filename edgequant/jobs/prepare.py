@@ -20,7 +20,7 @@ from edgequant.cases.images import ImageReader
 from edgequant.cases.load import load_cases
 from edgequant.cases.pictures import find_pictures, picture_findings, refuse_unused
 from edgequant.clock import Clock
-from edgequant.compare.metrics import Kind
+from edgequant.compare.table import Kind
 from edgequant.errors import InputError, RunnerError, ToolError
 from edgequant.findings import Finding
 from edgequant.jobs.remarks import dropped, infinite_inputs, random_cases, unchecked

@@ -22,8 +22,8 @@ from edgequant.lab.probes.latency import LatencyProbe
 from edgequant.lab.session import DeviceOptions, open_session
 from edgequant.lab.take import ModelFile, Probe, explained, take
 from edgequant.models import ModelGraph, read_model
+from edgequant.models.mnn.weights import read_weights
 from edgequant.progress import Progress
-from edgequant.quantize.weights import read_weights
 from edgequant.runner.answers import Facts, Hello
 from edgequant.spec import MemoryMode, RunOptions
 from edgequant.spec.images import ImageOptions

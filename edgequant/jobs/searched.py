@@ -9,6 +9,7 @@ import numpy as np
 import platformdirs
 
 from edgequant.archive.folder import RunFolder
+from edgequant.compare.decibel import SQNR_CAP_DB
 from edgequant.compare.metrics import compare
 from edgequant.devices.store import sha256_of
 from edgequant.errors import InputError, RunnerError
@@ -24,7 +25,7 @@ from edgequant.progress import Progress
 from edgequant.quantize.convert import ConvertedModel
 from edgequant.quantize.search.auto import search
 from edgequant.quantize.search.cache import cases_digest, digest
-from edgequant.quantize.search.front import CAP_DB, AutoResult
+from edgequant.quantize.search.front import AutoResult
 from edgequant.quantize.search.options import AutoOptions
 from edgequant.quantize.search.target import Evaluation
 from edgequant.quantize.written import count_layers
@@ -114,7 +115,7 @@ def goals(prepared: Prepared, request: Request) -> tuple[Limit, ...]:
         return request.goals
     resolved = resolve_limits(prepared.kinds, defaults_for("auto"), request.limits)
     return tuple(
-        limit.model_copy(update={"output": name, "value": min(limit.value + SQNR_MARGIN_DB, CAP_DB)})
+        limit.model_copy(update={"output": name, "value": min(limit.value + SQNR_MARGIN_DB, SQNR_CAP_DB)})
         for name, limits in resolved.items()
         for limit in limits
         if limit.metric == "sqnr_db"
@@ -149,9 +150,9 @@ class _OnDevice:
             for name, reference in expected.items():
                 each = compare(reference, result.outputs.get(name))
                 # Neither a number nor nothing: it is as wrong as can be.
-                value = each.sqnr_db if each.problem is None else -CAP_DB
+                value = each.sqnr_db if each.problem is None else -SQNR_CAP_DB
                 if value is not None:
-                    found[name] = min(found.get(name, CAP_DB), value)
+                    found[name] = min(found.get(name, SQNR_CAP_DB), value)
         middle = self._prepared.cases[len(self._prepared.cases) // 2]
         options = self._request.options
         timing = place.runner.time(

@@ -17,8 +17,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from bench.realistic import samples, text_line
+from edgequant.models.mnn.weights import read_weights
 from edgequant.quantize.recipe import Recipe
-from edgequant.quantize.weights import read_weights
 from edgequant.spec import Variant
 from tests.beds.models import ModelByName
 
