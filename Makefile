@@ -5,16 +5,22 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WORKERS ?= auto
 
-.PHONY: demo test check beds lint format bench system-packages clean
+.PHONY: demo test nightly check durations beds lint format bench system-packages clean
 
 demo: $(VENV)/.demo ## the main job on a real model, with this host as the device
 	$(BIN)/edgequant demo
 
-test: system-packages lint ## everything the tests need, then all of them
+test: system-packages lint ## the gate: what CI runs, on a new machine too
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not nightly" $(PYTEST_ARGS)
+
+nightly: system-packages lint ## the gate, and what is too long for it
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 check: $(VENV)/.dev ## the fast subset, for while you work
 	$(BIN)/ruff check . && $(BIN)/python -m pytest -n $(WORKERS) -q -m "not slow and not ssh and not adb and not arm64" $(PYTEST_ARGS)
+
+durations: system-packages $(VENV)/.dev ## how long each test takes, kept for their order; on a machine that does nothing else
+	$(BIN)/python -m pytest -n $(WORKERS) --record-durations $(PYTEST_ARGS)
 
 beds: system-packages $(VENV)/.dev ## the virtual phone and board and the pack, made ahead of the tests and booted once
 	$(BIN)/python -m tests.beds
