@@ -1,4 +1,4 @@
-"""Fixtures of all tests: the beds, each in a module of its own; what each test process finds, and in which order it works."""
+"""Fixtures of all tests: the beds, each in a module of its own, and the state each test process is in."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """In which order the tests are run and by whom, from how long each took when that was last recorded.
 
-`tests/durations.json` lists those that take a while; `make durations` writes it anew.  A test that is not in it is taken
-for a quick one: that costs balance, and nothing else.
+`tests/durations.json` lists those that take a while; `make durations` writes it anew.  A test that is not in it is
+taken for a quick one: that costs balance, and nothing else.
 """
 
 from __future__ import annotations
