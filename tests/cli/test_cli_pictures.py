@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.beds.models import ModelByName
 from tests.cli.command import EDGEQUANT, edgequant
+from tests.nightly import all_but
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
-@pytest.mark.parametrize("variant", ["static:8,keep=1", "ema", "kl"])
+@pytest.mark.parametrize("variant", all_but("static:8,keep=1", "kl", of=["static:8,keep=1", "ema", "kl"]))
 def test_samples_and_layers_are_counted_on_a_terminal(
     variant: str, generated_model: ModelByName, pictures: Path, tmp_path: Path
 ) -> None:
@@ -108,7 +109,7 @@ def test_samples_and_layers_are_counted_on_a_terminal(
         assert f"MNN's {variant}: samples" in said
 
 
-@pytest.mark.parametrize("silent", ["--json", "--quiet"])
+@pytest.mark.parametrize("silent", all_but("--json", of=["--json", "--quiet"]))
 def test_nothing_is_counted_where_nobody_wants_it(
     silent: str, generated_model: ModelByName, pictures: Path, tmp_path: Path
 ) -> None:

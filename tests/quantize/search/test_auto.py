@@ -30,6 +30,7 @@ from edgequant.quantize.search.options import AutoOptions
 from edgequant.quantize.search.target import Evaluation
 from edgequant.spec import Limit, MemoryMode, Variant
 from tests import generated
+from tests.nightly import all_but
 from tests.quantize.search.support import bench_of, cases_of, float_model
 
 
@@ -66,6 +67,7 @@ def cnn(tmp_path: Path) -> Path:
     return generated.conv_cnn(tmp_path / "cnn.onnx")
 
 
+@pytest.mark.nightly
 def test_a_real_model_meets_30_db_and_is_smaller_than_8_bits(tmp_path: Path) -> None:
     source = zoo.fetch("enc")
     found = find(source, tmp_path, options=AutoOptions(rounds=1))
@@ -78,7 +80,7 @@ def test_a_real_model_meets_30_db_and_is_smaller_than_8_bits(tmp_path: Path) -> 
     assert found.deviations > 0
 
 
-@pytest.mark.parametrize("memory", ["low", "normal"])
+@pytest.mark.parametrize("memory", all_but("low", of=["low", "normal"]))
 def test_a_second_search_converts_and_runs_nothing(tmp_path: Path, memory: MemoryMode) -> None:
     source = generated.gru(tmp_path / "gru.onnx")
     options = AutoOptions(memories=(memory,), rounds=1)
