@@ -241,6 +241,7 @@ def test_outputs_without_a_target_are_told(tmp_path: Path) -> None:
     assert any("best" in note for note in found.notes)
 
 
+@pytest.mark.nightly
 def test_an_output_may_have_a_target_of_its_own(tmp_path: Path) -> None:
     source = generated.gru(tmp_path / "gru.onnx")
     options = AutoOptions(memories=("normal",), rounds=1)
@@ -252,6 +253,7 @@ def test_an_output_may_have_a_target_of_its_own(tmp_path: Path) -> None:
     assert loose.best.size < strict.best.size
 
 
+@pytest.mark.nightly
 def test_a_target_nothing_can_meet_names_the_best(cnn: Path, tmp_path: Path) -> None:
     error = fails("TARGET_UNREACHABLE", cnn, tmp_path, "sqnr_db>=199", options=AutoOptions(rounds=0))
     assert "'y' needs 199 dB and has" in str(error)
@@ -300,6 +302,7 @@ def test_the_evaluator_has_the_last_word(cnn: Path, tmp_path: Path) -> None:
     assert found.table().count("\n>") + found.table().startswith(">") == 1
 
 
+@pytest.mark.nightly
 def test_the_fastest(cnn: Path, tmp_path: Path) -> None:
     bench = bench_of(cnn, tmp_path)
     signals = bench.reference(float_model(cnn, tmp_path))
