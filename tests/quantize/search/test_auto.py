@@ -352,6 +352,7 @@ class _Interrupting(Progress):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.nightly
 def test_ctrl_c_leaves_the_best_so_far(cnn: Path, tmp_path: Path) -> None:
     found = find(cnn, tmp_path, progress=_Interrupting(lambda text: text.startswith("refining")))
     assert not found.complete
