@@ -29,8 +29,8 @@ def pictures(tmp_path: Path) -> Path:
 def test_pictures_from_the_command_line(generated_model: ModelByName, pictures: Path, tmp_path: Path) -> None:
     done = edgequant(
         "quantize", str(generated_model("conv_cnn")), "-o", "out.mnn", "--variant", "static:8,calib=minmax",
-        "--calibration", str(pictures), "--image", "format=BGR mean=127.5", "--image", "normal=0.00784", "--threads", "1",
-        "--json", cwd=tmp_path,
+        "--calibration", str(pictures), "--image", "format=BGR mean=127.5", "--image", "normal=0.00784",
+        "--threads", "1", "--json", cwd=tmp_path,
     )  # fmt: skip
     assert done.code in (0, 1), done.err
     (run,) = done.json["runs"]
