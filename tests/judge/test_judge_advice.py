@@ -160,6 +160,7 @@ def test_a_crash_does_not_advise_what_failed_as_well() -> None:
     assert failure_hint(other, [ran("dynamic:8", "PASS")]) == "Mend it."
 
 
+@pytest.mark.slow
 def test_in_the_report(generated_model: ModelByName, tmp_path: Path) -> None:
     bad, half = do(generated_model("conv_cnn"), tmp_path / "run", "weight:2", "fp16").runs
     assert half.verdict == "PASS"

@@ -15,7 +15,7 @@ from edgequant.spec import RunOptions
 from edgequant.spec.file import VerifySpec, load_spec
 from edgequant.spec.images import ImageOptions
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def test_the_example_says_what_it_says() -> None:
