@@ -65,8 +65,9 @@ def build_run(
     limits: Limits,
     *,
     host_mnn: str,
+    runtime_bytes: int,
 ) -> report.Run:
-    """The report of one variant on one device."""
+    """The report of one variant on one device.  runtime_bytes: sent of runner and pack on its behalf."""
     variant, model = made.run_as, made.model
     findings = [*made.findings, *capture.findings]
     judged: dict[str, report.OutputReport] = {}
@@ -116,7 +117,7 @@ def build_run(
             "memory": capture.memory_mode,
             "threads": device.facts.get("threads", request.options.threads),
             "pushed_bytes": capture.pushed_bytes,
-            "runtime_bytes": target.runtime_bytes(),
+            "runtime_bytes": runtime_bytes,
             "low_memory_evidence": capture.low_memory_evidence,
         },
     )

@@ -157,6 +157,7 @@ class _Job:
         self.met = met
         self.runs: list[Run] = []
         self._host_runs: dict[str, HostRun] = {}
+        self._runtime_told: dict[str, int] = {}
         usable = [target for target in met.values() if isinstance(target, Session)]
         arm = any(_is_arm(target) for target in usable if not target.device.is_host)
         first = next(iter(usable), None)
@@ -263,9 +264,11 @@ class _Job:
         middle = HostRun(outputs, failed=capture.missing) if on_host is None else on_host
         if on_host is None:
             self._host_runs.setdefault(_host_key(made, self.request.options), middle)
+        sent = target.runtime_bytes - self._runtime_told.get(uri, 0)
+        self._runtime_told[uri] = target.runtime_bytes
         run = build.build_run(
             self.prepared, self.request, target, made, capture, outputs, middle, self.limits[made.asked.method],
-            host_mnn=self.mnn,
+            host_mnn=self.mnn, runtime_bytes=sent,
         )  # fmt: skip
         self.progress.say(f"{run.verdict}: {made.asked} on {uri}")
         return run

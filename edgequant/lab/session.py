@@ -148,10 +148,35 @@ class Session:
             self.drop_runner()
         return self.runner()
 
+    def fresh(self) -> MnnRunner:
+        """A runner whose process has loaded no model yet, so that its memory tells of the next one alone.
+
+        Where we own the device, the process of the last one starts itself anew and keeps the lock: nobody else gets
+        the device in between.  Where it cannot, there is a new process, which has to take the lock again.
+
+        Raises DeviceError (LINK_LOST, DEVICE_BUSY and those of `runner`).
+        """
+        runner = self._runner
+        if runner is None or not runner.used:
+            return self.living_runner()
+        if self._mine:
+            try:
+                with self._clock.phase("runner start"):
+                    self._runner = self.known_runner = runner.restarted()
+                self._lock(self._runner)
+                return self._runner
+            except DeviceError as error:
+                if error.code in ("LINK_LOST", "DEVICE_BUSY"):
+                    self.drop_runner()
+                    raise
+                self._progress.say(f"{self.uri}: the runner did not start anew ({error.code}): another one is started")
+        self.drop_runner()
+        return self.runner()
+
+    @property
     def runtime_bytes(self) -> int:
-        """What was sent of runner and pack since this was asked last."""
-        sent, self._runtime_bytes = self._runtime_bytes, 0
-        return sent
+        """What was sent of runner and pack so far."""
+        return self._runtime_bytes
 
     def own(self) -> None:
         """Have the device for this process alone from now on, waiting where another has it: two at once would measure

@@ -105,6 +105,21 @@ class RunnerSession:
             raise self._python_missing(error.evidence) if error.code == "COMMAND_NOT_STARTED" else error from None
         self._deadline = deadline
         self._reader = wire.FrameReader(lambda limit: process.read(limit, self._deadline))
+        return self._greeted(deadline)
+
+    def restart(self, deadline: Deadline) -> answers.Hello:
+        """Have it start itself anew, in the same process, which keeps its lock and nothing else.
+
+        Raises RunnerError (RESTART_UNSUPPORTED, CORES_UNAVAILABLE), after which it lives on as it was; else as
+        `start` and `request`, and no runner is left.
+        """
+        deadline = deadline.shorter(START_SECONDS)
+        self.request("restart", deadline=deadline)
+        self._deadline = deadline
+        return self._greeted(deadline)
+
+    def _greeted(self, deadline: Deadline) -> answers.Hello:
+        assert self._reader is not None
         try:
             self.noise = self._reader.skip_to_preamble()
         except wire.WireError as error:
