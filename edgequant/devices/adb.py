@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgequant.deadline import Deadline
-from edgequant.devices.adb_attached import choose, reconnect
+from edgequant.devices.adb_attached import choose, phones, reconnect
 from edgequant.devices.adb_link import AdbLink, Guard
 from edgequant.devices.adb_process import AdbProcess
 from edgequant.devices.adb_push import push, write_error
 from edgequant.devices.adb_server import AdbServer, is_network
 from edgequant.devices.adb_wire import Address, Refused
-from edgequant.devices.protocol import CommandResult, Device, Process, Progress
+from edgequant.devices.protocol import CommandResult, Device, Kind, Process, Progress
 from edgequant.errors import DeadlineExceeded, DeviceError, InputError
 
 _READ = 1 << 20
@@ -231,6 +231,10 @@ class AdbDevice(Device):
         return False
 
     @property
+    def needs_pack(self) -> bool:
+        return True
+
+    @property
     def work_dirs(self) -> Sequence[str]:
         """Where to work there, best first: the one place of Android where this user may write and run files."""
         user = re.sub(r"[^A-Za-z0-9_.-]", "_", getpass.getuser())
@@ -305,3 +309,6 @@ def _release(link: AdbLink, deadline: Deadline) -> str | None:
         return None  # it is refused all the same, only without the number
     found = re.search(rb"^\s*(\d[\w.]*)\s*$", said)
     return found[1].decode() if found else None
+
+
+KIND = Kind("adb://", "[SERIAL][@host:port]", lambda uri, settings: AdbDevice(uri, python=settings.python), phones)

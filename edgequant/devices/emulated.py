@@ -13,7 +13,7 @@ from pathlib import Path
 from edgequant.deadline import Deadline
 from edgequant.devices.facts_model import DeviceFacts
 from edgequant.devices.local import LocalDevice, LocalProcess
-from edgequant.devices.protocol import CommandResult, Device, Progress
+from edgequant.devices.protocol import CommandResult, Device, Kind, Listed, Progress, Settings
 from edgequant.errors import DeviceError, InputError
 from edgequant.pack import Pack, PackOptions, WantedPack, default_cache, unpacked
 from edgequant.pack.build import lock_file
@@ -179,3 +179,16 @@ class EmulatedDevice(Device):
         if self._features is None:
             return facts.without("it has not been started", "features").known(**own)
         return facts.known(**own, features=self._features)
+
+
+def _make(uri: str, settings: Settings) -> EmulatedDevice:
+    if settings.python is not None:
+        raise InputError("OPTION_INVALID", f"--python: {uri} brings its own Python")
+    return EmulatedDevice(uri, wanted=settings.wanted, listener=settings.listener)
+
+
+def _listed() -> list[Listed]:
+    return [Listed(f"{SCHEME}cortex-a76", "an ARM64 CPU under QEMU on this host; also cortex-a53, max, ...")]
+
+
+KIND = Kind(SCHEME, "CPU", _make, _listed)

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgequant.deadline import Deadline
-from edgequant.devices.protocol import CommandResult, Device, Process, Progress
+from edgequant.devices.protocol import CommandResult, Device, Kind, Process, Progress, Settings
 from edgequant.devices.ssh_config import SshConfig, parse_uri
+from edgequant.devices.ssh_hosts import ssh_hosts
 from edgequant.devices.ssh_link import SshLink
 from edgequant.devices.ssh_process import Guard, SshProcess
 from edgequant.devices.ssh_push import RECEIVE, push
@@ -239,3 +240,10 @@ def _feed(process: SshProcess, data: bytes, deadline: Deadline) -> None:
     except DeviceError:
         return  # it ended without reading all of it, or run() is about to find out why by itself
     process.close_stdin()
+
+
+def _make(uri: str, settings: Settings) -> SshDevice:
+    return SshDevice(uri, accept_new_host_key=settings.accept_new_host_key, python=settings.python)
+
+
+KIND = Kind("ssh://", "[user@]host[:port]", _make, ssh_hosts)

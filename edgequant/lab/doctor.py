@@ -83,7 +83,7 @@ def examine(uri: str, options: DeviceOptions, progress: Progress | None = None) 
 
     Raises InputError for a bad URI or work directory.
     """
-    from edgequant.devices.factory import make_device
+    from edgequant.devices.registry import make_device
 
     progress = progress or Progress()
     device = make_device(

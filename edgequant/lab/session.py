@@ -246,7 +246,7 @@ def open_session(
 
     Raises InputError (bad URI), DeviceError.
     """
-    from edgequant.devices.factory import make_device
+    from edgequant.devices.registry import make_device
 
     device = make_device(
         uri,
