@@ -99,13 +99,7 @@ class EmulatedDevice(Device):
         with lock(self._cache):
             qemu = find_qemu(self._cache, pins, self._listener)
         pack = self._wanted.get(self._listener, self._cache)
-        if pack.needs:
-            raise DeviceError(
-                "PACK_NEEDS_LIBRARIES",
-                f"this pack has no C library of its own (it needs {', '.join(pack.needs)}), so it cannot be emulated",
-                where=self.uri,
-                hint="Build one on a host with apt and a Debian mirror, or give the packages with --inputs DIR.",
-            )
+        pack.require_whole(self.uri)
         root = unpacked(pack, self._cache)
         # An empty environment, as on a bare device; LD_PRELOAD and the like would reach the emulated loader.
         command = ("env", "-i", qemu, "-cpu", self.cpu, *pack.command(str(root)))

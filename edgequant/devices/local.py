@@ -190,7 +190,11 @@ class LocalDevice(Device):
             )
         except OSError as error:
             raise DeviceError(
-                "COMMAND_NOT_STARTED", f"{argv[0]} cannot be started: {error.strerror}", where=self.uri
+                "COMMAND_NOT_STARTED",
+                f"{argv[0]} cannot be started: {error.strerror}",
+                where=self.uri,
+                # As a shell has it, which is what says it elsewhere.
+                evidence={"exit_code": 127 if isinstance(error, (FileNotFoundError, NotADirectoryError)) else 126},
             ) from None
         process = LocalProcess(child, self.uri, on_stderr)
         self._processes.append(process)

@@ -16,7 +16,7 @@ from edgequant.devices.facts_model import DeviceFacts
 from edgequant.devices.protocol import Device
 from edgequant.devices.store import Store, sha256_of
 from edgequant.errors import DeviceError, ToolError
-from edgequant.lab.runtime import Chosen, Runtime, choose
+from edgequant.lab.runtime import Chosen, Runtime, choose, pack_not_started
 from edgequant.pack import WantedPack
 from edgequant.progress import Progress
 from edgequant.runner.bundle import runner_file
@@ -25,7 +25,8 @@ from edgequant.runner.session import RunnerSession
 from edgequant.spec import RunOptions
 
 OPEN_SECONDS = 60.0
-_NO_RUNTIME = ("PYTHON_MISSING", "PYTHON_TOO_OLD", "MNN_MISSING", "NUMPY_MISSING")
+_NO_PYTHON = ("PYTHON_MISSING", "PYTHON_NOT_EXECUTABLE")
+_NO_RUNTIME = (*_NO_PYTHON, "PYTHON_TOO_OLD", "MNN_MISSING", "NUMPY_MISSING")
 PUSH_FLOOR = 20_000
 """Bytes per second a link has to carry at least; slower than that, a push counts as stuck."""
 
@@ -114,6 +115,9 @@ class Session:
                         session.start(Deadline(OPEN_SECONDS))
                         runner = MnnRunner(session, self._run_options, uri=self.uri)
                 except DeviceError as error:
+                    if chosen.runtime == "pack" and error.code in _NO_PYTHON:
+                        said = error.evidence["stderr"][-1:] or ["it printed nothing"]
+                        raise pack_not_started(self.uri, " ".join(chosen.python)[:300], said[0]) from error
                     if chosen.instead is None or error.code not in _NO_RUNTIME:
                         raise
                     # Neither: what is wrong with the pack is nearer to being mended than what is not installed.
