@@ -117,6 +117,7 @@ class _Verify:
         self._earlier = earlier
         self._archive = Run(folder.path)
         self._comparer = Comparer(folder.array_folder)
+        self._runtime_told: dict[str, int] = {}
         for models in folder.path.parent.glob("*/models"):
             remove_stale(models)  # what runs beside this one left when they were killed
         if earlier is None:
@@ -288,6 +289,7 @@ class _Verify:
                 capture = take(
                     session, model, prepared.cases, probes, self.folder.array_folder,
                     trial=trial, role="device", variant=str(variant), clock=self.clock,
+                    runtime_told=self._runtime_told.get(uri, 0),
                 )  # fmt: skip
         except EdgequantError:
             raise
@@ -300,6 +302,7 @@ class _Verify:
                 device=device_capture_of(session),
                 failure=self._bug(error, uri, variant),
             )
+        self._runtime_told[uri] = session.runtime_bytes
         self.folder.save_capture(device_capture(uri, variant), capture)
         if session.device.is_host and self._archive.on_host(variant) is None and capture.failure is None:
             # For the devices behind it, this is what the file computes on this host.

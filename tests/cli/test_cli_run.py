@@ -106,9 +106,10 @@ def test_run_writes_over_nothing_it_was_given(
 def test_what_a_device_calls_itself_does_not_reach_the_terminal(
     monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
+    from edgequant.jobs.single import RunOnce
+
     from edgequant.cli import run as command
     from edgequant.cli.options import Ui
-    from edgequant.jobs.single import RunOnce
     from edgequant.lab.session import DeviceOptions
     from edgequant.runner.answers import Facts, Hello, MemoryKb
     from edgequant.spec import RunOptions
