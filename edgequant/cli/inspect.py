@@ -6,8 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
@@ -15,40 +14,25 @@ from rich.table import Table
 from rich.text import Text
 
 from edgequant.cases.case import shape_text
-from edgequant.cases.pictures import refuse_unused
 from edgequant.cli.console import out, print_json
 from edgequant.cli.options import Ui
-from edgequant.models import ModelGraph, find_risks, read_model
-from edgequant.models.advice import Advice, Facts, advise
-from edgequant.models.weight_risks import find_weight_risks
-from edgequant.models.weights import survey_weights
-from edgequant.quantize.weights import Weights, read_weights
+from edgequant.jobs.inspect import inspect
+from edgequant.jobs.ranges import ActivationRanges
+from edgequant.models import ModelGraph
+from edgequant.models.advice import Advice
+from edgequant.quantize.weights import Weights
 from edgequant.report.plain import printable
 from edgequant.spec.images import ImageOptions
 from edgequant.tensors import TensorSpec
 
-if TYPE_CHECKING:
-    from edgequant.jobs.ranges import ActivationRanges
-
 MAX_OPS = 12
-_SERIOUS = ("error", "fail", "warn", "info")
 
 
 def run(*, model: str, inputs: str | None = None, images: Sequence[str] | None = None, ui: Ui) -> None:
-    """Read and show; the model is run only over `inputs`, where there are some."""
-    options = ImageOptions.parse(images) if images else None
-    refuse_unused(options, inputs)
-    graph = read_model(Path(model))
-    survey = survey_weights(graph)
-    risks = [*find_risks(graph), *find_weight_risks(graph, survey)]
-    ranges = None
-    if inputs is not None:
-        from edgequant.jobs.ranges import measure_ranges
-
-        ranges = measure_ranges(graph, Path(inputs), options)
-        risks += [ranges.finding] if ranges.finding is not None else []
-    risks.sort(key=lambda risk: _SERIOUS.index(risk.severity))
-    advice = advise(graph, risks, Facts(survey, ranges.varies if ranges is not None else None))
+    """Inspect and show."""
+    found = inspect(model, inputs, ImageOptions.parse(images) if images else None)
+    graph, risks, ranges, layers = found.graph, found.risks, found.ranges, found.layers
+    advice = list(found.advice)
     console = out(ui)
     console.print(Text(printable(graph.path.name), style="bold"), f"{graph.format}, {graph.size / 1e6:.1f} MB", end="")
     details = [graph.producer, f"opset {graph.opset}" if graph.opset else None]
@@ -70,7 +54,6 @@ def run(*, model: str, inputs: str | None = None, images: Sequence[str] | None =
     console.print()
     rest = f", and {left} more kinds (-v shows them)" if left else ""
     console.print(f"{len(graph.ops)} operators: {printable(', '.join(shown))}{rest}", markup=False)
-    layers = _layers(graph)
     if layers:
         _show_layers(console, layers, every=ui.verbose)
     if ranges is not None:
@@ -93,11 +76,6 @@ def run(*, model: str, inputs: str | None = None, images: Sequence[str] | None =
         console.print(f"Recommended: none  ({recommend(advice)[1]})", markup=False)
     if ui.json:
         print_json(json.dumps(as_dict(graph, advice, [risk.model_dump() for risk in risks], ranges, layers), indent=2))
-
-
-def _layers(graph: ModelGraph) -> list[Weights]:
-    """What recipes and skip= name.  Other formats get these names only from MNN's converter."""
-    return read_weights(graph.path) if graph.format == "mnn" else []
 
 
 def _show_layers(console: Console, layers: Sequence[Weights], *, every: bool) -> None:

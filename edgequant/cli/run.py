@@ -11,12 +11,12 @@ import numpy as np
 from rich.table import Column, Table
 from rich.text import Text
 
-from edgequant.cases.pictures import refuse_unused
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Ui
 from edgequant.cli.request import make_request
 from edgequant.errors import InputError
-from edgequant.jobs.single import RunOnce, run_once, save_outputs
+from edgequant.jobs.run import run as run_request
+from edgequant.jobs.single import RunOnce, save_outputs
 from edgequant.report.plain import milliseconds, printable
 from edgequant.report.write import as_plain
 from edgequant.spec import RunOptions
@@ -27,12 +27,8 @@ def run(model: str, device: str, typed: Mapping[str, Any], *, output: str | None
     if output is not None and not Path(output).parent.is_dir():
         raise InputError("OUTPUT_INVALID", f"{output}: there is no folder {Path(output).parent}")
     request = make_request(model, {**typed, "devices": [device]})
-    refuse_unused(request.images, request.inputs)
     saved = None if output is None else Path(output)
-    found = run_once(
-        request.model, device, request.inputs, request.shapes, request.options, request.target, CliProgress(ui),
-        output=saved, images=request.images, latency=request.latency,
-    )  # fmt: skip
+    found = run_request(request, CliProgress(ui), output=saved)
     if saved is not None:
         save_outputs(found, saved)
     _show(found, model, device, output, ui)

@@ -7,6 +7,7 @@ reason.  Numbers are finite: JSON has no NaN.
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from pathlib import PurePath
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
@@ -266,6 +267,12 @@ class Report(_Model):
     runs: list[Run] = Field(default_factory=list)
     findings: list[Finding] = Field(default_factory=list)
     timing_s: dict[str, float] = Field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        count = len(self.runs)
+        return (
+            f"<Report {self.verdict}: {count} run{'' if count == 1 else 's'}, model {PurePath(self.model.path).name}>"
+        )
 
     @model_validator(mode="after")
     def _not_better_than_its_runs(self) -> Report:

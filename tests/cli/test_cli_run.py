@@ -115,7 +115,7 @@ def test_what_a_device_calls_itself_does_not_reach_the_terminal(
     hello = Hello.model_construct(mnn=evil)
     facts = Facts.model_construct(arch=evil)
     found = RunOnce(hello, facts, "low", 1, [], {}, {}, 1.0, MemoryKb(), MemoryKb(), MemoryKb())
-    monkeypatch.setattr(command, "run_once", lambda *_, **__: found)
+    monkeypatch.setattr(command, "run_request", lambda *_, **__: found)
     command.run("m.mnn", "local:", {}, output=None, ui=Ui(json=True))
     shown = capfdbinary.readouterr()
     assert json.loads(shown.out)["device"]["mnn"] == evil.replace("\ud800", "\\ud800")
