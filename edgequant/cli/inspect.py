@@ -16,6 +16,7 @@ from rich.text import Text
 from edgequant.cases.case import shape_text
 from edgequant.cli.console import out, print_json
 from edgequant.cli.options import Ui
+from edgequant.findings import Finding
 from edgequant.jobs.inspect import inspect
 from edgequant.jobs.ranges import ActivationRanges
 from edgequant.models import ModelGraph
@@ -63,7 +64,13 @@ def run(*, model: str, inputs: str | None = None, images: Sequence[str] | None =
         console.print(
             f"{risk.severity:<5} {risk.code}", markup=False, style="yellow" if risk.severity == "warn" else ""
         )
-        console.print(Padding(Text(printable(risk.message)), (0, 0, 0, 6)))
+        named, more = _named(risk)
+        hint = "  (-v names them)" if len(named) + more > 1 and not ui.verbose else ""
+        console.print(Padding(Text(printable(risk.message) + hint), (0, 0, 0, 6)))
+        for line in named if ui.verbose else ():
+            console.print(Padding(Text(printable(line)), (0, 0, 0, 8)))
+        if more and ui.verbose:
+            console.print(Padding(Text(f"and {more} more"), (0, 0, 0, 8)))
         if risk.remedy:
             console.print(Padding(Text(f"-> {printable(risk.remedy)}", style="dim"), (0, 0, 0, 6)))
     console.print()
@@ -88,6 +95,23 @@ def _show_layers(console: Console, layers: Sequence[Weights], *, every: bool) ->
         kept = f"{layer.kept} {layer.bits}" + (f", block {layer.block}" if layer.block else "")
         table.add_row(Text(printable(name), overflow="fold"), layer.type, kept, f"{layer.payload / 1e3:.1f}")
     console.print(table)
+
+
+def _named(risk: Finding) -> tuple[list[str], int]:
+    """What a finding is about, a line for each, and how many more there are than it has names of."""
+    evidence = risk.evidence
+    lines = list(evidence.get("names", ()))
+    lines += [f"{name}, behind {origin}" for name, origin in evidence.get("pairs", ())]
+    layers = evidence.get("layers", ())
+    if isinstance(layers, dict):
+        lines += [f"{name}: {why}" for name, why in layers.items()]
+    else:
+        lines += [
+            f"{each['layer']}: peak {each['peak_to_rms']} x rms, widest channel {each['channel_range_ratio']} x the "
+            f"median, {each['sqnr_db_8bit']} dB at 8 bits"
+            for each in layers
+        ]
+    return lines, max(0, evidence.get("count", 0) - len(lines)) if lines else 0
 
 
 def recommend(advice: list[Advice]) -> tuple[str, str]:

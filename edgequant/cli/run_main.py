@@ -108,7 +108,9 @@ def _print_json(error: EdgequantError) -> None:
         return  # the report is there: a second document behind it could not be read
     import json
 
-    found = {"schema": "edgequant.error/1", "verdict": "ERROR", "error": error.as_dict()}
+    # Of what could not be used nothing is judged: ERROR is the verdict of what was to be run, and could not be.
+    verdict = "ERROR" if error.exit_code == EXIT_ERROR else None
+    found = {"schema": "edgequant.error/1", "verdict": verdict, "error": error.as_dict()}
     with contextlib.suppress(BrokenPipeError):
         print(json.dumps(found, indent=2, default=str), flush=True)
 

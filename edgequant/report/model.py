@@ -269,10 +269,8 @@ class Report(_Model):
     timing_s: dict[str, float] = Field(default_factory=dict)
 
     def __repr__(self) -> str:
-        count = len(self.runs)
-        return (
-            f"<Report {self.verdict}: {count} run{'' if count == 1 else 's'}, model {PurePath(self.model.path).name}>"
-        )
+        runs = f"{len(self.runs)} run{'' if len(self.runs) == 1 else 's'}"
+        return f"<Report {self.verdict}: {runs}, model {PurePath(self.model.path).name}>"
 
     @model_validator(mode="after")
     def _not_better_than_its_runs(self) -> Report:
