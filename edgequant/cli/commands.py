@@ -150,7 +150,8 @@ def report(
 def devices_list(ui: opt.Ui) -> None:
     """List what could be used: this host, the hosts named in ~/.ssh/config, attached phones, emulated CPUs.
 
-    Connects to none of them; of phones it asks the adb server.
+    Connects to none of them; of phones it asks the adb server, which is started
+    and stays where there is none.
     """
     from edgequant.cli import devices as command
 
