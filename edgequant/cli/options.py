@@ -160,18 +160,10 @@ class Cases(Inputs):
     ] = None
 
 
-class Judging(Group):
-    """What the outputs are held against."""
+class Limits(Group):
+    """What the outputs have to keep."""
 
     section = ""
-    reference: Annotated[
-        str | None,
-        typer.Option(
-            "--reference",
-            metavar="PATH",
-            help="Reference outputs of your own: an .npz, or a folder with CASE.npz for each case.",
-        ),
-    ] = None
     limit: Annotated[
         list[str] | None,
         typer.Option(
@@ -181,6 +173,19 @@ class Judging(Group):
             "on that metric, of every variant, be it stricter or not.",
         ),
         Key("limits"),
+    ] = None
+
+
+class Judging(Limits):
+    """The same, and what they are held against."""
+
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            "--reference",
+            metavar="PATH",
+            help="Reference outputs of your own: an .npz, or a folder with CASE.npz for each case.",
+        ),
     ] = None
 
 
@@ -221,7 +226,9 @@ class Running(HostRunning):
         ),
     ] = None
     warmup: Annotated[int | None, typer.Option("--warmup", help="Inferences before timing.  (default: 3)")] = None
-    repeat: Annotated[int | None, typer.Option("--repeat", help="Timed inferences, at least.  (default: 20)")] = None
+    repeat: Annotated[
+        int | None, typer.Option("--repeat", help="Timed inferences, at least, but in at most 30 s.  (default: 20)")
+    ] = None
     no_latency: Annotated[
         bool, typer.Option("--no-latency", help="Do not time the model."), Key("latency", negated=True)
     ] = False

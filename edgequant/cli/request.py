@@ -24,7 +24,7 @@ def make_request(
     from edgequant.devices.factory import make_device
 
     written = VerifySpec() if spec is None else load_spec(Path(spec))
-    wanted = written.below(typed)
+    wanted = written.with_typed(typed)
     if not wanted.devices:
         raise InputError(
             "DEVICE_MISSING",
@@ -59,7 +59,7 @@ def make_request(
 
 def device_options(typed: Mapping[str, Any]) -> DeviceOptions:
     """How a device is reached, of what was typed.  Raises InputError (OPTION_INVALID, PACK_UNKNOWN)."""
-    return _device_options(VerifySpec().below(typed).device_options)
+    return _device_options(VerifySpec().with_typed(typed).device_options)
 
 
 def _device_options(access: Access) -> DeviceOptions:

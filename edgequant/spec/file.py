@@ -90,7 +90,7 @@ class VerifySpec(BaseModel):
                 raise ValueError(f"'{name}': every size must be a whole number of at least 1")
         return shapes
 
-    def below(self, typed: Mapping[str, Any]) -> VerifySpec:
+    def with_typed(self, typed: Mapping[str, Any]) -> VerifySpec:
         """This, with what was typed on top: limits come behind these, shapes, words on images and options replace
         their like one by one, all else replaces what is here.
 
