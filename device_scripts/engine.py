@@ -12,9 +12,9 @@ import MNN.expr as F  # noqa: N812  (the name MNN's own documentation uses)
 import MNN.nn as nn
 import numpy as np
 
-from device_scripts import RUNNER_VERSION, facts, lock, wire
-from device_scripts.process import Memory, own_arguments, reset_peak
-from device_scripts.server import Answer, Job, JobError, Tensors
+from . import RUNNER_VERSION, facts, lock, wire
+from .process import Memory, own_arguments, reset_peak
+from .server import Answer, Job, JobError, Tensors
 
 # The values of MNN's BackendConfig enums.  They have to go in as integers: MNN ignores memory='low' without a word.
 MEMORY = {"normal": 0, "high": 1, "low": 2}

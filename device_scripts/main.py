@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-from device_scripts import lock, process
+from . import lock, process
 
 EXIT_NO_ENGINE = 3
 EXIT_NOT_RESTARTED = 5
@@ -20,7 +20,7 @@ def main() -> int:
 
     def load() -> None:
         # The import prints which kernels MNN enables here: that line is caught, and nothing else can be lost with it.
-        importlib.import_module("device_scripts.engine")
+        importlib.import_module(".engine", __package__)
 
     try:
         banner = process.capture_stdout(load)
@@ -28,7 +28,7 @@ def main() -> int:
         # NumPy may be missing, which the stream itself needs: so this goes out as a line on stderr and an exit code.
         sys.stderr.write("edgequant-runner: IMPORT_FAILED %s: %s\n" % (error.name, error))
         return EXIT_NO_ENGINE
-    from device_scripts import engine, server, wire
+    from . import engine, server, wire
 
     stream = server.Stream(wire_in, wire_out)
     stream.write_raw(wire.PREAMBLE)

@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 import numpy as np
 
-from device_scripts import RUNNER_VERSION, wire
+from . import RUNNER_VERSION, wire
 
 Tensors = Mapping[str, np.ndarray]
 Answer = Tuple[Dict[str, Any], Optional[Tensors]]

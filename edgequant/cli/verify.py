@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import typer
 
 from edgequant.cli.console import CliProgress, out, print_json
-from edgequant.cli.options import Ui
+from edgequant.cli.options import Kept, Ui
 from edgequant.cli.report import refuse_csv, write_csv
 from edgequant.cli.request import make_request
 from edgequant.errors import EXIT_INTERRUPTED
@@ -16,11 +17,11 @@ from edgequant.plan.request import Request
 from edgequant.report.model import Report
 
 
-def run(*, ui: Ui, csv: str | None = None, **given: Any) -> None:
+def run(model: str, typed: Mapping[str, Any], *, spec: str | None, kept: Kept, ui: Ui) -> None:
     """Parse, verify, show; exits with the verdict's code, or as interrupted."""
-    request = make_request(**given)
-    refuse_csv(csv, request, spec=given.get("spec"))
-    raise typer.Exit(exit_code(run_request(request, ui, csv)))
+    request = make_request(model, typed, spec=spec, run_dir=kept.run_dir)
+    refuse_csv(kept.csv, request, spec=spec)
+    raise typer.Exit(exit_code(run_request(request, ui, kept.csv)))
 
 
 def exit_code(report: Report) -> int:

@@ -10,8 +10,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationError
 
-from device_scripts.facts import mnn_kernels
 from edgequant.deadline import Deadline
+from edgequant.device_scripts.facts import mnn_kernels
 from edgequant.devices import checks
 from edgequant.devices.checks import Check, failed, skipped, wrong
 from edgequant.devices.facts import READ_SECONDS, facts_in, read

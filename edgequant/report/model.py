@@ -7,6 +7,7 @@ reason.  Numbers are finite: JSON has no NaN.
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from pathlib import PurePath
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
@@ -267,6 +268,10 @@ class Report(_Model):
     runs: list[Run] = Field(default_factory=list)
     findings: list[Finding] = Field(default_factory=list)
     timing_s: dict[str, float] = Field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        runs = f"{len(self.runs)} run{'' if len(self.runs) == 1 else 's'}"
+        return f"<Report {self.verdict}: {runs}, model {PurePath(self.model.path).name}>"
 
     @model_validator(mode="after")
     def _not_better_than_its_runs(self) -> Report:

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from device_scripts import wire
 from edgequant.deadline import Deadline
+from edgequant.device_scripts import wire
 from edgequant.devices.protocol import CommandResult, Device, Process
 from edgequant.errors import DeadlineExceeded, DeviceError, RunnerError
 from edgequant.runner import answers

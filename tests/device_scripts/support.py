@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from device_scripts import wire
+from edgequant.device_scripts import wire
 
 OPTIONS = {"memory": "normal", "precision": "normal", "threads": 2, "cores": None}
 ModelByName = Callable[[str], Path]

@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto as T
 from onnx import helper
 
-from device_scripts import wire
+from edgequant.device_scripts import wire
 from tests import generated
 from tests.device_scripts.support import Converter, Runner
 from tests.waiting import LONG, ended, eventually

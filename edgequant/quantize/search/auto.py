@@ -248,7 +248,7 @@ class _Job:
         stages = [2] * len(self.options.memories) + [self.explorer.searched(setting) for setting in settings]
         refined = self.explorer.refined(self.options.rounds)
         forms = max(len(self.explorer.forms(key, setting)) for key in self.mixture.layers for setting in settings)
-        self.pace.ahead(stages, more=refined)
+        self.pace.ahead(stages, more=refined, settings=len(settings))
         self.pace.announce(len(self.mixture.layers), forms, self.options.memories, self.given, self.bench.count)
         for memory in self.options.memories:
             self.pace.begin(f"plain variants, memory {memory}")
@@ -257,7 +257,7 @@ class _Job:
         if not found:
             self.progress.say("auto: half precision is too coarse for this target: again, with float where it was used")
             settings = [setting._replace(halved=False) for setting in settings]
-            self.pace.ahead([self.explorer.searched(each) for each in settings], more=refined)
+            self.pace.ahead([self.explorer.searched(each) for each in settings], more=refined, settings=len(settings))
             found = self._search(settings)
         least = min((tried.size for _, tried in found), default=0)
         promising = [
