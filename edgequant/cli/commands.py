@@ -157,7 +157,7 @@ def judge(
     spec: Annotated[
         str | None, typer.Option("--spec", metavar="FILE", help="Limits and goals of this file instead of the run's.")
     ] = None,
-    judging: opt.Judging,
+    limits: opt.Limits,
     write: Annotated[
         bool, typer.Option("--write", help="Keep it in RUN_DIR as report-2.json, report-3.json, ...")
     ] = False,
