@@ -18,7 +18,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from edgequant.version import __version__
 
 if TYPE_CHECKING:
     from edgequant.archive.open import open_run as open_run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -47,3 +48,12 @@ def disk_error(path: Path, error: OSError) -> EdgequantError:
         f"{path} cannot be written: {error.strerror or error}",
         hint="Free some space on this host, or choose another --run-dir.",
     )
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file as lower-case hex, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while data := stream.read(1 << 20):
+            digest.update(data)
+    return digest.hexdigest()

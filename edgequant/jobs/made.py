@@ -7,8 +7,8 @@ from pathlib import Path
 
 from edgequant.archive.folder import RunFolder, safe_name
 from edgequant.cases.generate import pin
-from edgequant.devices.store import sha256_of
 from edgequant.errors import InputError, RunnerError
+from edgequant.files import sha256_of
 from edgequant.findings import Finding
 from edgequant.jobs.checked import HostCheck
 from edgequant.jobs.made_variant import MadeVariant, by_recipe

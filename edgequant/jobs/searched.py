@@ -11,8 +11,8 @@ import platformdirs
 from edgequant.archive.folder import RunFolder
 from edgequant.compare.decibel import SQNR_CAP_DB
 from edgequant.compare.metrics import compare
-from edgequant.devices.store import sha256_of
 from edgequant.errors import InputError, RunnerError
+from edgequant.files import sha256_of
 from edgequant.findings import Finding
 from edgequant.jobs.made_variant import MadeVariant, by_recipe
 from edgequant.jobs.prepare import Prepared, memory_limit

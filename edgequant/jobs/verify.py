@@ -11,9 +11,8 @@ from edgequant.archive.folder import RunFolder, device_capture, host_capture, sa
 from edgequant.archive.open import Run, open_run
 from edgequant.archive.types import Artifact, Capture, Closing, DeviceCapture, Failure, Making
 from edgequant.clock import Clock
-from edgequant.devices.store import sha256_of
 from edgequant.errors import DeviceError, EdgequantError, InputError, ToolError
-from edgequant.files import disk_error
+from edgequant.files import disk_error, sha256_of
 from edgequant.jobs.devices import Background, Devices
 from edgequant.jobs.made import VariantMaker
 from edgequant.jobs.made_variant import artifact_of

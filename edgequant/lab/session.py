@@ -14,8 +14,9 @@ from edgequant.deadline import Deadline
 from edgequant.devices.facts import READ_SECONDS, facts_or_why
 from edgequant.devices.facts_model import DeviceFacts
 from edgequant.devices.protocol import Device
-from edgequant.devices.store import Store, sha256_of
+from edgequant.devices.store import Store
 from edgequant.errors import DeviceError, ToolError
+from edgequant.files import sha256_of
 from edgequant.lab.runtime import Chosen, Runtime, choose, pack_not_started
 from edgequant.pack import WantedPack
 from edgequant.progress import Progress

@@ -15,9 +15,8 @@ from typing import Any
 
 import platformdirs
 
-from edgequant.devices.store import sha256_of
 from edgequant.errors import DeviceError, InputError
-from edgequant.files import atomic_write
+from edgequant.files import atomic_write, sha256_of
 from edgequant.pack.archives import read_tar, write_tree
 from edgequant.pack.inputs import no_cache
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from edgequant.devices.adb import AdbDevice, parse_uri
-from edgequant.devices.store import Store, sha256_of
+from edgequant.devices.store import Store
 from edgequant.errors import DeviceError, InputError
+from edgequant.files import sha256_of
 from tests.beds.adb import AdbBed
 from tests.beds.adb_parts import ScriptedServer
 from tests.devices.adb_phones import Scripted, attached, opens, refused

@@ -16,8 +16,8 @@ from edgequant.devices import emulated
 from edgequant.devices.emulated import EmulatedDevice
 from edgequant.devices.facts_model import unknown
 from edgequant.devices.local import LocalDevice
-from edgequant.devices.store import sha256_of
 from edgequant.errors import DeviceError, InputError
+from edgequant.files import sha256_of
 from edgequant.pack import Pack
 from edgequant.runner.bundle import runner_file
 from edgequant.runner.client import MnnRunner
