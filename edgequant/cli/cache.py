@@ -1,33 +1,20 @@
-"""`edgequant cache ...`.  Imports nothing but Typer until a command runs: see commands.py."""
+"""`edgequant cache ...`."""
 
 from __future__ import annotations
 
-import typer
+import json
 
-from edgequant.cli import options as opt
+from rich.table import Table
+from rich.text import Text
 
-cache_app = typer.Typer(
-    help="Models that were made before, so that they need not be made again.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+from edgequant.cli.console import out, print_json
+from edgequant.cli.options import Ui
+from edgequant.plain import printable
+from edgequant.quantize.cache import clean_cache, conversions_folder, kept, search_folder, size_of
 
 
-@cache_app.command("list", short_help="What is kept.")
-def cache_list(json: opt.Json = False, verbose: opt.Verbose = False, quiet: opt.Quiet = False) -> None:
-    """Show the models that are kept, the last used first, and how much room they and searches take.
-
-    Models take up to 2048 MB, or EDGEQUANT_CACHE_MB; those that were not used
-    for longest go first.  EDGEQUANT_NO_CACHE=1 does without them.
-    """
-    from rich.table import Table
-    from rich.text import Text
-
-    from edgequant.cli.console import out
-    from edgequant.quantize.cache import kept, search_folder, size_of
-    from edgequant.report.plain import printable
-
-    ui = opt.Ui(json, verbose, quiet)
+def list_kept(ui: Ui) -> None:
+    """Show the models that are kept, and how much room they and searches take."""
     cache = kept()
     entries, searches = cache.entries(), size_of(search_folder())
     console = out(ui)
@@ -43,40 +30,24 @@ def cache_list(json: opt.Json = False, verbose: opt.Verbose = False, quiet: opt.
         console.print("No model is kept.", style="dim")
     total = sum(entry.size for entry in entries)
     if not ui.quiet:
-        text = (
-            f"{total / 1e6:.1f} MB of models, at most {cache.limit / 1e6:.0f} MB, in {printable(str(cache.folder))}; "
-        )
-        console.print(f"{text}{searches / 1e6:.1f} MB of searches", markup=False, soft_wrap=True)
+        most, folder = cache.limit / 1e6, printable(str(cache.folder))
+        text = f"{total / 1e6:.1f} MB of models, of {most:.0f}, in {folder}; {searches / 1e6:.1f} MB of searches"
+        console.print(text, markup=False, soft_wrap=True)
     if ui.json:
-        _print(
-            {
-                "schema": "edgequant.cache-list/1",
-                "cache": str(cache.folder),
-                "bytes": total,
-                "limit_bytes": cache.limit,
-                "search_bytes": searches,
-                "entries": [entry.as_dict() for entry in entries],
-            }
-        )
+        document = {
+            "schema": "edgequant.cache-list/1",
+            "cache": str(cache.folder),
+            "bytes": total,
+            "limit_bytes": cache.limit,
+            "search_bytes": searches,
+            "entries": [entry.as_dict() for entry in entries],
+        }
+        print_json(json.dumps(document, indent=2))
 
 
-@cache_app.command("clean", short_help="Remove all of it.")
-def cache_clean(json: opt.Json = False, verbose: opt.Verbose = False, quiet: opt.Quiet = False) -> None:
+def clean(ui: Ui) -> None:
     """Remove every model that is kept, and what searches have measured."""
-    from edgequant.cli.console import out
-    from edgequant.quantize.cache import clean_cache, conversions_folder
-    from edgequant.report.plain import printable
-
-    ui = opt.Ui(json, verbose, quiet)
     folder, freed = conversions_folder(), clean_cache()
     out(ui).print(f"removed {freed / 1e6:.1f} MB from {printable(str(folder.parent))}", markup=False, soft_wrap=True)
     if ui.json:
-        _print({"schema": "edgequant.cache-clean/1", "cache": str(folder), "freed_bytes": freed})
-
-
-def _print(document: dict[str, object]) -> None:
-    import json
-
-    from edgequant.cli.console import print_json
-
-    print_json(json.dumps(document, indent=2))
+        print_json(json.dumps({"schema": "edgequant.cache-clean/1", "cache": str(folder), "freed_bytes": freed}))

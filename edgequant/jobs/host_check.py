@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from edgequant.archive.folder import disk_error
 from edgequant.archive.types import Artifact
 from edgequant.cases.case import Case
 from edgequant.errors import RunnerError
-from edgequant.jobs.prepare import feed
+from edgequant.files import disk_error
 from edgequant.judge.kernel_faults import pools_wrong, some
 from edgequant.judge.sane import Sanity, sanity
 from edgequant.lab.session import Session
+from edgequant.lab.take import ModelFile, Place, each_case
 from edgequant.mnn_version import host_mnn_version
+from edgequant.models.mnn.static_int8 import read_static, with_float_pools
 from edgequant.models.model import BrokenFileError
-from edgequant.models.static_int8 import read_static, with_float_pools
 from edgequant.quantize.search.cache import cases_digest, digest
 from edgequant.spec import MemoryMode
+
+Outputs = Mapping[str, np.ndarray]
 
 CHECKED_CASES = 3
 """Cases a rung's model must get through on this host: enough to see nonsense, the verdict comes later."""
@@ -45,7 +47,7 @@ class HostCheck:
 
     host: Session
     cases: Sequence[Case]
-    expected: Callable[[str], Mapping[str, np.ndarray]]
+    expected: Callable[[str], Outputs]
     arm: bool
     fallback: bool
 
@@ -88,15 +90,17 @@ class HostCheck:
 
     def _look(self, path: Path, memory: MemoryMode) -> Sanity:
         """Run it here on a few cases and look at what comes out."""
-        runner = self.host.living_runner()
         try:
-            loaded = runner.load(str(path.resolve()), memory, precision="normal")
-            found = sanity(
-                (case.name, expected, runner.run(loaded, feed(loaded, case)).outputs)
-                for case, expected in [(each, self.expected(each.name)) for each in self.cases[:CHECKED_CASES]]
-            )
-            runner.unload(loaded)
+            place = Place.load(self.host, ModelFile(path, memory, precision="normal"))
+            found = sanity(self._each(place))
+            place.unload()
         except RunnerError:
             self.host.drop_runner()  # a model that crashes must not take the next one's runner with it
             raise
         return found
+
+    def _each(self, place: Place) -> Iterator[tuple[str, Outputs, Outputs]]:
+        for case, result in each_case(place, self.cases[:CHECKED_CASES]):
+            if isinstance(result, RunnerError):
+                raise result
+            yield case.name, self.expected(case.name), result.outputs

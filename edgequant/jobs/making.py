@@ -6,16 +6,18 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from edgequant.archive.folder import RunDirectory
+from edgequant.archive.folder import RunFolder
 from edgequant.archive.types import Artifact
 from edgequant.cases.generate import pin
 from edgequant.clock import Clock
+from edgequant.compare.decibel import SQNR_CAP_DB
 from edgequant.errors import InputError, RunnerError
 from edgequant.jobs.host_check import HostCheck
 from edgequant.jobs.on_device import OnDevice
-from edgequant.jobs.prepare import Prepared, feed
+from edgequant.jobs.prepare import Prepared
 from edgequant.judge.limits import SQNR_MARGIN_DB, defaults_for, resolve_limits
 from edgequant.lab.session import Session
+from edgequant.lab.take import ModelFile, Place, each_case
 from edgequant.models import ModelGraph
 from edgequant.plan.request import Request
 from edgequant.progress import Progress
@@ -23,12 +25,11 @@ from edgequant.quantize.cache import open_cache
 from edgequant.quantize.calibration import CalibrationSet
 from edgequant.quantize.maker import Maker
 from edgequant.quantize.search.cache import digest
-from edgequant.quantize.search.front import CAP_DB
 from edgequant.quantize.setup import MakeOptions, OnHost
 from edgequant.spec import Limit
 
 
-def open_maker(source: ModelGraph, request: Request, run_dir: RunDirectory, progress: Progress, clock: Clock) -> Maker:
+def open_maker(source: ModelGraph, request: Request, folder: RunFolder, progress: Progress, clock: Clock) -> Maker:
     """One that makes what takes no runner."""
     options = MakeOptions(
         timeout=request.convert_timeout,
@@ -39,7 +40,7 @@ def open_maker(source: ModelGraph, request: Request, run_dir: RunDirectory, prog
         budget=request.budget,
         run=request.options,
     )
-    return Maker(source, run_dir.path, options, progress=progress, clock=clock, cache=open_cache(progress))
+    return Maker(source, folder.path, options, progress=progress, clock=clock, cache=open_cache(progress))
 
 
 def on_host(prepared: Prepared, request: Request, host: Session, *, device: Session | None, arm: bool) -> OnHost:
@@ -74,7 +75,7 @@ def _goals(prepared: Prepared, request: Request) -> tuple[Limit, ...]:
         return request.goals
     resolved = resolve_limits(prepared.kinds, defaults_for("auto"), request.limits)
     return tuple(
-        limit.model_copy(update={"output": name, "value": min(limit.value + SQNR_MARGIN_DB, CAP_DB)})
+        limit.model_copy(update={"output": name, "value": min(limit.value + SQNR_MARGIN_DB, SQNR_CAP_DB)})
         for name, limits in resolved.items()
         for limit in limits
         if limit.metric == "sqnr_db"
@@ -83,23 +84,22 @@ def _goals(prepared: Prepared, request: Request) -> tuple[Limit, ...]:
 
 def _refuse_unrunnable(calibration: CalibrationSet, host: Session, float_model: Artifact) -> None:
     """A sample of each shape through the float model: what it cannot run is no quantizer's fault."""
-    runner = host.living_runner()
-    loaded = runner.load(str(float_model.path.resolve()), "normal", precision="normal")
-    seen: set[object] = set()
-    for index, facts in enumerate(calibration.facts):
-        if facts.shapes in seen:
-            continue
-        seen.add(facts.shapes)
-        try:
-            runner.run(loaded, feed(loaded, calibration.read(index)))
-        except RunnerError as error:
-            if error.code != "INFERENCE_FAILED":
-                host.drop_runner()
-            sizes = ", ".join(f"{name} {list(shape)}" for name, shape in facts.shapes)
-            raise InputError(
-                "CALIBRATION_REFUSED",
-                f"{calibration.source}: MNN cannot run the float model with sample '{facts.name}' ({sizes}): "
-                f"{error.message}",
-                hint="Give samples of sizes the model takes; --shape pins those of random ones.",
-            ) from None
-    runner.unload(loaded)
+    first = {facts.shapes: index for index, facts in reversed(list(enumerate(calibration.facts)))}
+    place = Place.load(host, ModelFile(float_model.path, "normal", float_model.sha256, "normal"))
+    waiting = [calibration.facts[index] for index in sorted(first.values())]
+    try:
+        for _, result in each_case(place, (calibration.read(index) for index in sorted(first.values()))):
+            if isinstance(result, RunnerError):
+                raise result
+            waiting.pop(0)
+        place.unload()
+    except RunnerError as error:
+        if error.code != "INFERENCE_FAILED":
+            host.drop_runner()
+        sizes = ", ".join(f"{name} {list(shape)}" for name, shape in waiting[0].shapes)
+        raise InputError(
+            "CALIBRATION_REFUSED",
+            f"{calibration.source}: MNN cannot run the float model with sample '{waiting[0].name}' ({sizes}): "
+            f"{error.message}",
+            hint="Give samples of sizes the model takes; --shape pins those of random ones.",
+        ) from None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgequant.compare.decibel import SQNR_CAP_DB
 from edgequant.compare.metrics import compare
-from edgequant.errors import InputError
-from edgequant.jobs.prepare import Prepared, feed
+from edgequant.errors import InputError, RunnerError
+from edgequant.jobs.prepare import Prepared
 from edgequant.judge.latency import latency_summary
 from edgequant.lab.session import Session
+from edgequant.lab.take import ModelFile, Place, each_case, feed
 from edgequant.quantize.search.cache import cases_digest, digest
-from edgequant.quantize.search.front import CAP_DB
 from edgequant.quantize.search.target import Evaluation
 from edgequant.spec import MemoryMode, RunOptions
 
@@ -58,27 +59,27 @@ class OnDevice:
         )
 
     def __call__(self, path: Path, memory: MemoryMode) -> Evaluation:
-        runner = self._device.living_runner()
-        loaded = runner.load(self._device.push(path)[0], memory)
+        place = Place.load(self._device, ModelFile(path, memory), self._device.push(path)[0])
         found: dict[str, float] = {}
-        for case in self._prepared.cases:
+        for case, result in each_case(place, self._prepared.cases):
+            if isinstance(result, RunnerError):
+                raise result
             expected = self._prepared.expected.get(case.name)
             assert expected is not None
-            outputs = runner.run(loaded, feed(loaded, case)).outputs
             for name, reference in expected.items():
-                each = compare(reference, outputs.get(name))
+                each = compare(reference, result.outputs.get(name))
                 # Neither a number nor nothing: it is as wrong as can be.
-                value = each.sqnr_db if each.problem is None else -CAP_DB
+                value = each.sqnr_db if each.problem is None else -SQNR_CAP_DB
                 if value is not None:
-                    found[name] = min(found.get(name, CAP_DB), value)
+                    found[name] = min(found.get(name, SQNR_CAP_DB), value)
         middle = self._prepared.cases[len(self._prepared.cases) // 2]
-        timing = runner.time(
-            loaded,
-            feed(loaded, middle),
+        timing = place.runner.time(
+            place.loaded,
+            feed(place.loaded, middle.inputs),
             warmup=self._options.warmup,
             repeat=self._options.repeat,
             max_seconds=_SECONDS,
         )
-        runner.unload(loaded)
+        place.unload()
         summary = latency_summary(timing.samples, timing.warmup, None, None, why_invalid=[])
         return Evaluation(found, None if summary is None else summary.p50)

@@ -19,6 +19,7 @@ from edgequant.archive.types import Artifact
 from edgequant.errors import InputError, ToolError
 from edgequant.findings import Finding
 from edgequant.models import ModelGraph
+from edgequant.models.mnn.weights import Weights, read_weights
 from edgequant.quantize.calibrate.static import StaticOptions, make_static
 from edgequant.quantize.calibration import CalibrationSet
 from edgequant.quantize.convert import convert
@@ -26,7 +27,6 @@ from edgequant.quantize.encode import usable_block
 from edgequant.quantize.halves import of_halves, round_to_halves
 from edgequant.quantize.recipe import Recipe, Rule
 from edgequant.quantize.setup import Setup, calibration_facts
-from edgequant.quantize.weights import Weights, read_weights
 from edgequant.quantize.work import as_graph, output_work
 from edgequant.spec import Variant
 

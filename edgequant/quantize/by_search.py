@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from edgequant.archive.types import Artifact
 from edgequant.findings import Finding
+from edgequant.models.mnn.weights import read_weights
 from edgequant.quantize.by_recipe import as_recipe_says
 from edgequant.quantize.cache import search_folder
 from edgequant.quantize.finish import count_layers, sync_and_hash
@@ -13,7 +14,6 @@ from edgequant.quantize.search.auto import search
 from edgequant.quantize.search.front import AutoResult
 from edgequant.quantize.search.options import AutoOptions
 from edgequant.quantize.setup import Evaluator, OnHost, Setup
-from edgequant.quantize.weights import read_weights
 from edgequant.spec import Variant
 
 

@@ -30,7 +30,6 @@ from typing import Any
 import platformdirs
 from pydantic import ValidationError
 
-import edgequant
 from edgequant.archive.types import Artifact
 from edgequant.errors import ToolError
 from edgequant.files import atomic_write
@@ -40,6 +39,7 @@ from edgequant.progress import Progress
 from edgequant.quantize.child import tools_extension
 from edgequant.quantize.search.cache import digest
 from edgequant.quantize.work import source_sha256, work_dir
+from edgequant.version import __version__
 
 DEFAULT_MB = 2048
 OFF = "EDGEQUANT_NO_CACHE"
@@ -106,7 +106,7 @@ def conversion_key(source: ModelGraph, *what: object) -> str:
     """
     tool = tools_extension().stat().st_size  # two builds may call themselves one version
     host = (host_mnn_version(), tool, platform.machine())
-    return digest(_FORMAT, edgequant.__version__, _code(), host, source.format, source.sha256, what)
+    return digest(_FORMAT, __version__, _code(), host, source.format, source.sha256, what)
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from edgequant.errors import InputError
 from edgequant.files import safe_name
 from edgequant.findings import Finding
 from edgequant.models import ModelGraph, read_model
-from edgequant.models.static_int8 import read_static
+from edgequant.models.mnn.static_int8 import read_static
 from edgequant.progress import Progress, listening
 from edgequant.quantize.by_ladder import by_ladder
 from edgequant.quantize.by_recipe import by_recipe

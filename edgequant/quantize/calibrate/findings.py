@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from edgequant.findings import Finding
+from edgequant.plain import joined
 from edgequant.quantize.calibrate.why import Code
-from edgequant.report.plain import joined
 
 _NAMED = 4
 """Kept layers, in a message."""
