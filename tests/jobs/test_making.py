@@ -141,7 +141,7 @@ def test_a_bug_in_making_one_takes_no_other_with_it(
     assert half.verdict == "ERROR"
     assert half.error is not None
     assert half.error.code == "INTERNAL_ERROR"
-    assert "ZeroDivisionError" in Path(half.error.evidence["log"]).read_text()
+    assert "ZeroDivisionError" in (tmp_path / "run" / "logs" / half.error.evidence["log"]).read_text()
     assert dynamic.verdict == "PASS"
 
 
