@@ -17,7 +17,7 @@ nightly: system-packages lint ## the gate, and what is too long for it
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 check: $(VENV)/.dev ## the fast subset, for while you work
-	$(BIN)/ruff check . && $(BIN)/python -m pytest -n $(WORKERS) -q -m "not slow and not ssh and not adb and not arm64" $(PYTEST_ARGS)
+	$(BIN)/ruff check . && $(BIN)/python -m pytest -n $(WORKERS) -q -m "not nightly and not slow and not ssh and not adb and not arm64" $(PYTEST_ARGS)
 
 durations: system-packages $(VENV)/.dev ## how long each test takes, kept for their order; on a machine that does nothing else
 	$(BIN)/python -m pytest -n $(WORKERS) --record-durations $(PYTEST_ARGS)

@@ -56,6 +56,8 @@ def test_of_equal_cases_the_first_by_name_is_named() -> None:
     found = summarize({"b": off(0.1), "a": off(0.1)})
     assert set(found.worst_cases.values()) == {"a"}
     assert found.worst_case == "a"
+    assert not found.exact
+    assert summarize({"a": compare(RAMP, RAMP)}).exact
 
 
 def test_what_is_not_finite_is_added_up() -> None:
