@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 import pytest
 import yaml
 
-from edgequant.cli import commands
+from edgequant.cli import commands, options
 from edgequant.cli.groups import Group, Option
 from edgequant.cli.options import EXAMPLE_SPEC
 from edgequant.cli.request import make_request
@@ -52,7 +52,9 @@ def flat(keys: Mapping[str, Any]) -> set[str]:
 
 
 def options_of_verify() -> list[Option]:
-    groups = [hint for hint in get_type_hints(commands.verify).values() if isinstance(hint, type)]
+    groups = [
+        hint for hint in get_type_hints(commands.verify, localns={"opt": options}).values() if isinstance(hint, type)
+    ]
     return [option for group in groups if issubclass(group, Group) for option in group.options()]
 
 
