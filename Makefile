@@ -5,16 +5,26 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WORKERS ?= auto
 
-.PHONY: demo test check beds lint format bench system-packages clean
+.PHONY: demo test nightly check durations mutants beds lint format bench system-packages clean
 
 demo: $(VENV)/.demo ## the main job on a real model, with this host as the device
 	$(BIN)/edgequant demo
 
-test: system-packages lint ## everything the tests need, then all of them
+test: system-packages lint ## the gate: what CI runs, on a new machine too
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not nightly" $(PYTEST_ARGS)
+
+nightly: system-packages lint ## the gate, and what is too long for it
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 check: $(VENV)/.dev ## the fast subset, for while you work
 	$(BIN)/ruff check . && $(BIN)/python -m pytest -n $(WORKERS) -q -m "not slow and not ssh and not adb and not arm64" $(PYTEST_ARGS)
+
+durations: system-packages $(VENV)/.dev ## how long each test takes, kept for their order; on a machine that does nothing else
+	$(BIN)/python -m pytest -n $(WORKERS) --record-durations $(PYTEST_ARGS)
+
+mutants: $(VENV)/.nightly ## mutation testing of compare/ and judge/: an hour; MUTANTS="edgequant.compare.summary*" for a part
+	$(BIN)/mutmut run $(MUTANTS)
+	$(BIN)/python -m tests.mutants
 
 beds: system-packages $(VENV)/.dev ## the virtual phone and board and the pack, made ahead of the tests and booted once
 	$(BIN)/python -m tests.beds
@@ -23,6 +33,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
@@ -43,6 +54,10 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) install -c constraints.txt -e '.[dev]'
 	touch $@ $(VENV)/.demo
 
+$(VENV)/.nightly: $(VENV)/.dev
+	$(PIP) install -c constraints.txt -e '.[nightly]'
+	touch $@
+
 # Only what is missing, and only where apt is: elsewhere the beds say what they need.
 system-packages:
 	@missing=""; for package in $$(cat tests/apt-packages.txt); do \
@@ -55,4 +70,4 @@ system-packages:
 	fi
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache mutants

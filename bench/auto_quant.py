@@ -117,13 +117,13 @@ class Greedy:
 def _compare(name: str, folder: Path) -> Result:
     from edgequant.cases.generate import generate
     from edgequant.models import read_model
+    from edgequant.models.mnn.weights import read_weights
     from edgequant.quantize.convert import convert
     from edgequant.quantize.make import parameters
     from edgequant.quantize.recipe import Rule
     from edgequant.quantize.search.auto import search
     from edgequant.quantize.search.options import AutoOptions
     from edgequant.quantize.search.trials import Bench
-    from edgequant.quantize.weights import read_weights
     from edgequant.spec import Limit, RunOptions, Variant
     from edgequant.zoo import fetch
 

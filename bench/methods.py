@@ -26,9 +26,9 @@ import numpy as np
 import edgequant
 from bench.harness import machine, say
 from bench.realistic import SOURCES, samples
-from edgequant.cases.load import read_npz
+from edgequant.archive.folder import REFERENCE, device_capture
+from edgequant.archive.open import open_run
 from edgequant.errors import InputError
-from edgequant.lab.measure import capture_folder
 from edgequant.quantize.calibrate.methods import CALIBRATORS
 from edgequant.quantize.calibrate.static import StaticModel, StaticOptions, make_static
 from edgequant.report.model import Report, Run
@@ -221,14 +221,15 @@ def agreement(folder: Path, variant: str) -> tuple[int, int]:
 
     A case for which nothing came back counts as not one step right.
     """
-    captures = folder / "captures"
-    got = captures / capture_folder("local:", Variant.parse(variant))
+    run = open_run(folder)
+    reference, got = run.capture(REFERENCE), run.capture(device_capture("local:", Variant.parse(variant)))
     steps = equal = 0
-    for path in sorted((captures / "reference").glob("*.npz")):
-        (expected,) = read_npz(path, max_bytes=_MAX_BYTES).values()
+    for case in () if reference is None else reference.cases:
+        (expected,) = (run.arrays_of(case) or {}).values()
         steps += expected.shape[0] * expected.shape[1]
-        if (got / path.name).exists():
-            (found,) = read_npz(got / path.name, max_bytes=_MAX_BYTES).values()
+        outputs = None if got is None else run.outputs(got, case.case)
+        if outputs is not None:
+            (found,) = outputs.values()
             if found.shape == expected.shape:
                 equal += int((found.argmax(-1) == expected.argmax(-1)).sum())
     return steps, equal

@@ -13,7 +13,7 @@ import MNN.nn as nn
 import numpy as np
 
 from . import RUNNER_VERSION, facts, lock, wire
-from .process import Memory, reset_peak
+from .process import Memory, own_arguments, reset_peak
 from .server import Answer, Job, JobError, Tensors
 
 # The values of MNN's BackendConfig enums.  They have to go in as integers: MNN ignores memory='low' without a word.
@@ -145,11 +145,12 @@ def _converted(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
 class Engine:
     """One device session: the models loaded in it and the jobs on them."""
 
-    def __init__(self, banner: str) -> None:
+    def __init__(self, banner: str, held: lock.Lock) -> None:
         self._banner = banner
         self._models = {}  # type: Dict[int, Loaded]
         self._next = 1
-        self._lock = lock.Lock()
+        self._lock = held
+        self.restart_with = None  # type: Optional[List[bytes]]
         self._memory = Memory()
         self._all_cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
@@ -182,6 +183,15 @@ class Engine:
         except lock.Unsupported as error:
             raise JobError("LOCK_UNSUPPORTED", "this system has no such lock (%s)" % error) from None
         return {"holder": holder}, None
+
+    def job_restart(self, job: Job) -> Answer:
+        """Be started anew once this is answered: what then comes on the stream is the preamble.  The lock is kept."""
+        self._pin(None)  # the process would take with it what a model was bound to
+        try:
+            self.restart_with = own_arguments()
+        except OSError as error:
+            raise JobError("RESTART_UNSUPPORTED", "this system cannot start a program anew (%s)" % error) from None
+        return {}, None
 
     def job_load(self, job: Job) -> Answer:
         options = job.header["options"]

@@ -18,13 +18,15 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from edgequant.version import __version__
 
 if TYPE_CHECKING:
+    from edgequant.archive.open import open_run as open_run
     from edgequant.errors import EdgequantError as EdgequantError
     from edgequant.jobs.inspect import inspect as inspect
+    from edgequant.jobs.quantize import quantize as quantize
+    from edgequant.jobs.rejudge import judge as judge
     from edgequant.jobs.run import run as run
-    from edgequant.jobs.single import quantize as quantize
     from edgequant.jobs.verify import verify as verify
     from edgequant.judge.verdict import Verdict as Verdict
     from edgequant.lab.session import DeviceOptions as DeviceOptions
@@ -50,7 +52,7 @@ _WHERE = {
     "inspect": "edgequant.jobs.inspect",
     "judge": "edgequant.jobs.rejudge",
     "open_run": "edgequant.archive.open",
-    "quantize": "edgequant.jobs.single",
+    "quantize": "edgequant.jobs.quantize",
     "read_model": "edgequant.models",
     "run": "edgequant.jobs.run",
     "verify": "edgequant.jobs.verify",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+
+from edgequant.errors import EdgequantError
 
 
 def same_file(one: Path, other: Path) -> bool:
@@ -36,3 +39,21 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
         raise
+
+
+def disk_error(path: Path, error: OSError) -> EdgequantError:
+    """What to say when this host cannot write a result."""
+    return EdgequantError(
+        "RUN_DIR_FULL" if error.errno == 28 else "RUN_DIR_UNWRITABLE",
+        f"{path} cannot be written: {error.strerror or error}",
+        hint="Free some space on this host, or choose another --run-dir.",
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file as lower-case hex, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while data := stream.read(1 << 20):
+            digest.update(data)
+    return digest.hexdigest()

@@ -1,11 +1,21 @@
-"""The folder of one run: everything that was made, measured and logged, so that it can be looked at later.
+"""The folder of one run: everything that was asked for, made, captured and judged.
 
-report.json                          the report
+plan.json                            what was asked for
+source.json                          the source model, its cases and its reference
 models/<variant>-<sha256>.mnn        every model that was made
+artifacts/<variant>.json             how each came about, or why there is none
 cases/<case>.npz                     the inputs
-captures/reference/<case>.npz        what the outputs should be
-captures/<device>/<variant>/...      what came back: outputs of each case, timing.json
+captures/reference.json              what the outputs should be
+captures/float-host.json             float MNN on this host
+captures/host/<variant>.json         each variant on this host
+captures/<device>/<variant>.json     each variant on each device: outputs, times, memory, facts
+arrays/<sha256>.npy                  what all of these refer to
+journal.jsonl                        a line for each of these files, in the order they were finished
+closing.json                         how it ended
+report.json                          the judgement
 logs/                                of converter, reference and runners
+
+A file is there whole or not at all.  Nothing in it names the folder's own place: it can be moved.
 """
 
 from __future__ import annotations
@@ -20,17 +30,21 @@ import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
+from edgequant.archive.arrays import ArrayFolder
+from edgequant.archive.types import Capture, Closing, Making, Plan, Source, now
 from edgequant.cases.load import save_npz
-from edgequant.errors import EdgequantError, InputError
-from edgequant.files import atomic_write
-from edgequant.quantize.work import remove_stale
+from edgequant.errors import InputError
+from edgequant.files import atomic_write, disk_error
+from edgequant.spec import Variant
 
 DEFAULT_PARENT = "edgequant-runs"
-FOLDERS = ("logs", "models", "cases", "captures")
+FOLDERS = ("logs", "models", "cases", "captures", "artifacts", "arrays")
+REFERENCE = "reference"
+FLOAT_HOST = "float-host"
 
 
 def safe_name(text: str, limit: int = 60) -> str:
@@ -41,45 +55,73 @@ def safe_name(text: str, limit: int = 60) -> str:
     return f"{plain[:limit]}-{hashlib.sha256(text.encode('utf-8', 'backslashreplace')).hexdigest()[:8]}"
 
 
-class RunDirectory:
-    """One run's folder.
+def device_capture(uri: str, variant: Variant | str) -> str:
+    """The name of the capture of a variant on a device."""
+    return f"{safe_name(uri)}/{safe_name(str(variant))}"
 
-    Args:
-        path: given by the user, created where it does not exist, refused where it holds something else already; None
-            for a new one under ./edgequant-runs.
 
-    Raises InputError (RUN_DIR_UNUSABLE).
+def host_capture(variant: Variant | str) -> str:
+    """The name of the capture of a variant on this host."""
+    return f"host/{safe_name(str(variant))}"
+
+
+class RunFolder:
+    """One run's folder, to write into.
+
+    `RunFolder.create` makes a new one, `RunFolder.reopen` goes on with one that was interrupted.
     """
 
-    def __init__(self, path: Path | None, model: str) -> None:
-        if path is None:
-            now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-            path = Path(DEFAULT_PARENT) / f"{now}-{safe_name(Path(model).stem, 40)}-{secrets.token_hex(2)}"
+    def __init__(self, path: Path) -> None:
         self.path = path
+        self.array_folder = ArrayFolder(path / "arrays")
         self._made: list[Path] = []
+
+    @classmethod
+    def create(cls, path: Path | None, model: str) -> RunFolder:
+        """Make one.
+
+        Args:
+            path: given by the user, created where it does not exist, refused where it holds something else already;
+                None for a new one under ./edgequant-runs.
+
+        Raises InputError (RUN_DIR_UNUSABLE).
+        """
+        if path is None:
+            stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+            path = Path(DEFAULT_PARENT) / f"{stamp}-{safe_name(Path(model).stem, 40)}-{secrets.token_hex(2)}"
+        folder = cls(path)
         try:
-            for folder in (*reversed(path.parents), path):
-                self._make(folder)
+            for each in (*reversed(path.parents), path):
+                folder._make(each)
             # Two runs may start at once: the folder belongs to the one that makes the first folder in it.
-            if any(path.iterdir()) or not self._make(path / FOLDERS[0]):
+            if any(path.iterdir()) or not folder._make(path / FOLDERS[0]):
                 raise InputError(
                     "RUN_DIR_UNUSABLE",
                     f"{path}: not empty",
-                    hint="Give --run-dir a new or empty folder: the results of two runs must not mix.",
+                    hint="Give --run-dir a new or empty folder, or go on with that run: --resume.",
                 )
-            for name in FOLDERS[1:]:
-                self._make(path / name)
-            # What runs beside this one left when they were killed.
-            for models in path.parent.glob(f"*/{FOLDERS[1]}"):
-                remove_stale(models)
+            folder._prepare()
         except InputError:
-            self.discard()
+            folder.discard()
             raise
         except OSError as error:
-            self.discard()
-            raise InputError(
-                "RUN_DIR_UNUSABLE", f"{path}: {error.strerror}", hint="Choose another --run-dir."
-            ) from None
+            folder.discard()
+            raise _unusable(path, error) from None
+        return folder
+
+    @classmethod
+    def reopen(cls, path: Path) -> RunFolder:
+        """Go on with one.  Raises InputError (RUN_DIR_UNUSABLE)."""
+        folder = cls(path)
+        try:
+            folder._prepare()
+        except OSError as error:
+            raise _unusable(path, error) from None
+        return folder
+
+    def _prepare(self) -> None:
+        for name in FOLDERS[1:]:
+            self._make(self.path / name)
 
     def _make(self, folder: Path) -> bool:
         """Make a folder and remember it; false where it, or something else, is there already."""
@@ -119,6 +161,10 @@ class RunDirectory:
         for folder in reversed(self._made):
             if folder.parent == self.path:
                 shutil.rmtree(folder, ignore_errors=True)
+            elif folder == self.path:
+                for name in ("plan.json", "journal.jsonl"):
+                    with contextlib.suppress(OSError):  # it may never have come to be
+                        (folder / name).unlink()
             with contextlib.suppress(OSError):  # something else is in it by now
                 folder.rmdir()
         self._made.clear()
@@ -126,35 +172,62 @@ class RunDirectory:
     def log(self, name: str) -> Path:
         return self.logs / f"{safe_name(name)}.log"
 
-    def arrays(self, folder: str, name: str) -> Path:
-        """Where `save_arrays` puts them."""
-        return self.path / folder / f"{safe_name(name)}.npz"
+    # ---- records
 
-    def save_arrays(self, folder: str, name: str, arrays: Mapping[str, np.ndarray]) -> Path:
-        """Keep arrays as FOLDER/NAME.npz.  Raises EdgequantError (RUN_DIR_FULL) where they cannot be written."""
-        path = self.arrays(folder, name)
+    def save_plan(self, plan: Plan) -> None:
+        self._save("plan", plan)
+
+    def save_source(self, source: Source) -> None:
+        self._save("source", source)
+
+    def save_making(self, making: Making) -> None:
+        """Keep what became of a variant; its artifact's path is written relative to this folder."""
+        made = making.artifact
+        if made is not None and made.path.is_absolute() == self.path.is_absolute():
+            with contextlib.suppress(ValueError):  # it lies elsewhere
+                made = made.model_copy(update={"path": made.path.relative_to(self.path)})
+        self._save(f"artifacts/{safe_name(str(making.variant))}", making.model_copy(update={"artifact": made}))
+
+    def save_capture(self, name: str, capture: Capture) -> None:
+        self._save(f"captures/{name}", capture)
+
+    def save_closing(self, closing: Closing) -> None:
+        self._write("closing", closing)
+
+    def save_case(self, name: str, inputs: Mapping[str, np.ndarray]) -> None:
+        """Keep inputs as a file that --inputs takes.  Raises EdgequantError (RUN_DIR_FULL, RUN_DIR_UNWRITABLE)."""
+        path = self.path / "cases" / f"{safe_name(name)}.npz"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_npz(path, arrays)
+            save_npz(path, inputs)
         except OSError as error:
             raise disk_error(path, error) from None
-        return path
 
-    def save_json(self, folder: str, name: str, value: Any) -> Path:
-        path = self.path / folder / f"{safe_name(name)}.json"
+    def _save(self, name: str, record: BaseModel) -> None:
+        self._write(name, record)
+        line = json.dumps({"time": now().isoformat(), "file": f"{name}.json"}) + "\n"
+        path = self.path / "journal.jsonl"
+        try:
+            with open(path, "ab") as stream:
+                stream.write(line.encode())
+        except OSError as error:
+            raise disk_error(path, error) from None
+
+    def _write(self, name: str, record: BaseModel) -> None:
+        path = self.path / f"{name}.json"
+        text = record.model_dump_json(by_alias=True, indent=1, fallback=_plain)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as stream:
-                stream.write(json.dumps(value, indent=1).encode())
+                # A lone surrogate (a file name that is not UTF-8) cannot be encoded.
+                stream.write(text.encode("utf-8", "backslashreplace"))
         except OSError as error:
             raise disk_error(path, error) from None
-        return path
 
 
-def disk_error(path: Path, error: OSError) -> EdgequantError:
-    """What to say when this host cannot write a result."""
-    return EdgequantError(
-        "RUN_DIR_FULL" if error.errno == 28 else "RUN_DIR_UNWRITABLE",
-        f"{path} cannot be written: {error.strerror or error}",
-        hint="Free some space on this host, or choose another --run-dir.",
-    )
+def _plain(value: object) -> object:
+    """Evidence may hold NumPy's numbers."""
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else str(value)
+
+
+def _unusable(path: Path, error: OSError) -> InputError:
+    return InputError("RUN_DIR_UNUSABLE", f"{path}: {error.strerror}", hint="Choose another --run-dir.")

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from edgequant.errors import EdgequantError
+from edgequant.errors import DeviceError, EdgequantError
 from edgequant.findings import Finding
-from edgequant.spec import MemoryMode, Variant
+from edgequant.spec import Limit, MemoryMode, RunOptions, Variant
 
 Role = Literal["reference", "float-host", "variant-host", "device"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -29,7 +29,7 @@ def now() -> datetime:
 class Record(BaseModel):
     """Base of all of these.  A later version may have written more than this one knows."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, ser_json_inf_nan="constants", allow_inf_nan=False)
+    model_config = ConfigDict(extra="ignore", frozen=True, ser_json_inf_nan="strings", allow_inf_nan=False)
 
 
 class ArrayRef(Record):
@@ -53,6 +53,123 @@ class Failure(Record):
     def of(cls, error: EdgequantError) -> Failure:
         return cls.model_validate(error.as_dict())
 
+    def error(self) -> DeviceError:
+        """The same, to be raised."""
+        return DeviceError(self.code, self.message, where=self.where, hint=self.hint, evidence=self.evidence)
+
+
+# ---- what was asked for
+
+
+class HostFacts(Record):
+    """This host, as far as verdicts need it: its CPU's architecture, and the MNN that models were made with."""
+
+    arch: str
+    mnn: str
+
+
+class Plan(Record):
+    """What a run was asked to do, with all that is needed to go on with it.
+
+    Attributes:
+        job: the command: "quantize" also says whether the file resembles its source.
+        model, inputs, reference: absolute paths.
+        devices, variants: each device runs each variant.
+        limits, goals: as the user gave them, without the defaults.
+        reach: how devices are reached: the fields of `DeviceOptions` that JSON can hold.
+    """
+
+    schema_: Literal["edgequant.plan/1"] = Field(default="edgequant.plan/1", alias="schema")
+    job: Literal["verify", "quantize"] = "verify"
+    edgequant: str
+    host: HostFacts
+    created: AwareDatetime = Field(default_factory=now)
+    model: str
+    devices: tuple[str, ...]
+    variants: tuple[Variant, ...]
+    inputs: str | None = None
+    reference: str | None = None
+    calibration: str | None = None
+    images: dict[str, Any] | None = None
+    shapes: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    limits: tuple[Limit, ...] = ()
+    goals: tuple[Limit, ...] = ()
+    budget: Literal["size", "latency"] = "size"
+    fallback: bool = True
+    latency: bool = True
+    options: RunOptions = Field(default_factory=RunOptions)
+    convert_timeout: float = 900.0
+    reach: dict[str, Any] = Field(default_factory=dict)
+
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class TensorFacts(Record):
+    """An input or output of the source; shape as in `TensorSpec`."""
+
+    name: _Name
+    dtype: str
+    shape: tuple[int | None, ...] | None = None
+    dims: tuple[str | None, ...] | None = None
+    layout: str | None = None
+
+
+class CaseFacts(Record):
+    """A case: its inputs, which lie in cases/NAME.npz as well, and where they came from."""
+
+    name: _Name
+    source: str
+    generated: bool = False
+    inputs: dict[_Name, ArrayRef] = Field(default_factory=dict)
+
+
+class ReferenceFacts(Record):
+    """What the outputs are held against: see `report.model.ReferenceInfo`."""
+
+    kind: str
+    version: str | None = None
+    why: str | None = None
+
+
+class Source(Record):
+    """The source model and what it is run with.
+
+    Attributes:
+        inputs: what a case holds.
+        cases: in order; empty where nothing got that far.
+        kinds: output -> "float" or "int", of the outputs the reference has.
+        declared: outputs of the model, as its file has them.
+        float_sha256: of the float .mnn made from it.
+        findings: what is to be known of the model and the cases.
+    """
+
+    schema_: Literal["edgequant.source/1"] = Field(default="edgequant.source/1", alias="schema")
+    path: str
+    format: str
+    sha256: Sha256
+    size: int = Field(ge=0)
+    inputs: tuple[TensorFacts, ...] = ()
+    declared: tuple[TensorFacts, ...] = ()
+    cases: tuple[CaseFacts, ...] = ()
+    reference: ReferenceFacts | None = None
+    kinds: dict[_Name, Literal["float", "int"]] = Field(default_factory=dict)
+    float_sha256: Sha256 | None = None
+    findings: tuple[Finding, ...] = ()
+
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class Closing(Record):
+    """How a run ended, as far as it has.
+
+    seconds: per phase.  ended: every trial was tried.  source_now: SHA-256 of the source at the end, or the code of
+    the error that reading it gave; None before the end.
+    """
+
+    seconds: dict[str, float] = Field(default_factory=dict)
+    ended: bool = False
+    source_now: str | None = None
+
 
 # ---- what was made
 
@@ -61,7 +178,7 @@ class FileFacts(Record):
     """What was read of an artifact's file.
 
     weights: as `models.ModelGraph.weights`.  has_subgraphs: MNN's Interpreter cannot run it.  static_tensors,
-    half_tiles, max_pools, tails: of its static int8 layers, as `models.static_int8.StaticLayers` has them.
+    half_tiles, max_pools, tails: of its static int8 layers, as `models.mnn.static_int8.StaticLayers` has them.
     """
 
     weights: str | None = None
@@ -143,7 +260,7 @@ class Making(Record):
 
 
 class Memory(Record):
-    """Of the runner's process, in KiB; None where the device could not tell.  rss_peak: the kernel's high-water mark."""
+    """Of the runner's process, in KiB; None where the device could not tell.  rss_peak: the kernel's highest mark."""
 
     rss: int | None = Field(default=None, ge=0)
     rss_peak: int | None = Field(default=None, ge=0)
@@ -151,7 +268,7 @@ class Memory(Record):
 
 
 class CaseCapture(Record):
-    """One inference of one case: its outputs, or why MNN refused it.
+    """One inference of one case: its outputs, or why MNN refused it (refused_code: how, where it was a death).
 
     outputs: of the model.  taps: of inner tensors that were asked for by name.  ms: wall-clock time in milliseconds.
     """
@@ -162,6 +279,7 @@ class CaseCapture(Record):
     ms: float | None = Field(default=None, ge=0)
     memory: Memory | None = None
     refused: str | None = None
+    refused_code: str | None = None
 
 
 class TimingCapture(Record):
@@ -238,3 +356,9 @@ class Capture(Record):
     started: AwareDatetime = Field(default_factory=now)
 
     model_config = ConfigDict(populate_by_name=True)
+
+    @property
+    def readings(self) -> list[Memory]:
+        """Of the process's memory, from the loaded model to the end of the timing; the last has the highest peak."""
+        known = [self.loaded, *(case.memory for case in self.cases), *(timing.memory for timing in self.timings)]
+        return [each for each in known if each is not None]

@@ -44,7 +44,8 @@ packs = app.below("pack", help="The runtime (Python, MNN) for ARM64 devices that
 
 @app.command("verify", short_help="Quantize, run on every device, compare, judge.")
 def verify(
-    model: opt.Model,
+    *,
+    model: opt.ModelOrNone = None,
     where: opt.Where,
     spec: opt.Spec,
     making: opt.Making,
@@ -53,17 +54,20 @@ def verify(
     running: opt.Running,
     device: opt.Device,
     kept: opt.Kept,
+    resuming: opt.Resuming,
     ui: opt.Ui,
 ) -> None:
     """Quantize MODEL, run it on every device, compare with the float reference, and give a verdict.
 
     With nothing but --device it makes random cases (three sizes for dynamic
     dimensions), quantizes as dynamic:8, runs with memory low, and prints a table
-    per output.  Everything is kept in the run directory.
+    per output.  Everything is kept in the run directory; --resume goes on with
+    one that was interrupted.
     """
     from edgequant.cli import verify as command
 
-    command.run(model, typed(where, making, cases, judging, running, device), spec=spec.spec, kept=kept, ui=ui)
+    given = typed(where, making, cases, judging, running, device)
+    command.run(model, given, spec=spec.spec, kept=kept, resume=resuming.resume, ui=ui)
 
 
 @app.command("quantize", short_help="Make one variant of a model, checked on this host.")
@@ -147,6 +151,31 @@ def report(
     from edgequant.cli import report as command
 
     command.run(run_dir=run_dir, schema=schema, csv=csv, ui=ui)
+
+
+@app.command("judge", short_help="Judge an earlier run again, with other limits.")
+def judge(
+    run_dir: Annotated[str, typer.Argument(metavar="RUN_DIR", help="Folder of an earlier run.")],
+    *,
+    spec: Annotated[
+        str | None, typer.Option("--spec", metavar="FILE", help="Limits and goals of this file instead of the run's.")
+    ] = None,
+    limits: opt.Limits,
+    write: Annotated[
+        bool, typer.Option("--write", help="Keep it in RUN_DIR as report-2.json, report-3.json, ...")
+    ] = False,
+    csv: opt.Csv = None,
+    ui: opt.Ui,
+) -> None:
+    """Judge what a run has captured again: without its device, MNN or the source model.
+
+    Says what is different from the judgement that is kept there.  Limits given here
+    take the place of the run's own of the same output and metric.  The exit code is
+    the new verdict's.
+    """
+    from edgequant.cli import judge as command
+
+    command.run(run_dir, spec=spec, limits=limits.limit or (), write=write, csv=csv, ui=ui)
 
 
 @devices.command("list", short_help="What could be used, without connecting.")

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from edgequant.cli.document import print_json as print_json
 from edgequant.cli.options import Ui
+from edgequant.plain import printable
 from edgequant.progress import Progress
-from edgequant.report.plain import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars

@@ -21,8 +21,8 @@ from edgequant.jobs.inspect import inspect
 from edgequant.jobs.ranges import ActivationRanges
 from edgequant.models import ModelGraph
 from edgequant.models.advice import Advice
-from edgequant.quantize.weights import Weights
-from edgequant.report.plain import printable
+from edgequant.models.mnn.weights import Weights
+from edgequant.plain import printable
 from edgequant.spec.images import ImageOptions
 from edgequant.tensors import TensorSpec
 

@@ -46,6 +46,12 @@ def _print_example(wanted: bool) -> None:
 _URI = "local:, ssh://user@host:port, adb://SERIAL or emulated:CPU"
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="ONNX, TFLite, TensorFlow .pb or float .mnn.")]
+ModelOrNone = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODEL", help="ONNX, TFLite, TensorFlow .pb or float .mnn; none with --resume.", show_default=False
+    ),
+]
 Uri = Annotated[str, typer.Argument(metavar="URI", help=_URI)]
 OneDevice = Annotated[str, typer.Option("--device", metavar="URI", help=f"Where to run it: {_URI}.")]
 RunDir = Annotated[str | None, typer.Option("--run-dir", metavar="DIR", help="New folder for everything of this run.")]
@@ -82,6 +88,19 @@ class Spec(Group):
             "--spec-example", callback=_print_example, is_eager=True, help="Print such a file with every key, and exit."
         ),
     ] = False
+
+
+class Resuming(Group):
+    """Going on with a run."""
+
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            "--resume",
+            metavar="RUN_DIR",
+            help="Go on with an interrupted run, as it was asked for: only what is missing.",
+        ),
+    ] = None
 
 
 class Making(Group):

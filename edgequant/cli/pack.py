@@ -10,7 +10,7 @@ from rich.text import Text
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Ui
 from edgequant.pack import Pack, PackOptions, build_pack, clean_packs, default_cache, list_packs
-from edgequant.report.plain import printable
+from edgequant.plain import printable
 
 
 def build(options: PackOptions, ui: Ui) -> None:

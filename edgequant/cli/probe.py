@@ -16,7 +16,7 @@ from edgequant.devices.facts_cpu import ranges
 from edgequant.devices.facts_model import Cluster, DeviceFacts
 from edgequant.lab.identify import Probed, probe
 from edgequant.lab.session import DeviceOptions
-from edgequant.report.plain import printable
+from edgequant.plain import printable
 
 _NOT_ASKED = "MNN could not be asked"
 _GROUPS = {

@@ -19,9 +19,9 @@ from edgequant.judge.verdict import Verdict
 
 def run(model: str, typed: Mapping[str, Any], *, output: str, kept: Kept, ui: Ui) -> None:
     """Make the file, check it, show what came out; exits with the verdict's code, or as interrupted."""
-    from edgequant.jobs.single import quantize
+    from edgequant.jobs.quantize import quantize
+    from edgequant.plain import printable
     from edgequant.report.console import render
-    from edgequant.report.plain import printable
     from edgequant.report.write import to_json
 
     if (count := len(typed.get("variants", ()))) > 1:

@@ -21,7 +21,7 @@ def make_request(
 
     Raises InputError for whatever cannot be understood, before anything has been done.
     """
-    from edgequant.devices.factory import make_device
+    from edgequant.devices.registry import make_device
 
     written = VerifySpec() if spec is None else load_spec(Path(spec))
     wanted = written.with_typed(typed)

@@ -15,9 +15,9 @@ from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Ui
 from edgequant.cli.request import make_request
 from edgequant.errors import InputError
+from edgequant.jobs.run import RunOnce, save_outputs
 from edgequant.jobs.run import run as run_request
-from edgequant.jobs.single import RunOnce, save_outputs
-from edgequant.report.plain import milliseconds, printable
+from edgequant.plain import milliseconds, printable
 from edgequant.report.write import as_plain
 from edgequant.spec import RunOptions
 
@@ -68,12 +68,12 @@ def _show(found: RunOnce, model: str, device: str, output: str | None, ui: Ui) -
         ]
         why = f"  not valid: {'; '.join(map(printable, latency.why_invalid))}" if not latency.valid else ""
         console.print(
-            f"latency of '{printable(found.latency_case or '')}' in ms: {', '.join(shown)} "
-            f"(n {latency.n}, model load {milliseconds(found.load_ms)}, first {milliseconds(latency.first)}){why}",
+            f"latency of '{printable(latency.case or '')}' in ms: {', '.join(shown)} "
+            f"(n {latency.n}, model load {milliseconds(latency.load)}, first {milliseconds(latency.first)}){why}",
             markup=False,
             soft_wrap=True,
         )
-    parts = [("before", found.before.rss), ("loaded", found.loaded.rss), ("peak", found.peak.rss_peak)]
+    parts = [("before", found.capture.before.rss), ("loaded", found.capture.loaded.rss), ("peak", found.peak.rss_peak)]
     shown = [f"{name} {kib * 1.024e-3:.1f} MB" for name, kib in parts if kib is not None]
     console.print(f"RSS: {', '.join(shown) or 'the device does not tell'}", markup=False)
     if output is not None:
@@ -122,8 +122,10 @@ def _as_dict(found: RunOnce, model: str, device: str, options: RunOptions) -> di
             for case in found.cases
         ],
         "latency_ms": found.latency,
-        "latency_case": found.latency_case,
+        "latency_case": None if found.latency is None else found.latency.case,
         "memory_kb": {
-            "before": found.before.model_dump(), "loaded": found.loaded.model_dump(), "peak": found.peak.model_dump(),
+            "before": found.capture.before.model_dump(),
+            "loaded": found.capture.loaded.model_dump(),
+            "peak": found.peak.model_dump(),
         },
     }  # fmt: skip

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgequant.archive.folder import disk_error
-from edgequant.archive.outputs import Outputs
-from edgequant.cases.case import Case
+import numpy as np
+
 from edgequant.errors import RunnerError
-from edgequant.jobs.prepare import Prepared, feed
+from edgequant.files import disk_error
+from edgequant.jobs.prepare import Prepared
 from edgequant.judge.kernel_faults import pools_wrong, some
 from edgequant.judge.sane import Sanity, sanity
 from edgequant.lab.session import Session
+from edgequant.lab.take import ModelFile, Place, each_case
 from edgequant.mnn_version import host_mnn_version
+from edgequant.models.mnn.static_int8 import read_static, with_float_pools
 from edgequant.models.model import BrokenFileError
-from edgequant.models.static_int8 import read_static, with_float_pools
 from edgequant.quantize.rungs import Made
 from edgequant.spec import MemoryMode
+
+Outputs = Mapping[str, np.ndarray]
 
 CHECKED_CASES = 3
 """Cases a rung's model must get through on this host: enough to see nonsense, the verdict comes later."""
@@ -80,23 +83,26 @@ class HostCheck:
 
     def _look(self, path: Path, memory: MemoryMode) -> Sanity:
         """Run it here on a few cases and look at what comes out."""
-        runner = self.host.living_runner()
+        expected = self._some_cases()
         try:
-            loaded = runner.load(str(path.resolve()), memory, precision="normal")
-            found = sanity(
-                (case.name, expected, runner.run(loaded, feed(loaded, case)).outputs)
-                for case, expected in self._some_cases()
-            )
-            runner.unload(loaded)
+            place = Place.load(self.host, ModelFile(path, memory, precision="normal"))
+            found = sanity(self._each(place, expected))
+            place.unload()
         except RunnerError:
             self.host.drop_runner()  # a model that crashes must not take the next one's runner with it
             raise
         return found
 
-    def _some_cases(self) -> list[tuple[Case, Outputs]]:
-        found = []
+    def _each(self, place: Place, expected: Mapping[str, Outputs]) -> Iterator[tuple[str, Outputs, Outputs]]:
+        for case, result in each_case(place, self.prepared.cases[:CHECKED_CASES]):
+            if isinstance(result, RunnerError):
+                raise result
+            yield case.name, expected[case.name], result.outputs
+
+    def _some_cases(self) -> dict[str, Outputs]:
+        found: dict[str, Outputs] = {}
         for case in self.prepared.cases[:CHECKED_CASES]:
             expected = self.prepared.expected.get(case.name)
             assert expected is not None
-            found.append((case, expected))
+            found[case.name] = expected
         return found

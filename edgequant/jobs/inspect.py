@@ -10,9 +10,9 @@ from edgequant.findings import Finding
 from edgequant.jobs.ranges import ActivationRanges, measure_ranges
 from edgequant.models import ModelGraph, find_risks, read_model
 from edgequant.models.advice import Advice, Facts, advise
+from edgequant.models.mnn.weights import Weights, read_weights
 from edgequant.models.weight_risks import find_weight_risks
 from edgequant.models.weights import survey_weights
-from edgequant.quantize.weights import Weights, read_weights
 from edgequant.spec.images import ImageOptions
 
 _SERIOUS = ("error", "fail", "warn", "info")

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edgequant.archive.folder import RunDirectory, safe_name
+from edgequant.archive.folder import RunFolder, safe_name
 from edgequant.cases.generate import pin
-from edgequant.devices.store import sha256_of
 from edgequant.errors import InputError, RunnerError
+from edgequant.files import sha256_of
 from edgequant.findings import Finding
 from edgequant.jobs.checked import HostCheck
 from edgequant.jobs.made_variant import MadeVariant, by_recipe
-from edgequant.jobs.prepare import Prepared, feed, make_model, memory_limit
+from edgequant.jobs.prepare import Prepared, make_model, memory_limit
 from edgequant.jobs.searched import made_by_search
 from edgequant.lab.session import Session
+from edgequant.lab.take import ModelFile, Place, each_case
 from edgequant.plan.request import Request
 from edgequant.progress import Progress, listening
 from edgequant.quantize.calibrate.findings import of_static
@@ -37,7 +38,7 @@ class VariantMaker:
 
     prepared: Prepared
     request: Request
-    run_dir: RunDirectory
+    run_dir: RunFolder
     host: Session
     progress: Progress
     device: Session | None = None
@@ -103,26 +104,25 @@ class VariantMaker:
 
     def _refuse_unrunnable(self, calibration: CalibrationSet) -> None:
         """A sample of each shape through the float model: what it cannot run is no quantizer's fault."""
-        runner = self.host.living_runner()
-        loaded = runner.load(str(self.prepared.float_model.path.resolve()), "normal", precision="normal")
-        seen: set[object] = set()
-        for index, facts in enumerate(calibration.facts):
-            if facts.shapes in seen:
-                continue
-            seen.add(facts.shapes)
-            try:
-                runner.run(loaded, feed(loaded, calibration.read(index)))
-            except RunnerError as error:
-                if error.code != "INFERENCE_FAILED":
-                    self.host.drop_runner()
-                sizes = ", ".join(f"{name} {list(shape)}" for name, shape in facts.shapes)
-                raise InputError(
-                    "CALIBRATION_REFUSED",
-                    f"{calibration.source}: MNN cannot run the float model with sample '{facts.name}' ({sizes}): "
-                    f"{error.message}",
-                    hint="Give samples of sizes the model takes; --shape pins those of random ones.",
-                ) from None
-        runner.unload(loaded)
+        first = {facts.shapes: index for index, facts in reversed(list(enumerate(calibration.facts)))}
+        place = Place.load(self.host, ModelFile(self.prepared.float_model.path, "normal", precision="normal"))
+        waiting = [calibration.facts[index] for index in sorted(first.values())]
+        try:
+            for _, result in each_case(place, (calibration.read(index) for index in sorted(first.values()))):
+                if isinstance(result, RunnerError):
+                    raise result
+                waiting.pop(0)
+            place.unload()
+        except RunnerError as error:
+            if error.code != "INFERENCE_FAILED":
+                self.host.drop_runner()
+            sizes = ", ".join(f"{name} {list(shape)}" for name, shape in waiting[0].shapes)
+            raise InputError(
+                "CALIBRATION_REFUSED",
+                f"{calibration.source}: MNN cannot run the float model with sample '{waiting[0].name}' ({sizes}): "
+                f"{error.message}",
+                hint="Give samples of sizes the model takes; --shape pins those of random ones.",
+            ) from None
 
     def _by_recipe(self, variant: Variant) -> MadeVariant:
         assert variant.file is not None

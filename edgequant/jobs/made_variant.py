@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from edgequant.archive.types import Artifact, CalibrationFacts, CalibrationShapes, FileFacts
 from edgequant.findings import Finding
+from edgequant.models import read_model
+from edgequant.models.mnn.static_int8 import read_static
+from edgequant.models.mnn.weights import read_weights
 from edgequant.quantize.calibration import CalibrationSet
 from edgequant.quantize.convert import ConvertedModel
 from edgequant.quantize.ladder import Step
 from edgequant.quantize.recipe import Recipe
-from edgequant.quantize.weights import read_weights
 from edgequant.spec import Variant
 
 
@@ -58,3 +61,44 @@ def by_recipe(
         findings = (*findings, unused)
     named = model.path.rename(model.path.with_name(f"{name}-{model.sha256[:16]}.mnn"))
     return MadeVariant(variant, run_as, replace(model, path=named, variant=variant), findings, label=label or None)
+
+
+def artifact_of(made: MadeVariant, source_sha256: str) -> Artifact:
+    """The same as data."""
+    graph, model = read_model(made.model.path), made.model
+    layers = read_static(model.path)
+    used = made.calibration
+    return Artifact(
+        path=model.path,
+        sha256=model.sha256,
+        size=model.size,
+        source_sha256=source_sha256,
+        asked=made.asked,
+        run_as=made.run_as,
+        label=made.label,
+        steps=tuple(step.as_dict() for step in made.steps),
+        quantized_layers=model.quantized_layers,
+        float_layers=model.float_layers,
+        warnings=model.warnings,
+        findings=(*made.findings, *model.findings),
+        log=model.log.name,
+        seconds=model.seconds,
+        calibration=None
+        if used is None
+        else CalibrationFacts(
+            source=used.source,
+            samples=len(used),
+            shapes=tuple(
+                CalibrationShapes(samples=count, inputs=dict(shapes)) for shapes, count in used.shapes.most_common(100)
+            ),
+            images=used.images,
+        ),
+        facts=FileFacts(
+            weights=graph.weights,
+            has_subgraphs=graph.has_subgraphs,
+            static_tensors=layers.described,
+            half_tiles=layers.half_tiles,
+            max_pools=layers.max_pools,
+            tails=layers.tails,
+        ),
+    )

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import psutil
 
-from edgequant.archive.folder import RunDirectory, safe_name
-from edgequant.archive.outputs import Comparisons, OutputStore
+from edgequant.archive.arrays import ArraySink
+from edgequant.archive.folder import FLOAT_HOST, REFERENCE, RunFolder, safe_name
+from edgequant.archive.open import Run
+from edgequant.archive.types import Capture, CaseCapture, CaseFacts, ReferenceFacts, Source, TensorFacts
 from edgequant.cases.case import Case
 from edgequant.cases.generate import generate, pin, spare
 from edgequant.cases.images import ImageReader
 from edgequant.cases.load import load_cases
 from edgequant.cases.pictures import find_pictures, picture_findings, refuse_unused
 from edgequant.clock import Clock
-from edgequant.compare.metrics import Kind
+from edgequant.compare.table import Kind
 from edgequant.errors import InputError, RunnerError, ToolError
 from edgequant.findings import Finding
-from edgequant.jobs.remarks import (
-    conversion_failed,
-    conversion_wrong,
-    dropped,
-    infinite_inputs,
-    random_cases,
-    unchecked,
-)
+from edgequant.jobs.remarks import dropped, infinite_inputs, random_cases, unchecked
 from edgequant.judge.limits import defaults_for, resolve_limits
 from edgequant.lab.session import Session
+from edgequant.lab.take import HOST_DEATHS, ModelFile, Place, device_capture_of, each_case, memory_of, refusal_of
 from edgequant.models import ModelGraph, find_risks, read_model
 from edgequant.plan.request import Request
 from edgequant.progress import Progress
@@ -44,7 +41,7 @@ from edgequant.reference.reference import (
     Reference,
     onnxruntime_available,
 )
-from edgequant.runner.client import Loaded, MnnRunner
+from edgequant.runner.client import Loaded
 from edgequant.spec import Variant
 from edgequant.spec.function import looks_like_function
 from edgequant.spec.images import ImageOptions
@@ -63,27 +60,31 @@ class Prepared:
         cases: in order; each has reference outputs in `expected`.
         expected: the reference outputs.
         kinds: output name -> "float" or "int", for the outputs the reference has.
-        float_outputs: what float MNN computes on this host (the reference itself, where that is float MNN).
-        conversion: float MNN on this host against the reference; None where float MNN is the reference.
-        float_failed: cases that float MNN could not run on this host -> why.
-        findings: about the model, the cases and the conversion.
+        float_model: the float .mnn that was made of the source.
+        converted: what the converter has made so far.
     """
 
     graph: ModelGraph
     inputs: tuple[TensorSpec, ...]
     cases: list[Case]
-    expected: OutputStore
+    expected: Expected
     kinds: dict[str, Kind]
-    reference: str
-    reference_version: str | None
-    reference_why: str
     float_model: ConvertedModel
-    float_outputs: OutputStore
-    conversion: Comparisons | None
-    float_failed: dict[str, str]
     clock: Clock
-    findings: list[Finding] = field(default_factory=list)
     converted: dict[str, ConvertedModel] = field(default_factory=dict)
+
+
+class Expected:
+    """Outputs of a capture, by case."""
+
+    def __init__(self, capture: Capture, arrays: ArraySink) -> None:
+        self._refs = {each.case: each.outputs for each in capture.cases}
+        self._arrays = arrays
+
+    def get(self, case: str) -> dict[str, np.ndarray] | None:
+        """The outputs of a case, None where there are none."""
+        refs = self._refs.get(case)
+        return None if refs is None else {name: self._arrays.get(ref) for name, ref in refs.items()}
 
 
 @dataclass(frozen=True)
@@ -107,17 +108,26 @@ def look(request: Request, progress: Progress, clock: Clock) -> Looked:
 
 
 def prepare(
-    request: Request, looked: Looked, run_dir: RunDirectory, host: Session, progress: Progress, clock: Clock
+    request: Request,
+    looked: Looked,
+    folder: RunFolder,
+    host: Callable[[], Session],
+    progress: Progress,
+    clock: Clock,
 ) -> Prepared:
-    """Do it.  Raises InputError, ToolError, DeviceError (the host's own runner)."""
+    """Convert to float MNN, make or read the cases, compute their reference, and run float MNN on this host.
+
+    All of it is in the archive afterwards.  `host` gives this host's session, once it is there.
+
+    Raises InputError, ToolError, DeviceError (the host's own runner).
+    """
     graph, given = looked.graph, looked.cases
     progress.say("converting to float MNN")
     with clock.phase("convert"):
-        float_model = make_model(graph, FLOAT, run_dir, request.convert_timeout)
-    runner = host.runner()
+        float_model = make_model(graph, FLOAT, folder, request.convert_timeout)
     with clock.phase("host"):
-        loaded = _load_float(runner, float_model)
-    inputs = _inputs(graph, loaded)
+        place = Place.load(host(), ModelFile(float_model.path, "normal", float_model.sha256, "normal"))
+    inputs = _inputs(graph, place.loaded)
     findings = find_risks(graph)
     cases = given or _cases(request, inputs)
     if cases[0].generated:
@@ -125,33 +135,17 @@ def prepare(
         findings.append(random_cases(request.options.seed, calibrated))
     findings += infinite_inputs(cases)
     findings += _of_pictures(request, inputs)
-
-    reference, why = _reference(request, graph, cases, host, loaded, run_dir)
+    reference, why = _reference(request, graph, cases, place, folder)
     progress.say(f"reference: {reference.name} {reference.version or ''} ({why})")
     if reference.name == MnnFloatReference.name:
         findings.append(unchecked(why))
-    expected = OutputStore(run_dir, "reference")
-    kept: list[Case] = []
-    kinds: dict[str, Kind] = {}
-    named: dict[str, set[str]] = {}
     try:
         with clock.phase("reference"):
-            waiting, wanted = deque(cases), len(cases)
-            spares = deque(spare(pin(inputs, request.shapes), request.options.seed) if cases[0].generated else ())
-            while waiting or (spares and len(kept) < wanted):
-                case = waiting.popleft() if waiting else spares.popleft()
-                try:
-                    outputs = reference.run(case)
-                except CaseRefused as refusal:
-                    findings.append(dropped(case, refusal.reason, reference.name))
-                    continue
-                kept.append(case)
-                expected.put(case.name, outputs)
-                run_dir.save_arrays("cases", case.name, case.inputs)
-                kinds.update({name: _kind(array.dtype.name) for name, array in outputs.items()})
-                named[case.name] = set(outputs)
+            spares = spare(pin(inputs, request.shapes), request.options.seed) if cases[0].generated else ()
+            kept, captured, refused = _run_reference(reference, cases, spares, folder)
     finally:
         reference.close()
+    findings += refused
     if not kept:
         raise InputError(
             "CASES_IMPOSSIBLE",
@@ -159,41 +153,96 @@ def prepare(
             f"{findings[-1].evidence.get('reason', '')}",
             hint="Give shapes it can run with --shape NAME=..., or real inputs with --inputs.",
         )
-    findings += _check_reference_names(request, kinds, named, loaded)
-    prepared = Prepared(
-        graph=graph,
-        inputs=inputs,
-        cases=kept,
-        expected=expected,
-        kinds=kinds,
-        reference=reference.name,
-        reference_version=reference.version,
-        reference_why=why,
-        float_model=float_model,
-        float_outputs=expected,
-        conversion=None,
-        float_failed={},
-        clock=clock,
-        findings=findings,
-        converted={FLOAT.file_key: float_model},
-    )
+    kinds = {name: _kind(ref.dtype) for case in captured for name, ref in (case.outputs or {}).items()}
+    named = {case.case: set(case.outputs or {}) for case in captured}
+    findings += _check_reference_names(request, kinds, named, place.loaded)
+    expected = Capture(trial="reference", role="reference", cases=tuple(captured))
+    folder.save_capture(REFERENCE, expected)
     if reference.name != MnnFloatReference.name:
-        prepared.float_outputs = OutputStore(run_dir, "host/float")
         progress.say("running float MNN on this host (the conversion error)")
         with clock.phase("host"):
-            _measure_conversion(prepared, host, loaded)
-    return prepared
+            _run_float(place, kept, folder)
+    folder.save_source(
+        Source(
+            path=str(request.model),
+            format=graph.format,
+            sha256=graph.sha256,
+            size=graph.size,
+            inputs=tuple(_facts(spec) for spec in inputs),
+            declared=tuple(_facts(spec) for spec in graph.outputs or ()),
+            cases=tuple(_case_facts(case, folder) for case in kept),
+            reference=ReferenceFacts(kind=reference.name, version=reference.version, why=why),
+            kinds=kinds,
+            float_sha256=float_model.sha256,
+            findings=tuple(findings),
+        )
+    )
+    converted = {FLOAT.file_key: float_model}
+    arrays = folder.array_folder
+    return Prepared(graph, inputs, kept, Expected(expected, arrays), kinds, float_model, clock, converted)
 
 
-def make_model(graph: ModelGraph, variant: Variant, run_dir: RunDirectory, timeout: float) -> ConvertedModel:
+def _run_reference(
+    reference: Reference, cases: Sequence[Case], spares: Iterable[Case], folder: RunFolder
+) -> tuple[list[Case], list[CaseCapture], list[Finding]]:
+    """The cases that the reference can run, what came out of them, and what is to be said of the others."""
+    kept: list[Case] = []
+    captured: list[CaseCapture] = []
+    findings: list[Finding] = []
+    waiting, more, wanted = deque(cases), deque(spares), len(cases)
+    while waiting or (more and len(kept) < wanted):
+        case = waiting.popleft() if waiting else more.popleft()
+        try:
+            outputs = reference.run(case)
+        except CaseRefused as refusal:
+            findings.append(dropped(case, refusal.reason, reference.name))
+            continue
+        refs = {name: folder.array_folder.put(array) for name, array in outputs.items()}
+        captured.append(CaseCapture(case=case.name, outputs=refs))
+        folder.save_case(case.name, case.inputs)
+        kept.append(case)
+    return kept, captured, findings
+
+
+def _run_float(place: Place, cases: Sequence[Case], folder: RunFolder) -> None:
+    """Float MNN on this host, every case.  Raises DeviceError where its runner cannot be kept alive."""
+    captured: list[CaseCapture] = []
+    for case, result in each_case(place, cases, deaths=HOST_DEATHS):
+        if isinstance(result, RunnerError):
+            captured.append(refusal_of(case, result))
+            continue
+        refs = {name: folder.array_folder.put(array) for name, array in result.outputs.items()}
+        captured.append(CaseCapture(case=case.name, outputs=refs, ms=result.ms, memory=memory_of(result.memory)))
+    found = Capture(
+        trial=FLOAT_HOST,
+        role="float-host",
+        variant=str(FLOAT),
+        artifact_sha256=place.model.sha256,
+        memory_mode="normal",
+        device=device_capture_of(place.session),
+        cases=tuple(captured),
+    )
+    folder.save_capture(FLOAT_HOST, found)
+
+
+def _facts(spec: TensorSpec) -> TensorFacts:
+    return TensorFacts(name=spec.name, dtype=spec.dtype, shape=spec.shape, dims=spec.dims, layout=spec.layout)
+
+
+def _case_facts(case: Case, folder: RunFolder) -> CaseFacts:
+    refs = {name: folder.array_folder.put(array) for name, array in case.inputs.items()}
+    return CaseFacts(name=case.name, source=case.source, generated=case.generated, inputs=refs)
+
+
+def make_model(graph: ModelGraph, variant: Variant, folder: RunFolder, timeout: float) -> ConvertedModel:
     """Convert to one variant, kept in the run directory.  Raises InputError, ToolError."""
     name = safe_name(variant.file_key.replace(":", "").replace(",", "-"))
     made = convert(
         graph.path,
         graph.format,
         variant,
-        run_dir.models / f"{name}.mnn",
-        log_dir=run_dir.logs,
+        folder.models / f"{name}.mnn",
+        log_dir=folder.logs,
         timeout=timeout,
         memory_limit=memory_limit(),
     )
@@ -214,11 +263,6 @@ def _refuse_quantized_source(graph: ModelGraph, request: Request) -> None:
             hint="Give the float source (ONNX, TFLite, .pb or float .mnn), or reference outputs with --reference. "
             "`edgequant run` runs it as it is.",
         )
-
-
-def _load_float(runner: MnnRunner, model: ConvertedModel) -> Loaded:
-    """Float MNN in full precision, whatever the variants are run with: it is what they are measured against."""
-    return runner.load(str(model.path.resolve()), "normal", precision="normal")
 
 
 def _check_early(request: Request, graph: ModelGraph) -> list[Case] | None:
@@ -302,18 +346,18 @@ def _of_pictures(request: Request, inputs: tuple[TensorSpec, ...]) -> list[Findi
 
 
 def _reference(
-    request: Request, graph: ModelGraph, cases: list[Case], host: Session, loaded: Loaded, run_dir: RunDirectory
+    request: Request, graph: ModelGraph, cases: list[Case], place: Place, folder: RunFolder
 ) -> tuple[Reference, str]:
     if request.reference is not None:
         return FileReference(request.reference, cases), str(request.reference)
     if graph.format == "onnx":
         if onnxruntime_available():
-            log = run_dir.log("reference")
+            log = folder.log("reference")
             return OrtReference(graph.path, log, request.options.timeout), "the source model itself"
         why = "ONNX Runtime is not installed (pip install onnxruntime); the conversion itself stays unchecked"
     else:
         why = f"no independent runtime for {graph.format} sources here; the conversion itself stays unchecked"
-    return MnnFloatReference(host.runner(), loaded), why
+    return MnnFloatReference(place.runner, place.loaded), why
 
 
 def _check_reference_names(
@@ -348,35 +392,25 @@ def _check_reference_names(
     ]
 
 
-def feed(loaded: Loaded, case: Case) -> dict[str, np.ndarray]:
-    """The inputs the MNN model still has: the converter drops those that nothing reads."""
-    strangers = [entry.name for entry in loaded.answer.inputs if entry.name not in case.inputs]
-    if strangers:
-        raise RunnerError(
-            "RUNNER_PROTOCOL", f"the runner wants inputs the model does not have: {', '.join(strangers)[:200]}"
-        )
-    return {entry.name: case.inputs[entry.name] for entry in loaded.answer.inputs}
+def source_of(graph: ModelGraph, request: Request) -> Source:
+    """What is known of a source before anything is run."""
+    return Source(
+        path=str(request.model),
+        format=graph.format,
+        sha256=graph.sha256,
+        size=graph.size,
+        inputs=tuple(_facts(spec) for spec in graph.inputs or ()),
+        declared=tuple(_facts(spec) for spec in graph.outputs or ()),
+    )
 
 
-def _measure_conversion(prepared: Prepared, host: Session, loaded: Loaded) -> None:
-    """Float MNN on this host against the reference, every case; findings where it is not the same model."""
-    stage = prepared.conversion = Comparisons()
-    for case in prepared.cases:
-        expected = prepared.expected.get(case.name)
-        assert expected is not None
-        try:
-            got = host.runner().run(loaded, feed(loaded, case)).outputs
-        except RunnerError as error:
-            if error.code not in ("INFERENCE_FAILED", "RUNNER_DIED", "RUNNER_OUT_OF_MEMORY"):
-                raise
-            stage.add(case.name, expected, None)
-            prepared.float_failed[case.name] = error.message
-            prepared.findings.append(conversion_failed(case, error))
-            if error.code != "INFERENCE_FAILED":
-                host.drop_runner()
-                loaded = _load_float(host.runner(), prepared.float_model)
-            continue
-        prepared.float_outputs.put(case.name, got)
-        stage.add(case.name, expected, got)
-    for name, summary in stage.summaries().items():
-        prepared.findings += conversion_wrong(name, summary, own=prepared.reference == FileReference.name)
+def prepared_again(run: Run, looked: Looked, request: Request, folder: RunFolder, clock: Clock) -> Prepared:
+    """What an interrupted run had prepared; only float MNN is converted again, where its file is gone."""
+    source = run.source
+    cases = [Case(each.name, run.inputs(each.name), each.source, each.generated) for each in source.cases]
+    inputs = tuple(TensorSpec(each.name, each.dtype, each.shape, each.dims, each.layout) for each in source.inputs)
+    with clock.phase("convert"):
+        float_model = make_model(looked.graph, FLOAT, folder, request.convert_timeout)
+    expected = Expected(run.reference, folder.array_folder)
+    kinds: dict[str, Kind] = dict(source.kinds)
+    return Prepared(looked.graph, inputs, cases, expected, kinds, float_model, clock, {FLOAT.file_key: float_model})

@@ -8,22 +8,24 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
-from edgequant.archive.folder import RunDirectory
+from edgequant.archive.folder import RunFolder
+from edgequant.compare.decibel import SQNR_CAP_DB
 from edgequant.compare.metrics import compare
-from edgequant.devices.store import sha256_of
-from edgequant.errors import InputError
+from edgequant.errors import InputError, RunnerError
+from edgequant.files import sha256_of
 from edgequant.findings import Finding
 from edgequant.jobs.made_variant import MadeVariant, by_recipe
-from edgequant.jobs.prepare import Prepared, feed, memory_limit
+from edgequant.jobs.prepare import Prepared, memory_limit
 from edgequant.judge.latency import latency_summary
 from edgequant.judge.limits import SQNR_MARGIN_DB, defaults_for, resolve_limits
 from edgequant.lab.session import Session
+from edgequant.lab.take import ModelFile, Place, each_case, feed
 from edgequant.plan.request import Request
 from edgequant.progress import Progress
 from edgequant.quantize.convert import ConvertedModel
 from edgequant.quantize.search.auto import search
 from edgequant.quantize.search.cache import cases_digest, digest
-from edgequant.quantize.search.front import CAP_DB, AutoResult
+from edgequant.quantize.search.front import AutoResult
 from edgequant.quantize.search.options import AutoOptions
 from edgequant.quantize.search.target import Evaluation
 from edgequant.quantize.written import count_layers
@@ -51,7 +53,7 @@ def made_by_search(
     variant: Variant,
     prepared: Prepared,
     request: Request,
-    run_dir: RunDirectory,
+    run_dir: RunFolder,
     progress: Progress,
     device: Session | None,
 ) -> MadeVariant:
@@ -70,7 +72,7 @@ def made_by_search(
         evaluator = _OnDevice(device, prepared, request)
     folder = run_dir.path / "auto"
     folder.mkdir(exist_ok=True)
-    references = [prepared.expected.get(case.name) or {} for case in prepared.cases]
+    references: list[Mapping[str, np.ndarray]] = [prepared.expected.get(case.name) or {} for case in prepared.cases]
     out = run_dir.models / "auto.mnn"
     asked = request.options.memory
     progress.say(f"auto: looking for the {'smallest' if request.budget == 'size' else 'fastest'} model")
@@ -113,7 +115,7 @@ def goals(prepared: Prepared, request: Request) -> tuple[Limit, ...]:
         return request.goals
     resolved = resolve_limits(prepared.kinds, defaults_for("auto"), request.limits)
     return tuple(
-        limit.model_copy(update={"output": name, "value": min(limit.value + SQNR_MARGIN_DB, CAP_DB)})
+        limit.model_copy(update={"output": name, "value": min(limit.value + SQNR_MARGIN_DB, SQNR_CAP_DB)})
         for name, limits in resolved.items()
         for limit in limits
         if limit.metric == "sqnr_db"
@@ -137,25 +139,30 @@ class _OnDevice:
         return digest(self._target.uri, identity, runner.hello.mnn, options, cases_digest(references))
 
     def __call__(self, path: Path, memory: MemoryMode) -> Evaluation:
-        runner = self._target.living_runner()
-        loaded = runner.load(self._target.push(path)[0], memory)
+        where = self._target.push(path)[0]
+        place = Place.load(self._target, ModelFile(path, memory), where)
         found: dict[str, float] = {}
-        for case in self._prepared.cases:
+        for case, result in each_case(place, self._prepared.cases):
+            if isinstance(result, RunnerError):
+                raise result
             expected = self._prepared.expected.get(case.name)
             assert expected is not None
-            outputs = runner.run(loaded, feed(loaded, case)).outputs
             for name, reference in expected.items():
-                each = compare(reference, outputs.get(name))
+                each = compare(reference, result.outputs.get(name))
                 # Neither a number nor nothing: it is as wrong as can be.
-                value = each.sqnr_db if each.problem is None else -CAP_DB
+                value = each.sqnr_db if each.problem is None else -SQNR_CAP_DB
                 if value is not None:
-                    found[name] = min(found.get(name, CAP_DB), value)
+                    found[name] = min(found.get(name, SQNR_CAP_DB), value)
         middle = self._prepared.cases[len(self._prepared.cases) // 2]
         options = self._request.options
-        timing = runner.time(
-            loaded, feed(loaded, middle), warmup=options.warmup, repeat=options.repeat, max_seconds=_SECONDS
+        timing = place.runner.time(
+            place.loaded,
+            feed(place.loaded, middle.inputs),
+            warmup=options.warmup,
+            repeat=options.repeat,
+            max_seconds=_SECONDS,
         )
-        runner.unload(loaded)
+        place.unload()
         summary = latency_summary(timing.samples, timing.warmup, None, None, why_invalid=[])
         return Evaluation(found, None if summary is None else summary.p50)
 

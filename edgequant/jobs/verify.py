@@ -1,36 +1,42 @@
-"""The whole job: every variant on every device, judged, with one report at the end whatever happens on the way."""
+"""The whole job: every variant on every device, captured, judged, with a report at the end whatever happens."""
 
 from __future__ import annotations
 
 import contextlib
 import traceback
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-import edgequant
-from edgequant.archive.folder import RunDirectory, disk_error, safe_name
-from edgequant.archive.outputs import OutputStore
+from edgequant.archive.folder import RunFolder, device_capture, host_capture, safe_name
+from edgequant.archive.open import Run, open_run
+from edgequant.archive.types import Artifact, Capture, Closing, DeviceCapture, Failure, Making
 from edgequant.clock import Clock
-from edgequant.errors import DeviceError, EdgequantError, InputError, RunnerError, ToolError
-from edgequant.findings import Finding
-from edgequant.jobs import build
+from edgequant.errors import DeviceError, EdgequantError, InputError, ToolError
+from edgequant.files import disk_error, sha256_of
+from edgequant.jobs.devices import Background, Devices
 from edgequant.jobs.made import VariantMaker
-from edgequant.jobs.made_variant import MadeVariant
-from edgequant.jobs.prepare import FLOAT, Prepared, feed, look, prepare
-from edgequant.judge.advice import with_hints
+from edgequant.jobs.made_variant import artifact_of
+from edgequant.jobs.prepare import FLOAT, Looked, Prepared, look, prepare, prepared_again, source_of
 from edgequant.judge.kernel_faults import ARM64
-from edgequant.judge.limits import defaults_for, resolve_limits
-from edgequant.judge.verdict import Verdict, worst
-from edgequant.lab.measure import capture_folder, measure, memory_mode
+from edgequant.judge.run import judge
+from edgequant.judge.stages import Comparer
+from edgequant.judge.trial import limits_of
+from edgequant.lab.probes.engaged import EngagedProbe
+from edgequant.lab.probes.latency import LatencyProbe
+from edgequant.lab.probes.memory import SessionMemoryProbe
+from edgequant.lab.probes.repeat import RepeatProbe
 from edgequant.lab.session import DeviceOptions, Session, open_session
+from edgequant.lab.take import ModelFile, Probe, device_capture_of, take
 from edgequant.mnn_version import host_mnn_version, require_supported
 from edgequant.models import read_model
 from edgequant.plan.request import Request
+from edgequant.plan.stored import plan_of, request_of, trial_id
 from edgequant.progress import Progress
-from edgequant.quantize.work import HOPELESS
-from edgequant.report.model import Report, Run
+from edgequant.quantize.work import HOPELESS, remove_stale
+from edgequant.report.build import build_report
+from edgequant.report.model import Report
 from edgequant.report.write import write
-from edgequant.spec import Limit, RunOptions, Variant
+from edgequant.spec import MemoryMode, RunOptions, Variant
 
 
 class InterruptedRun(KeyboardInterrupt):
@@ -42,311 +48,353 @@ class InterruptedRun(KeyboardInterrupt):
         self.path = path
 
 
-@dataclass
-class HostRun:
-    """What a variant computes on this host: the middle between quantization error and device error.
-
-    why: why there is nothing; failed: cases MNN refused here.
-    """
-
-    outputs: OutputStore
-    why: str | None = None
-    failed: dict[str, str] = field(default_factory=dict)
-
-
-def verify(request: Request, progress: Progress | None = None) -> tuple[Report, RunDirectory]:
-    """Quantize, push, run, compare and judge; returns the report, which is also written, and the run directory.
+def verify(
+    request: Request, progress: Progress | None = None, *, job: Literal["verify", "quantize"] = "verify"
+) -> tuple[Report, RunFolder]:
+    """Quantize, push, run, compare and judge; returns the report, which is also written, and the run folder.
 
     Raises InputError for what the user gave, ToolError or DeviceError where nothing could be run at all because this
     host lacks something.  A device that cannot be used is not an exception: its runs have the verdict ERROR; nor is a
     tool that fails to make a variant.
     Raises InterruptedRun on ctrl-C, after the partial report has been written.
     """
-    progress = progress or Progress()
     version = host_mnn_version()
     require_supported(version, "this host")
-    run_dir = RunDirectory(request.run_dir, str(request.model))
-    clock = Clock()
-    # Pinning is for the device under test; this host may not even have those cores.
-    host_options = request.options.model_copy(update={"cores": None})
-    host = open_session("local:", DeviceOptions(), host_options, log=run_dir.log("runner-host"), progress=progress)
-    job: _Job | None = None
+    folder = RunFolder.create(request.run_dir, str(request.model))
+    return _verify(_Verify(request, folder, progress or Progress(), job, version))
+
+
+def resume(run_dir: Path, progress: Progress | None = None) -> tuple[Report, RunFolder]:
+    """Go on with a run that was interrupted: only what is missing is made and run, what failed is tried again.
+
+    Raises as `verify`; InputError (RUN_NOT_FOUND, RUN_INVALID, MODEL_CHANGED).
+    """
+    version = host_mnn_version()
+    require_supported(version, "this host")
+    run = open_run(run_dir)
+    request = request_of(run.plan, run_dir)
+    return _verify(_Verify(request, RunFolder.reopen(run_dir), progress or Progress(), run.plan.job, version, run))
+
+
+def _verify(job: _Verify) -> tuple[Report, RunFolder]:
     try:
-        with host, contextlib.ExitStack() as opened:
-            looked = look(request, progress, clock)
-            met = _meet(request, run_dir, progress, clock, opened)
-            errors = {uri: target for uri, target in met.items() if isinstance(target, EdgequantError)}
-            if len(errors) == len(met):
-                # Nothing can come of it: say so now, not after minutes of work on this host.
-                unused = build.build_unused(request, looked, errors, clock, edgequant.__version__, version)
-                _write(unused, run_dir)
-                return unused, run_dir
-            prepared = prepare(request, looked, run_dir, host, progress, clock)
-            job = _Job(request, run_dir, host, prepared, progress, version, met)
-            job.run()
+        report = job.run()
     except KeyboardInterrupt:
-        report = None if job is None else job.finish(interrupted=True)
-        raise InterruptedRun(report, run_dir.report) from None
+        raise InterruptedRun(job.finish() if job.begun else None, job.folder.report) from None
     except InputError as error:
         # The converter's log is worth keeping; a mistyped option is not worth a folder.
-        if job is None and "log" not in error.evidence:
-            run_dir.discard()
+        if not job.begun and "log" not in error.evidence:
+            job.folder.discard()
         raise
     except Exception:
-        if job and job.runs:
+        if job.begun:
             with contextlib.suppress(EdgequantError):  # the first error is the one to tell
-                job.finish(interrupted=True)
+                job.finish()
         raise
-    return job.finish(), run_dir
+    return report, job.folder
 
 
-def _meet(
-    request: Request, run_dir: RunDirectory, progress: Progress, clock: Clock, opened: contextlib.ExitStack
-) -> dict[str, Session | EdgequantError]:
-    """Connect to every device and start its runner, or learn why not.
-
-    Raises InputError where the only device's URI or configuration cannot be used.
-    """
-    met: dict[str, Session | EdgequantError] = {}
-    for uri in request.devices:
-        progress.say(f"device: {uri}")
-        log = run_dir.log(f"runner-{safe_name(uri)}")
-        try:
-            with clock.phase("device open"):
-                target = open_session(uri, request.target, request.options, log=log, progress=progress, clock=clock)
-                opened.callback(target.close)
-                target.runner()
-        except EdgequantError as error:
-            if isinstance(error, InputError) and len(request.devices) == 1:
-                raise
-            if isinstance(error, ToolError) and error.where != uri:
-                raise  # this host lacks something, whatever the device
-            progress.say(f"{error.code}: {error}")
-            met[uri] = error
-        else:
-            met[uri] = target
-    return met
-
-
-def _write(report: Report, run_dir: RunDirectory) -> None:
-    try:
-        write(report, run_dir.report)
-    except OSError as error:
-        raise disk_error(run_dir.report, error) from None
-
-
-class _Job:
-    """The devices' part, with what it has so far."""
+class _Verify:
+    """One run, with what it has so far in its folder."""
 
     def __init__(
         self,
         request: Request,
-        run_dir: RunDirectory,
-        host: Session,
-        prepared: Prepared,
+        folder: RunFolder,
         progress: Progress,
+        job: Literal["verify", "quantize"],
         mnn: str,
-        met: dict[str, Session | EdgequantError],
+        earlier: Run | None = None,
     ) -> None:
         self.request = request
-        self.run_dir = run_dir
-        self.host = host
-        self.prepared = prepared
+        self.folder = folder
         self.progress = progress
-        self.mnn = mnn
-        self.met = met
-        self.runs: list[Run] = []
-        self._host_runs: dict[str, HostRun] = {}
-        usable = [target for target in met.values() if isinstance(target, Session)]
-        arm = any(_is_arm(target) for target in usable if not target.device.is_host)
-        first = next(iter(usable), None)
-        self._maker = VariantMaker(prepared, request, run_dir, host, progress, first, arm)
-        # Before anything is pushed: a limit that names no output is the user's mistake, not the device's.
-        self.limits: dict[str, dict[str, tuple[Limit, ...]]] = {
-            variant.method: resolve_limits(
-                prepared.kinds,
-                defaults_for(variant.method),
-                [*request.limits, *(request.goals if variant.method == "auto" else ())],
+        self.clock = Clock()
+        self.begun = False
+        """There is something to report."""
+        self._mnn = mnn
+        self._earlier = earlier
+        self._archive = Run(folder.path)
+        self._comparer = Comparer(folder.array_folder)
+        self._runtime_told: dict[str, int] = {}
+        for models in folder.path.parent.glob("*/models"):
+            remove_stale(models)  # what runs beside this one left when they were killed
+        if earlier is None:
+            folder.save_plan(plan_of(request, mnn, job))
+
+    def run(self) -> Report:
+        request, folder, progress = self.request, self.folder, self.progress
+        # Pinning is for the device under test; this host may not even have those cores.
+        options = request.options.model_copy(update={"cores": None})
+        looked = look(request, progress, self.clock)
+        self._refuse_other_source(looked)
+
+        def open_host() -> Session:
+            session = open_session("local:", DeviceOptions(), options, log=folder.log("runner-host"), progress=progress)
+            session.runner()
+            return session
+
+        starting = Background(open_host)
+        with (
+            contextlib.ExitStack() as stack,
+            Devices(request.devices, request.target, request.options, folder, progress, self.clock) as devices,
+        ):
+            stack.callback(_close, starting)
+            if devices.unusable():
+                return self._unusable(looked, devices)
+            prepared = self._prepare(looked, starting)
+            met = devices.met()
+            if devices.unusable():
+                return self._unusable(looked, devices)
+            self.begun = True
+            self._archive = Run(folder.path)
+            for variant in request.variants:
+                # Before anything is pushed: a limit that names no output is the user's mistake, not the device's.
+                limits_of(self._archive.plan, self._archive.source, variant)
+            host = starting.result()
+            made = self._make_all(prepared, host, met)
+            for uri in request.devices:
+                self._device(uri, met[uri], made, prepared, host)
+        return self.finish(ended=True)
+
+    def _prepare(self, looked: Looked, starting: Background[Session]) -> Prepared:
+        if self._earlier is not None and self._earlier.prepared:
+            return prepared_again(self._earlier, looked, self.request, self.folder, self.clock)
+        return prepare(self.request, looked, self.folder, starting.result, self.progress, self.clock)
+
+    def _refuse_other_source(self, looked: Looked) -> None:
+        """Raise InputError where the source is no longer that of the run that is gone on with."""
+        if self._earlier is None or not (self.folder.path / "source.json").exists():
+            return
+        if looked.graph.sha256 != self._earlier.source.sha256:
+            raise InputError(
+                "MODEL_CHANGED",
+                f"{self.request.model}: it is not the file this run was begun with",
+                hint="Begin a new run.",
+                evidence={"sha256": self._earlier.source.sha256, "now": looked.graph.sha256},
             )
-            for variant in request.variants
-        }
 
-    def run(self) -> None:
-        models: dict[Variant, MadeVariant | EdgequantError] = {}
+    def _unusable(self, looked: Looked, devices: Devices) -> Report:
+        """No device can be used: nothing is made, nothing is run."""
+        if not self._archive.prepared:
+            self.folder.save_source(source_of(looked.graph, self.request))
+        for uri, error in devices.met().items():
+            assert isinstance(error, EdgequantError)
+            self._failed_device(uri, error)
+        self._archive = Run(self.folder.path)
+        return self.finish(ended=True)
+
+    # ---- making
+
+    def _make_all(
+        self, prepared: Prepared, host: Session, met: dict[str, Session | EdgequantError]
+    ) -> dict[Variant, Artifact]:
+        usable = [session for session in met.values() if isinstance(session, Session)]
+        arm = any(_is_arm(session) for session in usable if not session.device.is_host)
+        first = next(iter(usable), None)
+        maker = VariantMaker(prepared, self.request, self.folder, host, self.progress, first, arm)
+        found: dict[Variant, Artifact] = {}
         for variant in self.request.variants:
-            models[variant] = self._model(variant)
-        for uri in self.request.devices:
-            self._device(uri, models)
+            artifact = self._kept_artifact(variant) or self._make(variant, maker, prepared)
+            if artifact is not None:
+                found[variant] = artifact
+        return found
 
-    def _model(self, variant: Variant) -> MadeVariant | EdgequantError:
-        if variant.searched or variant.file_key not in self.prepared.converted:
+    def _kept_artifact(self, variant: Variant) -> Artifact | None:
+        """What an interrupted run has made already."""
+        making = None if self._earlier is None else self._earlier.making(variant)
+        if making is None or making.artifact is None:
+            return None
+        path = self.folder.path / making.artifact.path
+        if not path.is_file() or sha256_of(path) != making.artifact.sha256:
+            return None
+        return making.artifact.model_copy(update={"path": path})
+
+    def _make(self, variant: Variant, maker: VariantMaker, prepared: Prepared) -> Artifact | None:
+        if variant.searched or variant.file_key not in prepared.converted:
             self.progress.say(f"quantizing {variant}")
+        alone = len(self.request.variants) == 1
         try:
-            with self.prepared.clock.phase("convert"):
-                return self._maker.make(variant)
+            with self.clock.phase("convert"):
+                artifact = artifact_of(maker.make(variant), prepared.graph.sha256)
         except EdgequantError as error:
             # Calibration data that cannot be read is no one variant's; an option that does not fit fails only its own.
-            of_all = error is self._maker.unreadable
+            of_all = error is maker.unreadable
             # Of a tool that failed the report tells; what this host lacks keeps it from being written as well.
-            alone = len(self.request.variants) == 1 and (not isinstance(error, ToolError) or error.code in HOPELESS)
-            if alone or of_all:
+            if (alone and (not isinstance(error, ToolError) or error.code in HOPELESS)) or of_all:
                 raise
             self.progress.say(f"{variant}: {error.code}: {error}")
-            return error
+            failure = Failure.of(error)
         except Exception as error:
-            if len(self.request.variants) == 1:
+            if alone:
                 raise
-            return self._bug(error, "making", variant)
+            failure = self._bug(error, "making", variant)
+        else:
+            self.folder.save_making(Making(variant=variant, artifact=artifact))
+            return artifact
+        self.folder.save_making(Making(variant=variant, failure=failure))
+        return None
 
-    def _device(self, uri: str, models: dict[Variant, MadeVariant | EdgequantError]) -> None:
-        target = self.met[uri]
-        if isinstance(target, EdgequantError):
-            self.runs += [build.failed_run(uri, variant, target) for variant in models]
+    # ---- taking
+
+    def _device(
+        self,
+        uri: str,
+        met: Session | EdgequantError,
+        made: dict[Variant, Artifact],
+        prepared: Prepared,
+        host: Session,
+    ) -> None:
+        if isinstance(met, EdgequantError):
+            self._failed_device(uri, met)
             return
-        with target:
+        left = [variant for variant in made if not self._captured(uri, made[variant])]
+        with met as session:
             try:
-                with self.prepared.clock.phase("device wait"):
-                    target.own()
+                with self.clock.phase("device wait"):
+                    session.own()
             except DeviceError as error:
-                self.runs += [build.failed_run(uri, variant, error) for variant in models]
+                self._failed_device(uri, error)
                 return
-            for variant, made in models.items():
-                if isinstance(made, EdgequantError):
-                    self.runs.append(build.failed_run(uri, variant, made))
-                    continue
-                self.runs.append(self._guarded(target, made))
+            for variant in left:
+                self._take(session, made[variant], prepared, host)
                 # What is finished survives whatever comes, a kill -9 too.
-                self.finish(interrupted=True)
+                report = self.finish()
+                for run in report.runs:
+                    if (run.device.uri, run.variant) == (uri, str(variant)):
+                        self.progress.say(f"{run.verdict}: {variant} on {uri}")
 
-    def _guarded(self, target: Session, made: MadeVariant) -> Run:
+    def _captured(self, uri: str, artifact: Artifact) -> bool:
+        """Whether an interrupted run has brought it back whole."""
+        kept = None if self._earlier is None else self._earlier.on_device(uri, artifact.asked)
+        return kept is not None and kept.failure is None and kept.artifact_sha256 == artifact.sha256
+
+    def _take(self, session: Session, artifact: Artifact, prepared: Prepared, host: Session) -> None:
+        variant, uri = artifact.asked, session.uri
+        if not session.device.is_host:
+            self._on_host(artifact, prepared, host)
+        count = len(prepared.cases)
+        self.progress.say(f"running {variant} on {uri} ({count} case{'s' if count > 1 else ''})")
+        # Times of an emulator would only be mistaken for something.
+        timed = self.request.latency and session.device.emulated is None
+        probes: list[Probe] = [LatencyProbe(self.request.options)] if timed else []
+        subgraphs = artifact.facts.has_subgraphs
+        probes += [RepeatProbe(), SessionMemoryProbe(has_subgraphs=subgraphs), EngagedProbe(has_subgraphs=subgraphs)]
+        model = ModelFile(artifact.path, memory_mode(self.request.options, artifact.run_as), artifact.sha256)
+        cases = self._archive.source.cases
+        trial = trial_id(artifact, uri, cases, self.request.options, [probe.name for probe in probes])
         try:
-            return self._one(target, made)
+            with self.clock.phase("device"):
+                capture = take(
+                    session, model, prepared.cases, probes, self.folder.array_folder,
+                    trial=trial, role="device", variant=str(variant), clock=self.clock,
+                    runtime_told=self._runtime_told.get(uri, 0),
+                )  # fmt: skip
         except EdgequantError:
             raise
         except Exception as error:  # noqa: BLE001  (told in full; one run must not take the others with it)
-            bug = self._bug(error, target.uri, made.asked)
-            target.drop_runner()
-            return build.failed_run(target.uri, made.asked, bug)
+            session.drop_runner()
+            capture = Capture(
+                trial=trial,
+                role="device",
+                variant=str(variant),
+                device=device_capture_of(session),
+                failure=self._bug(error, uri, variant),
+            )
+        self._runtime_told[uri] = session.runtime_bytes
+        self.folder.save_capture(device_capture(uri, variant), capture)
+        if session.device.is_host and self._archive.on_host(variant) is None and capture.failure is None:
+            # For the devices behind it, this is what the file computes on this host.
+            self.folder.save_capture(
+                host_capture(variant), capture.model_copy(update={"role": "variant-host", "timings": ()})
+            )
 
-    def _bug(self, error: Exception, where: str, variant: Variant) -> EdgequantError:
+    def _on_host(self, artifact: Artifact, prepared: Prepared, host: Session) -> None:
+        """What the file computes on this host: the middle between quantization error and device error."""
+        variant, options = artifact.asked, self.request.options
+        name = host_capture(variant)
+        kept = self._archive.capture(name)
+        if kept is not None and kept.failure is None and kept.artifact_sha256 == artifact.sha256:
+            return
+        memory = memory_mode(options, artifact.run_as)
+        same = self._same_on_host(artifact, memory)
+        if same is None:
+            self.progress.say(f"running {variant} on this host (the quantization error)")
+            with self.clock.phase("host"):
+                same = take(
+                    host, ModelFile(artifact.path, memory, artifact.sha256), prepared.cases, [],
+                    self.folder.array_folder, trial=name, role="variant-host", variant=str(variant),
+                )  # fmt: skip
+        self.folder.save_capture(name, same.model_copy(update={"trial": name, "variant": str(variant)}))
+
+    def _same_on_host(self, artifact: Artifact, memory: MemoryMode) -> Capture | None:
+        """A capture of this host that is of the same file, run in the same way."""
+        if artifact.run_as == FLOAT and memory == "normal" and self.request.options.precision == "normal":
+            found = self._archive.float_host or self._archive.reference
+            return found.model_copy(update={"role": "variant-host", "artifact_sha256": artifact.sha256})
+        for variant in self.request.variants:
+            kept = self._archive.on_host(variant)
+            if kept is not None and kept.artifact_sha256 == artifact.sha256 and kept.memory_mode == memory:
+                return kept
+        return None
+
+    def _failed_device(self, uri: str, error: EdgequantError) -> None:
+        for variant in self.request.variants:
+            if self._archive.on_device(uri, variant) is None or self._earlier is not None:
+                self.folder.save_capture(
+                    device_capture(uri, variant),
+                    Capture(
+                        trial=device_capture(uri, variant),
+                        role="device",
+                        variant=str(variant),
+                        device=DeviceCapture(uri=uri),
+                        failure=Failure.of(error),
+                    ),
+                )
+
+    def _bug(self, error: Exception, where: str, variant: Variant) -> Failure:
         trace = traceback.format_exc()
-        log = self.run_dir.log(f"bug-{safe_name(where)}-{safe_name(str(variant))}")
+        log = self.folder.log(f"bug-{safe_name(where)}-{safe_name(str(variant))}")
         log.write_text(trace, "utf-8", "backslashreplace")
-        return EdgequantError(
-            "INTERNAL_ERROR",
-            f"{type(error).__name__}: {error}",
+        return Failure(
+            code="INTERNAL_ERROR",
+            message=f"{type(error).__name__}: {error}",
             where=where,
             hint="This is a bug in edgequant, or nonsense from the device.",
-            evidence={"trace": trace.splitlines()[-10:], "log": str(log)},
+            evidence={"trace": trace.splitlines()[-10:], "log": log.name},
         )
 
-    def _one(self, target: Session, made: MadeVariant) -> Run:
-        uri, clock = target.uri, self.prepared.clock
-        on_host = None if target.device.is_host else self._host_run(made)
-        outputs = OutputStore(self.run_dir, capture_folder(uri, made.asked))
-        count = len(self.prepared.cases)
-        self.progress.say(f"running {made.asked} on {uri} ({count} case{'s' if count > 1 else ''})")
-        known_bad = None if on_host is None else {*on_host.failed, *self.prepared.float_failed}
-        with clock.phase("device"):
-            capture = measure(
-                target,
-                made,
-                self.prepared,
-                outputs,
-                self.request.options,
-                self.run_dir,
-                # Times of an emulator would only be mistaken for something.
-                latency=self.request.latency and target.device.emulated is None,
-                known_bad=known_bad,
-            )
-        # On this host the device's outputs are the host's outputs: there is no device error to tell apart.
-        middle = HostRun(outputs, failed=capture.missing) if on_host is None else on_host
-        if on_host is None:
-            self._host_runs.setdefault(_host_key(made, self.request.options), middle)
-        run = build.build_run(
-            self.prepared, self.request, target, made, capture, outputs, middle, self.limits[made.asked.method],
-            host_mnn=self.mnn,
-        )  # fmt: skip
-        self.progress.say(f"{run.verdict}: {made.asked} on {uri}")
-        return run
+    # ---- ending
 
-    def _host_run(self, made: MadeVariant) -> HostRun:
-        variant, key = made.run_as, _host_key(made, self.request.options)
-        if key not in self._host_runs:
-            options = self.request.options
-            if variant == FLOAT and memory_mode(options, variant) == "normal" and options.precision == "normal":
-                found = HostRun(self.prepared.float_outputs, failed=dict(self.prepared.float_failed))
-            else:
-                with self.prepared.clock.phase("host"):
-                    found = self._run_on_host(made)
-            self._host_runs[key] = found
-        return self._host_runs[key]
-
-    def _run_on_host(self, made: MadeVariant) -> HostRun:
-        variant, model = made.asked, made.model
-        self.progress.say(f"running {variant} on this host (the quantization error)")
-        found = HostRun(OutputStore(self.run_dir, f"host/{safe_name(str(variant))}"))
+    def finish(self, *, ended: bool = False) -> Report:
+        """Judge what is there so far, and write the report."""
+        now = self._source_now() if ended else None
+        self.folder.save_closing(Closing(seconds=dict(self.clock.seconds), ended=ended, source_now=now))
+        archive = Run(self.folder.path)
+        report = build_report(archive, judge(archive, comparer=self._comparer))
         try:
-            runner = self.host.runner()
-            loaded = runner.load(str(model.path.resolve()), memory_mode(self.request.options, made.run_as))
-            for case in self.prepared.cases:
-                try:
-                    found.outputs.put(case.name, runner.run(loaded, feed(loaded, case)).outputs)
-                except RunnerError as error:
-                    if error.code != "INFERENCE_FAILED":
-                        raise
-                    found.failed[case.name] = error.message
-            runner.unload(loaded)
-        except DeviceError as error:
-            # The device can still be judged; only the split of the error into its stages is lost.
-            self.host.drop_runner()
-            found.why = f"it could not be run on this host ({error.code}: {error.message})"
-        return found
-
-    def finish(self, *, interrupted: bool = False) -> Report:
-        """Build the report of all runs so far and write it."""
-        findings: list[Finding] = list(self.prepared.findings)
-        verdict = worst(run.verdict for run in self.runs)
-        if not interrupted and (changed := self._changed()) is not None:
-            findings.append(changed)
-            verdict = worst([verdict, Verdict.ERROR])
-        if interrupted:
-            expected = len(self.request.devices) * len(self.request.variants)
-            findings.append(
-                Finding(
-                    code="INTERRUPTED",
-                    severity="error",
-                    message=f"interrupted: {len(self.runs)} of {expected} runs are in this report",
-                )
-            )
-            verdict = worst([verdict, Verdict.ERROR])
-        report = build.build_report(
-            self.request, self.prepared, with_hints(self.runs), findings, verdict, edgequant.__version__, self.mnn
-        )
-        _write(report, self.run_dir)
+            write(report, self.folder.report)
+        except OSError as error:
+            raise disk_error(self.folder.report, error) from None
         return report
 
-    def _changed(self) -> Finding | None:
-        """A finding where the source is no longer the file that was read: then nobody knows what was judged."""
-        graph = self.prepared.graph
+    def _source_now(self) -> str:
         try:
-            now = read_model(self.request.model).sha256
+            return read_model(self.request.model).sha256
         except InputError as error:
-            now = error.code
-        if now == graph.sha256:
-            return None
-        return Finding(
-            code="MODEL_CHANGED",
-            severity="error",
-            message="the model file was changed while it was being verified",
-            evidence={"sha256": graph.sha256, "now": now},
-            remedy="Run again when nothing writes to it.",
-        )
+            return error.code
 
 
-def _is_arm(target: Session) -> bool:
-    return target.facts is not None and target.facts.arch in ARM64
+def memory_mode(options: RunOptions, variant: Variant) -> MemoryMode:
+    """MNN's memory mode for a variant: what the user said, else what the variant means."""
+    return options.memory or variant.default_memory
 
 
-def _host_key(made: MadeVariant, options: RunOptions) -> str:
-    return f"{made.model.sha256}/{memory_mode(options, made.run_as)}"
+def _close(starting: Background[Session]) -> None:
+    """Let go of this host's runner, if it came to be."""
+    with contextlib.suppress(EdgequantError):
+        starting.result().close()
+
+
+def _is_arm(session: Session) -> bool:
+    return session.facts is not None and session.facts.arch in ARM64

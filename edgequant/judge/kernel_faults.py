@@ -1,21 +1,19 @@
 """What MNN's own int8 kernels get wrong, on the device or on this host, and what a run can say of it.
 
-All of them are of static int8 only, were seen with MNN 3.6.1 and read in its sources; see `models.static_int8`.
+All of them are of static int8 only, were seen with MNN 3.6.1 and read in its sources; see `models.mnn.static_int8`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from edgequant.compare.summary import OutputSummary
+from edgequant.archive.types import DeviceCapture, FileFacts, HostFacts
 from edgequant.errors import ToolError
 from edgequant.findings import Finding
+from edgequant.judge.types import NOTHING, JudgedOutput, Observed, Summaries
 from edgequant.judge.verdict import Verdict
 from edgequant.mnn_version import parse_version
-from edgequant.models.static_int8 import StaticLayers, read_static
-from edgequant.report import model as report
 
 ARM64 = ("aarch64", "arm64")
 X86 = ("x86_64", "amd64", "i686", "i386")
@@ -39,7 +37,7 @@ class Faults:
         pools: this host may compute `layers.max_pools` wrong.
     """
 
-    layers: StaticLayers
+    layers: FileFacts
     i8mm: bool
     tails: bool
     pools: bool
@@ -47,20 +45,15 @@ class Faults:
     @property
     def static(self) -> bool:
         """Whether anything in the file is static int8."""
-        return self.layers.described > 0
+        return self.layers.static
 
     @property
     def of_the_device(self) -> bool:
         return self.i8mm or self.tails
 
 
-def known_faults(file: Path, device: report.DeviceInfo, host_arch: str, host_mnn: str) -> Faults:
-    """Look at the file, which `read_model` has accepted, and at both machines.
-
-    Raises:
-        BrokenFileError: the file is damaged.
-    """
-    layers = read_static(file)
+def known_faults(layers: FileFacts, device: DeviceCapture, host: HostFacts) -> Faults:
+    """What is known of a file on both machines."""
     kernels = device.facts.get("mnn_kernels", {})
     # SME2 has kernels of its own.
     i8mm = device.arch in ARM64 and kernels.get("i8mm") is True and kernels.get("sme2") is not True
@@ -68,7 +61,7 @@ def known_faults(file: Path, device: report.DeviceInfo, host_arch: str, host_mnn
         layers,
         bool(layers.half_tiles) and i8mm and _seen(device.mnn),
         bool(layers.tails) and device.arch in ARM64 and _seen(device.mnn),
-        bool(layers.max_pools) and pools_wrong(host_arch, host_mnn),
+        bool(layers.max_pools) and pools_wrong(host.arch, host.mnn),
     )
 
 
@@ -84,27 +77,25 @@ def _seen(version: str | None) -> bool:
         return False  # a version nobody can read proves nothing
 
 
-def host_is_worse(
-    outside: Sequence[str], judged: Mapping[str, report.OutputReport], on_host: Mapping[str, OutputSummary]
-) -> bool:
+def host_is_worse(outside: Sequence[str], judged: Mapping[str, JudgedOutput], on_host: Summaries) -> bool:
     """Whether, of every output that is outside the band, the device is nearer to the reference than this host is.
 
     Then it is not the device that strayed.  A device that computes something else is farther off, or off as well.
     """
     for name in outside:
-        there = judged[name].sqnr_db if name in judged else None
-        here = report.error_entry(on_host[name]).sqnr_db if name in on_host else None
+        there = judged[name].summary.values.get("sqnr_db") if name in judged else None
+        here = on_host[name].values.get("sqnr_db") if name in on_host else None
         if there is None or here is None or there <= here:
             return False
     return bool(outside)
 
 
-def i8mm_remark(faults: Faults, device: report.DeviceInfo) -> list[Finding]:
+def i8mm_remark(faults: Faults, device: DeviceCapture) -> Observed:
     """Of a device without these kernels: what it cannot show.  With them, the outputs show it."""
     layers = faults.layers.half_tiles
     if not layers or faults.i8mm or not _seen(device.mnn):
-        return []
-    return [
+        return NOTHING
+    return _one(
         Finding(
             code="STATIC_I8MM_UNSEEN",
             severity="warn",
@@ -114,7 +105,7 @@ def i8mm_remark(faults: Faults, device: report.DeviceInfo) -> list[Finding]:
             evidence={"layers": list(layers[:1000])},
             remedy=f"Run it on emulated:max as well.  {AVOID}",
         )
-    ]
+    )
 
 
 def explained(faults: Faults) -> str:
@@ -155,11 +146,11 @@ def pool_finding(faults: Faults, found: Mapping[str, float]) -> Finding:
     )
 
 
-def pool_remark(faults: Faults, *, is_host: bool, verdicts: Sequence[Verdict]) -> list[Finding]:
+def pool_remark(faults: Faults, *, is_host: bool, verdict: Verdict) -> Observed:
     """On this host itself, where a limit is broken: perhaps the file is better than that."""
-    if not (faults.pools and is_host and Verdict.FAIL in verdicts):
-        return []
-    return [
+    if not (faults.pools and is_host and verdict is Verdict.FAIL):
+        return NOTHING
+    return _one(
         Finding(
             code="STATIC_POOL_ON_X86",
             severity="warn",
@@ -169,4 +160,8 @@ def pool_remark(faults: Faults, *, is_host: bool, verdicts: Sequence[Verdict]) -
             evidence={"max_pools": list(faults.layers.max_pools[:1000])},
             remedy="Run it on emulated:cortex-a76, or on the device itself.",
         )
-    ]
+    )
+
+
+def _one(finding: Finding) -> Observed:
+    return Observed((finding,))

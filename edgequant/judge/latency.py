@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgequant.archive.types import Capture
+from edgequant.spec import RunOptions
+
 NEEDED = {"p50": 2, "p90": 10, "p99": 100}
 """Samples a percentile needs, so that at least one of them is expected to lie beyond it.  With fewer, p99 would be
 the maximum under another name."""
@@ -97,3 +100,30 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     below = math.floor(place)
     above = min(below + 1, len(ordered) - 1)
     return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+
+
+def latency_of(capture: Capture, options: RunOptions) -> Latency | None:
+    """The timing of a trial; None where it was not timed."""
+    if not capture.timings:
+        return None
+    timing = capture.timings[0]
+    why = []
+    if timing.complete is None:
+        why.append("the runner did not get to the end of the timing")
+    elif not timing.complete:
+        why.append(f"{len(timing.samples_ms)} samples in the time there was, {options.repeat} were wanted")
+    elif timing.warmup < options.warmup:
+        why.append("the time was over before the warm-up was")
+    first = next((each.ms for each in capture.cases if each.ms is not None), None)
+    found = latency_summary(timing.samples_ms, timing.warmup, capture.load_ms, first, why_invalid=why)
+    return found.model_copy(update={"case": timing.case})
+
+
+def why_no_latency(capture: Capture, *, wanted: bool) -> str | None:
+    """What was timed, or why nothing was."""
+    emulator = None if capture.device is None else capture.device.emulator
+    if emulator is not None:
+        return f"emulated by {emulator}: times would say nothing about the CPU"
+    if capture.timings:
+        return f"one inference of case '{capture.timings[0].case}'"
+    return "the run ended before it was timed" if wanted else "not asked for"

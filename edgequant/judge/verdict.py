@@ -17,9 +17,6 @@ ZERO_TOLERANCE = 1e-3
 """Largest absolute error allowed around an output that is zero in every case, in the output's unit: there is nothing
 else to measure it by.  A max_abs limit takes its place."""
 
-OTHER_VARIANTS = "Try other variants: dynamic:8 with block=32 or hqq, fp16, or auto."
-"""Said of a broken limit by whoever knows of no other run."""
-
 _ZERO_REL_MAX = 0.25
 _ENOUGH_FOR_VARIATION = 16
 """Elements a case: the variation of fewer is no property of the output."""
@@ -141,7 +138,9 @@ class _Notes:
             self.reasons.append((verdict, message))
 
 
-def judge_output(summary: OutputSummary, limits: Sequence[Limit], *, output: str | None = None) -> OutputVerdict:
+def judge_output(
+    summary: OutputSummary, limits: Sequence[Limit], *, output: str | None = None, remedy: str | None = None
+) -> OutputVerdict:
     """Judge one output over all its cases.
 
     A missing output, another shape or kind of dtype, and a NaN or Inf the reference does not have are FAIL, whatever
@@ -154,6 +153,7 @@ def judge_output(summary: OutputSummary, limits: Sequence[Limit], *, output: str
     Args:
         limits: one per metric (see resolve_limits); their `output` is not looked at.
         output: the output's name, for the findings.
+        remedy: what to do about a broken limit; what was measured beside it decides that.
     """
     notes = _Notes(output)
     if not summary.cases:
@@ -166,7 +166,7 @@ def judge_output(summary: OutputSummary, limits: Sequence[Limit], *, output: str
     if summary.judgeable and summary.zero_cases:
         results += _check_zero(summary, limits, notes)
     for result in results:
-        _note_result(result, summary, notes)
+        _note_result(result, summary, notes, remedy)
     checked = any(result.value is not None for result in results)
     if not checked and summary.cases and all(verdict is Verdict.MARGINAL for verdict, _ in notes.reasons):
         notes.add(
@@ -208,7 +208,7 @@ def _excused(summary: OutputSummary, result: LimitResult) -> bool:
     return result.value is None and bool(summary.zero_cases or summary.problems)
 
 
-def _note_result(result: LimitResult, summary: OutputSummary, notes: _Notes) -> None:
+def _note_result(result: LimitResult, summary: OutputSummary, notes: _Notes, advice: str | None) -> None:
     limit, value = result.limit, result.value
     evidence: dict[str, Any] = {
         "metric": limit.metric,
@@ -231,7 +231,7 @@ def _note_result(result: LimitResult, summary: OutputSummary, notes: _Notes) -> 
     elif result.verdict is Verdict.FAIL:
         side = "below" if limit.op == ">=" else "above"
         message = f"{limit.metric} {value:.6g} is {side} the limit {limit.value:g}{of}"
-        notes.add(Verdict.FAIL, "LIMIT_EXCEEDED", message, OTHER_VARIANTS, **evidence)
+        notes.add(Verdict.FAIL, "LIMIT_EXCEEDED", message, advice, **evidence)
     elif result.verdict is Verdict.MARGINAL:
         message = f"{limit.metric} {value:.6g} only just keeps the limit {limit.value:g}{of}"
         remedy = "Try more cases: another input may break the limit."

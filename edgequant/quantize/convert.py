@@ -32,10 +32,10 @@ from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.findings import Finding
 from edgequant.mnn_version import host_mnn_version, require_supported
 from edgequant.models import ModelGraph, read_model
+from edgequant.models.mnn.weights import read_weights
 from edgequant.quantize.child import ChildResult, death, run_child, tools_argv
 from edgequant.quantize.halves import of_halves, round_to_halves
 from edgequant.quantize.log import errors_in, sections, unsupported_ops, warnings_in
-from edgequant.quantize.weights import read_weights
 from edgequant.quantize.work import output_work, room_left
 from edgequant.quantize.written import count_layers, name_by_contents, sync_and_hash
 from edgequant.spec import Variant

@@ -17,12 +17,12 @@ import numpy as np
 from edgequant.errors import InputError, ToolError
 from edgequant.findings import Finding
 from edgequant.models import read_model
+from edgequant.models.mnn.weights import Weights, read_weights
 from edgequant.quantize.calibrate.static import StaticOptions, make_static
 from edgequant.quantize.convert import ConvertedModel, convert
 from edgequant.quantize.encode import usable_block
 from edgequant.quantize.halves import of_halves, round_to_halves
 from edgequant.quantize.recipe import Recipe, Rule
-from edgequant.quantize.weights import Weights, read_weights
 from edgequant.quantize.work import output_work
 from edgequant.spec import Variant
 

@@ -25,12 +25,12 @@ from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.findings import Finding
 from edgequant.mnn_version import host_mnn_version, require_supported
 from edgequant.models import ModelGraph, read_model
+from edgequant.models.mnn.patch import outputs_of, restore_outputs
 from edgequant.progress import counting
 from edgequant.quantize.calibration import CalibrationSet
 from edgequant.quantize.child import ChildResult, death, run_child, tools_argv
 from edgequant.quantize.log import sections
 from edgequant.quantize.offline_options import OR_DYNAMIC, OfflineOptions
-from edgequant.quantize.patch import outputs_of, restore_outputs
 from edgequant.quantize.sequence import plan_samples, write_sequence
 from edgequant.quantize.work import output_work, room_left
 from edgequant.quantize.written import count_layers, name_by_contents, sync_and_hash, unusable_scales

@@ -6,9 +6,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgequant.judge.advice import OTHER_WAYS
+
 OfflineMethod = Literal["kl", "ema", "admm"]
 
-OTHER_WAYS = "Let edgequant try the other ways (leave --no-fallback out)"
 OR_DYNAMIC = f"{OTHER_WAYS}, or use dynamic:8."
 """What to do where one of the methods fails."""
 

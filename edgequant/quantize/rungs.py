@@ -9,12 +9,12 @@ from pathlib import Path
 from edgequant.errors import EdgequantError, ToolError
 from edgequant.findings import Finding
 from edgequant.models import ModelGraph, read_model
+from edgequant.models.mnn.patch import outputs_of, restore_outputs
 from edgequant.quantize.calibration import CalibrationSet, Shapes
 from edgequant.quantize.convert import ConvertedModel, convert
 from edgequant.quantize.ladder import Rung
 from edgequant.quantize.offline import OfflineModel, quantize_offline
 from edgequant.quantize.offline_options import OfflineOptions
-from edgequant.quantize.patch import outputs_of, restore_outputs
 from edgequant.spec import Variant
 
 FLOAT = Variant(method="float")

@@ -12,9 +12,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from edgequant import plain
 from edgequant.findings import Finding
 from edgequant.judge.verdict import Verdict
-from edgequant.report import plain
 from edgequant.report.lines import STYLE
 from edgequant.report.model import CalibrationInfo, Report, Run
 from edgequant.report.tables import Tables, count, worst_first

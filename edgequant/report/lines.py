@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
+from edgequant import plain
 from edgequant.judge.verdict import Verdict
-from edgequant.report import plain
 
 STYLE = {
     Verdict.PASS: "green",

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from edgequant.compare.summary import OutputSummary
+from edgequant.compare.table import TABLE
 from edgequant.findings import Finding
 from edgequant.judge.latency import Latency
 from edgequant.judge.verdict import OutputVerdict, Verdict, severity, worst
@@ -281,22 +282,9 @@ class Report(_Model):
         return self
 
 
-_METRICS = (
-    "cosine",
-    "centered_cosine",
-    "sqnr_db",
-    "centered_sqnr_db",
-    "max_abs",
-    "rel_max",
-    "mean_abs",
-    "p99_abs",
-    "mismatch",
-)
-
-
 def output_report(summary: OutputSummary, judged: OutputVerdict) -> OutputReport:
     """The entry of one output, from its summary and its verdict."""
-    values = {metric: summary.values.get(metric) for metric in _METRICS}
+    values = {metric: summary.values.get(metric) for metric in TABLE}
     return OutputReport.model_validate(
         {
             **values,

@@ -66,6 +66,8 @@ class MnnRunner:
         self._session = session
         self._options = options
         self.uri = uri
+        self.used = False
+        """Whether a model has been loaded, or was to be: its memory then tells of that one too."""
         self.hello = session.hello
         require_supported(self.hello.mnn, uri)
         header, _ = session.request("facts", deadline=Deadline(60))
@@ -79,6 +81,14 @@ class MnnRunner:
         except DeviceError:
             return False
         return True
+
+    def restarted(self) -> MnnRunner:
+        """In place of this one, a runner in the same process that has its lock, and none of its memory.
+
+        Raises RunnerError, DeviceError: see RunnerSession.restart.
+        """
+        self._session.restart(self._deadline())
+        return MnnRunner(self._session, self._options, uri=self.uri)
 
     def lock(self, who: str, seconds: float, waiting: Callable[[str], None]) -> None:
         """Have the device alone as long as this runner lives; `waiting` is told who has it meanwhile.
@@ -121,6 +131,7 @@ class MnnRunner:
             "cores": None if self._options.cores is None else list(self._options.cores),
             "dynamic_quant_option": self._options.dynamic_quant_option,
         }
+        self.used = True
         header, _ = self._session.request("load", {"path": path, "options": options}, deadline=self._deadline())
         return Loaded(self._session.checked(answers.LoadAnswer, header), memory)
 

@@ -2,14 +2,13 @@
 
 from edgequant.problems import first_problem
 from edgequant.spec.limits import DEVICE_METRIC, METRICS, Limit
-from edgequant.spec.options import MIN_MNN, Access, Precision, RunOptions, parse_cores, parse_shape, parse_shapes
+from edgequant.spec.options import Access, Precision, RunOptions, parse_cores, parse_shape, parse_shapes
 from edgequant.spec.variant import METHODS, MemoryMode, Variant
 
 __all__ = [
     "DEVICE_METRIC",
     "METHODS",
     "METRICS",
-    "MIN_MNN",
     "Access",
     "Limit",
     "MemoryMode",

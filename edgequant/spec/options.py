@@ -11,9 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from edgequant.errors import InputError
 from edgequant.spec.variant import MemoryMode
 
-MIN_MNN = (3, 0, 1)
-"""Older MNN gives reshape and shape errors on quantized multi-input sequence models, so it is refused."""
-
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 
 from edgequant.archive import folder
-from edgequant.archive.folder import FOLDERS, RunDirectory
+from edgequant.archive.folder import FOLDERS, RunFolder
 from edgequant.errors import InputError
 
 _CLAIM = """
     import sys
     from pathlib import Path
     from edgequant.errors import InputError
-    from edgequant.archive.folder import RunDirectory
+    from edgequant.archive.folder import RunFolder
     print("ready", flush=True)
     sys.stdin.readline()
     try:
-        RunDirectory(Path(sys.argv[1]), "m.onnx")
+        RunFolder.create(Path(sys.argv[1]), "m.onnx")
         print("mine")
     except InputError as error:
         print(error.code)
@@ -50,19 +50,19 @@ def test_of_many_that_start_at_once_one_gets_it(tmp_path: Path) -> None:
 def test_the_second_sees_an_empty_folder_and_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The moment between looking and making, held open."""
     path = tmp_path / "run"
-    first: list[RunDirectory] = []
-    make = RunDirectory._make
+    first: list[RunFolder] = []
+    make = RunFolder._make
 
-    def slow(self: RunDirectory, folder: Path) -> bool:
+    def slow(self: RunFolder, folder: Path) -> bool:
         if folder == path / "logs" and not first:
-            monkeypatch.setattr(RunDirectory, "_make", make)
-            first.append(RunDirectory(path, "m"))
+            monkeypatch.setattr(RunFolder, "_make", make)
+            first.append(RunFolder.create(path, "m"))
             (path / "models" / "x.mnn").touch()
         return make(self, folder)
 
-    monkeypatch.setattr(RunDirectory, "_make", slow)
+    monkeypatch.setattr(RunFolder, "_make", slow)
     with pytest.raises(InputError) as caught:
-        RunDirectory(path, "m")
+        RunFolder.create(path, "m")
     assert caught.value.code == "RUN_DIR_UNUSABLE"
     assert (path / "models" / "x.mnn").exists()
     first[0].discard()
@@ -70,21 +70,21 @@ def test_the_second_sees_an_empty_folder_and_is_refused(tmp_path: Path, monkeypa
 
 
 def test_discard_removes_what_was_made(tmp_path: Path) -> None:
-    deep = RunDirectory(tmp_path / "a" / "b" / "c", "m")
+    deep = RunFolder.create(tmp_path / "a" / "b" / "c", "m")
     (deep.logs / "x.log").touch()
     deep.discard()
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "mine").mkdir()
-    given = RunDirectory(tmp_path / "mine", "m")
+    given = RunFolder.create(tmp_path / "mine", "m")
     given.discard()
     assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
     given.discard()
 
 
 def test_discard_leaves_what_others_made(tmp_path: Path) -> None:
-    run = RunDirectory(tmp_path / "run", "m")
+    run = RunFolder.create(tmp_path / "run", "m")
     run.discard()
-    other = RunDirectory(tmp_path / "run", "m")
+    other = RunFolder.create(tmp_path / "run", "m")
     (other.models / "x.mnn").touch()
     run.discard()
     assert (other.models / "x.mnn").exists()
@@ -97,9 +97,9 @@ def test_a_file_in_the_way_and_a_half_made_folder(tmp_path: Path, monkeypatch: p
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(InputError) as caught:
-            RunDirectory(path, "m")
+            RunFolder.create(path, "m")
         assert caught.value.code == "RUN_DIR_UNUSABLE"
     monkeypatch.setattr(folder, "FOLDERS", ("logs", "x" * 300))
     with pytest.raises(InputError, match="too long"):
-        RunDirectory(tmp_path / "run", "m")
+        RunFolder.create(tmp_path / "run", "m")
     assert [file.name for file in tmp_path.iterdir()] == ["file"]

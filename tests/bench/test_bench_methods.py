@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from bench.methods import Row, agreement, table
-from edgequant.lab.measure import capture_folder
+from edgequant.archive.folder import RunFolder, device_capture
+from edgequant.archive.types import Capture, CaseCapture, HostFacts, Plan
 from edgequant.spec import Variant
 
 ROOT = Path(__file__).parents[2]
@@ -36,19 +37,23 @@ def test_the_quick_run(tmp_path: Path) -> None:
     assert min(rows["dynamic:8"]["worst"].values()) > 20
 
 
-def _captured(folder: Path, *places: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / "a.npz", out=np.eye(5, dtype=np.float32)[list(places)][None])
+def _captured(folder: RunFolder, name: str, *places: int) -> None:
+    ref = folder.array_folder.put(np.eye(5, dtype=np.float32)[list(places)][None])
+    case = CaseCapture(case="a", outputs={"out": ref})
+    folder.save_capture(name, Capture(trial=name, role="device", cases=(case,)))
 
 
 def test_agreement_counts_steps(tmp_path: Path) -> None:
-    got = tmp_path / "captures" / capture_folder("local:", Variant.parse("dynamic:8"))
-    _captured(tmp_path / "captures" / "reference", 0, 1, 2, 3)
-    assert agreement(tmp_path, "dynamic:8") == (4, 0)  # nothing came back
-    _captured(got, 0, 1, 2)
-    assert agreement(tmp_path, "dynamic:8") == (4, 0)  # another shape
-    _captured(got, 0, 1, 4, 3)
-    assert agreement(tmp_path, "dynamic:8") == (4, 3)
+    got = device_capture("local:", Variant.parse("dynamic:8"))
+    folder = RunFolder.create(tmp_path / "run", "m")
+    host = HostFacts(arch="x86_64", mnn="3.6.1")
+    folder.save_plan(Plan(edgequant="0", host=host, model="m", devices=("local:",), variants=()))
+    _captured(folder, "reference", 0, 1, 2, 3)
+    assert agreement(folder.path, "dynamic:8") == (4, 0)  # nothing came back
+    _captured(folder, got, 0, 1, 2)
+    assert agreement(folder.path, "dynamic:8") == (4, 0)  # another shape
+    _captured(folder, got, 0, 1, 4, 3)
+    assert agreement(folder.path, "dynamic:8") == (4, 3)
 
 
 def test_the_table_names_the_worst_output_and_what_failed() -> None:

@@ -39,8 +39,8 @@ class Done(NamedTuple):
 _PATIENT = """
 import sys
 from edgequant.cli.app import main
-from edgequant.jobs import single
-single.TIMING_MAX_SECONDS = 200.0
+from edgequant.lab.probes import latency
+latency.TIMING_MAX_SECONDS = 200.0
 sys.argv[0] = "edgequant"
 main()
 """

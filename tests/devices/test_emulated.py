@@ -16,14 +16,15 @@ from edgequant.devices import emulated
 from edgequant.devices.emulated import EmulatedDevice
 from edgequant.devices.facts_model import unknown
 from edgequant.devices.local import LocalDevice
-from edgequant.devices.store import sha256_of
 from edgequant.errors import DeviceError, InputError
+from edgequant.files import sha256_of
 from edgequant.pack import Pack
 from edgequant.runner.bundle import runner_file
 from edgequant.runner.client import MnnRunner
 from edgequant.runner.session import RunnerSession
 from edgequant.spec import MemoryMode, Precision, RunOptions
 from tests.beds.pack import EmulatedRunner
+from tests.nightly import all_but
 
 KERNELS = ("i8sdot", "fp16", "i8mm", "sve2")
 DOT, HALF, MATRIX, VECTOR = "asimddp", "asimdhp", "i8mm", "sve2"
@@ -85,11 +86,11 @@ def test_a_property_qemu_does_not_know(pack: Pack, qemu: str) -> None:
     ("cpu", "kernels", "features"),
     [
         ("a53", "0000", set()),
-        ("cortex-a72", "0000", set()),
+        pytest.param("cortex-a72", "0000", set(), marks=pytest.mark.nightly),
         ("a76", "1100", {DOT, HALF}),
-        ("neoverse-n1", "1100", {DOT, HALF}),
-        ("a64fx", "0100", {HALF}),
-        ("max,sve=off", "1110", {DOT, HALF, MATRIX}),
+        pytest.param("neoverse-n1", "1100", {DOT, HALF}, marks=pytest.mark.nightly),
+        pytest.param("a64fx", "0100", {HALF}, marks=pytest.mark.nightly),
+        pytest.param("max,sve=off", "1110", {DOT, HALF, MATRIX}, marks=pytest.mark.nightly),
         ("max", "1111", {DOT, HALF, MATRIX, VECTOR}),
     ],
 )
@@ -191,7 +192,7 @@ def _worst(
 
 @arm64
 @pytest.mark.slow
-@pytest.mark.parametrize("cpu", ["a53", "a76", "max,sve=off", "max"])
+@pytest.mark.parametrize("cpu", all_but("a76", of=["a53", "a76", "max,sve=off", "max"]))
 def test_dynamic_quantization_agrees_with_this_host(
     cpu: str, dynamic: Path, emulated_runner: EmulatedRunner, tmp_path: Path
 ) -> None:

@@ -2,9 +2,9 @@
 
 So that a test can stop edgequant in the middle of its work, however fast the machine.  MOMENT is one of
 
-    converting      every run of MNN's converter is suspended before it begins
-    running:FOLDER  the runners are suspended when three cases are kept in captures/FOLDER
-    pushing         edgequant itself is suspended when it has sent 4 MB
+    converting  every run of MNN's converter is suspended before it begins
+    running     the runners are suspended when three cases have been run with memory low
+    pushing     edgequant itself is suspended when it has sent 4 MB
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
 import psutil
 
-from edgequant.archive.folder import RunDirectory
+from edgequant.archive.types import CaseCapture
+from edgequant.cases.case import Case
 from edgequant.cli.app import main
 from edgequant.cli.console import CliProgress
+from edgequant.lab.take import Taking
 from edgequant.quantize import convert
+from edgequant.runner.client import RunResult
 
 
 def halt_converters() -> None:
@@ -34,17 +35,17 @@ def halt_converters() -> None:
     convert.tools_argv = halting
 
 
-def halt_runners(folder: str) -> None:
-    keep = RunDirectory.save_arrays
+def halt_runners() -> None:
+    keep = Taking.keep
 
-    def halting(self: RunDirectory, where: str, name: str, arrays: Mapping[str, np.ndarray]) -> Path:
-        path = keep(self, where, name, arrays)
-        if where == f"captures/{folder}" and len(list(path.parent.glob("*.npz"))) == 3:
+    def halting(self: Taking, case: Case, result: RunResult) -> CaseCapture:
+        found = keep(self, case, result)
+        if self.on_device and self.place.model.memory == "low" and len(self.cases) == 2:
             for child in psutil.Process().children():
                 child.suspend()
-        return path
+        return found
 
-    RunDirectory.save_arrays = halting  # type: ignore[method-assign]
+    Taking.keep = halting  # type: ignore[method-assign]
 
 
 def halt_pushes() -> None:
@@ -68,11 +69,11 @@ def halt_pushes() -> None:
 
 
 if __name__ == "__main__":
-    moment, _, where = sys.argv.pop(1).partition(":")
+    moment = sys.argv.pop(1)
     if moment == "converting":
         halt_converters()
     elif moment == "running":
-        halt_runners(where)
+        halt_runners()
     else:
         halt_pushes()
     sys.argv[0] = "edgequant"

@@ -14,13 +14,16 @@ import numpy as np
 import psutil
 import pytest
 
-from edgequant.archive.folder import RunDirectory, safe_name
+from edgequant.archive.folder import device_capture
+from edgequant.archive.open import open_run
 from edgequant.jobs.verify import verify
-from edgequant.lab.session import DeviceOptions
+from edgequant.lab.session import DeviceOptions, Session
+from edgequant.lab.take import ModelFile, Place
 from edgequant.plan.request import Request
 from edgequant.progress import Progress
 from edgequant.report.model import Report, Run
 from edgequant.report.write import json_schema
+from edgequant.runner.client import Loaded, MnnRunner, RunResult
 from edgequant.spec import Limit, RunOptions, Variant
 from tests.beds.sshd import SshServer
 
@@ -80,17 +83,17 @@ def ssh_home(sshd: SshServer, tmp_path: Path, *, config: str | None = None) -> d
     return {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
 
 
-def arrays(run_dir: Path, *folders: str) -> dict[str, Arrays]:
-    """Case -> outputs, from a folder of captures."""
-    found = {}
-    for file in sorted((run_dir / "captures").joinpath(*folders).glob("*.npz")):
-        with np.load(file) as archive:
-            found[file.stem] = {name: archive[name] for name in archive.files}
-    return found
+def arrays(run_dir: Path, name: str) -> dict[str, Arrays]:
+    """Case -> outputs, of a capture."""
+    run = open_run(run_dir)
+    found = run.capture(name)
+    if found is None:
+        return {}
+    return {case.case: outputs for case in found.cases if (outputs := run.arrays_of(case)) is not None}
 
 
 def capture(run_dir: Path, run: Run) -> dict[str, Arrays]:
-    return arrays(run_dir, safe_name(run.device.uri), safe_name(run.variant))
+    return arrays(run_dir, device_capture(run.device.uri, run.variant))
 
 
 def metrics(reference: np.ndarray, got: np.ndarray) -> dict[str, float]:
@@ -181,31 +184,33 @@ def runners(parent: int | None = None) -> list[psutil.Process]:
     return found
 
 
-def device_and_host() -> tuple[psutil.Process, psutil.Process]:
-    """The two runners of a job with one device, `local:`: the device's, which is started first, and this host's."""
-    # By their age and not by their number, which begins anew at the end of the numbers.
-    device, host = sorted((each for each in runners() if each.ppid() == os.getpid()), key=psutil.Process.create_time)
-    return device, host
-
-
 @contextlib.contextmanager
-def once_kept(cases: int, folder: str, act: Callable[[], object]) -> Iterator[None]:
-    """Do `act`, once, as soon as the outputs of so many cases are kept in captures/`folder`.
+def once_run(cases: int, act: Callable[[psutil.Process], object], *, on_host: bool = False) -> Iterator[None]:
+    """Do `act`, once, with the runner that runs them, as soon as so many cases have been run on the device, or by float
+    MNN on this host.
 
-    In the thread that keeps them: however fast the machine, no further case is begun before `act` is over.
+    In the thread that runs them: however fast the machine, no further case is begun before `act` is over.
     """
-    keep, kept = RunDirectory.save_arrays, 0
+    load, run, counted, done = Place.load.__func__, MnnRunner.run, {}, []  # type: ignore[attr-defined]
 
-    def counting(self: RunDirectory, where: str, name: str, arrays: Mapping[str, np.ndarray]) -> Path:
-        nonlocal kept
-        path = keep(self, where, name, arrays)
-        if where == f"captures/{folder}":
-            kept += 1
-            if kept == cases:
-                act()
-        return path
+    def loading(cls: type[Place], session: Session, model: ModelFile, path: str | None = None) -> Place:
+        found: Place = load(cls, session, model, path)
+        if (path is None) == on_host:
+            counted[found.loaded.handle, session.device.uri, id(found.runner)] = 0
+        return found
+
+    def running(self: MnnRunner, model: Loaded, inputs: Mapping[str, np.ndarray]) -> RunResult:
+        found = run(self, model, inputs)
+        key = (model.handle, self.uri, id(self))
+        if key in counted and not done:
+            counted[key] += 1
+            if counted[key] == cases:
+                done.append(key)
+                act(psutil.Process(self.hello.pid))
+        return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RunDirectory, "save_arrays", counting)
+        patch.setattr(Place, "load", classmethod(loading))
+        patch.setattr(MnnRunner, "run", running)
         yield
-    assert kept >= cases, "it never came to that"
+    assert done, "it never came to that"

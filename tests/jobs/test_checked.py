@@ -18,9 +18,10 @@ from edgequant.jobs.checked import HostCheck
 from edgequant.judge.kernel_faults import pools_wrong
 from edgequant.lab.session import DeviceOptions, Session, open_session
 from edgequant.mnn_version import host_mnn_version
-from edgequant.models import read_model, static_int8
+from edgequant.models import read_model
 from edgequant.models.flat import FlatFile
-from edgequant.models.static_int8 import read_static, with_float_pools
+from edgequant.models.mnn.schema import Net, TensorDescribe
+from edgequant.models.mnn.static_int8 import read_static, with_float_pools
 from edgequant.progress import Progress
 from edgequant.quantize.ladder import Rung
 from edgequant.quantize.offline_options import OfflineOptions
@@ -150,10 +151,10 @@ def without_scale(file: Path, tensor: str) -> bytes:
     """The file, in which the scale of a tensor belongs to y instead."""
     data = bytearray(file.read_bytes())
     net = FlatFile(bytes(data)).root()
-    names = net.strings(static_int8._NET_TENSORS)
-    for described in net.tables(static_int8._NET_DESCRIBED):
-        if described.number(static_int8._TENSOR_INDEX) == names.index(tensor):
-            place = described.place(static_int8._TENSOR_INDEX)
+    names = net.strings(Net.tensor_name)
+    for described in net.tables(Net.extra_tensor_describe):
+        if described.number(TensorDescribe.index) == names.index(tensor):
+            place = described.place(TensorDescribe.index)
             assert place is not None
             struct.pack_into("<i", data, place, names.index("y"))
     return bytes(data)

@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 
 from edgequant.devices.ssh import SshDevice
-from edgequant.lab.measure import capture_folder
 from edgequant.lab.session import DeviceOptions
 from edgequant.spec import RunOptions, Variant
 from tests.beds.models import ModelByName
 from tests.beds.sshd import ALIAS, SshServer
 from tests.jobs.fault_cases import check_partial, check_store
-from tests.jobs.support import Listener, do, once_kept
+from tests.jobs.support import Listener, do, once_run
 
 URI = f"ssh://{ALIAS}"
 DYNAMIC = Variant.parse("dynamic:8")
@@ -56,7 +55,7 @@ def test_link_lost_in_the_middle_of_a_run(
     generated_model: ModelByName, cases: Path, sshd: SshServer, over_ssh: DeviceOptions, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
-    with once_kept(3, capture_folder(URI, DYNAMIC), sshd.kill_sessions):
+    with once_run(3, lambda _: sshd.kill_sessions()):
         report = do(
             generated_model("conv_cnn"), run_dir, "dynamic:8", "fp16", inputs=cases, devices=(URI,), target=over_ssh
         )
@@ -79,7 +78,7 @@ def test_server_frozen_in_the_middle_of_a_run(
     run_dir = tmp_path / "run"
     # Enough for what is not frozen on a busy machine, and over before the connection counts as lost.
     options = RunOptions(threads=1, timeout=10)
-    with once_kept(3, capture_folder(URI, DYNAMIC), sshd.freeze_sessions):
+    with once_run(3, lambda _: sshd.freeze_sessions()):
         report = do(
             generated_model("conv_cnn"), run_dir, inputs=cases, devices=(URI, "local:"), target=over_ssh,
             options=options,

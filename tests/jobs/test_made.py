@@ -20,6 +20,7 @@ from edgequant.spec.variant import Variant
 from tests.beds.models import ModelByName
 from tests.cli.command import edgequant
 from tests.jobs.support import check_file, check_numbers, codes, do
+from tests.nightly import all_but
 from tests.quantize.test_halves import product
 
 CRASHES = ("SIGSEGV", "SIGBUS", "SIGABRT")
@@ -96,7 +97,7 @@ def test_a_crash_is_climbed_over_and_told(real_model: ModelByName, tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["kl", "ema"])
+@pytest.mark.parametrize("variant", all_but("kl", of=["kl", "ema"]))
 def test_a_crash_is_named_where_nothing_else_may_be_tried(
     variant: str, real_model: ModelByName, tmp_path: Path
 ) -> None:
@@ -232,6 +233,7 @@ def test_kept_layers_of_a_model(generated_model: ModelByName, samples: Path, tmp
     assert found.message.endswith(f"; kept float: {kept}")
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_static_int8_of_a_gru(real_model: ModelByName, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
@@ -381,6 +383,7 @@ def test_calibration_data_that_cannot_be_used_ends_it_for_all(generated_model: M
         assert caught.value.code == "CALIBRATION_NAN"
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_the_log_of_a_crash_is_kept(real_model: ModelByName, tmp_path: Path) -> None:
     do(real_model("enc"), tmp_path / "run", "kl", limits=("sqnr_db>=0", "cosine>=0", "rel_max<=100"))

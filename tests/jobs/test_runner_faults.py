@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,12 +11,15 @@ from typing import Any
 import psutil
 import pytest
 
-from edgequant.lab import measure
-from edgequant.lab.measure import capture_folder
+from edgequant.archive.folder import device_capture
+from edgequant.archive.open import open_run
+from edgequant.lab.probes import latency
+from edgequant.lab.take import Taking
 from edgequant.spec import RunOptions, Variant
 from tests.beds.models import ModelByName
 from tests.jobs.fault_cases import MANY, check_partial
-from tests.jobs.support import capture, device_and_host, do, once_kept, runners
+from tests.jobs.support import capture, do, once_run, runners
+from tests.waiting import eventually
 
 DYNAMIC = Variant.parse("dynamic:8")
 
@@ -48,7 +50,7 @@ def when(condition: Callable[[], Any], act: Callable[[Any], object]) -> Iterator
 
 def test_runner_killed_in_the_middle_of_a_run(generated_model: ModelByName, cases: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    with once_kept(3, capture_folder("local:", DYNAMIC), lambda: device_and_host()[0].kill()):
+    with once_run(3, psutil.Process.kill):
         report = do(generated_model("conv_cnn"), run_dir, "dynamic:8", "fp16", inputs=cases)
     killed, after = report.runs
     assert killed.verdict == report.verdict == "ERROR"
@@ -72,13 +74,20 @@ def test_runner_killed_in_the_middle_of_a_run(generated_model: ModelByName, case
 def test_runner_killed_in_the_middle_of_the_timing(
     generated_model: ModelByName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure, "TIMING_MAX_SECONDS", 120.0)  # more than it takes on the busiest machine
+    monkeypatch.setattr(latency, "TIMING_MAX_SECONDS", 120.0)  # more than it takes on the busiest machine
     run_dir = tmp_path / "run"
     started: dict[int, float] = {}
+    timing, take = threading.Event(), latency.LatencyProbe.take
+
+    def taking(self: latency.LatencyProbe, taken: Taking) -> None:
+        timing.set()
+        take(self, taken)
+
+    monkeypatch.setattr(latency.LatencyProbe, "take", taking)
 
     def busy() -> psutil.Process | None:
         """The runner that has computed for a second and a half since its last case, so that samples have come."""
-        if len(list((run_dir / "captures" / capture_folder("local:", DYNAMIC)).glob("*.npz"))) < 2:
+        if not timing.is_set():
             return None
         for process in runners():
             used = process.cpu_times().user
@@ -87,7 +96,7 @@ def test_runner_killed_in_the_middle_of_the_timing(
         return None
 
     def kill(process: psutil.Process) -> None:
-        measure.TIMING_MAX_SECONDS = 1.0  # for the run after this one, which nobody kills
+        latency.TIMING_MAX_SECONDS = 1.0  # for the run after this one, which nobody kills
         process.kill()
 
     options = RunOptions(threads=1, repeat=1_000_000)
@@ -103,8 +112,9 @@ def test_runner_killed_in_the_middle_of_the_timing(
     assert "the runner did not get to the end of the timing" in killed.latency_ms.why_invalid
     assert killed.outputs["y"].verdict == "PASS"
     assert killed.outputs["y"].cases == 2
-    timing = run_dir / "captures" / capture_folder("local:", DYNAMIC) / "timing.json"
-    assert len(json.loads(timing.read_text())["samples_ms"]) == killed.latency_ms.n
+    kept = open_run(run_dir).capture(device_capture("local:", DYNAMIC))
+    assert kept is not None
+    assert len(kept.timings[0].samples_ms) == killed.latency_ms.n
     assert after.verdict == "PASS"
     assert after.latency_ms is not None
     assert not after.latency_ms.valid  # 1 000 000 were wanted
@@ -114,7 +124,7 @@ def test_runner_killed_in_the_middle_of_the_timing(
 def test_host_runner_killed(generated_model: ModelByName, cases: Path, tmp_path: Path) -> None:
     """The runner that measures the conversion: nothing is known of that case, which is no fault of the model."""
     run_dir = tmp_path / "run"
-    with once_kept(4, "host/float", lambda: device_and_host()[1].kill()):
+    with once_run(4, psutil.Process.kill, on_host=True):
         report = do(generated_model("conv_cnn"), run_dir, "weight:8", inputs=cases)
     (run,) = report.runs
     (finding,) = [f for f in report.findings if f.code == "CONVERSION_RUN_FAILED"]
@@ -124,9 +134,17 @@ def test_host_runner_killed(generated_model: ModelByName, cases: Path, tmp_path:
 
 
 def test_a_waiting_runner_that_died_is_replaced(generated_model: ModelByName, cases: Path, tmp_path: Path) -> None:
-    """The device's runner is started first and waits for this host: its death meanwhile is nobody's verdict."""
+    """The device's runner is started at once and waits for this host: its death meanwhile is nobody's verdict."""
     run_dir = tmp_path / "run"
-    with once_kept(4, "host/float", lambda: device_and_host()[0].kill()):
+
+    def kill_the_other(host: psutil.Process) -> None:
+        def other() -> list[psutil.Process]:
+            return [each for each in runners() if each.pid != host.pid]
+
+        assert eventually(other)
+        other()[0].kill()
+
+    with once_run(4, kill_the_other, on_host=True):
         report = do(generated_model("conv_cnn"), run_dir, "weight:8", inputs=cases)
     assert report.runs[0].verdict == "PASS"
     assert report.runs[0].error is None

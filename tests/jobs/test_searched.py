@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edgequant.devices.store import sha256_of
 from edgequant.errors import InputError
+from edgequant.files import sha256_of
 from edgequant.lab.session import DeviceOptions
 from edgequant.spec import RunOptions
 from tests.beds.models import ModelByName

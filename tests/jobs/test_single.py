@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from edgequant.errors import InputError
-from edgequant.jobs import single
+from edgequant.jobs import quantize as quantizing
 from edgequant.jobs.overwriting import refuse_overwriting
-from edgequant.jobs.single import quantize, run_once
+from edgequant.jobs.quantize import quantize
+from edgequant.jobs.run import run_once
 from edgequant.lab.session import DeviceOptions
 from edgequant.models import read_model
 from edgequant.plan.request import Request
@@ -113,7 +114,7 @@ def test_quantize_refuses_before_it_works(
         (tmp_path / name).write_bytes(b"given")
     (tmp_path / "refs").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    monkeypatch.setattr(single, "verify", lambda *_: pytest.fail("it has begun"))
+    monkeypatch.setattr(quantizing, "verify", lambda *_, **__: pytest.fail("it has begun"))
     reference = tmp_path / ("refs" if output.startswith("refs") else "ref.npz")
     with pytest.raises(InputError) as caught:
         quantize(

@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from edgequant.findings import Finding
-from edgequant.judge.advice import with_hints
-from edgequant.judge.verdict import OTHER_VARIANTS, Verdict
+from edgequant import plain
+from edgequant.archive.types import Failure
+from edgequant.judge.advice import Beside, failure_hint, limit_remedy
+from edgequant.judge.verdict import Verdict
 from edgequant.quantize.offline_options import OR_DYNAMIC
-from edgequant.report import plain
-from edgequant.report.model import CalibrationInfo, DeviceInfo, Failure, Memory, OutputReport, Run
 from tests.beds.models import ModelByName
 from tests.jobs.support import do
 
-BROKEN = Finding(code="LIMIT_EXCEEDED", severity="fail", where="y", message="too low", remedy=OTHER_VARIANTS)
 
-
-def ran(variant: str, verdict: str, uri: str = "local:", mb: float = 1.0, made_as: str | None = None) -> Run:
-    return Run(
-        device=DeviceInfo(uri=uri),
-        variant=variant,
-        made_as=made_as,
-        verdict=Verdict(verdict),
-        memory_mb=Memory(model_file=mb),
-        findings=[BROKEN] if verdict == "FAIL" else [],
-        error=Failure(code="QUANTIZER_CRASHED", message="crashed", hint=OR_DYNAMIC) if verdict == "ERROR" else None,
+def ran(variant: str, verdict: str, uri: str = "local:", mb: float = 1.0, made_as: str | None = None) -> Beside:
+    return Beside(
+        uri, variant, Verdict(verdict), made_as, breaks=verdict == "FAIL", ran=verdict != "ERROR", size=mb * 1e6
     )
 
 
-def remedy(*runs: Run) -> str:
-    return with_hints(runs)[0].findings[0].remedy or ""
+def remedy(trial: Beside, *others: Beside) -> str:
+    return limit_remedy(trial, [other for other in others if other.uri == trial.uri])
 
 
 def test_what_passed_beside_it_comes_first_and_alone() -> None:
@@ -77,8 +70,7 @@ def test_what_the_ladder_made_is_called_what_it_is() -> None:
 
 
 def test_what_fails_for_another_reason_is_not_said_to_break_limits() -> None:
-    other = Finding(code="DEVICE_BEYOND_ROUNDING", severity="fail", where="y", message="computes something else")
-    failed = ran("dynamic:8", "FAIL").model_copy(update={"findings": [other]})
+    failed = replace(ran("dynamic:8", "FAIL"), breaks=False)
     found = remedy(ran("static:8", "FAIL"), failed)
     assert "limits either" not in found
     assert "dynamic:8 " not in found
@@ -92,10 +84,10 @@ def test_another_device_says_nothing() -> None:
     assert "fp16" in found
 
 
-def close(variant: str, *decibels: float | None, verdict: str = "PASS", mb: float = 1.0) -> Run:
+def close(variant: str, *decibels: float | None, verdict: str = "PASS", mb: float = 1.0) -> Beside:
     """With an output for each number of dB; None: of whole numbers, which have none."""
-    outputs = {f"y{n}": OutputReport(sqnr_db=each, verdict=Verdict.PASS) for n, each in enumerate(decibels)}
-    return ran(variant, verdict, mb=mb).model_copy(update={"outputs": outputs})
+    worst = min((each for each in decibels if each is not None), default=-math.inf)
+    return replace(ran(variant, verdict, mb=mb), worst_db=worst)
 
 
 def test_the_closest_to_the_source_comes_first_with_its_worst_output() -> None:
@@ -115,15 +107,12 @@ def test_the_closest_to_the_source_comes_first_with_its_worst_output() -> None:
     assert found.startswith("fp16 (70.0 dB), float (120.0 dB) and dynamic:8 (90.0 dB, only just), measured")
     found = remedy(ran("weight:4", "FAIL"), close("fp16", None), close("dynamic:8", None, 40))
     assert found.startswith("dynamic:8 (40.0 dB) and fp16, measured")
-    exact = OutputReport(exact=True, kind="int", verdict=Verdict.PASS)
-    same = ran("fp16", "PASS").model_copy(update={"outputs": {"y": exact}})
+    same = replace(ran("fp16", "PASS"), worst_db=math.inf)
     assert remedy(ran("weight:4", "FAIL"), close("dynamic:8", 90), same).startswith("fp16 (exact) and dynamic:8 (90.0")
 
 
-def calibrated(variant: str, *findings: Finding) -> Run:
-    data = CalibrationInfo(source="samples", samples=8)
-    failed = ran(variant, "FAIL")
-    return failed.model_copy(update={"calibration": data, "findings": [*failed.findings, *findings]})
+def calibrated(variant: str, *, real: bool = True) -> Beside:
+    return replace(ran(variant, "FAIL"), real_data=real)
 
 
 KEEP = "With keep=N the N layers that hurt most compute in float."
@@ -147,8 +136,7 @@ def test_static_int8_is_not_told_to_do_what_it_does(variant: str, advice: str) -
     alone = remedy(calibrated(variant), close("fp16", 70))
     beside = "fp16 (70.0 dB), measured beside it, keeps all limits."
     assert alone == beside + (f"  {advice}" if advice else "")
-    random = Finding(code="CALIBRATION_RANDOM", severity="warn", message="random")
-    said = remedy(calibrated(variant, random), close("fp16", 70))
+    said = remedy(calibrated(variant, real=False), close("fp16", 70))
     assert ("needs real calibration data" in said) == (not variant.startswith("dynamic"))
     assert said.endswith(advice)
 
@@ -158,24 +146,21 @@ def test_what_the_ladder_made_instead_is_not_told_how_static_int8_gets_better() 
     assert found == "fp16 (70.0 dB), measured beside it, keeps all limits."
 
 
-def test_a_remedy_of_its_own_stays() -> None:
-    own = BROKEN.model_copy(update={"remedy": None})
-    run = ran("dynamic:8", "FAIL").model_copy(update={"findings": [own]})
-    assert with_hints([run, ran("fp16", "PASS")])[0].findings == [own]
-
-
 def test_a_crash_does_not_advise_what_failed_as_well() -> None:
-    def hint(*others: Run) -> str:
-        (error, *_) = (run.error for run in with_hints([ran("kl", "ERROR"), *others]))
-        assert error is not None
-        return error.hint or ""
+    crashed = Failure(code="QUANTIZER_CRASHED", message="crashed", hint=OR_DYNAMIC, evidence={"other_ways": True})
+
+    def hint(*others: Beside) -> str:
+        return failure_hint(crashed, others) or ""
 
     assert hint() == OR_DYNAMIC
     assert hint(ran("dynamic:8", "PASS")).startswith("dynamic:8, measured beside it, keeps all limits.  Let edgequant")
     assert "dynamic:8" not in hint(ran("dynamic:8", "FAIL"))
     assert "--no-fallback" in hint(ran("dynamic:8", "FAIL"))
+    other = Failure(code="MODEL_INVALID", message="broken", hint="Mend it.")
+    assert failure_hint(other, [ran("dynamic:8", "PASS")]) == "Mend it."
 
 
+@pytest.mark.slow
 def test_in_the_report(generated_model: ModelByName, tmp_path: Path) -> None:
     bad, half = do(generated_model("conv_cnn"), tmp_path / "run", "weight:2", "fp16").runs
     assert half.verdict == "PASS"

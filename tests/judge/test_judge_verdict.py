@@ -27,7 +27,7 @@ LOOSE = [Limit.parse(text) for text in ("cosine>=-1", "sqnr_db>=-1000", "rel_max
 def judge(reference, got, *limits: str, method: str = "dynamic") -> OutputVerdict:
     comparison = compare(np.asarray(reference), None if got is None else np.asarray(got))
     held = [Limit.parse(text) for text in limits] or default_limits(method, comparison.kind)
-    return judge_output(summarize({"case": comparison}), held, output="out")
+    return judge_output(summarize({"case": comparison}), held, output="out", remedy="Try fp16.")
 
 
 def codes(verdict: OutputVerdict) -> set[str]:

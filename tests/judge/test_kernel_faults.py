@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+from edgequant.archive.types import DeviceCapture, FileFacts, HostFacts
 from edgequant.compare.metrics import compare
 from edgequant.compare.summary import OutputSummary, summarize
-from edgequant.judge import kernel_faults
 from edgequant.judge.kernel_faults import Faults, host_is_worse, i8mm_remark, known_faults, pool_remark
-from edgequant.judge.verdict import Verdict
-from edgequant.models.static_int8 import StaticLayers
-from edgequant.report.model import DeviceInfo, OutputReport
+from edgequant.judge.limits import default_limits
+from edgequant.judge.types import NOTHING, JudgedOutput
+from edgequant.judge.verdict import Verdict, judge_output
 
-ALL = StaticLayers(4, ("fc",), ("pool",), ("sum",))
+ALL = FileFacts(static_tensors=4, half_tiles=("fc",), max_pools=("pool",), tails=("sum",))
 
 
-def device(arch: str = "aarch64", mnn: str | None = "3.6.1", **kernels: bool) -> DeviceInfo:
-    return DeviceInfo(uri="ssh://board", arch=arch, mnn=mnn, facts={"mnn_kernels": kernels})
+def device(arch: str = "aarch64", mnn: str | None = "3.6.1", **kernels: bool) -> DeviceCapture:
+    return DeviceCapture(uri="ssh://board", arch=arch, mnn=mnn, facts={"mnn_kernels": kernels})
 
 
 @pytest.mark.parametrize(
@@ -38,10 +36,9 @@ def device(arch: str = "aarch64", mnn: str | None = "3.6.1", **kernels: bool) ->
     ],
 )
 def test_who_has_the_fault(
-    there: DeviceInfo, host: str, host_mnn: str, i8mm: bool, tails: bool, pools: bool, monkeypatch: pytest.MonkeyPatch
+    there: DeviceCapture, host: str, host_mnn: str, i8mm: bool, tails: bool, pools: bool
 ) -> None:
-    monkeypatch.setattr(kernel_faults, "read_static", lambda path: ALL)
-    found = known_faults(Path("model.mnn"), there, host, host_mnn)
+    found = known_faults(ALL, there, HostFacts(arch=host, mnn=host_mnn))
     assert (found.i8mm, found.tails, found.pools) == (i8mm, tails, pools)
 
 
@@ -51,9 +48,9 @@ def summary(noise: float) -> OutputSummary:
     return summarize({"case": compare(reference, reference + noise * random)})
 
 
-def judged(noise: float) -> OutputReport:
-    found = summary(noise).values["sqnr_db"]
-    return OutputReport(verdict=Verdict.PASS, sqnr_db=found)
+def judged(noise: float) -> JudgedOutput:
+    found = summary(noise)
+    return JudgedOutput(found, judge_output(found, default_limits("weight", "float")))
 
 
 def test_only_a_device_that_is_nearer_in_every_output_is_excused() -> None:
@@ -66,23 +63,24 @@ def test_only_a_device_that_is_nearer_in_every_output_is_excused() -> None:
     # What was not measured excuses nobody.
     assert not host_is_worse(["y"], near, {})
     assert not host_is_worse(["y"], {}, host)
-    assert not host_is_worse(["y"], {"y": OutputReport(verdict=Verdict.FAIL)}, host)
+    lost = summarize({"case": compare(np.ones(3), None)})
+    assert not host_is_worse(["y"], {"y": JudgedOutput(lost, judge_output(lost, ()))}, host)
     assert not host_is_worse([], near, host)
 
 
 def test_what_a_device_cannot_show_is_said_of_those_alone() -> None:
-    (finding,) = i8mm_remark(Faults(ALL, False, False, True), device(i8mm=False))
+    (finding,) = i8mm_remark(Faults(ALL, False, False, True), device(i8mm=False)).findings
     assert (finding.code, finding.severity, finding.where) == ("STATIC_I8MM_UNSEEN", "warn", "fc")
-    assert i8mm_remark(Faults(ALL, True, True, True), device(i8mm=True)) == []
-    assert i8mm_remark(Faults(StaticLayers(4), False, False, False), device(i8mm=False)) == []
-    assert i8mm_remark(Faults(ALL, False, False, False), device(mnn="3.7.0", i8mm=True)) == []
-    assert i8mm_remark(Faults(ALL, False, False, True), device("x86_64", i8mm=False)) != []
+    assert i8mm_remark(Faults(ALL, True, True, True), device(i8mm=True)) == NOTHING
+    assert i8mm_remark(Faults(FileFacts(static_tensors=4), False, False, False), device(i8mm=False)) == NOTHING
+    assert i8mm_remark(Faults(ALL, False, False, False), device(mnn="3.7.0", i8mm=True)) == NOTHING
+    assert i8mm_remark(Faults(ALL, False, False, True), device("x86_64", i8mm=False)) != NOTHING
 
 
 def test_the_host_is_suspected_where_it_breaks_a_limit_itself() -> None:
     faults = Faults(ALL, False, False, True)
-    (finding,) = pool_remark(faults, is_host=True, verdicts=[Verdict.PASS, Verdict.FAIL])
+    (finding,) = pool_remark(faults, is_host=True, verdict=Verdict.FAIL).findings
     assert (finding.code, finding.where) == ("STATIC_POOL_ON_X86", "pool")
-    assert pool_remark(faults, is_host=True, verdicts=[Verdict.PASS]) == []
-    assert pool_remark(faults, is_host=False, verdicts=[Verdict.FAIL]) == []
-    assert pool_remark(Faults(ALL, True, True, False), is_host=True, verdicts=[Verdict.FAIL]) == []
+    assert pool_remark(faults, is_host=True, verdict=Verdict.PASS) == NOTHING
+    assert pool_remark(faults, is_host=False, verdict=Verdict.FAIL) == NOTHING
+    assert pool_remark(Faults(ALL, True, True, False), is_host=True, verdict=Verdict.FAIL) == NOTHING

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from edgequant import zoo
 from edgequant.models.flat import FlatFile, Table
+from edgequant.models.mnn.schema import Convolution2D, IDSTQuan, IDSTQuanType, Op
+from edgequant.models.mnn.weights import read_weights
 from edgequant.quantize.convert import convert
 from edgequant.quantize.encode import Form, encode, pack, to_half, usable_block
-from edgequant.quantize.weights import read_weights
 from edgequant.spec import Variant
 from tests import generated
 
@@ -23,9 +24,16 @@ def stored(path: Path) -> dict[tuple[str, str], tuple[bytes, np.ndarray, int, bo
     data = path.read_bytes()
     found = {}
     for each in read_weights(path):
-        quant = Table(FlatFile(data), each.place).table(2).table(3)  # type: ignore[union-attr]
+        layer = Table(FlatFile(data), each.place).table(Op.main)
+        quant = layer.table(Convolution2D.quan_parameter) if layer is not None else None
         assert quant is not None
-        found[each.key] = (quant.raw(0, 1), np.frombuffer(quant.raw(1, 4), "<f4"), each.bits, quant.number(2) == 2)
+        sparse = quant.number(IDSTQuan.type) == IDSTQuanType.SPARSE
+        found[each.key] = (
+            quant.raw(IDSTQuan.buffer),
+            np.frombuffer(quant.raw(IDSTQuan.alpha), "<f4"),
+            each.bits,
+            sparse,
+        )
     return found
 
 
@@ -33,9 +41,9 @@ def floats(path: Path) -> dict[tuple[str, str], tuple[np.ndarray, int, int]]:
     data = path.read_bytes()
     found = {}
     for each in read_weights(path):
-        parameter = Table(FlatFile(data), each.place).table(2)
+        parameter = Table(FlatFile(data), each.place).table(Op.main)
         assert parameter is not None
-        found[each.key] = (np.frombuffer(parameter.raw(1, 4), "<f4"), each.channels, each.area)
+        found[each.key] = (np.frombuffer(parameter.raw(Convolution2D.weight), "<f4"), each.channels, each.area)
     return found
 
 

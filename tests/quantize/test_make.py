@@ -10,12 +10,12 @@ import pytest
 
 from edgequant import zoo
 from edgequant.errors import EdgequantError
+from edgequant.models.mnn.weights import read_weights
 from edgequant.quantize.calibrate.static import StaticOptions, make_static
 from edgequant.quantize.convert import convert
 from edgequant.quantize.halves import half_constants
 from edgequant.quantize.make import RecipeModel, make_recipe
 from edgequant.quantize.recipe import Recipe, recipe_of
-from edgequant.quantize.weights import read_weights
 from edgequant.spec import Variant
 from tests import generated
 from tests.quantize.search.support import cases_of

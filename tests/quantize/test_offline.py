@@ -17,10 +17,10 @@ from onnx import TensorProto, helper, numpy_helper
 from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.judge.sane import sanity
 from edgequant.models import read_model
+from edgequant.models.mnn.patch import Output, outputs_of, restore_outputs
 from edgequant.quantize.calibration import CalibrationSet, SampleFacts
 from edgequant.quantize.offline import OfflineModel, quantize_offline, read_debug
 from edgequant.quantize.offline_options import OfflineOptions
-from edgequant.quantize.patch import Output, outputs_of, restore_outputs
 from edgequant.quantize.sequence import plan_samples, write_sequence
 from edgequant.tensors import TensorSpec
 from tests import generated

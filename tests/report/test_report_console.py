@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
+from edgequant import plain
 from edgequant.findings import Finding
 from edgequant.judge.latency import latency_summary
 from edgequant.judge.verdict import Verdict
-from edgequant.report import model, plain
+from edgequant.report import model
 from edgequant.report.console import render
 from edgequant.report.lines import Lines
 
@@ -140,9 +141,9 @@ def test_any_name_at_any_width_prints(name, width):
 
 
 def test_rounding_never_flatters():
-    assert plain.cosine(0.9999999) == "0.99999"
+    assert plain.metric("cosine", 0.9999999) == "0.99999"
     assert plain.decibel(19.99) == "19.9"
-    assert plain.cosine(None) == plain.decibel(None) == plain.amount(None) == "-"
+    assert plain.metric("cosine", None) == plain.decibel(None) == plain.amount(None) == "-"
 
 
 def test_findings_of_one_kind_stand_together_with_one_remedy():

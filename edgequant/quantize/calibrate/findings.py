@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from edgequant.findings import Finding
+from edgequant.plain import joined
 from edgequant.quantize.calibrate.params import MOST_SENSITIVE
 from edgequant.quantize.calibrate.static import StaticLayer, StaticModel
-from edgequant.report.plain import joined
 
 _NAMED = 4
 """Kept layers, in a message."""

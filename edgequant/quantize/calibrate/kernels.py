@@ -1,4 +1,4 @@
-"""What must not be int8 because MNN's own kernels compute something else there; see `models.static_int8`.
+"""What must not be int8 because MNN's own kernels compute something else there; see `models.mnn.static_int8`.
 
 The file is made so that no kernel known to be wrong on some CPU is used on any: where it will run is not known here.
 """
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgequant.models.scale_flow import Flow
-from edgequant.models.static_int8 import odd_groups, read_max_pools
+from edgequant.models.mnn.scale_flow import Flow
+from edgequant.models.mnn.static_int8 import odd_groups, read_max_pools
 from edgequant.quantize.calibrate.layers import Layer
 from edgequant.quantize.calibrate.methods import Quantizer
 

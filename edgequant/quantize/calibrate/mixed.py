@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgequant.errors import EdgequantError, InputError, ToolError
-from edgequant.models.scale_flow import Flow
+from edgequant.models.mnn.scale_flow import Flow
 from edgequant.progress import counted
 from edgequant.quantize.calibrate.child import Runs
 from edgequant.quantize.calibrate.kernels import Kernels

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edgequant.errors import InputError
-from edgequant.models.scale_flow import Flow
+from edgequant.models.mnn.scale_flow import Flow
 from edgequant.quantize.calibrate.kernels import ANY, Kernels, apart, tailed
 from edgequant.quantize.calibrate.layers import Layer
 from edgequant.quantize.calibrate.methods import Quantizer

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from edgequant.errors import InputError, ToolError
 from edgequant.models import ModelGraph, read_model
-from edgequant.models.scale_flow import Flow
+from edgequant.models.mnn.scale_flow import Flow
 from edgequant.quantize.calibrate.child import Runs
 from edgequant.quantize.calibrate.equalize import equalized, find_joints, gather_channels
 from edgequant.quantize.calibrate.gather import CHUNK, Gathered, gather

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgequant.compare.decibel import SQNR_CAP_DB
 from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.files import atomic_write
 from edgequant.mnn_version import host_mnn_version
@@ -23,7 +24,7 @@ from edgequant.quantize.convert import convert
 from edgequant.quantize.search.cache import Cache, cases_digest, choice_key, digest
 from edgequant.quantize.search.explore import Explorer, Setting, Tried
 from edgequant.quantize.search.finalists import RECIPES, Finalists
-from edgequant.quantize.search.front import CAP_DB, AutoResult, Point, pareto
+from edgequant.quantize.search.front import AutoResult, Point, pareto
 from edgequant.quantize.search.mixture import Choice, Mixture, open_mixture
 from edgequant.quantize.search.options import AutoOptions
 from edgequant.quantize.search.pace import Pace
@@ -297,7 +298,7 @@ class _Job:
             # By as much as it fell short, and a little, the next one has to be better.
             for place, index in enumerate(self.target.places):
                 name = self.signals.outputs[index % len(self.signals.outputs)]
-                short = self.target.floors[name] - point.sqnr_db.get(name, -CAP_DB)
+                short = self.target.floors[name] - point.sqnr_db.get(name, -SQNR_CAP_DB)
                 if short > 0:
                     budget[place] = min(budget[place], chosen.noise[place]) / 10 ** ((short + 0.2) / 10)
         raise self._unreachable()
@@ -389,7 +390,7 @@ class _Job:
     def _unreachable(self) -> EdgequantError:
         points = [*self.finalists.made, *self._points()]
         best = max(points, key=lambda point: point.margin_db)
-        have = best.sqnr_db.get(best.worst, -CAP_DB)
+        have = best.sqnr_db.get(best.worst, -SQNR_CAP_DB)
         return InputError(
             "TARGET_UNREACHABLE",
             f"no quantized model meets the target: '{best.worst}' needs {self.target.floors[best.worst]:g} dB and has "

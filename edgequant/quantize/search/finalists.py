@@ -9,12 +9,13 @@ from typing import Literal
 
 import numpy as np
 
+from edgequant.compare.decibel import capped_db
 from edgequant.progress import Progress
 from edgequant.quantize.make import make_recipe
 from edgequant.quantize.recipe import Recipe, recipe_of
 from edgequant.quantize.search.cache import Cache, Kept, digest
 from edgequant.quantize.search.explore import Tried
-from edgequant.quantize.search.front import CAP_DB, Point
+from edgequant.quantize.search.front import Point
 from edgequant.quantize.search.mixture import Mixture
 from edgequant.quantize.search.target import Evaluate, Target
 
@@ -72,7 +73,7 @@ class Finalists:
         kept = self.cache.evaluation(where)
         if kept is None:
             result = self.evaluate(path, recipe.memory)
-            measured = {name: capped(value) for name, value in result.sqnr_db.items()}
+            measured = {name: capped_db(value) for name, value in result.sqnr_db.items()}
             kept = Kept(sqnr_db=measured, latency_ms=result.latency_ms)
             self.cache.keep_evaluation(where, kept)
         size = path.stat().st_size
@@ -129,14 +130,9 @@ class Finalists:
             memory=recipe.memory,
             size=tried.size,
             made=False,
-            sqnr_db={name: capped(value) for name, value in sqnr_db.items()},
-            varied_db={name: capped(value) for name, value in varied.items()},
-            margin_db=capped(margins[worst]),
+            sqnr_db={name: capped_db(value) for name, value in sqnr_db.items()},
+            varied_db={name: capped_db(value) for name, value in varied.items()},
+            margin_db=capped_db(margins[worst]),
             worst=worst,
             recipe=recipe,
         )
-
-
-def capped(value: float) -> float:
-    """A number JSON knows: at most 200 dB either way."""
-    return float(np.clip(np.nan_to_num(value, nan=-CAP_DB, posinf=CAP_DB, neginf=-CAP_DB), -CAP_DB, CAP_DB))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgequant.compare.decibel import power_db
 from edgequant.errors import InputError
 from edgequant.quantize.search.trials import Signals
 from edgequant.spec import Limit, MemoryMode
@@ -62,7 +63,7 @@ class Target:
         found = {}
         for place, name in enumerate(self.pooled, len(self.places)):
             power = self.noise[place] * 10 ** (max(self.floors[name], -_LOWEST_DB) / 10)
-            found[name] = np.inf if noise[place] == 0 else float(10 * np.log10(power / noise[place]))
+            found[name] = power_db(power, noise[place])
         return found
 
     def margins(self, sqnr_db: Mapping[str, float]) -> dict[str, float]:

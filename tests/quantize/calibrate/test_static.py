@@ -212,6 +212,7 @@ def test_what_is_0_in_all_samples_is_not_int8(tmp_path: Path) -> None:
     assert "0 in all samples" in json.dumps(caught.value.evidence)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.parametrize("calib", CALIBRATORS)
 def test_recognition_with_every_calibrator_keeps_most_of_its_answers(calib: str, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from edgequant.quantize.search.options import AutoOptions
 from edgequant.quantize.search.target import Evaluation
 from edgequant.spec import Limit, MemoryMode, Variant
 from tests import generated
+from tests.nightly import all_but
 from tests.quantize.search.support import bench_of, cases_of, float_model
 
 
@@ -66,6 +67,7 @@ def cnn(tmp_path: Path) -> Path:
     return generated.conv_cnn(tmp_path / "cnn.onnx")
 
 
+@pytest.mark.nightly
 def test_a_real_model_meets_30_db_and_is_smaller_than_8_bits(tmp_path: Path) -> None:
     source = zoo.fetch("enc")
     found = find(source, tmp_path, options=AutoOptions(rounds=1))
@@ -78,7 +80,7 @@ def test_a_real_model_meets_30_db_and_is_smaller_than_8_bits(tmp_path: Path) -> 
     assert found.deviations > 0
 
 
-@pytest.mark.parametrize("memory", ["low", "normal"])
+@pytest.mark.parametrize("memory", all_but("low", of=["low", "normal"]))
 def test_a_second_search_converts_and_runs_nothing(tmp_path: Path, memory: MemoryMode) -> None:
     source = generated.gru(tmp_path / "gru.onnx")
     options = AutoOptions(memories=(memory,), rounds=1)
@@ -239,6 +241,7 @@ def test_outputs_without_a_target_are_told(tmp_path: Path) -> None:
     assert any("best" in note for note in found.notes)
 
 
+@pytest.mark.nightly
 def test_an_output_may_have_a_target_of_its_own(tmp_path: Path) -> None:
     source = generated.gru(tmp_path / "gru.onnx")
     options = AutoOptions(memories=("normal",), rounds=1)
@@ -250,6 +253,7 @@ def test_an_output_may_have_a_target_of_its_own(tmp_path: Path) -> None:
     assert loose.best.size < strict.best.size
 
 
+@pytest.mark.nightly
 def test_a_target_nothing_can_meet_names_the_best(cnn: Path, tmp_path: Path) -> None:
     error = fails("TARGET_UNREACHABLE", cnn, tmp_path, "sqnr_db>=199", options=AutoOptions(rounds=0))
     assert "'y' needs 199 dB and has" in str(error)
@@ -298,6 +302,7 @@ def test_the_evaluator_has_the_last_word(cnn: Path, tmp_path: Path) -> None:
     assert found.table().count("\n>") + found.table().startswith(">") == 1
 
 
+@pytest.mark.nightly
 def test_the_fastest(cnn: Path, tmp_path: Path) -> None:
     bench = bench_of(cnn, tmp_path)
     signals = bench.reference(float_model(cnn, tmp_path))
@@ -347,6 +352,7 @@ class _Interrupting(Progress):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.nightly
 def test_ctrl_c_leaves_the_best_so_far(cnn: Path, tmp_path: Path) -> None:
     found = find(cnn, tmp_path, progress=_Interrupting(lambda text: text.startswith("refining")))
     assert not found.complete

@@ -10,21 +10,22 @@ import pytest
 from edgequant import zoo
 from edgequant.errors import ToolError
 from edgequant.models import read_model
+from edgequant.models.mnn.weights import read_weights
 from edgequant.quantize.convert import convert
 from edgequant.quantize.encode import Form
 from edgequant.quantize.make import make_recipe
 from edgequant.quantize.recipe import Recipe
 from edgequant.quantize.search.mixture import Mixture, assemble, open_mixture
 from edgequant.quantize.search.trials import Bench, Signals
-from edgequant.quantize.weights import read_weights
 from edgequant.spec import Variant
 from tests import generated
+from tests.nightly import all_but
 from tests.quantize.search.support import bench_of, float_model
 
 MODELS = {"conv_cnn": generated.conv_cnn, "gru": generated.gru, "lstm": generated.lstm}
 
 
-@pytest.fixture(params=[*MODELS, "enc"])
+@pytest.fixture(params=all_but(*MODELS, of=[*MODELS, "enc"]))
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return zoo.fetch("enc") if request.param == "enc" else MODELS[request.param](tmp_path / "model.onnx")
 

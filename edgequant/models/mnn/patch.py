@@ -9,14 +9,11 @@ from pathlib import Path
 
 from edgequant.errors import ToolError
 from edgequant.files import atomic_write
-from edgequant.models import ModelGraph
-from edgequant.models.flat import FlatFile
-from edgequant.models.model import BrokenFileError
+from edgequant.models.flat import Field, FlatFile, fields
+from edgequant.models.mnn.schema import Net, Op
+from edgequant.models.model import BrokenFileError, ModelGraph
 
-# Fields of a Net in schema order: "o" an offset, else the struct format of a number.
-_NET = ("o", "o", "o", "o", "o", "b", "b", "o", "i", "b", "o", "o")
-_NET_OPS, _NET_OUTPUTS, _NET_TENSORS = 3, 4, 7
-_OP_NAME, _OP_OUTPUTS = 3, 4
+_FIELDS = fields(Net)
 _ALIGN = 16
 
 
@@ -58,11 +55,11 @@ def restore_outputs(path: Path, outputs: Sequence[Output]) -> None:
     names = [output.name for output in outputs]
     try:
         net = FlatFile(data).root()
-        tensors = net.strings(_NET_TENSORS)
-        made = {op.string(_OP_NAME): op.numbers(_OP_OUTPUTS) for op in net.tables(_NET_OPS)}
+        tensors = net.strings(Net.tensor_name)
+        made = {op.string(Op.name): op.numbers(Op.output_indexes) for op in net.tables(Net.oplists)}
         renamed = _renamed(tensors, made, outputs)
-        listed = net.strings(_NET_OUTPUTS)
-        if any(net.has(field) for field in range(len(_NET), net.fields)):
+        listed = net.strings(Net.output_name)
+        if any(net.has(Field(number, "o")) for number in range(len(_FIELDS), net.fields)):
             raise BrokenFileError("it has parts that are not known here")
     except BrokenFileError as error:
         raise ToolError("QUANTIZER_BAD_OUTPUT", f"the model it wrote cannot be completed: {error}") from None
@@ -96,9 +93,7 @@ def _renamed(
 def _with_names(data: bytes, renamed: dict[int, str]) -> bytes:
     """The file with other names for some tensors, appended at its end."""
     body = bytearray(data)
-    root, old = _root(data)
-    slot = root + old[_NET_TENSORS]
-    names = slot + struct.unpack_from("<I", data, slot)[0] + 4
+    names, _ = FlatFile(data).root().extent(Net.tensor_name)
     for number, name in renamed.items():
         body += bytes(-len(body) % 4)
         entry = names + 4 * number
@@ -107,22 +102,13 @@ def _with_names(data: bytes, renamed: dict[int, str]) -> bytes:
     return bytes(body)
 
 
-def _root(data: bytes) -> tuple[int, list[int]]:
-    """(position of the root table, offset of every known field in it, 0 where it is left out)."""
-    root = struct.unpack_from("<I", data, 0)[0]
-    vtable = root - struct.unpack_from("<i", data, root)[0]
-    length = struct.unpack_from("<H", data, vtable)[0]
-    fields = range(len(_NET))
-    return root, [struct.unpack_from("<H", data, vtable + 4 + 2 * f)[0] if 4 + 2 * f < length else 0 for f in fields]
-
-
 def _front(data: bytes, names: Sequence[bytes]) -> bytes:
     """The bytes to put before `data`: the root offset, a table like the old root, and the outputs' names."""
-    root, old = _root(data)
-    kept = [field for field in range(len(_NET)) if old[field] or field == _NET_OUTPUTS]
+    old = FlatFile(data).root()
+    kept = [field for field in _FIELDS if old.has(field) or field == Net.output_name]
     slots = {field: 4 + 4 * number for number, field in enumerate(kept)}  # four bytes each, numbers too
     new_vtable = 4
-    table = new_vtable + 4 + 2 * len(_NET)
+    table = new_vtable + 4 + 2 * len(_FIELDS)
     table += -table % 4
     vector = table + 4 + 4 * len(kept)
     at = vector + 4 + 4 * len(names)
@@ -134,19 +120,17 @@ def _front(data: bytes, names: Sequence[bytes]) -> bytes:
     size = at + -at % _ALIGN
     out = bytearray(size)
     struct.pack_into("<I", out, 0, table)
-    struct.pack_into("<HH", out, new_vtable, 4 + 2 * len(_NET), 4 + 4 * len(kept))
+    struct.pack_into("<HH", out, new_vtable, 4 + 2 * len(_FIELDS), 4 + 4 * len(kept))
     struct.pack_into("<i", out, table, table - new_vtable)
     for field in kept:
-        struct.pack_into("<H", out, new_vtable + 4 + 2 * field, slots[field])
-        slot = table + slots[field]
-        if field == _NET_OUTPUTS:
+        struct.pack_into("<H", out, new_vtable + 4 + 2 * field.number, slots[field])
+        slot, source = table + slots[field], old.place(field)
+        if field == Net.output_name or source is None:
             struct.pack_into("<I", out, slot, vector - slot)
-        elif _NET[field] == "o":
-            source = root + old[field]
-            struct.pack_into("<I", out, slot, size + source + struct.unpack_from("<I", data, source)[0] - slot)
+        elif field.inline:
+            struct.pack_into("<" + field.kind, out, slot, old.number(field))
         else:
-            code = "<" + _NET[field]
-            struct.pack_into(code, out, slot, struct.unpack_from(code, data, root + old[field])[0])
+            struct.pack_into("<I", out, slot, size + source + struct.unpack_from("<I", data, source)[0] - slot)
     struct.pack_into("<I", out, vector, len(names))
     for number, (name, start) in enumerate(zip(names, strings, strict=True)):
         place = vector + 4 + 4 * number

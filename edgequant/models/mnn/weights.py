@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from edgequant.errors import InputError
-from edgequant.models.flat import FlatFile, Table
+from edgequant.models.flat import Table
+from edgequant.models.mnn.net import convolution, graphs, op_type, open_net
+from edgequant.models.mnn.schema import Convolution2D, Convolution2DCommon, IDSTQuan, IDSTQuanType, Op
 from edgequant.models.model import BrokenFileError
-from edgequant.models.op_names import MNN_OPS
 
 LAYER_TYPES = ("Convolution", "ConvolutionDepthwise", "Deconvolution", "DeconvolutionDepthwise")
 """What MNN's converter quantizes.  Matrix products with constant weights are Convolution, GRU and LSTM gates too."""
 _INT8_TYPES = {"ConvInt8": "Convolution", "DepthwiseConvInt8": "ConvolutionDepthwise"}
-
-_NET_OPS, _NET_SUBGRAPHS = 3, 10
-_OP_INPUTS, _OP_KIND, _OP_MAIN, _OP_NAME, _OP_OUTPUTS, _OP_TYPE = 0, 1, 2, 3, 4, 5
-_SUB_NAME, _SUB_NODES = 0, 4
-_CONV_PARAMETERS = 9
-_CONV_COMMON, _CONV_WEIGHT, _CONV_QUANT, _CONV_INT8, _CONV_EXTERNAL = 0, 1, 3, 4, 6
-_COMMON_KERNEL_X, _COMMON_KERNEL_Y, _COMMON_GROUP, _COMMON_OUTPUTS, _COMMON_INPUTS = 2, 3, 9, 10, 11
-_QUANT_BUFFER, _QUANT_ALPHA, _QUANT_TYPE, _QUANT_BITS, _QUANT_READ, _QUANT_ALPHA16 = 0, 1, 2, 7, 9, 14
-_FP16_WEIGHTS = 3
 
 Kept = Literal["float", "fp16", "quantized", "static"]
 
@@ -74,14 +64,10 @@ def read_weights(path: Path) -> list[Weights]:
         InputError: MODEL_BROKEN where the file contradicts itself; `edgequant.models.read_model` tells more.
     """
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            net = FlatFile(data).root()
-            graphs: list[tuple[str, Iterator[tuple[int, Table]]]] = [("", net.places(_NET_OPS))]
-            for _, graph in net.places(_NET_SUBGRAPHS):
-                graphs.append((graph.string(_SUB_NAME) or "", graph.places(_SUB_NODES)))
+        with open_net(path) as net:
             return [
                 found
-                for subgraph, places in graphs
+                for subgraph, places in graphs(net)
                 for slot, op in places
                 if (found := _weights(op, slot, subgraph)) is not None
             ]
@@ -90,27 +76,28 @@ def read_weights(path: Path) -> list[Weights]:
 
 
 def _weights(op: Table, slot: int, subgraph: str) -> Weights | None:
-    kind = MNN_OPS.get(op.number(_OP_TYPE), "")
+    kind = op_type(op)
     static = kind in _INT8_TYPES
     kind = _INT8_TYPES.get(kind, kind)
-    parameter = op.table(_OP_MAIN) if op.number(_OP_KIND, "B") == _CONV_PARAMETERS else None
-    common = parameter.table(_CONV_COMMON) if parameter is not None else None
+    parameter = convolution(op)
+    common = parameter.table(Convolution2D.common) if parameter is not None else None
     if kind not in LAYER_TYPES or parameter is None or common is None:
         return None
-    plain = parameter.count(_CONV_WEIGHT, 4)
-    quant = parameter.table(_CONV_QUANT)
-    if not plain and quant is None and not parameter.has(_CONV_INT8) and not parameter.count(_CONV_EXTERNAL, 8):
+    plain = parameter.count(Convolution2D.weight)
+    quant = parameter.table(Convolution2D.quan_parameter)
+    int8 = parameter.has(Convolution2D.symmetric_quan)
+    if not plain and quant is None and not int8 and not parameter.count(Convolution2D.external):
         return None  # its weights are computed by the model, or shared
-    channels = common.number(_COMMON_OUTPUTS)
-    area = max(1, common.number(_COMMON_KERNEL_X, default=1) * common.number(_COMMON_KERNEL_Y, default=1))
-    per_channel = common.number(_COMMON_INPUTS) // max(1, common.number(_COMMON_GROUP, default=1))
+    channels = common.number(Convolution2DCommon.output_count)
+    area = max(1, common.number(Convolution2DCommon.kernel_x) * common.number(Convolution2DCommon.kernel_y))
+    per_channel = common.number(Convolution2DCommon.input_count) // max(1, common.number(Convolution2DCommon.group))
     if plain and channels > 0:
         per_channel = plain // channels // area
     kept, bits, block, sym, payload = _how(quant, plain, channels, per_channel)
-    if static or parameter.has(_CONV_INT8):
+    if static or int8:
         kept, bits, block, sym = "static", 8, None, True
     return Weights(
-        op.string(_OP_NAME) or "",
+        op.string(Op.name) or "",
         subgraph,
         kind,
         kept,
@@ -120,8 +107,8 @@ def _weights(op: Table, slot: int, subgraph: str) -> Weights | None:
         payload,
         slot,
         op.position,
-        op.numbers(_OP_INPUTS),
-        op.numbers(_OP_OUTPUTS),
+        op.numbers(Op.input_indexes),
+        op.numbers(Op.output_indexes),
         channels,
         per_channel,
         area,
@@ -130,16 +117,16 @@ def _weights(op: Table, slot: int, subgraph: str) -> Weights | None:
 
 def _how(quant: Table | None, plain: int, channels: int, per_channel: int) -> tuple[Kept, int, int | None, bool, int]:
     """(kept, bits, block, sym, payload)."""
-    number = quant.number(_QUANT_TYPE) if quant is not None else 0
+    number = quant.number(IDSTQuan.type) if quant is not None else 0
     if quant is None or not number:
         return "float", 32, None, False, 4 * plain
-    scales = quant.count(_QUANT_ALPHA, 4) or quant.count(_QUANT_ALPHA16, 2)
-    payload = quant.count(_QUANT_BUFFER, 1) + 4 * quant.count(_QUANT_ALPHA, 4) + 2 * quant.count(_QUANT_ALPHA16, 2)
-    if number == _FP16_WEIGHTS:
+    scales = quant.count(IDSTQuan.alpha) or quant.count(IDSTQuan.alpha_fp16)
+    payload = quant.count(IDSTQuan.buffer) + 4 * quant.count(IDSTQuan.alpha) + 2 * quant.count(IDSTQuan.alpha_fp16)
+    if number == IDSTQuanType.FP16:
         return "fp16", 16, None, False, payload
-    sym = quant.number(_QUANT_READ) == 0
+    sym = quant.number(IDSTQuan.read_type) == 0
     groups = scales // (1 if sym else 2) // channels if channels > 0 else 1
     block = per_channel // groups if groups > 1 else None
     # Files of before it was stored keep 0 there, or the largest value: those were all 8 bits.
-    bits = quant.number(_QUANT_BITS)
+    bits = quant.number(IDSTQuan.a_max_or_bits)
     return "quantized", bits if 2 <= bits <= 8 else 8, block, sym, payload

@@ -6,7 +6,6 @@ measurements.
 
 from __future__ import annotations
 
-import mmap
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,17 +14,20 @@ from pathlib import Path
 import numpy as np
 
 from edgequant.models.flat import FlatFile, Table
-from edgequant.models.model import BrokenFileError, OpInfo
-from edgequant.models.op_names import MNN_OPS
-from edgequant.models.scale_flow import Flow
+from edgequant.models.mnn.net import convolution, op_type, open_net, tensor
+from edgequant.models.mnn.scale_flow import Flow
+from edgequant.models.mnn.schema import (
+    Convolution2D,
+    Convolution2DCommon,
+    Net,
+    Op,
+    Pool,
+    PoolType,
+    TensorDescribe,
+    TensorQuantInfo,
+)
+from edgequant.models.model import OpInfo
 
-_NET_DESCRIBED, _NET_OPS, _NET_TENSORS = 1, 3, 7
-_TENSOR_INDEX, _TENSOR_QUANT = 1, 4
-_QUANT_SCALE, _QUANT_ZERO = 0, 1
-_OP_INPUTS, _OP_MAIN, _OP_NAME, _OP_OUTPUTS, _OP_TYPE = 0, 2, 3, 4, 5
-_CONV_COMMON, _CONV_WEIGHT = 0, 1
-_COMMON_GROUP, _COMMON_OUTPUTS = 9, 10
-_POOL_TYPE, _MAX_POOL = 7, 0
 _PACK = 4
 """Channels that MNN's ARM64 kernels write together."""
 
@@ -62,25 +64,24 @@ def read_static(path: Path) -> StaticLayers:
     Raises:
         BrokenFileError: the file is damaged.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        net = FlatFile(data).root()
-        names = net.strings(_NET_TENSORS)
-        scales = {name: scale for name, scale, _ in _described(net, names)}
+    with open_net(path) as net:
+        tensors = net.strings(Net.tensor_name)
+        scales = {name: scale for name, scale, _ in _described(net, tensors)}
         if not scales:
             return StaticLayers(0)
-        ops = list(_main_graph(net, names))
+        ops = list(_main_graph(net, tensors))
         flow = Flow([op for op, _ in ops])
         int8 = flow.spread(scales)
         half_tiles, max_pools, whole = [], [], []
-        for op, parameter in ops:
+        for op, table in ops:
             if op.type in _CONVOLUTIONS and op.outputs:
-                channels, groups, light = _channels(parameter)
+                channels, groups, light = _channels(table)
                 if channels % _PACK == 0:
                     whole.append(op.outputs[0])
                 static = light and op.inputs and {op.inputs[0], op.outputs[0]} <= scales.keys()
                 if op.type != "ConvolutionDepthwise" and static and odd_groups(channels, groups):
                     half_tiles.append(op.name)
-            elif _is_max_pool(op, parameter) and not _float_pool(op, scales, int8):
+            elif _is_max_pool(op, table) and not _float_pool(op, scales, int8):
                 max_pools.append(op.name)
         tails = [name for name, _ in flow.tails(scales, whole)]
     return StaticLayers(len(scales), tuple(half_tiles), tuple(max_pools), tuple(tails))
@@ -100,16 +101,16 @@ def with_float_pools(path: Path) -> tuple[bytes, tuple[str, ...]]:
     data = path.read_bytes()
     changed = bytearray(data)
     net = FlatFile(data).root()
-    names = net.strings(_NET_TENSORS)
+    tensors = net.strings(Net.tensor_name)
     scales, places = {}, {}
-    for name, scale, place in _described(net, names):
+    for name, scale, place in _described(net, tensors):
         scales[name], places[name] = scale, place
-    ops = list(_main_graph(net, names))
+    ops = list(_main_graph(net, tensors))
     int8 = Flow([op for op, _ in ops]).spread(scales)
     left = []
     # A scale that was changed is what the next pool has in front of it.
-    for op, parameter in ops:
-        if not _is_max_pool(op, parameter) or _float_pool(op, scales, int8):
+    for op, table in ops:
+        if not _is_max_pool(op, table) or _float_pool(op, scales, int8):
             continue
         before, behind = scales.get(op.inputs[0]), op.outputs[0]
         place = places.get(behind)
@@ -122,13 +123,13 @@ def with_float_pools(path: Path) -> tuple[bytes, tuple[str, ...]]:
     return bytes(changed), tuple(left)
 
 
-def _described(net: Table, names: list[str]) -> Iterator[tuple[str, tuple[float, float], int | None]]:
+def _described(net: Table, tensors: list[str]) -> Iterator[tuple[str, tuple[float, float], int | None]]:
     """Tensors with a scale of their own: name, (scale, zero point), where in the file the scale is."""
-    for described in net.tables(_NET_DESCRIBED):
-        quant = described.table(_TENSOR_QUANT)
+    for described in net.tables(Net.extra_tensor_describe):
+        quant = described.table(TensorDescribe.quant_info)
         if quant is not None:
-            name = _named(described.number(_TENSOR_INDEX), names)
-            yield name, (quant.real(_QUANT_SCALE), quant.real(_QUANT_ZERO)), quant.place(_QUANT_SCALE)
+            scale = quant.real(TensorQuantInfo.scale), quant.real(TensorQuantInfo.zero)
+            yield tensor(described.number(TensorDescribe.index), tensors), scale, quant.place(TensorQuantInfo.scale)
 
 
 def _float_pool(op: OpInfo, scales: Mapping[str, tuple[float, float]], int8: set[str]) -> bool:
@@ -143,10 +144,9 @@ def read_max_pools(path: Path) -> list[tuple[str, str]]:
     Raises:
         BrokenFileError: the file is damaged.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        net = FlatFile(data).root()
-        ops = _main_graph(net, net.strings(_NET_TENSORS))
-        return [(op.inputs[0], op.outputs[0]) for op, parameter in ops if _is_max_pool(op, parameter)]
+    with open_net(path) as net:
+        ops = _main_graph(net, net.strings(Net.tensor_name))
+        return [(op.inputs[0], op.outputs[0]) for op, table in ops if _is_max_pool(op, table)]
 
 
 def odd_groups(channels: int, groups: int) -> bool:
@@ -157,31 +157,25 @@ def odd_groups(channels: int, groups: int) -> bool:
 _CONVOLUTIONS = ("Convolution", "ConvInt8", "ConvolutionDepthwise")
 
 
-def _main_graph(net: Table, names: list[str]) -> Iterator[tuple[OpInfo, Table | None]]:
-    """Operators with their parameters."""
-    for op in net.tables(_NET_OPS):
-        inputs = tuple(_named(index, names) for index in op.numbers(_OP_INPUTS) if index >= 0)
-        outputs = tuple(_named(index, names) for index in op.numbers(_OP_OUTPUTS))
-        name = op.string(_OP_NAME) or (outputs[0] if outputs else "")
-        kind = MNN_OPS.get(op.number(_OP_TYPE), "")
-        yield OpInfo(name, kind, None, inputs, outputs), op.table(_OP_MAIN)
+def _main_graph(net: Table, tensors: list[str]) -> Iterator[tuple[OpInfo, Table]]:
+    """Operators, each as it is described and as a table."""
+    for op in net.tables(Net.oplists):
+        inputs = tuple(tensor(index, tensors) for index in op.numbers(Op.input_indexes) if index >= 0)
+        outputs = tuple(tensor(index, tensors) for index in op.numbers(Op.output_indexes))
+        name = op.string(Op.name) or (outputs[0] if outputs else "")
+        yield OpInfo(name, op_type(op), None, inputs, outputs), op
 
 
-def _channels(parameter: Table | None) -> tuple[int, int, bool]:
+def _channels(op: Table) -> tuple[int, int, bool]:
     """Output channels, groups, and whether there are no float weights."""
-    common = parameter.table(_CONV_COMMON) if parameter is not None else None
-    if parameter is None or common is None:
+    layer = convolution(op)
+    common = layer.table(Convolution2D.common) if layer is not None else None
+    if layer is None or common is None:
         return 0, 1, False
-    light = not parameter.count(_CONV_WEIGHT, 4)
-    return common.number(_COMMON_OUTPUTS), common.number(_COMMON_GROUP, default=1), light
+    light = not layer.count(Convolution2D.weight)
+    return common.number(Convolution2DCommon.output_count), common.number(Convolution2DCommon.group), light
 
 
-def _is_max_pool(op: OpInfo, parameter: Table | None) -> bool:
-    ends = bool(op.inputs and op.outputs)
-    return op.type == "Pooling" and ends and parameter is not None and parameter.number(_POOL_TYPE, "b") == _MAX_POOL
-
-
-def _named(index: int, names: list[str]) -> str:
-    if not 0 <= index < len(names):
-        raise BrokenFileError("an operator refers to a tensor that does not exist")
-    return names[index]
+def _is_max_pool(op: OpInfo, table: Table) -> bool:
+    pool = table.table(Op.main) if op.type == "Pooling" and op.inputs and op.outputs else None
+    return pool is not None and pool.number(Pool.type) == PoolType.MAXPOOL

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from edgequant.models.mnn.scale_flow import Flow
 from edgequant.models.model import OpInfo
-from edgequant.models.scale_flow import Flow
 
 
 def op(type: str, inputs: str, outputs: str, subgraph: str | None = None) -> OpInfo:

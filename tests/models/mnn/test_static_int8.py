@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from edgequant.models.mnn.static_int8 import StaticLayers, odd_groups, read_max_pools, read_static
 from edgequant.models.model import BrokenFileError
-from edgequant.models.static_int8 import StaticLayers, odd_groups, read_max_pools, read_static
 from tests import generated
 from tests.beds.models import ModelByName
 

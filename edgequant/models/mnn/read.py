@@ -5,7 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgequant.errors import InputError
-from edgequant.models.flat import FlatFile, Table
+from edgequant.models.flat import FlatFile, Table, fields
+from edgequant.models.mnn.net import convolution, names, op_type
+from edgequant.models.mnn.schema import (
+    OP_TYPES,
+    CastParam,
+    Convolution2D,
+    DataFormat,
+    DataType,
+    ExtraInfo,
+    IDSTQuan,
+    IDSTQuanType,
+    Input,
+    Net,
+    Op,
+    SubGraphProto,
+    UnaryOp,
+    UnaryOpOperation,
+    WhileParam,
+)
 from edgequant.models.model import (
     BrokenFileError,
     Data,
@@ -15,39 +33,29 @@ from edgequant.models.model import (
     fixed_or_dynamic,
     unsupported_dtype,
 )
-from edgequant.models.op_names import MNN_OPS
 from edgequant.tensors import TensorSpec
 
-# Field numbers in schema order.
-_NET_BIZ, _NET_EXTRA, _NET_OPS, _NET_OUTPUTS, _NET_TENSORS, _NET_SUBGRAPHS, _NET_FIELDS = 0, 2, 3, 4, 7, 10, 12
-_OP_INPUTS, _OP_KIND, _OP_MAIN, _OP_NAME, _OP_OUTPUTS, _OP_TYPE, _OP_EXTERNAL = 0, 1, 2, 3, 4, 5, 7
-_SUB_NAME, _SUB_TENSORS, _SUB_NODES = 0, 3, 4
-_INPUT_DIMS, _INPUT_DTYPE, _INPUT_FORMAT = 0, 1, 2
-_CONV_WEIGHT, _CONV_QUANT, _CONV_INT8, _CONV_EXTERNAL = 1, 3, 4, 6
-_QUANT_BUFFER, _QUANT_TYPE = 0, 2
-_WHILE_BODY = 1
-
-_CONV_PARAMETERS = 9  # OpParameter numbers are one behind the schema's list, because 0 is "none"
-_DTYPES = {
-    1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 9: "int64", 10: "bool", 17: "uint16",
-    19: "float16",
+_DTYPES: dict[int, str] = {
+    DataType.DT_FLOAT: "float32", DataType.DT_DOUBLE: "float64", DataType.DT_INT32: "int32",
+    DataType.DT_UINT8: "uint8", DataType.DT_INT16: "int16", DataType.DT_INT8: "int8", DataType.DT_INT64: "int64",
+    DataType.DT_BOOL: "bool", DataType.DT_UINT16: "uint16", DataType.DT_HALF: "float16",
 }  # fmt: skip
-_DTYPE_NAMES = {7: "string", 8: "complex64", 14: "bfloat16", 18: "complex128"}
-_LAYOUTS = {0: "NCHW", 1: "NHWC", 2: "NCHW"}  # NC4HW4 is how MNN keeps NCHW, not something a user feeds
+_DTYPE_NAMES = {each.value: each.name.removeprefix("DT_").lower() for each in DataType}
+# NC4HW4 is how MNN keeps NCHW, not something a user feeds.
+_LAYOUTS: dict[int, str] = {DataFormat.NCHW: "NCHW", DataFormat.NHWC: "NHWC", DataFormat.NC4HW4: "NCHW"}
 _INTEGER_RESULTS = {"ArgMax", "ArgMin", "Shape", "Rank", "Size", "Where", "Unique", "NonMaxSuppressionV2"}
 _QUANTIZED_OPS = {"ConvInt8", "DepthwiseConvInt8", "EltwiseInt8", "FloatToInt8", "Int8ToFloat", "DynamicQuant"}
 _RECURRENT = {"LSTM", "RNN", "RNNSequenceGRU", "LSTMBlockCell"}
-_SIGMOID, _TANH = 29, 30
 
 
 def looks_like_mnn(data: Data) -> bool:
     """Whether the root table is a plausible Net.  Says nothing about the rest of the file."""
     try:
         net = FlatFile(data).root()
-        if not 4 <= net.fields <= _NET_FIELDS + 8 or not (net.has(_NET_OPS) and net.has(_NET_TENSORS)):
+        if not _like_a_net(net):
             return False
-        first = next(net.tables(_NET_OPS), None)
-        return first is not None and first.number(_OP_TYPE) in MNN_OPS
+        first = next(net.tables(Net.oplists), None)
+        return first is not None and first.number(Op.type) in OP_TYPES
     except BrokenFileError as error:
         # The root sits in front and what it points to behind it, so a file that was cut keeps a sound root.
         return error.cut and _sound_root(data)
@@ -55,31 +63,34 @@ def looks_like_mnn(data: Data) -> bool:
 
 def _sound_root(data: Data) -> bool:
     try:
-        net = FlatFile(data).root()
+        return _like_a_net(FlatFile(data).root())
     except BrokenFileError:
         return False
-    return 4 <= net.fields <= _NET_FIELDS + 8 and net.has(_NET_OPS) and net.has(_NET_TENSORS)
+
+
+def _like_a_net(root: Table) -> bool:
+    return 4 <= root.fields <= len(fields(Net)) + 8 and root.has(Net.oplists) and root.has(Net.tensor_name)
 
 
 def read_mnn(data: Data, path: Path) -> Parsed:
     """Raises BrokenFileError, or InputError for an input element type or a missing weight file."""
     net = FlatFile(data).root()
-    tensors = net.strings(_NET_TENSORS)
-    outputs = net.strings(_NET_OUTPUTS)
-    extra = net.table(_NET_EXTRA)
+    tensors = net.strings(Net.tensor_name)
+    outputs = net.strings(Net.output_name)
+    extra = net.table(Net.extra_info)
     reader = _Reader(path)
-    main = list(net.tables(_NET_OPS))
+    main = list(net.tables(Net.oplists))
     if not main:
         raise BrokenFileError("it has no operators")
-    inputs = [reader.input(op, tensors) for op in main if op.number(_OP_TYPE) == _INPUT]
+    inputs = [reader.input(op, tensors) for op in main if op_type(op) == "Input"]
     reader.graph(main, tensors, None)
     # A rolled-out GRU is a While whose body has both gates' functions; a plain loop of the source seldom does.
     cells = set()
     has_subgraphs = False
-    for subgraph in net.tables(_NET_SUBGRAPHS):
+    for subgraph in net.tables(Net.subgraphs):
         has_subgraphs = True
-        name = subgraph.string(_SUB_NAME) or ""
-        if reader.graph(list(subgraph.tables(_SUB_NODES)), subgraph.strings(_SUB_TENSORS), name):
+        name = subgraph.string(SubGraphProto.name) or ""
+        if reader.graph(list(subgraph.tables(SubGraphProto.nodes)), subgraph.strings(SubGraphProto.tensors), name):
             cells.add(name)
     if not outputs:
         # Models converted from TensorFlow do not name them; MNN takes what nobody consumes, in this order.
@@ -94,23 +105,11 @@ def read_mnn(data: Data, path: Path) -> Parsed:
         ops=reader.ops,
         has_subgraphs=has_subgraphs,
         recurrent=recurrent,
-        producer=f"MNN {extra.string(2) or 'of unknown version'}" if extra else None,
+        producer=f"MNN {extra.string(ExtraInfo.version) or 'of unknown version'}" if extra else None,
         external_files=reader.external_files(),
         weights=reader.weights,
-        biz_code=net.string(_NET_BIZ),
+        biz_code=net.string(Net.biz_code),
     )
-
-
-_INPUT = next(number for number, name in MNN_OPS.items() if name == "Input")
-_WHILE = next(number for number, name in MNN_OPS.items() if name == "While")
-_UNARY = next(number for number, name in MNN_OPS.items() if name == "UnaryOp")
-_CAST = next(number for number, name in MNN_OPS.items() if name == "Cast")
-
-
-def _names(indexes: tuple[int, ...], tensors: list[str]) -> tuple[str, ...]:
-    if any(index >= len(tensors) for index in indexes):
-        raise BrokenFileError("an operator refers to a tensor that does not exist")
-    return tuple(tensors[index] if index >= 0 else "" for index in indexes)
 
 
 class _Reader:
@@ -125,59 +124,58 @@ class _Reader:
         self._external: set[str] = set()
 
     def input(self, op: Table, tensors: list[str]) -> TensorSpec:
-        outputs = _names(op.numbers(_OP_OUTPUTS), tensors)
-        name = outputs[0] if outputs else op.string(_OP_NAME) or ""
-        parameter = op.table(_OP_MAIN)
+        outputs = names(op.numbers(Op.output_indexes), tensors)
+        name = outputs[0] if outputs else op.string(Op.name) or ""
+        parameter = op.table(Op.main)
         if parameter is None:
             return TensorSpec(name, "float32", None)
-        number = parameter.number(_INPUT_DTYPE, default=1)
+        number = parameter.number(Input.dtype)
         if number not in _DTYPES:
             raise unsupported_dtype("input", name, _DTYPE_NAMES.get(number, f"number {number}"), self.path)
-        sizes = fixed_or_dynamic(parameter.numbers(_INPUT_DIMS))
-        layout = _LAYOUTS.get(parameter.number(_INPUT_FORMAT, "b", 2))
+        sizes = fixed_or_dynamic(parameter.numbers(Input.dims))
+        layout = _LAYOUTS.get(parameter.number(Input.dformat))
         return TensorSpec(name, _DTYPES[number], sizes, layout=layout)
 
     def graph(self, nodes: list[Table], tensors: list[str], subgraph: str | None) -> bool:
         """Read one graph's operators.  True if it has both Sigmoid and TanH: the mark of an unrolled GRU or LSTM."""
         gates = set()
         for op in nodes:
-            number = op.number(_OP_TYPE)
-            kind = MNN_OPS.get(number, f"OP_{number}")
-            outputs = _names(op.numbers(_OP_OUTPUTS), tensors)
-            name = op.string(_OP_NAME) or (outputs[0] if outputs else f"{kind}_{len(self.ops)}")
-            self.ops.append(OpInfo(name, kind, subgraph, _names(op.numbers(_OP_INPUTS), tensors), outputs))
-            parameter = op.table(_OP_MAIN)
+            kind = op_type(op)
+            outputs = names(op.numbers(Op.output_indexes), tensors)
+            name = op.string(Op.name) or (outputs[0] if outputs else f"{kind}_{len(self.ops)}")
+            self.ops.append(OpInfo(name, kind, subgraph, names(op.numbers(Op.input_indexes), tensors), outputs))
+            parameter = op.table(Op.main)
             if kind in _QUANTIZED_OPS:
                 self.weights = "quantized"
             if kind in _INTEGER_RESULTS and subgraph is None:
                 self.results.update(dict.fromkeys(outputs, "int32"))
             if parameter is None:
                 continue
-            if number == _WHILE:
-                self.bodies.append(parameter.string(_WHILE_BODY) or "")
-            elif number == _UNARY:
-                gates.add(parameter.number(0))
-            elif number == _CAST and subgraph is None:
-                target = _DTYPES.get(parameter.number(1), "float32")
+            if kind == "While":
+                self.bodies.append(parameter.string(WhileParam.body_graph) or "")
+            elif kind == "UnaryOp":
+                gates.add(parameter.number(UnaryOp.op_type))
+            elif kind == "Cast" and subgraph is None:
+                target = _DTYPES.get(parameter.number(CastParam.dst_t), "float32")
                 self.results.update(dict.fromkeys(outputs, "int32" if target == "int64" else target))
-            if op.number(_OP_KIND, "B") == _CONV_PARAMETERS:
-                self._convolution(parameter, op)
-        return {_SIGMOID, _TANH} <= gates
+            if (layer := convolution(op)) is not None:
+                self._convolution(layer, op)
+        return {UnaryOpOperation.SIGMOID, UnaryOpOperation.TANH} <= gates
 
     def _convolution(self, parameter: Table, op: Table) -> None:
-        external = parameter.count(_CONV_EXTERNAL, 8)
+        external = parameter.count(Convolution2D.external)
         if external:
-            self._external.add(op.string(_OP_EXTERNAL) or "")
-        quant = parameter.table(_CONV_QUANT)
+            self._external.add(op.string(Op.external_path) or "")
+        quant = parameter.table(Convolution2D.quan_parameter)
         stored: Weights | None = None
         if quant is not None:
-            kind = quant.number(_QUANT_TYPE)
-            quant.count(_QUANT_BUFFER, 1)
+            kind = quant.number(IDSTQuan.type)
+            quant.count(IDSTQuan.buffer)
             if kind:
-                stored = "fp16" if kind == 3 else "quantized"
-        if parameter.has(_CONV_INT8):
+                stored = "fp16" if kind == IDSTQuanType.FP16 else "quantized"
+        if parameter.has(Convolution2D.symmetric_quan):
             stored = "quantized"
-        if stored is None and (parameter.count(_CONV_WEIGHT, 4) or external):
+        if stored is None and (parameter.count(Convolution2D.weight) or external):
             stored = "float"
         order = (None, "float", "fp16", "quantized")
         self.weights = max(self.weights, stored, key=order.index)

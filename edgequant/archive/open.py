@@ -1,0 +1,173 @@
+"""A run's folder, read back: by a later version too, and on another machine.
+
+Nothing in it is trusted: every file is bounded in size and validated, arrays are hashed when they are read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from edgequant.archive.arrays import ArrayFolder
+from edgequant.archive.folder import FLOAT_HOST, REFERENCE, device_capture, host_capture, safe_name
+from edgequant.archive.types import Capture, CaseCapture, Closing, Making, Plan, Source
+from edgequant.errors import InputError
+from edgequant.problems import first_problem
+from edgequant.spec import Variant
+
+MAX_BYTES = 256 << 20
+"""Of one record.  A million latencies are 20 MB."""
+
+Model = TypeVar("Model", bound=BaseModel)
+Migration = Callable[[dict[str, Any]], dict[str, Any]]
+
+MIGRATIONS: Mapping[str, Migration] = {}
+"""Schema of a record that an older version wrote -> what turns it into that of the next version.  It is applied until
+there is none for the result.  So far there is one version of each."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """An archive.  Records are read when they are first asked for, arrays whenever they are.
+
+    Raises (from everything) InputError (RUN_INVALID) where a file is missing that has to be there, or is not what it
+    was; ToolError (CAPTURE_UNREADABLE) for arrays.
+    """
+
+    path: Path
+
+    def __repr__(self) -> str:
+        devices, variants = len(self.plan.devices), len(self.plan.variants)
+        return f"<Run {self.path}: {Path(self.plan.model).name}, {variants} variant(s) on {devices} device(s)>"
+
+    @cached_property
+    def arrays(self) -> ArrayFolder:
+        return ArrayFolder(self.path / "arrays")
+
+    @cached_property
+    def plan(self) -> Plan:
+        return self._need("plan", Plan)
+
+    @cached_property
+    def source(self) -> Source:
+        return self._need("source", Source)
+
+    @property
+    def prepared(self) -> bool:
+        """Whether it got as far as having cases and their reference."""
+        return (self.path / "source.json").exists() and bool(self.source.cases) and self.capture(REFERENCE) is not None
+
+    @property
+    def closing(self) -> Closing:
+        return self._read("closing", Closing) or Closing()
+
+    @cached_property
+    def reference(self) -> Capture:
+        return self._need(f"captures/{REFERENCE}", Capture)
+
+    @cached_property
+    def float_host(self) -> Capture | None:
+        """Float MNN on the host; None where it is the reference itself."""
+        return self.capture(FLOAT_HOST)
+
+    def making(self, variant: Variant) -> Making | None:
+        """What became of a variant; None where it was not tried."""
+        return self._read(f"artifacts/{safe_name(str(variant))}", Making)
+
+    def capture(self, name: str) -> Capture | None:
+        return self._read(f"captures/{name}", Capture)
+
+    def on_device(self, uri: str, variant: Variant) -> Capture | None:
+        return self.capture(device_capture(uri, variant))
+
+    def on_host(self, variant: Variant) -> Capture | None:
+        return self.capture(host_capture(variant))
+
+    def inputs(self, case: str) -> dict[str, np.ndarray]:
+        """A case's inputs by name."""
+        found = next(each for each in self.source.cases if each.name == case)
+        return {name: self.arrays.get(ref) for name, ref in found.inputs.items()}
+
+    def outputs(self, capture: Capture, case: str) -> dict[str, np.ndarray] | None:
+        """What came out of a case; None where it was not run or was refused."""
+        found = next((each for each in capture.cases if each.case == case), None)
+        return None if found is None else self.arrays_of(found)
+
+    def arrays_of(self, case: CaseCapture) -> dict[str, np.ndarray] | None:
+        if case.outputs is None:
+            return None
+        return {name: self.arrays.get(ref) for name, ref in case.outputs.items()}
+
+    def _need(self, name: str, model: type[Model]) -> Model:
+        found = self._read(name, model)
+        if found is None:
+            raise _invalid(self.path, f"it has no {name}.json")
+        return found
+
+    def _read(self, name: str, model: type[Model]) -> Model | None:
+        path = self.path / f"{name}.json"
+        try:
+            with open(path, "rb") as stream:
+                data = stream.read(MAX_BYTES + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _invalid(path, error.strerror or str(error)) from None
+        if len(data) > MAX_BYTES:
+            raise _invalid(path, f"larger than {MAX_BYTES >> 20} MiB")
+        try:
+            document = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise _invalid(path, f"not JSON: {error}") from None
+        if not isinstance(document, dict):
+            raise _invalid(path, "not a JSON object")
+        return _validated(path, migrated(document), model)
+
+
+def migrated(document: dict[str, Any]) -> dict[str, Any]:
+    """The document as the present version writes it."""
+    seen: set[str] = set()
+    while isinstance(schema := document.get("schema"), str) and schema in MIGRATIONS and schema not in seen:
+        seen.add(schema)
+        document = MIGRATIONS[schema](document)
+    return document
+
+
+def _validated(path: Path, document: dict[str, Any], model: type[Model]) -> Model:
+    field = model.model_fields.get("schema_")
+    if field is not None and document.get("schema") != field.default:
+        raise _invalid(
+            path, f"it has schema '{str(document.get('schema'))[:60]}', this version reads '{field.default}'"
+        )
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise _invalid(path, first_problem(error)) from None
+
+
+def open_run(path: str | Path) -> Run:
+    """Open the folder of a run.  Raises InputError (RUN_NOT_FOUND, RUN_INVALID)."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise InputError("RUN_NOT_FOUND", f"{folder}: no such folder", hint="Give the folder that --run-dir named.")
+    run = Run(folder)
+    if not (folder / "plan.json").exists():
+        raise InputError(
+            "RUN_INVALID",
+            f"{folder}: not the folder of a run, or of a version that kept none of what judging needs: "
+            "it has no plan.json",
+            hint="`edgequant report` shows a report.json of any version.",
+        )
+    _ = run.plan  # now, so that what is wrong with it is told by whoever opens it
+    return run
+
+
+def _invalid(where: Path, why: str) -> InputError:
+    return InputError("RUN_INVALID", f"{where}: {why}", hint="The folder is damaged, or of another version.")

@@ -1,0 +1,134 @@
+"""Judge a run again: without its device, MNN or the source model, perhaps with other limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgequant.archive.open import Run, open_run
+from edgequant.archive.types import Plan
+from edgequant.errors import InputError
+from edgequant.files import disk_error
+from edgequant.judge.run import check_limits
+from edgequant.judge.run import judge as judge_run
+from edgequant.report.build import build_report
+from edgequant.report.model import Report
+from edgequant.report.model import Run as ReportRun
+from edgequant.report.read import load
+from edgequant.report.write import write
+from edgequant.spec import Limit
+from edgequant.spec.file import VerifySpec
+
+
+@dataclass(frozen=True)
+class Rejudged:
+    """A run judged again.
+
+    Attributes:
+        report: what is said of it now.
+        stored: what was said when it was made; None where its report is not there.
+        changes: what is different, a line each.
+    """
+
+    report: Report
+    stored: Report | None
+    changes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"<Rejudged {self.report.verdict}: {len(self.changes)} change(s)>"
+
+
+def judge(run_dir: str | Path | Run, limits: Sequence[Limit | str] = (), spec: VerifySpec | None = None) -> Rejudged:
+    """Judge what a run has captured.
+
+    Args:
+        run_dir: the folder of the run, or what `open_run` made of it.
+        limits: over those of the run; of the same output and metric they take the place of its own.
+        spec: a file's limits and goals, in place of those of the run.
+
+    Raises InputError (RUN_NOT_FOUND, RUN_INVALID, LIMIT_...), ToolError (CAPTURE_UNREADABLE).
+    """
+    run = run_dir if isinstance(run_dir, Run) else open_run(run_dir)
+    plan = _plan(run, limits, spec)
+    if run.source.kinds:
+        check_limits(run, plan)
+    elif limits or spec is not None:
+        raise InputError("RUN_INVALID", f"{run.path}: it ended before there was anything to judge")
+    report = build_report(run, judge_run(run, plan), plan)
+    stored = _stored(run)
+    return Rejudged(report, stored, tuple(_changes(stored, report)))
+
+
+def keep(run: str | Path, report: Report) -> Path:
+    """Write a judgement beside those that are there: report-2.json, report-3.json, ...; returns the path.
+
+    Raises EdgequantError (RUN_DIR_FULL, RUN_DIR_UNWRITABLE).
+    """
+    folder = Path(run)
+    number = 2
+    while (path := folder / f"report-{number}.json").exists():
+        number += 1
+    try:
+        return write(report, path)
+    except OSError as error:
+        raise disk_error(path, error) from None
+
+
+def _plan(run: Run, limits: Sequence[Limit | str], spec: VerifySpec | None) -> Plan:
+    given = tuple(Limit.parse(each) if isinstance(each, str) else each for each in limits)
+    plan = run.plan
+    if spec is not None:
+        plan = plan.model_copy(
+            update={
+                "limits": tuple(Limit.parse(each) for each in spec.limits),
+                "goals": tuple(Limit.parse(each) for each in spec.goals),
+            }
+        )
+    return plan.model_copy(update={"limits": (*plan.limits, *given)})
+
+
+def _stored(run: Run) -> Report | None:
+    path = run.path / "report.json"
+    return load(path) if path.exists() else None
+
+
+def _changes(before: Report | None, after: Report) -> list[str]:
+    if before is None:
+        return ["there is no report.json to hold it against"]
+    found = []
+    if before.verdict is not after.verdict:
+        found.append(f"verdict: {before.verdict} -> {after.verdict}")
+    known = {(run.device.uri, run.variant): run for run in before.runs}
+    for run in after.runs:
+        was = known.pop((run.device.uri, run.variant), None)
+        where = f"{run.variant} on {run.device.uri}"
+        if was is None:
+            found.append(f"{where}, new: {run.verdict}")
+            continue
+        if was.verdict is not run.verdict:
+            found.append(f"{where}, verdict: {was.verdict} -> {run.verdict}")
+        found += [f"{where}, {line}" for line in _of_run(was, run)]
+    found += [f"{variant} on {uri}, no longer there" for uri, variant in known]
+    return found
+
+
+def _of_run(was: ReportRun, run: ReportRun) -> list[str]:
+    lines = []
+    for name, output in run.outputs.items():
+        old = was.outputs.get(name)
+        if old is None:
+            lines.append(f"output {name}: new, {output.verdict}")
+            continue
+        if old.verdict is not output.verdict:
+            lines.append(f"output {name}: {old.verdict} -> {output.verdict}")
+        bounds = {limit.metric: limit.bound for limit in old.limits}
+        lines += [
+            f"output {name}: {limit.metric} {limit.op} {limit.bound:g}"
+            + (f", was {bounds[limit.metric]:g}" if limit.metric in bounds else ", was not limited")
+            for limit in output.limits
+            if bounds.get(limit.metric) != limit.bound
+        ]
+    gone = sorted({each.code for each in was.findings} - {each.code for each in run.findings})
+    come = sorted({each.code for each in run.findings} - {each.code for each in was.findings})
+    return [*lines, *(f"no longer: {code}" for code in gone), *(f"new: {code}" for code in come)]

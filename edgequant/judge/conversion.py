@@ -1,0 +1,71 @@
+"""Where float MNN is not what the source is."""
+
+from __future__ import annotations
+
+from edgequant.archive.types import CaseFacts, Failure, Source
+from edgequant.compare.summary import OutputSummary
+from edgequant.findings import Finding
+from edgequant.judge.limits import default_limits, meets
+from edgequant.judge.types import Summaries
+
+USERS_OWN = "file"
+"""The kind of a reference that the user gave."""
+
+
+def conversion_findings(source: Source, conversion: Summaries, refused: dict[str, Failure]) -> list[Finding]:
+    """What is to be said of float MNN on this host against the reference.  refused: cases it could not run there."""
+    found = [_failed(case, refused[case.name]) for case in source.cases if case.name in refused]
+    own = source.reference is not None and source.reference.kind == USERS_OWN
+    for name, summary in conversion.items():
+        found += _wrong(name, summary, own=own)
+    return found
+
+
+def _wrong(output: str, summary: OutputSummary, *, own: bool) -> list[Finding]:
+    """A finding where float MNN is not what the source is.
+
+    It is "fail" where not even a quantized model would be allowed as much, so that no variant can pass by default;
+    else "warn": a variant may still keep its own, wider limits with the conversion's error in it.  Where the reference
+    is the user's `own`, nobody knows what it was computed with, so it is "warn" as well.
+    """
+
+    def broken(method: str) -> list[str]:
+        return [
+            str(limit)
+            for limit in default_limits(method, summary.kind)
+            if (value := summary.values.get(limit.metric)) is not None and not meets(limit, value)
+        ]
+
+    lost = [summary.details[case] for case, problem in summary.problems.items() if problem != "reference_nonfinite"]
+    if not lost and not broken("float"):
+        return []
+    why = "; ".join(lost) if lost else f"it breaks {', '.join(broken('float'))}, the limits of a float model"
+    return [
+        Finding(
+            code="CONVERSION_ERROR",
+            severity="fail" if (lost or broken("weight")) and not own else "warn",
+            where=output,
+            message=f"float MNN does not compute what {'your reference says' if own else 'the source model computes'}, "
+            f"before any quantization: {why}",
+            evidence={
+                "sqnr_db": summary.values.get("sqnr_db"),
+                "cosine": summary.values.get("cosine"),
+                "worst_case": summary.worst_case,
+            },
+            remedy="Quantization is not the cause.  Try another export (opset, fixed shapes with --shape), or report "
+            "it to MNN with this model.",
+        )
+    ]
+
+
+def _failed(case: CaseFacts, error: Failure) -> Finding:
+    sizes = ", ".join(f"{name}={','.join(map(str, ref.shape))}" for name, ref in case.inputs.items())
+    return Finding(
+        code="CONVERSION_RUN_FAILED",
+        severity="fail",
+        where=case.name,
+        message=f"float MNN on this host cannot run case '{case.name}' ({sizes}), the reference can: {error.message}",
+        evidence=error.evidence,
+        remedy="If these sizes do not matter to you, pin those that do with --shape; else export the model with fixed "
+        "shapes.",
+    )

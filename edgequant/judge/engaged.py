@@ -1,0 +1,120 @@
+"""Whether a device computes the same twice, and whether memory low made a difference to memory normal."""
+
+from __future__ import annotations
+
+from edgequant.archive.types import Artifact, Capture, CaseCapture, FileFacts
+from edgequant.findings import Finding
+from edgequant.judge.stages import by_case
+from edgequant.judge.types import NOTHING, Engaged, Observed
+from edgequant.judge.verdict import Verdict
+
+
+def differing(first: CaseCapture, second: CaseCapture) -> list[str]:
+    """Names of the outputs that are not the same in every bit (a NaN is the same as itself), or that only one has."""
+    one, other = first.outputs or {}, second.outputs or {}
+    return [name for name in {**one, **other} if one.get(name) != other.get(name)]
+
+
+def determinism(capture: Capture) -> tuple[bool | None, Observed]:
+    """Whether cases that were run twice came out the same; None where none was."""
+    first = by_case(capture)
+    pairs = [(first[each.case], each) for each in capture.repeated if each.case in first]
+    if not pairs:
+        return None, NOTHING
+    changed = next(((again.case, names) for once, again in pairs if (names := differing(once, again))), None)
+    if changed is None:
+        return True, NOTHING
+    case, names = changed
+    finding = Finding(
+        code="NOT_DETERMINISTIC",
+        severity="error",
+        where=names[0],
+        message=f"the same inputs (case '{case}') gave other outputs the second time: {', '.join(names[:20])}",
+        evidence={"outputs": names[:1000]},
+        remedy="A single run says nothing about such a model.  Look for random operators in it, try --threads 1, and "
+        "suspect the device's memory if other models do the same.",
+    )
+    return False, Observed((finding,), Verdict.INCONCLUSIVE)
+
+
+def engagement(artifact: Artifact, capture: Capture, deterministic: bool | None) -> tuple[Engaged, Observed]:
+    """Whether dynamic quantization took place.
+
+    Where it was wanted and did not, the run says nothing about it: INCONCLUSIVE.
+    """
+    wanted = artifact.run_as.method == "dynamic"
+    found, partly = _engaged(artifact, capture, deterministic, wanted=wanted)
+    if not wanted or found.engaged is True:
+        return found, partly
+    if capture.failure is not None and found.why is None:
+        return Engaged(None, "the run ended before it could be proven", found.evidence), partly
+    why = found.why or "no case could be run"
+    finding = Finding(
+        code="LOW_MEMORY_NOT_ENGAGED",
+        severity="error",
+        message=f"dynamic quantization did not take place: {why}"
+        if found.engaged is False
+        else f"dynamic quantization could not be proven: {why}",
+        evidence=dict(found.evidence),
+        remedy="It needs quantized weights, memory low, and an MNN built with MNN_LOW_MEMORY (PyPI's is).  To "
+        "judge the weight-quantized file run in float, use weight:N.",
+    )
+    return Engaged(found.engaged, why, found.evidence), Observed((*partly.findings, finding), Verdict.INCONCLUSIVE)
+
+
+def _engaged(
+    artifact: Artifact, capture: Capture, deterministic: bool | None, *, wanted: bool
+) -> tuple[Engaged, Observed]:
+    if capture.memory_mode != "low":
+        if not wanted or not any(each.outputs is not None for each in capture.cases):
+            return Engaged(), NOTHING
+        return Engaged(False, f"memory is '{capture.memory_mode}', dynamic quantization needs 'low'"), NOTHING
+    again = by_case(capture) | {each.case: each for each in capture.repeated}
+    pairs = [(again[each.case], each) for each in capture.normal if each.case in again]
+    if not pairs:
+        return Engaged(), NOTHING
+    low, normal = pairs[0]
+    reached = differing(low, normal)
+    session = capture.session
+    low_mb, normal_mb = (None, None) if session is None else (session.mb, session.normal_mb)
+    evidence = {
+        "case": normal.case,
+        "outputs_differ": bool(reached),
+        "outputs_reached": reached,
+        "deterministic": deterministic,
+        "session_mb_low": low_mb,
+        "session_mb_normal": normal_mb,
+    }
+    fell = low_mb is not None and normal_mb is not None and low_mb < normal_mb
+    if fell or (reached and deterministic):
+        missed = [name for name in low.outputs or {} if name not in reached]
+        why = "outputs differ from memory normal" if reached else "session memory fell"
+        return Engaged(True, why, evidence), _not_reached(missed) if missed and deterministic and wanted else NOTHING
+    if not reached:
+        return Engaged(False, _missing_condition(artifact.facts), evidence), NOTHING
+    # Outputs that differ from run to run anyway prove nothing.
+    why = "outputs change from run to run, so a difference to memory normal proves nothing"
+    return Engaged(None, why, evidence), NOTHING
+
+
+def _not_reached(missed: list[str]) -> Observed:
+    finding = Finding(
+        code="LOW_MEMORY_PARTIAL",
+        severity="warn",
+        where=missed[0],
+        message=f"{len(missed)} output(s) are the same in every bit with memory normal: nothing they are computed from "
+        "was quantized at run time",
+        evidence={"outputs": missed[:1000]},
+        remedy="MNN has low-memory kernels for plain convolutions and matrix products only; these outputs are as with "
+        "weight:N.",
+    )
+    return Observed((finding,))
+
+
+def _missing_condition(facts: FileFacts) -> str:
+    if facts.weights != "quantized":
+        return "the file holds no quantized weights: none of its layers is of a kind or size MNN quantizes"
+    return (
+        "weights are quantized and memory is low, so this MNN was built without MNN_LOW_MEMORY, or it has no "
+        "low-memory kernels for these ops on this CPU"
+    )

@@ -1,0 +1,130 @@
+"""From an archive to its judgement: a pure function.  No device, no runner, no MNN, no source model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edgequant.archive.open import Run
+from edgequant.archive.types import Capture, Failure, Plan
+from edgequant.compare.table import Kind
+from edgequant.errors import InputError
+from edgequant.findings import Finding
+from edgequant.judge.conversion import conversion_findings
+from edgequant.judge.stages import Comparer
+from edgequant.judge.trial import Evidence, Trial, limits_of, not_run
+from edgequant.judge.types import Judgement, Summaries, TrialJudgement
+from edgequant.judge.verdict import Verdict, worst
+from edgequant.spec import Variant
+
+MNN_FLOAT = "mnn-float"
+"""The kind of a reference that is float MNN itself."""
+
+
+def judge(run: Run, plan: Plan | None = None, comparer: Comparer | None = None) -> Judgement:
+    """Judge what was captured.
+
+    Args:
+        plan: with other limits than those the run was made with.
+        comparer: that of an earlier judgement of the same archive, which knows what it has compared.
+
+    Raises InputError (LIMIT_..., RUN_INVALID), ToolError (CAPTURE_UNREADABLE).
+    """
+    asked = plan or run.plan
+    comparer = comparer or Comparer(run.arrays)
+    conversion, findings = _conversion(run, comparer)
+    evidence = [
+        found
+        for uri in asked.devices
+        for variant in asked.variants
+        if (found := _evidence(run, asked, uri, variant, conversion)) is not None
+    ]
+    hosts = all(each.capture is None or each.capture.device is None or each.capture.device.is_host for each in evidence)
+    evidence = [replace(each, only_host=hosts) for each in evidence]
+    begun = {id(each): Trial(each, comparer) for each in evidence if _was_run(each)}
+    beside = {key: trial.beside() for key, trial in begun.items()}
+    trials: list[TrialJudgement] = []
+    for each in evidence:
+        others = [beside[id(other)] for other in evidence if other is not each and other.uri == each.uri
+                  and id(other) in beside]  # fmt: skip
+        trials.append(begun[id(each)].judged(others) if id(each) in begun else not_run(each, others))
+    verdicts = [trial.verdict for trial in trials]
+    for finding in _of_the_whole(run, asked, len(trials)):
+        findings.append(finding)
+        verdicts.append(Verdict.ERROR)
+    return Judgement(worst(verdicts), tuple(trials), tuple(findings))
+
+
+def check_limits(run: Run, plan: Plan) -> None:
+    """Raise InputError (LIMIT_UNKNOWN_OUTPUT, LIMIT_UNDEFINED) where limits cannot apply to the run's outputs."""
+    kinds: dict[str, Kind] = dict(run.source.kinds)
+    if not kinds:
+        raise InputError("RUN_INVALID", f"{run.path}: it ended before there was anything to judge")
+    for variant in plan.variants:
+        limits_of(plan, run.source, variant)
+
+
+def _conversion(run: Run, comparer: Comparer) -> tuple[Summaries | None, list[Finding]]:
+    findings = list(run.source.findings)
+    host = run.float_host
+    reference = run.source.reference
+    if host is None or reference is None or reference.kind == MNN_FLOAT:
+        return None, findings
+    refused = {
+        each.case: Failure(code=each.refused_code or "INFERENCE_FAILED", message=each.refused)
+        for each in host.cases
+        if each.refused is not None
+    }
+    found = comparer.between(run.reference, host, run.source.kinds, refused=lambda _case: True)
+    return found, [*findings, *conversion_findings(run.source, found, refused)]
+
+
+def _evidence(run: Run, plan: Plan, uri: str, variant: Variant, conversion: Summaries | None) -> Evidence | None:
+    """None where the trial has not been tried."""
+    making, capture = run.making(variant), run.on_device(uri, variant)
+    failure = None if making is None else making.failure
+    if capture is None and failure is None:
+        return None
+    evidence = Evidence(uri, variant, plan, run.source, capture=capture, failure=failure, conversion=conversion)
+    if making is None or making.artifact is None or not _has_file(capture):
+        return evidence
+    return replace(
+        evidence,
+        reference=run.reference,
+        float_host=run.float_host,
+        variant_host=run.on_host(variant),
+        artifact=making.artifact,
+    )
+
+
+def _has_file(capture: Capture | None) -> bool:
+    return capture is not None and capture.artifact_sha256 is not None
+
+
+def _was_run(evidence: Evidence) -> bool:
+    return evidence.artifact is not None and evidence.capture is not None
+
+
+def _of_the_whole(run: Run, plan: Plan, tried: int) -> list[Finding]:
+    """What keeps the whole from being more than its parts."""
+    closing = run.closing
+    if not closing.ended:
+        expected = len(plan.devices) * len(plan.variants)
+        return [
+            Finding(
+                code="INTERRUPTED",
+                severity="error",
+                message=f"interrupted: {tried} of {expected} runs are in this report",
+                remedy="`edgequant verify --resume RUN_DIR` does what is missing.",
+            )
+        ]
+    if closing.source_now in (None, run.source.sha256):
+        return []
+    return [
+        Finding(
+            code="MODEL_CHANGED",
+            severity="error",
+            message="the model file was changed while it was being verified",
+            evidence={"sha256": run.source.sha256, "now": closing.source_now},
+            remedy="Run again when nothing writes to it.",
+        )
+    ]

@@ -1,0 +1,64 @@
+"""How far captures are from each other, output by output and case by case."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping
+
+import numpy as np
+
+from edgequant.archive.arrays import ArraySink
+from edgequant.archive.types import ArrayRef, Capture, CaseCapture
+from edgequant.compare.metrics import TensorComparison, compare
+from edgequant.compare.summary import summarize
+from edgequant.judge.types import Summaries
+
+Refused = Callable[[str], bool]
+
+
+class Comparer:
+    """Compares captures of one archive.  Of the same two arrays only once: the same ones are asked about again and
+    again, and content tells them apart."""
+
+    def __init__(self, arrays: ArraySink) -> None:
+        self._arrays = arrays
+        self._known: dict[tuple[str, str | None], TensorComparison] = {}
+
+    def of(self, expected: ArrayRef, got: ArrayRef | None) -> TensorComparison:
+        """One array against its reference; None: it never came."""
+        key = (expected.sha256, None if got is None else got.sha256)
+        if key not in self._known:
+            other = None if got is None else self.array(got)
+            self._known[key] = compare(self.array(expected), other)
+        return self._known[key]
+
+    def array(self, ref: ArrayRef) -> np.ndarray:
+        return self._arrays.get(ref)
+
+    def between(
+        self, expected: Capture, got: Capture, names: Container[str], *, refused: Refused = lambda _case: False
+    ) -> Summaries:
+        """Each output of `expected` that is in `names`, over the cases that both have.
+
+        A case that `got` refused counts, as outputs that never came, where `refused` says so of it.
+        """
+        found: dict[str, dict[str, TensorComparison]] = {}
+        others = by_case(got)
+        for case in expected.cases:
+            other = others.get(case.case)
+            if case.outputs is None or other is None or (other.outputs is None and not refused(case.case)):
+                continue
+            outputs: Mapping[str, ArrayRef] = other.outputs or {}
+            for name, reference in case.outputs.items():
+                if name not in names:
+                    continue
+                found.setdefault(name, {})[case.case] = self.of(reference, outputs.get(name))
+        return {name: summarize(cases) for name, cases in found.items()}
+
+
+def by_case(capture: Capture) -> dict[str, CaseCapture]:
+    return {each.case: each for each in capture.cases}
+
+
+def refused_cases(capture: Capture | None) -> dict[str, str]:
+    """Cases that MNN refused -> what it said."""
+    return {} if capture is None else {each.case: each.refused for each in capture.cases if each.refused is not None}

@@ -1,0 +1,260 @@
+"""One variant on one device: its evidence, and what it comes to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgequant.archive.types import Artifact, Capture, DeviceCapture, Failure, Plan, Source
+from edgequant.findings import Finding
+from edgequant.judge import device as on_device
+from edgequant.judge.advice import Beside, failure_hint, limit_remedy
+from edgequant.judge.engaged import determinism, engagement
+from edgequant.judge.kernel_faults import i8mm_remark, known_faults, pool_remark
+from edgequant.judge.latency import latency_of, why_no_latency
+from edgequant.judge.limits import defaults_for, resolve_limits
+from edgequant.judge.resembles import file_resembles
+from edgequant.judge.stages import Comparer, refused_cases
+from edgequant.judge.types import NOTHING, JudgedOutput, Observed, Stages, Summaries, TrialJudgement
+from edgequant.judge.verdict import Verdict, judge_output, worst
+from edgequant.spec import Limit, Variant
+
+FLOAT = Variant(method="float")
+_EXPECTED = ("the model has subgraphs", "an input is left out")
+"""What the converter says of nearly every recurrent model; the risks of the source say it better."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that is known of one trial.
+
+    Attributes:
+        conversion: float MNN on this host against the reference; None where it is the reference.
+        float_host: what float MNN computes on this host.
+        variant_host: what the same file computes on this host; None where the device is this host, or where it could
+            not be run here.
+        capture: what the device brought back; None where the file was never run there.
+        failure: why there is no artifact.
+        only_host: this host is all there is.
+    """
+
+    uri: str
+    variant: Variant
+    plan: Plan
+    source: Source
+    reference: Capture | None = None
+    conversion: Summaries | None = None
+    float_host: Capture | None = None
+    variant_host: Capture | None = None
+    artifact: Artifact | None = None
+    capture: Capture | None = None
+    failure: Failure | None = None
+    only_host: bool = False
+
+
+def limits_of(plan: Plan, source: Source, variant: Variant) -> dict[str, tuple[Limit, ...]]:
+    """The limits of each output for a variant.  Raises InputError (LIMIT_UNKNOWN_OUTPUT, LIMIT_UNDEFINED)."""
+    given = [*plan.limits, *(plan.goals if variant.method == "auto" else ())]
+    return resolve_limits(source.kinds, defaults_for(variant.method), given)
+
+
+def not_run(evidence: Evidence, others: Sequence[Beside]) -> TrialJudgement:
+    """The judgement of a trial that was never begun."""
+    capture = evidence.capture
+    failure = evidence.failure or (None if capture is None else capture.failure)
+    assert failure is not None
+    failure = failure.model_copy(update={"hint": failure_hint(failure, others)})
+    return TrialJudgement(evidence.uri, evidence.variant, Verdict.ERROR, failure=failure, latency_why="it was not run")
+
+
+class Trial:
+    """One trial being judged.  What is measured comes first: advice needs to know of the trials beside it."""
+
+    def __init__(self, evidence: Evidence, comparer: Comparer) -> None:
+        assert evidence.artifact is not None
+        assert evidence.capture is not None
+        assert evidence.reference is not None
+        self._e = evidence
+        self._compare = comparer
+        self.artifact: Artifact = evidence.artifact
+        self.capture: Capture = evidence.capture
+        self.device: DeviceCapture = evidence.capture.device or DeviceCapture(uri=evidence.uri)
+        self.limits = limits_of(evidence.plan, evidence.source, evidence.variant)
+        self._names = evidence.source.kinds
+        self._refused_here = {**refused_cases(evidence.variant_host), **refused_cases(evidence.float_host)}
+        self.total = comparer.between(evidence.reference, self.capture, self._names, refused=self._is_models)
+        self.on_host: Summaries = {}
+        if evidence.variant_host is not None and evidence.variant_host.failure is None:
+            self.on_host = comparer.between(evidence.reference, evidence.variant_host, self._names)
+        self.stages = self._stages()
+        self.failure = self._failure()
+        self.faults = known_faults(self.artifact.facts, self.device, evidence.plan.host)
+        self.deterministic, self._repeat = determinism(self.capture)
+        self.engaged, self._engagement = engagement(self.artifact, self.capture, self.deterministic)
+        plain = {name: JudgedOutput(each, judge_output(each, self.limits[name])) for name, each in self.total.items()}
+        self._innocent: tuple[str, ...] = ()
+        if not self.device.is_host:
+            self._innocent = on_device.innocent(plain, self.on_host, self.limits)
+        self._band = NOTHING
+        if not self.device.is_host:
+            self._band = on_device.outside_band(
+                self.stages, plain, self.on_host, self.faults, self._names, self.artifact.run_as,
+                evidence.plan.options, evidence.plan.limits,
+            )  # fmt: skip
+        self._converter = _converter(self.artifact)
+        verdicts = [output.verdict.verdict for output in plain.values()]
+        self._limits_verdict = worst([Verdict.PASS, *verdicts])
+        self._broken = any(output.verdict.failed for output in plain.values())
+        looks = (self._repeat, self._band, self._engagement, self._converter)
+        self.verdict = worst(
+            [
+                *verdicts,
+                *(look.verdict for look in looks if look.verdict is not Verdict.PASS),
+                *([Verdict.ERROR] if self.failure is not None else []),
+            ]
+        )
+
+    def _is_models(self, case: str) -> bool:
+        """Whether a case that the device refused is the model's failure: this host cannot run it either."""
+        return self.device.is_host or case in self._refused_here
+
+    def _stages(self) -> Stages:
+        """The three errors that are never mixed up: conversion, quantization, device."""
+        e = self._e
+        assert e.reference is not None
+        why: dict[str, str] = {}
+        middle = self.capture if self.device.is_host else e.variant_host
+        lost = None
+        if middle is None or (not self.device.is_host and middle.failure is not None):
+            told = middle.failure if middle is not None else None
+            lost = f"it could not be run on this host ({told.code}: {told.message})" if told else "it was not run here"
+        if e.conversion is None:
+            known = e.source.reference
+            why["conversion"] = (known.why or "") if known is not None and known.kind == "mnn-float" else "not measured"
+        if self.artifact.run_as == FLOAT:
+            why["quantization"] = "nothing is quantized"
+        elif lost is not None:
+            why["quantization"] = lost
+        if self.device.is_host:
+            why["device"] = "the device is this host"
+        elif lost is not None:
+            why["device"] = lost
+        quantization: Summaries = {}
+        device: Summaries = {}
+        base = e.float_host or e.reference
+        if middle is not None and "quantization" not in why:
+            quantization = self._compare.between(base, middle, self._names)
+        if middle is not None and "device" not in why:
+            device = self._compare.between(middle, self.capture, self._names)
+        return Stages(e.conversion or {}, quantization, device, why)
+
+    def _failure(self) -> Failure | None:
+        """Why it did not get to its end: as captured, or a case that this device refused and this host can run."""
+        if self.capture.failure is not None:
+            return self.capture.failure
+        if self.device.is_host:
+            return None
+        for case, said in refused_cases(self.capture).items():
+            if case not in self._refused_here:
+                return Failure(
+                    code="INFERENCE_FAILED",
+                    message=said,
+                    where=self._e.uri,
+                    hint="MNN on this host runs this case: compare the MNN versions, or pin other sizes with --shape.",
+                    evidence={"case": case},
+                )
+        return None
+
+    def beside(self) -> Beside:
+        """What advice about other trials has to know of this one."""
+        numbers = [summary.values.get("sqnr_db") for summary in self.total.values()]
+        known = [value for value in numbers if value is not None]
+        exact = bool(self.total) and all(summary.exact for summary in self.total.values())
+        made = self.artifact
+        return Beside(
+            self._e.uri,
+            str(self._e.variant),
+            self.verdict,
+            made.label or str(made.asked),
+            math.inf if exact else min(known, default=-math.inf),
+            self._broken,
+            self.failure is None,
+            made.size,
+            made.calibration is not None and all(each.code != "CALIBRATION_RANDOM" for each in made.findings),
+        )
+
+    def judged(self, others: Sequence[Beside]) -> TrialJudgement:
+        """The judgement, with advice that knows of the other trials on the same device."""
+        e = self._e
+        remedy = limit_remedy(self.beside(), others)
+        outputs = {
+            name: JudgedOutput(
+                summary,
+                # Of one whose error enters on the device, advice to quantize in another way would lead astray.
+                judge_output(
+                    summary, self.limits[name], output=name, remedy=None if name in self._innocent else remedy
+                ),
+            )
+            for name, summary in self.total.items()
+        }
+        host = self.device.is_host
+        failed = Verdict.FAIL if self._limits_verdict is Verdict.FAIL else Verdict.PASS
+        after: tuple[Observed, ...] = (
+            on_device.blame(self._innocent, self.faults),
+            self._band,
+            pool_remark(self.faults, is_host=host, verdict=failed),
+            i8mm_remark(self.faults, self.device),
+            on_device.device_limit_unused(e.plan.limits, only_host=e.only_host),
+            Observed(tuple(each for each in self._engagement.findings if each.code != "LOW_MEMORY_PARTIAL")),
+            self._converter,
+            on_device.versions_differ(self.device, e.plan.host.mnn),
+            on_device.precision_ineffective(self.device, e.plan.options),
+        )
+        partial = tuple(each for each in self._engagement.findings if each.code == "LOW_MEMORY_PARTIAL")
+        if e.plan.job == "quantize" and self.failure is None:
+            after = (*after, file_resembles(e.reference, self.capture, self._compare))
+        findings: tuple[Finding, ...] = (
+            *self.artifact.findings,
+            *self._repeat.findings,
+            *partial,
+            *(finding for output in outputs.values() for finding in output.verdict.findings),
+            *(finding for look in after for finding in look.findings),
+        )
+        return TrialJudgement(
+            e.uri,
+            e.variant,
+            self.verdict,
+            self.artifact,
+            self.capture,
+            self.failure,
+            outputs,
+            self.stages,
+            self.engaged,
+            latency_of(self.capture, e.plan.options),
+            why_no_latency(self.capture, wanted=e.plan.latency),
+            findings,
+        )
+
+
+def _converter(artifact: Artifact) -> Observed:
+    """What the converter did other than it was asked.  Weights that stayed float prove nothing about quantized ones."""
+    method = artifact.run_as.method
+    if method == "weight" and not artifact.quantized_layers:
+        finding = Finding(
+            code="NOTHING_QUANTIZED",
+            severity="error",
+            message="no layer has weights of a kind or size that MNN quantizes: the file is a float model",
+            evidence={"float_layers": artifact.float_layers, "log": artifact.log},
+            remedy="There is nothing to gain from quantizing this model: use fp16 or float.",
+        )
+        return Observed((finding,), Verdict.INCONCLUSIVE)
+    if method == "dynamic" and not artifact.quantized_layers:
+        return NOTHING  # the finding about low memory says so
+    return Observed(
+        tuple(
+            Finding(code="CONVERTER_WARNING", severity="warn", message=text, evidence={"log": artifact.log})
+            for text in artifact.warnings
+            if not text.startswith(_EXPECTED)
+        )
+    )
