@@ -38,6 +38,7 @@ class Loaded:
     def __init__(self, path: str, options: Dict[str, Any], outputs: Optional[List[str]]) -> None:
         if outputs:
             _require_tensors(path, outputs)
+        self.inner = bool(outputs)
         self.path = path
         self.options = options
         self.config = {
@@ -105,7 +106,7 @@ class Loaded:
         arrays = {}
         for name, var in zip(self.output_names, results):
             try:
-                if 0 in var.shape:  # an inner tensor may be empty, which read() takes for an error
+                if self.inner and 0 in var.shape:  # which read() takes for an error, as it is in an output
                     arrays[name] = np.empty(var.shape, _declared()[var.dtype][0])
                     continue
                 if var.data_format == F.NC4HW4:
