@@ -40,6 +40,7 @@ app = Commands(
 )
 devices = app.below("devices", help="What is attached, what it can do, what is wrong with it.")
 packs = app.below("pack", help="The runtime (Python, MNN) for ARM64 devices that have none.")
+caches = app.below("cache", help="Models that were made before, so that they need not be made again.")
 
 
 @app.command("verify", short_help="Quantize, run on every device, compare, judge.")
@@ -273,5 +274,25 @@ def pack_list(ui: opt.Ui) -> None:
 def pack_clean(ui: opt.Ui) -> None:
     """Remove every pack, and everything that was fetched for them."""
     from edgequant.cli import pack as command
+
+    command.clean(ui)
+
+
+@caches.command("list", short_help="What is kept.")
+def cache_list(ui: opt.Ui) -> None:
+    """Show the models that are kept, the last used first, and how much room they and searches take.
+
+    Models take up to 2048 MB, or EDGEQUANT_CACHE_MB; those that were not used
+    for longest go first.  EDGEQUANT_NO_CACHE=1 does without them.
+    """
+    from edgequant.cli import cache as command
+
+    command.list_kept(ui)
+
+
+@caches.command("clean", short_help="Remove all of it.")
+def cache_clean(ui: opt.Ui) -> None:
+    """Remove every model that is kept, and what searches have measured."""
+    from edgequant.cli import cache as command
 
     command.clean(ui)

@@ -168,6 +168,11 @@ class Recipe(BaseModel):
             raise ValueError(f"must be 'low' or 'normal', not {shown(memory)}")
         return memory
 
+    @property
+    def static(self) -> bool:
+        """Whether it has layers whose ranges are measured on samples."""
+        return any(rule.mode == "static" for rule in self.rules)
+
     @classmethod
     def read(cls, path: Path) -> Recipe:
         """Raises InputError: RECIPE_UNREADABLE, RECIPE_INVALID naming the key."""

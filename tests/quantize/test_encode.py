@@ -51,7 +51,7 @@ def floats(path: Path) -> dict[tuple[str, str], tuple[np.ndarray, int, int]]:
 def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(request.param)
     source = zoo.fetch("enc") if request.param == "enc" else generated.conv_cnn(folder / "cnn.onnx")
-    return convert(source, "onnx", Variant.parse("float"), folder / "float.mnn", log_dir=folder).path
+    return convert(source, Variant.parse("float"), folder / "float.mnn", log_dir=folder).path
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     ],
 )
 def test_bytes_are_the_converters(base: Path, tmp_path: Path, variant: str, form: Form) -> None:
-    made = convert(base, "mnn", Variant.parse(variant), tmp_path / "q.mnn", log_dir=tmp_path).path
+    made = convert(base, Variant.parse(variant), tmp_path / "q.mnn", log_dir=tmp_path).path
     kept = stored(made)
     assert kept
     for key, (weights, channels, area) in floats(base).items():
@@ -77,7 +77,7 @@ def test_bytes_are_the_converters(base: Path, tmp_path: Path, variant: str, form
 
 
 def test_hqq_is_close_to_the_converters(base: Path, tmp_path: Path) -> None:
-    made = convert(base, "mnn", Variant.parse("weight:4,block=32,hqq"), tmp_path / "q.mnn", log_dir=tmp_path).path
+    made = convert(base, Variant.parse("weight:4,block=32,hqq"), tmp_path / "q.mnn", log_dir=tmp_path).path
     kept = stored(made)
     for key, (weights, channels, area) in floats(base).items():
         buffer, scales, _, _ = kept[key]

@@ -9,11 +9,12 @@ import onnx
 import pytest
 
 from edgequant import zoo
+from edgequant.archive.types import Artifact
 from edgequant.models.flat import FlatFile, Table
 from edgequant.models.mnn.net import constant, convolution, graphs
 from edgequant.models.mnn.schema import Blob, Convolution2D, DataType, IDSTQuan
 from edgequant.models.mnn.weights import read_weights
-from edgequant.quantize.convert import ConvertedModel, convert
+from edgequant.quantize.convert import convert
 from edgequant.spec import Variant
 from tests import generated
 from tests.quantize.support import run_mnn, smooth
@@ -21,9 +22,8 @@ from tests.quantize.support import run_mnn, smooth
 FLOAT, FP16 = Variant.parse("float"), Variant.parse("fp16")
 
 
-def make(source: Path, out: Path, variant: Variant = FP16, *flags: str) -> ConvertedModel:
-    format = "mnn" if source.suffix == ".mnn" else "onnx"
-    return convert(source, format, variant, out, log_dir=out.parent / "logs", extra_flags=flags)
+def make(source: Path, out: Path, variant: Variant = FP16, *flags: str) -> Artifact:
+    return convert(source, variant, out, log_dir=out.parent / "logs", extra_flags=flags)
 
 
 def numbers(path: Path) -> dict[tuple[int, int], np.ndarray]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgequant.compare.decibel import capped_db
 from edgequant.progress import Progress
-from edgequant.quantize.make import make_recipe
+from edgequant.quantize.by_recipe import make_recipe
 from edgequant.quantize.recipe import Recipe, recipe_of
 from edgequant.quantize.search.cache import Cache, Kept, digest
 from edgequant.quantize.search.explore import Tried
@@ -67,7 +67,7 @@ class Finalists:
                 log_dir=self.log_dir, timeout=self.timeout, memory_limit=self.memory_limit,
             )  # fmt: skip
             self.converter_runs += made.runs
-            note = {"sha256": made.converted.sha256}
+            note = {"sha256": made.file.sha256}
             self.cache.keep_model(key, path, note)
         where = digest(note["sha256"], self.context, recipe.memory, self.evaluator)
         kept = self.cache.evaluation(where)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from edgequant.models.static_int8 import read_static
 
+from edgequant.models.mnn.static_int8 import read_static
 from tests.quantize.calibrate.support import build, node, static
 
 RANDOM = np.random.default_rng(0)

@@ -21,8 +21,8 @@ from onnx import helper
 from edgequant import zoo
 from edgequant.errors import EdgequantError, InputError
 from edgequant.progress import Progress
+from edgequant.quantize.by_recipe import make_recipe
 from edgequant.quantize.convert import convert
-from edgequant.quantize.make import make_recipe
 from edgequant.quantize.recipe import Recipe
 from edgequant.quantize.search.auto import search
 from edgequant.quantize.search.front import AutoResult, pareto
@@ -72,7 +72,7 @@ def test_a_real_model_meets_30_db_and_is_smaller_than_8_bits(tmp_path: Path) -> 
     source = zoo.fetch("enc")
     found = find(source, tmp_path, options=AutoOptions(rounds=1))
     assert all(db >= 30 for db in check(found, source, tmp_path).values())
-    plain = convert(source, "onnx", Variant.parse("dynamic:8"), tmp_path / "8.mnn", log_dir=tmp_path / "logs")
+    plain = convert(source, Variant.parse("dynamic:8"), tmp_path / "8.mnn", log_dir=tmp_path / "logs")
     assert found.best is not None
     assert found.best.size < plain.size
     assert found.converter_runs <= 4
@@ -192,7 +192,7 @@ def test_what_is_saved(cnn: Path, tmp_path: Path) -> None:
     assert len(drawing.findall(".//{*}circle")) == len(found.front)
     # The recipe that was saved makes the very file that was written.
     made = make_recipe(cnn, Recipe.read(folder / "recipe.json"), tmp_path / "by_recipe.mnn", log_dir=tmp_path / "logs")
-    assert made.converted.sha256 == found.best.sha256
+    assert made.file.sha256 == found.best.sha256
     assert found.table().count("\n>") + found.table().startswith(">") == 1
     sizes, margins = ([getattr(point, key) for point in found.front] for key in ("size", "margin_db"))
     assert sizes == sorted(sizes)
@@ -218,7 +218,7 @@ def test_names_nobody_has_vetted_in_what_is_saved(tmp_path: Path) -> None:
         source, Recipe.read(folder / "recipe.json"), tmp_path / "by_recipe.mnn", log_dir=tmp_path / "logs"
     )
     assert found.best is not None
-    assert made.converted.sha256 == found.best.sha256
+    assert made.file.sha256 == found.best.sha256
 
 
 def test_where_nothing_is_quantized_nothing_is_quantized_at_run_time(cnn: Path, tmp_path: Path) -> None:

@@ -9,46 +9,119 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from edgequant.archive.types import Artifact
 from edgequant.errors import InputError, ToolError
 from edgequant.findings import Finding
-from edgequant.models import read_model
+from edgequant.models import ModelGraph
 from edgequant.models.mnn.weights import Weights, read_weights
 from edgequant.quantize.calibrate.static import StaticOptions, make_static
-from edgequant.quantize.convert import ConvertedModel, convert
+from edgequant.quantize.calibration import CalibrationSet
+from edgequant.quantize.convert import convert
 from edgequant.quantize.encode import usable_block
 from edgequant.quantize.halves import of_halves, round_to_halves
 from edgequant.quantize.recipe import Recipe, Rule
-from edgequant.quantize.work import output_work
+from edgequant.quantize.setup import Setup, calibration_facts
+from edgequant.quantize.work import as_graph, output_work
 from edgequant.spec import Variant
 
 _FLOAT = Variant(method="float")
 _HQQ = Variant(method="weight", bits=8, hqq=True)
-_ALREADY = "layers of the source are quantized already"
 Key = tuple[str, str]
 
 
-@dataclass(frozen=True)
-class RecipeModel:
+class ByRecipe(NamedTuple):
     """A model made by a recipe.
 
     Attributes:
-        converted: the file, its hash and the last log.
+        file: the .mnn, with the last log.
         layers: as they are in the file.
         runs: of the converter that it took.
     """
 
-    converted: ConvertedModel
+    file: Artifact
     layers: tuple[Weights, ...]
     runs: int
 
 
+def by_recipe(
+    variant: Variant, recipe: Recipe, setup: Setup, calibration: CalibrationSet | None, notes: tuple[Finding, ...]
+) -> Artifact:
+    """The file of a recipe, with what is to be known of it.
+
+    Args:
+        calibration: samples for its static layers, with `notes` on them; None where it has none.
+
+    Raises as `make_recipe`.
+    """
+    samples = None if calibration is None else (case.inputs for case in calibration)
+    out = setup.models / "recipe.mnn"
+    made = make_recipe(setup.source, recipe, out, samples=samples, **setup.tools())
+    notes = (*notes, *_blocks_unused(recipe, made))
+    found = as_recipe_says(variant, recipe, made.file, made.layers, notes)
+    return found.model_copy(update={"calibration": calibration_facts(calibration)})
+
+
+def as_recipe_says(
+    variant: Variant,
+    recipe: Recipe,
+    file: Artifact,
+    layers: Sequence[Weights],
+    notes: tuple[Finding, ...],
+    label: str | None = None,
+) -> Artifact:
+    """A file that a recipe describes.  Run with memory low it is a dynamic one, which has to be proven like any."""
+    kept = {layer.kept for layer in layers}
+    low = recipe.memory == "low" and "quantized" in kept
+    if "quantized" in kept:
+        run_as = Variant(method="dynamic" if low else "weight", bits=8)
+    elif "static" in kept:
+        run_as = Variant(method="static", bits=8)
+    else:
+        run_as = Variant(method="fp16" if "fp16" in kept or recipe.constants == "fp16" else "float")
+    if recipe.memory == "low" and not low:
+        unused = Finding(
+            code="RECIPE_MEMORY_UNUSED",
+            severity="info",
+            message="the recipe says memory low, but no layer has weights that are unpacked or quantized while it "
+            "runs: it is run with memory normal",
+            remedy='Write "memory": "normal" into it.',
+        )
+        notes = (*notes, unused)
+    findings = (*notes, *file.findings)
+    return file.model_copy(update={"asked": variant, "run_as": run_as, "label": label, "findings": findings})
+
+
+def _blocks_unused(recipe: Recipe, made: ByRecipe) -> tuple[Finding, ...]:
+    """MNN takes a block only where it divides a layer's input channels; the file must not pass for finer than it is."""
+    rules = recipe.resolve(made.layers)
+    asked = {layer.key: layer for layer in made.layers if layer.key in rules and rules[layer.key].block is not None}
+    lost = [
+        layer
+        for key, layer in asked.items()
+        if layer.kept == "quantized" and layer.block is None and layer.per_channel != rules[key].block
+    ]
+    if not lost:
+        return ()
+    return (
+        Finding(
+            code="RECIPE_BLOCK_UNUSED",
+            severity="info",
+            where=lost[0].name,
+            message=f"{len(lost)} of the {len(asked)} layers that were to have blocks have one scale per output "
+            "channel: their input channels are no multiple of the block",
+            evidence={"layers": {layer.name: layer.per_channel for layer in lost[:50]}},
+        ),
+    )
+
+
 def make_recipe(
-    source: Path,
+    source: Path | ModelGraph,
     recipe: Recipe,
     out: Path,
     *,
@@ -57,11 +130,11 @@ def make_recipe(
     memory_limit: int | None = None,
     samples: Iterable[Mapping[str, np.ndarray]] | None = None,
     static: StaticOptions | None = None,
-) -> RecipeModel:
+) -> ByRecipe:
     """Make a model.  `out` appears, or is replaced, only when each layer of it is as the recipe says.
 
     Args:
-        source: a float model in any format `edgequant.models.read_model` knows.
+        source: a float model in any format `edgequant.models.read_model` knows, or what was read of it already.
         samples: real inputs, for layers with mode ``static``; static: how their ranges become scales.
         timeout: seconds for each run of the converter.
 
@@ -71,23 +144,21 @@ def make_recipe(
             with the reason; RECIPE_NEEDS_SAMPLES; ALREADY_QUANTIZED; and what `convert` and `make_static` raise.
         ToolError: RECIPE_NOT_APPLIED: the converter left a layer as it was; and what `convert` raises.
     """
-    source, out = Path(source).absolute(), Path(out).absolute()
-    graph = read_model(source)
+    graph, out = as_graph(source), Path(out).absolute()
     if graph.weights in ("quantized", "fp16"):
         raise InputError(
             "ALREADY_QUANTIZED",
             f"its weights are {graph.weights} already; MNN would leave them as they are and say nothing",
             hint="Start from the original model or a float .mnn.",
-            where=str(source),
+            where=str(graph.path),
         )
-    with output_work(out, source) as work:
-        return _Maker(work, log_dir, timeout, memory_limit).run(
-            source, graph.format, recipe, out, samples, static or StaticOptions()
-        )
+    with output_work(out, graph.path) as work:
+        job = _Job(work, log_dir, timeout, memory_limit)
+        return job.run(graph, recipe, out, samples, static or StaticOptions())
 
 
 @dataclass
-class _Maker:
+class _Job:
     work: Path
     log_dir: Path
     timeout: float
@@ -96,19 +167,19 @@ class _Maker:
 
     def run(
         self,
-        source: Path,
-        format: str,
+        graph: ModelGraph,
         recipe: Recipe,
         out: Path,
         samples: Iterable[Mapping[str, np.ndarray]] | None,
         static: StaticOptions,
-    ) -> RecipeModel:
-        model = self._convert(source, format, _FLOAT, "float.mnn")
-        if format == "mnn":
+    ) -> ByRecipe:
+        source = str(graph.path)
+        model = self._convert(graph, _FLOAT, "float.mnn")
+        if graph.format == "mnn":
             self.runs = 0  # that was a copy
         layers = read_weights(model.path)
         rules = recipe.resolve(layers)
-        _check(recipe, rules, layers, str(source))
+        _check(recipe, rules, layers, source)
         warnings: list[str] = list(model.warnings)
         findings: tuple[Finding, ...] = ()
         static_keys = {key for key, rule in rules.items() if rule.mode == "static"}
@@ -120,34 +191,33 @@ class _Maker:
             if part:
                 left = [layer for layer in read_weights(model.path) if layer.kept == "float"]
                 variant = _HQQ if hqq else _FLOAT
-                model = self._convert(model.path, "mnn", variant, f"hqq-{hqq}.mnn", parameters(left, part))
+                model = self._convert(model.path, variant, f"hqq-{hqq}.mnn", parameters(left, part))
                 warnings += model.warnings
         if recipe.constants == "fp16" or any(rule.bits == 16 for rule in rules.values()):
             left = [layer for layer in read_weights(model.path) if layer.kept == "float"]
             rounded = self.work / "rounded.mnn"
             shutil.copyfile(model.path, rounded)
             findings = of_halves(round_to_halves(rounded, left))
-            model = self._convert(rounded, "mnn", _FLOAT, "half.mnn", None, ("--fp16",))
-            warnings += [text for text in model.warnings if _ALREADY not in text]
+            model = self._convert(rounded, _FLOAT, "half.mnn", None, ("--fp16",))
+            warnings += model.warnings
         made = read_weights(model.path)
-        _verify(made, rules, str(source))
+        _verify(made, rules, source)
         model.path.replace(out)
-        final = replace(model, path=out, warnings=tuple(dict.fromkeys(warnings)), findings=findings)
-        return RecipeModel(final, tuple(made), self.runs)
+        told = {"warnings": tuple(dict.fromkeys(warnings)), "findings": findings}
+        final = model.model_copy(update={"path": out, "source_sha256": graph.sha256, **told})
+        return ByRecipe(final, tuple(made), self.runs)
 
     def _convert(
         self,
-        source: Path,
-        format: str,
+        source: Path | ModelGraph,
         variant: Variant,
         name: str,
         content: Mapping[str, object] | None = None,
         flags: Sequence[str] = (),
-    ) -> ConvertedModel:
+    ) -> Artifact:
         self.runs += 1
         return convert(
             source,
-            format,
             variant,
             self.work / name,
             log_dir=self.log_dir,
@@ -159,12 +229,12 @@ class _Maker:
 
     def _static(
         self,
-        model: ConvertedModel,
+        model: Artifact,
         layers: Sequence[Weights],
         keys: set[Key],
         samples: Iterable[Mapping[str, np.ndarray]] | None,
         options: StaticOptions,
-    ) -> ConvertedModel:
+    ) -> Artifact:
         if samples is None:
             raise InputError(
                 "RECIPE_NEEDS_SAMPLES",
@@ -194,7 +264,7 @@ class _Maker:
         lost = {each.name: str(each.why) for each in made.layers if each.name in names and each.how != "static"}
         if lost:
             raise _not_static(lost)
-        return made.converted
+        return made.file
 
 
 def _not_static(whys: Mapping[str, str]) -> InputError:

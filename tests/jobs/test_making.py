@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgequant.archive.types import Artifact
 from edgequant.errors import InputError
 from edgequant.findings import Finding
-from edgequant.jobs.made import VariantMaker
-from edgequant.jobs.made_variant import MadeVariant
-from edgequant.quantize.calibrate.findings import partly
-from edgequant.quantize.calibrate.params import MOST_SENSITIVE
-from edgequant.quantize.calibrate.static import StaticLayer
+from edgequant.quantize.calibrate.findings import StaticLayer, partly
+from edgequant.quantize.calibrate.why import Code
+from edgequant.quantize.maker import Maker
 from edgequant.report.model import Run
 from edgequant.spec.variant import Variant
 from tests.beds.models import ModelByName
@@ -132,12 +131,12 @@ def test_quantize_keeps_the_log_of_what_failed(generated_model: ModelByName, tmp
 def test_a_bug_in_making_one_takes_no_other_with_it(
     generated_model: ModelByName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = VariantMaker.make
+    make = Maker.make
 
-    def buggy(maker: VariantMaker, variant: Variant) -> MadeVariant:
+    def buggy(maker: Maker, variant: Variant) -> Artifact:
         return make(maker, variant if variant.method != "fp16" else 1 / 0)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(VariantMaker, "make", buggy)
+    monkeypatch.setattr(Maker, "make", buggy)
     half, dynamic = do(generated_model("conv_cnn"), tmp_path / "run", "fp16", "dynamic:8").runs
     assert half.verdict == "ERROR"
     assert half.error is not None
@@ -211,17 +210,16 @@ def test_which_layers_are_what(static: int, weight: int, whole: int, said: str) 
     ],
 )
 def test_layers_that_were_kept_are_named(kept: str, said: str) -> None:
-    why = f"one of the {len(kept)} {MOST_SENSITIVE}"
     layers = [
         _layer("s", "static", None),
         _layer("w", "weight", "inside a loop"),
-        *(_layer(k, "weight", why) for k in kept),
+        *(_layer(k, "weight", "whatever is said of it", "kept") for k in kept),
     ]
     assert partly(layers).endswith(f"no time{said}")
 
 
-def _layer(name: str, how: str, why: str | None) -> StaticLayer:
-    return StaticLayer(name, None, None, None, None, how, why)
+def _layer(name: str, how: str, why: str | None, code: Code | None = None) -> StaticLayer:
+    return StaticLayer(name, None, None, None, None, how, why, code)
 
 
 def test_kept_layers_of_a_model(generated_model: ModelByName, samples: Path, tmp_path: Path) -> None:
@@ -229,7 +227,7 @@ def test_kept_layers_of_a_model(generated_model: ModelByName, samples: Path, tmp
     (run,) = do(model, tmp_path / "run", "static:8,calib=minmax,keep=1", calibration=str(samples)).runs
     found = finding(run, "STATIC_PARTLY")
     assert found.where is None
-    (kept,) = (name for name, why in found.evidence["layers"].items() if why.endswith(MOST_SENSITIVE))
+    (kept,) = (name for name, why in found.evidence["layers"].items() if why.endswith("most sensitive layers"))
     assert found.message.endswith(f"; kept float: {kept}")
 
 
@@ -385,7 +383,8 @@ def test_calibration_data_that_cannot_be_used_ends_it_for_all(generated_model: M
 
 @pytest.mark.nightly
 @pytest.mark.slow
-def test_the_log_of_a_crash_is_kept(real_model: ModelByName, tmp_path: Path) -> None:
+def test_the_log_of_a_crash_is_kept(real_model: ModelByName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEQUANT_NO_CACHE", "1")
     do(real_model("enc"), tmp_path / "run", "kl", limits=("sqnr_db>=0", "cosine>=0", "rel_max<=100"))
     logs = sorted(path.name for path in (tmp_path / "run" / "logs").glob("offline-*.log"))
     assert len(logs) == 2, logs

@@ -7,15 +7,16 @@ import platform
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from edgequant.archive.types import Artifact
 from edgequant.cases.case import Case
 from edgequant.cases.load import save_npz
-from edgequant.jobs.checked import HostCheck
+from edgequant.jobs.host_check import HostCheck
 from edgequant.judge.kernel_faults import pools_wrong
+from edgequant.judge.sane import Sanity
 from edgequant.lab.session import DeviceOptions, Session, open_session
 from edgequant.mnn_version import host_mnn_version
 from edgequant.models import read_model
@@ -25,7 +26,7 @@ from edgequant.models.mnn.static_int8 import read_static, with_float_pools
 from edgequant.progress import Progress
 from edgequant.quantize.ladder import Rung
 from edgequant.quantize.offline_options import OfflineOptions
-from edgequant.quantize.rungs import Made, RungMaker
+from edgequant.quantize.rungs import RungMaker
 from tests import generated
 from tests.jobs.support import ONE_THREAD, Arrays, capture, codes, do
 from tests.quantize.support import calibration_of, run_mnn
@@ -74,16 +75,16 @@ def samples(tmp_path: Path) -> Path:
     return tmp_path / "samples"
 
 
-def by_kl(source: Path, folder: Path) -> tuple[Path, list[Arrays]]:
+def by_kl(source: Path, folder: Path) -> tuple[Artifact, list[Arrays]]:
     """What kl makes of it, and what float MNN computes."""
     graph = read_model(source)
     (folder / "work").mkdir()
     calibration = calibration_of(folder / "calibration", graph.inputs or (), *pictures())
     options, out = OfflineOptions(method="kl"), folder / "kl.mnn"
-    RungMaker(graph, calibration, options, out, folder / "work", folder / "logs")(Rung("mnn", "kl"))
+    made = RungMaker(graph, calibration, options, out, folder / "work", folder / "logs")(Rung("mnn", "kl"))
     expected = run_mnn(folder / "work" / "float.mnn", pictures(), folder / "float")
     assert expected is not None
-    return out, expected
+    return made, expected
 
 
 def decibels(expected: list[Arrays], model: Path, folder: Path) -> float:
@@ -95,7 +96,8 @@ def decibels(expected: list[Arrays], model: Path, folder: Path) -> float:
 
 @pytest.mark.parametrize("pools", [1, 2])
 def test_the_copy_with_float_pools_is_right_where_the_file_is_wrong(pools: int, tmp_path: Path) -> None:
-    file, expected = by_kl(pooling(tmp_path / "m.onnx", pools), tmp_path)
+    made, expected = by_kl(pooling(tmp_path / "m.onnx", pools), tmp_path)
+    file = made.path
     assert len(read_static(file).max_pools) == pools
     data, left = with_float_pools(file)
     twin = tmp_path / "twin.mnn"
@@ -115,12 +117,12 @@ def host() -> Iterator[Session]:
         yield target
 
 
-def check(host: Session, file: Path, expected: list[Arrays], *, arm: bool, fallback: bool) -> HostCheck:
+def check(host: Session, made: Artifact, expected: list[Arrays], *, arm: bool, fallback: bool) -> Sanity:
     cases = [Case(str(number), arrays, "test") for number, arrays in enumerate(pictures())]
     known = {str(number): outputs for number, outputs in enumerate(expected)}
-    work = file.parent / "work"
+    work = made.path.parent / "work"
     work.mkdir(exist_ok=True)
-    return HostCheck(host, SimpleNamespace(cases=cases, expected=known), arm, fallback, work)  # type: ignore[arg-type]
+    return HostCheck(host, cases, known.__getitem__, arm, fallback)(made, work)
 
 
 @pytest.mark.parametrize("arm", [False, True])
@@ -128,20 +130,20 @@ def check(host: Session, file: Path, expected: list[Arrays], *, arm: bool, fallb
 def test_which_files_are_taken_against_this_hosts_word(
     host: Session, source: Path, tmp_path: Path, arm: bool, fallback: bool
 ) -> None:
-    file, expected = by_kl(source, tmp_path)
-    made = Made(Rung("mnn", "kl"), file)
-    good = check(host, file, expected, arm=arm, fallback=fallback)(made)
+    made, expected = by_kl(source, tmp_path)
+    file = made.path
+    good = check(host, made, expected, arm=arm, fallback=fallback)
     assert good.ok == arm
     assert "this host is why" in (good.doubt or "")
     assert "cosine" in good.why
     # Garbage whatever the pools do is garbage.
     flipped = [{"y": -outputs["y"]} for outputs in expected]
-    bad = check(host, file, flipped, arm=arm, fallback=fallback)(made)
+    bad = check(host, made, flipped, arm=arm, fallback=fallback)
     assert (bad.ok, bad.doubt) == (False, None)
     # Without a scale in front there is no such copy, and nobody knows.
     file.write_bytes(without_scale(file, "c"))
     assert with_float_pools(file)[1] == read_static(file).max_pools != ()
-    unknown = check(host, file, flipped, arm=arm, fallback=fallback)(made)
+    unknown = check(host, made, flipped, arm=arm, fallback=fallback)
     assert unknown.ok == (arm and not fallback)
     assert "this host may be why" in (unknown.doubt or "")
     assert not list(tmp_path.glob("*float-pools*"))  # beside the model; the work folder goes as a whole

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from edgequant.archive.types import Artifact
+from edgequant.cases.case import Case
 from edgequant.errors import RunnerError
 from edgequant.files import disk_error
-from edgequant.jobs.prepare import Prepared
 from edgequant.judge.kernel_faults import pools_wrong, some
 from edgequant.judge.sane import Sanity, sanity
 from edgequant.lab.session import Session
@@ -19,7 +20,7 @@ from edgequant.lab.take import ModelFile, Place, each_case
 from edgequant.mnn_version import host_mnn_version
 from edgequant.models.mnn.static_int8 import read_static, with_float_pools
 from edgequant.models.model import BrokenFileError
-from edgequant.quantize.rungs import Made
+from edgequant.quantize.search.cache import cases_digest, digest
 from edgequant.spec import MemoryMode
 
 Outputs = Mapping[str, np.ndarray]
@@ -30,7 +31,8 @@ CHECKED_CASES = 3
 
 @dataclass(frozen=True)
 class HostCheck:
-    """Call it with what a rung made.  Raises RunnerError where that crashes or does not load.
+    """Call it with a file that a ladder has made, and a folder that its owner removes, even that of one who was killed.
+    Raises RunnerError where the file crashes or does not load.
 
     On x86 MNN computes int8 max pools wrong.  So where this host says that a file with such pools is no good, a copy
     with these in float is looked at, which computes what ARM computes (`with_float_pools`).  If that is no good either,
@@ -38,20 +40,26 @@ class HostCheck:
     nobody knows, and the file is left to an ARM device only if nothing else may be tried.
 
     Attributes:
+        expected: the reference outputs of a case, by its name.
         arm: one of the devices that will judge the file is an ARM CPU, not this host.
         fallback: other ways may be tried.
-        work: a folder that its owner removes, even that of one who was killed.
     """
 
     host: Session
-    prepared: Prepared
+    cases: Sequence[Case]
+    expected: Callable[[str], Outputs]
     arm: bool
     fallback: bool
-    work: Path
 
-    def __call__(self, made: Made) -> Sanity:
-        memory: MemoryMode = "low" if made.rung.way == "dynamic" else "normal"
-        found = self._look(made.path, memory)
+    def key(self) -> str:
+        """What its answers depend on besides the file, the MNN and the CPU's kind."""
+        cases = [(case.inputs, self.expected(case.name)) for case in self.cases[:CHECKED_CASES]]
+        names = [case.name for case in self.cases[:CHECKED_CASES]]
+        arrays = cases_digest([arrays for case in cases for arrays in case])
+        return digest(self.arm, self.fallback, names, arrays)
+
+    def __call__(self, made: Artifact, work: Path) -> Sanity:
+        found = self._look(made.path, made.run_as.default_memory)
         if found.ok or not pools_wrong(platform.machine(), host_mnn_version()):
             return found
         try:
@@ -59,12 +67,11 @@ class HostCheck:
             data, left = with_float_pools(made.path)
         except BrokenFileError:
             return found
-        return self._doubted(found, pools, data, known=not left) if pools else found
+        return self._doubted(found, pools, data, work / "float-pools.mnn", known=not left) if pools else found
 
-    def _doubted(self, found: Sanity, pools: Sequence[str], data: bytes, *, known: bool) -> Sanity:
-        """`data`: of the copy; `known`: all of the pools are in float there."""
+    def _doubted(self, found: Sanity, pools: Sequence[str], data: bytes, twin: Path, *, known: bool) -> Sanity:
+        """`data`: of the copy, which goes to `twin`; `known`: all of the pools are in float there."""
         fault = f"MNN's int8 max pools are wrong on x86 ({some(pools)})"
-        twin = self.work / "float-pools.mnn"
         try:
             twin.write_bytes(data)
         except OSError as error:
@@ -83,26 +90,17 @@ class HostCheck:
 
     def _look(self, path: Path, memory: MemoryMode) -> Sanity:
         """Run it here on a few cases and look at what comes out."""
-        expected = self._some_cases()
         try:
             place = Place.load(self.host, ModelFile(path, memory, precision="normal"))
-            found = sanity(self._each(place, expected))
+            found = sanity(self._each(place))
             place.unload()
         except RunnerError:
             self.host.drop_runner()  # a model that crashes must not take the next one's runner with it
             raise
         return found
 
-    def _each(self, place: Place, expected: Mapping[str, Outputs]) -> Iterator[tuple[str, Outputs, Outputs]]:
-        for case, result in each_case(place, self.prepared.cases[:CHECKED_CASES]):
+    def _each(self, place: Place) -> Iterator[tuple[str, Outputs, Outputs]]:
+        for case, result in each_case(place, self.cases[:CHECKED_CASES]):
             if isinstance(result, RunnerError):
                 raise result
-            yield case.name, expected[case.name], result.outputs
-
-    def _some_cases(self) -> dict[str, Outputs]:
-        found: dict[str, Outputs] = {}
-        for case in self.prepared.cases[:CHECKED_CASES]:
-            expected = self.prepared.expected.get(case.name)
-            assert expected is not None
-            found[case.name] = expected
-        return found
+            yield case.name, self.expected(case.name), result.outputs

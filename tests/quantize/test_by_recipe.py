@@ -11,10 +11,10 @@ import pytest
 from edgequant import zoo
 from edgequant.errors import EdgequantError
 from edgequant.models.mnn.weights import read_weights
+from edgequant.quantize.by_recipe import ByRecipe, make_recipe
 from edgequant.quantize.calibrate.static import StaticOptions, make_static
 from edgequant.quantize.convert import convert
 from edgequant.quantize.halves import half_constants
-from edgequant.quantize.make import RecipeModel, make_recipe
 from edgequant.quantize.recipe import Recipe, recipe_of
 from edgequant.spec import Variant
 from tests import generated
@@ -26,11 +26,11 @@ def recipe(*rules: dict[str, object], **more: object) -> Recipe:
     return Recipe.parse(json.dumps({"rules": rules, **more}))
 
 
-def make(source: Path, wanted: Recipe, folder: Path, **more: object) -> RecipeModel:
+def make(source: Path, wanted: Recipe, folder: Path, **more: object) -> ByRecipe:
     return make_recipe(source, wanted, folder / "made.mnn", log_dir=folder / "logs", **more)  # type: ignore[arg-type]
 
 
-def kept(made: RecipeModel) -> dict[str, tuple[str, int, int | None, bool]]:
+def kept(made: ByRecipe) -> dict[str, tuple[str, int, int | None, bool]]:
     return {each.name: (each.kept, each.bits, each.block, each.sym) for each in made.layers}
 
 
@@ -48,7 +48,7 @@ def test_inside_a_gru_too_and_every_way_at_once(tmp_path: Path) -> None:
     assert found["Convolution250"] == ("quantized", 8, None, False)
     assert found["/erb_conv1/0/Conv_output_0"] == ("quantized", 6, None, True)
     assert found["/df_conv0/2/Conv_output_0"][:2] == ("fp16", 16)
-    assert half_constants(made.converted.path)
+    assert half_constants(made.file.path)
     assert {path.name for path in tmp_path.iterdir()} == {"made.mnn", "logs"}
 
 
@@ -58,26 +58,26 @@ def test_the_recipe_of_a_made_model_makes_it_again(tmp_path: Path) -> None:
     first = make(source, wanted, tmp_path)
     told = recipe_of(first.layers)
     again = make_recipe(source, Recipe.parse(told.text()), tmp_path / "again.mnn", log_dir=tmp_path / "logs")
-    assert again.converted.sha256 == first.converted.sha256
+    assert again.file.sha256 == first.file.sha256
     assert recipe_of(again.layers) == told
 
 
 def test_one_rule_for_all_is_the_plain_variant(tmp_path: Path) -> None:
     source = generated.conv_cnn(tmp_path / "cnn.onnx")
-    base = convert(source, "onnx", Variant.parse("float"), tmp_path / "f.mnn", log_dir=tmp_path / "logs").path
-    plain = convert(base, "mnn", Variant.parse("weight:4,block=32"), tmp_path / "p.mnn", log_dir=tmp_path / "logs")
+    base = convert(source, Variant.parse("float"), tmp_path / "f.mnn", log_dir=tmp_path / "logs").path
+    plain = convert(base, Variant.parse("weight:4,block=32"), tmp_path / "p.mnn", log_dir=tmp_path / "logs")
     made = make(base, recipe({"bits": 4, "block": 32}), tmp_path)
-    assert made.converted.sha256 == plain.sha256
+    assert made.file.sha256 == plain.sha256
     assert made.runs == 1
 
 
 def test_halves_are_rounded_not_cut(tmp_path: Path) -> None:
     """The converter alone cuts: its weights come back off by up to a whole unit in the last place."""
     source = generated.conv_cnn(tmp_path / "cnn.onnx")
-    base = convert(source, "onnx", Variant.parse("float"), tmp_path / "f.mnn", log_dir=tmp_path / "logs").path
+    base = convert(source, Variant.parse("float"), tmp_path / "f.mnn", log_dir=tmp_path / "logs").path
     made = make(base, recipe({"bits": 16}), tmp_path)
     assert all(each.kept == "fp16" for each in made.layers)
-    found = stored(made.converted.path)
+    found = stored(made.file.path)
     for key, (weights, _, _) in floats(base).items():
         assert np.array_equal(np.frombuffer(found[key][0], np.float16), weights.astype(np.float16))
 
@@ -153,7 +153,7 @@ def test_what_cannot_be_made(
 
 def test_a_quantized_source_is_refused(tmp_path: Path) -> None:
     source = generated.conv_cnn(tmp_path / "cnn.onnx")
-    done = convert(source, "onnx", Variant.parse("weight:8"), tmp_path / "q.mnn", log_dir=tmp_path / "logs").path
+    done = convert(source, Variant.parse("weight:8"), tmp_path / "q.mnn", log_dir=tmp_path / "logs").path
     with pytest.raises(EdgequantError) as caught:
         make(done, recipe({"bits": 4}), tmp_path)
     assert caught.value.code == "ALREADY_QUANTIZED"
