@@ -5,19 +5,26 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WORKERS ?= auto
 
-.PHONY: demo test nightly check durations mutants beds lint format bench system-packages clean
+.PHONY: demo test nightly ready images check durations mutants beds lint format bench system-packages clean
 
 demo: $(VENV)/.demo ## the main job on a real model, with this host as the device
 	$(BIN)/edgequant demo
 
-test: system-packages lint ## the gate: what CI runs, on a new machine too
+test: ready ## the gate: what CI runs, on a new machine too
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not nightly" $(PYTEST_ARGS)
 
-nightly: system-packages lint ## the gate, and what is too long for it
+nightly: ready ## the gate, and what is too long for it
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
+# The pack and the disk images are made beside the linting, which has one core busy; what cannot be made a test tells.
+ready: system-packages $(VENV)/.dev
+	$(MAKE) --jobs=2 --output-sync lint images
+
+images: $(VENV)/.dev
+	-$(BIN)/python -m tests.beds --no-boot
+
 check: $(VENV)/.dev ## the fast subset, for while you work
-	$(BIN)/ruff check . && $(BIN)/python -m pytest -n $(WORKERS) -q -m "not slow and not ssh and not adb and not arm64" $(PYTEST_ARGS)
+	$(BIN)/ruff check . && $(BIN)/python -m pytest -n $(WORKERS) -q -m "not nightly and not slow and not ssh and not adb and not arm64" $(PYTEST_ARGS)
 
 durations: system-packages $(VENV)/.dev ## how long each test takes, kept for their order; on a machine that does nothing else
 	$(BIN)/python -m pytest -n $(WORKERS) --record-durations $(PYTEST_ARGS)

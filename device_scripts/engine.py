@@ -12,7 +12,7 @@ import MNN.expr as F  # noqa: N812  (the name MNN's own documentation uses)
 import MNN.nn as nn
 import numpy as np
 
-from . import RUNNER_VERSION, facts, lock, wire
+from . import RUNNER_VERSION, facts, lock, model_file, wire
 from .process import Memory, own_arguments, reset_peak
 from .server import Answer, Job, JobError, Tensors
 
@@ -36,6 +36,9 @@ class Loaded:
     """A model in memory, with what a job needs to know about it."""
 
     def __init__(self, path: str, options: Dict[str, Any], outputs: Optional[List[str]]) -> None:
+        if outputs:
+            _require_tensors(path, outputs)
+        self.inner = bool(outputs)
         self.path = path
         self.options = options
         self.config = {
@@ -103,6 +106,9 @@ class Loaded:
         arrays = {}
         for name, var in zip(self.output_names, results):
             try:
+                if self.inner and 0 in var.shape:  # which read() takes for an error, as it is in an output
+                    arrays[name] = np.empty(var.shape, _declared()[var.dtype][0])
+                    continue
                 if var.data_format == F.NC4HW4:
                     var = F.convert(var, F.NCHW)
                 # read() hands out a view of MNN's memory that dies with the variable.
@@ -121,6 +127,16 @@ class Loaded:
         except Exception as error:  # noqa: BLE001  (MNN raises bare Exception or SystemError)
             raise JobError("INFERENCE_FAILED", "an output cannot be read (%s)" % error) from None
         return (time.perf_counter_ns() - start) / 1e6
+
+
+def _require_tensors(path: str, names: List[str]) -> None:
+    """MNN 3.1 loads a model with an output that is not there, and dies when it is run."""
+    try:
+        unknown = sorted(set(names) - model_file.tensor_names(path))
+    except (OSError, ValueError) as error:
+        raise JobError("MODEL_LOAD_FAILED", "the model cannot be read (%s)" % error) from None
+    if unknown:
+        raise JobError("TENSOR_UNKNOWN", "the main graph has no tensors %s" % unknown[:20])
 
 
 def _converted(name: str, array: np.ndarray, dtype: str) -> np.ndarray:

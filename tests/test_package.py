@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,3 +64,12 @@ def test_what_is_found_has_a_short_form(real_model: ModelByName) -> None:
     assert repr(found).startswith("<Inspection of enc.onnx: ")
     assert "worth trying dynamic:8, " in repr(found)
     assert len(repr(found)) < 200
+
+
+def test_the_runner_is_taken_from_inside_the_package() -> None:
+    """In a checkout the folder at the top could be imported as well; a wheel has none, and twice it would be two."""
+    root = Path(edgequant.__file__).parent
+    sources = [path for path in root.rglob("*.py") if "device_scripts" not in path.parts]
+    assert len(sources) > 200
+    wrong = re.compile(r"^\s*(from|import) device_scripts\b", re.MULTILINE)
+    assert not [path.name for path in sources if wrong.search(path.read_text("utf-8"))]

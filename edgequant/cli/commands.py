@@ -3,12 +3,14 @@ imports what it needs when it runs."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgequant.cli import options as opt
 from edgequant.cli.groups import Commands, typed
+
+if TYPE_CHECKING:
+    from edgequant.cli import options as opt
 
 
 def _version(wanted: bool) -> None:
@@ -28,6 +30,7 @@ def _root(
 
 
 app = Commands(
+    opt="edgequant.cli.options",
     name="edgequant",
     help="Quantize models for MNN, run them on ARM phones and boards, and judge what comes back.",
     callback=_root,

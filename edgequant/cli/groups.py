@@ -7,6 +7,7 @@ whole; on the command line each of their options is one of its own.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Collection, Iterator
 from enum import Enum
@@ -84,10 +85,16 @@ class Commands:
     """Commands under one name, and further such below it.
 
     Typer makes every option of every command before it prints as much as their names, which takes longer than all else
-    that `--help` does.  So the options of a command are made only where the command line has its name.
+    that `--help` does.  So the options of a command are made, and the module that declares them is imported, only where
+    the command line has its name.
+
+    Args:
+        opt: the module that is `opt` in the commands' annotations.
+        settings: Typer's.
     """
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, opt: str | None = None, **settings: Any) -> None:
+        self._opt = opt
         self._settings = settings
         self._commands: list[tuple[str, str, Callable[..., None]]] = []
         self._below: dict[str, Commands] = {}
@@ -104,45 +111,48 @@ class Commands:
 
     def below(self, name: str, **settings: Any) -> Commands:
         """Commands that follow one more word."""
-        return self._below.setdefault(name, Commands(**settings))
+        return self._below.setdefault(name, Commands(opt=self._opt, **settings))
 
     def build(self, words: Collection[str] | None) -> typer.Typer:
         """The Typer app that understands a command line of these words; None for any command line."""
         app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, **self._settings)
         for name, short_help, function in self._commands:
             wanted = words is None or name in words
-            app.command(name, short_help=short_help)(_flat(function) if wanted else _unnamed)
+            app.command(name, short_help=short_help)(self._flat(function) if wanted else _unnamed)
         for name, commands in self._below.items():
             app.add_typer(commands.build(words), name=name)
         return app
 
+    def _flat(self, function: Callable[..., None]) -> Callable[..., None]:
+        """The function as Typer takes it: with the options of its groups for its parameters."""
+        known = {} if self._opt is None else {"opt": importlib.import_module(self._opt)}
+        hints = get_type_hints(function, localns=known, include_extras=True)
+        parameters: list[inspect.Parameter] = []
+        groups: dict[str, type[Group]] = {}
+        for name, parameter in inspect.signature(function).parameters.items():
+            hint = hints[name]
+            if isinstance(hint, type) and issubclass(hint, Group):
+                groups[name] = hint
+                found = [(option.name, option.annotation, option.default) for option in hint.options()]
+            else:
+                found = [(name, hint, parameter.default)]
+            parameters += [
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+                for name, annotation, default in found
+            ]
+
+        def call(**given: Any) -> None:
+            made = {
+                name: group(**{each.name: given.pop(each.name) for each in group.options()})
+                for name, group in groups.items()
+            }
+            function(**given, **made)
+
+        call.__doc__ = function.__doc__
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        call.__annotations__ = {each.name: each.annotation for each in parameters}
+        return call
+
 
 def _unnamed() -> None:
     """Stands for a command that this command line does not name."""
-
-
-def _flat(function: Callable[..., None]) -> Callable[..., None]:
-    """The function as Typer takes it: with the options of its groups for its parameters."""
-    parameters: list[inspect.Parameter] = []
-    groups: dict[str, type[Group]] = {}
-    hints = get_type_hints(function, include_extras=True)
-    for name, parameter in inspect.signature(function).parameters.items():
-        hint = hints[name]
-        if isinstance(hint, type) and issubclass(hint, Group):
-            groups[name] = hint
-            found = [(option.name, option.annotation, option.default) for option in hint.options()]
-        else:
-            found = [(name, hint, parameter.default)]
-        parameters += [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
-            for name, annotation, default in found
-        ]
-
-    def call(**given: Any) -> None:
-        made = {name: group(**{o.name: given.pop(o.name) for o in group.options()}) for name, group in groups.items()}
-        function(**given, **made)
-
-    call.__doc__ = function.__doc__
-    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    call.__annotations__ = {each.name: each.annotation for each in parameters}
-    return call

@@ -25,6 +25,8 @@ from edgequant.progress import Progress as Listener
 SCHEME = "emulated:"
 KNOWN = ("a64fx", "cortex-a35", "cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76", "max", "neoverse-n1")
 """What every QEMU since 7.2 knows; the one that is used may know more."""
+WITH_PROPERTY = "max,sve=off"
+"""The one with a property that gives kernels no other has; see docs/devices.md."""
 # Bits of AT_HWCAP and AT_HWCAP2, with the names the kernel gives them in /proc/cpuinfo.
 _HWCAP = {"asimd": 1, "fphp": 9, "asimdhp": 10, "asimddp": 20, "sve": 22}
 _HWCAP2 = {"sve2": 1, "i8mm": 13, "bf16": 14, "sme": 23}
@@ -84,7 +86,7 @@ class EmulatedDevice(Device):
         raise InputError(
             "EMULATED_CPU_UNKNOWN",
             f"device '{self.uri[:200]}': {'this QEMU knows' if final else 'there is'} no CPU '{name[:40]}'",
-            hint=f"Possible: {', '.join(known)}.",
+            hint=f"Possible: {', '.join(known)}; with properties of QEMU's, such as {WITH_PROPERTY}.",
         )
 
     def open(self, deadline: Deadline) -> None:

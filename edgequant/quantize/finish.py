@@ -10,8 +10,9 @@ import uuid
 from pathlib import Path
 
 from edgequant.models.flat import FlatFile
-from edgequant.models.mnn.net import convolution, open_net, operators
-from edgequant.models.mnn.schema import Convolution2D, IDSTQuan, IDSTQuanType, Net, Op
+from edgequant.models.mnn.net import convolution, open_net
+from edgequant.models.mnn.schema import Convolution2D, IDSTQuan, Net, Op
+from edgequant.models.mnn.weights import read_weights
 
 
 def name_by_contents(path: Path) -> None:
@@ -30,18 +31,9 @@ def name_by_contents(path: Path) -> None:
 
 def count_layers(path: Path) -> tuple[int, int]:
     """(layers with quantized weights, layers with float or fp16 weights)."""
-    quantized = plain = 0
-    with open_net(path) as net:
-        for layer in map(convolution, operators(net)):
-            if layer is None:
-                continue
-            how = layer.table(Convolution2D.quan_parameter)
-            floats = how is None or how.number(IDSTQuan.type) in (IDSTQuanType.NONE, IDSTQuanType.FP16)
-            if layer.has(Convolution2D.symmetric_quan) or not floats:
-                quantized += 1
-            elif layer.count(Convolution2D.weight) or how is not None:
-                plain += 1
-    return quantized, plain
+    kept = [layer.kept for layer in read_weights(path)]
+    quantized = sum(each in ("quantized", "static") for each in kept)
+    return quantized, len(kept) - quantized
 
 
 def unusable_scales(path: Path) -> list[str]:

@@ -120,7 +120,7 @@ class _Printer(Tables):
         )
         facts = [device.cpu, device.arch, " ".join(device.features), f"MNN {device.mnn}" if device.mnn else None]
         facts += [f"{device.cores} cores" if device.cores else None]
-        facts += [f"{device.ram_mb:.0f} MB RAM" if device.ram_mb else None]
+        facts += [f"{device.ram_mb:.0f} MiB RAM" if device.ram_mb else None]
         facts += ["emulated: accuracy counts, timing does not" if device.emulated else None]
         if any(facts):
             self.line(self.text(", ".join(fact for fact in facts if fact), "dim"), indent=2)

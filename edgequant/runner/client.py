@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -119,10 +119,20 @@ class MnnRunner:
                 hint="Two at once would spoil each other's measurements.  Try again later, or wait longer with --wait.",
             )
 
-    def load(self, path: str, memory: MemoryMode, *, precision: Precision | None = None) -> Loaded:
-        """Load the model at `path` on the device.  `precision`: another than the options say.
+    def load(
+        self,
+        path: str,
+        memory: MemoryMode,
+        *,
+        precision: Precision | None = None,
+        outputs: Sequence[str] | None = None,
+    ) -> Loaded:
+        """Load the model at `path` on the device.
 
-        Raises RunnerError (MODEL_LOAD_FAILED, CORES_UNAVAILABLE, ...).
+        precision: another than the options say.  outputs: the tensors of its main graph that it hands out, by the
+        names MNN's file gives them; None for the model's own outputs.
+
+        Raises RunnerError (MODEL_LOAD_FAILED, TENSOR_UNKNOWN, CORES_UNAVAILABLE, ...).
         """
         options = {
             "memory": memory,
@@ -132,8 +142,12 @@ class MnnRunner:
             "dynamic_quant_option": self._options.dynamic_quant_option,
         }
         self.used = True
-        header, _ = self._session.request("load", {"path": path, "options": options}, deadline=self._deadline())
-        return Loaded(self._session.checked(answers.LoadAnswer, header), memory)
+        asked = {"path": path, "options": options, "outputs": None if outputs is None else list(outputs)}
+        header, _ = self._session.request("load", asked, deadline=self._deadline())
+        answer = self._session.checked(answers.LoadAnswer, header)
+        if outputs and answer.outputs != list(outputs):
+            raise self._session.broken("it loaded the model with other outputs than were asked for")
+        return Loaded(answer, memory)
 
     def unload(self, model: Loaded) -> None:
         self._session.request("unload", {"handle": model.handle}, deadline=self._deadline())

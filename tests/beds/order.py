@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 DURATIONS = Path(__file__).parents[1] / "durations.json"
-SLOW = 0.5
+SLOW = 0.3
 """Seconds from which a test is in the file, and `slow`: `make check` leaves it out."""
 MACHINES = {"phone_session": "phone", "board_session": "board"}
 """Fixtures of which there is one for all workers -> the group that one worker gets whole."""

@@ -25,6 +25,22 @@ def test_every_metric_can_be_computed_reported_and_limited() -> None:
     assert len({each.title for each in TABLE.values()}) == len(TABLE)
 
 
+def test_what_people_see() -> None:
+    """Directions are those that limits are written with; digits and titles those of the report's tables."""
+    assert {each.name: (each.better, each.decimals, each.title) for each in TABLE.values()} == {
+        "cosine": (">=", 5, "cosine"),
+        "centered_cosine": (">=", 5, "centered cosine"),
+        "sqnr_db": (">=", 1, "SQNR dB"),
+        "centered_sqnr_db": (">=", 1, "centered SQNR dB"),
+        "max_abs": ("<=", None, "max abs"),
+        "rel_max": ("<=", None, "rel max"),
+        "mean_abs": ("<=", None, "mean abs"),
+        "p99_abs": ("<=", None, "p99 abs"),
+        "mismatch": ("<=", None, "mismatch"),
+    }
+    assert all(metric.better == METRICS[name.removeprefix("centered_")] for name, metric in TABLE.items())
+
+
 @pytest.mark.parametrize("kind", ["float", "int"])
 def test_kinds_are_those_that_get_a_number(kind: Kind) -> None:
     found = compare(*PAIRS[kind])

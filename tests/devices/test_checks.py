@@ -89,9 +89,7 @@ def test_execution() -> None:
     usual = "/data/local/tmp/edgequant-x"
     assert usual in str(checks.execution(noexec, pack=True, started=False, usual=usual).fix)
     assert "such as" not in str(checks.execution(noexec, pack=True, started=False).fix)
-    assert "such as" not in str(
-        checks.execution(place(root=usual, options=frozenset({"noexec"})), True, False, usual).fix
-    )
+    assert "such as" not in str(checks.execution(noexec, pack=True, started=False, usual=noexec.root).fix)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -46,8 +47,18 @@ def test_an_unknown_cpu_lists_the_known_ones(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(InputError) as caught:
         EmulatedDevice("emulated:cortex-a75")
     assert caught.value.code == "EMULATED_CPU_UNKNOWN"
-    for name in emulated.KNOWN:
+    for name in (*emulated.KNOWN, emulated.WITH_PROPERTY):
         assert name in str(caught.value.hint)
+        assert EmulatedDevice(f"emulated:{name}").cpu == name
+
+
+def test_the_documentation_has_the_same_cpus() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "devices.md").read_text()
+    rows = re.findall(
+        r"^\| (`.*?) \|", text[text.index("| CPU | int8 dot product") :].partition("\n\n")[0], re.MULTILINE
+    )
+    listed = [name.strip("`") for row in rows for name in row.split(", ")]
+    assert sorted(listed) == sorted((*emulated.KNOWN, emulated.WITH_PROPERTY))
 
 
 @arm64

@@ -23,12 +23,10 @@ from edgequant.spec import RunOptions
 from tests.beds.models import ModelByName
 from tests.beds.sshd import ALIAS, SshServer
 from tests.jobs.support import ssh_home
+from tests.lab.freshness import knows_nothing_of_what_ran_before
 from tests.waiting import LONG, ended, eventually
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is always a new process")
-
-SPREAD_KIB = 3 << 10
-"""What two measurements of one model's memory may differ by."""
 
 # Stands before the runner in its process, and makes what was to start it anew fail in some way.
 BROKEN = """
@@ -109,20 +107,6 @@ def _script(path: Path, text: str) -> str:
     path.write_text(text)
     path.chmod(0o755)
     return str(path)
-
-
-def peak(session: Session, model: Path) -> int:
-    answer = session.fresh().load(session.push(model)[0], "normal").answer
-    assert answer.memory_after.rss_peak is not None
-    return answer.memory_after.rss_peak
-
-
-def knows_nothing_of_what_ran_before(session: Session, small: Path, large: Path) -> None:
-    alone = peak(session, small)
-    after = peak(session, large)
-    again = peak(session, small)
-    assert after > alone + 2 * SPREAD_KIB  # or it would show nothing
-    assert abs(again - alone) <= SPREAD_KIB
 
 
 @pytest.mark.parametrize("kind", [LocalDevice, Exclusive])

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 import pytest
 import yaml
 
-from edgequant.cli import commands
+from edgequant.cli import commands, options
 from edgequant.cli.groups import Group, Option
 from edgequant.cli.options import EXAMPLE_SPEC
 from edgequant.cli.request import make_request
@@ -52,13 +52,15 @@ def flat(keys: Mapping[str, Any]) -> set[str]:
 
 
 def options_of_verify() -> list[Option]:
-    groups = [hint for hint in get_type_hints(commands.verify).values() if isinstance(hint, type)]
+    groups = [
+        hint for hint in get_type_hints(commands.verify, localns={"opt": options}).values() if isinstance(hint, type)
+    ]
     return [option for group in groups if issubclass(group, Group) for option in group.options()]
 
 
 def test_the_command_line_the_spec_and_the_example_have_the_same_keys(tmp_path: Path) -> None:
     options = options_of_verify()
-    here = {"spec", "spec_example", "run_dir", "csv", "json", "verbose", "quiet"}
+    here = {"spec", "spec_example", "run_dir", "resume", "csv", "json", "verbose", "quiet"}
     assert {option.name for option in options if option.key is None} == here
     typed = {option.key for option in options} - {None}
     sections = {"options": RunOptions.model_fields, "device_options": Access.model_fields}

@@ -61,4 +61,4 @@ def tensor(index: int, tensors: Sequence[str]) -> str:
 
 def names(indexes: Sequence[int], tensors: Sequence[str]) -> tuple[str, ...]:
     """The same of several; "" for an input that is left out."""
-    return tuple(tensor(index, tensors) if index >= 0 else "" for index in indexes)
+    return tuple([tensor(index, tensors) if index >= 0 else "" for index in indexes])
