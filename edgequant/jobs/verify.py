@@ -192,8 +192,7 @@ class _Verify:
     ) -> dict[Variant, Artifact]:
         usable = [session for session in met.values() if isinstance(session, Session)]
         arm = any(_is_arm(session) for session in usable if not session.device.is_host)
-        first = next(iter(usable), None)
-        maker = maker.knowing(on_host(prepared, self.request, host, device=first, arm=arm))
+        maker = maker.knowing(on_host(prepared, self.request, host, device=next(iter(usable), None), arm=arm))
         found: dict[Variant, Artifact] = {}
         for variant in self.request.variants:
             artifact = self._kept_artifact(variant) or self._make(variant, maker)

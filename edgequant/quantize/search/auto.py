@@ -159,8 +159,7 @@ class _Job:
         self._noises: dict[str, dict[str, np.ndarray]] = {}
         self.finalists = Finalists(
             self.float, self.graph.sha256, self.work, self.log_dir, self.cache, self.mixture, self.target,
-            self._evaluated, self.evaluator, self.context, self.version, self.options.timeout,
-            self.options.memory_limit, self.progress,
+            self._evaluated, self.evaluator, self.context, self.version, self.options, self.progress,
         )  # fmt: skip
 
     def _unchanged(self) -> None:

@@ -17,6 +17,7 @@ from edgequant.quantize.search.cache import Cache, Kept, digest
 from edgequant.quantize.search.explore import Tried
 from edgequant.quantize.search.front import Point
 from edgequant.quantize.search.mixture import Mixture
+from edgequant.quantize.search.options import AutoOptions
 from edgequant.quantize.search.target import Evaluate, Target
 
 RECIPES = 2
@@ -45,8 +46,7 @@ class Finalists:
     evaluator: str
     context: str
     version: str
-    timeout: float
-    memory_limit: int | None
+    options: AutoOptions
     progress: Progress
     converter_runs: int = 0
     overhead: int = 0
@@ -64,7 +64,7 @@ class Finalists:
             self.progress.say("converting the model that was chosen")
             made = make_recipe(
                 self.base, recipe, path,
-                log_dir=self.log_dir, timeout=self.timeout, memory_limit=self.memory_limit,
+                log_dir=self.log_dir, timeout=self.options.timeout, memory_limit=self.options.memory_limit,
             )  # fmt: skip
             self.converter_runs += made.runs
             note = {"sha256": made.file.sha256}
