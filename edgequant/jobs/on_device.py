@@ -11,8 +11,8 @@ from edgequant.jobs.prepare import Prepared
 from edgequant.judge.latency import latency_summary
 from edgequant.lab.session import Session
 from edgequant.lab.take import ModelFile, Place, each_case, feed
+from edgequant.quantize.evaluation import Evaluation
 from edgequant.quantize.search.cache import cases_digest, digest
-from edgequant.quantize.search.target import Evaluation
 from edgequant.spec import MemoryMode, RunOptions
 
 _IDENTITY = (

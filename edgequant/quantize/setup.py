@@ -16,7 +16,7 @@ from edgequant.judge.sane import Sanity
 from edgequant.models import ModelGraph
 from edgequant.progress import Progress
 from edgequant.quantize.calibration import CalibrationSet
-from edgequant.quantize.search.target import Evaluation
+from edgequant.quantize.evaluation import Evaluation
 from edgequant.quantize.work import memory_limit
 from edgequant.spec import Limit, MemoryMode, RunOptions
 from edgequant.spec.images import ImageOptions

@@ -181,7 +181,7 @@ class _Printer(Tables):
         elif run.memory_why:
             self.field("  memory", f"not measured: {run.memory_why}")
         sent, runtime = run.options.get("pushed_bytes"), run.options.get("runtime_bytes")
-        if isinstance(sent, int) and isinstance(runtime, int) and not run.device.uri.startswith("local:"):
+        if isinstance(sent, int) and isinstance(runtime, int) and not run.device.is_host:
             what = "nothing, it was all there" if not sent + runtime else f"{sent + runtime:,} bytes"
             split = f" (model {sent:,}, runtime {runtime:,})" if sent and runtime else ""
             self.field("  sent", f"{what}{split}")

@@ -102,6 +102,7 @@ class DeviceInfo(_Model):
     cores: int | None = None
     ram_mb: float | None = None
     emulated: bool = False
+    is_host: bool = False
     os: str | None = None
     facts: dict[str, Any] = Field(default_factory=dict)
 

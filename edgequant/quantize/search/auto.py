@@ -21,6 +21,7 @@ from edgequant.mnn_version import host_mnn_version
 from edgequant.models import ModelGraph
 from edgequant.progress import Progress
 from edgequant.quantize.convert import convert
+from edgequant.quantize.evaluation import Evaluate, Evaluation
 from edgequant.quantize.search.cache import Cache, cases_digest, choice_key, digest
 from edgequant.quantize.search.explore import Explorer, Setting, Tried
 from edgequant.quantize.search.finalists import RECIPES, Finalists
@@ -28,7 +29,7 @@ from edgequant.quantize.search.front import AutoResult, Point, pareto
 from edgequant.quantize.search.mixture import Choice, Mixture, open_mixture
 from edgequant.quantize.search.options import AutoOptions
 from edgequant.quantize.search.pace import Pace
-from edgequant.quantize.search.target import Evaluate, Evaluation, Target, make_target, varied
+from edgequant.quantize.search.target import Target, make_target, varied
 from edgequant.quantize.search.trials import Bench, Signals
 from edgequant.quantize.work import as_graph, output_work, source_sha256
 from edgequant.spec import Limit, MemoryMode, RunOptions, Variant

@@ -12,13 +12,14 @@ import numpy as np
 from edgequant.compare.decibel import capped_db
 from edgequant.progress import Progress
 from edgequant.quantize.by_recipe import make_recipe
+from edgequant.quantize.evaluation import Evaluate
 from edgequant.quantize.recipe import Recipe, recipe_of
 from edgequant.quantize.search.cache import Cache, Kept, digest
 from edgequant.quantize.search.explore import Tried
 from edgequant.quantize.search.front import Point
 from edgequant.quantize.search.mixture import Mixture
 from edgequant.quantize.search.options import AutoOptions
-from edgequant.quantize.search.target import Evaluate, Target
+from edgequant.quantize.search.target import Target
 
 RECIPES = 2
 """Changes whenever the same recipe, or the same choice, would give another model: old caches must not count."""

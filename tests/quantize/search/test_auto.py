@@ -23,11 +23,11 @@ from edgequant.errors import EdgequantError, InputError
 from edgequant.progress import Progress
 from edgequant.quantize.by_recipe import make_recipe
 from edgequant.quantize.convert import convert
+from edgequant.quantize.evaluation import Evaluation
 from edgequant.quantize.recipe import Recipe
 from edgequant.quantize.search.auto import search
 from edgequant.quantize.search.front import AutoResult, pareto
 from edgequant.quantize.search.options import AutoOptions
-from edgequant.quantize.search.target import Evaluation
 from edgequant.spec import Limit, MemoryMode, Variant
 from tests import generated
 from tests.nightly import all_but
