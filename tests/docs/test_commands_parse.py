@@ -14,6 +14,7 @@ from edgequant.cli.commands import app
 from edgequant.spec import Limit, Variant
 
 ROOT = Path(__file__).parents[2]
+ROOT_COMMAND: Any = typer.main.get_command(app.build(None))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -25,7 +26,7 @@ def commands(page: Path) -> list[list[str]]:
 
 def parse(words: list[str]) -> dict[str, Any]:
     """What its command would be called with.  Raises Typer's usage errors."""
-    command: Any = typer.main.get_command(app)
+    command: Any = ROOT_COMMAND
     name, rest, context = words[0], words[1:], None
     while True:
         context = command.make_context(name, rest, parent=context)
@@ -67,4 +68,4 @@ def test_every_option_it_names_exists(page: Path) -> None:
     """In its text too, but for those of other programs."""
     others = {"--help", "--useOriginRNNImpl", "--model", "--only", "--quick"}  # the last three are of python -m bench
     named = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", page.read_text()))
-    assert named - options(typer.main.get_command(app)) - others == set()
+    assert named - options(ROOT_COMMAND) - others == set()
