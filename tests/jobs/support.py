@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,7 @@ from edgequant.report.write import json_schema
 from edgequant.runner.client import Loaded, MnnRunner, RunResult
 from edgequant.spec import Limit, RunOptions, Variant
 from tests.beds.sshd import SshServer
+from tools import check_run
 
 Arrays = dict[str, np.ndarray]
 ONE_THREAD = RunOptions(threads=1)
@@ -59,7 +61,16 @@ def do(
     report, found = verify(request, progress)
     assert found.path == run_dir
     check_file(run_dir / "report.json", report)
+    check_folder(run_dir)
     return report
+
+
+def check_folder(run_dir: Path) -> None:
+    """The independent checker has nothing to say of it."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        code = check_run.main(run_dir)
+    assert code == 0, said.getvalue()
 
 
 def check_file(path: Path, report: Report | None = None) -> dict[str, Any]:
@@ -118,7 +129,7 @@ def recompute(reference: Mapping[str, Arrays], got: Mapping[str, Arrays]) -> dic
     assert reference.keys() == got.keys()
     found: dict[str, dict[str, Any]] = {}
     for name in next(iter(reference.values())):
-        cases = {case: metrics(reference[case][name], got[case][name]) for case in reference}
+        cases = {case: metrics(reference[case][name], got[case][name]) for case in sorted(reference)}
         found[name] = {metric: pick(case[metric] for case in cases.values()) for metric, pick in WORST.items()}
         found[name]["worst_case"] = min(cases, key=lambda case: cases[case]["sqnr_db"])
     return found
