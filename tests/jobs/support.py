@@ -61,20 +61,12 @@ def do(
     report, found = verify(request, progress)
     assert found.path == run_dir
     check_file(run_dir / "report.json", report)
-    check_folder(run_dir)
     return report
 
 
-def check_folder(run_dir: Path) -> None:
-    """The independent checker has nothing to say of it."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        code = check_run.main(run_dir)
-    assert code == 0, said.getvalue()
-
-
 def check_file(path: Path, report: Report | None = None) -> dict[str, Any]:
-    """The report as it is on disk: valid by its own schema, strict JSON, and the one that was returned."""
+    """The report as it is on disk: valid by its own schema, strict JSON, the one that was returned, and what the rest
+    of its folder comes to."""
     document: dict[str, Any] = json.loads(path.read_text("utf-8"), parse_constant=lambda name: 1 / 0)
     jsonschema.validate(document, json_schema(), jsonschema.Draft202012Validator)
     if report is not None:
@@ -83,7 +75,16 @@ def check_file(path: Path, report: Report | None = None) -> dict[str, Any]:
     leftovers = [file.name for file in path.parent.rglob("*") if file.name.endswith(".tmp")]
     assert not leftovers
     assert not list(path.parent.glob("models/.*"))
+    check_folder(path.parent)
     return document
+
+
+def check_folder(run_dir: Path) -> None:
+    """The independent checker has nothing to say of it."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        code = check_run.main(run_dir)
+    assert code == 0, said.getvalue()
 
 
 def ssh_home(sshd: SshServer, tmp_path: Path, *, config: str | None = None) -> dict[str, str]:
