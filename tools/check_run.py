@@ -133,7 +133,8 @@ class Check(Judge):
         need(making is None or making["variant"] == variant, f"{where}: its artifact is of another variant")
         if not made or not cap or not cap["artifact_sha256"] or not cap["device"]:
             return
-        as_asked = made["asked"] == variant and (made["label"] or made["run_as"] == variant)
+        free = made["label"] or variant["method"] in ("recipe", "auto")  # what the file is, is said in other words
+        as_asked = made["asked"] == variant and (free or made["run_as"] == variant)
         static = [made["facts"][key] for key in ("half_tiles", "max_pools", "tails")]
         need(as_asked and (made["facts"]["static_tensors"] or not any(static)), f"{where}: made as something else")
         need([cap["role"], cap["variant"]] == ["device", name], f"{where}: its capture is of something else")
