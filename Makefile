@@ -5,16 +5,33 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WORKERS ?= auto
 
-.PHONY: demo test check beds lint format bench system-packages clean
+.PHONY: demo test nightly ready images check durations mutants beds lint format bench system-packages clean
 
 demo: $(VENV)/.demo ## the main job on a real model, with this host as the device
 	$(BIN)/edgequant demo
 
-test: system-packages lint ## everything the tests need, then all of them
+test: ready ## the gate: what CI runs, on a new machine too
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not nightly" $(PYTEST_ARGS)
+
+nightly: ready ## the gate, and what is too long for it
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
+# The pack and the disk images are made beside the linting, which has one core busy; what cannot be made a test tells.
+ready: system-packages $(VENV)/.dev
+	$(MAKE) --jobs=2 --output-sync lint images
+
+images: $(VENV)/.dev
+	-$(BIN)/python -m tests.beds --no-boot
+
 check: $(VENV)/.dev ## the fast subset, for while you work
-	$(BIN)/ruff check . && $(BIN)/python -m pytest -n $(WORKERS) -q -m "not slow and not ssh and not adb and not arm64" $(PYTEST_ARGS)
+	$(BIN)/ruff check . && $(BIN)/python -m pytest -n $(WORKERS) -q -m "not nightly and not slow and not ssh and not adb and not arm64" $(PYTEST_ARGS)
+
+durations: system-packages $(VENV)/.dev ## how long each test takes, kept for their order; on a machine that does nothing else
+	$(BIN)/python -m pytest -n $(WORKERS) --record-durations $(PYTEST_ARGS)
+
+mutants: $(VENV)/.nightly ## mutation testing of compare/ and judge/: an hour; MUTANTS="edgequant.compare.summary*" for a part
+	$(BIN)/mutmut run $(MUTANTS)
+	$(BIN)/python -m tests.mutants
 
 beds: system-packages $(VENV)/.dev ## the virtual phone and board and the pack, made ahead of the tests and booted once
 	$(BIN)/python -m tests.beds
@@ -23,6 +40,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
@@ -43,6 +61,10 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) install -c constraints.txt -e '.[dev]'
 	touch $@ $(VENV)/.demo
 
+$(VENV)/.nightly: $(VENV)/.dev
+	$(PIP) install -c constraints.txt -e '.[nightly]'
+	touch $@
+
 # Only what is missing, and only where apt is: elsewhere the beds say what they need.
 system-packages:
 	@missing=""; for package in $$(cat tests/apt-packages.txt); do \
@@ -55,4 +77,4 @@ system-packages:
 	fi
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache mutants

@@ -117,20 +117,20 @@ class Greedy:
 def _compare(name: str, folder: Path) -> Result:
     from edgequant.cases.generate import generate
     from edgequant.models import read_model
+    from edgequant.models.mnn.weights import read_weights
+    from edgequant.quantize.by_recipe import parameters
     from edgequant.quantize.convert import convert
-    from edgequant.quantize.make import parameters
     from edgequant.quantize.recipe import Rule
     from edgequant.quantize.search.auto import search
     from edgequant.quantize.search.options import AutoOptions
     from edgequant.quantize.search.trials import Bench
-    from edgequant.quantize.weights import read_weights
     from edgequant.spec import Limit, RunOptions, Variant
     from edgequant.zoo import fetch
 
     source = fetch(name)
     graph = read_model(source)
     base, made = folder / f"{name}.mnn", folder / f"{name}-greedy.mnn"
-    convert(source, graph.format, Variant(method="float"), base, log_dir=folder)
+    convert(source, Variant(method="float"), base, log_dir=folder)
     cases = generate(graph.inputs or (), 0)
     inputs = [dict(cases[len(cases) // 2].inputs)]
     layers = read_weights(base)
@@ -150,7 +150,7 @@ def _compare(name: str, folder: Path) -> Result:
             if bits
         }
         content = parameters(layers, rules)
-        convert(base, "mnn", Variant.parse("weight:8,hqq"), made, log_dir=folder, parameters=content)
+        convert(base, Variant.parse("weight:8,hqq"), made, log_dir=folder, parameters=content)
         have = probe.outputs(made, "low" if low else "normal")[0]
         largest = {output: float(np.abs(array).max()) for output, array in want.items()}
         return max(float(np.abs(have[o] - want[o]).max()) / top for o, top in largest.items() if top > 0.01)

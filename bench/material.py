@@ -46,7 +46,7 @@ def quantized(name: str, folder: Path) -> Model:
         graph = read_model(source)
         out = folder / f"{name}.mnn"
         if not out.exists():
-            convert(source, graph.format, Variant(method="dynamic", bits=8), out, log_dir=folder)
+            convert(source, Variant(method="dynamic", bits=8), out, log_dir=folder)
     except EdgequantError as error:
         raise CannotRun(f"{name}: {error}") from error
     cases = generate(graph.inputs or (), 0)

@@ -30,7 +30,7 @@ from edgequant.archive.folder import REFERENCE, device_capture
 from edgequant.archive.open import open_run
 from edgequant.errors import InputError
 from edgequant.quantize.calibrate.methods import CALIBRATORS
-from edgequant.quantize.calibrate.static import StaticModel, StaticOptions, make_static
+from edgequant.quantize.calibrate.static import StaticInt8, StaticOptions, make_static
 from edgequant.report.model import Report, Run
 from edgequant.spec import RunOptions, Variant
 from edgequant.zoo import fetch
@@ -155,14 +155,14 @@ def measure_layers(name: str, counts: Counts, work: Path) -> LayerRow:
     options = {"calib": LAYERS[name], "sym": False, "rnn": "float"}
     given = samples(name, counts.calibration, CALIBRATION_SEED)
 
-    def made(**more: Any) -> StaticModel:
+    def made(**more: Any) -> StaticInt8:
         return make_static(
             fetch(name), iter(given), StaticOptions(**options, **more), work / "layers.mnn", log_dir=work / "logs"
         )
 
     try:
         found = made(target_db=LAYERS_TARGET_DB)
-        kept = sum(layer.how != "static" and "most sensitive" in (layer.why or "") for layer in found.layers)
+        kept = sum(layer.code == "kept" for layer in found.layers)
         return LayerRow(name, LAYERS[name], dict(found.sensitivity), kept)
     except InputError as error:
         if error.code != "TARGET_NOT_REACHED":

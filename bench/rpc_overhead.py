@@ -71,7 +71,7 @@ def relu(name: str, size: int, folder: Path) -> Model:
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", ends[:1], ends[1:])
     source, out = folder / f"{name}.onnx", folder / f"{name}.mnn"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), source)
-    convert(source, "onnx", Variant(method="float"), out, log_dir=folder)
+    convert(source, Variant(method="float"), out, log_dir=folder)
     inputs = {"x": np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
     return Model(name, source, out, inputs, folder / f"{name}.npz")
 

@@ -95,7 +95,7 @@ def _verify(source: Path, device: list[str], folder: Path, home: Path | None) ->
         sys.executable, "-c", "from edgequant.cli.app import main; main()", "verify", str(source), *device,
         "--run-dir", str(run_dir), "--work-dir", str(work_dir), "--quiet",
     ]  # fmt: skip
-    environment = dict(os.environ)
+    environment = {**os.environ, "EDGEQUANT_NO_CACHE": "1"}  # the bare steps convert, too
     if home is not None:
         environment["HOME"] = str(home)
     start = time.perf_counter()
@@ -113,6 +113,7 @@ def _verify(source: Path, device: list[str], folder: Path, home: Path | None) ->
 
 def _steps(source: Path, cases: list[Path], folder: Path, *, on_host_too: bool) -> dict[str, float]:
     from edgequant.lab.measure import TIMING_MIN_SECONDS
+
     from edgequant.runner.client import DEFAULT_THREADS
     from edgequant.spec import RunOptions
 

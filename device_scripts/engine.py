@@ -12,9 +12,9 @@ import MNN.expr as F  # noqa: N812  (the name MNN's own documentation uses)
 import MNN.nn as nn
 import numpy as np
 
-from device_scripts import RUNNER_VERSION, facts, lock, wire
-from device_scripts.process import Memory, reset_peak
-from device_scripts.server import Answer, Job, JobError, Tensors
+from . import RUNNER_VERSION, facts, lock, model_file, wire
+from .process import Memory, own_arguments, reset_peak
+from .server import Answer, Job, JobError, Tensors
 
 # The values of MNN's BackendConfig enums.  They have to go in as integers: MNN ignores memory='low' without a word.
 MEMORY = {"normal": 0, "high": 1, "low": 2}
@@ -36,6 +36,9 @@ class Loaded:
     """A model in memory, with what a job needs to know about it."""
 
     def __init__(self, path: str, options: Dict[str, Any], outputs: Optional[List[str]]) -> None:
+        if outputs:
+            _require_tensors(path, outputs)
+        self.inner = bool(outputs)
         self.path = path
         self.options = options
         self.config = {
@@ -103,6 +106,9 @@ class Loaded:
         arrays = {}
         for name, var in zip(self.output_names, results):
             try:
+                if self.inner and 0 in var.shape:  # which read() takes for an error, as it is in an output
+                    arrays[name] = np.empty(var.shape, _declared()[var.dtype][0])
+                    continue
                 if var.data_format == F.NC4HW4:
                     var = F.convert(var, F.NCHW)
                 # read() hands out a view of MNN's memory that dies with the variable.
@@ -121,6 +127,16 @@ class Loaded:
         except Exception as error:  # noqa: BLE001  (MNN raises bare Exception or SystemError)
             raise JobError("INFERENCE_FAILED", "an output cannot be read (%s)" % error) from None
         return (time.perf_counter_ns() - start) / 1e6
+
+
+def _require_tensors(path: str, names: List[str]) -> None:
+    """MNN 3.1 loads a model with an output that is not there, and dies when it is run."""
+    try:
+        unknown = sorted(set(names) - model_file.tensor_names(path))
+    except (OSError, ValueError) as error:
+        raise JobError("MODEL_LOAD_FAILED", "the model cannot be read (%s)" % error) from None
+    if unknown:
+        raise JobError("TENSOR_UNKNOWN", "the main graph has no tensors %s" % unknown[:20])
 
 
 def _converted(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
@@ -145,11 +161,12 @@ def _converted(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
 class Engine:
     """One device session: the models loaded in it and the jobs on them."""
 
-    def __init__(self, banner: str) -> None:
+    def __init__(self, banner: str, held: lock.Lock) -> None:
         self._banner = banner
         self._models = {}  # type: Dict[int, Loaded]
         self._next = 1
-        self._lock = lock.Lock()
+        self._lock = held
+        self.restart_with = None  # type: Optional[List[bytes]]
         self._memory = Memory()
         self._all_cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
@@ -182,6 +199,15 @@ class Engine:
         except lock.Unsupported as error:
             raise JobError("LOCK_UNSUPPORTED", "this system has no such lock (%s)" % error) from None
         return {"holder": holder}, None
+
+    def job_restart(self, job: Job) -> Answer:
+        """Be started anew once this is answered: what then comes on the stream is the preamble.  The lock is kept."""
+        self._pin(None)  # the process would take with it what a model was bound to
+        try:
+            self.restart_with = own_arguments()
+        except OSError as error:
+            raise JobError("RESTART_UNSUPPORTED", "this system cannot start a program anew (%s)" % error) from None
+        return {}, None
 
     def job_load(self, job: Job) -> Answer:
         options = job.header["options"]

@@ -3,10 +3,13 @@
 The lock is a socket with a name of its own in the kernel (Linux's abstract namespace): whoever can bind it has the
 device, whatever its user and work directory, and loses it when its process ends, however that comes.  Nothing is left
 behind that could be stale after a power cut.  Who waits connects to it, is told who has it, and hears its end.
+
+A runner that starts itself anew passes the socket on, so that nobody can take the device in between.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -18,6 +21,8 @@ from typing import Callable, Optional
 NAME = "\0edgequant-device"
 SCOPE = "EDGEQUANT_LOCK_SCOPE"
 """Environment variable: a name behind the lock's, for several devices that share one kernel (containers, tests)."""
+PASSED_ON = "EDGEQUANT_LOCK_PASSED_ON"
+"""Environment variable: "descriptor:line in hex" of a lock that the program before this one in the process had."""
 _LINE = 500
 _WAITERS = 64
 _ATTEMPTS = 10000
@@ -28,12 +33,37 @@ class Unsupported(Exception):
 
 
 class Lock:
-    """The lock of this device; free until `acquire`."""
+    """The lock of this device; free until `acquire`, unless it was passed on to this program and `take_over` called."""
 
     def __init__(self) -> None:
         self._name = NAME + os.environ.get(SCOPE, "")[:60]
+        self._line = b""
         self._socket = None  # type: Optional[socket.socket]
         self._waiters = []  # type: list[socket.socket]
+        with contextlib.suppress(ValueError, OSError):  # what is no lock of ours is left alone
+            descriptor, _, line = os.environ.pop(PASSED_ON, "").partition(":")
+            passed = socket.socket(fileno=int(descriptor))
+            if passed.getsockname() != os.fsencode(self._name):
+                passed.detach()
+                return
+            passed.set_inheritable(False)
+            self._socket, self._line = passed, bytes.fromhex(line)
+
+    @property
+    def descriptors(self) -> "list[int]":
+        """Of the socket, where there is one."""
+        return [] if self._socket is None else [self._socket.fileno()]
+
+    def take_over(self) -> None:
+        """Speak to those who wait, where the lock was passed on."""
+        if self._socket is not None:
+            self._speak(self._socket)
+
+    def pass_on(self) -> None:
+        """Leave it to the program that takes this one's place in the process."""
+        if self._socket is not None:
+            self._socket.set_inheritable(True)
+            os.environ[PASSED_ON] = "%d:%s" % (self._socket.fileno(), self._line.hex())
 
     def acquire(self, who: str, seconds: float, waiting: Callable[[str], None]) -> Optional[str]:
         """Take it within `seconds`; `waiting` is called with every new holder's line.  Returns None, or who has it.
@@ -80,9 +110,12 @@ class Lock:
                 return False
             raise Unsupported(error.strerror or str(error)) from None
         self._socket = taken
-        line = who.encode("utf-8", "replace")[:_LINE] + b"\n"
-        threading.Thread(target=self._answer, args=(taken, line), daemon=True).start()
+        self._line = who.encode("utf-8", "replace")[:_LINE] + b"\n"
+        self._speak(taken)
         return True
+
+    def _speak(self, taken: socket.socket) -> None:
+        threading.Thread(target=self._answer, args=(taken, self._line), daemon=True).start()
 
     def _answer(self, taken: socket.socket, line: bytes) -> None:
         while True:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import importlib
 import sys
 
-from device_scripts import process
+from . import lock, process
 
 EXIT_NO_ENGINE = 3
+EXIT_NOT_RESTARTED = 5
 
 
 def main() -> int:
     """Serve the host on stdin and stdout until it closes the stream.  Returns the exit code."""
     wire_in, wire_out = process.take_stdio()
-    process.die_with_host(wire_in, wire_out)
+    held = lock.Lock()
+    dismiss_watcher = process.die_with_host(wire_in, wire_out, *held.descriptors)
+    held.take_over()  # after the fork: it starts a thread
 
     def load() -> None:
         # The import prints which kernels MNN enables here: that line is caught, and nothing else can be lost with it.
-        importlib.import_module("device_scripts.engine")
+        importlib.import_module(".engine", __package__)
 
     try:
         banner = process.capture_stdout(load)
@@ -25,8 +28,18 @@ def main() -> int:
         # NumPy may be missing, which the stream itself needs: so this goes out as a line on stderr and an exit code.
         sys.stderr.write("edgequant-runner: IMPORT_FAILED %s: %s\n" % (error.name, error))
         return EXIT_NO_ENGINE
-    from device_scripts import engine, server, wire
+    from . import engine, server, wire
 
     stream = server.Stream(wire_in, wire_out)
     stream.write_raw(wire.PREAMBLE)
-    return server.serve(engine.Engine(banner), stream)
+    served = engine.Engine(banner, held)
+    code = server.serve(served, stream)
+    if served.restart_with is None:
+        return code
+    held.pass_on()
+    dismiss_watcher()
+    try:
+        process.start_anew(served.restart_with, wire_in, wire_out)
+    except OSError as error:
+        sys.stderr.write("edgequant-runner: cannot start itself anew: %s\n" % error)
+    return EXIT_NOT_RESTARTED

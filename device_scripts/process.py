@@ -1,4 +1,5 @@
-"""The runner as a process: its private stream to the host, its end when the host goes away, its memory."""
+"""The runner as a process: its private stream to the host, its end when the host goes away, its memory, and how it
+becomes a new one."""
 
 from __future__ import annotations
 
@@ -7,9 +8,10 @@ import os
 import select
 import signal
 import sys
-from typing import Callable, Dict, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 
 POLLRDHUP = getattr(select, "POLLRDHUP", 0x2000)
+_ITSELF = "/proc/self/exe"
 
 
 def take_stdio() -> Tuple[int, int]:
@@ -26,21 +28,29 @@ def take_stdio() -> Tuple[int, int]:
     return wire_in, wire_out
 
 
-def die_with_host(wire_in: int, wire_out: int) -> None:
+def die_with_host(wire_in: int, *others: int) -> Callable[[], None]:
     """Fork a watcher that kills this process as soon as the host's end of the stream closes.
 
     Native code holds the interpreter lock while it computes, so a thread could not notice; without the watcher a lost
     link would leave a model running on the device for as long as it likes.
+
+    others: descriptors that must not outlive this process, so that the watcher closes them.  Returns what ends it.
     """
     alive_read, alive_write = os.pipe()
     parent = os.getpid()
-    if os.fork():
+    watcher = os.fork()
+    if watcher:
         os.close(alive_read)
         os.set_inheritable(alive_write, False)
-        return
+
+        def dismiss() -> None:
+            os.close(alive_write)
+            os.waitpid(watcher, 0)
+
+        return dismiss
     # The watcher: holds no end of the host's streams but the one it watches, or the host would wait for it.
-    os.close(alive_write)
-    os.close(wire_out)
+    for descriptor in (alive_write, *others):
+        os.close(descriptor)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 1)
     os.dup2(null, 2)
@@ -55,6 +65,28 @@ def die_with_host(wire_in: int, wire_out: int) -> None:
             if events & (select.POLLHUP | select.POLLERR | select.POLLNVAL | POLLRDHUP):
                 os.kill(parent, signal.SIGKILL)
                 os._exit(0)
+
+
+def own_arguments() -> List[bytes]:
+    """The command line this program was started with.  Raises OSError where the system does not tell, or starts
+    nothing by the link to what runs."""
+    if not os.access(_ITSELF, os.X_OK):
+        raise FileNotFoundError("there is no %s" % _ITSELF)
+    with open("/proc/self/cmdline", "rb") as stream:
+        return stream.read().split(b"\0")[:-1]
+
+
+def start_anew(arguments: List[bytes], wire_in: int, wire_out: int) -> None:
+    """Become this program as it was when it was started, with the stream as its stdin and stdout.
+
+    The process stays, and with it what the host watches, kills and waits for; its memory is new.  Returns only by
+    OSError.
+    """
+    sys.stderr.flush()
+    _flush_c()
+    os.dup2(wire_in, 0)
+    os.dup2(wire_out, 1)
+    os.execv(_ITSELF, arguments)  # noqa: S606  (a program is what it is to become)
 
 
 def capture_stdout(work: Callable[[], None]) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 import numpy as np
 
-from device_scripts import RUNNER_VERSION, wire
+from . import RUNNER_VERSION, wire
 
 Tensors = Mapping[str, np.ndarray]
 Answer = Tuple[Dict[str, Any], Optional[Tensors]]
@@ -57,7 +57,8 @@ class Stream:
 
 
 def serve(engine: Any, stream: Stream) -> int:
-    """Answer requests until the host closes the stream or asks to exit.  Returns the exit code."""
+    """Answer requests until the host closes the stream, asks to exit, or to restart, and the engine can.  Returns the
+    exit code."""
     while True:
         try:
             frame = stream.read()
@@ -77,6 +78,8 @@ def serve(engine: Any, stream: Stream) -> int:
             stream.write(wire.RESPONSE, header, tensors)
         except (wire.WireError, ValueError) as error:  # encoding failed, so nothing has been sent yet
             stream.write(wire.RESPONSE, dict(_failed("ANSWER_UNSENDABLE", error), id=number))
+        if frame.header.get("op") == "restart" and header["ok"]:
+            return 0
 
 
 def _do(engine: Any, frame: wire.Frame, stream: Stream) -> Answer:

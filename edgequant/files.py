@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from edgequant.errors import EdgequantError
+
+
+def safe_name(text: str, limit: int = 60) -> str:
+    """`text` as a file name: readable, and never the same for two different texts."""
+    plain = re.sub(r"[^A-Za-z0-9._=-]+", "_", text).strip("._") or "x"
+    if plain == text and len(plain) <= limit:
+        return plain
+    return f"{plain[:limit]}-{hashlib.sha256(text.encode('utf-8', 'backslashreplace')).hexdigest()[:8]}"
 
 
 def same_file(one: Path, other: Path) -> bool:
@@ -47,3 +57,12 @@ def disk_error(path: Path, error: OSError) -> EdgequantError:
         f"{path} cannot be written: {error.strerror or error}",
         hint="Free some space on this host, or choose another --run-dir.",
     )
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file as lower-case hex, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while data := stream.read(1 << 20):
+            digest.update(data)
+    return digest.hexdigest()

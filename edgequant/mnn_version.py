@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 from edgequant.errors import ToolError
-from edgequant.spec import MIN_MNN
+
+MIN_MNN = (3, 0, 1)
+"""Older MNN gives reshape and shape errors on quantized multi-input sequence models, so it is refused."""
 
 
 def host_mnn_version() -> str:

@@ -6,6 +6,8 @@ import math
 import unicodedata
 from collections.abc import Sequence
 
+from edgequant.compare.table import TABLE
+
 _INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
@@ -39,14 +41,16 @@ def _escape(character: str) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def cosine(value: float | None) -> str:
-    """Five decimals, rounded down: 0.999996 must not look like perfection."""
-    return "-" if value is None else f"{math.floor(value * 1e5) / 1e5:.5f}"
+def metric(name: str, value: float | None) -> str:
+    """Of a metric as the table of metrics says; decimals are rounded down: 19.97 must not look like 20.0 beside 20."""
+    decimals = TABLE[name].decimals
+    if value is None or decimals is None:
+        return amount(value)
+    return f"{math.floor(value * 10**decimals) / 10**decimals:.{decimals}f}"
 
 
 def decibel(value: float | None) -> str:
-    """One decimal, rounded down: 19.97 must not look like 20.0 beside a limit of 20."""
-    return "-" if value is None else f"{math.floor(value * 10) / 10:.1f}"
+    return metric("sqnr_db", value)
 
 
 def amount(value: float | None) -> str:

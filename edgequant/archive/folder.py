@@ -22,10 +22,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -39,20 +37,13 @@ from edgequant.archive.types import Capture, Closing, Making, Plan, Source, now
 from edgequant.cases.load import save_npz
 from edgequant.errors import InputError
 from edgequant.files import atomic_write, disk_error
+from edgequant.files import safe_name as safe_name
 from edgequant.spec import Variant
 
 DEFAULT_PARENT = "edgequant-runs"
 FOLDERS = ("logs", "models", "cases", "captures", "artifacts", "arrays")
 REFERENCE = "reference"
 FLOAT_HOST = "float-host"
-
-
-def safe_name(text: str, limit: int = 60) -> str:
-    """`text` as a file name: readable, and never the same for two different texts."""
-    plain = re.sub(r"[^A-Za-z0-9._=-]+", "_", text).strip("._") or "x"
-    if plain == text and len(plain) <= limit:
-        return plain
-    return f"{plain[:limit]}-{hashlib.sha256(text.encode('utf-8', 'backslashreplace')).hexdigest()[:8]}"
 
 
 def device_capture(uri: str, variant: Variant | str) -> str:

@@ -178,7 +178,7 @@ class FileFacts(Record):
     """What was read of an artifact's file.
 
     weights: as `models.ModelGraph.weights`.  has_subgraphs: MNN's Interpreter cannot run it.  static_tensors,
-    half_tiles, max_pools, tails: of its static int8 layers, as `models.static_int8.StaticLayers` has them.
+    half_tiles, max_pools, tails: of its static int8 layers, as `models.mnn.static_int8.StaticLayers` has them.
     """
 
     weights: str | None = None

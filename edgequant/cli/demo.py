@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
 from edgequant.cli.console import CliProgress
 from edgequant.cli.options import Ui
-from edgequant.cli.request import make_request
 from edgequant.cli.verify import run_request
 from edgequant.judge.verdict import Verdict
-from edgequant.spec import RunOptions
+from edgequant.plan.request import Request
 
 VARIANTS = ("dynamic:8", "dynamic:8,hqq")
 
@@ -21,8 +22,11 @@ def run(*, device: str, run_dir: str | None, ui: Ui) -> None:
     progress = CliProgress(ui)
     progress.say("fetching DeepFilterNet3's encoder (kept for the next time)")
     model = fetch("enc")
-    request = make_request(
-        model=str(model), devices=[device], variants=VARIANTS, run_options=RunOptions(), run_dir=run_dir
+    request = Request(
+        model,
+        devices=(device,),
+        variants=VARIANTS,  # type: ignore[arg-type]  # Request parses them
+        run_dir=None if run_dir is None else Path(run_dir),
     )
     report = run_request(request, ui)
     if report.verdict in (Verdict.ERROR, Verdict.INCONCLUSIVE):

@@ -11,9 +11,8 @@ from rich.text import Text
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Ui
 from edgequant.deadline import Deadline
+from edgequant.devices import registry
 from edgequant.devices.checks import Check
-from edgequant.devices.factory import make_device
-from edgequant.devices.listing import EMULATED, attached_phones, known_devices
 from edgequant.devices.store import Store
 from edgequant.errors import EXIT_ERROR, EXIT_PASS
 from edgequant.lab.doctor import examine
@@ -23,7 +22,7 @@ from edgequant.plain import printable
 
 def list_devices(ui: Ui) -> None:
     """Show what could be used."""
-    found = [*known_devices(), *attached_phones(), EMULATED]
+    found = list(registry.list_devices())
     table = Table("device", "what", box=None, pad_edge=False, header_style="bold")
     for uri, what in found:
         table.add_row(Text(printable(uri)), Text(printable(what)))
@@ -60,7 +59,7 @@ def _line(check: Check) -> str:
 
 def clean(uri: str, options: DeviceOptions, ui: Ui) -> None:
     """Empty the work directory."""
-    with make_device(uri, accept_new_host_key=options.accept_new_host_key) as device:
+    with registry.make_device(uri, accept_new_host_key=options.accept_new_host_key) as device:
         device.open(Deadline(60))
         # Not prepared first: that would claim a directory only to empty it.
         freed = Store(device, options.work_dir).clean(Deadline(300))

@@ -6,8 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
@@ -15,40 +14,26 @@ from rich.table import Table
 from rich.text import Text
 
 from edgequant.cases.case import shape_text
-from edgequant.cases.pictures import refuse_unused
 from edgequant.cli.console import out, print_json
 from edgequant.cli.options import Ui
-from edgequant.models import ModelGraph, find_risks, read_model
-from edgequant.models.advice import Advice, Facts, advise
-from edgequant.models.weight_risks import find_weight_risks
-from edgequant.models.weights import survey_weights
+from edgequant.findings import Finding
+from edgequant.jobs.inspect import inspect
+from edgequant.jobs.ranges import ActivationRanges
+from edgequant.models import ModelGraph
+from edgequant.models.advice import Advice
+from edgequant.models.mnn.weights import Weights
 from edgequant.plain import printable
-from edgequant.quantize.weights import Weights, read_weights
 from edgequant.spec.images import ImageOptions
 from edgequant.tensors import TensorSpec
 
-if TYPE_CHECKING:
-    from edgequant.jobs.ranges import ActivationRanges
-
 MAX_OPS = 12
-_SERIOUS = ("error", "fail", "warn", "info")
 
 
 def run(*, model: str, inputs: str | None = None, images: Sequence[str] | None = None, ui: Ui) -> None:
-    """Read and show; the model is run only over `inputs`, where there are some."""
-    options = ImageOptions.parse(images) if images else None
-    refuse_unused(options, inputs)
-    graph = read_model(Path(model))
-    survey = survey_weights(graph)
-    risks = [*find_risks(graph), *find_weight_risks(graph, survey)]
-    ranges = None
-    if inputs is not None:
-        from edgequant.jobs.ranges import measure_ranges
-
-        ranges = measure_ranges(graph, Path(inputs), options)
-        risks += [ranges.finding] if ranges.finding is not None else []
-    risks.sort(key=lambda risk: _SERIOUS.index(risk.severity))
-    advice = advise(graph, risks, Facts(survey, ranges.varies if ranges is not None else None))
+    """Inspect and show."""
+    found = inspect(model, inputs, ImageOptions.parse(images) if images else None)
+    graph, risks, ranges, layers = found.graph, found.risks, found.ranges, found.layers
+    advice = list(found.advice)
     console = out(ui)
     console.print(Text(printable(graph.path.name), style="bold"), f"{graph.format}, {graph.size / 1e6:.1f} MB", end="")
     details = [graph.producer, f"opset {graph.opset}" if graph.opset else None]
@@ -70,7 +55,6 @@ def run(*, model: str, inputs: str | None = None, images: Sequence[str] | None =
     console.print()
     rest = f", and {left} more kinds (-v shows them)" if left else ""
     console.print(f"{len(graph.ops)} operators: {printable(', '.join(shown))}{rest}", markup=False)
-    layers = _layers(graph)
     if layers:
         _show_layers(console, layers, every=ui.verbose)
     if ranges is not None:
@@ -80,7 +64,13 @@ def run(*, model: str, inputs: str | None = None, images: Sequence[str] | None =
         console.print(
             f"{risk.severity:<5} {risk.code}", markup=False, style="yellow" if risk.severity == "warn" else ""
         )
-        console.print(Padding(Text(printable(risk.message)), (0, 0, 0, 6)))
+        named, more = _named(risk)
+        hint = "  (-v names them)" if len(named) + more > 1 and not ui.verbose else ""
+        console.print(Padding(Text(printable(risk.message) + hint), (0, 0, 0, 6)))
+        for line in named if ui.verbose else ():
+            console.print(Padding(Text(printable(line)), (0, 0, 0, 8)))
+        if more and ui.verbose:
+            console.print(Padding(Text(f"and {more} more"), (0, 0, 0, 8)))
         if risk.remedy:
             console.print(Padding(Text(f"-> {printable(risk.remedy)}", style="dim"), (0, 0, 0, 6)))
     console.print()
@@ -95,11 +85,6 @@ def run(*, model: str, inputs: str | None = None, images: Sequence[str] | None =
         print_json(json.dumps(as_dict(graph, advice, [risk.model_dump() for risk in risks], ranges, layers), indent=2))
 
 
-def _layers(graph: ModelGraph) -> list[Weights]:
-    """What recipes and skip= name.  Other formats get these names only from MNN's converter."""
-    return read_weights(graph.path) if graph.format == "mnn" else []
-
-
 def _show_layers(console: Console, layers: Sequence[Weights], *, every: bool) -> None:
     console.print(f"{len(layers)} layers with weights{'' if every else ' (-v lists them)'}", markup=False)
     if not every:
@@ -110,6 +95,23 @@ def _show_layers(console: Console, layers: Sequence[Weights], *, every: bool) ->
         kept = f"{layer.kept} {layer.bits}" + (f", block {layer.block}" if layer.block else "")
         table.add_row(Text(printable(name), overflow="fold"), layer.type, kept, f"{layer.payload / 1e3:.1f}")
     console.print(table)
+
+
+def _named(risk: Finding) -> tuple[list[str], int]:
+    """What a finding is about, a line for each, and how many more there are than it has names of."""
+    evidence = risk.evidence
+    lines = list(evidence.get("names", ()))
+    lines += [f"{name}, behind {origin}" for name, origin in evidence.get("pairs", ())]
+    layers = evidence.get("layers", ())
+    if isinstance(layers, dict):
+        lines += [f"{name}: {why}" for name, why in layers.items()]
+    else:
+        lines += [
+            f"{each['layer']}: peak {each['peak_to_rms']} x rms, widest channel {each['channel_range_ratio']} x the "
+            f"median, {each['sqnr_db_8bit']} dB at 8 bits"
+            for each in layers
+        ]
+    return lines, max(0, evidence.get("count", 0) - len(lines)) if lines else 0
 
 
 def recommend(advice: list[Advice]) -> tuple[str, str]:

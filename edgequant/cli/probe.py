@@ -12,7 +12,7 @@ from rich.text import Text
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Ui
 from edgequant.cli.run_main import show_error
-from edgequant.devices.facts_cpu import ranges
+from edgequant.devices.facts_cpu import many, ranges
 from edgequant.devices.facts_model import Cluster, DeviceFacts
 from edgequant.lab.identify import Probed, probe
 from edgequant.lab.session import DeviceOptions
@@ -106,7 +106,7 @@ def _text(line: str) -> Text:
 
 
 def _cluster(cluster: Cluster) -> str:
-    parts = [f"{len(cluster.cores)}x {cluster.name or 'unknown'}", f"cores {ranges(cluster.cores)}"]
+    parts = [many(cluster.name or "unknown", len(cluster.cores)), f"cores {ranges(cluster.cores)}"]
     if cluster.max_mhz:
         held = f", now at most {cluster.limit_mhz}" if cluster.limit_mhz and cluster.limit_mhz < cluster.max_mhz else ""
         parts.append(f"up to {cluster.max_mhz} MHz{held}")

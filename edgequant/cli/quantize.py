@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from edgequant.cli.console import CliProgress, out, print_json
-from edgequant.cli.options import Ui
+from edgequant.cli.options import Kept, Ui
 from edgequant.cli.report import refuse_csv, write_csv
 from edgequant.cli.request import make_request
 from edgequant.cli.verify import exit_code
@@ -17,32 +17,32 @@ from edgequant.errors import InputError
 from edgequant.judge.verdict import Verdict
 
 
-def run(*, output: str, variants: Sequence[str] | None, ui: Ui, csv: str | None = None, **given: Any) -> None:
+def run(model: str, typed: Mapping[str, Any], *, output: str, kept: Kept, ui: Ui) -> None:
     """Make the file, check it, show what came out; exits with the verdict's code, or as interrupted."""
     from edgequant.jobs.quantize import quantize
     from edgequant.plain import printable
     from edgequant.report.console import render
     from edgequant.report.write import to_json
 
-    if variants is not None and len(variants) > 1:
+    if (count := len(typed.get("variants", ()))) > 1:
         raise InputError(
             "USAGE",
-            f"--variant is given {len(variants)} times, and quantize makes one file",
+            f"--variant is given {count} times, and quantize makes one file",
             hint="Quantize once for each, with an -o of its own; edgequant verify compares several.",
         )
-    request = make_request(variants=variants, **given)
-    refuse_csv(csv, request, output)
-    report, run_dir, written, kept = quantize(request, Path(output), CliProgress(ui))
+    request = make_request(model, {**typed, "devices": ["local:"]}, run_dir=kept.run_dir)
+    refuse_csv(kept.csv, request, output)
+    report, run_dir, written, elsewhere = quantize(request, Path(output), CliProgress(ui))
     console = out(ui)
     render(report, console, path=run_dir / "report.json", verbose=ui.verbose, quiet=ui.quiet)
     if written:
         size, before = Path(output).stat().st_size, report.model.bytes or 0
         text = f"{printable(output)}: {size / 1e6:.2f} MB, the source has {before / 1e6:.2f} MB"
         console.print(text, markup=False, soft_wrap=True)
-    elif kept is not None:
+    elif elsewhere is not None:
         console.print(
             f"{printable(output)} was kept as it was: the verdict of the new model is {report.verdict}, and a file "
-            f"that is there already is replaced only by one that passes.  The new one is {printable(str(kept))}.",
+            f"that is there already is replaced only by one that passes.  The new one is {printable(str(elsewhere))}.",
             markup=False,
             soft_wrap=True,
         )
@@ -55,7 +55,7 @@ def run(*, output: str, variants: Sequence[str] | None, ui: Ui, csv: str | None 
             markup=False,
             soft_wrap=True,
         )
-    write_csv(report, csv)
+    write_csv(report, kept.csv)
     if ui.json:
         print_json(to_json(report))
     code = exit_code(report)

@@ -2,100 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from edgequant.errors import InputError
 from edgequant.lab.session import DeviceOptions
-from edgequant.plan.request import DEFAULT_VARIANT, Request
-from edgequant.spec import Limit, RunOptions, Variant, parse_shape
+from edgequant.pack import WantedPack, find_pack
+from edgequant.plan.request import Request
+from edgequant.spec import Access
 from edgequant.spec.file import VerifySpec, load_spec
-from edgequant.spec.images import ImageOptions
 
 
 def make_request(
-    *,
-    model: str,
-    devices: Sequence[str] | None = ("local:",),
-    spec: str | None = None,
-    variants: Sequence[str] | None = None,
-    inputs: str | None = None,
-    reference: str | None = None,
-    shapes: Sequence[str] | None = None,
-    limits: Sequence[str] | None = None,
-    run_options: RunOptions,
-    target: DeviceOptions | None = None,
-    run_dir: str | None = None,
-    latency: bool = True,
-    calibration: str | None = None,
-    no_fallback: bool = False,
-    goals: Sequence[str] | None = None,
-    budget: Literal["size", "latency"] = "size",
-    images: Sequence[str] | None = None,
+    model: str, typed: Mapping[str, Any], *, spec: str | None = None, run_dir: str | None = None
 ) -> Request:
-    """What was typed, on top of what the spec says.
+    """What was typed, by key as `groups.typed` has it, on top of what the spec says.
 
     Raises InputError for whatever cannot be understood, before anything has been done.
     """
-    from edgequant.devices.factory import make_device
+    from edgequant.devices.registry import make_device
 
     written = VerifySpec() if spec is None else load_spec(Path(spec))
-    devices = devices or written.devices
-    if not devices:
+    wanted = written.with_typed(typed)
+    if not wanted.devices:
         raise InputError(
             "DEVICE_MISSING",
             "which device?",
             hint="--device local: for this host, ssh://user@board for a board, adb:// for the phone attached, "
             "emulated:cortex-a76 for an ARM CPU without a device; `edgequant devices list` knows some.",
         )
-    for uri in devices:
+    for uri in wanted.devices:
         make_device(uri)  # parses the URI; connects to nothing
-    parsed = tuple(dict.fromkeys(Variant.parse(text) for text in variants or written.variants)) or (DEFAULT_VARIANT,)
-    if calibration is not None and (not calibration.strip() or not any(variant.searched for variant in parsed)):
+    more = {"variants": tuple(dict.fromkeys(wanted.variants))} if wanted.variants else {}
+    request = Request(
+        model=Path(model),
+        devices=tuple(dict.fromkeys(wanted.devices)),
+        inputs=wanted.inputs,
+        shapes={name: tuple(sizes) for name, sizes in wanted.shapes.items()},
+        limits=wanted.limits,  # type: ignore[arg-type]  # Request parses them
+        reference=wanted.reference,
+        options=wanted.options,
+        target=_device_options(wanted.device_options),
+        run_dir=None if run_dir is None else Path(run_dir),
+        latency=wanted.latency,
+        calibration=wanted.calibration,
+        fallback=wanted.fallback,
+        goals=wanted.goals,  # type: ignore[arg-type]
+        budget=wanted.budget,
+        images=wanted.images,
+        **more,  # type: ignore[arg-type]
+    )
+    _refuse_unused(request, typed)
+    return request
+
+
+def device_options(typed: Mapping[str, Any]) -> DeviceOptions:
+    """How a device is reached, of what was typed.  Raises InputError (OPTION_INVALID, PACK_UNKNOWN)."""
+    return _device_options(VerifySpec().with_typed(typed).device_options)
+
+
+def _device_options(access: Access) -> DeviceOptions:
+    fields = access.model_dump()
+    wanted = WantedPack(fields.pop("mnn"), fields.pop("pack"))
+    if wanted.pack is not None:
+        find_pack(wanted.pack)  # before any device is bothered
+    return DeviceOptions(**fields, wanted=wanted)
+
+
+def _refuse_unused(request: Request, typed: Mapping[str, Any]) -> None:
+    """Raise InputError (OPTION_INVALID, OPTION_UNUSED) for what was given for variants that are not there.  What stands
+    in a spec stands there for the spec's variants; those typed instead may be others."""
+    calibration, variants = typed.get("calibration"), request.variants
+    if calibration is not None and (not calibration.strip() or not any(variant.searched for variant in variants)):
         raise InputError(
             "OPTION_INVALID",
             "--calibration: an empty path"
             if not calibration.strip()
-            else f"--calibration: {', '.join(map(str, parsed))} is not made from calibration data",
+            else f"--calibration: {', '.join(map(str, variants))} is not made from calibration data",
             hint="kl, ema, admm and static:8 are: add --variant static:8, for example.",
         )
-    # A spec's goals stand for its own variants; those typed instead may be others.
-    aimed = goals or (written.goals and not variants)
-    if (aimed or budget != "size") and not any(variant.method == "auto" for variant in parsed):
+    if any(variant.method == "auto" for variant in variants):
+        return
+    written = "variants" not in typed
+    unused = {
+        "--target": "goals" in typed,
+        "goals": written and request.goals,
+        "--budget": "budget" in typed,
+        "budget": written and request.budget != "size",
+    }
+    for name in (name for name, given in unused.items() if given):
         raise InputError(
             "OPTION_UNUSED",
-            f"{'--target' if goals else 'goals' if aimed else '--budget'}: only auto looks for a model that keeps it, "
-            "and there is no --variant auto",
+            f"{name}: only auto looks for a model that keeps it, and there is no --variant auto",
             hint="Add --variant auto; what any variant has to keep is a --limit.",
         )
-    typed = {name: getattr(run_options, name) for name in run_options.model_fields_set}
-    return Request(
-        model=Path(model),
-        devices=tuple(dict.fromkeys(devices)),
-        variants=parsed,
-        inputs=written.inputs if inputs is None else Path(inputs),
-        shapes={**{name: tuple(sizes) for name, sizes in written.shapes.items()}, **parse_shapes(shapes)},
-        # Of two limits for the same output and metric the later one wins, so what was typed comes last.
-        limits=tuple(Limit.parse(text) for text in [*written.limits, *(limits or ())]),
-        reference=written.reference if reference is None else Path(reference),
-        options=written.options.model_copy(update=typed),
-        target=target or DeviceOptions(),
-        run_dir=None if run_dir is None else Path(run_dir),
-        latency=latency,
-        calibration=written.calibration if calibration is None else calibration,
-        fallback=written.fallback and not no_fallback,
-        goals=tuple(Limit.parse(text) for text in goals or written.goals),
-        budget=budget,
-        images=ImageOptions.parse(images, written.images) if images else written.images,
-    )
-
-
-def parse_shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
-    """``NAME=1,3,48,160`` each.  Raises InputError (SHAPE_INVALID)."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for text in texts or ():
-        name, shape = parse_shape(text)
-        if shapes.setdefault(name, shape) != shape:
-            raise InputError("SHAPE_INVALID", f"--shape: '{name}' is given twice, as {shapes[name]} and {shape}")
-    return shapes

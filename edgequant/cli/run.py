@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,47 +11,29 @@ import numpy as np
 from rich.table import Column, Table
 from rich.text import Text
 
-from edgequant.cases.pictures import refuse_unused
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Ui
-from edgequant.cli.request import parse_shapes
+from edgequant.cli.request import make_request
 from edgequant.errors import InputError
-from edgequant.jobs.run import RunOnce, run_once, save_outputs
-from edgequant.lab.session import DeviceOptions
+from edgequant.jobs.run import RunOnce, save_outputs
+from edgequant.jobs.run import run as run_request
 from edgequant.plain import milliseconds, printable
 from edgequant.report.write import as_plain
 from edgequant.spec import RunOptions
-from edgequant.spec.images import ImageOptions
 
 
-def run(
-    *,
-    model: str,
-    device: str,
-    output: str | None,
-    inputs: str | None,
-    images: Sequence[str] | None,
-    shapes: Sequence[str] | None,
-    run_options: RunOptions,
-    target: DeviceOptions,
-    ui: Ui,
-    latency: bool = True,
-) -> None:
+def run(model: str, device: str, typed: Mapping[str, Any], *, output: str | None, ui: Ui) -> None:
     """Run, save, show."""
     if output is not None and not Path(output).parent.is_dir():
         raise InputError("OUTPUT_INVALID", f"{output}: there is no folder {Path(output).parent}")
-    options = ImageOptions.parse(images) if images else None
-    refuse_unused(options, inputs)
+    request = make_request(model, {**typed, "devices": [device]})
     saved = None if output is None else Path(output)
-    found = run_once(
-        Path(model), device, None if inputs is None else Path(inputs), parse_shapes(shapes), run_options, target,
-        CliProgress(ui), output=saved, images=options, latency=latency,
-    )  # fmt: skip
+    found = run_request(request, CliProgress(ui), output=saved)
     if saved is not None:
         save_outputs(found, saved)
     _show(found, model, device, output, ui)
     if ui.json:
-        document = as_plain(_as_dict(found, model, device, run_options))
+        document = as_plain(_as_dict(found, model, device, request.options))
         # ASCII: what a device calls itself must not reach a terminal as control characters.
         print_json(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=True))
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from edgequant.cli import document, interrupts
 from edgequant.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, EdgequantError, InputError
 
+if TYPE_CHECKING:
+    from edgequant.cli.groups import Commands
+
 _UsageError: Any = typer.BadParameter.__base__
 """Typer's base of "no such option" and the like, which it brings along under a private name."""
 
 
-def run_main(app: typer.Typer) -> int:
+def run_main(app: Commands) -> int:
     """Run the app on sys.argv and return the exit code; prints errors, lets no exception out."""
     options = sys.argv[1:]
     as_json, verbose = "--json" in options, bool({"-v", "--verbose"} & set(options))
@@ -55,10 +57,10 @@ def run_main(app: typer.Typer) -> int:
         return EXIT_ERROR
 
 
-def _run(app: typer.Typer) -> int:
+def _run(app: Commands) -> int:
     if "_EDGEQUANT_COMPLETE" in os.environ:
-        app()  # a shell asks for completions: Typer answers and exits
-    command: Any = typer.main.get_command(app)
+        app.build(None)()  # a shell asks for completions: Typer answers and exits
+    command: Any = typer.main.get_command(app.build(set(sys.argv[1:])))
     try:
         # Not app(): that prints errors in its own way, and exits with 1, which is FAIL, where a pipe breaks.
         with command.make_context("edgequant", sys.argv[1:]) as context:
@@ -104,7 +106,11 @@ def show_error(error: EdgequantError, *, as_json: bool, verbose: bool) -> None:
 def _print_json(error: EdgequantError) -> None:
     if document.begun():
         return  # the report is there: a second document behind it could not be read
-    found = {"schema": "edgequant.error/1", "verdict": "ERROR", "error": error.as_dict()}
+    import json
+
+    # Of what could not be used nothing is judged: ERROR is the verdict of what was to be run, and could not be.
+    verdict = "ERROR" if error.exit_code == EXIT_ERROR else None
+    found = {"schema": "edgequant.error/1", "verdict": verdict, "error": error.as_dict()}
     with contextlib.suppress(BrokenPipeError):
         print(json.dumps(found, indent=2, default=str), flush=True)
 

@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from edgequant.cli.console import CliProgress, out, print_json
-from edgequant.cli.options import Ui
+from edgequant.cli.options import Kept, Ui
 from edgequant.cli.report import refuse_csv, write_csv
 from edgequant.cli.request import make_request
-from edgequant.errors import EXIT_INTERRUPTED
+from edgequant.errors import EXIT_INTERRUPTED, InputError
 from edgequant.plan.request import Request
 from edgequant.report.model import Report
 
+if TYPE_CHECKING:
+    from edgequant.archive.folder import RunFolder
 
-def run(*, ui: Ui, csv: str | None = None, **given: Any) -> None:
+
+def run(
+    model: str | None, typed: Mapping[str, Any], *, spec: str | None, kept: Kept, resume: str | None, ui: Ui
+) -> None:
     """Parse, verify, show; exits with the verdict's code, or as interrupted."""
-    request = make_request(**given)
-    refuse_csv(csv, request, spec=given.get("spec"))
-    raise typer.Exit(exit_code(run_request(request, ui, csv)))
+    if resume is not None:
+        if model is not None or typed or spec is not None or kept.run_dir is not None:
+            raise InputError(
+                "OPTION_INVALID",
+                "--resume goes on with what the run was asked for, and takes nothing of it anew",
+                hint="Give --resume RUN_DIR alone; `edgequant judge RUN_DIR --limit ...` judges it by other limits.",
+            )
+        raise typer.Exit(exit_code(resume_run(resume, ui, kept.csv)))
+    if model is None:
+        raise InputError("USAGE", "Missing argument 'MODEL'", hint="`edgequant verify --help` shows what can be given.")
+    request = make_request(model, typed, spec=spec, run_dir=kept.run_dir)
+    refuse_csv(kept.csv, request, spec=spec)
+    raise typer.Exit(exit_code(run_request(request, ui, kept.csv)))
 
 
 def exit_code(report: Report) -> int:
@@ -34,13 +51,29 @@ def exit_code(report: Report) -> int:
 
 def run_request(request: Request, ui: Ui, csv: str | None = None) -> Report:
     """Verify and show the report, a partial one after ctrl-C too."""
-    from edgequant.jobs.verify import InterruptedRun, verify
+    from edgequant.jobs.verify import verify
+
+    return _shown(lambda progress: verify(request, progress), ui, csv)
+
+
+def resume_run(run_dir: str, ui: Ui, csv: str | None) -> Report:
+    """Go on with a run and show its report."""
+    from edgequant.jobs.overwriting import refuse_table
+    from edgequant.jobs.verify import resume
+
+    if csv is not None:
+        refuse_table(Path(csv), [Path(run_dir) / "report.json"])
+    return _shown(lambda progress: resume(Path(run_dir), progress), ui, csv)
+
+
+def _shown(work: Callable[[CliProgress], tuple[Report, RunFolder]], ui: Ui, csv: str | None) -> Report:
+    from edgequant.jobs.verify import InterruptedRun
     from edgequant.report.console import render
     from edgequant.report.write import to_json
 
     console = out(ui)
     try:
-        report, run_dir = verify(request, CliProgress(ui))
+        report, run_dir = work(CliProgress(ui))
     except InterruptedRun as stop:
         if stop.report is None:
             raise  # nothing was finished: run_main says so

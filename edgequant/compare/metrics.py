@@ -16,15 +16,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from edgequant.compare.decibel import amplitude_db, capped_db, power_db
 from edgequant.compare.largest import Largest
+from edgequant.compare.table import Kind
 
-Kind = Literal["float", "int"]
 ReferenceKind = Literal["normal", "zero", "constant", "nonfinite", "empty"]
 Problem = Literal["missing", "dtype", "shape", "nonfinite", "reference_nonfinite"]
-
-SQNR_CAP_DB = 200.0
-"""SQNR is kept within +-200 dB: identical arrays would give infinity, which JSON cannot carry.  Two float32 arrays that
-differ at all stay below about 160 dB; float64 reaches about 320 dB, where the difference no longer matters."""
 
 _CHUNK = 1 << 13
 """Elements: their temporaries stay in the cache, and OpenBLAS computes dot products of this size in one thread."""
@@ -343,10 +340,8 @@ def _finite_metrics(ref: npt.NDArray[Any], out: npt.NDArray[Any], seen: _Pass1) 
         else _ratio(r1g1 - r1 * g1 / n, r2 - r1 * r1 / n, g2 - g1 * g1 / n),
         "centered_sqnr_db": None
         if seen.ref_low == seen.ref_high
-        else SQNR_CAP_DB
-        if exact
-        else _sqnr(max(r2 - r1 * r1 / n, 1e-300), ref_scale, ee, err_scale),
-        "sqnr_db": None if zero else SQNR_CAP_DB if exact else _sqnr(rr, ref_scale, ee, err_scale),
+        else _sqnr(r2 - r1 * r1 / n, ref_scale, ee, err_scale),
+        "sqnr_db": None if zero else _sqnr(rr, ref_scale, ee, err_scale),
         "max_abs": seen.error,
         "rel_max": None if zero else quotient(seen.error, ref_scale),
         "mean_abs": min(error_sum / n, 1.0) * seen.error,
@@ -366,8 +361,8 @@ def _ratio(product: float, first: float, second: float) -> float | None:
 
 
 def _sqnr(signal: float, signal_scale: float, noise: float, noise_scale: float) -> float:
-    decibel = 10 * math.log10(signal / noise) + 20 * (math.log10(signal_scale) - math.log10(noise_scale))
-    return max(-SQNR_CAP_DB, min(SQNR_CAP_DB, decibel))
+    """Of sums of squares of what was divided by its scale before."""
+    return capped_db(power_db(signal, noise) + amplitude_db(signal_scale, noise_scale))
 
 
 def quotient(above: float, below: float) -> float:

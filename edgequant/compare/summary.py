@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgequant.compare.metrics import SQNR_CAP_DB, Kind, Problem, TensorComparison, quotient
+from edgequant.compare.decibel import SQNR_CAP_DB, amplitude_db, capped_db
+from edgequant.compare.metrics import Problem, TensorComparison
+from edgequant.compare.table import TABLE, Kind
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,6 @@ class OutputSummary:
     cosine_says_nothing: bool
 
 
-HIGHER_IS_BETTER = ("cosine", "centered_cosine", "sqnr_db", "centered_sqnr_db")
-LOWER_IS_BETTER = ("max_abs", "rel_max", "mean_abs", "p99_abs", "mismatch")
 _RANK: dict[Problem | None, int] = {
     "missing": 5, "dtype": 4, "shape": 3, "nonfinite": 2, "reference_nonfinite": 1, None: 0,
 }  # fmt: skip
@@ -72,13 +71,13 @@ def summarize(per_case: Mapping[str, TensorComparison]) -> OutputSummary:
     cosine_says_nothing = bool(measured) and not any(c.cosine is not None for _, c in telling)
     values: dict[str, float | None] = {}
     worst_cases: dict[str, str] = {}
-    for metric in HIGHER_IS_BETTER + LOWER_IS_BETTER:
-        among = telling if metric == "cosine" and not cosine_says_nothing else measured
-        found = [(getattr(c, metric), case) for case, c in among if getattr(c, metric) is not None]
-        pick = min if metric in HIGHER_IS_BETTER else max
-        values[metric], worst = pick(found, key=lambda pair: pair[0]) if found else (None, None)
+    for name, metric in TABLE.items():
+        among = measured if metric.of_constants or cosine_says_nothing else telling
+        found = [(getattr(c, name), case) for case, c in among if getattr(c, name) is not None]
+        worst = metric.worst(found)
+        values[name] = None if worst is None else worst[0]
         if worst is not None:
-            worst_cases[metric] = worst
+            worst_cases[name] = worst[1]
     known = [c.reference_max_abs for _, c in items if c.reference_max_abs is not None]
     scale = max(known, default=None)
     constant = {case: c.elements for case, c in items if c.kind == "float" and c.reference_kind == "constant"}
@@ -115,7 +114,7 @@ def _badness(c: TensorComparison, scale: float | None) -> tuple[float, ...]:
     lost = c.sqnr_db
     if lost is None and c.max_abs and c.kind == "float":
         # An all-zero reference has no SQNR; measure its error against the output's size in the other cases.
-        lost = 20 * math.log10(quotient(scale, c.max_abs)) if scale else -SQNR_CAP_DB
+        lost = capped_db(amplitude_db(scale or 0.0, c.max_abs))
     return (_RANK[c.problem], c.mismatch or 0.0, -SQNR_CAP_DB if lost is None else -lost, c.max_abs or 0.0)
 
 

@@ -11,16 +11,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgequant.deadline import Deadline
-from edgequant.devices.adb_attached import choose, reconnect
+from edgequant.devices.adb_attached import choose, phones, reconnect
 from edgequant.devices.adb_link import AdbLink, Guard
 from edgequant.devices.adb_process import AdbProcess
 from edgequant.devices.adb_push import push, write_error
 from edgequant.devices.adb_server import AdbServer, is_network
 from edgequant.devices.adb_wire import Address, Refused
-from edgequant.devices.protocol import CommandResult, Device, Process, Progress
+from edgequant.devices.collect import collect
+from edgequant.devices.protocol import CommandResult, Device, Kind, Process, Progress
 from edgequant.errors import DeadlineExceeded, DeviceError, InputError
 
-_READ = 1 << 20
 # adbd gives a new file at least the rights of its owner to everybody; `[ -f ]`: those of a device node are not ours.
 _MAKE_PRIVATE = 'LC_ALL=C; export LC_ALL; [ ! -f "$1" ] || chmod 600 "$1"'
 
@@ -160,42 +160,10 @@ class AdbDevice(Device):
             InputError: COMMAND_TOO_LONG, COMMAND_INVALID.
             DeadlineExceeded: TIMEOUT; the command has been killed.
         """
-        stdout, stderr = _Bounded(max_output), _Bounded(max_output)
-        process = self._spawn(argv, deadline, stderr.add)
-        # Not in the thread that calls back: it has to go on receiving, or the kill would never be confirmed.
-        stderr.when_full(lambda: threading.Thread(target=process.kill, daemon=True).start())
-        try:
-            if stdin:
-                threading.Thread(target=_feed, args=(process, stdin, deadline), daemon=True).start()
-            else:
-                process.close_stdin(deadline)
-            while data := process.read(_READ, deadline):
-                stdout.add(data)
-                if stdout.full:
-                    break
-            if not stdout.full:
-                result = process.wait(deadline)
-            if stdout.full or stderr.full:
-                name = "stdout" if stdout.full else "stderr"
-                raise DeviceError(
-                    "OUTPUT_TOO_LARGE",
-                    f"{argv[0]} wrote more than {max_output} bytes to {name}",
-                    where=self.uri,
-                    evidence={"tail": stderr.tail() if stderr.full else stdout.tail()},
-                )
-        except DeadlineExceeded as error:
-            process.kill()
-            raise DeadlineExceeded(
-                f"{argv[0]} did not finish within {deadline.seconds or 0:g} s and was killed",
-                where=self.uri,
-                evidence={"stdout": stdout.tail(), "stderr": stderr.tail()},
-            ) from error
-        except BaseException:
-            process.kill()
-            raise
-        if result.lost:
-            raise self._connected().lost(f"running {argv[0]}")
-        return CommandResult(result.exit_code, bytes(stdout.data), bytes(stderr.data), signal=result.signal)
+        return collect(
+            lambda on_stderr: self._spawn(argv, deadline, on_stderr),
+            deadline, stdin=stdin, max_output=max_output, where=self.uri,
+        )  # fmt: skip
 
     def start(
         self, argv: Sequence[str], deadline: Deadline, *, on_stderr: Callable[[bytes], None] | None = None
@@ -231,6 +199,10 @@ class AdbDevice(Device):
         return False
 
     @property
+    def needs_pack(self) -> bool:
+        return True
+
+    @property
     def work_dirs(self) -> Sequence[str]:
         """Where to work there, best first: the one place of Android where this user may write and run files."""
         user = re.sub(r"[^A-Za-z0-9_.-]", "_", getpass.getuser())
@@ -256,40 +228,6 @@ class AdbDevice(Device):
             return self._guard
 
 
-class _Bounded:
-    """Collects output up to a limit; beyond it says so once and drops the rest."""
-
-    def __init__(self, limit: int) -> None:
-        self.data = bytearray()
-        self.full = False
-        self._limit = limit
-        self._call: Callable[[], None] | None = None
-
-    def add(self, data: bytes) -> None:
-        room = self._limit - len(self.data)
-        self.data += data[:room]
-        if len(data) > room and not self.full:
-            self.full = True
-            if self._call is not None:
-                self._call()
-
-    def when_full(self, call: Callable[[], None]) -> None:
-        self._call = call
-        if self.full:
-            call()
-
-    def tail(self) -> str:
-        return bytes(self.data[-2000:]).decode(errors="replace")
-
-
-def _feed(process: AdbProcess, data: bytes, deadline: Deadline) -> None:
-    try:
-        process.write(data, deadline)
-    except DeviceError:
-        return  # it ended without reading all of it, or run() is about to find out why by itself
-    process.close_stdin(deadline)
-
-
 def _release(link: AdbLink, deadline: Deadline) -> str | None:
     """The Android version of a device without shell v2, where it tells."""
     doing = "asking for its version"
@@ -305,3 +243,6 @@ def _release(link: AdbLink, deadline: Deadline) -> str | None:
         return None  # it is refused all the same, only without the number
     found = re.search(rb"^\s*(\d[\w.]*)\s*$", said)
     return found[1].decode() if found else None
+
+
+KIND = Kind("adb://", "[SERIAL][@host:port]", lambda uri, settings: AdbDevice(uri, python=settings.python), phones)

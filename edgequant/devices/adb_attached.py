@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgequant.deadline import Deadline
-from edgequant.devices.adb_server import AdbServer, is_network
+from edgequant.devices.adb_server import AdbServer, find_adb, is_network
 from edgequant.devices.adb_wire import Address, Refused
+from edgequant.devices.protocol import Listed
 from edgequant.errors import DeadlineExceeded, DeviceError
 
 _PASSING = ("connecting", "authorizing")
@@ -74,21 +75,38 @@ class Attached:
         return self.state == "device"
 
 
-def attached_devices(deadline: Deadline, address: Address | None = None) -> list[Attached]:
-    """The devices of an adb server, of the user's own by default; it is started where it does not run.
+def phones() -> list[Listed]:
+    """What the user's adb server knows, where one runs: one that was started for this would stay.
+
+    Raises DeviceError (ADB_SERVER_UNREACHABLE, ADB_SERVER_LOST), InputError (ADB_SERVER_INVALID), DeadlineExceeded.
+    """
+    server, deadline = AdbServer(Address.from_environment(), "adb:"), Deadline(10)
+    try:
+        attached = listed(server, deadline, start=False)
+    except DeviceError as error:
+        if not server.address.is_local or not isinstance(error.__cause__, (ConnectionRefusedError, FileNotFoundError)):
+            raise
+        try:
+            find_adb(deadline, server.where)
+        except DeviceError:
+            return []  # not everybody has adb, and who has not does not want to read about it
+        why = f"no adb server is running at {server.address} to be asked; `edgequant devices doctor adb://` starts one"
+        return [Listed("adb://", why)]
+    return [
+        Listed(phone.uri, phone.explanation or f"{phone.model or 'Android device'}, {phone.transport}")
+        for phone in attached
+    ]
+
+
+def listed(server: AdbServer, deadline: Deadline, *, start: bool = True) -> list[Attached]:
+    """The devices a server knows; with `start` one that is local and does not run is started.
 
     Raises:
         DeviceError: ADB_MISSING, ADB_SERVER_UNREACHABLE, ADB_SERVER_NOT_STARTED, ADB_SERVER_LOST.
-        InputError: ADB_SERVER_INVALID.
         DeadlineExceeded: TIMEOUT.
     """
-    return listed(AdbServer(address or Address.from_environment(), "adb:"), deadline)
-
-
-def listed(server: AdbServer, deadline: Deadline) -> list[Attached]:
-    """As `attached_devices`."""
     try:
-        text = server.query("host:devices-l", deadline)
+        text = server.query("host:devices-l", deadline, start=start)
     except Refused as error:
         raise DeviceError(
             "ADB_SERVER_UNREACHABLE",
@@ -162,7 +180,7 @@ def choose(server: AdbServer, serial: str | None, deadline: Deadline, *, settle:
 
     Raises:
         DeviceError: ADB_NONE_ATTACHED, ADB_SEVERAL_ATTACHED, ADB_UNKNOWN_SERIAL, ADB_CONNECT_FAILED, one of the codes
-            of a state, and those of `attached_devices`.
+            of a state, and those of `listed`.
     """
     found = listed(server, deadline)
     known = _only(found, server.where) if serial is None else _named(found, serial)

@@ -34,7 +34,8 @@ from edgequant.devices.adb_link import (
     no_shell,
 )
 from edgequant.devices.adb_wire import MAX_REQUEST, WireClosed
-from edgequant.devices.protocol import CommandResult, Process
+from edgequant.devices.collect import RemoteProcess
+from edgequant.devices.protocol import CommandResult
 from edgequant.errors import DeadlineExceeded, DeviceError, InputError
 
 _log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def command_line(argv: Sequence[str], mark: str, where: str) -> bytes:
     return line
 
 
-class AdbProcess(Process):
+class AdbProcess(RemoteProcess):
     """One command on the device.
 
     Args:
@@ -253,14 +254,13 @@ class AdbProcess(Process):
             return self._link.lost(doing)
         return DeviceError("PROCESS_ENDED", f"{self.name} has ended and takes no input", where=self._link.where)
 
-    def close_stdin(self, deadline: Deadline | None = None) -> None:
-        """End of input.  Raises nothing where the process has ended: it needs none."""
+    def close_stdin(self, deadline: Deadline) -> None:
         with self._write_lock:
             try:
                 if not self._input_closed:
-                    self._send_unsent(deadline or Deadline(PATIENCE), "closing stdin")
+                    self._send_unsent(deadline, "closing stdin")
                     self._unsent = HEADER.pack(CLOSE_STDIN, 0)
-                    self._send_unsent(deadline or Deadline(PATIENCE), "closing stdin")
+                    self._send_unsent(deadline, "closing stdin")
             except DeviceError as error:
                 _log.debug("%s: stdin of %s not closed: %s", self._link.where, self.name, error)
             self._input_closed = True
@@ -286,6 +286,9 @@ class AdbProcess(Process):
         if not self._forgotten and self.pid is not None:
             self._forgotten = True
             self._guard.tell("-", self.pid)
+
+    def lost(self, doing: str) -> DeviceError:
+        return self._link.lost(doing)
 
     def kill(self) -> None:
         with self._kill_lock:

@@ -50,11 +50,11 @@ class AdbServer:
         except OSError as error:
             raise self._unreachable(error.strerror or str(error)) from error
 
-    def query(self, service: str, deadline: Deadline, *, limit: float | None = _QUERY_LIMIT) -> str:
+    def query(self, service: str, deadline: Deadline, *, limit: float | None = _QUERY_LIMIT, start: bool = True) -> str:
         """Ask and return the text.  Raises as `connect`, DeviceError (ADB_SERVER_LOST), Refused with a reason."""
         doing = f"asking the adb server for {service}"
         part = deadline if limit is None else deadline.shorter(limit)
-        wire = self.connect(deadline)
+        wire = self.connect(deadline, start=start)
         with contextlib.closing(wire), self.telling(doing):
             wire.request(service.encode(), part, doing)
             return wire.text(part, doing)

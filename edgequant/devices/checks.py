@@ -27,17 +27,23 @@ Status = Literal["ok", "warn", "fail", "skipped"]
 
 @dataclass(frozen=True)
 class Check:
-    """One step: its name, how it went, what was seen and, where it went wrong, the fix."""
+    """One step: its name, how it went, what was seen and, where it went wrong, the fix and the error's code."""
 
     name: str
     status: Status
     message: str
     fix: str | None = None
+    code: str | None = None
 
 
 def failed(name: str, error: EdgequantError) -> Check:
     """A step that an error ended."""
-    return Check(name, "fail", f"{error.code}: {error.message}", error.hint)
+    return wrong(name, error.code, error.message, error.hint)
+
+
+def wrong(name: str, code: str, message: str, fix: str | None) -> Check:
+    """A step that found what an error of this code would tell."""
+    return Check(name, "fail", f"{code}: {message}", fix, code)
 
 
 def skipped(why: str, *names: str) -> list[Check]:
@@ -53,7 +59,7 @@ def architecture(facts: DeviceFacts, pack: bool) -> Check:
     if arch.endswith("64") or arch in _BITS_64:
         if pack and arch not in ARM64:
             fix = "Install Python, MNN and NumPy there, and use --runtime system."
-            return Check(name, "fail", f"PACK_ARCH: the pack is for 64-bit ARM, this is {shown}", fix)
+            return wrong(name, "PACK_ARCH", f"the pack is for 64-bit ARM, this is {shown}", fix)
         narrow = facts.userland_bits == 32 or (facts.abis and not any("64" in abi for abi in facts.abis))
         if not narrow:
             return Check(name, "ok", shown)
@@ -79,8 +85,11 @@ def work_directory(uri: str, place: Place | None, places: Sequence[Place]) -> Ch
     return Check(name, "ok", f"{place.root} ({how})")
 
 
-def execution(uri: str, place: Place, pack: bool, started: bool) -> Check:
-    """Whether programs may be started in the work directory, by how it is mounted; `started`: one has been."""
+def execution(place: Place, pack: bool, started: bool, usual: str | None = None) -> Check:
+    """Whether programs may be started in the work directory, by how it is mounted; `started`: one has been.
+
+    usual: the directory of such devices where they may, where there is one.
+    """
     name = "execution"
     if started:
         return Check(name, "ok", f"a program in {place.root} was started")
@@ -88,9 +97,9 @@ def execution(uri: str, place: Place, pack: bool, started: bool) -> Check:
         return Check(name, "ok", "nothing is started from the work directory: Python reads the runner there")
     if place.noexec:
         fix = "Choose another directory with --work-dir"
-        fix += "; on phones /data/local/tmp/... is one." if uri.startswith("adb:") else "."
-        said = f"WORK_DIR_NOEXEC: programs may not be started in {place.root} ({place.mount} is mounted noexec)"
-        return Check(name, "fail", said, fix)
+        fix += f", such as {usual}." if usual not in (None, place.root) else "."
+        said = f"programs may not be started in {place.root} ({place.mount} is mounted noexec)"
+        return wrong(name, "WORK_DIR_NOEXEC", said, fix)
     if not place.mount:
         return Check(name, "skipped", "not known before something has been pushed: the device hides how it is mounted")
     return Check(name, "ok", f"{place.mount} is mounted without noexec")
@@ -105,7 +114,7 @@ def space(uri: str, place: Place, needed: int) -> Check:
     fix = f"Free some space there, run `edgequant devices clean {uri}`, or choose another place with --work-dir."
     if place.free < needed + SPACE_MARGIN:
         what = f"the pack takes {needed / 1e6:.0f} MB while it is unpacked" if needed else "nothing can be pushed"
-        return Check(name, "fail", f"NO_SPACE: {shown}, {what}, and {SPACE_MARGIN / 1e6:.0f} MB must be left", fix)
+        return wrong(name, "NO_SPACE", f"{shown}, {what}, and {SPACE_MARGIN / 1e6:.0f} MB must be left", fix)
     if place.free < needed + LOW_SPACE:
         return Check(name, "warn", f"{shown}: little for models", fix)
     return Check(name, "ok", shown)
@@ -115,10 +124,10 @@ def selinux(facts: DeviceFacts, denied: str | None) -> Check:
     """`denied`: the program that was not started although its mode and its file system allow it; None: no such."""
     name = "SELinux"
     if denied is not None and facts.selinux == "enforcing":
-        return Check(
+        return wrong(
             name,
-            "fail",
-            f"SELINUX_DENIED: SELinux is enforcing, and {denied} is not started though its mode and mount allow it",
+            "SELINUX_DENIED",
+            f"SELinux is enforcing, and {denied} is not started though its mode and mount allow it",
             "See `dmesg | grep avc` there for what it denied.  Choose a directory whose label may be executed with "
             "--work-dir (Android: /data/local/tmp/...; elsewhere a home directory, or `chcon -t bin_t`).",
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from edgequant.deadline import Deadline
 from edgequant.devices.facts_model import DeviceFacts
 from edgequant.devices.local import LocalDevice, LocalProcess
-from edgequant.devices.protocol import CommandResult, Device, Progress
+from edgequant.devices.protocol import CommandResult, Device, Kind, Listed, Progress, Settings
 from edgequant.errors import DeviceError, InputError
 from edgequant.pack import Pack, PackOptions, WantedPack, default_cache, unpacked
 from edgequant.pack.build import lock_file
@@ -25,6 +25,8 @@ from edgequant.progress import Progress as Listener
 SCHEME = "emulated:"
 KNOWN = ("a64fx", "cortex-a35", "cortex-a53", "cortex-a57", "cortex-a72", "cortex-a76", "max", "neoverse-n1")
 """What every QEMU since 7.2 knows; the one that is used may know more."""
+WITH_PROPERTY = "max,sve=off"
+"""The one with a property that gives kernels no other has; see docs/devices.md."""
 # Bits of AT_HWCAP and AT_HWCAP2, with the names the kernel gives them in /proc/cpuinfo.
 _HWCAP = {"asimd": 1, "fphp": 9, "asimdhp": 10, "asimddp": 20, "sve": 22}
 _HWCAP2 = {"sve2": 1, "i8mm": 13, "bf16": 14, "sme": 23}
@@ -84,7 +86,7 @@ class EmulatedDevice(Device):
         raise InputError(
             "EMULATED_CPU_UNKNOWN",
             f"device '{self.uri[:200]}': {'this QEMU knows' if final else 'there is'} no CPU '{name[:40]}'",
-            hint=f"Possible: {', '.join(known)}.",
+            hint=f"Possible: {', '.join(known)}; with properties of QEMU's, such as {WITH_PROPERTY}.",
         )
 
     def open(self, deadline: Deadline) -> None:
@@ -99,13 +101,7 @@ class EmulatedDevice(Device):
         with lock(self._cache):
             qemu = find_qemu(self._cache, pins, self._listener)
         pack = self._wanted.get(self._listener, self._cache)
-        if pack.needs:
-            raise DeviceError(
-                "PACK_NEEDS_LIBRARIES",
-                f"this pack has no C library of its own (it needs {', '.join(pack.needs)}), so it cannot be emulated",
-                where=self.uri,
-                hint="Build one on a host with apt and a Debian mirror, or give the packages with --inputs DIR.",
-            )
+        pack.require_whole(self.uri)
         root = unpacked(pack, self._cache)
         # An empty environment, as on a bare device; LD_PRELOAD and the like would reach the emulated loader.
         command = ("env", "-i", qemu, "-cpu", self.cpu, *pack.command(str(root)))
@@ -179,3 +175,16 @@ class EmulatedDevice(Device):
         if self._features is None:
             return facts.without("it has not been started", "features").known(**own)
         return facts.known(**own, features=self._features)
+
+
+def _make(uri: str, settings: Settings) -> EmulatedDevice:
+    if settings.python is not None:
+        raise InputError("OPTION_INVALID", f"--python: {uri} brings its own Python")
+    return EmulatedDevice(uri, wanted=settings.wanted, listener=settings.listener)
+
+
+def _listed() -> list[Listed]:
+    return [Listed(f"{SCHEME}cortex-a76", "an ARM64 CPU under QEMU on this host; also cortex-a53, max, ...")]
+
+
+KIND = Kind(SCHEME, "CPU", _make, _listed)

@@ -42,6 +42,8 @@ _ARM = {
     "0xc0": {0xAC3: "Ampere-1", 0xAC4: "Ampere-1a"},
 }  # fmt: skip
 
+_CORES = frozenset(name for parts in _ARM.values() for name in parts.values())
+
 # CPU flags worth knowing for quantized inference, as /proc/cpuinfo spells them on ARM and on x86.
 _FEATURES = (
     *("asimd", "asimdhp", "asimddp", "fphp", "i8mm", "bf16", "sve", "sve2", "sme", "sme2", "neon", "vfpv4"),
@@ -157,12 +159,19 @@ def clusters(kinds: Mapping[int, str], values: Mapping[str, str]) -> list[Cluste
 
 
 def in_words(found: list[Cluster]) -> str | None:
-    """ "2x Cortex-X1 + 2x Cortex-A76 + 4x Cortex-A55", the fastest first; None where no core has a name."""
+    """ "2x Cortex-X1 + 2x Cortex-A76 + 4x Cortex-A55", the fastest first, or "AMD EPYC 7763 64-Core Processor"; None
+    where no core has a name."""
     counted: dict[str, int] = {}
     for cluster in sorted(found, key=lambda each: -(each.max_mhz or each.capacity or 0)):
         if cluster.name:
             counted[cluster.name] = counted.get(cluster.name, 0) + len(cluster.cores)
-    return " + ".join(f"{number}x {name}" if number > 1 else name for name, number in counted.items())[:300] or None
+    return " + ".join(many(name, number) for name, number in counted.items())[:300] or None
+
+
+def many(name: str, number: int) -> str:
+    """So many cores of this name; where it is that of the whole processor, as on x86, it is not said as often."""
+    of_a_core = name in _CORES or name.startswith("ARM part ")
+    return f"{number}x {name}" if number > 1 and of_a_core else name
 
 
 def governors(found: list[Cluster]) -> str | None:

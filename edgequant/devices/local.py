@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from edgequant.deadline import Deadline
-from edgequant.devices.protocol import CommandResult, Device, Process, Progress
+from edgequant.devices.protocol import CommandResult, Device, Kind, Listed, Process, Progress
 from edgequant.devices.reasons import reason
 from edgequant.errors import DeadlineExceeded, DeviceError, InputError
 
@@ -190,7 +190,11 @@ class LocalDevice(Device):
             )
         except OSError as error:
             raise DeviceError(
-                "COMMAND_NOT_STARTED", f"{argv[0]} cannot be started: {error.strerror}", where=self.uri
+                "COMMAND_NOT_STARTED",
+                f"{argv[0]} cannot be started: {error.strerror}",
+                where=self.uri,
+                # As a shell has it, which is what says it elsewhere.
+                evidence={"exit_code": 127 if isinstance(error, (FileNotFoundError, NotADirectoryError)) else 126},
             ) from None
         process = LocalProcess(child, self.uri, on_stderr)
         self._processes.append(process)
@@ -221,3 +225,10 @@ class LocalDevice(Device):
     @property
     def exclusive(self) -> bool:
         return False  # whoever works on a host shares it with everything else there
+
+
+def _listed() -> list[Listed]:
+    return [Listed("local:", f"this host ({os.uname().machine}, {os.cpu_count()} cores)")]
+
+
+KIND = Kind("local:", "", lambda uri, settings: LocalDevice(uri, python=settings.python), _listed)

@@ -7,15 +7,17 @@ content-addressed store, lives beside it and works with any driver.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgequant.deadline import Deadline
 
 if TYPE_CHECKING:
     from edgequant.devices.facts_model import DeviceFacts
+    from edgequant.pack import WantedPack
+    from edgequant.progress import Progress as Listener
 
 Progress = Callable[[int], None]
 """Called with the number of bytes sent since the last call."""
@@ -130,6 +132,11 @@ class Device(ABC):
         return None
 
     @property
+    def needs_pack(self) -> bool:
+        """True where there is no Python but the pack's, unless the user names one."""
+        return False
+
+    @property
     def brings_runtime(self) -> bool:
         """True where `python` is that of the pack already, so that nothing else can be asked to run there."""
         return False
@@ -153,3 +160,46 @@ class Device(ABC):
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user wants of a device, beside its URI; a kind takes what it has a use for, and refuses what contradicts.
+
+    accept_new_host_key: whether one never seen before is believed.
+    python: command that starts Python there; None for the default.
+    wanted: the pack of a device that brings one.
+    listener: told of what is fetched and built on this host.
+    """
+
+    accept_new_host_key: bool = False
+    python: str | None = None
+    wanted: WantedPack | None = None
+    listener: Listener | None = None
+
+
+class Listed(NamedTuple):
+    """A device that can be named without connecting to it, and what it is; or why none can."""
+
+    uri: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of devices.
+
+    prefix: what its URIs begin with, such as "ssh://".
+    rest: how they go on, for people, such as "[user@]host[:port]".
+    make: the driver for a URI, not yet connected.  Raises InputError (DEVICE_URI_INVALID, ...).
+    listed: the devices that are known without connecting to any.  Raises DeviceError with the reason where none can be.
+    """
+
+    prefix: str
+    rest: str
+    make: Callable[[str, Settings], Device]
+    listed: Callable[[], Iterable[Listed]] = tuple
+
+    @property
+    def form(self) -> str:
+        return self.prefix + self.rest

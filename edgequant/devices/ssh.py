@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgequant.deadline import Deadline
-from edgequant.devices.protocol import CommandResult, Device, Process, Progress
+from edgequant.devices.collect import Bounded, collect
+from edgequant.devices.protocol import CommandResult, Device, Kind, Process, Progress, Settings
 from edgequant.devices.ssh_config import SshConfig, parse_uri
+from edgequant.devices.ssh_hosts import ssh_hosts
 from edgequant.devices.ssh_link import SshLink
 from edgequant.devices.ssh_process import Guard, SshProcess
 from edgequant.devices.ssh_push import RECEIVE, push
-from edgequant.errors import DeadlineExceeded, DeviceError
-
-_READ = 256 << 10
+from edgequant.errors import DeviceError
 
 
 class SshDevice(Device):
@@ -100,40 +100,10 @@ class SshDevice(Device):
             DeviceError: LINK_LOST, OUTPUT_TOO_LARGE, SESSION_REFUSED, NO_SHELL, NOT_CONNECTED.
             DeadlineExceeded: TIMEOUT; the command has been killed.
         """
-        stdout, stderr = _Bounded(max_output), _Bounded(max_output)
-        process = self._spawn(argv, deadline, stderr.add)
-        stderr.when_full(process.kill)
-        try:
-            if stdin:
-                threading.Thread(target=_feed, args=(process, stdin, deadline), daemon=True).start()
-            else:
-                process.close_stdin()
-            while data := process.read(_READ, deadline):
-                stdout.add(data)
-                if stdout.full:
-                    break
-            if stdout.full or stderr.full:
-                name = "stdout" if stdout.full else "stderr"
-                raise DeviceError(
-                    "OUTPUT_TOO_LARGE",
-                    f"{argv[0]} wrote more than {max_output} bytes to {name}",
-                    where=self.uri,
-                    evidence={"tail": stderr.tail() if stderr.full else stdout.tail()},
-                )
-            result = process.wait(deadline)
-        except DeadlineExceeded as error:
-            process.kill()
-            raise DeadlineExceeded(
-                f"{argv[0]} did not finish within {deadline.seconds or 0:g} s and was killed",
-                where=self.uri,
-                evidence={"stdout": stdout.tail(), "stderr": stderr.tail()},
-            ) from error
-        except BaseException:
-            process.kill()
-            raise
-        if result.lost:
-            raise self._connected().lost(f"running {argv[0]}")
-        return CommandResult(result.exit_code, bytes(stdout.data), bytes(stderr.data), signal=result.signal)
+        return collect(
+            lambda on_stderr: self._spawn(argv, deadline, on_stderr),
+            deadline, stdin=stdin, max_output=max_output, where=self.uri,
+        )  # fmt: skip
 
     def start(
         self, argv: Sequence[str], deadline: Deadline, *, on_stderr: Callable[[bytes], None] | None = None
@@ -153,7 +123,7 @@ class SshDevice(Device):
             InputError: FILE_UNREADABLE.
         """
         link = self._connected()
-        stderr = _Bounded(64 << 10)
+        stderr = Bounded(64 << 10)
         process = self._spawn(["sh", "-c", RECEIVE, "sh", remote_path], deadline, stderr.add)
         try:
             push(
@@ -207,35 +177,8 @@ class SshDevice(Device):
             return self._guard
 
 
-class _Bounded:
-    """Collects output up to a limit; beyond it says so once and drops the rest."""
-
-    def __init__(self, limit: int) -> None:
-        self.data = bytearray()
-        self.full = False
-        self._limit = limit
-        self._call: Callable[[], None] | None = None
-
-    def add(self, data: bytes) -> None:
-        room = self._limit - len(self.data)
-        self.data += data[:room]
-        if len(data) > room and not self.full:
-            self.full = True
-            if self._call is not None:
-                self._call()
-
-    def when_full(self, call: Callable[[], None]) -> None:
-        self._call = call
-        if self.full:
-            call()
-
-    def tail(self) -> str:
-        return bytes(self.data[-2000:]).decode(errors="replace")
+def _make(uri: str, settings: Settings) -> SshDevice:
+    return SshDevice(uri, accept_new_host_key=settings.accept_new_host_key, python=settings.python)
 
 
-def _feed(process: SshProcess, data: bytes, deadline: Deadline) -> None:
-    try:
-        process.write(data, deadline)
-    except DeviceError:
-        return  # it ended without reading all of it, or run() is about to find out why by itself
-    process.close_stdin()
+KIND = Kind("ssh://", "[user@]host[:port]", _make, ssh_hosts)

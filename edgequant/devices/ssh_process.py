@@ -30,7 +30,8 @@ from typing import Any
 import paramiko
 
 from edgequant.deadline import Deadline
-from edgequant.devices.protocol import CommandResult, Process
+from edgequant.devices.collect import RemoteProcess
+from edgequant.devices.protocol import CommandResult
 from edgequant.devices.ssh_link import TICK, SshLink
 from edgequant.errors import DeadlineExceeded, DeviceError
 
@@ -148,7 +149,7 @@ def _last_resort(deadline: Deadline) -> float | None:
     return None if left is None else left + 4 * TICK
 
 
-class SshProcess(Process):
+class SshProcess(RemoteProcess):
     """One command on the device.
 
     Args:
@@ -301,8 +302,7 @@ class SshProcess(Process):
         """Most bytes that travel in one packet; 64 are paramiko's own."""
         return int(self._channel.out_max_packet_size) - 64
 
-    def close_stdin(self) -> None:
-        """End of input.  Never raises: a process that has ended needs none."""
+    def close_stdin(self, deadline: Deadline) -> None:  # noqa: ARG002  (nothing here waits)
         with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
             self._channel.shutdown_write()
 
@@ -341,6 +341,9 @@ class SshProcess(Process):
         if self._guard is not None and not self._forgotten and self._out.pid is not None and self._link.active:
             self._forgotten = True
             self._guard.tell("-", self._out.pid)
+
+    def lost(self, doing: str) -> DeviceError:
+        return self._link.lost(doing)
 
     def kill(self) -> None:
         with self._kill_lock:

@@ -74,7 +74,7 @@ def push(
                             data = data[sent:]
                         elif still.stale:
                             raise _stalled(doing, idle_limit, link.where)
-            process.close_stdin()
+            process.close_stdin(deadline)
             while not process.ended(TICK):
                 deadline.check(doing, link.where)
                 if still.stale:

@@ -8,7 +8,6 @@ the right name and size with the wrong bytes.  What the device does is in `store
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 import secrets
 from collections.abc import Iterable
@@ -241,12 +240,3 @@ def _free_bytes(said: str) -> int | None:
     # POSIX: "name size used available percent mount point", where names may hold blanks.
     found = re.search(r"\s[0-9]+\s+[0-9]+\s+([0-9]{1,15})\s+[0-9]+%\s", said)
     return int(found[1]) * 1024 if found else None
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file as lower-case hex, read in pieces."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while data := stream.read(1 << 20):
-            digest.update(data)
-    return digest.hexdigest()

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import psutil
 
 from edgequant.archive.arrays import ArraySink
-from edgequant.archive.folder import FLOAT_HOST, REFERENCE, RunFolder, safe_name
+from edgequant.archive.folder import FLOAT_HOST, REFERENCE, RunFolder
 from edgequant.archive.open import Run
-from edgequant.archive.types import Capture, CaseCapture, CaseFacts, ReferenceFacts, Source, TensorFacts
+from edgequant.archive.types import Artifact, Capture, CaseCapture, CaseFacts, ReferenceFacts, Source, TensorFacts
 from edgequant.cases.case import Case
 from edgequant.cases.generate import generate, pin, spare
 from edgequant.cases.images import ImageReader
 from edgequant.cases.load import load_cases
 from edgequant.cases.pictures import find_pictures, picture_findings, refuse_unused
 from edgequant.clock import Clock
-from edgequant.compare.metrics import Kind
+from edgequant.compare.table import Kind
 from edgequant.errors import InputError, RunnerError, ToolError
 from edgequant.findings import Finding
 from edgequant.jobs.remarks import dropped, infinite_inputs, random_cases, unchecked
@@ -31,7 +30,7 @@ from edgequant.models import ModelGraph, find_risks, read_model
 from edgequant.plan.request import Request
 from edgequant.progress import Progress
 from edgequant.quantize.calibration import CalibrationOptions, check_early
-from edgequant.quantize.convert import ConvertedModel, convert
+from edgequant.quantize.maker import Maker
 from edgequant.quantize.recipe import Recipe
 from edgequant.reference.reference import (
     CaseRefused,
@@ -61,7 +60,6 @@ class Prepared:
         expected: the reference outputs.
         kinds: output name -> "float" or "int", for the outputs the reference has.
         float_model: the float .mnn that was made of the source.
-        converted: what the converter has made so far.
     """
 
     graph: ModelGraph
@@ -69,9 +67,7 @@ class Prepared:
     cases: list[Case]
     expected: Expected
     kinds: dict[str, Kind]
-    float_model: ConvertedModel
-    clock: Clock
-    converted: dict[str, ConvertedModel] = field(default_factory=dict)
+    float_model: Artifact
 
 
 class Expected:
@@ -112,6 +108,7 @@ def prepare(
     looked: Looked,
     folder: RunFolder,
     host: Callable[[], Session],
+    maker: Maker,
     progress: Progress,
     clock: Clock,
 ) -> Prepared:
@@ -124,7 +121,7 @@ def prepare(
     graph, given = looked.graph, looked.cases
     progress.say("converting to float MNN")
     with clock.phase("convert"):
-        float_model = make_model(graph, FLOAT, folder, request.convert_timeout)
+        float_model = maker.make(FLOAT)
     with clock.phase("host"):
         place = Place.load(host(), ModelFile(float_model.path, "normal", float_model.sha256, "normal"))
     inputs = _inputs(graph, place.loaded)
@@ -177,9 +174,7 @@ def prepare(
             findings=tuple(findings),
         )
     )
-    converted = {FLOAT.file_key: float_model}
-    arrays = folder.array_folder
-    return Prepared(graph, inputs, kept, Expected(expected, arrays), kinds, float_model, clock, converted)
+    return Prepared(graph, inputs, kept, Expected(expected, folder.array_folder), kinds, float_model)
 
 
 def _run_reference(
@@ -232,27 +227,6 @@ def _facts(spec: TensorSpec) -> TensorFacts:
 def _case_facts(case: Case, folder: RunFolder) -> CaseFacts:
     refs = {name: folder.array_folder.put(array) for name, array in case.inputs.items()}
     return CaseFacts(name=case.name, source=case.source, generated=case.generated, inputs=refs)
-
-
-def make_model(graph: ModelGraph, variant: Variant, folder: RunFolder, timeout: float) -> ConvertedModel:
-    """Convert to one variant, kept in the run directory.  Raises InputError, ToolError."""
-    name = safe_name(variant.file_key.replace(":", "").replace(",", "-"))
-    made = convert(
-        graph.path,
-        graph.format,
-        variant,
-        folder.models / f"{name}.mnn",
-        log_dir=folder.logs,
-        timeout=timeout,
-        memory_limit=memory_limit(),
-    )
-    # With its hash in the name, a file that has left this folder still says which run it belongs to.
-    return replace(made, path=made.path.rename(made.path.with_name(f"{name}-{made.sha256[:16]}.mnn")))
-
-
-def memory_limit() -> int:
-    """Bytes the converter may take: what is free now, less a tenth, so that it dies before this host starts to swap."""
-    return max(1 << 30, int(psutil.virtual_memory().available * 0.9))
 
 
 def _refuse_quantized_source(graph: ModelGraph, request: Request) -> None:
@@ -404,13 +378,13 @@ def source_of(graph: ModelGraph, request: Request) -> Source:
     )
 
 
-def prepared_again(run: Run, looked: Looked, request: Request, folder: RunFolder, clock: Clock) -> Prepared:
-    """What an interrupted run had prepared; only float MNN is converted again, where its file is gone."""
+def prepared_again(run: Run, looked: Looked, folder: RunFolder, maker: Maker, clock: Clock) -> Prepared:
+    """What an interrupted run had prepared; only float MNN is made again."""
     source = run.source
     cases = [Case(each.name, run.inputs(each.name), each.source, each.generated) for each in source.cases]
     inputs = tuple(TensorSpec(each.name, each.dtype, each.shape, each.dims, each.layout) for each in source.inputs)
     with clock.phase("convert"):
-        float_model = make_model(looked.graph, FLOAT, folder, request.convert_timeout)
+        float_model = maker.make(FLOAT)
     expected = Expected(run.reference, folder.array_folder)
     kinds: dict[str, Kind] = dict(source.kinds)
-    return Prepared(looked.graph, inputs, cases, expected, kinds, float_model, clock, {FLOAT.file_key: float_model})
+    return Prepared(looked.graph, inputs, cases, expected, kinds, float_model)

@@ -32,7 +32,7 @@ class Quantized(NamedTuple):
     kept: Path | None = None
 
 
-def quantize(request: Request, output: Path, progress: Progress) -> Quantized:
+def quantize(request: Request, output: Path, progress: Progress | None = None) -> Quantized:
     """Make the request's one variant, check it on this host, and put it at `output`.
 
     The file is not written where it does not load, does not run, or computes something else altogether, by the rule of

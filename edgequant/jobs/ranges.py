@@ -80,7 +80,7 @@ def _measure(
     graph: ModelGraph, files: Sequence[CaseFile | PictureFile], work: Path, timeout: float
 ) -> ActivationRanges:
     out = work / "float.mnn"
-    model = convert(graph.path, graph.format, Variant(method="float"), out, log_dir=work, timeout=timeout).path
+    model = convert(graph, Variant(method="float"), out, log_dir=work, timeout=timeout).path
     specs = graph.inputs or read_model(model).inputs or ()
     samples = spool((file.load(specs).inputs for file in files), specs, work / "samples")
     layers = [layer for layer in read_layers(model) if not layer.subgraph]

@@ -104,12 +104,12 @@ def _changes(before: Report | None, after: Report) -> list[str]:
         was = known.pop((run.device.uri, run.variant), None)
         where = f"{run.variant} on {run.device.uri}"
         if was is None:
-            found.append(f"{where}: new, {run.verdict}")
+            found.append(f"{where}, new: {run.verdict}")
             continue
         if was.verdict is not run.verdict:
-            found.append(f"{where}: {was.verdict} -> {run.verdict}")
-        found += [f"{where}: {line}" for line in _of_run(was, run)]
-    found += [f"{variant} on {uri}: no longer there" for uri, variant in known]
+            found.append(f"{where}, verdict: {was.verdict} -> {run.verdict}")
+        found += [f"{where}, {line}" for line in _of_run(was, run)]
+    found += [f"{variant} on {uri}, no longer there" for uri, variant in known]
     return found
 
 

@@ -13,6 +13,7 @@ from edgequant.archive.types import Capture, Memory
 from edgequant.cases.case import Case
 from edgequant.cases.generate import generate, pin
 from edgequant.cases.load import load_cases, save_npz
+from edgequant.cases.pictures import refuse_unused
 from edgequant.devices.facts_model import DeviceFacts
 from edgequant.errors import InputError, RunnerError
 from edgequant.files import disk_error
@@ -22,8 +23,9 @@ from edgequant.lab.probes.latency import LatencyProbe
 from edgequant.lab.session import DeviceOptions, open_session
 from edgequant.lab.take import ModelFile, Probe, explained, take
 from edgequant.models import ModelGraph, read_model
+from edgequant.models.mnn.weights import read_weights
+from edgequant.plan.request import Request
 from edgequant.progress import Progress
-from edgequant.quantize.weights import read_weights
 from edgequant.runner.answers import Facts, Hello
 from edgequant.spec import MemoryMode, RunOptions
 from edgequant.spec.images import ImageOptions
@@ -65,6 +67,21 @@ class RunOnce:
 
     def __repr__(self) -> str:
         return f"<RunOnce: {len(self.cases)} case(s), outputs {', '.join(next(iter(self.outputs.values()), ()))}>"
+
+
+def run(request: Request, progress: Progress | None = None, *, output: Path | None = None) -> RunOnce:
+    """Run the request's model, a .mnn as it is, on its one device.  Judges nothing, writes nothing: `output` is where
+    the outputs are to go, and refused before anything runs where that would overwrite what was given.
+
+    Raises InputError, DeviceError (also where only one case cannot be run).
+    """
+    if len(request.devices) != 1:
+        raise InputError("OPTION_INVALID", f"run takes one device, not {len(request.devices)}")
+    refuse_unused(request.images, request.inputs)
+    return run_once(
+        request.model, request.devices[0], request.inputs, request.shapes, request.options, request.target,
+        progress or Progress(), output=output, images=request.images, latency=request.latency,
+    )  # fmt: skip
 
 
 def run_once(

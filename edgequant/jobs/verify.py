@@ -11,12 +11,10 @@ from edgequant.archive.folder import RunFolder, device_capture, host_capture, sa
 from edgequant.archive.open import Run, open_run
 from edgequant.archive.types import Artifact, Capture, Closing, DeviceCapture, Failure, Making
 from edgequant.clock import Clock
-from edgequant.devices.store import sha256_of
 from edgequant.errors import DeviceError, EdgequantError, InputError, ToolError
-from edgequant.files import disk_error
+from edgequant.files import disk_error, sha256_of
 from edgequant.jobs.devices import Background, Devices
-from edgequant.jobs.made import VariantMaker
-from edgequant.jobs.made_variant import artifact_of
+from edgequant.jobs.making import on_host, open_maker
 from edgequant.jobs.prepare import FLOAT, Looked, Prepared, look, prepare, prepared_again, source_of
 from edgequant.judge.kernel_faults import ARM64
 from edgequant.judge.run import judge
@@ -33,6 +31,7 @@ from edgequant.models import read_model
 from edgequant.plan.request import Request
 from edgequant.plan.stored import plan_of, request_of, trial_id
 from edgequant.progress import Progress
+from edgequant.quantize.maker import Maker
 from edgequant.quantize.work import HOPELESS, remove_stale
 from edgequant.report.build import build_report
 from edgequant.report.model import Report
@@ -117,6 +116,7 @@ class _Verify:
         self._earlier = earlier
         self._archive = Run(folder.path)
         self._comparer = Comparer(folder.array_folder)
+        self._runtime_told: dict[str, int] = {}
         for models in folder.path.parent.glob("*/models"):
             remove_stale(models)  # what runs beside this one left when they were killed
         if earlier is None:
@@ -142,7 +142,8 @@ class _Verify:
             stack.callback(_close, starting)
             if devices.unusable():
                 return self._unusable(looked, devices)
-            prepared = self._prepare(looked, starting)
+            maker = open_maker(looked.graph, request, folder, progress, self.clock)
+            prepared = self._prepare(looked, starting, maker)
             met = devices.met()
             if devices.unusable():
                 return self._unusable(looked, devices)
@@ -152,15 +153,15 @@ class _Verify:
                 # Before anything is pushed: a limit that names no output is the user's mistake, not the device's.
                 limits_of(self._archive.plan, self._archive.source, variant)
             host = starting.result()
-            made = self._make_all(prepared, host, met)
+            made = self._make_all(prepared, maker, host, met)
             for uri in request.devices:
                 self._device(uri, met[uri], made, prepared, host)
         return self.finish(ended=True)
 
-    def _prepare(self, looked: Looked, starting: Background[Session]) -> Prepared:
+    def _prepare(self, looked: Looked, starting: Background[Session], maker: Maker) -> Prepared:
         if self._earlier is not None and self._earlier.prepared:
-            return prepared_again(self._earlier, looked, self.request, self.folder, self.clock)
-        return prepare(self.request, looked, self.folder, starting.result, self.progress, self.clock)
+            return prepared_again(self._earlier, looked, self.folder, maker, self.clock)
+        return prepare(self.request, looked, self.folder, starting.result, maker, self.progress, self.clock)
 
     def _refuse_other_source(self, looked: Looked) -> None:
         """Raise InputError where the source is no longer that of the run that is gone on with."""
@@ -187,15 +188,14 @@ class _Verify:
     # ---- making
 
     def _make_all(
-        self, prepared: Prepared, host: Session, met: dict[str, Session | EdgequantError]
+        self, prepared: Prepared, maker: Maker, host: Session, met: dict[str, Session | EdgequantError]
     ) -> dict[Variant, Artifact]:
         usable = [session for session in met.values() if isinstance(session, Session)]
         arm = any(_is_arm(session) for session in usable if not session.device.is_host)
-        first = next(iter(usable), None)
-        maker = VariantMaker(prepared, self.request, self.folder, host, self.progress, first, arm)
+        maker = maker.knowing(on_host(prepared, self.request, host, device=next(iter(usable), None), arm=arm))
         found: dict[Variant, Artifact] = {}
         for variant in self.request.variants:
-            artifact = self._kept_artifact(variant) or self._make(variant, maker, prepared)
+            artifact = self._kept_artifact(variant) or self._make(variant, maker)
             if artifact is not None:
                 found[variant] = artifact
         return found
@@ -210,13 +210,13 @@ class _Verify:
             return None
         return making.artifact.model_copy(update={"path": path})
 
-    def _make(self, variant: Variant, maker: VariantMaker, prepared: Prepared) -> Artifact | None:
-        if variant.searched or variant.file_key not in prepared.converted:
+    def _make(self, variant: Variant, maker: Maker) -> Artifact | None:
+        if not maker.has(variant):
             self.progress.say(f"quantizing {variant}")
         alone = len(self.request.variants) == 1
         try:
             with self.clock.phase("convert"):
-                artifact = artifact_of(maker.make(variant), prepared.graph.sha256)
+                artifact = maker.make(variant)
         except EdgequantError as error:
             # Calibration data that cannot be read is no one variant's; an option that does not fit fails only its own.
             of_all = error is maker.unreadable
@@ -288,6 +288,7 @@ class _Verify:
                 capture = take(
                     session, model, prepared.cases, probes, self.folder.array_folder,
                     trial=trial, role="device", variant=str(variant), clock=self.clock,
+                    runtime_told=self._runtime_told.get(uri, 0),
                 )  # fmt: skip
         except EdgequantError:
             raise
@@ -300,6 +301,7 @@ class _Verify:
                 device=device_capture_of(session),
                 failure=self._bug(error, uri, variant),
             )
+        self._runtime_told[uri] = session.runtime_bytes
         self.folder.save_capture(device_capture(uri, variant), capture)
         if session.device.is_host and self._archive.on_host(variant) is None and capture.failure is None:
             # For the devices behind it, this is what the file computes on this host.

@@ -78,7 +78,8 @@ def limit_remedy(trial: Beside, others: Sequence[Beside]) -> str:
 def failure_hint(failure: Failure, others: Sequence[Beside]) -> str | None:
     """What to do where a method of MNN's failed and no other way was allowed; what was measured beside it is not
     advised."""
-    if not failure.evidence.get("other_ways"):
+    quantizer = failure.code.startswith("QUANTIZER_") or failure.code == "QUANTIZED_MODEL_INSANE"
+    if not quantizer or "doubt" in failure.evidence:
         return failure.hint
     kept = _kept(others)
     if kept or "dynamic:8" in _seen(others):

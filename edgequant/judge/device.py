@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from edgequant.archive.types import DeviceCapture
-from edgequant.compare.metrics import Kind
+from edgequant.compare.table import Kind
 from edgequant.findings import Finding
 from edgequant.judge.kernel_faults import ARM64, AVOID, Faults, explained, host_is_worse, pool_finding
 from edgequant.judge.limits import device_bands, meets, proves_a_fault

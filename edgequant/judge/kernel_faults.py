@@ -1,6 +1,6 @@
 """What MNN's own int8 kernels get wrong, on the device or on this host, and what a run can say of it.
 
-All of them are of static int8 only, were seen with MNN 3.6.1 and read in its sources; see `models.static_int8`.
+All of them are of static int8 only, were seen with MNN 3.6.1 and read in its sources; see `models.mnn.static_int8`.
 """
 
 from __future__ import annotations

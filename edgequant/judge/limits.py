@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from edgequant.compare.metrics import Kind
+from edgequant.compare.table import TABLE, Kind
 from edgequant.errors import InputError
 from edgequant.spec import DEVICE_METRIC, METRICS, Limit, Precision
 
+_KINDS: tuple[Kind, ...] = ("float", "int")
 METRICS_OF: dict[Kind, tuple[str, ...]] = {
-    "float": tuple(metric for metric in METRICS if metric != "mismatch"),
-    "int": ("mismatch", "max_abs"),
+    kind: tuple(name for name in METRICS if kind in TABLE[name if name != DEVICE_METRIC else "sqnr_db"].kinds)
+    for kind in _KINDS
 }
-"""The metrics that are defined for each kind of output."""
+"""The metrics of a limit that are defined for each kind of output."""
 
 _FLOAT = (("cosine", 0.9999), ("sqnr_db", 40.0), ("rel_max", 0.02))
 _FP16 = (("cosine", 0.999), ("sqnr_db", 30.0), ("rel_max", 0.05))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from edgequant.archive.open import Run
 from edgequant.archive.types import Capture, Failure, Plan
-from edgequant.compare.metrics import Kind
+from edgequant.compare.table import Kind
 from edgequant.errors import InputError
 from edgequant.findings import Finding
 from edgequant.judge.conversion import conversion_findings

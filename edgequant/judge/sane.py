@@ -24,7 +24,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgequant.compare.metrics import SQNR_CAP_DB, TensorComparison, compare
+from edgequant.compare.decibel import SQNR_CAP_DB
+from edgequant.compare.metrics import TensorComparison, compare
 
 SANE_SQNR_DB = 3.0
 """Over all cases, the error has half of the power of the reference: far more than any limit allows."""

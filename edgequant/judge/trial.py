@@ -15,14 +15,12 @@ from edgequant.judge.kernel_faults import i8mm_remark, known_faults, pool_remark
 from edgequant.judge.latency import latency_of, why_no_latency
 from edgequant.judge.limits import defaults_for, resolve_limits
 from edgequant.judge.resembles import file_resembles
-from edgequant.judge.stages import Comparer, refused_cases
+from edgequant.judge.stages import Comparer, by_case, refused_cases
 from edgequant.judge.types import NOTHING, JudgedOutput, Observed, Stages, Summaries, TrialJudgement
 from edgequant.judge.verdict import Verdict, judge_output, worst
 from edgequant.spec import Limit, Variant
 
 FLOAT = Variant(method="float")
-_EXPECTED = ("the model has subgraphs", "an input is left out")
-"""What the converter says of nearly every recurrent model; the risks of the source say it better."""
 
 
 @dataclass(frozen=True)
@@ -150,9 +148,19 @@ class Trial:
         return Stages(e.conversion or {}, quantization, device, why)
 
     def _failure(self) -> Failure | None:
-        """Why it did not get to its end: as captured, or a case that this device refused and this host can run."""
+        """Why it did not get to its end: as captured, a case that is not in it, or one that this device refused and
+        this host can run."""
         if self.capture.failure is not None:
             return self.capture.failure
+        missing = [case.name for case in self._e.source.cases if case.name not in by_case(self.capture)]
+        if missing:
+            return Failure(
+                code="CAPTURE_INCOMPLETE",
+                message=f"the capture says nothing of case {', '.join(missing[:5])}, though it was not interrupted",
+                where=self._e.uri,
+                hint="The run folder is damaged: run again.",
+                evidence={"cases": missing[:1000]},
+            )
         if self.device.is_host:
             return None
         for case, said in refused_cases(self.capture).items():
@@ -198,26 +206,22 @@ class Trial:
             )
             for name, summary in self.total.items()
         }
-        host = self.device.is_host
-        failed = Verdict.FAIL if self._limits_verdict is Verdict.FAIL else Verdict.PASS
         after: tuple[Observed, ...] = (
             on_device.blame(self._innocent, self.faults),
             self._band,
-            pool_remark(self.faults, is_host=host, verdict=failed),
+            pool_remark(self.faults, is_host=self.device.is_host, verdict=self._limits_verdict),
             i8mm_remark(self.faults, self.device),
             on_device.device_limit_unused(e.plan.limits, only_host=e.only_host),
-            Observed(tuple(each for each in self._engagement.findings if each.code != "LOW_MEMORY_PARTIAL")),
+            self._engagement,
             self._converter,
             on_device.versions_differ(self.device, e.plan.host.mnn),
             on_device.precision_ineffective(self.device, e.plan.options),
         )
-        partial = tuple(each for each in self._engagement.findings if each.code == "LOW_MEMORY_PARTIAL")
         if e.plan.job == "quantize" and self.failure is None:
             after = (*after, file_resembles(e.reference, self.capture, self._compare))
         findings: tuple[Finding, ...] = (
             *self.artifact.findings,
             *self._repeat.findings,
-            *partial,
             *(finding for output in outputs.values() for finding in output.verdict.findings),
             *(finding for look in after for finding in look.findings),
         )
@@ -255,6 +259,5 @@ def _converter(artifact: Artifact) -> Observed:
         tuple(
             Finding(code="CONVERTER_WARNING", severity="warn", message=text, evidence={"log": artifact.log})
             for text in artifact.warnings
-            if not text.startswith(_EXPECTED)
         )
     )

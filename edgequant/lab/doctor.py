@@ -10,21 +10,22 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationError
 
-from device_scripts.facts import mnn_kernels
 from edgequant.deadline import Deadline
+from edgequant.device_scripts.facts import mnn_kernels
 from edgequant.devices import checks
-from edgequant.devices.checks import Check, failed, skipped
+from edgequant.devices.checks import Check, failed, skipped, wrong
 from edgequant.devices.facts import READ_SECONDS, facts_in, read
 from edgequant.devices.facts_model import DeviceFacts
 from edgequant.devices.places import Place
 from edgequant.devices.protocol import CommandResult, Device
 from edgequant.devices.store import Store
 from edgequant.errors import DeviceError, EdgequantError
-from edgequant.lab.runtime import wants_pack
+from edgequant.lab.runtime import Decision, decide, pack_not_started
 from edgequant.lab.session import OPEN_SECONDS, DeviceOptions
 from edgequant.mnn_version import require_supported
 from edgequant.pack import Pack
 from edgequant.progress import Progress
+from edgequant.runner.start_errors import module_missing, no_python, python_too_old
 
 _NAMES = (
     *("architecture", "work directory", "execution", "space", "SELinux", "runtime", "kernels"),
@@ -83,7 +84,7 @@ def examine(uri: str, options: DeviceOptions, progress: Progress | None = None) 
 
     Raises InputError for a bad URI or work directory.
     """
-    from edgequant.devices.factory import make_device
+    from edgequant.devices.registry import make_device
 
     progress = progress or Progress()
     device = make_device(
@@ -112,7 +113,14 @@ def _examined(patient: _Patient, candidates: Sequence[str]) -> list[Check]:
     readings = read(device, Deadline(READ_SECONDS), candidates)
     facts = facts_in(device, readings)
     patient.arch, patient.place = facts.arch, readings.place
-    pack = not device.brings_runtime and wants_pack(device, options.runtime, options.python)
+    refused: DeviceError | None = None
+    try:
+        decision = decide(device, options.runtime, options.python, options.wanted)
+    except DeviceError as error:
+        if error.code != "PACK_NOT_WANTED":
+            raise
+        decision, refused = Decision(pack=False), error
+    pack = decision.pack
     found = [
         checks.architecture(facts, pack),
         checks.work_directory(patient.uri, readings.place, readings.places),
@@ -120,32 +128,26 @@ def _examined(patient: _Patient, candidates: Sequence[str]) -> list[Check]:
     if pack and found[0].status == "fail":
         found += skipped("the pack does not run on this architecture", "execution", "space", "runtime", "kernels")
         found.append(checks.selinux(facts, None))
+    elif refused is not None:
+        found += _way(patient, facts, pack, _Runtime(_no_kernels(failed("runtime", refused))))
     else:
-        way = _way(patient, facts, pack)
-        # As runtime.choose: where nobody insists on the pack, a device without a place for it runs what it has itself.
+        way = _way(patient, facts, pack, _pack(patient) if pack else _system(patient))
         lost = [check for check in way if check.status == "fail"]
-        insists = options.runtime == "pack" or options.wanted or patient.uri.startswith("adb://")
-        if pack and lost and not insists and all(_goes_without(check) for check in lost):
+        if lost and all(decision.does_without(check.code or "") for check in lost):
             found.append(Check("pack", "warn", f"not used: {lost[0].message}", lost[0].fix))
-            way = _way(patient, facts, False)
+            way = _way(patient, facts, False, _system(patient))
         found += way
     return [*found, checks.governor(facts), checks.temperature(facts), checks.battery(facts)]
 
 
-def _goes_without(check: Check) -> bool:
-    """Whether this is about having no pack there, and not about one that is there and does not start."""
-    code = check.message.partition(":")[0]
-    return code in ("WORK_DIR_NOEXEC", "NO_SPACE") or (code.startswith("PACK_") and code != "PACK_NOT_STARTED")
-
-
-def _way(patient: _Patient, facts: DeviceFacts, pack: bool) -> list[Check]:
+def _way(patient: _Patient, facts: DeviceFacts, pack: bool, runtime: _Runtime) -> list[Check]:
     """Everything that depends on whose Python runs: the pack's, or the device's own."""
-    runtime = _pack(patient) if pack else _system(patient)
     if patient.place is None:
         found = skipped("there is no work directory", "execution", "space")
     else:
+        usual = next((place for place in patient.device.work_dirs if place.startswith("/")), None)
         found = [
-            checks.execution(patient.uri, patient.place, pack, runtime.started and pack),
+            checks.execution(patient.place, pack, runtime.started and pack, usual),
             checks.space(patient.uri, patient.place, runtime.needed),
         ]
     return [*found, checks.selinux(facts, runtime.denied), *runtime.checks]
@@ -155,12 +157,9 @@ def _pack(patient: _Patient) -> _Runtime:
     """The pack: started where it is unpacked already, else how much there is to push."""
     try:
         pack = patient.options.wanted.get(patient.progress)
+        pack.require_whole(patient.uri)
     except EdgequantError as error:
-        return _Runtime([failed("runtime", error), *skipped("there is no pack", "kernels")])
-    if pack.needs:
-        message = f"PACK_NEEDS_LIBRARIES: this pack has no C library of its own (it needs {', '.join(pack.needs)})"
-        fix = "Build one on a host with apt and a Debian mirror, or give the packages with --inputs DIR."
-        return _Runtime([Check("runtime", "fail", message, fix), *skipped("the pack does not start", "kernels")])
+        return _Runtime([failed("runtime", error), *skipped("there is no pack that runs there", "kernels")])
     if patient.place is None or pack.sha256 not in patient.place.packs:
         # The archive stays, and while it is unpacked there is a tar file too.
         needed = pack.size + 2 * pack.unpacked_size
@@ -178,10 +177,8 @@ def _started_pack(patient: _Patient, place: Place, pack: Pack) -> _Runtime:
         listed = patient.device.run(["ls", "-ld", program], Deadline(START_SECONDS), max_output=1 << 16)
         executable = b"x" in listed.stdout[:10]
         allowed = listed.ok and executable and not place.noexec
-        fix = "Choose another directory with --work-dir, or remove the pack with "
-        fix += f"`edgequant devices clean {patient.uri}` and run again."
-        check = Check("runtime", "fail", f"PACK_NOT_STARTED: {program}: {_last(result)}", fix)
-        return _Runtime([check, *skipped("the pack does not start", "kernels")], denied=program if allowed else None)
+        check = failed("runtime", pack_not_started(patient.uri, program, _last(result)))
+        return _Runtime(_no_kernels(check), denied=program if allowed else None)
     found = _judged(patient, f"{pack.start[0].rpartition('/')[2]} of the pack", result, "the pack is unpacked there: ")
     found.started = isinstance(result, CommandResult) and result.ok
     return found
@@ -198,68 +195,59 @@ def _refused(result: CommandResult) -> bool:
 
 def _system(patient: _Patient) -> _Runtime:
     python = patient.device.python
-    wanted = patient.options.wanted
-    if wanted and not patient.device.brings_runtime:
-        message = f"PACK_NOT_WANTED: {wanted} was asked for, but what runs there is what is installed there"
-        fix = "64-bit ARM devices run a pack, without --python and --runtime system.  For others install that version "
-        fix += "of MNN there."
-        return _Runtime([Check("runtime", "fail", message, fix), *skipped("MNN was not started", "kernels")])
     # The pack's own starter takes no other options.
     quiet = () if patient.device.brings_runtime else ("-B",)
-    return _judged(patient, " ".join(python)[:300], _run(patient.device, [*python, *quiet, "-c", _ASK]))
+    result = _run(patient.device, [*python, *quiet, "-c", _ASK])
+    missing = no_python(patient.device, result, _last(result)) if isinstance(result, CommandResult) else None
+    if missing is not None:
+        return _Runtime(_no_kernels(failed("runtime", missing)))
+    return _judged(patient, " ".join(python)[:300], result)
 
 
 def _run(device: Device, argv: Sequence[str]) -> CommandResult | EdgequantError:
     try:
         return device.run(argv, Deadline(START_SECONDS), max_output=1 << 20)
     except DeviceError as error:
-        if error.code in ("COMMAND_NOT_STARTED", "TIMEOUT", "OUTPUT_TOO_LARGE"):
+        if error.code == "COMMAND_NOT_STARTED":
+            return CommandResult(error.evidence["exit_code"], b"", error.message.encode())
+        if error.code in ("TIMEOUT", "OUTPUT_TOO_LARGE"):
             return error
         raise
 
 
+def _no_kernels(check: Check) -> list[Check]:
+    return [check, *skipped("MNN was not started", "kernels")]
+
+
 def _judged(patient: _Patient, python: str, result: CommandResult | EdgequantError, prefix: str = "") -> _Runtime:
     """Python, NumPy and MNN as they told of themselves."""
-    no_kernels = skipped("MNN was not started", "kernels")
-
-    def bad(code: str, message: str, fix: str) -> _Runtime:
-        return _Runtime([Check("runtime", "fail", f"{code}: {message}", fix), *no_kernels])
-
-    install = f"Install them there: {python} -m pip install MNN numpy.  Where pip refuses that, make a virtual "
-    install += "environment there, and name its Python with --python."
-    if isinstance(result, EdgequantError) and result.code != "COMMAND_NOT_STARTED":
-        return _Runtime([failed("runtime", result), *no_kernels])
-    versions = _versions(result) if isinstance(result, CommandResult) else None
-    if isinstance(result, EdgequantError) or (versions is None and result.exit_code in (126, 127)):
-        last = _last(result) if isinstance(result, CommandResult) else result.message
-        return bad(
-            "PYTHON_MISSING",
-            f"there is no {python} that can be started ({last})",
-            "Install Python 3.8 or newer there (Debian: apt-get install python3 python3-pip), or name another one with "
-            "--python; 64-bit ARM devices need none with --runtime pack.",
-        )
+    device = patient.device
+    if isinstance(result, EdgequantError):
+        return _Runtime(_no_kernels(failed("runtime", result)))
+    versions = _versions(result)
     if versions is None:
         how = _how(result)
         fix = "MNN was built for another CPU: build it for this one, or install another version there."
         if "SIGILL" not in how:
             fix = "Start that Python there by hand, and import MNN and numpy."
-        return bad("RUNTIME_BROKEN", f"importing MNN and NumPy ended {python}: {how}; {_last(result)}", fix)
+        said = f"importing MNN and NumPy ended {python}: {how}; {_last(result)}"
+        return _Runtime(_no_kernels(wrong("runtime", "RUNTIME_BROKEN", said, fix)))
     numbers = tuple(int(part) for part in versions.python.split(".")[:2] if part.isdigit())
+    error: EdgequantError | None = None
     if numbers < (3, 8):
-        fix = "Install a newer Python there, or name one with --python."
-        return bad("PYTHON_TOO_OLD", f"{python} is Python {versions.python}, 3.8 is the oldest that works", fix)
-    if versions.mnn is None:
-        return bad(
-            "MNN_MISSING", f"{python} there cannot import MNN ({versions.why_mnn or 'no reason given'})", install
-        )
-    if versions.numpy is None:
-        why = versions.why_numpy or "no reason given"
-        return bad("NUMPY_MISSING", f"{python} there cannot import numpy ({why})", install)
-    try:
-        require_supported(versions.mnn, patient.uri)
-    except EdgequantError as error:
-        error.hint = error.hint or f"Install it again there: {python} -m pip install -U MNN"
-        return _Runtime([failed("runtime", error), *no_kernels])
+        error = python_too_old(device, versions.python)
+    elif versions.mnn is None:
+        error = module_missing(device, "MNN", versions.why_mnn or "no reason given")
+    elif versions.numpy is None:
+        error = module_missing(device, "numpy", versions.why_numpy or "no reason given")
+    else:
+        try:
+            require_supported(versions.mnn, patient.uri)
+        except EdgequantError as found:
+            found.hint = found.hint or f"Install it again there: {python} -m pip install -U MNN"
+            error = found
+    if error is not None:
+        return _Runtime(_no_kernels(failed("runtime", error)))
     banner = result.stdout.decode("utf-8", "replace")
     said = f"{prefix}Python {versions.python}, NumPy {versions.numpy}, MNN {versions.mnn}"
     kernels = ", ".join(f"{name} {'on' if on else 'off'}" for name, on in mnn_kernels(banner).items())

@@ -37,7 +37,7 @@ def probe(uri: str, options: DeviceOptions, progress: Progress) -> Probed:
 
     Raises InputError (a bad URI), DeviceError where it cannot even be connected to.
     """
-    from edgequant.devices.factory import make_device
+    from edgequant.devices.registry import make_device
 
     device = make_device(
         uri,

@@ -22,9 +22,51 @@ PUSH_SECONDS = 600.0
 _ARCH = ("aarch64", "arm64")
 
 
-# With these `auto` goes on with what the device has itself: the pack cannot be had or does not fit, though the device
-# may be fine.  A lost link or a push that came to grief is no reason to measure something else than was meant.
-_NOT_HERE = ("WORK_DIR_NOEXEC", "NO_SPACE", "PACK_NEEDS_LIBRARIES")
+_NO_PLACE = ("WORK_DIR_NOEXEC", "NO_SPACE")
+_AT_WORK = ("PACK_ARCH", "PACK_NOT_UNPACKED", "PACK_NOT_STARTED")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whose Python a device is to run, as far as can be told before anything is built or sent.
+
+    Attributes:
+        pack: whether it is the pack's, to be brought there.
+        optional: whether the device's own may take its place.
+    """
+
+    pack: bool
+    optional: bool = False
+
+    def does_without(self, code: str) -> bool:
+        """Whether this error is a reason to go on with what the device has itself: there cannot be a pack, or no place
+        for it, though the device may be fine.  A lost link or a push that came to grief is no reason to measure
+        something else than was meant."""
+        return self.optional and (code in _NO_PLACE or (code.startswith("PACK_") and code not in _AT_WORK))
+
+
+def decide(device: Device, runtime: Runtime, python: str | None, wanted: WantedPack) -> Decision:
+    """auto is the pack wherever it runs, so that all devices run the same bits; else, and where the user names a
+    Python, what the device has.
+
+    Raises DeviceError (PACK_NOT_WANTED, LINK_LOST), DeadlineExceeded.
+    """
+    if device.brings_runtime:
+        return Decision(pack=False)
+    if runtime != "auto" or python is not None or device.is_host:
+        pack = runtime == "pack"
+    else:
+        pack = device.needs_pack or _machine(device) in _ARCH
+    if wanted and not pack:
+        raise DeviceError(
+            "PACK_NOT_WANTED",
+            f"{wanted} was asked for, but what runs there is the Python and the MNN that are installed there",
+            where=device.uri,
+            hint="64-bit ARM devices run a pack, without --python and --runtime system.  For others install that "
+            "version of MNN there.",
+        )
+    # Whoever asks for a pack means that one.
+    return Decision(pack, optional=pack and runtime == "auto" and not wanted and not device.needs_pack)
 
 
 @dataclass(frozen=True)
@@ -54,44 +96,18 @@ def choose(
     wanted: WantedPack,
     clock: Clock | None = None,
 ) -> Chosen:
-    """Decide, and make sure that it is there.
-
-    auto is the pack wherever it runs, so that all devices run the same bits; else, and where the user names a Python,
-    what the device has.
-
-    Raises what `deploy` raises, unless auto can do without.
-    """
-    if device.brings_runtime:
-        return Chosen(tuple(device.python), "pack", device.pack_sha256)
-    if not wants_pack(device, runtime, python):
-        if wanted:
-            raise DeviceError(
-                "PACK_NOT_WANTED",
-                f"{wanted} was asked for, but what runs there is the Python and the MNN that are installed there",
-                where=device.uri,
-                hint="64-bit ARM devices run a pack, without --python and --runtime system.  For others install that "
-                "version of MNN there.",
-            )
-        return Chosen(tuple(device.python), "system")
+    """Decide, and make sure that it is there.  Raises what `decide` and `deploy` raise."""
+    decision = decide(device, runtime, python, wanted)
+    if not decision.pack:
+        brought = device.brings_runtime
+        return Chosen(tuple(device.python), "pack" if brought else "system", device.pack_sha256 if brought else None)
     try:
         return deploy(device, store, progress, wanted, clock)
     except EdgequantError as error:
-        possible = error.code in _NOT_HERE or (error.where is None and error.code.startswith("PACK_"))
-        # A phone has nothing else; and whoever asks for one pack means that one.
-        if runtime == "pack" or wanted or not possible or device.uri.startswith("adb://"):
+        if not decision.does_without(error.code):
             raise
         progress.say(f"{device.uri} runs its own Python, not the pack ({error.code}: {error})")
         return Chosen(tuple(device.python), "system", instead=error)
-
-
-def wants_pack(device: Device, runtime: Runtime, python: str | None) -> bool:
-    """Whether the pack is to be used, as far as can be told without building it.
-
-    Raises DeviceError (LINK_LOST), DeadlineExceeded.
-    """
-    if runtime != "auto" or python is not None or device.is_host:
-        return runtime == "pack"
-    return device.uri.startswith("adb://") or _machine(device) in _ARCH
 
 
 def _machine(device: Device) -> str:
@@ -125,13 +141,7 @@ def deploy(
     clock = clock or Clock()
     with clock.phase("pack build"):
         pack = (wanted or WantedPack()).get(progress)
-    if pack.needs:
-        raise DeviceError(
-            "PACK_NEEDS_LIBRARIES",
-            f"this pack has no C library of its own (it needs {', '.join(pack.needs)})",
-            where=device.uri,
-            hint="Build one on a host with apt and a Debian mirror, or give the packages with --inputs DIR.",
-        )
+    pack.require_whole(device.uri)
     tree = Tree(device, store.root, pack)
     lacking = tree.lacking()
     if lacking:
@@ -148,3 +158,14 @@ def deploy(
             tree.unpack(stored.path, free=store.free_bytes)
     # An empty environment: LD_PRELOAD and the like are made for the device's own programs.
     return Chosen(("env", "-i", *pack.command(tree.folder)), "pack", pack.sha256)
+
+
+def pack_not_started(uri: str, program: str, why: str) -> DeviceError:
+    """program: the first of the pack's that was to be started."""
+    return DeviceError(
+        "PACK_NOT_STARTED",
+        f"{program}: {why}",
+        where=uri,
+        hint="Choose another directory with --work-dir, or remove the pack with "
+        f"`edgequant devices clean {uri}` and run again.",
+    )

@@ -14,9 +14,10 @@ from edgequant.deadline import Deadline
 from edgequant.devices.facts import READ_SECONDS, facts_or_why
 from edgequant.devices.facts_model import DeviceFacts
 from edgequant.devices.protocol import Device
-from edgequant.devices.store import Store, sha256_of
+from edgequant.devices.store import Store
 from edgequant.errors import DeviceError, ToolError
-from edgequant.lab.runtime import Chosen, Runtime, choose
+from edgequant.files import sha256_of
+from edgequant.lab.runtime import Chosen, Runtime, choose, pack_not_started
 from edgequant.pack import WantedPack
 from edgequant.progress import Progress
 from edgequant.runner.bundle import runner_file
@@ -25,7 +26,8 @@ from edgequant.runner.session import RunnerSession
 from edgequant.spec import RunOptions
 
 OPEN_SECONDS = 60.0
-_NO_RUNTIME = ("PYTHON_MISSING", "PYTHON_TOO_OLD", "MNN_MISSING", "NUMPY_MISSING")
+_NO_PYTHON = ("PYTHON_MISSING", "PYTHON_NOT_EXECUTABLE")
+_NO_RUNTIME = (*_NO_PYTHON, "PYTHON_TOO_OLD", "MNN_MISSING", "NUMPY_MISSING")
 PUSH_FLOOR = 20_000
 """Bytes per second a link has to carry at least; slower than that, a push counts as stuck."""
 
@@ -114,6 +116,9 @@ class Session:
                         session.start(Deadline(OPEN_SECONDS))
                         runner = MnnRunner(session, self._run_options, uri=self.uri)
                 except DeviceError as error:
+                    if chosen.runtime == "pack" and error.code in _NO_PYTHON:
+                        said = error.evidence["stderr"][-1:] or ["it printed nothing"]
+                        raise pack_not_started(self.uri, " ".join(chosen.python)[:300], said[0]) from error
                     if chosen.instead is None or error.code not in _NO_RUNTIME:
                         raise
                     # Neither: what is wrong with the pack is nearer to being mended than what is not installed.
@@ -148,15 +153,35 @@ class Session:
             self.drop_runner()
         return self.runner()
 
+    def fresh(self) -> MnnRunner:
+        """A runner whose process has loaded no model yet, so that its memory tells of the next one alone.
+
+        Where we own the device, the process of the last one starts itself anew and keeps the lock: nobody else gets
+        the device in between.  Where it cannot, there is a new process, which has to take the lock again.
+
+        Raises DeviceError (LINK_LOST, DEVICE_BUSY and those of `runner`).
+        """
+        runner = self._runner
+        if runner is None or not runner.used:
+            return self.living_runner()
+        if self._mine:
+            try:
+                with self._clock.phase("runner start"):
+                    self._runner = self.known_runner = runner.restarted()
+                self._lock(self._runner)
+                return self._runner
+            except DeviceError as error:
+                if error.code in ("LINK_LOST", "DEVICE_BUSY"):
+                    self.drop_runner()
+                    raise
+                self._progress.say(f"{self.uri}: the runner did not start anew ({error.code}): another one is started")
+        self.drop_runner()
+        return self.runner()
+
     @property
     def runtime_bytes(self) -> int:
         """What was sent of runner and pack so far."""
         return self._runtime_bytes
-
-    def fresh(self) -> MnnRunner:
-        """A runner that has loaded nothing yet.  Raises DeviceError."""
-        self.drop_runner()
-        return self.runner()
 
     def own(self) -> None:
         """Have the device for this process alone from now on, waiting where another has it: two at once would measure
@@ -226,7 +251,7 @@ def open_session(
 
     Raises InputError (bad URI), DeviceError.
     """
-    from edgequant.devices.factory import make_device
+    from edgequant.devices.registry import make_device
 
     device = make_device(
         uri,

@@ -192,10 +192,13 @@ def take(
     role: Role,
     variant: str | None = None,
     clock: Clock | None = None,
+    runtime_told: int = 0,
 ) -> Capture:
     """Take one trial: load the model, run every case, let the probes measure, unload.
 
     A device gets a runner of its own for it, so that memory of one trial knows nothing of another's.
+
+    runtime_told: what earlier trials have told of the bytes of runner and pack that were sent.
 
     Device and runner errors end up in the capture, with all that came before them; only errors of this host's disk,
     and what is no EdgequantError, are raised.
@@ -203,7 +206,7 @@ def take(
     clock = clock or Clock()
     on_device = role == "device"
     found = Capture(trial=trial, role=role, variant=variant, artifact_sha256=model.sha256, memory_mode=model.memory)
-    sent, runtime = None, session.runtime_bytes
+    sent = None
     taking: Taking | None = None
     facts: dict[str, object] = {}
     failure: EdgequantError | None = None
@@ -250,7 +253,7 @@ def take(
             **facts,
             "device": device_capture_of(session),
             "pushed_bytes": sent,
-            "runtime_bytes": session.runtime_bytes - runtime,
+            "runtime_bytes": session.runtime_bytes - runtime_told,
             "failure": None if failure is None else Failure.of(failure),
         }
     )

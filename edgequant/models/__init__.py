@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgequant.errors import InputError
 from edgequant.models.detect import NAMES, detect
-from edgequant.models.mnn_file import read_mnn
+from edgequant.models.mnn.read import read_mnn
 from edgequant.models.model import BrokenFileError, ModelGraph, OpInfo
 from edgequant.models.onnx_file import read_onnx
 from edgequant.models.risks import find_risks

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgequant.errors import InputError
-from edgequant.models.mnn_file import looks_like_mnn
+from edgequant.models.mnn.read import looks_like_mnn
 from edgequant.models.model import BrokenFileError, Data, Format, Work
 from edgequant.models.onnx_file import MODEL_FIELDS
 from edgequant.models.proto import fields

@@ -205,8 +205,8 @@ def _nonlinear_behind_recurrent(graph: ModelGraph) -> Finding | None:
         message=f"an activation behind the recurrent layer {origin}: MNN's activations turn NaN into plausible "
         "numbers, so one made there would not show in the outputs",
         evidence={"pairs": [[key, value] for key, value in list(behind.items())[:_SHOWN]], "count": len(behind)},
-        remedy="Look at inner tensors as well; if NaN appears, convert a model that ends "
-        "in front of the activation and apply it on the host.",
+        remedy="Verify once a model that ends in front of the activation: its outputs show what this one's hide.  "
+        "If NaN appears there, ship that one and apply the activation yourself.",
     )
 
 

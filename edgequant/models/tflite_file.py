@@ -4,18 +4,46 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgequant.models.flat import FlatFile, Table
+from edgequant.models.flat import Field, FlatFile, Table
 from edgequant.models.model import BrokenFileError, Data, OpInfo, Parsed, Weights, fixed_or_dynamic, unsupported_dtype
-from edgequant.models.op_names import TFLITE_OPS
 from edgequant.tensors import TensorSpec
 
-# Field numbers in schema order.
-_MODEL_CODES, _MODEL_SUBGRAPHS, _MODEL_DESCRIPTION, _MODEL_BUFFERS = 1, 2, 3, 4
-_CODE_OLD, _CODE_CUSTOM, _CODE_NEW = 0, 1, 3
-_SUB_TENSORS, _SUB_INPUTS, _SUB_OUTPUTS, _SUB_OPS, _SUB_NAME = 0, 1, 2, 3, 4
-_TENSOR_SHAPE, _TENSOR_TYPE, _TENSOR_BUFFER, _TENSOR_NAME, _TENSOR_QUANT, _TENSOR_SIGNATURE = 0, 1, 2, 3, 4, 7
-_OP_CODE, _OP_INPUTS, _OP_OUTPUTS = 0, 1, 2
-_QUANT_SCALE = 2
+# Fields of TFLite's schema.fbs.
+_MODEL_CODES, _MODEL_SUBGRAPHS, _MODEL_DESCRIPTION, _MODEL_BUFFERS = (
+    Field(1, "[o]"), Field(2, "[o]"), Field(3, "s"), Field(4, "[o]"),
+)  # fmt: skip
+_CODE_OLD, _CODE_CUSTOM, _CODE_NEW = Field(0, "b"), Field(1, "s"), Field(3, "i")
+_SUB_TENSORS, _SUB_INPUTS, _SUB_OUTPUTS = Field(0, "[o]"), Field(1, "[i]"), Field(2, "[i]")
+_SUB_OPS, _SUB_NAME = Field(3, "[o]"), Field(4, "s")
+_TENSOR_SHAPE, _TENSOR_TYPE, _TENSOR_BUFFER, _TENSOR_NAME = Field(0, "[i]"), Field(1, "b"), Field(2, "I"), Field(3, "s")
+_TENSOR_QUANT, _TENSOR_SIGNATURE = Field(4, "o"), Field(7, "[i]")
+_OP_CODE, _OP_INPUTS, _OP_OUTPUTS = Field(0, "I"), Field(1, "[i]"), Field(2, "[i]")
+_QUANT_SCALE = Field(2, "[f]")
+_BUFFER_DATA = Field(0, "[B]")
+
+_OP_NAMES = """
+    ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE EMBEDDING_LOOKUP
+    FLOOR FULLY_CONNECTED HASHTABLE_LOOKUP L2_NORMALIZATION L2_POOL_2D LOCAL_RESPONSE_NORMALIZATION LOGISTIC
+    LSH_PROJECTION LSTM MAX_POOL_2D MUL RELU RELU_N1_TO_1 RELU6 RESHAPE RESIZE_BILINEAR RNN SOFTMAX
+    SPACE_TO_DEPTH SVDF TANH CONCAT_EMBEDDINGS SKIP_GRAM CALL CUSTOM EMBEDDING_LOOKUP_SPARSE PAD
+    UNIDIRECTIONAL_SEQUENCE_RNN GATHER BATCH_TO_SPACE_ND SPACE_TO_BATCH_ND TRANSPOSE MEAN SUB DIV SQUEEZE
+    UNIDIRECTIONAL_SEQUENCE_LSTM STRIDED_SLICE BIDIRECTIONAL_SEQUENCE_RNN EXP TOPK_V2 SPLIT LOG_SOFTMAX
+    DELEGATE BIDIRECTIONAL_SEQUENCE_LSTM CAST PRELU MAXIMUM ARG_MAX MINIMUM LESS NEG PADV2 GREATER
+    GREATER_EQUAL LESS_EQUAL SELECT SLICE SIN TRANSPOSE_CONV SPARSE_TO_DENSE TILE EXPAND_DIMS EQUAL
+    NOT_EQUAL LOG SUM SQRT RSQRT SHAPE POW ARG_MIN FAKE_QUANT REDUCE_PROD REDUCE_MAX PACK LOGICAL_OR ONE_HOT
+    LOGICAL_AND LOGICAL_NOT UNPACK REDUCE_MIN FLOOR_DIV REDUCE_ANY SQUARE ZEROS_LIKE FILL FLOOR_MOD RANGE
+    RESIZE_NEAREST_NEIGHBOR LEAKY_RELU SQUARED_DIFFERENCE MIRROR_PAD ABS SPLIT_V UNIQUE CEIL REVERSE_V2
+    ADD_N GATHER_ND COS WHERE RANK ELU REVERSE_SEQUENCE MATRIX_DIAG QUANTIZE MATRIX_SET_DIAG ROUND
+    HARD_SWISH IF WHILE NON_MAX_SUPPRESSION_V4 NON_MAX_SUPPRESSION_V5 SCATTER_ND SELECT_V2 DENSIFY
+    SEGMENT_SUM BATCH_MATMUL PLACEHOLDER_FOR_GREATER_OP_CODES CUMSUM CALL_ONCE BROADCAST_TO RFFT2D CONV_3D
+    IMAG REAL COMPLEX_ABS HASHTABLE HASHTABLE_FIND HASHTABLE_IMPORT HASHTABLE_SIZE REDUCE_ALL
+    CONV_3D_TRANSPOSE VAR_HANDLE READ_VARIABLE ASSIGN_VARIABLE BROADCAST_ARGS RANDOM_STANDARD_NORMAL
+    BUCKETIZE RANDOM_UNIFORM MULTINOMIAL GELU DYNAMIC_UPDATE_SLICE RELU_0_TO_1 UNSORTED_SEGMENT_PROD
+    UNSORTED_SEGMENT_MAX UNSORTED_SEGMENT_SUM ATAN2 UNSORTED_SEGMENT_MIN SIGN BITCAST BITWISE_XOR
+    RIGHT_SHIFT
+"""
+_OPS = _OP_NAMES.split()
+"""Builtin operators by number.  The StableHLO ones, which the MNN converter does not know, are left out."""
 
 _DTYPES = (
     "float32", "float16", "int32", "uint8", "int64", "string", "bool", "int16", "complex64", "int8", "float64",
@@ -34,7 +62,7 @@ def read_tflite(data: Data, path: Path) -> Parsed:
     model = FlatFile(data).root()
     codes = [_code(code) for code in model.tables(_MODEL_CODES)]
     # What is stored in each buffer is not read, only whether it is all there: weights end the file.
-    filled = [buffer.count(0, 1) > 0 for buffer in model.tables(_MODEL_BUFFERS)]
+    filled = [buffer.count(_BUFFER_DATA) > 0 for buffer in model.tables(_MODEL_BUFFERS)]
     parsed = Parsed(inputs=(), outputs=(), ops=[], producer=model.string(_MODEL_DESCRIPTION) or None)
     count = 0
     stored: set[str] = set()
@@ -50,7 +78,7 @@ def read_tflite(data: Data, path: Path) -> Parsed:
             parsed.outputs = tuple(_spec("output", tensors[i], names[i], path) for i in outputs if i >= 0)
         stored.update(_stored(tensor, filled) for tensor in tensors)
         for op in subgraph.tables(_SUB_OPS):
-            index = op.number(_OP_CODE, "I")
+            index = op.number(_OP_CODE)
             if index >= len(codes):
                 raise BrokenFileError("an operator has a code that does not exist")
             results = _names(op.numbers(_OP_OUTPUTS), names)
@@ -67,8 +95,8 @@ def read_tflite(data: Data, path: Path) -> Parsed:
 
 def _code(code: Table) -> str:
     # Numbers above 126 do not fit the older field, which then holds a placeholder.
-    number = max(code.number(_CODE_OLD, "b"), code.number(_CODE_NEW))
-    name = TFLITE_OPS.get(number, f"BUILTIN_{number}")
+    number = max(code.number(_CODE_OLD), code.number(_CODE_NEW))
+    name = _OPS[number] if 0 <= number < len(_OPS) else f"BUILTIN_{number}"
     custom = code.string(_CODE_CUSTOM)
     return f"CUSTOM:{custom}" if name == "CUSTOM" and custom else name
 
@@ -80,7 +108,7 @@ def _names(indexes: tuple[int, ...], names: list[str]) -> tuple[str, ...]:
 
 
 def _dtype(tensor: Table) -> str:
-    number = tensor.number(_TENSOR_TYPE, "b")
+    number = tensor.number(_TENSOR_TYPE)
     return _DTYPES[number] if 0 <= number < len(_DTYPES) else f"number {number}"
 
 
@@ -97,9 +125,9 @@ def _stored(tensor: Table, filled: list[bool]) -> str:
     """How a tensor with contents is stored; "" for one that is computed or says nothing."""
     dtype = _dtype(tensor)
     quant = tensor.table(_TENSOR_QUANT)
-    if dtype in _QUANTIZED_DTYPES and quant is not None and quant.count(_QUANT_SCALE, 4):
+    if dtype in _QUANTIZED_DTYPES and quant is not None and quant.count(_QUANT_SCALE):
         return "quantized"
-    buffer = tensor.number(_TENSOR_BUFFER, "I")
+    buffer = tensor.number(_TENSOR_BUFFER)
     if buffer < len(filled) and filled[buffer]:
         return {"float32": "float", "float16": "fp16"}.get(dtype, "")
     return ""

@@ -50,10 +50,16 @@ def _outliers(survey: Survey) -> Finding | None:
         f"more, which costs all others resolution; the worst keeps {worst.sqnr8:.0f} dB at 8 bits and "
         f"{worst.sqnr4:.0f} at 4{block}",
         evidence={"layers": [_numbers(layer) for layer in layers[:_SHOWN]], "count": len(layers)},
-        remedy="Use block=32, and no 4 bits without it."
+        remedy=f"Hold block=32 against plain 8 bits: it keeps outliers apart, and may still be worse on the whole model"
+        f"{_without_blocks(survey)}.  No 4 bits without it."
         if helps
         else "Prefer 8 bits or fp16 to 4 bits; block=32 does not help here.",
     )
+
+
+def _without_blocks(survey: Survey) -> str:
+    number = sum(layer.block8 is None for layer in survey.layers)
+    return f"; {number} of {len(survey.layers)} layers cannot take it" if number else ""
 
 
 def _has_block(layer: LayerWeights) -> bool:
@@ -92,7 +98,7 @@ def _sensitive(graph: ModelGraph, survey: Survey) -> Finding | None:
         message=f"{len(behind)} activation(s) straight behind layers whose weights have outliers, such as {layer}: an "
         "error there changes which values are cut off, and a NaN becomes a plausible number",
         evidence={"pairs": [[key, value] for key, value in list(behind.items())[:_SHOWN]], "count": len(behind)},
-        remedy="Look at the tensors in front of the activations too, not at the outputs alone.",
+        remedy="Verify once a model that ends in front of them: its outputs show what this one's hide.",
     )
 
 
@@ -110,7 +116,7 @@ def _uneven(survey: Survey) -> Finding | None:
         message=f"{len(layers)} layer(s) have an output channel whose weights range {layers[0].spread:.0f} times as "
         "wide as the median channel's: static int8 has one scale for all of them in the activations behind",
         evidence={"layers": [_numbers(layer) for layer in layers[:_SHOWN]], "count": len(layers)},
-        remedy="Prefer dynamic to the offline methods, or keep these layers float.",
+        remedy="Prefer dynamic to the offline methods, or let static:8,keep=N keep the layers float that hurt most.",
     )
 
 

@@ -5,14 +5,14 @@ One tensor is in memory at a time, and it is worked on in parts.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from edgequant.compare.decibel import capped_db, power_db
 from edgequant.errors import InputError
-from edgequant.models.mnn_weights import find_mnn_weights
+from edgequant.models.mnn.float_weights import find_mnn_weights
 from edgequant.models.model import BrokenFileError, ModelGraph
 from edgequant.models.onnx_weights import find_onnx_weights
 from edgequant.models.stored import Found, Method, Stored, Weight
@@ -211,10 +211,10 @@ def _layer(weight: Weight) -> LayerWeights | None:
         methods=weight.methods,
         channels=channels,
         count=weight.values.count,
-        sqnr8=_decibel(signal, noise["8"]),
-        sqnr4=_decibel(signal, noise["4"]),
-        block8=_decibel(signal, noise["block 8"]) if blocks else None,
-        block4=_decibel(signal, noise["block 4"]) if blocks else None,
+        sqnr8=capped_db(power_db(signal, noise["8"])),
+        sqnr4=capped_db(power_db(signal, noise["4"])),
+        block8=capped_db(power_db(signal, noise["block 8"])) if blocks else None,
+        block4=capped_db(power_db(signal, noise["block 4"])) if blocks else None,
         peak=float(peak.max()),
         outliers=int((peak >= PEAK).sum()),
         spread=float(width.max()) / middle if middle else 1.0,
@@ -241,10 +241,3 @@ def rounding_noise(rows: np.ndarray, bits: int) -> float:
     error -= steps
     error *= scale
     return float(np.square(error, dtype=np.float64).sum())
-
-
-def _decibel(signal: float, noise: float) -> float:
-    """10 log10(signal / noise), at most 200."""
-    if noise <= 0:
-        return 200.0
-    return min(200.0, 10 * math.log10(signal / noise)) if signal > 0 else -200.0

@@ -15,9 +15,8 @@ from typing import Any
 
 import platformdirs
 
-from edgequant.devices.store import sha256_of
-from edgequant.errors import InputError
-from edgequant.files import atomic_write
+from edgequant.errors import DeviceError, InputError
+from edgequant.files import atomic_write, sha256_of
 from edgequant.pack.archives import read_tar, write_tree
 from edgequant.pack.inputs import no_cache
 
@@ -54,6 +53,16 @@ class Pack:
     def command(self, root: str) -> tuple[str, ...]:
         """What takes the place of `python` where the pack is unpacked in the (absolute) directory `root`."""
         return tuple(word.replace("{root}", root) for word in self.start)
+
+    def require_whole(self, uri: str) -> None:
+        """Raises DeviceError (PACK_NEEDS_LIBRARIES) where it is not complete in itself; uri: of who is to run it."""
+        if self.needs:
+            raise DeviceError(
+                "PACK_NEEDS_LIBRARIES",
+                f"this pack has no C library of its own (it needs {', '.join(self.needs)})",
+                where=uri,
+                hint="Build one on a host with apt and a Debian mirror, or give the packages with --inputs DIR.",
+            )
 
     def as_dict(self) -> dict[str, Any]:
         known = {**asdict(self), "archive": str(self.archive), "start": list(self.start), "needs": list(self.needs)}

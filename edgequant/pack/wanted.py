@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgequant.errors import InputError
-from edgequant.mnn_version import parse_version
+from edgequant.mnn_version import MIN_MNN, parse_version
 from edgequant.pack.build import PackOptions, build_pack
 from edgequant.pack.cache import Pack, find_pack
 from edgequant.progress import Progress
-from edgequant.spec import MIN_MNN
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import edgequant
 from edgequant.archive.types import Artifact, CaseFacts, HostFacts, Plan
 from edgequant.lab.session import DeviceOptions
 from edgequant.pack import WantedPack
 from edgequant.plan.request import Request
 from edgequant.spec import RunOptions
 from edgequant.spec.images import ImageOptions
+from edgequant.version import __version__
 
 
 def plan_of(request: Request, mnn: str, job: Literal["verify", "quantize"] = "verify") -> Plan:
@@ -23,7 +23,7 @@ def plan_of(request: Request, mnn: str, job: Literal["verify", "quantize"] = "ve
     reach = request.target
     return Plan(
         job=job,
-        edgequant=edgequant.__version__,
+        edgequant=__version__,
         host=HostFacts(arch=platform.machine(), mnn=mnn),
         model=str(request.model.absolute()),
         devices=request.devices,

@@ -28,16 +28,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgequant.archive.types import Artifact
 from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.findings import Finding
 from edgequant.mnn_version import host_mnn_version, require_supported
-from edgequant.models import ModelGraph, read_model
+from edgequant.models import ModelGraph
+from edgequant.models.mnn.weights import read_weights
 from edgequant.quantize.child import ChildResult, death, run_child, tools_argv
+from edgequant.quantize.finish import count_layers, name_by_contents, sync_and_hash
 from edgequant.quantize.halves import of_halves, round_to_halves
 from edgequant.quantize.log import errors_in, sections, unsupported_ops, warnings_in
-from edgequant.quantize.weights import read_weights
-from edgequant.quantize.work import output_work, room_left
-from edgequant.quantize.written import count_layers, name_by_contents, sync_and_hash
+from edgequant.quantize.work import as_graph, output_work, room_left
 from edgequant.spec import Variant
 
 FORMATS = {"onnx": "ONNX", "tflite": "TFLITE", "tf": "TF", "mnn": "MNN"}
@@ -46,33 +47,6 @@ _SPILL = ".__convert_external_data.bin"
 _TWO_GIB = 2**31
 _SPARE = 2**24
 """Bytes that a model of one file may take beyond what its two files took."""
-
-
-@dataclass(frozen=True)
-class ConvertedModel:
-    """A .mnn file that MNN has loaded once.
-
-    Attributes:
-        sha256: of the file.  The same source, variant and MNN version give the same one.
-        size: bytes.
-        seconds: wall-clock time the converter took.
-        log: what the converter said.
-        warnings: what of it the user should know, in plain words.
-        quantized_layers: convolutions (matrix products and GRU or LSTM gates are ones too) with quantized weights.
-        float_layers: those with float or fp16 weights.
-        findings: what became of numbers that half precision cannot hold.
-    """
-
-    path: Path
-    sha256: str
-    size: int
-    seconds: float
-    log: Path
-    warnings: tuple[str, ...]
-    variant: Variant
-    quantized_layers: int = 0
-    float_layers: int = 0
-    findings: tuple[Finding, ...] = ()
 
 
 def converter_flags(variant: Variant) -> list[str]:
@@ -90,8 +64,7 @@ def converter_flags(variant: Variant) -> list[str]:
 
 
 def convert(
-    source: Path,
-    format: str,
+    source: Path | ModelGraph,
     variant: Variant,
     out: Path,
     *,
@@ -100,7 +73,7 @@ def convert(
     memory_limit: int | None = None,
     parameters: Mapping[str, object] | None = None,
     extra_flags: Sequence[str] = (),
-) -> ConvertedModel:
+) -> Artifact:
     """Convert a model.  `out` appears, or is replaced, only when the new file is whole and MNN could load it.
 
     A float .mnn asked for as ``float`` is copied byte for byte.  For ``fp16`` every weight and constant is rounded to
@@ -109,8 +82,7 @@ def convert(
     about three times their size in memory.
 
     Args:
-        source: the model; it is only read.
-        format: ``onnx``, ``tflite``, ``tf`` or ``mnn``.
+        source: the model, or what was read of it already; it is only read.
         out: the file to write; its directory must exist and allow new files.
         log_dir: directory for the converter's log.
         timeout: seconds for each run of the converter and for loading its result.
@@ -118,39 +90,37 @@ def convert(
         parameters: contents of the converter's compressionParamsFile (bits per layer, scales of our own).
         extra_flags: more options of the converter, such as ``--useOriginRNNImpl``.
 
+    Returns:
+        the file as the converter made it; `Artifact.facts` are not read yet.
+
     Raises:
-        InputError: FORMAT_UNKNOWN, OUTPUT_NOT_WRITABLE, OUTPUT_IS_SOURCE, MODEL_NOT_CONVERTIBLE, OP_UNSUPPORTED,
+        InputError: OUTPUT_NOT_WRITABLE, OUTPUT_IS_SOURCE, MODEL_NOT_CONVERTIBLE, OP_UNSUPPORTED,
             MODEL_TOO_LARGE, ALREADY_QUANTIZED, LOG_NOT_WRITABLE, and what
             `edgequant.models.read_model` raises.
         ToolError: CONVERTER_CRASHED, CONVERTER_TIMEOUT, CONVERTER_OUT_OF_MEMORY, CONVERTER_FAILED,
             CONVERTER_NO_OUTPUT, CONVERTER_BAD_OUTPUT, PARAMETERS_REJECTED, DISK_FULL, MNN_MISSING, MNN_TOO_OLD,
             HQQ_UNSUPPORTED, CHILD_NOT_STARTED, CHILD_LOST.
     """
-    if format not in FORMATS:
-        raise InputError("FORMAT_UNKNOWN", f"unknown model format '{format}'", hint=f"Known: {', '.join(FORMATS)}.")
     version = host_mnn_version()
     require_supported(version, "this host")
-    source, out = Path(source).absolute(), Path(out).absolute()
-    graph = read_model(source)
-    _check(graph, format, variant)
+    graph, out = as_graph(source), Path(out).absolute()
+    _check(graph, variant)
     log = log_dir / f"{_log_name(out, variant)}.log"
     job = _Job(graph, variant, log, timeout, memory_limit, dict(parameters or {}), tuple(extra_flags), version)
-    with output_work(out, source) as work:
+    with output_work(out, graph.path) as work:
         return job.run(work, out)
 
 
-def _check(graph: ModelGraph, format: str, variant: Variant) -> None:
+def _check(graph: ModelGraph, variant: Variant) -> None:
     where = str(graph.path)
-    if graph.format != format:
-        raise InputError("MODEL_NOT_CONVERTIBLE", f"this is not {format} but {graph.format}", where=where)
-    if format == "onnx" and graph.path.stat().st_size >= _TWO_GIB:
+    if graph.format == "onnx" and graph.path.stat().st_size >= _TWO_GIB:
         raise InputError(
             "MODEL_TOO_LARGE",
             "an ONNX file of 2 GiB or more cannot be read",
             hint="Save it with external data.",
             where=where,
         )
-    if format == "mnn":
+    if graph.format == "mnn":
         _check_mnn(graph, variant)
 
 
@@ -185,7 +155,7 @@ class _Job:
     extra_flags: tuple[str, ...]
     version: str
 
-    def run(self, work: Path, out: Path) -> ConvertedModel:
+    def run(self, work: Path, out: Path) -> Artifact:
         made = work / "out.mnn"
         source = _readable_path(self.graph, work)
         rounded = self.variant.method == "fp16"
@@ -217,13 +187,24 @@ class _Job:
         quantized, plain = count_layers(made)
         if self.variant.bits is not None and quantized == 0:
             warnings.append("no layer has weights that could be quantized: the model stays float")
-        if self.variant.method == "float" and quantized and not self.parameters:
+        if self.variant.method == "float" and quantized and not self.parameters and not self.extra_flags:
             warnings.append(f"{quantized} layers of the source are quantized already: this is no float reference")
         digest = sync_and_hash(made)
         size = made.stat().st_size
         made.replace(out)
-        return ConvertedModel(
-            out, digest, size, result.seconds, self.log, tuple(warnings), self.variant, quantized, plain, findings
+        return Artifact(
+            path=out,
+            sha256=digest,
+            size=size,
+            source_sha256=self.graph.sha256,
+            asked=self.variant,
+            run_as=self.variant,
+            quantized_layers=quantized,
+            float_layers=plain,
+            warnings=tuple(warnings),
+            findings=findings,
+            log=self.log.name,
+            seconds=result.seconds,
         )
 
     @property

@@ -18,14 +18,11 @@ import numpy as np
 
 from edgequant.findings import Finding
 from edgequant.models.flat import FlatFile, Table
-from edgequant.models.op_names import MNN_OPS
+from edgequant.models.mnn.net import constant, convolution, open_net, operators
+from edgequant.models.mnn.schema import Blob, Convolution2D, DataType, Op
+from edgequant.models.mnn.weights import Weights
 from edgequant.quantize.encode import HALF_MAX, to_half
-from edgequant.quantize.weights import Weights
 
-_NET_OPS, _NET_SUBGRAPHS, _SUB_NODES, _OP_MAIN, _OP_NAME, _OP_TYPE = 3, 10, 4, 2, 3, 5
-_BLOB_TYPE, _BLOB_FLOATS, _DT_FLOAT, _DT_HALF = 2, 7, 1, 19
-_CONV_WEIGHT = 1
-_CONST = next(number for number, name in MNN_OPS.items() if name == "Const")
 _CHUNK = 1 << 22
 """Values that are in memory at a time."""
 _FEW = 20
@@ -57,17 +54,17 @@ def constants(net: Table) -> list[Extent]:
 
 
 def _constants(net: Table) -> Iterator[tuple[str, Extent]]:
-    for op in _ops(net):
-        value = op.table(_OP_MAIN) if op.number(_OP_TYPE) == _CONST else None
-        if value is not None and value.number(_BLOB_TYPE) == _DT_FLOAT and value.count(_BLOB_FLOATS, 4):
-            yield op.string(_OP_NAME) or "", value.extent(_BLOB_FLOATS, 4)
+    for op in operators(net):
+        value = constant(op)
+        if value is not None and value.number(Blob.data_type) == DataType.DT_FLOAT and value.count(Blob.float32s):
+            yield op.string(Op.name) or "", value.extent(Blob.float32s)
 
 
 def half_constants(path: Path) -> bool:
     """Whether a .mnn keeps constants in half precision."""
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        consts = (op.table(_OP_MAIN) for op in _ops(FlatFile(data).root()) if op.number(_OP_TYPE) == _CONST)
-        return any(value is not None and value.number(_BLOB_TYPE) == _DT_HALF for value in consts)
+    with open_net(path) as net:
+        values = map(constant, operators(net))
+        return any(value is not None and value.number(Blob.data_type) == DataType.DT_HALF for value in values)
 
 
 def round_to_halves(path: Path, layers: Iterable[Weights]) -> list[Lost]:
@@ -82,12 +79,12 @@ def round_to_halves(path: Path, layers: Iterable[Weights]) -> list[Lost]:
     lost: list[Lost] = []
     # Written through the file and not the map: where there is no room, that is an error and not a SIGBUS.
     with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        flat = FlatFile(data)
-        tensors = list(_constants(flat.root()))
+        net = FlatFile(data).root()
+        tensors = list(_constants(net))
         for layer in layers:
-            parameter = Table(flat, layer.place).table(_OP_MAIN)
-            if parameter is not None and parameter.count(_CONV_WEIGHT, 4):
-                tensors.append((layer.name, parameter.extent(_CONV_WEIGHT, 4)))
+            parameter = convolution(net.at(layer.place))
+            if parameter is not None and parameter.count(Convolution2D.weight):
+                tensors.append((layer.name, parameter.extent(Convolution2D.weight)))
         for name, (position, count) in tensors:
             found = Lost(name)
             alive = False
@@ -156,9 +153,3 @@ def _write(file: int, content: bytes, position: int) -> None:
     done = 0
     while done < len(content):
         done += os.pwrite(file, memoryview(content)[done:], position + done)
-
-
-def _ops(net: Table) -> Iterator[Table]:
-    yield from net.tables(_NET_OPS)
-    for graph in net.tables(_NET_SUBGRAPHS):
-        yield from graph.tables(_SUB_NODES)

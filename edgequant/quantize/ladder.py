@@ -273,6 +273,7 @@ def climb(
             "QUANTIZED_MODEL_INSANE",
             f"{entry.rung} yields a model that is no good: {why}",
             hint=f"{'' if found.doubt is None else f'{_ELSEWHERE}  '}{OR_DYNAMIC}",
+            evidence={} if found.doubt is None else {"doubt": found.doubt},
         )
         if not fallback:
             raise error

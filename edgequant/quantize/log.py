@@ -9,7 +9,6 @@ _STAMP = re.compile(r"^\[[0-9:]+\] :\d+: ")
 _ERROR = re.compile(r"\[ERROR\]|Check failed|Converted Failed|Can't open file|Framework Input ERROR|Does Not Exist")
 _PLAIN = (
     ("caution: some weight absolute values", "some weights are denormal numbers (below 1.2e-38); MNN takes them as 0"),
-    ("The model has subgraphs", "the model has subgraphs (a loop or branch): Module can run it, Interpreter cannot"),
     ("Disable Hqq", "the converter switched hqq off"),
 )
 
@@ -31,13 +30,12 @@ def unsupported_ops(text: str) -> list[str]:
 
 
 def warnings_in(text: str) -> list[str]:
-    """What the user should know of it, in plain words, each thing once."""
+    """What the user should know of it, in plain words, each thing once.
+
+    Not that there are subgraphs or that an optional input is left out: it says so of nearly every recurrent model, and
+    the risks of the source say it better.
+    """
     found: list[str] = [plain for said, plain in _PLAIN if said in text]
-    empty = re.findall(r"Check it out ==> (.*) has empty input, the index is (\d+)", text)
-    if empty:
-        name, index = empty[0]
-        more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
-        found.append(f"an input is left out: number {index} of {name}{more} (fine where it is optional)")
     unused = re.findall(r"don't use block-quant for the layer: (.*)\.$", text, re.MULTILINE)
     unused += re.findall(r"not adopted to the layer: (.*), because", text)
     if unused:

@@ -20,20 +20,22 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from edgequant.archive.types import Artifact
 from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.findings import Finding
 from edgequant.mnn_version import host_mnn_version, require_supported
 from edgequant.models import ModelGraph, read_model
+from edgequant.models.mnn.patch import outputs_of, restore_outputs
 from edgequant.progress import counting
 from edgequant.quantize.calibration import CalibrationSet
 from edgequant.quantize.child import ChildResult, death, run_child, tools_argv
+from edgequant.quantize.finish import count_layers, name_by_contents, sync_and_hash, unusable_scales
 from edgequant.quantize.log import sections
 from edgequant.quantize.offline_options import OR_DYNAMIC, OfflineOptions
-from edgequant.quantize.patch import outputs_of, restore_outputs
 from edgequant.quantize.sequence import plan_samples, write_sequence
 from edgequant.quantize.work import output_work, room_left
-from edgequant.quantize.written import count_layers, name_by_contents, sync_and_hash, unusable_scales
 
 _LAYERS = ("Convolution", "ConvolutionDepthwise", "Deconvolution")
 """What MNN's offline methods quantize; matrix products and gates are convolutions by then."""
@@ -61,28 +63,18 @@ class LayerDebug:
     overflow: float | None
 
 
-@dataclass(frozen=True)
-class OfflineModel:
-    """A statically quantized .mnn file that MNN has loaded once.
+class Offline(NamedTuple):
+    """A statically quantized .mnn that MNN has loaded once.
 
     Attributes:
+        file: the .mnn; its findings include those of the calibration data.
         samples: names of the samples that were used, in MNN's order.
         layers: MNN's own numbers, worst cosine first; empty with ema, which gives none.
-        quantized_layers, float_layers: as in `ConvertedModel`.
-        findings: what the user should know, those of the calibration data included.
     """
 
-    path: Path
-    sha256: str
-    size: int
-    seconds: float
-    log: Path
-    options: OfflineOptions
+    file: Artifact
     samples: tuple[str, ...]
     layers: tuple[LayerDebug, ...]
-    quantized_layers: int
-    float_layers: int
-    findings: tuple[Finding, ...]
 
 
 def quantize_offline(
@@ -94,7 +86,7 @@ def quantize_offline(
     log_dir: Path,
     timeout: float = 1800.0,
     memory_limit: int | None = None,
-) -> OfflineModel:
+) -> Offline:
     """Quantize weights and activations of a float .mnn to int8 by one of MNN's methods.
 
     `out` appears, or is replaced, only when the new file is whole, MNN could load it, and it has the inputs and outputs
@@ -223,7 +215,8 @@ def _no_debug(method: str, result: ChildResult) -> Finding:
         code="OFFLINE_NO_LAYER_NUMBERS",
         severity="info",
         message=f"MNN's {method} ended with {how} while it computed its numbers per layer; it was run again without",
-        evidence=result.evidence(),
+        # A run folder may be moved: the log has a name there, and no place.
+        evidence={**result.evidence(), "log": result.log.name},
     )
 
 
@@ -254,7 +247,7 @@ class _Job:
     timeout: float
     memory_limit: int | None
 
-    def run(self, work: Path, out: Path) -> OfflineModel:
+    def run(self, work: Path, out: Path) -> Offline:
         made = work / "out.mnn"
         # A link, so that whatever characters are in the path, MNN sees none of them.
         (work / "source.mnn").symlink_to(self.graph.path)
@@ -286,10 +279,21 @@ class _Job:
         digest, size = sync_and_hash(made), made.stat().st_size
         made.replace(out)
         used = tuple(self.calibration.facts[index].name for index in plan.order)
-        return OfflineModel(
-            out, digest, size, result.seconds, self.log, self.options, used, read_debug(text[0]), quantized, plain,
-            tuple(findings),
-        )  # fmt: skip
+        variant = self.options.variant()
+        file = Artifact(
+            path=out,
+            sha256=digest,
+            size=size,
+            source_sha256=self.graph.sha256,
+            asked=variant,
+            run_as=variant,
+            quantized_layers=quantized,
+            float_layers=plain,
+            findings=tuple(findings),
+            log=self.log.name,
+            seconds=result.seconds,
+        )
+        return Offline(file, used, read_debug(text[0]))
 
     def _quantize(self, work: Path, samples: int, *, debug: bool) -> tuple[ChildResult, list[str]]:
         config = {**self._config(samples), "debug": debug}

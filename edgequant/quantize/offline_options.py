@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgequant.judge.advice import OTHER_WAYS
+from edgequant.spec import Variant
 
 OfflineMethod = Literal["kl", "ema", "admm"]
 
@@ -33,6 +34,11 @@ class OfflineOptions(BaseModel):
     clamp: int | None = Field(default=None, ge=1, le=127)
     skip: tuple[str, ...] = ()
     samples: int | None = Field(default=None, ge=1)
+
+    def variant(self) -> Variant:
+        """As a user would write it."""
+        weights = None if self.weights == "max_abs" else self.weights
+        return Variant(method=self.method, weights=weights, clamp=self.clamp, skip=self.skip, samples=self.samples)
 
     def unused(self) -> list[str]:
         """The options given that the method ignores without a word: ema takes none of them (MNN 3.6.1, measured)."""

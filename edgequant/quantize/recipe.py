@@ -27,10 +27,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from edgequant.errors import InputError
 from edgequant.files import atomic_write
+from edgequant.models.mnn.weights import LAYER_TYPES, Weights
 from edgequant.problems import Place, first_problem, shown
 from edgequant.quantize.patterns import TooSlowError, full_matches
 from edgequant.quantize.recipe_text import place, read_json
-from edgequant.quantize.weights import LAYER_TYPES, Weights
 from edgequant.spec import MemoryMode
 
 SCHEMA = "edgequant.recipe/1"
@@ -46,7 +46,7 @@ class Rule(BaseModel):
     """Which layers, and what becomes of them.
 
     Attributes:
-        name: of the operator as MNN has it (`edgequant.quantize.weights.read_weights` lists them), with * ? [abc].
+        name: of the operator as MNN has it (`edgequant.models.mnn.weights.read_weights` lists them), with * ? [abc].
         regex: instead of a name: a regular expression for the whole of it.
         type: Convolution, ConvolutionDepthwise, Deconvolution or DeconvolutionDepthwise; any where it is left out.
         subgraph: name of the loop body or branch it is in, with * ? [abc]; "" is the main graph; any where it is left
@@ -167,6 +167,11 @@ class Recipe(BaseModel):
         if memory not in ("low", "normal"):
             raise ValueError(f"must be 'low' or 'normal', not {shown(memory)}")
         return memory
+
+    @property
+    def static(self) -> bool:
+        """Whether it has layers whose ranges are measured on samples."""
+        return any(rule.mode == "static" for rule in self.rules)
 
     @classmethod
     def read(cls, path: Path) -> Recipe:

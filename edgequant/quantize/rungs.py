@@ -6,36 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgequant.archive.types import Artifact
 from edgequant.errors import EdgequantError, ToolError
-from edgequant.findings import Finding
 from edgequant.models import ModelGraph, read_model
+from edgequant.models.mnn.patch import outputs_of, restore_outputs
 from edgequant.quantize.calibration import CalibrationSet, Shapes
-from edgequant.quantize.convert import ConvertedModel, convert
+from edgequant.quantize.convert import convert
 from edgequant.quantize.ladder import Rung
-from edgequant.quantize.offline import OfflineModel, quantize_offline
+from edgequant.quantize.offline import quantize_offline
 from edgequant.quantize.offline_options import OfflineOptions
-from edgequant.quantize.patch import outputs_of, restore_outputs
 from edgequant.spec import Variant
 
 FLOAT = Variant(method="float")
 FALLBACK = Variant(method="dynamic", bits=8)
-
-
-@dataclass(frozen=True)
-class Made:
-    """A model of one rung.
-
-    Attributes:
-        offline: what MNN's quantizer says of it; None for the other ways.
-        converted: what the converter says of it, for ``dynamic:8``.
-        findings: what the user should know of how it was made.
-    """
-
-    rung: Rung
-    path: Path
-    offline: OfflineModel | None = None
-    converted: ConvertedModel | None = None
-    findings: tuple[Finding, ...] = ()
 
 
 @dataclass
@@ -51,10 +34,10 @@ class RungMaker:
         log_dir: directory for logs.
         timeout: seconds for each call of MNN's tools.
         memory_limit: bytes each may allocate.
-        static: makes edgequant's own static int8 model at a path, and says what should be known of it; None: there is
-            no such rung.
+        static: makes edgequant's own static int8 model at a path; None: there is no such rung.
 
-    Calling it raises what `convert` and `quantize_offline` raise, and ToolError SHAPES_NOT_FIXABLE.
+    What it returns is asked for, and run, as its rung says.  Calling it raises what `convert`, `quantize_offline` and
+    `static` raise, and ToolError SHAPES_NOT_FIXABLE.
     """
 
     source: ModelGraph
@@ -65,27 +48,26 @@ class RungMaker:
     log_dir: Path
     timeout: float = 1800.0
     memory_limit: int | None = None
-    static: Callable[[Path], tuple[Finding, ...]] | None = None
+    static: Callable[[Path], Artifact] | None = None
     _floats: dict[tuple[bool, bool], Path] = field(default_factory=dict, init=False, repr=False)
 
-    def __call__(self, rung: Rung) -> Made:
+    def __call__(self, rung: Rung) -> Artifact:
         try:
-            return self._made(rung)
+            return self._make(rung).model_copy(update={"source_sha256": self.source.sha256})
         except EdgequantError as error:
             # The float models in between are gone by the time anybody reads this.
             if error.where is not None and Path(error.where).absolute().is_relative_to(self.work.absolute()):
                 error.where = str(self.source.path)
             raise
 
-    def _made(self, rung: Rung) -> Made:
+    def _make(self, rung: Rung) -> Artifact:
         if rung.way == "static":
             assert self.static is not None
-            return Made(rung, self.out, findings=self.static(self.out))
+            return self.static(self.out)
         if rung.way == "dynamic":
-            made = self._convert(self.source.path, self.source.format, FALLBACK, self.out)
-            return Made(rung, self.out, converted=made)
+            return self._convert(self.source, FALLBACK, self.out)
         assert rung.method is not None
-        offline = quantize_offline(
+        return quantize_offline(
             self._float(rung.origin_rnn, rung.fixed),
             self.calibration,
             self.options.model_copy(update={"method": rung.method}),
@@ -93,8 +75,7 @@ class RungMaker:
             log_dir=self.log_dir,
             timeout=self.timeout,
             memory_limit=self.memory_limit,
-        )
-        return Made(rung, self.out, offline=offline, findings=offline.findings)
+        ).file
 
     def _float(self, origin_rnn: bool, fixed: bool) -> Path:
         """The float model a rung starts from, made once."""
@@ -105,7 +86,7 @@ class RungMaker:
                 self._fix(self._float(origin_rnn, False), out)
             else:
                 flags = ("--useOriginRNNImpl",) if origin_rnn else ()
-                self._convert(self.source.path, self.source.format, FLOAT, out, flags)
+                self._convert(self.source, FLOAT, out, flags)
             self._floats[key] = out
         return self._floats[key]
 
@@ -114,16 +95,13 @@ class RungMaker:
         config = self.work / f"{out.stem}-shapes.txt"
         config.write_text(shape_config(shapes), encoding="utf-8")
         flags = ("--saveStaticModel", "--inputConfigFile", str(config.absolute()))
-        self._convert(model, "mnn", FLOAT, out, flags)
+        self._convert(model, FLOAT, out, flags)
         # A static model does not say which tensors are its outputs, and MNN would take others.
         restore_outputs(out, outputs_of(read_model(model)))
 
-    def _convert(
-        self, source: Path, format: str, variant: Variant, out: Path, flags: tuple[str, ...] = ()
-    ) -> ConvertedModel:
+    def _convert(self, source: Path | ModelGraph, variant: Variant, out: Path, flags: tuple[str, ...] = ()) -> Artifact:
         return convert(
             source,
-            format,
             variant,
             out,
             log_dir=self.log_dir,

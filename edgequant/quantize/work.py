@@ -1,17 +1,22 @@
-"""A private directory beside an output, the question whether its disk is full, and what else no other way mends."""
+"""What all ways to make a file share: the source as it was read, a private directory beside the output, and limits."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
+
 from edgequant.errors import InputError, ToolError
+from edgequant.models import ModelGraph, read_model
 
 HOPELESS = {"DISK_FULL", "MNN_MISSING", "MNN_TOO_OLD", "CHILD_NOT_STARTED", "CHILD_LOST", "LOG_NOT_WRITABLE",
             "OUTPUT_NOT_WRITABLE", "OUTPUT_IS_SOURCE", "CALIBRATION_CHANGED"}  # fmt: skip
@@ -19,6 +24,30 @@ HOPELESS = {"DISK_FULL", "MNN_MISSING", "MNN_TOO_OLD", "CHILD_NOT_STARTED", "CHI
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _WORK = ".edgequant-convert-"
 _PROBE = 256 * 1024  # bytes
+
+
+def as_graph(source: Path | ModelGraph) -> ModelGraph:
+    """What is known of a model, with an absolute path; read only where nobody has yet.  Raises as `read_model`."""
+    graph = source if isinstance(source, ModelGraph) else read_model(Path(source).absolute())
+    return replace(graph, path=graph.path.absolute())
+
+
+def source_sha256(graph: ModelGraph) -> str | None:
+    """SHA-256 of a model's files as they are now, as `ModelGraph.sha256`; None where one cannot be read any more."""
+    digest = hashlib.sha256()
+    try:
+        for path in (graph.path, *graph.external_files):
+            with path.open("rb") as file:
+                while chunk := file.read(1 << 20):
+                    digest.update(chunk)
+    except OSError:
+        return None
+    return digest.hexdigest()
+
+
+def memory_limit() -> int:
+    """Bytes a tool may take: what is free now, less a tenth, so that it dies before this host starts to swap."""
+    return max(1 << 30, int(psutil.virtual_memory().available * 0.9))
 
 
 @contextlib.contextmanager

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from device_scripts import process, server, wire
-from device_scripts.server import Answer, Job, JobError
+from edgequant.device_scripts import process, server, wire
+from edgequant.device_scripts.server import Answer, Job, JobError
 
 
 class OrtEngine:

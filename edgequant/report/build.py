@@ -116,6 +116,7 @@ def _device(uri: str, told: DeviceCapture | None) -> report.DeviceInfo:
         cores=told.cores,
         ram_mb=told.ram_mb,
         emulated=told.emulator is not None,
+        is_host=told.is_host,
         os=told.os,
         facts=dict(told.facts),
     )

@@ -120,7 +120,7 @@ class _Printer(Tables):
         )
         facts = [device.cpu, device.arch, " ".join(device.features), f"MNN {device.mnn}" if device.mnn else None]
         facts += [f"{device.cores} cores" if device.cores else None]
-        facts += [f"{device.ram_mb:.0f} MB RAM" if device.ram_mb else None]
+        facts += [f"{device.ram_mb:.0f} MiB RAM" if device.ram_mb else None]
         facts += ["emulated: accuracy counts, timing does not" if device.emulated else None]
         if any(facts):
             self.line(self.text(", ".join(fact for fact in facts if fact), "dim"), indent=2)
@@ -181,7 +181,7 @@ class _Printer(Tables):
         elif run.memory_why:
             self.field("  memory", f"not measured: {run.memory_why}")
         sent, runtime = run.options.get("pushed_bytes"), run.options.get("runtime_bytes")
-        if isinstance(sent, int) and isinstance(runtime, int) and not run.device.uri.startswith("local:"):
+        if isinstance(sent, int) and isinstance(runtime, int) and not run.device.is_host:
             what = "nothing, it was all there" if not sent + runtime else f"{sent + runtime:,} bytes"
             split = f" (model {sent:,}, runtime {runtime:,})" if sent and runtime else ""
             self.field("  sent", f"{what}{split}")

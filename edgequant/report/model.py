@@ -7,11 +7,13 @@ reason.  Numbers are finite: JSON has no NaN.
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from pathlib import PurePath
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from edgequant.compare.summary import OutputSummary
+from edgequant.compare.table import TABLE
 from edgequant.findings import Finding
 from edgequant.judge.latency import Latency
 from edgequant.judge.verdict import OutputVerdict, Verdict, severity, worst
@@ -100,6 +102,7 @@ class DeviceInfo(_Model):
     cores: int | None = None
     ram_mb: float | None = None
     emulated: bool = False
+    is_host: bool = False
     os: str | None = None
     facts: dict[str, Any] = Field(default_factory=dict)
 
@@ -267,6 +270,10 @@ class Report(_Model):
     findings: list[Finding] = Field(default_factory=list)
     timing_s: dict[str, float] = Field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        runs = f"{len(self.runs)} run{'' if len(self.runs) == 1 else 's'}"
+        return f"<Report {self.verdict}: {runs}, model {PurePath(self.model.path).name}>"
+
     @model_validator(mode="after")
     def _not_better_than_its_runs(self) -> Report:
         parts = worst(run.verdict for run in self.runs)
@@ -276,22 +283,9 @@ class Report(_Model):
         return self
 
 
-_METRICS = (
-    "cosine",
-    "centered_cosine",
-    "sqnr_db",
-    "centered_sqnr_db",
-    "max_abs",
-    "rel_max",
-    "mean_abs",
-    "p99_abs",
-    "mismatch",
-)
-
-
 def output_report(summary: OutputSummary, judged: OutputVerdict) -> OutputReport:
     """The entry of one output, from its summary and its verdict."""
-    values = {metric: summary.values.get(metric) for metric in _METRICS}
+    values = {metric: summary.values.get(metric) for metric in TABLE}
     return OutputReport.model_validate(
         {
             **values,

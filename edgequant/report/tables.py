@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from edgequant import plain
+from edgequant.compare.table import TABLE
 from edgequant.judge.verdict import Verdict, severity
 from edgequant.report.lines import STYLE, Lines
 from edgequant.report.model import OutputReport, Run
@@ -152,11 +153,9 @@ class Tables(Lines):
         value = getattr(output, metric)
         if metric == "sqnr_db" and output.exact:
             return Text("exact")
-        shown = plain.cosine(value) if metric == "cosine" else None
-        shown = shown or (plain.decibel(value) if metric == "sqnr_db" else plain.amount(value))
         mark = _mark(output, metric)
         style = {_BROKEN: STYLE[Verdict.FAIL], _CLOSE: STYLE[Verdict.MARGINAL]}.get(mark, "")
-        return Text(f"{shown}{mark}", style=style)
+        return Text(f"{plain.metric(metric, value)}{mark}", style=style)
 
 
 @dataclass(frozen=True)
@@ -184,15 +183,7 @@ _COLUMNS = (
     "mean abs", "p99 abs", "conv", "quant", "dev", "worst case",
 )  # fmt: skip
 _LEFT = ("verdict", "worst case", "worst output")
-_METRIC_OF = {
-    "SQNR dB": "sqnr_db",
-    "cosine": "cosine",
-    "rel max": "rel_max",
-    "max abs": "max_abs",
-    "mismatch": "mismatch",
-    "mean abs": "mean_abs",
-    "p99 abs": "p99_abs",
-}
+_METRIC_OF = {metric.title: metric.name for metric in TABLE.values() if metric.title in _COLUMNS}
 
 
 def _mark(output: OutputReport, metric: str) -> str:

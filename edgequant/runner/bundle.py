@@ -8,14 +8,18 @@ import zipfile
 from functools import cache
 from pathlib import Path
 
-import device_scripts
+from edgequant import device_scripts
 from edgequant.files import atomic_write
 
 
 @cache
 def runner_bytes() -> bytes:
+    """The zip of the sources that this package has."""
+    return zipped(Path(device_scripts.__file__).parent)
+
+
+def zipped(folder: Path) -> bytes:
     """The zip.  Times and modes are fixed, so that its SHA-256 changes only when a source file does."""
-    folder = Path(device_scripts.__file__).parent
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for source in sorted(folder.glob("*.py")):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -66,6 +66,8 @@ class MnnRunner:
         self._session = session
         self._options = options
         self.uri = uri
+        self.used = False
+        """Whether a model has been loaded, or was to be: its memory then tells of that one too."""
         self.hello = session.hello
         require_supported(self.hello.mnn, uri)
         header, _ = session.request("facts", deadline=Deadline(60))
@@ -79,6 +81,14 @@ class MnnRunner:
         except DeviceError:
             return False
         return True
+
+    def restarted(self) -> MnnRunner:
+        """In place of this one, a runner in the same process that has its lock, and none of its memory.
+
+        Raises RunnerError, DeviceError: see RunnerSession.restart.
+        """
+        self._session.restart(self._deadline())
+        return MnnRunner(self._session, self._options, uri=self.uri)
 
     def lock(self, who: str, seconds: float, waiting: Callable[[str], None]) -> None:
         """Have the device alone as long as this runner lives; `waiting` is told who has it meanwhile.
@@ -109,10 +119,20 @@ class MnnRunner:
                 hint="Two at once would spoil each other's measurements.  Try again later, or wait longer with --wait.",
             )
 
-    def load(self, path: str, memory: MemoryMode, *, precision: Precision | None = None) -> Loaded:
-        """Load the model at `path` on the device.  `precision`: another than the options say.
+    def load(
+        self,
+        path: str,
+        memory: MemoryMode,
+        *,
+        precision: Precision | None = None,
+        outputs: Sequence[str] | None = None,
+    ) -> Loaded:
+        """Load the model at `path` on the device.
 
-        Raises RunnerError (MODEL_LOAD_FAILED, CORES_UNAVAILABLE, ...).
+        precision: another than the options say.  outputs: the tensors of its main graph that it hands out, by the
+        names MNN's file gives them; None for the model's own outputs.
+
+        Raises RunnerError (MODEL_LOAD_FAILED, TENSOR_UNKNOWN, CORES_UNAVAILABLE, ...).
         """
         options = {
             "memory": memory,
@@ -121,8 +141,13 @@ class MnnRunner:
             "cores": None if self._options.cores is None else list(self._options.cores),
             "dynamic_quant_option": self._options.dynamic_quant_option,
         }
-        header, _ = self._session.request("load", {"path": path, "options": options}, deadline=self._deadline())
-        return Loaded(self._session.checked(answers.LoadAnswer, header), memory)
+        self.used = True
+        asked = {"path": path, "options": options, "outputs": None if outputs is None else list(outputs)}
+        header, _ = self._session.request("load", asked, deadline=self._deadline())
+        answer = self._session.checked(answers.LoadAnswer, header)
+        if outputs and answer.outputs != list(outputs):
+            raise self._session.broken("it loaded the model with other outputs than were asked for")
+        return Loaded(answer, memory)
 
     def unload(self, model: Loaded) -> None:
         self._session.request("unload", {"handle": model.handle}, deadline=self._deadline())

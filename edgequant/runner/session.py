@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from device_scripts import wire
 from edgequant.deadline import Deadline
+from edgequant.device_scripts import wire
 from edgequant.devices.protocol import CommandResult, Device, Process
 from edgequant.errors import DeadlineExceeded, DeviceError, RunnerError
 from edgequant.runner import answers
+from edgequant.runner.start_errors import not_started, signal_text
 from edgequant.spec import first_problem
 
 Tensors = Mapping[str, np.ndarray]
@@ -102,16 +103,35 @@ class RunnerSession:
         try:
             process = self._process = self._device.start(self._argv, deadline, on_stderr=self._log.add)
         except DeviceError as error:
-            raise self._python_missing(error.evidence) if error.code == "COMMAND_NOT_STARTED" else error from None
+            if error.code != "COMMAND_NOT_STARTED":
+                raise
+            result = CommandResult(error.evidence["exit_code"], b"", b"")
+            raise not_started(self._device, result, [error.message], b"", self._name) from None
         self._deadline = deadline
         self._reader = wire.FrameReader(lambda limit: process.read(limit, self._deadline))
+        return self._greeted(deadline)
+
+    def restart(self, deadline: Deadline) -> answers.Hello:
+        """Have it start itself anew, in the same process, which keeps its lock and nothing else.
+
+        Raises RunnerError (RESTART_UNSUPPORTED, CORES_UNAVAILABLE), after which it lives on as it was; else as
+        `start` and `request`, and no runner is left.
+        """
+        deadline = deadline.shorter(START_SECONDS)
+        self.request("restart", deadline=deadline)
+        self._deadline = deadline
+        return self._greeted(deadline)
+
+    def _greeted(self, deadline: Deadline) -> answers.Hello:
+        assert self._reader is not None
         try:
             self.noise = self._reader.skip_to_preamble()
         except wire.WireError as error:
             noise = bytes(error.args[1])
             if "ended" not in str(error):
                 raise self.broken(f"{error}, but {noise[:80]!r}") from None
-            raise self._not_started(noise) from None
+            result = self._end()
+            raise not_started(self._device, result, self._log.tail(), noise, self._name) from None
         except DeadlineExceeded as error:
             self._kill()
             raise DeadlineExceeded(
@@ -266,7 +286,7 @@ class RunnerSession:
             )
         code, how, hint = "RUNNER_DIED", f"exit status {result.exit_code}", "Its last lines are in the log."
         if result.signal is not None:
-            how = f"signal {result.signal} ({_signal_name(result.signal)})"
+            how = signal_text(result.signal)
             hint = "This is a crash in native code: try --memory normal, fewer --threads, or pinned --shape sizes."
         kills = self._count_oom_kills(Deadline(5)) if result.signal == signal.SIGKILL else None
         if kills is not None and self._oom_kills is not None and kills > self._oom_kills:
@@ -292,73 +312,3 @@ class RunnerSession:
         except DeviceError:
             return None  # only adds detail to another error
         return int(words[1]) if len(words) == 2 and words[1].isdigit() else None
-
-    def _python_missing(self, evidence: dict[str, Any]) -> DeviceError:
-        python = " ".join(self._device.python)
-        return DeviceError(
-            "PYTHON_MISSING",
-            f"there is no {python} on the device",
-            where=self._device.uri,
-            hint="Install Python 3.8 or newer there (Debian: apt-get install python3 python3-pip; then "
-            f"{python} -m pip install MNN numpy), or name another one with --python.",
-            evidence=evidence,
-        )
-
-    def _not_started(self, noise: bytes) -> DeviceError:
-        result = self._end()
-        tail = self._log.tail()
-        said = "\n".join(tail)
-        evidence = {
-            "exit_code": result.exit_code,
-            "signal": result.signal,
-            "stderr": tail,
-            "stdout": repr(noise[-500:]),
-        }
-        where = self._device.uri
-        python = " ".join(self._device.python)
-        last = tail[-1] if tail else "it printed nothing"
-        if "PYTHON_TOO_OLD" in said:
-            return DeviceError(
-                "PYTHON_TOO_OLD",
-                f"Python there is {said.split('PYTHON_TOO_OLD')[1].split()[0]}, the runner needs 3.8 or newer",
-                where=where,
-                hint="Install a newer Python there, or name one with --python.",
-                evidence=evidence,
-            )
-        if "IMPORT_FAILED" in said:
-            detail = said.split("IMPORT_FAILED", 1)[1].strip()
-            missing = detail.split(":")[0].strip()
-            package = "numpy" if missing.startswith("numpy") else "MNN"
-            return DeviceError(
-                "NUMPY_MISSING" if package == "numpy" else "MNN_MISSING",
-                f"{python} there cannot import {package} ({detail})",
-                where=where,
-                hint=f"Install them on the device: {python} -m pip install MNN numpy.  Where pip refuses that, "
-                "make a virtual environment there, and name its Python with --python.",
-                evidence=evidence,
-            )
-        if result.exit_code == 127 or "not found" in last.lower():
-            return self._python_missing(evidence)
-        if result.lost:
-            return DeviceError("LINK_LOST", "the link was lost while starting the runner", transient=True, where=where)
-        how = (
-            f"signal {result.signal} ({_signal_name(result.signal)})"
-            if result.signal is not None
-            else f"exit status {result.exit_code}"
-        )
-        return RunnerError(
-            "RUNNER_NOT_STARTED",
-            f"{self._name} ended before it said hello: {how}; its last line: {last}",
-            where=where,
-            hint="MNN was built for another CPU: build it for this one, or install another version there."
-            if result.signal == signal.SIGILL
-            else "Check the Python that --python names, and its last lines in the log.",
-            evidence=evidence,
-        )
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return "unknown"

@@ -2,14 +2,14 @@
 
 from edgequant.problems import first_problem
 from edgequant.spec.limits import DEVICE_METRIC, METRICS, Limit
-from edgequant.spec.options import MIN_MNN, Precision, RunOptions, parse_cores, parse_shape
+from edgequant.spec.options import Access, Precision, RunOptions, parse_cores, parse_shape, parse_shapes
 from edgequant.spec.variant import METHODS, MemoryMode, Variant
 
 __all__ = [
     "DEVICE_METRIC",
     "METHODS",
     "METRICS",
-    "MIN_MNN",
+    "Access",
     "Limit",
     "MemoryMode",
     "Precision",
@@ -18,4 +18,5 @@ __all__ = [
     "first_problem",
     "parse_cores",
     "parse_shape",
+    "parse_shapes",
 ]

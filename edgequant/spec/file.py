@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from edgequant.errors import InputError
-from edgequant.spec import Limit, RunOptions, Variant, first_problem
+from edgequant.spec import Access, Limit, RunOptions, Variant, first_problem, parse_cores, parse_shapes
 from edgequant.spec.function import looks_like_function
 from edgequant.spec.images import ImageOptions
 
 MAX_BYTES = 1 << 20
+_Section = TypeVar("_Section", RunOptions, Access)
 
 
 class VerifySpec(BaseModel):
-    """What `edgequant verify --spec FILE` reads; every key may be left out, unknown ones are refused.
+    """What `edgequant verify` checks, as --spec FILE has it; every key may be left out, unknown ones are refused.
 
     Attributes:
         devices: device URIs.
@@ -31,7 +32,10 @@ class VerifySpec(BaseModel):
             center_crop or center_crop_h and center_crop_w.
         goals: what the model of auto has to keep, written like limits.
         fallback: false forbids another way to quantize than the variant says.
-        options: threads, memory, precision, cores, dynamic_quant_option, timeout, warmup, repeat, seed.
+        budget: of auto: the smallest model, or the fastest.
+        latency: false does not time the model.
+        options: how models are run.
+        device_options: how devices are reached, and what runs there.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,7 +50,15 @@ class VerifySpec(BaseModel):
     images: ImageOptions | None = None
     fallback: bool = True
     goals: list[str] = Field(default_factory=list, max_length=10_000)
+    budget: Literal["size", "latency"] = "size"
+    latency: bool = True
     options: RunOptions = Field(default_factory=RunOptions)
+    device_options: Access = Field(default_factory=Access)
+
+    @field_validator("options", "device_options", mode="before")
+    @classmethod
+    def _sections(cls, section: Any) -> Any:
+        return {} if section is None else section  # all its keys may be commented out
 
     @field_validator("variants")
     @classmethod
@@ -77,6 +89,39 @@ class VerifySpec(BaseModel):
             if any(not 0 < size < 10**9 for size in sizes):
                 raise ValueError(f"'{name}': every size must be a whole number of at least 1")
         return shapes
+
+    def with_typed(self, typed: Mapping[str, Any]) -> VerifySpec:
+        """This, with what was typed on top: limits come behind these, shapes, words on images and options replace
+        their like one by one, all else replaces what is here.
+
+        Args:
+            typed: by key; options as in a file, all else in the words of the command line.
+
+        Raises InputError (OPTION_INVALID, CORES_INVALID, SHAPE_INVALID, IMAGE_OPTION_INVALID).
+        """
+        new = dict(typed)
+        if "limits" in typed:
+            new["limits"] = [*self.limits, *typed["limits"]]
+        if "shapes" in typed:
+            new["shapes"] = {**self.shapes, **parse_shapes(typed["shapes"])}
+        if "images" in typed:
+            new["images"] = ImageOptions.parse(typed["images"], self.images)
+        if "options" in typed:
+            cores = typed["options"].get("cores")
+            more = {} if cores is None else {"cores": parse_cores(cores)}
+            new["options"] = _with(self.options, {**typed["options"], **more})
+        if "device_options" in typed:
+            new["device_options"] = _with(self.device_options, typed["device_options"])
+        return self.model_copy(update=new)
+
+
+def _with(section: _Section, typed: Mapping[str, Any]) -> _Section:
+    try:
+        return type(section)(**{**section.model_dump(exclude_unset=True), **typed})
+    except ValidationError as error:
+        name, colon, rest = first_problem(error).partition(":")
+        option = name if name.startswith("--") else f"--{name.replace('_', '-')}"
+        raise InputError("OPTION_INVALID", f"{option}{colon}{rest}") from None
 
 
 def _as_value_error(parse: Any, text: str) -> None:

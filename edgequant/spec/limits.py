@@ -11,7 +11,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from edgequant.errors import InputError
 from edgequant.problems import first_problem
 
-METRICS: dict[str, str] = {
+Direction = Literal[">=", "<="]
+
+METRICS: dict[str, Direction] = {
     "cosine": ">=",
     "sqnr_db": ">=",
     "max_abs": "<=",
@@ -26,7 +28,11 @@ METRICS: dict[str, str] = {
 DEVICE_METRIC = "device_sqnr_db"
 """The one that holds a device against this host instead of against the reference."""
 
-_BEST = {"cosine": 1.0, "sqnr_db": 200.0, DEVICE_METRIC: 200.0}
+SQNR_CAP_DB = 200.0
+"""SQNR is kept within +-200 dB: identical arrays would give infinity, which JSON cannot carry.  Two float32 arrays that
+differ at all stay below about 160 dB; float64 reaches about 320 dB, where the difference no longer matters."""
+
+_BEST = {"cosine": 1.0, "sqnr_db": SQNR_CAP_DB, DEVICE_METRIC: SQNR_CAP_DB}
 """Of the metrics with a lower bound; the others cannot be below 0."""
 
 
@@ -40,7 +46,7 @@ class Limit(BaseModel):
 
     output: str | None = None
     metric: str
-    op: Literal[">=", "<="]
+    op: Direction
     value: float
 
     @model_validator(mode="after")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from edgequant.errors import InputError
 from edgequant.spec.variant import MemoryMode
-
-MIN_MNN = (3, 0, 1)
-"""Older MNN gives reshape and shape errors on quantized multi-input sequence models, so it is refused."""
 
 
 class _Strict(BaseModel):
@@ -59,6 +57,47 @@ class RunOptions(_Strict):
         return cores
 
 
+class Access(_Strict):
+    """How a device is reached, and what runs there.
+
+    Attributes:
+        work_dir: private directory on the device; None for its default.
+        accept_new_host_key: trust an SSH host that is seen for the first time, and remember its key.
+        python: command on the device; None for its default.
+        runtime: whose Python and MNN run there: the device's own (system), or those of a pack that is pushed.
+        mnn: version of MNN in the pack; None for that of this host.
+        pack: one that was built, by the beginning of its SHA-256.
+        wait: seconds to wait where another edgequant is using the device.
+    """
+
+    work_dir: str | None = Field(default=None, max_length=4000)
+    accept_new_host_key: bool = False
+    python: str | None = Field(default=None, max_length=4000)
+    runtime: Literal["auto", "pack", "system"] = "auto"
+    mnn: str | None = Field(default=None, max_length=100)
+    pack: str | None = Field(default=None, max_length=4000)
+    wait: float = Field(default=600.0, ge=0, le=86400)
+
+    @field_validator("work_dir")
+    @classmethod
+    def _work_dir(cls, path: str | None) -> str | None:
+        if path is not None and (not path.startswith(("/", "~/")) or "\0" in path):
+            raise ValueError(f"{path!r} must be an absolute path on the device, or one in ~/")
+        return path
+
+    @model_validator(mode="after")
+    def _one_runtime(self) -> Access:
+        own = "--python" if self.python is not None else "--runtime system" if self.runtime == "system" else None
+        packed = "--mnn" if self.mnn is not None else "--pack" if self.pack is not None else None
+        if self.mnn is not None and self.pack is not None:
+            raise ValueError("--mnn and --pack contradict each other: a pack has its own MNN")
+        if self.python is not None and self.runtime == "pack":
+            raise ValueError("--python and --runtime pack contradict each other")
+        if own and packed:
+            raise ValueError(f"{packed} and {own} contradict each other")
+        return self
+
+
 def parse_cores(text: str) -> tuple[int, ...]:
     """Read ``0,2,4-7``.  Raises InputError (CORES_INVALID)."""
     cores: list[int] = []
@@ -84,3 +123,13 @@ def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
     if any(not re.fullmatch(r"[0-9]{1,9}", part) or int(part) == 0 for part in parts):
         raise InputError("SHAPE_INVALID", f"shape '{text}': every size must be a whole number of at least 1")
     return name, tuple(int(part) for part in parts)
+
+
+def parse_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """``NAME=1,3,48,160`` each.  Raises InputError (SHAPE_INVALID)."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, shape = parse_shape(text)
+        if shapes.setdefault(name, shape) != shape:
+            raise InputError("SHAPE_INVALID", f"--shape: '{name}' is given twice, as {shapes[name]} and {shape}")
+    return shapes

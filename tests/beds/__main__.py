@@ -1,6 +1,6 @@
 """python -m tests.beds: makes what the slow tests need and boots it once, so that they find it ready.
 
-With --keep the phone and the board stay until ctrl-C, to try commands on.
+With --keep the phone and the board stay until ctrl-C, to try commands on; with --no-boot nothing is started.
 """
 
 from __future__ import annotations
@@ -26,10 +26,13 @@ def main() -> int:
     """0, or 1 where a bed cannot be started here."""
     parser = argparse.ArgumentParser(prog="python -m tests.beds", description="prepare the virtual phone and board")
     parser.add_argument("--keep", action="store_true", help="keep both running until ctrl-C")
+    parser.add_argument("--no-boot", action="store_true", help="make the pack and the disk images, and no more")
     given = parser.parse_args()
     try:
+        _make()
         with ExitStack() as stack:
-            _start(stack, given.keep)
+            if not given.no_boot:
+                _start(stack, given.keep)
     except KeyboardInterrupt:
         return 0
     except (pytest.fail.Exception, EdgequantError) as error:
@@ -38,19 +41,23 @@ def main() -> int:
     return 0
 
 
-def _start(stack: ExitStack, keep: bool) -> None:
-    def timed(what: str, started: float) -> None:
-        print(f"{what}: {time.monotonic() - started:.1f} s", flush=True)
+def _timed(what: str, started: float) -> None:
+    print(f"{what}: {time.monotonic() - started:.1f} s", flush=True)
 
+
+def _make() -> None:
     started = time.monotonic()
     pack = build_pack()
-    timed(f"pack {pack.sha256[:12]}, {pack.size / 1e6:.1f} MB", started)
+    _timed(f"pack {pack.sha256[:12]}, {pack.size / 1e6:.1f} MB", started)
     started = time.monotonic()
     images()
-    timed("disk images", started)
+    _timed("disk images", started)
+
+
+def _start(stack: ExitStack, keep: bool) -> None:
     started = time.monotonic()
     bed = stack.enter_context(adb.running())
-    timed("adb server and adbd", started)
+    _timed("adb server and adbd", started)
     started = time.monotonic()
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgequant-beds-")))
     machines: list[vm.VirtualMachine] = []
@@ -59,7 +66,7 @@ def _start(stack: ExitStack, keep: bool) -> None:
         machines.append(stack.enter_context(vm.running(folder / name, make)))
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda machine: machine.boot(), machines))
-    timed("phone and board booted", started)
+    _timed("phone and board booted", started)
     if keep:
         phone, board = machines
         assert isinstance(phone, vm.Phone)

@@ -32,6 +32,21 @@ def test_inspect(real_model: ModelByName) -> None:
     assert "--shape feat_erb=1,1,A,32" in " ".join(text.split())
 
 
+def test_what_a_finding_speaks_of_is_named(real_model: ModelByName) -> None:
+    model = str(real_model("ppocr_rec"))
+    found = {finding["code"]: finding for finding in edgequant("inspect", model, "--json").json["findings"]}
+    layers = [layer["layer"] for layer in found["WEIGHT_OUTLIERS"]["evidence"]["layers"]]
+    assert len(layers) == found["WEIGHT_OUTLIERS"]["evidence"]["count"] == 10
+    brief, whole = (edgequant("inspect", model, *more, COLUMNS="200").out for more in ((), ("-v",)))
+    assert "(-v names them)" in brief
+    assert "(-v names them)" not in whole
+    assert all(f" {layer}: peak " in whole for layer in layers)
+    assert not any(f" {layer}: peak " in brief for layer in layers)
+    # What may be worse is no command, and says what cannot take it.
+    assert "Hold block=32 against plain 8 bits" in brief
+    assert "31 of 66 layers cannot take it" in brief
+
+
 def test_layers_are_listed_by_the_names_that_recipes_take(generated_model: ModelByName, tmp_path: Path) -> None:
     model, float_file, out = str(generated_model("conv_cnn")), tmp_path / "float.mnn", tmp_path / "out.mnn"
     assert edgequant("inspect", model, "--json").json["layers"] == []  # only the converter gives them names

@@ -42,6 +42,7 @@ def test_help_names_what_can_be_given() -> None:
         assert part in text, part
     for option in ("--device", "--variant", "--inputs", "--limit", "--memory", "--work-dir", "--run-dir", "--json"):
         assert option in text
+    assert "[required, here or in the file of --spec]" in text.partition("--device URI")[2].partition("--spec FILE")[0]
     assert "Exit codes: 0 PASS" in " ".join(edgequant("--help").out.split())
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.beds.models import ModelByName
 from tests.cli.command import EDGEQUANT, edgequant
+from tests.nightly import all_but
 
 
 @pytest.fixture
@@ -27,9 +28,9 @@ def pictures(tmp_path: Path) -> Path:
 
 def test_pictures_from_the_command_line(generated_model: ModelByName, pictures: Path, tmp_path: Path) -> None:
     done = edgequant(
-        "quantize", str(generated_model("conv_cnn")), "-o", "out.mnn", "--variant", "static:8", "--calibration",
-        str(pictures), "--image", "format=BGR mean=127.5", "--image", "normal=0.00784", "--threads", "1", "--json",
-        cwd=tmp_path,
+        "quantize", str(generated_model("conv_cnn")), "-o", "out.mnn", "--variant", "static:8,calib=minmax",
+        "--calibration", str(pictures), "--image", "format=BGR mean=127.5", "--image", "normal=0.00784",
+        "--threads", "1", "--json", cwd=tmp_path,
     )  # fmt: skip
     assert done.code in (0, 1), done.err
     (run,) = done.json["runs"]
@@ -92,7 +93,9 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
-@pytest.mark.parametrize("variant", ["static:8,keep=1", "ema", "kl"])
+@pytest.mark.parametrize(
+    "variant", all_but("static:8,calib=minmax,keep=1", "kl", of=["static:8,calib=minmax,keep=1", "ema", "kl"])
+)
 def test_samples_and_layers_are_counted_on_a_terminal(
     variant: str, generated_model: ModelByName, pictures: Path, tmp_path: Path
 ) -> None:
@@ -108,11 +111,11 @@ def test_samples_and_layers_are_counted_on_a_terminal(
         assert f"MNN's {variant}: samples" in said
 
 
-@pytest.mark.parametrize("silent", ["--json", "--quiet"])
+@pytest.mark.parametrize("silent", all_but("--json", of=["--json", "--quiet"]))
 def test_nothing_is_counted_where_nobody_wants_it(
     silent: str, generated_model: ModelByName, pictures: Path, tmp_path: Path
 ) -> None:
-    arguments = ["quantize", str(generated_model("conv_cnn")), "-o", "out.mnn", "--variant", "static:8"]
+    arguments = ["quantize", str(generated_model("conv_cnn")), "-o", "out.mnn", "--variant", "static:8,calib=minmax"]
     said = on_a_terminal(*arguments, "--calibration", str(pictures), "--threads", "1", silent, cwd=tmp_path)
     assert "reading calibration data" not in said
     assert "/8" not in said

@@ -106,22 +106,18 @@ def test_run_writes_over_nothing_it_was_given(
 def test_what_a_device_calls_itself_does_not_reach_the_terminal(
     monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
+    from edgequant.archive.types import Capture
     from edgequant.cli import run as command
     from edgequant.cli.options import Ui
-    from edgequant.jobs.single import RunOnce
-    from edgequant.lab.session import DeviceOptions
-    from edgequant.runner.answers import Facts, Hello, MemoryKb
-    from edgequant.spec import RunOptions
+    from edgequant.jobs.run import RunOnce
+    from edgequant.runner.answers import Facts, Hello
 
     evil = "3.5\x1b]0;x\x07\x9b2J\u202e\ud800"
     hello = Hello.model_construct(mnn=evil)
     facts = Facts.model_construct(arch=evil)
-    found = RunOnce(hello, facts, "low", 1, [], {}, {}, 1.0, MemoryKb(), MemoryKb(), MemoryKb())
-    monkeypatch.setattr(command, "run_once", lambda *_, **__: found)
-    command.run(
-        model="m.mnn", device="local:", output=None, inputs=None, shapes=None, run_options=RunOptions(),
-        target=DeviceOptions(), ui=Ui(True, False, False), images=None,
-    )  # fmt: skip
+    found = RunOnce(hello, facts, 1, [], {}, Capture(trial="run", role="device", memory_mode="low"), None, None)
+    monkeypatch.setattr(command, "run_request", lambda *_, **__: found)
+    command.run("m.mnn", "local:", {}, output=None, ui=Ui(json=True))
     shown = capfdbinary.readouterr()
     assert json.loads(shown.out)["device"]["mnn"] == evil.replace("\ud800", "\\ud800")
     for text in (shown.out, shown.err):

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgequant.compare import metrics
-from edgequant.compare.metrics import SQNR_CAP_DB, compare
+from edgequant.compare.decibel import SQNR_CAP_DB
+from edgequant.compare.metrics import compare
 
 quick = settings(deadline=None, max_examples=60)
 moderate = st.floats(-1e6, 1e6, width=32)

@@ -47,6 +47,11 @@ def test_a_zero_case_counts_in_absolute_metrics_only():
     assert summary.values["max_abs"] == 5.0
 
 
+def test_the_least_error_in_a_zero_case_is_looked_at_before_none():
+    tiny = compare(np.zeros(50), np.full(50, 1e-300))
+    assert summarize({"equal": off(0), "tiny": tiny, "zero": compare(RAMP * 0, RAMP * 0)}).worst_case == "tiny"
+
+
 def test_constant_cases_do_not_lend_their_cosine():
     flat = compare(np.ones(50, np.float32), np.full(50, 0.5, np.float32))
     assert not summarize({"flat": flat, "ok": off(0.1)}).cosine_says_nothing

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from device_scripts import wire
+from edgequant.device_scripts import wire
 
 OPTIONS = {"memory": "normal", "precision": "normal", "threads": 2, "cores": None}
 ModelByName = Callable[[str], Path]
@@ -66,8 +66,17 @@ class Runner:
         assert answer["ok"], answer
         return outputs
 
+    def restart(self) -> None:
+        answer, _ = self.ask("restart")
+        assert answer["ok"], answer
+        assert not self._reader.skip_to_preamble()
+
     def children(self) -> list[int]:
         return [child.pid for child in psutil.Process(self.child.pid).children()]
+
+    def files(self) -> int:
+        """How many descriptors it has."""
+        return psutil.Process(self.child.pid).num_fds()
 
     def end(self) -> None:
         self.child.kill()

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from device_scripts import lock
+from edgequant.device_scripts import lock
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has such sockets; elsewhere: Unsupported")
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
 import sys
-from device_scripts.lock import Lock
+from edgequant.device_scripts.lock import Lock
 held = Lock()
 assert held.acquire(sys.argv[1], 0, print) is None
 {then}

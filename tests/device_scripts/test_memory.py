@@ -6,7 +6,7 @@ import numpy as np
 import psutil
 import pytest
 
-from device_scripts import process
+from edgequant.device_scripts import process
 
 
 @pytest.fixture

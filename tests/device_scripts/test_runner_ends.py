@@ -15,10 +15,12 @@ import pytest
 from onnx import TensorProto as T
 from onnx import helper
 
-from device_scripts import wire
+from edgequant.device_scripts import wire
 from tests import generated
 from tests.device_scripts.support import Converter, Runner
 from tests.waiting import LONG, ended, eventually
+
+LOADER = [str(found) for found in Path("/").glob("lib*/ld-linux-*.so.?")][:1]
 
 
 def test_ends_when_the_host_closes_the_stream(start: Callable[..., Runner]) -> None:
@@ -59,6 +61,29 @@ def test_ends_while_it_times(start: Callable[..., Runner], cnn: Path, image: np.
     assert os.read(runner.child.stdout.fileno(), 1)  # "warm": it has begun
     runner.child.stdin.close()
     assert runner.child.wait(LONG) == -signal.SIGKILL
+    assert ended(watcher)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it cannot")
+@pytest.mark.parametrize("loader", [[], LOADER], ids=["plain", "as a pack"])
+def test_started_anew_it_is_the_same_process_with_nothing_in_it(
+    loader: list[str], start: Callable[..., Runner], script: Path, cnn: Path, image: np.ndarray
+) -> None:
+    runner = start([*loader, sys.executable, "-u", str(script)])
+    (watcher,) = runner.children()
+    before, _ = runner.ask("hello")
+    handle = runner.load(cnn)["handle"]
+    files = runner.files()
+    for _ in range(3):
+        runner.restart()
+        assert ended(watcher)
+        (watcher,) = runner.children()
+        assert runner.refused("run", {"x": image}, handle=handle) == "HANDLE_UNKNOWN"
+        assert {**runner.ask("hello")[0], "id": 0} == {**before, "id": 0}
+        assert runner.run(runner.load(cnn)["handle"], x=image)
+        assert runner.files() == files
+    runner.child.stdin.close()
+    assert runner.child.wait(LONG) in (0, -signal.SIGKILL)
     assert ended(watcher)
 
 

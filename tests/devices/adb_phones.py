@@ -8,6 +8,9 @@ import pytest
 
 from edgequant.deadline import Deadline
 from edgequant.devices.adb import AdbDevice
+from edgequant.devices.adb_attached import Attached, listed
+from edgequant.devices.adb_server import AdbServer
+from edgequant.devices.adb_wire import Address
 from edgequant.errors import EdgequantError
 from tests.beds.adb_parts import ScriptedServer
 from tests.devices.support import soon
@@ -26,6 +29,10 @@ def refused(uri: str, seconds: float = LONG) -> EdgequantError:
     assert caught.value.hint or caught.value.code == "TIMEOUT"
     assert caught.value.where == uri
     return caught.value
+
+
+def attached() -> list[Attached]:
+    return listed(AdbServer(Address.from_environment(), "adb:"), soon())
 
 
 Scripted = Callable[[dict[str, bytes | None]], ScriptedServer]

@@ -11,8 +11,9 @@ import pytest
 
 from edgequant.deadline import Deadline
 from edgequant.devices.local import LocalDevice
-from edgequant.devices.store import Store, sha256_of
+from edgequant.devices.store import Store
 from edgequant.errors import DeviceError
+from edgequant.files import sha256_of
 from tests.waiting import LONG
 
 TIME = Deadline(None)  # every test has a time limit of its own

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from edgequant.devices.adb import AdbDevice, parse_uri
-from edgequant.devices.adb_attached import attached_devices
-from edgequant.devices.store import Store, sha256_of
+from edgequant.devices.store import Store
 from edgequant.errors import DeviceError, InputError
+from edgequant.files import sha256_of
 from tests.beds.adb import AdbBed
 from tests.beds.adb_parts import ScriptedServer
-from tests.devices.adb_phones import Scripted, opens, refused
+from tests.devices.adb_phones import Scripted, attached, opens, refused
 from tests.devices.support import soon
 from tests.waiting import LONG, eventually
 
@@ -104,7 +104,7 @@ def test_a_network_device_is_connected(adb_bed: AdbBed) -> None:
 
 def test_list(adb_bed: AdbBed) -> None:
     adb_bed.fake("--state", "recovery", "--model", "Old_Phone")
-    found = {device.serial: device for device in attached_devices(soon())}
+    found = {device.serial: device for device in attached()}
     assert len(found) == 2
     real = found.pop(adb_bed.serial)
     assert (real.state, real.transport, real.explanation, real.uri) == ("device", "tcp", None, adb_bed.uri)
@@ -131,7 +131,7 @@ def test_authorization(adb_bed: AdbBed) -> None:
     error = refused(f"adb://{fake.serial}")
     assert error.code == "ADB_UNAUTHORIZED"
     assert "Allow USB debugging" in str(error.hint)
-    assert "unauthorized" in [device.state for device in attached_devices(soon())]
+    assert "unauthorized" in [device.state for device in attached()]
     fake.tell("accept")
     adb_bed.ask_until(fake.serial, "device")
     assert opens(f"adb://{fake.serial}")
@@ -163,7 +163,7 @@ def test_states_of_a_server(scripted: Scripted, line: str, serial: str, code: st
         it.open(soon())
     assert caught.value.code == code
     assert serial in str(caught.value)
-    (device,) = attached_devices(soon())
+    (device,) = attached()
     assert (device.serial, device.transport) == (serial, transport)
     assert device.explanation
     assert refused(f"adb://@127.0.0.1:{server.port}", seconds=3).code in (code, "TIMEOUT")

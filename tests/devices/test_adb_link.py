@@ -14,6 +14,7 @@ from edgequant.devices.adb import AdbDevice
 from edgequant.errors import DeadlineExceeded, DeviceError
 from tests.beds.adb import AdbBed
 from tests.devices.support import soon
+from tests.nightly import all_but
 from tests.waiting import LONG, ended, eventually
 
 pytestmark = pytest.mark.adb
@@ -37,7 +38,7 @@ def running(phone: AdbDevice, file: Path) -> tuple[threading.Thread, list[Device
     return thread, caught
 
 
-@pytest.mark.parametrize("what", ["server", "device"])
+@pytest.mark.parametrize("what", all_but("device", of=["server", "device"]))
 def test_link_lost_in_a_run(adb_bed: AdbBed, phone: AdbDevice, what: str) -> None:
     file = adb_bed.files / f"lost-{what}"
     thread, caught = running(phone, file)
@@ -87,7 +88,7 @@ def test_link_lost_under_a_process(adb_bed: AdbBed, phone: AdbDevice) -> None:
     process.kill()
 
 
-@pytest.mark.parametrize("what", ["server", "device"])
+@pytest.mark.parametrize("what", all_but("device", of=["server", "device"]))
 def test_a_dead_link_is_noticed(adb_bed: AdbBed, what: str) -> None:
     """`adb devices` goes on saying `device`: only silence tells."""
     with AdbDevice(adb_bed.uri, keepalive=3) as it:
@@ -102,6 +103,7 @@ def test_a_dead_link_is_noticed(adb_bed: AdbBed, what: str) -> None:
         assert "sign of life" in caught.value.message
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_pause_is_survived(adb_bed: AdbBed) -> None:
     with AdbDevice(adb_bed.uri, keepalive=9) as it:
@@ -119,7 +121,7 @@ def test_a_pause_is_survived(adb_bed: AdbBed) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["server", "device"])
+@pytest.mark.parametrize("what", all_but("device", of=["server", "device"]))
 def test_nothing_waits_beyond_its_deadline_on_a_dead_link(adb_bed: AdbBed, what: str) -> None:
     freeze = adb_bed.signal_server if what == "server" else adb_bed.signal_device
     with AdbDevice(adb_bed.uri, keepalive=0) as it:

@@ -41,7 +41,7 @@ def test_duplex(phone: AdbDevice) -> None:
         process.read(1, Deadline(0.3))
     with pytest.raises(DeadlineExceeded):
         process.wait(Deadline(0.3))
-    process.close_stdin()  # type: ignore[attr-defined]
+    process.close_stdin(soon())  # type: ignore[attr-defined]
     assert process.read(10, soon()) == b""
     assert process.wait(soon()).exit_code == 4
     assert bytes(said) == b"started\nover\n"
@@ -67,7 +67,7 @@ def test_a_write_that_was_cut_short_goes_on_whole(phone: AdbDevice) -> None:
         flood()
     phone.run(["kill", "-CONT", str(process.pid)], soon())  # type: ignore[attr-defined]
     process.write(b"end", soon())
-    process.close_stdin()  # type: ignore[attr-defined]
+    process.close_stdin(soon())  # type: ignore[attr-defined]
     # What was begun was finished: only whole chunks of the last piece can be missing.
     count = int(process.read(100, soon()))
     assert (count - 3) % (64 << 10) == 0

@@ -13,8 +13,8 @@ import pytest
 from edgequant.deadline import Deadline
 from edgequant.devices.adb import AdbDevice
 from edgequant.devices.adb_push import write_error
-from edgequant.devices.store import sha256_of
 from edgequant.errors import DeadlineExceeded, DeviceError, InputError
+from edgequant.files import sha256_of
 from tests.beds.adb import AdbBed
 from tests.devices.support import soon
 from tests.waiting import LONG

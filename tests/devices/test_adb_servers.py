@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgequant.devices.adb import AdbDevice
-from edgequant.devices.adb_attached import attached_devices
+from edgequant.devices.adb_attached import phones
 from edgequant.devices.adb_wire import Address
 from edgequant.errors import DeviceError, InputError
 from tests.beds.adb import AdbBed
@@ -76,9 +76,36 @@ def test_no_server_and_no_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     error = refused("adb://x")
     assert error.code == "ADB_MISSING"
     assert "apt install adb" in str(error.hint)
+    assert phones() == []
+
+
+def test_listing_starts_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{tmp_path}/none")
+    adb = tmp_path / "adb"
+    adb.write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/asked\n')
+    adb.chmod(0o755)
+    monkeypatch.setenv("ADBUTILS_ADB_PATH", str(adb))
+    asked = tmp_path / "asked"
+    asked.touch()
+    ((uri, what),) = phones()
+    assert uri == "adb://"
+    assert f"no adb server is running at localfilesystem:{tmp_path}/none" in what
+    assert "start-server" not in asked.read_text()
+
+
+@pytest.mark.parametrize("answer", [b"what", b"FAIL0003why"])
+def test_listing_what_something_else_answers(scripted: Scripted, answer: bytes) -> None:
+    scripted({"host:devices-l": answer})
     with pytest.raises(DeviceError) as caught:
-        attached_devices(soon())
-    assert caught.value.code == "ADB_MISSING"
+        phones()
+    assert caught.value.code in ("ADB_SERVER_LOST", "ADB_SERVER_UNREACHABLE")
+
+
+def test_listing_the_phones_of_a_server(adb_bed: AdbBed) -> None:
+    adb_bed.fake("--state", "recovery", "--model", "Old_Phone")
+    found = dict(phones())
+    assert found[adb_bed.uri].endswith(", tcp")
+    assert any("runs its recovery system" in what for what in found.values())
 
 
 @pytest.mark.parametrize(

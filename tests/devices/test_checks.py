@@ -80,14 +80,16 @@ def test_a_work_directory(state: str, words: str) -> None:
 
 def test_execution() -> None:
     noexec = place(options=frozenset({"noexec"}))
-    assert checks.execution(URI, noexec, pack=True, started=False).status == "fail"
+    assert checks.execution(noexec, pack=True, started=False).status == "fail"
     # What has been started needs no mount to prove it, and Python only reads.
-    assert checks.execution(URI, noexec, pack=True, started=True).status == "ok"
-    assert checks.execution(URI, noexec, pack=False, started=False).status == "ok"
-    assert checks.execution(URI, place(), pack=True, started=False).status == "ok"
-    assert checks.execution(URI, place(mount=""), pack=True, started=False).status == "skipped"
-    assert "/data/local/tmp" in str(checks.execution("adb://X", noexec, pack=True, started=False).fix)
-    assert "/data/local/tmp" not in str(checks.execution(URI, noexec, pack=True, started=False).fix)
+    assert checks.execution(noexec, pack=True, started=True).status == "ok"
+    assert checks.execution(noexec, pack=False, started=False).status == "ok"
+    assert checks.execution(place(), pack=True, started=False).status == "ok"
+    assert checks.execution(place(mount=""), pack=True, started=False).status == "skipped"
+    usual = "/data/local/tmp/edgequant-x"
+    assert usual in str(checks.execution(noexec, pack=True, started=False, usual=usual).fix)
+    assert "such as" not in str(checks.execution(noexec, pack=True, started=False).fix)
+    assert "such as" not in str(checks.execution(noexec, pack=True, started=False, usual=noexec.root).fix)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from edgequant.devices.factory import make_device
-from edgequant.devices.listing import known_devices
 from edgequant.devices.local import LocalDevice
 from edgequant.devices.reasons import reason
+from edgequant.devices.registry import make_device
+from edgequant.devices.ssh_hosts import ssh_hosts
 from edgequant.errors import InputError
 
 
@@ -44,7 +44,9 @@ def test_make_ssh() -> None:
     assert make_device("ssh://board").uri == "ssh://board"
 
 
-@pytest.mark.parametrize("uri", ["", "board", "telnet://board", "LOCAL:", "local", "ssh:board", "x" * 10_000])
+@pytest.mark.parametrize(
+    "uri", ["", "board", "telnet://board", "LOCAL:", "local", "ssh:board", "adb:ABC", "x" * 10_000]
+)
 def test_no_such_scheme(uri: str) -> None:
     with pytest.raises(InputError) as caught:
         make_device(uri)
@@ -77,11 +79,11 @@ Host *
 def test_listing(tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.write_text(CONFIG)
-    listed = known_devices(config)
-    assert [uri for uri, _ in listed] == ["local:", "ssh://board", "ssh://board2"]
-    assert "cores" in listed[0][1]
-    assert listed[1][1] == f"root@192.0.2.7, from {config}"
-    assert listed[2][1] == f"pi@board2, from {config}"
+    listed = ssh_hosts(config)
+    assert listed == [
+        ("ssh://board", f"root@192.0.2.7, from {config}"),
+        ("ssh://board2", f"pi@board2, from {config}"),
+    ]
     for uri, _ in listed:
         make_device(uri)
 
@@ -90,20 +92,20 @@ def test_listing_follows_includes(tmp_path: Path) -> None:
     (tmp_path / "more").write_text("Host included\n  HostName 192.0.2.8\n")
     config = tmp_path / "config"
     config.write_text(f"Include {tmp_path}/more\nHost board\n")
-    assert [uri for uri, _ in known_devices(config)] == ["local:", "ssh://board", "ssh://included"]
+    assert [uri for uri, _ in ssh_hosts(config)] == ["ssh://board", "ssh://included"]
 
 
 def test_listing_without_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [uri for uri, _ in known_devices(tmp_path / "none")] == ["local:"]
+    assert [uri for uri, _ in ssh_hosts(tmp_path / "none")] == []
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert [uri for uri, _ in known_devices()] == ["local:"]
+    assert [uri for uri, _ in ssh_hosts()] == []
 
 
 def test_listing_a_broken_config(tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.write_text("Host board\nwhat is this = = \x00\n'\nHost 'unclosed\n")
     with pytest.raises(InputError) as caught:
-        known_devices(config)
+        ssh_hosts(config)
     assert caught.value.code == "SSH_CONFIG_INVALID"
 
 
@@ -112,5 +114,5 @@ def test_listing_a_config_with_match(tmp_path: Path, condition: str) -> None:
     config = tmp_path / "config"
     condition = condition.format(tmp_path)
     config.write_text(f"Host board\n  HostName 192.0.2.7\nMatch {condition}\n  User y\nHost other\n  User z\n")
-    assert [uri for uri, _ in known_devices(config)] == ["local:", "ssh://board", "ssh://other"]
+    assert [uri for uri, _ in ssh_hosts(config)] == ["ssh://board", "ssh://other"]
     assert not (tmp_path / "ran").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -16,14 +17,15 @@ from edgequant.devices import emulated
 from edgequant.devices.emulated import EmulatedDevice
 from edgequant.devices.facts_model import unknown
 from edgequant.devices.local import LocalDevice
-from edgequant.devices.store import sha256_of
 from edgequant.errors import DeviceError, InputError
+from edgequant.files import sha256_of
 from edgequant.pack import Pack
 from edgequant.runner.bundle import runner_file
 from edgequant.runner.client import MnnRunner
 from edgequant.runner.session import RunnerSession
 from edgequant.spec import MemoryMode, Precision, RunOptions
 from tests.beds.pack import EmulatedRunner
+from tests.nightly import all_but
 
 KERNELS = ("i8sdot", "fp16", "i8mm", "sve2")
 DOT, HALF, MATRIX, VECTOR = "asimddp", "asimdhp", "i8mm", "sve2"
@@ -45,8 +47,18 @@ def test_an_unknown_cpu_lists_the_known_ones(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(InputError) as caught:
         EmulatedDevice("emulated:cortex-a75")
     assert caught.value.code == "EMULATED_CPU_UNKNOWN"
-    for name in emulated.KNOWN:
+    for name in (*emulated.KNOWN, emulated.WITH_PROPERTY):
         assert name in str(caught.value.hint)
+        assert EmulatedDevice(f"emulated:{name}").cpu == name
+
+
+def test_the_documentation_has_the_same_cpus() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "devices.md").read_text()
+    rows = re.findall(
+        r"^\| (`.*?) \|", text[text.index("| CPU | int8 dot product") :].partition("\n\n")[0], re.MULTILINE
+    )
+    listed = [name.strip("`") for row in rows for name in row.split(", ")]
+    assert sorted(listed) == sorted((*emulated.KNOWN, emulated.WITH_PROPERTY))
 
 
 @arm64
@@ -85,11 +97,11 @@ def test_a_property_qemu_does_not_know(pack: Pack, qemu: str) -> None:
     ("cpu", "kernels", "features"),
     [
         ("a53", "0000", set()),
-        ("cortex-a72", "0000", set()),
+        pytest.param("cortex-a72", "0000", set(), marks=pytest.mark.nightly),
         ("a76", "1100", {DOT, HALF}),
-        ("neoverse-n1", "1100", {DOT, HALF}),
-        ("a64fx", "0100", {HALF}),
-        ("max,sve=off", "1110", {DOT, HALF, MATRIX}),
+        pytest.param("neoverse-n1", "1100", {DOT, HALF}, marks=pytest.mark.nightly),
+        pytest.param("a64fx", "0100", {HALF}, marks=pytest.mark.nightly),
+        pytest.param("max,sve=off", "1110", {DOT, HALF, MATRIX}, marks=pytest.mark.nightly),
         ("max", "1111", {DOT, HALF, MATRIX, VECTOR}),
     ],
 )
@@ -191,7 +203,7 @@ def _worst(
 
 @arm64
 @pytest.mark.slow
-@pytest.mark.parametrize("cpu", ["a53", "a76", "max,sve=off", "max"])
+@pytest.mark.parametrize("cpu", all_but("a76", of=["a53", "a76", "max,sve=off", "max"]))
 def test_dynamic_quantization_agrees_with_this_host(
     cpu: str, dynamic: Path, emulated_runner: EmulatedRunner, tmp_path: Path
 ) -> None:

@@ -179,7 +179,7 @@ def test_duplex(device: SshDevice) -> None:
         process.read(1, Deadline(0.3))
     with pytest.raises(DeadlineExceeded):
         process.wait(Deadline(0.3))
-    process.close_stdin()
+    process.close_stdin(soon())
     assert process.read(10, soon()) == b""
     assert process.wait(soon()).exit_code == 4
     assert bytes(said) == b"started\nover\n"

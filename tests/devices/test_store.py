@@ -16,8 +16,9 @@ import pytest
 
 from edgequant.devices.local import LocalDevice
 from edgequant.devices.protocol import CommandResult
-from edgequant.devices.store import SPACE_MARGIN, sha256_of
+from edgequant.devices.store import SPACE_MARGIN
 from edgequant.errors import DeviceError
+from edgequant.files import sha256_of
 from tests.devices.support import TIME, mode, mounted, prepared, put, refused
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from edgequant.devices.local import LocalDevice
-from edgequant.devices.store import Store, sha256_of
+from edgequant.devices.store import Store
+from edgequant.files import sha256_of
 from tests.devices.support import TIME, mode, prepared, put, tree
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgequant.devices.local import LocalDevice
-from edgequant.devices.store import sha256_of
+from edgequant.files import sha256_of
 from tests.devices.support import TIME, prepared, put
 
 _PUSH = """
@@ -21,7 +21,8 @@ _PUSH = """
     from pathlib import Path
     from edgequant.deadline import Deadline
     from edgequant.devices.local import LocalDevice
-    from edgequant.devices.store import Store, sha256_of
+    from edgequant.devices.store import Store
+    from edgequant.files import sha256_of
     source, work, slow = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "slow"
     def progress(size):
         if slow:

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from edgequant.devices.local import LocalDevice
-from edgequant.devices.store import Store, sha256_of
+from edgequant.devices.store import Store
 from edgequant.devices.store_scripts import MARKER
 from edgequant.errors import DeviceError
+from edgequant.files import sha256_of
 from tests.beds.adb_packages import unpacked
 from tests.devices.support import TIME, prepared, put, refused
 

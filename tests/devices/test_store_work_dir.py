@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from edgequant.devices.local import LocalDevice
-from edgequant.devices.store import Store, sha256_of
+from edgequant.devices.store import Store
 from edgequant.devices.store_scripts import MARKER
 from edgequant.errors import DeviceError, InputError
+from edgequant.files import sha256_of
 from tests.devices.support import TIME, mode, mounted, prepared, put, refused, tree
 
 

@@ -1,4 +1,7 @@
-"""Every command line of docs/devices.md, in its order, on the virtual phone and board."""
+"""Every command line of docs/devices.md, in its order, on the virtual phone and board.
+
+The gate has those that need no machine; test_commands_parse.py has every one of them parsed there.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +50,7 @@ def folder(real_model: ModelByName, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.nightly
 @pytest.mark.adb
 def test_a_phone(phone: Phone, folder: Path) -> None:
     for words in commands("A phone, from the box to a verdict"):
@@ -60,6 +64,7 @@ def test_a_phone(phone: Phone, folder: Path) -> None:
     assert "clean" in words
 
 
+@pytest.mark.nightly
 @pytest.mark.ssh
 def test_a_board(board: Board, folder: Path) -> None:
     (folder / "home" / ".ssh").mkdir(parents=True)
@@ -76,6 +81,7 @@ def test_without_a_device(folder: Path) -> None:
     assert run(words, folder).count("PASS  dynamic:8") >= 3
 
 
+@pytest.mark.nightly
 def test_packs(folder: Path) -> None:
     build, other, listed = commands("The pack")[:3]
     assert "MNN 3.5.0" not in run(build, folder)
@@ -86,6 +92,7 @@ def test_packs(folder: Path) -> None:
     assert "MNN 3.5.0" in run(verify, folder)
 
 
+@pytest.mark.nightly
 def test_a_pack_by_its_name(folder: Path) -> None:
     run(["edgequant", "pack", "build", "--mnn", "3.5.0"], folder)
     line = next(line for line in run(["edgequant", "pack", "list"], folder).splitlines() if "MNN 3.5.0" in line)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgequant.devices.store import sha256_of
+from edgequant.files import sha256_of
 from edgequant.report.model import Run
 from tests.jobs.support import capture
 

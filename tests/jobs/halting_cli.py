@@ -27,6 +27,7 @@ from edgequant.runner.client import RunResult
 
 
 def halt_converters() -> None:
+    os.environ["EDGEQUANT_NO_CACHE"] = "1"
     tools = convert.tools_argv
 
     def halting(*calls: tuple[str, Sequence[str]]) -> list[str]:

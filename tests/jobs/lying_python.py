@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 
-from device_scripts import wire
+from edgequant.device_scripts import wire
 
 LIE = os.environ["LIE"]
 

@@ -101,7 +101,8 @@ def arrays(run_dir: Path, name: str) -> dict[str, Arrays]:
     found = run.capture(name)
     if found is None:
         return {}
-    return {case.case: outputs for case in found.cases if (outputs := run.arrays_of(case)) is not None}
+    cases = sorted(found.cases, key=lambda case: case.case)
+    return {case.case: outputs for case in cases if (outputs := run.arrays_of(case)) is not None}
 
 
 def capture(run_dir: Path, run: Run) -> dict[str, Arrays]:

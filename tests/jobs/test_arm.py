@@ -26,6 +26,7 @@ from edgequant.spec import RunOptions
 from tests.beds.models import ModelByName
 from tests.beds.vm import ALIAS, Board, Phone
 from tests.jobs.support import capture, check_numbers, codes, do
+from tests.nightly import all_but
 
 pytestmark = [pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -56,7 +57,7 @@ def check_device_error(run: Run) -> None:
     assert not codes(run) & {"DEVICE_BEYOND_ROUNDING", "DEVICE_DIFFERS"}
 
 
-@pytest.mark.parametrize("name", FIVE)
+@pytest.mark.parametrize("name", all_but("ppocr_cls", of=FIVE))
 def test_emulated(name: str, real_model: ModelByName, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     report = verify(name, real_model, run_dir, *(f"emulated:{cpu}" for cpu in CPUS))
@@ -72,6 +73,7 @@ def test_emulated(name: str, real_model: ModelByName, tmp_path: Path) -> None:
                 assert error <= 0.1 * np.linalg.norm(first[case][output]), (run.device.uri, case, output)
 
 
+@pytest.mark.nightly
 @pytest.mark.adb
 @pytest.mark.parametrize("name", FIVE)
 def test_on_the_phone(name: str, phone: Phone, real_model: ModelByName, tmp_path: Path) -> None:
@@ -120,6 +122,7 @@ def board_python(board: Board, board_uri: str, tmp_path: Path) -> str:
     return python
 
 
+@pytest.mark.nightly
 @pytest.mark.ssh
 @pytest.mark.parametrize("name", FIVE)
 def test_on_the_board(name: str, board_uri: str, board_python: str, real_model: ModelByName, tmp_path: Path) -> None:
@@ -154,6 +157,7 @@ def test_low_precision(real_model: ModelByName, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.nightly
 def test_beyond_rounding_is_fail_though_every_limit_is_kept(real_model: ModelByName, tmp_path: Path) -> None:
     limits = ("sqnr_db>=-200", "cosine>=-1", "rel_max<=1e9")
     options = RunOptions(threads=1, precision="low")
@@ -171,6 +175,7 @@ def test_beyond_rounding_is_fail_though_every_limit_is_kept(real_model: ModelByN
             assert all("lsnr" not in finding.evidence["device_sqnr_db"] for finding in found)
 
 
+@pytest.mark.nightly
 def test_a_matrix_with_another_mnn(real_model: ModelByName, tmp_path: Path) -> None:
     """The version a product ships with, on every emulated CPU at once."""
     target = DeviceOptions(wanted=WantedPack(mnn="3.5.0"))

@@ -46,6 +46,7 @@ def decibels(run: Run) -> dict[str, float]:
     return found
 
 
+@pytest.mark.nightly
 def test_rounding_is_far_inside_the_band(real_model: ModelByName, tmp_path: Path) -> None:
     """Seven outputs, a GRU behind int8 convolutions: the worst case of those that were measured, by random inputs."""
     report = do(
@@ -115,6 +116,7 @@ def test_the_i8mm_kernel_is_caught(half_tile: Path, tmp_path: Path) -> None:
     assert max(float(np.abs(wrong[case]["a"] - expected[case]["a"]).max()) for case in expected) > 10 * step
 
 
+@pytest.mark.nightly
 def test_the_i8mm_kernel_is_avoided(half_tile: Path, tmp_path: Path) -> None:
     """Unasked, and by what the finding advises."""
     cases = samples(tmp_path / "cases", 1, 8, 1, 5)
@@ -228,6 +230,7 @@ def test_a_host_that_pools_wrong_does_not_condemn_the_device(pooled: Path, tmp_p
         assert run.verdict == "INCONCLUSIVE"
 
 
+@pytest.mark.nightly
 def test_a_max_pool_between_int8_layers_is_right_everywhere(pooled: Path, tmp_path: Path) -> None:
     """Both sides with a scale of their own: they are kept apart, and MNN pools in float."""
     cases, run_dir = samples(tmp_path / "cases", 1, 3, 16, 16), tmp_path / "run"
@@ -260,6 +263,7 @@ def summed(tmp_path: Path) -> Path:
     )
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("filled_memory")
 def test_a_sum_whose_end_is_never_written_is_avoided(summed: Path, tmp_path: Path) -> None:
     cases = samples(tmp_path / "cases", 1, 7, 8)

@@ -41,6 +41,7 @@ def test_a_bare_phone(phone: Phone, real_model: ModelByName, tmp_path: Path) -> 
     assert not sum(second.bytes.values())
 
 
+@pytest.mark.nightly
 def test_low_precision_breaks_on_the_phone_only(phone: Phone, real_model: ModelByName, tmp_path: Path) -> None:
     options = RunOptions(threads=1, precision="low")
     (run,) = verify(real_model("enc"), tmp_path / "run", phone, options=options).runs
@@ -48,6 +49,7 @@ def test_low_precision_breaks_on_the_phone_only(phone: Phone, real_model: ModelB
     assert "DEVICE_DIFFERS" in codes(run)
 
 
+@pytest.mark.nightly
 def test_power_cut_while_unpacking(phone: Phone, real_model: ModelByName, tmp_path: Path) -> None:
     phone.shell(f"rm -rf {ROOT}/*/packs; sync")
 

@@ -83,6 +83,7 @@ def whole(phone: Phone, pack: Pack) -> None:
 # --- power ---
 
 
+@pytest.mark.nightly
 def test_power_cut_in_the_pack_push(phone: Phone, small: Path, pack: Pack, wire: Wire, tmp_path: Path) -> None:
     forget_pack(phone)
 
@@ -106,6 +107,7 @@ def test_power_cut_in_the_pack_push(phone: Phone, small: Path, pack: Pack, wire:
     assert not listed(phone, "incoming/*")
 
 
+@pytest.mark.nightly
 def test_power_cut_in_a_model_push(ready: Phone, generated_model: ModelByName, wire: Wire, tmp_path: Path) -> None:
     """What had arrived before, the pack and the runner, is not sent again; the model is, from its start."""
     phone, model = ready, generated_model("big_mlp")
@@ -135,6 +137,7 @@ def pull(phone: Phone, seconds: float | None) -> threading.Timer:
     return timer
 
 
+@pytest.mark.nightly
 def test_link_down_for_ten_seconds(phone: Phone, small: Path, pack: Pack, wire: Wire, tmp_path: Path) -> None:
     """In the push and again in the run: TCP carries on where it was, or the guard has given up and said so."""
     forget_pack(phone)
@@ -176,6 +179,7 @@ def test_link_down_for_good(ready: Phone, generated_model: ModelByName, wire: Wi
 # --- the adb server ---
 
 
+@pytest.mark.nightly
 def test_adb_server_killed(
     phone: Phone, adb_bed: AdbBed, small: Path, pack: Pack, wire: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +228,7 @@ def filled(phone: Phone, left_mb: int) -> Iterator[Callable[[int], None]]:
         phone.shell(f"rm -f {files}")
 
 
+@pytest.mark.nightly
 def test_full_disk(phone: Phone, small: Path, pack: Pack, wire: Wire, tmp_path: Path) -> None:
     forget_pack(phone)
     phone.shell(f"rm -f {ROOT}/*/incoming/*")
@@ -282,7 +287,7 @@ class Listening(Sent):
     ("work_dir", "code"),
     [
         ("/system/edgequant", "PERMISSION_DENIED"),
-        ("/proc/edgequant", "WORK_DIR_UNUSABLE"),
+        pytest.param("/proc/edgequant", "WORK_DIR_UNUSABLE", marks=pytest.mark.nightly),
         ("/system/build.prop/edgequant", "WORK_DIR_UNUSABLE"),
     ],
 )
@@ -299,6 +304,7 @@ def test_directories_that_cannot_be(
 # --- the user ---
 
 
+@pytest.mark.nightly
 def test_ctrl_c(phone: Phone, small: Path, pack: Pack, wire: Wire, tmp_path: Path) -> None:
     forget_pack(phone)
     phone.shell(f"rm -f {ROOT}/*/incoming/*")
@@ -335,6 +341,7 @@ def test_ctrl_c(phone: Phone, small: Path, pack: Pack, wire: Wire, tmp_path: Pat
 # --- two hosts, and a tree that lost something ---
 
 
+@pytest.mark.nightly
 def test_two_deploy_at_once_and_a_damaged_tree(ready: Phone, pack: Pack, wire: Wire) -> None:
     phone = ready
     (tree,) = packs(phone)

@@ -20,6 +20,7 @@ from tests.beds.models import ModelByName
 from tests.beds.sshd import ALIAS, SshServer
 from tests.jobs.fault_cases import check_store
 from tests.jobs.support import check_file, ssh_home
+from tests.nightly import all_but
 from tests.waiting import LONG, eventually
 
 HALTING = Path(__file__).with_name("halting_cli.py")
@@ -96,7 +97,7 @@ def cli() -> Iterator[Callable[..., Cli]]:
         one.end()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", all_but(signal.SIGINT, of=[signal.SIGINT, signal.SIGTERM]))
 def test_stopped_while_it_converts(
     number: signal.Signals, real_model: ModelByName, cli: Callable[..., Cli], tmp_path: Path
 ) -> None:
@@ -112,7 +113,7 @@ def test_stopped_while_it_converts(
     assert not list((run_dir / "models").iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", all_but(signal.SIGINT, of=[signal.SIGINT, signal.SIGTERM]))
 def test_stopped_while_it_runs(
     number: signal.Signals, generated_model: ModelByName, cases: Path, cli: Callable[..., Cli], tmp_path: Path
 ) -> None:
@@ -136,7 +137,7 @@ def test_stopped_while_it_runs(
 
 @pytest.mark.slow
 @pytest.mark.ssh
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", all_but(signal.SIGINT, of=[signal.SIGINT, signal.SIGTERM]))
 def test_stopped_while_it_pushes(
     number: signal.Signals, generated_model: ModelByName, sshd: SshServer, cli: Callable[..., Cli], tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from edgequant.report.model import Run
 from tests.beds.models import ModelByName
 from tests.beds.sshd import ALIAS, SshServer
 from tests.jobs.support import arrays, capture, check_numbers, codes, do, recompute, ssh_home
+from tests.nightly import all_but
 
 FIVE = ("enc", "erb_dec", "df_dec", "ppocr_cls", "ppocr_rec")
 ONNX = (*FIVE, "silero_vad")
@@ -37,7 +38,7 @@ def check_dynamic(run: Run) -> None:
         assert 0 < evidence["session_mb_low"] < evidence["session_mb_normal"]
 
 
-@pytest.mark.parametrize("name", ONNX)
+@pytest.mark.parametrize("name", all_but("enc", of=ONNX))
 def test_onnx_on_this_host(name: str, real_model: ModelByName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "TIMING_MAX_SECONDS", 240.0)  # more than it takes on the busiest machine
     run_dir = tmp_path / "run"
@@ -81,7 +82,7 @@ def test_onnx_on_this_host(name: str, real_model: ModelByName, tmp_path: Path, m
     assert len({str(case.shapes) for case in report.cases}) == len(report.cases)  # the open size was varied
 
 
-@pytest.mark.parametrize("name", TFLITE)
+@pytest.mark.parametrize("name", all_but("hand_recrop", of=TFLITE))
 def test_tflite_on_this_host(name: str, real_model: ModelByName, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     report = do(real_model(name), run_dir, "dynamic:8", "fp16", "float")
@@ -163,7 +164,7 @@ def test_own_inputs_and_reference(real_model: ModelByName, tmp_path: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.ssh
-@pytest.mark.parametrize("name", FIVE)
+@pytest.mark.parametrize("name", all_but("ppocr_cls", of=FIVE))
 def test_over_ssh(
     name: str, real_model: ModelByName, sshd: SshServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

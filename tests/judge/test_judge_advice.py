@@ -147,7 +147,7 @@ def test_what_the_ladder_made_instead_is_not_told_how_static_int8_gets_better() 
 
 
 def test_a_crash_does_not_advise_what_failed_as_well() -> None:
-    crashed = Failure(code="QUANTIZER_CRASHED", message="crashed", hint=OR_DYNAMIC, evidence={"other_ways": True})
+    crashed = Failure(code="QUANTIZER_CRASHED", message="crashed", hint=OR_DYNAMIC)
 
     def hint(*others: Beside) -> str:
         return failure_hint(crashed, others) or ""
@@ -160,6 +160,7 @@ def test_a_crash_does_not_advise_what_failed_as_well() -> None:
     assert failure_hint(other, [ran("dynamic:8", "PASS")]) == "Mend it."
 
 
+@pytest.mark.slow
 def test_in_the_report(generated_model: ModelByName, tmp_path: Path) -> None:
     bad, half = do(generated_model("conv_cnn"), tmp_path / "run", "weight:2", "fp16").runs
     assert half.verdict == "PASS"

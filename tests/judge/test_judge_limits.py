@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgequant.compare.metrics import Kind
+from edgequant.compare.table import Kind
 from edgequant.errors import InputError
 from edgequant.judge.limits import (
     METRICS_OF,

@@ -60,6 +60,19 @@ def test_without_python(tmp_path: Path) -> None:
     assert found["kernels"].status == "skipped"
 
 
+def test_a_python_that_is_there_and_not_executable(tmp_path: Path) -> None:
+    python = Path(script(tmp_path / "python", "exit 0"))
+    python.chmod(0o644)
+    check = doctor("local:", tmp_path / "work", python=str(python))["runtime"]
+    assert check.code == "PYTHON_NOT_EXECUTABLE"
+    assert f"{python} is there, but cannot be executed" in check.message
+    assert "Install" not in str(check.fix)
+    probed = probe("local:", DeviceOptions(work_dir=str(tmp_path / "work"), python=str(python)), Progress())
+    assert probed.error is not None
+    assert (probed.error.code, f"{probed.error.code}: {probed.error.message}") == (check.code, check.message)
+    assert probed.error.hint == check.fix
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [

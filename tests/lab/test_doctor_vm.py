@@ -46,6 +46,7 @@ def board_uri(board: Board, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: p
     return "ssh://board"
 
 
+@pytest.mark.nightly
 @pytest.mark.adb
 def test_a_bare_phone(phone: Phone, pack: Pack) -> None:
     phone.reset()

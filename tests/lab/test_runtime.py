@@ -10,32 +10,66 @@ import pytest
 from edgequant.deadline import Deadline
 from edgequant.devices.adb import AdbDevice
 from edgequant.devices.local import LocalDevice
+from edgequant.devices.protocol import CommandResult, Device
 from edgequant.devices.ssh import SshDevice
 from edgequant.devices.store import Store
 from edgequant.errors import DeviceError, InputError
-from edgequant.lab.runtime import choose, deploy, wants_pack
+from edgequant.lab.runtime import Decision, Runtime, choose, decide, deploy
 from edgequant.pack import Pack, WantedPack, find_pack
 from edgequant.progress import Progress
 from tests.beds.sshd import SshServer
 
 
+def pack(device: Device, runtime: Runtime, python: str | None = None) -> bool:
+    return decide(device, runtime, python, WantedPack()).pack
+
+
 def test_phones_get_the_pack_and_this_host_what_it_has() -> None:
     phone, host = AdbDevice("adb://ABC"), LocalDevice()
-    assert wants_pack(phone, "auto", None)
-    assert not wants_pack(phone, "auto", "/data/python")
-    assert not wants_pack(phone, "system", None)
-    assert not wants_pack(host, "auto", None)
-    assert wants_pack(host, "pack", None)
+    assert pack(phone, "auto")
+    assert not pack(phone, "auto", "/data/python")
+    assert not pack(phone, "system")
+    assert not pack(host, "auto")
+    assert pack(host, "pack")
 
 
 @pytest.mark.ssh
 def test_a_board_gets_the_pack_where_it_runs(sshd: SshServer) -> None:
     with SshDevice(sshd.uri, config_path=sshd.config) as device:
         device.open(Deadline(30))
-        assert wants_pack(device, "auto", None) == (os.uname().machine in ("aarch64", "arm64"))
-        assert not wants_pack(device, "auto", "/opt/python")
-        assert not wants_pack(device, "system", None)
-        assert wants_pack(device, "pack", None)
+        assert pack(device, "auto") == (os.uname().machine in ("aarch64", "arm64"))
+        assert not pack(device, "auto", "/opt/python")
+        assert not pack(device, "system")
+        assert pack(device, "pack")
+
+
+def test_when_a_device_does_without() -> None:
+    optional, bound = Decision(pack=True, optional=True), Decision(pack=True)
+    for code in ("NO_SPACE", "WORK_DIR_NOEXEC", "PACK_NEEDS_LIBRARIES", "PACK_NO_APT", "PACK_REGISTRY"):
+        assert optional.does_without(code)
+        assert not bound.does_without(code)
+    for code in ("LINK_LOST", "PUSH_CORRUPTED", "PACK_NOT_UNPACKED", "PACK_NOT_STARTED", "PACK_ARCH"):
+        assert not optional.does_without(code)
+
+
+class Board(LocalDevice):
+    """A board with 64-bit ARM, as far as it tells."""
+
+    @property
+    def is_host(self) -> bool:
+        return False
+
+    def run(self, *args: object, **kwargs: object) -> CommandResult:
+        return CommandResult(0, b"Linux aarch64\n", b"")
+
+
+def test_who_insists_on_the_pack_does_not_do_without() -> None:
+    nothing = WantedPack()
+    assert decide(Board(), "auto", None, nothing) == Decision(pack=True, optional=True)
+    assert decide(Board(), "pack", None, nothing) == Decision(pack=True)
+    assert decide(Board(), "auto", None, WantedPack(mnn="3.6.1")) == Decision(pack=True)
+    assert decide(AdbDevice("adb://ABC"), "auto", None, nothing) == Decision(pack=True)
+    assert decide(Board(), "system", None, nothing) == Decision(pack=False)
 
 
 @pytest.mark.ssh

@@ -77,6 +77,7 @@ def _emulated(qemu: str, command: tuple[str, ...], *arguments: str, cwd: str = "
     )
 
 
+@pytest.mark.nightly
 def test_the_same_inputs_give_the_same_bytes(pack: Pack, other_cache: Path) -> None:
     """Built in another process, at another time, in another place, after a build that was killed, by two at once."""
     first = _start(other_cache)
@@ -255,6 +256,7 @@ def relocatable(pack: Pack, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.nightly
 def test_a_relocatable_python_without_apt(
     relocatable: Path, tmp_path: Path, other_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,12 +279,14 @@ def test_a_relocatable_python_without_apt(
     assert any("no C library" in line for line in listener.said)
 
 
+@pytest.mark.nightly
 def test_a_relocatable_python_runs(relocatable: Path, qemu: str, other_cache: Path) -> None:
     pack = build_pack(PackOptions(tarball=relocatable), cache_dir=other_cache)
     done = _emulated(qemu, pack.command(str(unpacked(pack, other_cache))), "-c", VERSIONS)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.nightly
 def test_without_a_matching_python_the_packs_own_compiles(
     pack: Pack, qemu: str, other_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,7 @@ out = os.dup(1); os.dup2(2, 1)
 from pathlib import Path
 import numpy as np
 from edgequant.cases.load import read_npz, save_npz
-from device_scripts.engine import Loaded
+from edgequant.device_scripts.engine import Loaded
 options = {"threads": 1, "memory": sys.argv[1], "precision": "normal"}
 model = Loaded(sys.argv[2], options, None)
 for source, target in zip(sys.argv[3::2], sys.argv[4::2]):

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from edgequant import zoo
 from edgequant.models.flat import FlatFile, Table
+from edgequant.models.mnn.schema import Convolution2D, IDSTQuan, IDSTQuanType, Op
+from edgequant.models.mnn.weights import read_weights
 from edgequant.quantize.convert import convert
 from edgequant.quantize.encode import Form, encode, pack, to_half, usable_block
-from edgequant.quantize.weights import read_weights
 from edgequant.spec import Variant
 from tests import generated
 
@@ -23,9 +24,16 @@ def stored(path: Path) -> dict[tuple[str, str], tuple[bytes, np.ndarray, int, bo
     data = path.read_bytes()
     found = {}
     for each in read_weights(path):
-        quant = Table(FlatFile(data), each.place).table(2).table(3)  # type: ignore[union-attr]
+        layer = Table(FlatFile(data), each.place).table(Op.main)
+        quant = layer.table(Convolution2D.quan_parameter) if layer is not None else None
         assert quant is not None
-        found[each.key] = (quant.raw(0, 1), np.frombuffer(quant.raw(1, 4), "<f4"), each.bits, quant.number(2) == 2)
+        sparse = quant.number(IDSTQuan.type) == IDSTQuanType.SPARSE
+        found[each.key] = (
+            quant.raw(IDSTQuan.buffer),
+            np.frombuffer(quant.raw(IDSTQuan.alpha), "<f4"),
+            each.bits,
+            sparse,
+        )
     return found
 
 
@@ -33,9 +41,9 @@ def floats(path: Path) -> dict[tuple[str, str], tuple[np.ndarray, int, int]]:
     data = path.read_bytes()
     found = {}
     for each in read_weights(path):
-        parameter = Table(FlatFile(data), each.place).table(2)
+        parameter = Table(FlatFile(data), each.place).table(Op.main)
         assert parameter is not None
-        found[each.key] = (np.frombuffer(parameter.raw(1, 4), "<f4"), each.channels, each.area)
+        found[each.key] = (np.frombuffer(parameter.raw(Convolution2D.weight), "<f4"), each.channels, each.area)
     return found
 
 
@@ -43,7 +51,7 @@ def floats(path: Path) -> dict[tuple[str, str], tuple[np.ndarray, int, int]]:
 def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(request.param)
     source = zoo.fetch("enc") if request.param == "enc" else generated.conv_cnn(folder / "cnn.onnx")
-    return convert(source, "onnx", Variant.parse("float"), folder / "float.mnn", log_dir=folder).path
+    return convert(source, Variant.parse("float"), folder / "float.mnn", log_dir=folder).path
 
 
 @pytest.mark.parametrize(
@@ -56,7 +64,7 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     ],
 )
 def test_bytes_are_the_converters(base: Path, tmp_path: Path, variant: str, form: Form) -> None:
-    made = convert(base, "mnn", Variant.parse(variant), tmp_path / "q.mnn", log_dir=tmp_path).path
+    made = convert(base, Variant.parse(variant), tmp_path / "q.mnn", log_dir=tmp_path).path
     kept = stored(made)
     assert kept
     for key, (weights, channels, area) in floats(base).items():
@@ -69,7 +77,7 @@ def test_bytes_are_the_converters(base: Path, tmp_path: Path, variant: str, form
 
 
 def test_hqq_is_close_to_the_converters(base: Path, tmp_path: Path) -> None:
-    made = convert(base, "mnn", Variant.parse("weight:4,block=32,hqq"), tmp_path / "q.mnn", log_dir=tmp_path).path
+    made = convert(base, Variant.parse("weight:4,block=32,hqq"), tmp_path / "q.mnn", log_dir=tmp_path).path
     kept = stored(made)
     for key, (weights, channels, area) in floats(base).items():
         buffer, scales, _, _ = kept[key]

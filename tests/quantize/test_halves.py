@@ -9,46 +9,45 @@ import onnx
 import pytest
 
 from edgequant import zoo
+from edgequant.archive.types import Artifact
 from edgequant.models.flat import FlatFile, Table
-from edgequant.quantize.convert import ConvertedModel, convert
-from edgequant.quantize.weights import read_weights
+from edgequant.models.mnn.net import constant, convolution, graphs
+from edgequant.models.mnn.schema import Blob, Convolution2D, DataType, IDSTQuan
+from edgequant.models.mnn.weights import read_weights
+from edgequant.quantize.convert import convert
 from edgequant.spec import Variant
 from tests import generated
 from tests.quantize.support import run_mnn, smooth
 
 FLOAT, FP16 = Variant.parse("float"), Variant.parse("fp16")
-DT_FLOAT, DT_HALF = 1, 19
 
 
-def make(source: Path, out: Path, variant: Variant = FP16, *flags: str) -> ConvertedModel:
-    format = "mnn" if source.suffix == ".mnn" else "onnx"
-    return convert(source, format, variant, out, log_dir=out.parent / "logs", extra_flags=flags)
+def make(source: Path, out: Path, variant: Variant = FP16, *flags: str) -> Artifact:
+    return convert(source, variant, out, log_dir=out.parent / "logs", extra_flags=flags)
 
 
 def numbers(path: Path) -> dict[tuple[int, int], np.ndarray]:
     """Weights and float constants by (graph, operator in it), as the file has them: float32 or float16."""
     net = FlatFile(path.read_bytes()).root()
     found: dict[tuple[int, int], np.ndarray] = {}
-    graphs = [list(net.tables(3)), *(list(graph.tables(4)) for graph in net.tables(10))]
-    for place, op in (((i, j), op) for i, graph in enumerate(graphs) for j, op in enumerate(graph)):
-        main, kind = op.table(2), op.number(1, "B")
-        if main is None or kind not in (7, 9):
-            continue
-        quant = main.table(3) if kind == 9 else None
-        if quant is not None and quant.count(0, 1):
-            found[place] = np.frombuffer(quant.raw(0, 1), "<f2")
-        elif kind == 9 and main.count(1, 4):
-            found[place] = np.frombuffer(main.raw(1, 4), "<f4")
-        elif kind == 7 and main.number(2) == DT_HALF:
-            found[place] = np.frombuffer(_bytes(main), "<f2")
-        elif kind == 7 and main.number(2) == DT_FLOAT:
-            found[place] = np.frombuffer(main.raw(7, 4), "<f4")
+    ops = (((i, j), op) for i, (_, places) in enumerate(graphs(net)) for j, (_, op) in enumerate(places))
+    for place, op in ops:
+        layer, value = convolution(op), constant(op)
+        quant = layer.table(Convolution2D.quan_parameter) if layer is not None else None
+        if quant is not None and quant.count(IDSTQuan.buffer):
+            found[place] = np.frombuffer(quant.raw(IDSTQuan.buffer), "<f2")
+        elif layer is not None and layer.count(Convolution2D.weight):
+            found[place] = np.frombuffer(layer.raw(Convolution2D.weight), "<f4")
+        elif value is not None and value.number(Blob.data_type) == DataType.DT_HALF:
+            found[place] = np.frombuffer(_bytes(value), "<f2")
+        elif value is not None and value.number(Blob.data_type) == DataType.DT_FLOAT:
+            found[place] = np.frombuffer(value.raw(Blob.float32s), "<f4")
     return found
 
 
 def _bytes(blob: Table) -> bytes:
     """Half constants are kept as raw bytes (uint8s or int8s of the schema's Blob)."""
-    return next(blob.raw(field, 1) for field in (3, 4) if blob.count(field, 1))
+    return next(blob.raw(field) for field in (Blob.uint8s, Blob.int8s) if blob.count(field))
 
 
 def product(path: Path, weights: np.ndarray, constant: float = 1.0) -> Path:

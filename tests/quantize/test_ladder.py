@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgequant.archive.types import Artifact
 from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.findings import Finding
 from edgequant.judge.sane import Sanity, sanity
@@ -17,7 +18,7 @@ from edgequant.quantize.calibration import CalibrationSet
 from edgequant.quantize.convert import convert
 from edgequant.quantize.ladder import Climbed, LadderFacts, Planned, Rung, Step, climb, plan
 from edgequant.quantize.offline_options import OfflineOptions
-from edgequant.quantize.rungs import FALLBACK, Made, RungMaker, shape_config
+from edgequant.quantize.rungs import FALLBACK, RungMaker, shape_config
 from tests.quantize.support import Arrays, calibration_of, enc_calibration, run_mnn, smooth
 
 Real = Callable[[str], Path]
@@ -252,7 +253,7 @@ def test_a_name_the_converters_file_cannot_hold(name: str) -> None:
 
 def really(
     source: Path, calibration: CalibrationSet, method: str, tests: list[Arrays], folder: Path, **more: object
-) -> Climbed[Made]:
+) -> Climbed[Artifact]:
     """Climb with real tools, checked against float MNN on `tests`."""
     graph = read_model(source)
     work = folder / "work"
@@ -260,14 +261,13 @@ def really(
     facts = LadderFacts.of(graph, len(calibration.shapes))
     fallback = bool(more.pop("fallback", True))
     maker = RungMaker(graph, calibration, options(method), folder / "out.mnn", work, folder / "logs", **more)  # type: ignore[arg-type]
-    reference = convert(source, graph.format, FALLBACK.model_copy(update={"method": "float", "bits": None}),
+    reference = convert(source, FALLBACK.model_copy(update={"method": "float", "bits": None}),
                         work / "reference.mnn", log_dir=folder / "logs")  # fmt: skip
     wanted = run_mnn(reference.path, tests, folder / "run")
     assert wanted is not None
 
-    def check(made: Made) -> Sanity:
-        memory = "low" if made.rung.way == "dynamic" else "normal"
-        got = run_mnn(made.path, tests, folder / "run", memory)
+    def check(made: Artifact) -> Sanity:
+        got = run_mnn(made.path, tests, folder / "run", made.run_as.default_memory)
         return sanity((str(n), wanted[n], None if got is None else got[n]) for n in range(len(tests)))
 
     planned = plan(options(method), facts, static=maker.static is not None)
@@ -283,8 +283,9 @@ def test_a_speech_encoder_crashes_as_asked_and_works_with_its_gru_as_one_op(
     done = really(enc, calibration, method, [smooth(100, 20)], tmp_path)
     assert str(done.rung) == f"{method} with the RNN as one op"
     assert (done.steps[0].code, done.steps[0].signal) == ("QUANTIZER_CRASHED", "SIGSEGV")
-    assert done.model.offline is not None
-    assert done.model.offline.quantized_layers == 13
+    assert done.model.run_as.method == method
+    assert done.model.source_sha256 == read_model(enc).sha256
+    assert done.model.quantized_layers == 13
 
 
 def test_admm_on_a_speech_encoder_is_not_believed(real_model: Real, tmp_path: Path) -> None:
@@ -322,17 +323,17 @@ def test_a_model_that_is_all_gru_ends_as_dynamic(generated_model: Real, tmp_path
         "QUANTIZER_CRASHED",
         *(["QUANTIZER_NOTHING_DONE"] * 3),
     ]
-    assert done.model.converted is not None
-    assert done.model.converted.quantized_layers > 0
+    assert done.model.run_as == FALLBACK
+    assert done.model.quantized_layers > 0
 
 
 def test_a_calibrator_of_our_own_comes_before_other_methods(generated_model: Real, tmp_path: Path) -> None:
     source = generated_model("gru")
     calibration = calibration_of(tmp_path / "c", read_model(source).inputs or (), *gru_samples(3))
 
-    def static(out: Path) -> tuple[Finding, ...]:
-        convert(source, "onnx", FALLBACK, out, log_dir=tmp_path / "logs")
-        return (Finding(code="OURS", severity="info", message="made here"),)
+    def static(out: Path) -> Artifact:
+        made = convert(source, FALLBACK, out, log_dir=tmp_path / "logs")
+        return made.model_copy(update={"findings": (Finding(code="OURS", severity="info", message="made here"),)})
 
     done = really(source, calibration, "kl", gru_samples(1), tmp_path, static=static)
     assert done.rung.way == "static"

@@ -17,10 +17,10 @@ from onnx import TensorProto, helper, numpy_helper
 from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.judge.sane import sanity
 from edgequant.models import read_model
+from edgequant.models.mnn.patch import Output, outputs_of, restore_outputs
 from edgequant.quantize.calibration import CalibrationSet, SampleFacts
-from edgequant.quantize.offline import OfflineModel, quantize_offline, read_debug
+from edgequant.quantize.offline import Offline, quantize_offline, read_debug
 from edgequant.quantize.offline_options import OfflineOptions
-from edgequant.quantize.patch import Output, outputs_of, restore_outputs
 from edgequant.quantize.sequence import plan_samples, write_sequence
 from edgequant.tensors import TensorSpec
 from tests import generated
@@ -42,7 +42,7 @@ def one_op(enc: Path, as_mnn: AsMnn) -> Path:
     return as_mnn(enc, RNN)
 
 
-def quantized(model: Path, calibration: CalibrationSet, out: Path, method: str, **options: object) -> OfflineModel:
+def quantized(model: Path, calibration: CalibrationSet, out: Path, method: str, **options: object) -> Offline:
     settings = OfflineOptions(method=method, **options)  # type: ignore[arg-type]
     return quantize_offline(model, calibration, settings, out, log_dir=out.parent / "logs")
 
@@ -79,9 +79,9 @@ def test_a_real_model_by_every_method(method: str, enc: Path, one_op: Path, tmp_
     out = tmp_path / "o" / "out.mnn"
     out.parent.mkdir()
     made = quantized(one_op, calibration, out, method)
-    assert (made.quantized_layers, made.float_layers) == (13, 0)
-    assert made.size < 0.98 * one_op.stat().st_size  # most of it is the GRU, which stays float
-    assert made.sha256 == sha(out)
+    assert (made.file.quantized_layers, made.file.float_layers) == (13, 0)
+    assert made.file.size < 0.98 * one_op.stat().st_size  # most of it is the GRU, which stays float
+    assert made.file.sha256 == sha(out)
     # EMA names no outputs, and gives the name of one of them to a tensor of another shape.
     got = assert_sane(out, one_op, [smooth(100, 20), smooth(101, 33)], tmp_path / "run")
     assert list(got[0]) == ["e0", "e1", "e2", "e3", "emb", "c0", "lsnr"]
@@ -93,7 +93,7 @@ def test_a_real_model_by_every_method(method: str, enc: Path, one_op: Path, tmp_
         known = [layer for layer in made.layers if layer.cosine is not None]
         assert [layer.cosine for layer in known] == sorted(layer.cosine for layer in known if layer.cosine is not None)
         assert all(layer.overflow is not None and 0 <= layer.overflow <= 1 for layer in known)
-    assert [finding.code for finding in made.findings] == (["ADMM_ONE_SAMPLE"] if method == "admm" else [])
+    assert [finding.code for finding in made.file.findings] == (["ADMM_ONE_SAMPLE"] if method == "admm" else [])
     assert left_in(out.parent) == {"out.mnn"}
     assert before == (sha(one_op), one_op.stat().st_mtime_ns, set(one_op.parent.iterdir()))
 
@@ -118,7 +118,7 @@ def test_samples_of_several_shapes(method: str, enc: Path, one_op: Path, tmp_pat
     calibration = enc_calibration(enc, tmp_path / "c", 6, 40, 20)
     made = quantized(one_op, calibration, tmp_path / "out.mnn", method)
     assert made.samples == (("s001", "s000", "s002") if method == "kl" else ("s000", "s001", "s002"))
-    assert_sane(made.path, one_op, [smooth(100, 20)], tmp_path / "run")
+    assert_sane(made.file.path, one_op, [smooth(100, 20)], tmp_path / "run")
 
 
 def test_skip_leaves_layers_float(enc: Path, one_op: Path, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_skip_leaves_layers_float(enc: Path, one_op: Path, tmp_path: Path) -> No
     # By its own name, and by its output's.
     skip = ("/erb_conv1/0/Conv_output_0", "e0__before_tr")
     made = quantized(one_op, calibration, tmp_path / "out.mnn", "kl", skip=skip)
-    assert (made.quantized_layers, made.float_layers) == (11, 2)
+    assert (made.file.quantized_layers, made.file.float_layers) == (11, 2)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_options_reach_mnn(enc: Path, one_op: Path, tmp_path: Path) -> None:
     plain = quantized(one_op, calibration, tmp_path / "plain.mnn", "kl")
     for name, options in {"clamp": {"clamp": 31}, "weights": {"weights": "admm"}, "samples": {"samples": 1}}.items():
         made = quantized(one_op, calibration, tmp_path / f"{name}.mnn", "kl", **options)
-        assert made.path.read_bytes() != plain.path.read_bytes(), name
+        assert made.file.path.read_bytes() != plain.file.path.read_bytes(), name
         assert len(made.samples) == (1 if name == "samples" else 3)
 
 
@@ -166,7 +166,8 @@ def test_ema_sees_every_sample(enc: Path, one_op: Path, tmp_path: Path) -> None:
     # With the batch size MNN takes by itself, it runs one sample of 32.
     calibration = enc_calibration(enc, tmp_path / "c", *([4] * 33))
     made = quantized(one_op, calibration, tmp_path / "out.mnn", "ema")
-    assert made.log.read_text(errors="replace").count("quantize with EMA: ") == 33
+    assert made.file.log is not None
+    assert (tmp_path / "logs" / made.file.log).read_text(errors="replace").count("quantize with EMA: ") == 33
 
 
 def test_channels_last_inputs_by_ema(real_model: Real, as_mnn: AsMnn, tmp_path: Path) -> None:
@@ -181,8 +182,8 @@ def test_channels_last_inputs_by_ema(real_model: Real, as_mnn: AsMnn, tmp_path: 
 
     calibration = calibration_of(tmp_path / "c", (spec,), *(picture(seed) for seed in range(4)))
     made = quantized(model, calibration, tmp_path / "out.mnn", "ema")
-    assert made.quantized_layers > 30
-    assert_sane(made.path, model, [picture(100)], tmp_path / "run")
+    assert made.file.quantized_layers > 30
+    assert_sane(made.file.path, model, [picture(100)], tmp_path / "run")
 
 
 def test_a_layer_that_is_always_zero_is_told(as_mnn: AsMnn, tmp_path: Path) -> None:
@@ -203,8 +204,8 @@ def test_a_layer_that_is_always_zero_is_told(as_mnn: AsMnn, tmp_path: Path) -> N
     given = [{"x": random.standard_normal(shape).astype(np.float32)} for _ in range(3)]
     calibration = calibration_of(tmp_path / "c", read_model(source).inputs or (), *given)
     made = quantized(as_mnn(source), calibration, tmp_path / "out.mnn", "ema")
-    assert [finding.code for finding in made.findings] == ["SCALE_NOT_FINITE"]
-    assert quantized(as_mnn(source), calibration, tmp_path / "kl.mnn", "kl").findings == ()
+    assert [finding.code for finding in made.file.findings] == ["SCALE_NOT_FINITE"]
+    assert quantized(as_mnn(source), calibration, tmp_path / "kl.mnn", "kl").file.findings == ()
 
 
 def test_a_model_without_layers_is_not_called_quantized(generated_model: Real, as_mnn: AsMnn, tmp_path: Path) -> None:

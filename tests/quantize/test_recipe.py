@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgequant.errors import InputError
+from edgequant.models.mnn.weights import Weights
 from edgequant.quantize import patterns
 from edgequant.quantize.recipe import Recipe, Rule, exactly, recipe_of
-from edgequant.quantize.weights import Weights
 
 
 def layer(name: str, subgraph: str = "", type: str = "Convolution", **more: object) -> Weights:

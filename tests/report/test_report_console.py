@@ -141,9 +141,9 @@ def test_any_name_at_any_width_prints(name, width):
 
 
 def test_rounding_never_flatters():
-    assert plain.cosine(0.9999999) == "0.99999"
+    assert plain.metric("cosine", 0.9999999) == "0.99999"
     assert plain.decibel(19.99) == "19.9"
-    assert plain.cosine(None) == plain.decibel(None) == plain.amount(None) == "-"
+    assert plain.metric("cosine", None) == plain.decibel(None) == plain.amount(None) == "-"
 
 
 def test_findings_of_one_kind_stand_together_with_one_remedy():

@@ -24,7 +24,7 @@ def python(code: str, *arguments: str) -> list[str]:
     prelude = """
         import json, os, signal, sys, time
         sys.path.insert(0, sys.argv[1])
-        from device_scripts import wire, server
+        from edgequant.device_scripts import wire, server
         import numpy as np
         stream = server.Stream(0, 1)
         HELLO = {"id": 1, "ok": True, "runner": "x", "protocol": wire.PROTOCOL, "pid": os.getpid(), "python": "3",

@@ -6,29 +6,13 @@ import hashlib
 import io
 import os
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
-import device_scripts
-from edgequant.runner.bundle import runner_bytes, runner_file
-
-_MAKE = """
-import sys, hashlib
-sys.path.insert(0, sys.argv[1])
-import device_scripts
-assert device_scripts.__file__.startswith(sys.argv[1])
-from edgequant.runner.bundle import runner_bytes
-print(hashlib.sha256(runner_bytes()).hexdigest())
-"""
-
-
-def made_from(folder: Path) -> str:
-    done = subprocess.run([sys.executable, "-c", _MAKE, str(folder)], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+from edgequant import device_scripts
+from edgequant.runner.bundle import runner_bytes, runner_file, zipped
 
 
 @pytest.fixture
@@ -40,21 +24,20 @@ def copy(tmp_path: Path) -> Path:
 
 
 def test_same_sources_same_bytes(copy: Path) -> None:
-    expected = hashlib.sha256(runner_bytes()).hexdigest()
-    assert made_from(copy) == expected
+    assert zipped(copy / "device_scripts") == runner_bytes()
     for number, file in enumerate(sorted(copy.rglob("*.py"))):
         file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))  # as a checkout on Windows has them
         file.chmod(0o600)
         os.utime(file, (number, number))
     (copy / "device_scripts" / "__pycache__").mkdir()
     (copy / "device_scripts" / "notes.txt").write_text("not part of it")
-    assert made_from(copy) == expected
+    assert zipped(copy / "device_scripts") == runner_bytes()
 
 
 def test_another_source_other_bytes(copy: Path) -> None:
     with open(copy / "device_scripts" / "facts.py", "a") as file:
         file.write("# changed\n")
-    assert made_from(copy) != hashlib.sha256(runner_bytes()).hexdigest()
+    assert zipped(copy / "device_scripts") != runner_bytes()
 
 
 def test_what_is_in_it() -> None:

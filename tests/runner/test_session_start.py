@@ -57,6 +57,15 @@ def test_no_python(command: list[str]) -> None:
     assert "--python" in str(error.hint)
 
 
+def test_a_python_that_cannot_be_executed(device: LocalDevice, tmp_path: Path) -> None:
+    (tmp_path / "python").write_text("#!/bin/sh\n")
+    for command in ([str(tmp_path / "python")], ["sh", "-c", f"exec {tmp_path}/python"]):
+        error = refused(device, command)
+        assert error.code == "PYTHON_NOT_EXECUTABLE"
+        assert "Permission denied" in error.message
+        assert "chmod" in str(error.hint)
+
+
 def test_no_mnn(device: LocalDevice, script: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "empty", with_pip=False, symlinks=True)
     error = refused(device, [str(tmp_path / "empty" / "bin" / "python"), str(script)])

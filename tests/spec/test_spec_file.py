@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
 import yaml
 
+from edgequant.cli import commands, options
+from edgequant.cli.groups import Group, Option
+from edgequant.cli.options import EXAMPLE_SPEC
 from edgequant.cli.request import make_request
 from edgequant.errors import InputError
+from edgequant.lab.session import DeviceOptions
 from edgequant.plan.request import Request
-from edgequant.spec import RunOptions
+from edgequant.spec import Access, RunOptions, Variant
 from edgequant.spec.file import VerifySpec, load_spec
 from edgequant.spec.images import ImageOptions
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = EXAMPLE_SPEC.parent
 
 
 def test_the_example_says_what_it_says() -> None:
@@ -26,42 +32,110 @@ def test_the_example_says_what_it_says() -> None:
     assert spec.options.seed == 7
 
 
-def test_every_key_there_is_stands_in_the_example_and_every_key_there_loads(tmp_path: Path) -> None:
-    """Commented out or not; a key is told from prose by its colon."""
-    shown = tmp_path / "all.yaml"
-    shown.write_text(
-        re.sub(r"^( *)# ((?:  )?[a-z_]+:(?: .*)?)$", r"\1\2", (CONFIGS / "verify.yaml").read_text(), flags=re.MULTILINE)
+def every_key(folder: Path) -> dict[str, Any]:
+    """The example with nothing commented out; a key is told from prose by its colon.  It takes both of what excludes
+    each other, so it does not load as a whole."""
+    shown = re.sub(
+        r"^( *)# ((?:  )?[a-z_]+:(?: .*)?)$", r"\1\2", (CONFIGS / "verify.yaml").read_text(), flags=re.MULTILINE
     )
-    written = yaml.safe_load(shown.read_text())
-    assert written.keys() == VerifySpec.model_fields.keys()
-    assert written["options"].keys() == RunOptions.model_fields.keys()
-    spec = load_spec(shown)
+    found = yaml.safe_load(shown)
+    assert isinstance(found, dict)
+    return found
+
+
+def flat(keys: Mapping[str, Any]) -> set[str]:
+    """Dotted; images is one key, whose parts are --image's words, and shapes' are the model's."""
+    sections = {name: value for name, value in keys.items() if name in ("options", "device_options")}
+    return {name for name in keys if name not in sections} | {
+        f"{section}.{name}" for section, names in sections.items() for name in names
+    }
+
+
+def options_of_verify() -> list[Option]:
+    groups = [
+        hint for hint in get_type_hints(commands.verify, localns={"opt": options}).values() if isinstance(hint, type)
+    ]
+    return [option for group in groups if issubclass(group, Group) for option in group.options()]
+
+
+def test_the_command_line_the_spec_and_the_example_have_the_same_keys(tmp_path: Path) -> None:
+    options = options_of_verify()
+    here = {"spec", "spec_example", "run_dir", "resume", "csv", "json", "verbose", "quiet"}
+    assert {option.name for option in options if option.key is None} == here
+    typed = {option.key for option in options} - {None}
+    sections = {"options": RunOptions.model_fields, "device_options": Access.model_fields}
+    assert flat({**VerifySpec.model_fields, **sections}) == typed
+    assert flat(every_key(tmp_path)) == typed
+    # One option, one key.
+    assert len(typed) + len(here) == len(options)
+
+
+def test_every_key_of_the_example_loads(tmp_path: Path) -> None:
+    written = every_key(tmp_path)
+    device, path = written["device_options"], tmp_path / "all.yaml"
+    # Each of what excludes the others.
+    for left in ({"python"}, {"mnn"}, {"pack"}):
+        taken = {name: value for name, value in device.items() if name not in {"python", "mnn", "pack"} - left}
+        path.write_text(yaml.safe_dump({**written, "device_options": taken}))
+        spec = load_spec(path)
     assert spec.calibration == str(tmp_path / "samples/")
     assert (spec.options.memory, spec.options.cores, spec.fallback) == ("low", (4, 5, 6, 7), True)
     # What is commented out with its default has it.
-    assert written["fallback"] == VerifySpec().fallback
+    for name in ("fallback", "budget", "latency"):
+        assert written[name] == getattr(VerifySpec(), name)
     assert (written["options"]["precision"], written["options"]["timeout"]) == ("normal", RunOptions().timeout)
+    for name in ("runtime", "wait", "accept_new_host_key"):
+        assert device[name] == getattr(Access(), name)
+    path.write_text(yaml.safe_dump({**written, "device_options": device}))
+    with pytest.raises(InputError, match="--mnn and --pack contradict each other"):
+        load_spec(path)
 
 
 def test_each_key_has_a_comment() -> None:
     """One key of a group may speak for those behind it, as warmup does for repeat."""
     before = ""
     for line in (CONFIGS / "verify.yaml").read_text().splitlines():
-        if re.match(r"(# )?[a-z_]+:", line) and not line.startswith("options:"):
+        if re.match(r"(# )?[a-z_]+:", line) and "options:" not in line:
             assert before.startswith("# "), line
         before = line
 
 
 def test_what_is_typed_comes_on_top(tmp_path: Path) -> None:
-    request = make_request(
-        model="m.onnx", devices=None, spec=str(CONFIGS / "verify.yaml"), variants=["fp16"], limits=["cosine>=0.5"],
-        shapes=["feat_erb=1,1,9,32"], run_options=RunOptions(threads=1),
-    )  # fmt: skip
+    typed = {
+        "variants": ["fp16"], "limits": ["cosine>=0.5"], "shapes": ["feat_erb=1,1,9,32"],
+        "options": {"threads": 1, "cores": "4-6"}, "latency": False,
+    }  # fmt: skip
+    request = make_request("m.onnx", typed, spec=str(CONFIGS / "verify.yaml"))
     assert request.devices == ("local:",)
     assert [str(variant) for variant in request.variants] == ["fp16"]
     assert [str(limit) for limit in request.limits] == ["sqnr_db>=25", "lsnr:cosine>=0.99", "cosine>=0.5"]
     assert request.shapes == {"feat_erb": (1, 1, 9, 32), "feat_spec": (1, 2, 50, 96)}
-    assert (request.options.threads, request.options.seed) == (1, 7)
+    assert (request.options.threads, request.options.seed, request.options.cores) == (1, 7, (4, 5, 6))
+    assert not request.latency
+
+
+def test_how_devices_are_reached_comes_from_both(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(
+        "devices: ['local:']\nvariants: [auto]\nbudget: latency\nlatency: false\n"
+        "device_options: {python: /opt/python, wait: 5, work_dir: /data/x}\n"
+    )
+    spec = str(tmp_path / "s.yaml")
+    request = make_request("m.onnx", {"device_options": {"wait": 7.0}}, spec=spec)
+    assert request.target == DeviceOptions(work_dir="/data/x", python="/opt/python", wait=7.0)
+    assert (request.budget, request.latency) == ("latency", False)
+    with pytest.raises(InputError, match="--mnn and --python contradict each other"):
+        make_request("m.onnx", {"device_options": {"mnn": "3.6.1"}}, spec=spec)
+    assert make_request("m.onnx", {"devices": ["local:"]}).target == DeviceOptions()
+
+
+def test_what_a_spec_has_for_auto_is_used_by_auto(tmp_path: Path) -> None:
+    """Of variants typed instead of the spec's nothing is asked."""
+    spec = tmp_path / "s.yaml"
+    for text, name in (("goals: ['sqnr_db>=30']", "goals"), ("budget: latency", "budget")):
+        spec.write_text(f"devices: ['local:']\n{text}\n")
+        with pytest.raises(InputError, match=f"^{name}: only auto"):
+            make_request("m.onnx", {}, spec=str(spec))
+        assert make_request("m.onnx", {"variants": ["fp16"]}, spec=str(spec)).variants == (Variant.parse("fp16"),)
 
 
 def test_pictures_are_described_as_on_the_command_line(tmp_path: Path) -> None:
@@ -71,10 +145,7 @@ def test_pictures_are_described_as_on_the_command_line(tmp_path: Path) -> None:
     )
     written = ImageOptions.parse("format=BGR mean=123.7,116.3,103.5 normal=0.017 size=224x112 center_crop=0.875")
     assert load_spec(tmp_path / "s.yaml").images == written
-    request = make_request(
-        model="m.onnx", devices=["local:"], spec=str(tmp_path / "s.yaml"), images=["size=10x20"],
-        run_options=RunOptions(),
-    )  # fmt: skip
+    request = make_request("m.onnx", {"devices": ["local:"], "images": ["size=10x20"]}, spec=str(tmp_path / "s.yaml"))
     assert request.images == written.model_copy(update={"size": (10, 20)})
     assert Request(Path("m.onnx"), images="mean=1").images == ImageOptions(mean=(1.0,))  # type: ignore[arg-type]
 
@@ -113,6 +184,11 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ("<<: {limits: ['cosine>=0.1']}\nlimits: ['cosine>=0.999']", "'limits' is given twice"),
         ("shapes: {x: [1], 'x': [2]}", "'x' is given twice"),
         ("{[a]: 1}", "not YAML"),
+        ("budget: time", "budget: must be 'size' or 'latency'"),
+        ("device_options: {pyton: x}", "device_options.pyton"),
+        ("device_options: {work_dir: x}", "device_options.work_dir: 'x' must be an absolute path"),
+        ("device_options: {python: x, runtime: pack}", "device_options: --python and --runtime pack contradict"),
+        ("device_options: {wait: -1}", "device_options.wait"),
         ("inputs: ''", "inputs: "),
         ("reference: ' '", "an empty path"),
     ],
@@ -135,7 +211,7 @@ def test_no_such_file(tmp_path: Path) -> None:
 
 def test_no_device_at_all_says_how_to_name_one() -> None:
     with pytest.raises(InputError) as caught:
-        make_request(model="m.onnx", devices=None, run_options=RunOptions())
+        make_request("m.onnx", {})
     assert caught.value.code == "DEVICE_MISSING"
     for scheme in ("local:", "ssh://", "adb://", "emulated:"):
         assert scheme in str(caught.value.hint)

@@ -1,4 +1,4 @@
-"""What must not be int8 because MNN's own kernels compute something else there; see `models.static_int8`.
+"""What must not be int8 because MNN's own kernels compute something else there; see `models.mnn.static_int8`.
 
 The file is made so that no kernel known to be wrong on some CPU is used on any: where it will run is not known here.
 """
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgequant.models.scale_flow import Flow
-from edgequant.models.static_int8 import odd_groups, read_max_pools
+from edgequant.models.mnn.scale_flow import Flow
+from edgequant.models.mnn.static_int8 import odd_groups, read_max_pools
 from edgequant.quantize.calibrate.layers import Layer
 from edgequant.quantize.calibrate.methods import Quantizer
 
@@ -48,15 +48,15 @@ def sound(model: Path, layers: Sequence[Layer]) -> Kernels:
     return Kernels(half_tiles, whole, tuple(read_max_pools(model)))
 
 
-def tailed(
-    kernels: Kernels, flow: Flow, static: Sequence[Layer], described: Collection[str], reasons: dict[str, str]
-) -> None:
-    """Add to `reasons` the layers that would make an int8 sum or product of which MNN leaves the end unwritten on ARM.
+def tailed(kernels: Kernels, flow: Flow, static: Sequence[Layer], described: Collection[str]) -> dict[str, str]:
+    """The layers that would make an int8 sum or product of which MNN leaves the end unwritten on ARM, by their output
+    tensor, with the reason.
 
     static: the layers that are int8 so far; described: their tensors.
     """
+    reasons: dict[str, str] = {}
     if kernels.whole is None:
-        return
+        return reasons
     for name, inputs in flow.tails(described, kernels.whole):
         choices = []
         for tensor in inputs:
@@ -66,6 +66,7 @@ def tailed(
         fewest = min(choices, key=len)
         for output in fewest:
             reasons[output] = f"MNN would not write the end of '{name}', which would be int8, on ARM"
+    return reasons
 
 
 def apart(kernels: Kernels, flow: Flow, adjusted: Mapping[str, Quantizer]) -> dict[str, Quantizer]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,15 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from edgequant.models.flat import FlatFile, Table
-from edgequant.models.op_names import MNN_OPS
+from edgequant.models.flat import Table
+from edgequant.models.mnn.net import convolution, op_type, open_net
+from edgequant.models.mnn.schema import Convolution2D, Convolution2DCommon, Net, Op, SubGraphProto
 
-_NET_OPS, _NET_TENSORS, _NET_SUBGRAPHS = 3, 7, 10
-_OP_INPUTS, _OP_KIND, _OP_MAIN, _OP_NAME, _OP_OUTPUTS, _OP_TYPE = 0, 1, 2, 3, 4, 5
-_SUB_NAME, _SUB_TENSORS, _SUB_NODES = 0, 3, 4
-_CONV_COMMON, _CONV_WEIGHT, _CONV_BIAS = 0, 1, 2
-_COMMON_GROUP, _COMMON_OUTPUTS, _COMMON_RELU6 = 9, 10, 13
-_CONV_PARAMETERS = 9
 STATIC_TYPES = ("Convolution", "ConvolutionDepthwise")
 """The only types MNN runs in int8 with fixed scales; matrix products with constant weights become Convolution."""
 WEIGHT_TYPES = (*STATIC_TYPES, "Deconvolution", "DeconvolutionDepthwise")
@@ -63,33 +57,32 @@ def read_layers(path: Path) -> list[Layer]:
 
     The file was checked by `edgequant.models.read_model`, which raises where it is broken.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        net = FlatFile(data).root()
-        tensors = net.strings(_NET_TENSORS)
-        found = [layer for op in net.tables(_NET_OPS) if (layer := _layer(op, tensors, "")) is not None]
+    with open_net(path) as net:
+        tensors = net.strings(Net.tensor_name)
+        found = [layer for op in net.tables(Net.oplists) if (layer := _layer(op, tensors, "")) is not None]
         inner: Counter[str] = Counter()
-        for subgraph in net.tables(_NET_SUBGRAPHS):
-            names = subgraph.strings(_SUB_TENSORS)
+        for subgraph in net.tables(Net.subgraphs):
+            names = subgraph.strings(SubGraphProto.tensors)
             inner.update(names)
-            nodes: Iterator[Table] = subgraph.tables(_SUB_NODES)
-            title = subgraph.string(_SUB_NAME) or ""
+            nodes: Iterator[Table] = subgraph.tables(SubGraphProto.nodes)
+            title = subgraph.string(SubGraphProto.name) or ""
             found += [layer for op in nodes if (layer := _layer(op, names, title)) is not None]
     outputs = Counter(layer.output for layer in found)
     return [_with_doubt(layer, inner, outputs) for layer in found]
 
 
 def _layer(op: Table, tensors: list[str], subgraph: str) -> Layer | None:
-    kind = MNN_OPS.get(op.number(_OP_TYPE), "")
-    parameter = op.table(_OP_MAIN) if op.number(_OP_KIND, "B") == _CONV_PARAMETERS else None
+    kind = op_type(op)
+    parameter = convolution(op)
     if kind not in WEIGHT_TYPES or parameter is None:
         return None
-    inputs, outputs = op.numbers(_OP_INPUTS), op.numbers(_OP_OUTPUTS)
-    weights = np.frombuffer(parameter.raw(_CONV_WEIGHT, 4), "<f4")
-    common = parameter.table(_CONV_COMMON)
-    channels = common.number(_COMMON_OUTPUTS) if common is not None else 0
+    inputs, outputs = op.numbers(Op.input_indexes), op.numbers(Op.output_indexes)
+    weights = np.frombuffer(parameter.raw(Convolution2D.weight), "<f4")
+    common = parameter.table(Convolution2D.common)
+    channels = common.number(Convolution2DCommon.output_count) if common is not None else 0
     if not weights.size or not inputs or not outputs or channels <= 0 or weights.size % channels:
         return None  # its weights are computed by the model, shared, or not float any more
-    bias = np.frombuffer(parameter.raw(_CONV_BIAS, 4), "<f4")
+    bias = np.frombuffer(parameter.raw(Convolution2D.bias), "<f4")
     why_not = None
     if subgraph:
         why_not = "inside a loop or branch, whose tensors cannot be read"
@@ -102,7 +95,7 @@ def _layer(op: Table, tensors: list[str], subgraph: str) -> Layer | None:
     elif not np.isfinite(weights).all() or not np.isfinite(bias).all():
         why_not = "its weights hold NaN or Inf"
     return Layer(
-        op.string(_OP_NAME) or tensors[outputs[0]],
+        op.string(Op.name) or tensors[outputs[0]],
         subgraph,
         kind,
         tensors[inputs[0]],
@@ -111,10 +104,10 @@ def _layer(op: Table, tensors: list[str], subgraph: str) -> Layer | None:
         np.abs(weights).reshape(channels, -1).max(axis=1),
         bias if bias.size == channels else np.zeros(channels, np.float32),
         why_not,
-        common.number(_COMMON_GROUP, default=1) if common is not None else 1,
-        bool(common.number(_COMMON_RELU6, "b")) if common is not None else True,
-        parameter.extent(_CONV_WEIGHT, 4),
-        parameter.extent(_CONV_BIAS, 4),
+        common.number(Convolution2DCommon.group) if common is not None else 1,
+        bool(common.number(Convolution2DCommon.relu6)) if common is not None else True,
+        parameter.extent(Convolution2D.weight),
+        parameter.extent(Convolution2D.bias),
     )
 
 

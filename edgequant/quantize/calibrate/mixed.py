@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgequant.archive.types import Artifact
 from edgequant.errors import EdgequantError, InputError, ToolError
-from edgequant.models.scale_flow import Flow
+from edgequant.models.mnn.scale_flow import Flow
 from edgequant.progress import counted
 from edgequant.quantize.calibrate.child import Runs
 from edgequant.quantize.calibrate.kernels import Kernels
@@ -16,10 +17,9 @@ from edgequant.quantize.calibrate.layers import Layer
 from edgequant.quantize.calibrate.methods import Quantizer
 from edgequant.quantize.calibrate.outputs import Fidelity, Outputs, fidelity, run_outputs
 from edgequant.quantize.calibrate.params import LayerPlan, parameters, plan
-from edgequant.quantize.convert import ConvertedModel
 from edgequant.quantize.work import HOPELESS
 
-Convert = Callable[[Path, Mapping[str, object]], ConvertedModel]
+Convert = Callable[[Path, Mapping[str, object]], Artifact]
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ class Maker:
             kernels=self.kernels,
         )
 
-    def model(self, plans: Sequence[LayerPlan], out: Path) -> ConvertedModel:
+    def model(self, plans: Sequence[LayerPlan], out: Path) -> Artifact:
         """Raises InputError NOTHING_STATIC, ToolError STATIC_NOT_APPLIED, and what `convert` raises."""
         if not any(each.how == "static" for each in plans):
             raise InputError(
                 "NOTHING_STATIC",
                 "no layer of the model can be static int8",
                 hint="Use weight:8 or dynamic:8 for it.",
-                evidence={"layers": {each.layer.name: each.why for each in plans[:50]}},
+                evidence={"layers": {each.layer.name: each.why and each.why.words for each in plans[:50]}},
             )
         made = self.convert(out, parameters(plans))
         wanted = sum(each.how != "float" for each in plans)
@@ -75,7 +75,7 @@ class Maker:
             )
         return made
 
-    def fidelity(self, model: ConvertedModel, doing: str) -> dict[str, Fidelity]:
+    def fidelity(self, model: Artifact, doing: str) -> dict[str, Fidelity]:
         """Its outputs against the float model's.  Raises ToolError STATIC_..., see `run_outputs`."""
         return fidelity(self.reference, run_outputs(model.path, self.runs, doing, len(self.reference)))
 

@@ -9,12 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from edgequant.compare.decibel import power_db
 from edgequant.errors import ToolError
 from edgequant.quantize.calibrate.child import Runs
 
 Outputs = list[dict[str, np.ndarray]]
-CAP_DB = 100.0
-"""More is not better: no int8 model has it, but for an output that nothing quantized reaches."""
+ENOUGH_DB = 100.0
+"""More counts as this much in a mean over samples: no int8 model has it, but for an output that nothing quantized
+reaches, and at `SQNR_CAP_DB` one sample that is equal would outweigh the others."""
 
 
 class Fidelity(NamedTuple):
@@ -24,7 +26,7 @@ class Fidelity(NamedTuple):
     cosine: of the two, all samples in a row; 0 where one is all zeros and the other is not.
     finite: nothing in it is NaN or Inf that is not so in the float output.
     worst_db: SQNR of the worst sample, as a verdict looks at it; samples whose float output is all zeros do not count.
-    mean_db: mean over the samples of their SQNR, each at most `CAP_DB`: what one odd sample decides least.
+    mean_db: mean over the samples of their SQNR, each at most `ENOUGH_DB`: what one odd sample decides least.
     """
 
     sqnr_db: float
@@ -86,7 +88,7 @@ def _fidelity(name: str, reference: Sequence[Mapping[str, np.ndarray]], outputs:
         a, b = a[sound], b[sound]
         here, wrong = float((a * a).sum()), float(((a - b) ** 2).sum())
         if here > 0:
-            each_db.append(10 * math.log10(here / wrong) if wrong > 0 else math.inf)
+            each_db.append(power_db(here, wrong))
         signal += here
         power += float((b * b).sum())
         noise += wrong
@@ -94,8 +96,8 @@ def _fidelity(name: str, reference: Sequence[Mapping[str, np.ndarray]], outputs:
     if not finite:
         return Fidelity(-math.inf, 0.0, False, -math.inf, -math.inf)
     if noise == 0:
-        return Fidelity(math.inf, 1.0, True, math.inf, CAP_DB)
-    sqnr = 10 * math.log10(signal / noise) if signal > 0 else -math.inf
+        return Fidelity(math.inf, 1.0, True, math.inf, ENOUGH_DB)
+    sqnr = power_db(signal, noise)
     worst = min(each_db, default=-math.inf)
-    mean = sum(min(db, CAP_DB) for db in each_db) / len(each_db) if each_db else -math.inf
+    mean = sum(min(db, ENOUGH_DB) for db in each_db) / len(each_db) if each_db else -math.inf
     return Fidelity(sqnr, product / math.sqrt(signal * power) if signal and power else 0.0, True, worst, mean)

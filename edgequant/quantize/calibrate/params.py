@@ -14,10 +14,11 @@ from typing import NamedTuple
 import numpy as np
 
 from edgequant.errors import InputError
-from edgequant.models.scale_flow import Flow
+from edgequant.models.mnn.scale_flow import Flow
 from edgequant.quantize.calibrate.kernels import ANY, Kernels, apart, tailed
 from edgequant.quantize.calibrate.layers import Layer
 from edgequant.quantize.calibrate.methods import Quantizer
+from edgequant.quantize.calibrate.why import Why
 
 _MOST_SUM = 2.0**29
 """MNN adds bias and zero point of a depthwise layer as integers of the product of scales: they have to fit int32."""
@@ -26,11 +27,7 @@ _MOST_SQUEEZE = 2.0
 _LEAST_DEPTHWISE = 1e-6
 """MNN takes smaller weight scales of depthwise layers for this."""
 
-_ASKED = "asked to stay float"
-
-
-MOST_SENSITIVE = "most sensitive layers"
-"""In the reason of layers that `keep` left in float."""
+_ASKED = Why("asked", "asked to stay float")
 
 
 class LayerPlan(NamedTuple):
@@ -38,7 +35,7 @@ class LayerPlan(NamedTuple):
 
     layer: Layer
     how: str
-    why: str | None
+    why: Why | None
     input: Quantizer | None
     output: Quantizer | None
 
@@ -76,7 +73,7 @@ def plan(
     """
     check_names(skip, layers)
     asked = {layer.output for layer in layers if {layer.name, layer.output} & set(skip)}
-    reasons: dict[str, str] = {}
+    reasons: dict[str, Why] = {}
     for layer in layers:
         lost = [name for name in (layer.input, layer.output) if name not in quantizers]
         if layer.subgraph or layer.why_not is not None:
@@ -84,15 +81,16 @@ def plan(
         if layer.output in asked:
             reasons[layer.output] = _ASKED
         elif layer.output in kept:
-            reasons[layer.output] = f"one of the {len(kept)} {MOST_SENSITIVE}"
+            reasons[layer.output] = Why("kept", f"one of the {len(kept)} most sensitive layers")
         elif lost:
             said = unreadable.get(lost[0], "nothing was read")
-            reasons[layer.output] = f"the range of '{lost[0]}' could not be measured: {said}"
+            reasons[layer.output] = Why("unmeasured", f"the range of '{lost[0]}' could not be measured: {said}")
         elif (consumer := flow.crossing(layer.output)) is not None:
-            reasons[layer.output] = f"MNN would misread its int8 result behind a loop or branch, in '{consumer}'"
+            words = f"MNN would misread its int8 result behind a loop or branch, in '{consumer}'"
+            reasons[layer.output] = Why("boundary", words)
         elif layer.output in kernels.half_tiles:
-            reasons[layer.output] = kernels.half_tiles[layer.output]
-    adjusted = _adjusted(layers, flow, quantizers, reasons, kernels)
+            reasons[layer.output] = Why("kernel", kernels.half_tiles[layer.output])
+    adjusted, reasons = _adjusted(layers, flow, quantizers, reasons, kernels)
     int8 = flow.spread(adjusted)
     plans = []
     for layer in layers:
@@ -101,11 +99,11 @@ def plan(
             able = bool(layer.subgraph) or layer.type.startswith("Deconvolution")
             skipped = bool({layer.name, layer.output} & set(skip))
             weight = rest == "weight" and able and not skipped
-            why = _ASKED if skipped else layer.why_not
+            why = _ASKED if skipped else Why("unable", layer.why_not)
             plans.append(LayerPlan(layer, "weight" if weight else "float", why, None, None))
         elif layer.output in reasons:
             reason = reasons[layer.output]
-            light = rest == "weight" and reason != _ASKED and layer.input not in int8
+            light = rest == "weight" and reason.code != "asked" and layer.input not in int8
             plans.append(LayerPlan(layer, "weight" if light else "float", reason, None, None))
         else:
             plans.append(LayerPlan(layer, "static", None, adjusted[layer.input], adjusted[layer.output]))
@@ -116,27 +114,29 @@ def _adjusted(
     layers: Sequence[Layer],
     flow: Flow,
     quantizers: Mapping[str, Quantizer],
-    reasons: dict[str, str],
+    before: Mapping[str, Why],
     kernels: Kernels,
-) -> dict[str, Quantizer]:
-    """Quantizers widened for what inherits them, and apart where MNN pools them; adds to `reasons` the layers that have
-    to stay float for it."""
+) -> tuple[dict[str, Quantizer], dict[str, Why]]:
+    """(quantizers widened for what inherits them, and apart where MNN pools them; why layers are not static: those of
+    before, and those that have to stay float for it)."""
+    reasons = dict(before)
     while True:
         static = [layer for layer in layers if layer.why_not is None and layer.output not in reasons]
         described = {name for layer in static for name in (layer.input, layer.output)}
         adjusted = {name: quantizers[name] for name in described}
-        before = len(reasons)
+        known = len(reasons)
         for layer in static:
             for name in flow.squeezed(layer.input, described):
                 wide, own = quantizers.get(name), quantizers[layer.input]
                 if wide is None or wide.scale > _MOST_SQUEEZE * own.scale:
-                    reasons[layer.output] = f"MNN would clip '{name}', in front of a pool, to the range behind it"
+                    words = f"MNN would clip '{name}', in front of a pool, to the range behind it"
+                    reasons[layer.output] = Why("pool", words)
                 elif wide.scale > adjusted[layer.input].scale:
                     adjusted[layer.input] = wide
-        if len(reasons) == before:
-            tailed(kernels, flow, static, described, reasons)
-        if len(reasons) == before:
-            return apart(kernels, flow, adjusted)
+        if len(reasons) == known:
+            reasons |= {name: Why("kernel", why) for name, why in tailed(kernels, flow, static, described).items()}
+        if len(reasons) == known:
+            return apart(kernels, flow, adjusted), reasons
 
 
 def check_names(names: Collection[str], layers: Sequence[Layer]) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgequant.archive.types import Artifact
 from edgequant.errors import InputError, ToolError
 from edgequant.models import ModelGraph, read_model
-from edgequant.models.scale_flow import Flow
+from edgequant.models.mnn.scale_flow import Flow
 from edgequant.quantize.calibrate.child import Runs
 from edgequant.quantize.calibrate.equalize import equalized, find_joints, gather_channels
+from edgequant.quantize.calibrate.findings import StaticLayer, of_static
 from edgequant.quantize.calibrate.gather import CHUNK, Gathered, gather
 from edgequant.quantize.calibrate.kernels import ANY, Kernels, sound
 from edgequant.quantize.calibrate.layers import Layer, read_layers
@@ -23,8 +25,8 @@ from edgequant.quantize.calibrate.mixed import Maker, best
 from edgequant.quantize.calibrate.outputs import Fidelity, Outputs, run_outputs
 from edgequant.quantize.calibrate.params import LayerPlan, check_names
 from edgequant.quantize.calibrate.samples import spool
-from edgequant.quantize.convert import ConvertedModel, convert
-from edgequant.quantize.work import HOPELESS, output_work
+from edgequant.quantize.convert import convert
+from edgequant.quantize.work import HOPELESS, as_graph, output_work
 from edgequant.spec import Variant
 
 _FLOAT = Variant(method="float")
@@ -71,27 +73,11 @@ class StaticOptions(BaseModel):
     kernels: Literal["sound", "any"] = "sound"
 
 
-class StaticLayer(NamedTuple):
-    """One layer of the model that was made.
-
-    how: ``static``, ``weight`` (8-bit weights, computed in float) or ``float``; why: the reason when not static.
-    """
-
-    name: str
-    input_scale: float | None
-    output_scale: float | None
-    input_zero: int | None
-    output_zero: int | None
-    how: str
-    why: str | None
-
-
-@dataclass(frozen=True)
-class StaticModel:
-    """A static int8 .mnn that was run.
+class StaticInt8(NamedTuple):
+    """A static int8 .mnn that was run, and what was measured of it.
 
     Attributes:
-        converted: the file, its hash and the converter's log.
+        file: the .mnn; its findings say how the scales were chosen, and which layers are what.
         fidelity: of each output against the float MNN model, over the first calibration samples: these are the
             samples the scales were made from, so it says that the model works, not how good it is.
         calib: what became of the ranges, such as ``kl,asym,equalize``.
@@ -101,19 +87,17 @@ class StaticModel:
             tensor; empty unless `keep` or `target_db` was asked for.
     """
 
-    path: Path
+    file: Artifact
     layers: tuple[StaticLayer, ...]
-    log: Path
-    converted: ConvertedModel
     fidelity: Mapping[str, Fidelity]
     sensitivity: Mapping[str, float]
     samples: int
-    calib: str = ""
-    tried: Mapping[str, float] = field(default_factory=dict)
+    calib: str
+    tried: Mapping[str, float]
 
 
 def make_static(
-    source: Path,
+    source: Path | ModelGraph,
     samples: Iterable[Mapping[str, np.ndarray]],
     options: StaticOptions,
     out: Path,
@@ -122,11 +106,11 @@ def make_static(
     timeout: float = 900.0,
     memory_limit: int | None = None,
     chunk: int = CHUNK,
-) -> StaticModel:
+) -> StaticInt8:
     """Make a static int8 model.  `out` appears, or is replaced, only when the model was made, loaded and run.
 
     Args:
-        source: a float model in any format `edgequant.models.read_model` knows.
+        source: a float model in any format `edgequant.models.read_model` knows, or what was read of it already.
         samples: real inputs, arrays by input name; read once, one at a time, and kept on disk beside `out` meanwhile.
         timeout: seconds for each run over all samples and each conversion.
         memory_limit: bytes each child process may allocate.
@@ -139,16 +123,15 @@ def make_static(
         ToolError: CALIBRATION_..., STATIC_... (the model that was made crashes, hangs or computes NaN), and what
             `convert` raises.
     """
-    source, out = Path(source).absolute(), Path(out).absolute()
-    graph = read_model(source)
+    graph, out = as_graph(source), Path(out).absolute()
     if graph.weights in ("quantized", "fp16"):
         raise InputError(
             "ALREADY_QUANTIZED",
             f"its weights are {graph.weights} already; MNN would leave them as they are",
             hint="Start from the original model or a float .mnn.",
-            where=str(source),
+            where=str(graph.path),
         )
-    with output_work(out, source) as work:
+    with output_work(out, graph.path) as work:
         job = _Job(graph, options, work, log_dir, timeout, memory_limit)
         return job.run(samples, out, chunk)
 
@@ -181,8 +164,8 @@ class _Job:
     timeout: float
     memory_limit: int | None
 
-    def run(self, samples: Iterable[Mapping[str, np.ndarray]], out: Path, chunk: int) -> StaticModel:
-        model = self.convert(self.graph.path, self.graph.format, self.work / "float.mnn").path
+    def run(self, samples: Iterable[Mapping[str, np.ndarray]], out: Path, chunk: int) -> StaticInt8:
+        model = self.convert(self.graph, self.work / "float.mnn").path
         layers = read_layers(model)
         check_names(self.options.skip, layers)
         graph = read_model(model)
@@ -206,9 +189,18 @@ class _Job:
                 where=str(self.graph.path),
             )
         converted.path.replace(out)
-        final = ConvertedModel(**{**vars(converted), "path": out})
         listed = tuple(_listed(each) for each in plans)
-        return StaticModel(out, listed, converted.log, final, found, sensitivity, spooled.count, calib, tried)
+        as_static = Variant(method="static", bits=8)
+        file = converted.model_copy(
+            update={
+                "path": out,
+                "source_sha256": self.graph.sha256,
+                "asked": as_static,
+                "run_as": as_static,
+                "findings": of_static(listed, calib, tried),
+            }
+        )
+        return StaticInt8(file, listed, found, sensitivity, spooled.count, calib, tried)
 
     def _chosen(self, starts: Iterator[_Start], common: _Common) -> tuple[str, Maker, dict[str, float]]:
         """The way to choose scales that was asked for, or comes closest to float; and what each that was tried has."""
@@ -245,9 +237,9 @@ class _Job:
         # Their scale would be a guess, and what clips the first value that is not 0.
         silent = {name: "it is 0 in all samples" for name in gathered.histograms if name not in quantizers}
 
-        def from_float(path: Path, content: Mapping[str, object]) -> ConvertedModel:
+        def from_float(path: Path, content: Mapping[str, object]) -> Artifact:
             # From the float .mnn, whose names the scales have: a source with external weights is read once only.
-            return self.convert(start.path, "mnn", path, content)
+            return self.convert(start.path, path, content)
 
         return Maker(
             from_float, start.layers, common.flow, quantizers, gathered.unreadable | silent, self.options.rnn,
@@ -318,12 +310,9 @@ class _Job:
         names = (name for each in wanted for name in (*flow.may_squeeze(each.input), each.input, each.output))
         return list(dict.fromkeys(names))
 
-    def convert(
-        self, source: Path, format: str, out: Path, content: Mapping[str, object] | None = None
-    ) -> ConvertedModel:
+    def convert(self, source: Path | ModelGraph, out: Path, content: Mapping[str, object] | None = None) -> Artifact:
         return convert(
             source,
-            format,
             _FLOAT,
             out,
             log_dir=self.log_dir,
@@ -346,5 +335,6 @@ def _listed(each: LayerPlan) -> StaticLayer:
         source.zero_point if source else None,
         result.zero_point if result else None,
         each.how,
-        each.why,
+        each.why and each.why.words,
+        each.why and each.why.code,
     )

@@ -28,7 +28,7 @@ def _samples(job: dict[str, Any]) -> Iterator[tuple[int, dict[str, np.ndarray]]]
 
 def _values(job: dict[str, Any]) -> Iterator[tuple[int, str, np.ndarray]]:
     """(sample, tensor, its values) for `tensors` over all samples."""
-    from device_scripts.engine import Loaded
+    from edgequant.device_scripts.engine import Loaded
 
     inner = [name for name in job["tensors"] if name not in job["inputs"]]
     model = Loaded(job["model"], _OPTIONS, inner or None)
@@ -105,7 +105,7 @@ def histograms(job: dict[str, Any]) -> dict[str, Any]:
 
 def outputs(job: dict[str, Any]) -> dict[str, Any]:
     """Write the model's outputs for each sample to `out`/NUMBER.npz, as arrays 0, 1, ...; answers their names."""
-    from device_scripts.engine import Loaded
+    from edgequant.device_scripts.engine import Loaded
 
     model = Loaded(job["model"], _OPTIONS, None)
     for number, sample in _samples(job):
@@ -120,7 +120,7 @@ _JOBS = {"channels": channels, "histograms": histograms, "outputs": outputs, "ra
 
 def main(path: str) -> int:
     """Do the job in the file; its answer goes to FILE.answer, whole or not at all."""
-    from device_scripts.server import JobError
+    from edgequant.device_scripts.server import JobError
 
     job = json.loads(Path(path).read_text(encoding="utf-8"))
     try:

@@ -14,22 +14,24 @@ from pathlib import Path
 
 import numpy as np
 
+from edgequant.compare.decibel import SQNR_CAP_DB
 from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.files import atomic_write
 from edgequant.mnn_version import host_mnn_version
-from edgequant.models import read_model
+from edgequant.models import ModelGraph
 from edgequant.progress import Progress
 from edgequant.quantize.convert import convert
+from edgequant.quantize.evaluation import Evaluate, Evaluation
 from edgequant.quantize.search.cache import Cache, cases_digest, choice_key, digest
 from edgequant.quantize.search.explore import Explorer, Setting, Tried
 from edgequant.quantize.search.finalists import RECIPES, Finalists
-from edgequant.quantize.search.front import CAP_DB, AutoResult, Point, pareto
+from edgequant.quantize.search.front import AutoResult, Point, pareto
 from edgequant.quantize.search.mixture import Choice, Mixture, open_mixture
 from edgequant.quantize.search.options import AutoOptions
 from edgequant.quantize.search.pace import Pace
-from edgequant.quantize.search.target import Evaluate, Evaluation, Target, make_target, varied
+from edgequant.quantize.search.target import Target, make_target, varied
 from edgequant.quantize.search.trials import Bench, Signals
-from edgequant.quantize.work import output_work
+from edgequant.quantize.work import as_graph, output_work, source_sha256
 from edgequant.spec import Limit, MemoryMode, RunOptions, Variant
 
 _FLOAT = Variant(method="float")
@@ -42,7 +44,7 @@ _MANY_VALUES, _VARIED, _VARIED_MORE = 10_000, 2, 8
 
 
 def search(
-    source: Path,
+    source: Path | ModelGraph,
     cases: Sequence[Mapping[str, np.ndarray]],
     limits: Sequence[Limit],
     out: Path,
@@ -62,7 +64,7 @@ def search(
     any model meets the target, KeyboardInterrupt is raised.
 
     Args:
-        source: a float model in any format `edgequant.models.read_model` knows.
+        source: a float model in any format `edgequant.models.read_model` knows, or what was read of it already.
         cases: input arrays by name; every output of every case has to keep its limit.
         limits: on ``sqnr_db`` only.
         cache: folder for what is made and measured; it may be shared by searches of any models.
@@ -77,18 +79,18 @@ def search(
         ToolError: SEARCH_..., LATENCY_UNKNOWN (the evaluator does not time), and what `convert` raises.
     """
     started = time.monotonic()
-    graph = read_model(Path(source))
+    graph = as_graph(source)
     if graph.weights in ("quantized", "fp16"):
         raise InputError(
             "ALREADY_QUANTIZED",
             f"its weights are {graph.weights} already, so nothing can be chosen",
             hint="Start from the original model or a float .mnn.",
-            where=str(source),
+            where=str(graph.path),
         )
     options = options or AutoOptions()
-    with output_work(Path(out).absolute(), Path(source)) as work:
+    with output_work(Path(out).absolute(), graph.path) as work:
         job = _Job(
-            Path(source).absolute(), graph.format, graph.sha256, work, log_dir, Cache(cache), options,
+            graph, work, log_dir, Cache(cache), options,
             run_options or RunOptions(), progress or Progress(),
             evaluator if evaluate is not None else "this host", evaluate,
         )  # fmt: skip
@@ -98,9 +100,7 @@ def search(
 
 @dataclass
 class _Job:
-    source: Path
-    format: str
-    sha256: str
+    graph: ModelGraph
     work: Path
     log_dir: Path
     cache: Cache
@@ -119,14 +119,14 @@ class _Job:
         references: Sequence[Mapping[str, np.ndarray]] | None,
     ) -> None:
         self.float = self.work / "float.mnn"
-        key = digest("float", self.sha256, self.version)
-        if self.format == "mnn":
-            shutil.copyfile(self.source, self.float)
+        key = digest("float", self.graph.sha256, self.version)
+        if self.graph.format == "mnn":
+            shutil.copyfile(self.graph.path, self.float)
             self._unchanged()
         elif self.cache.model(key, self.float) is None:
             self.progress.say("converting to a float model")
             made = convert(
-                self.source, self.format, _FLOAT, self.float,
+                self.graph, _FLOAT, self.float,
                 log_dir=self.log_dir, timeout=self.options.timeout, memory_limit=self.options.memory_limit,
             )  # fmt: skip
             self.converter_runs += 1
@@ -149,27 +149,27 @@ class _Job:
                 "NOTHING_TO_CHOOSE",
                 "no layer of the model has weights that MNN quantizes",
                 hint="Use float or fp16.",
-                where=str(self.source),
+                where=str(self.graph.path),
             )
         given = cases_digest(references) if references is not None else "own"
         self.context = digest(
-            self.sha256, self.version, cases_digest(cases), count, given, self.run_options.model_dump(), RECIPES
+            self.graph.sha256, self.version, cases_digest(cases), count, given, self.run_options.model_dump(), RECIPES
         )
         self.pace = Pace(self.progress)
         self.explorer = Explorer(self.mixture, self._measure, self.target.noise)
         self._noises: dict[str, dict[str, np.ndarray]] = {}
         self.finalists = Finalists(
-            self.float, self.sha256, self.work, self.log_dir, self.cache, self.mixture, self.target, self._evaluated,
-            self.evaluator, self.context, self.version, self.options.timeout, self.options.memory_limit, self.progress,
+            self.float, self.graph.sha256, self.work, self.log_dir, self.cache, self.mixture, self.target,
+            self._evaluated, self.evaluator, self.context, self.version, self.options, self.progress,
         )  # fmt: skip
 
     def _unchanged(self) -> None:
-        if read_model(self.source).sha256 != self.sha256:
+        if source_sha256(self.graph) != self.graph.sha256:
             raise InputError(
                 "MODEL_CHANGED",
                 "the model was changed while it was converted",
                 hint="Run again when nothing writes to it.",
-                where=str(self.source),
+                where=str(self.graph.path),
             )
 
     def _bench(self, cases: Sequence[Mapping[str, np.ndarray]], name: str) -> Bench:
@@ -226,7 +226,7 @@ class _Job:
             shutil.copyfileobj(reader, writer, 1 << 20)
         deviations = self.explorer.deviations
         return AutoResult(
-            source_sha256=self.sha256,
+            source_sha256=self.graph.sha256,
             mnn=self.version,
             budget=self.options.budget,
             target=dict(self.target.floors),
@@ -247,7 +247,7 @@ class _Job:
         stages = [2] * len(self.options.memories) + [self.explorer.searched(setting) for setting in settings]
         refined = self.explorer.refined(self.options.rounds)
         forms = max(len(self.explorer.forms(key, setting)) for key in self.mixture.layers for setting in settings)
-        self.pace.ahead(stages, more=refined)
+        self.pace.ahead(stages, more=refined, settings=len(settings))
         self.pace.announce(len(self.mixture.layers), forms, self.options.memories, self.given, self.bench.count)
         for memory in self.options.memories:
             self.pace.begin(f"plain variants, memory {memory}")
@@ -256,7 +256,7 @@ class _Job:
         if not found:
             self.progress.say("auto: half precision is too coarse for this target: again, with float where it was used")
             settings = [setting._replace(halved=False) for setting in settings]
-            self.pace.ahead([self.explorer.searched(each) for each in settings], more=refined)
+            self.pace.ahead([self.explorer.searched(each) for each in settings], more=refined, settings=len(settings))
             found = self._search(settings)
         least = min((tried.size for _, tried in found), default=0)
         promising = [
@@ -297,7 +297,7 @@ class _Job:
             # By as much as it fell short, and a little, the next one has to be better.
             for place, index in enumerate(self.target.places):
                 name = self.signals.outputs[index % len(self.signals.outputs)]
-                short = self.target.floors[name] - point.sqnr_db.get(name, -CAP_DB)
+                short = self.target.floors[name] - point.sqnr_db.get(name, -SQNR_CAP_DB)
                 if short > 0:
                     budget[place] = min(budget[place], chosen.noise[place]) / 10 ** ((short + 0.2) / 10)
         raise self._unreachable()
@@ -389,13 +389,13 @@ class _Job:
     def _unreachable(self) -> EdgequantError:
         points = [*self.finalists.made, *self._points()]
         best = max(points, key=lambda point: point.margin_db)
-        have = best.sqnr_db.get(best.worst, -CAP_DB)
+        have = best.sqnr_db.get(best.worst, -SQNR_CAP_DB)
         return InputError(
             "TARGET_UNREACHABLE",
             f"no quantized model meets the target: '{best.worst}' needs {self.target.floors[best.worst]:g} dB and has "
             f"{have:.1f} dB at best, in a model of {best.size} bytes ({best.label})",
             hint=f'Ask for less (--target "sqnr_db>={max(0, int(have))}", or a limit of its own for that output), or '
             "keep the float model.",
-            where=str(self.source),
+            where=str(self.graph.path),
             evidence={"best": best.model_dump(mode="json", exclude={"recipe"}), "tried": len(self.explorer.tried)},
         )

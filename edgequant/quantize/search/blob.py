@@ -9,19 +9,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 
-from edgequant.models.flat import Table
+from edgequant.models.flat import Field, Table, fields
+from edgequant.models.mnn.net import convolution
+from edgequant.models.mnn.schema import Convolution2D, Convolution2DCommon, IDSTQuan, IDSTQuanType, Op
 from edgequant.quantize.encode import Encoded
 
-_OP_INPUTS, _OP_KIND, _OP_MAIN, _OP_NAME, _OP_OUTPUTS, _OP_TYPE, _OP_LAYOUT = 0, 1, 2, 3, 4, 5, 6
-_CONV_COMMON, _CONV_BIAS, _CONV_QUANT = 0, 2, 3
-_COMMON_INTS = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11)
-_COMMON_BYTES = (8, 12, 13, 16)
-_COMMON_VECTORS = (14, 15)
-OP_FIELDS, CONV_FIELDS, COMMON_FIELDS = 8, 7, 17
-"""Fields known here; a layer with more is of an MNN that keeps something this would lose."""
-
 Child = Callable[["_Writer"], int]
-Field = tuple[int, str, "int | float | Child"]
+Value = tuple[Field, "int | float | Child"]
 
 
 class _Writer:
@@ -45,14 +39,14 @@ class _Writer:
         self.data += b"\0"
         return start
 
-    def table(self, fields: Sequence[Field]) -> int:
-        """A table, then what its offsets (code ``o``) lead to; returns where the table is."""
+    def table(self, values: Sequence[Value]) -> int:
+        """A table, then what its offsets lead to; returns where the table is."""
         offsets: dict[int, int] = {}
         size = 4
-        for number, code, _ in fields:
-            width = 4 if code == "o" else struct.calcsize("<" + code)
+        for field, _ in values:
+            width = struct.calcsize("<" + field.kind) if field.inline else 4
             size += -size % width
-            offsets[number] = size
+            offsets[field.number] = size
             size += width
         count = max(offsets) + 1
         self.align(4)
@@ -63,13 +57,11 @@ class _Writer:
         start = len(self.data)
         self.data += struct.pack("<i", start - vtable) + b"\0" * (size - 4)
         children = []
-        for number, code, value in fields:
-            if code == "o":
-                assert callable(value)
-                children.append((start + offsets[number], value))
+        for field, value in values:
+            if callable(value):
+                children.append((start + offsets[field.number], value))
             else:
-                assert not callable(value)
-                struct.pack_into("<" + code, self.data, start + offsets[number], value)
+                struct.pack_into("<" + field.kind, self.data, start + offsets[field.number], value)
         for slot, child in children:
             struct.pack_into("<I", self.data, slot, child(self) - slot)
         return start
@@ -77,51 +69,61 @@ class _Writer:
 
 def blob(op: Table, encoded: Encoded) -> tuple[bytes, int]:
     """(the bytes, where in them the operator is)."""
-    parameter = op.table(_OP_MAIN)
-    assert parameter is not None
-    common = parameter.table(_CONV_COMMON)
+    layer = convolution(op)
+    assert layer is not None
+    common = layer.table(Convolution2D.common)
     assert common is not None
     writer = _Writer()
-    convolution: list[Field] = [
-        (_CONV_COMMON, "o", lambda w: w.table(_common(common))),
-        (_CONV_BIAS, "o", lambda w: w.vector(parameter.raw(_CONV_BIAS, 4), 4)),
-        (_CONV_QUANT, "o", lambda w: w.table(_quant(encoded))),
+    convolution_2d: list[Value] = [
+        (Convolution2D.common, lambda w: w.table(_copied(common, Convolution2DCommon))),
+        (Convolution2D.bias, _vector(layer, Convolution2D.bias)),
+        (Convolution2D.quan_parameter, lambda w: w.table(_quant(encoded))),
     ]
-    fields: list[Field] = [
-        (_OP_INPUTS, "o", lambda w: w.vector(op.raw(_OP_INPUTS, 4), 4)),
-        (_OP_KIND, "B", op.number(_OP_KIND, "B")),
-        (_OP_MAIN, "o", lambda w: w.table(convolution)),
-        (_OP_NAME, "o", lambda w: w.string(op.string(_OP_NAME) or "")),
-        (_OP_OUTPUTS, "o", lambda w: w.vector(op.raw(_OP_OUTPUTS, 4), 4)),
-        (_OP_TYPE, "i", op.number(_OP_TYPE)),
-        (_OP_LAYOUT, "b", op.number(_OP_LAYOUT, "b", 1)),
+    values: list[Value] = [
+        (Op.input_indexes, _vector(op, Op.input_indexes)),
+        (Op.main_type, op.number(Op.main_type)),
+        (Op.main, lambda w: w.table(convolution_2d)),
+        (Op.name, lambda w: w.string(op.string(Op.name) or "")),
+        (Op.output_indexes, _vector(op, Op.output_indexes)),
+        (Op.type, op.number(Op.type)),
+        (Op.default_dimention_format, op.number(Op.default_dimention_format)),
     ]
-    start = writer.table(fields)
+    start = writer.table(values)
     return bytes(writer.data), start
 
 
-def _common(common: Table) -> list[Field]:
-    ones = (2, 3, 4, 5, 6, 7, 9)  # kernel, stride, dilation and group are 1 where they are left out
-    fields: list[Field] = [(n, "i", common.number(n, default=int(n in ones))) for n in _COMMON_INTS]
-    fields += [(n, "b", common.number(n, "b")) for n in _COMMON_BYTES]
-    for number in _COMMON_VECTORS:
-        if common.has(number):
-            fields.append((number, "o", _copied(common.raw(number, 4))))
-    return sorted(fields, key=lambda field: field[0])
+def _copied(table: Table, layout: type) -> list[Value]:
+    """A table of numbers and vectors of four-byte numbers, as it is."""
+    values: list[Value] = []
+    for field in fields(layout):
+        if field.inline:
+            values.append((field, table.number(field)))
+        elif table.has(field):
+            values.append((field, _vector(table, field)))
+    return values
 
 
-def _copied(content: bytes) -> Child:
-    return lambda writer: writer.vector(content, 4)
+def _vector(table: Table, field: Field) -> Child:
+    return lambda writer: writer.vector(table.raw(field), 4)
 
 
-def _quant(encoded: Encoded) -> list[Field]:
+def _quant(encoded: Encoded) -> list[Value]:
     half = encoded.form.bits == 16
-    fields: list[Field] = [(0, "o", lambda w: w.vector(encoded.buffer, 1))]
-    if not half:
-        fields.append((1, "o", lambda w: w.vector(encoded.scales.tobytes(), 4)))
-    fields += [(2, "i", 3 if half else 1), (3, "b", 0), (4, "f", 0.0 if half else 1.0), (5, "f", 0.0), (6, "f", 0.0)]
     shifted = not half and not encoded.form.sym
-    least = -(2 ** (encoded.form.bits - 1)) if shifted else 0
-    fields += [(7, "i", 0 if half else encoded.form.bits), (8, "i", least)]
-    fields += [(9, "i", encoded.groups if shifted else 0), (10, "b", 0), (11, "b", int(encoded.wide)), (12, "I", 0)]
-    return fields
+    values: list[Value] = [(IDSTQuan.buffer, lambda w: w.vector(encoded.buffer, 1))]
+    if not half:
+        values.append((IDSTQuan.alpha, lambda w: w.vector(encoded.scales.tobytes(), 4)))
+    return [
+        *values,
+        (IDSTQuan.type, IDSTQuanType.FP16 if half else IDSTQuanType.INT8),
+        (IDSTQuan.use_int32, 0),
+        (IDSTQuan.quant_scale, 0.0 if half else 1.0),
+        (IDSTQuan.scale_in, 0.0),
+        (IDSTQuan.scale_out, 0.0),
+        (IDSTQuan.a_max_or_bits, 0 if half else encoded.form.bits),
+        (IDSTQuan.a_min, -(2 ** (encoded.form.bits - 1)) if shifted else 0),
+        (IDSTQuan.read_type, encoded.groups if shifted else 0),
+        (IDSTQuan.has_scale_int, 0),
+        (IDSTQuan.shape_int32, int(encoded.wide)),
+        (IDSTQuan.weight_size, 0),
+    ]

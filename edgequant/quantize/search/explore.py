@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from edgequant.compare.decibel import power_db
 from edgequant.quantize.encode import Form
 from edgequant.quantize.search.assign import assign
 from edgequant.quantize.search.mixture import Choice, Key, Mixture
@@ -47,8 +48,7 @@ class Tried:
 
     def margin_db(self, budget: np.ndarray) -> float:
         """By how many dB the worst constraint is kept; negative where it is not."""
-        with np.errstate(divide="ignore"):
-            return float(np.min(10 * np.log10(budget / np.maximum(self.noise, 1e-300))))
+        return min(map(power_db, budget.tolist(), self.noise.tolist()))
 
 
 Measure = Callable[[Setting, Sequence[Choice]], list[np.ndarray]]
@@ -204,7 +204,7 @@ class Explorer:
         for tried, expected in zip(self.run(setting, choices), predicted, strict=True):
             worst = int(np.argmax(tried.noise / self.budget))
             if np.isfinite(tried.noise[worst]) and expected[worst] > 0 < tried.noise[worst]:
-                self.deviations.append(float(10 * np.log10(tried.noise[worst] / expected[worst])))
+                self.deviations.append(power_db(tried.noise[worst], expected[worst]))
 
     def _near(self, key: Key, setting: Setting, now: Form | None) -> list[Form | None]:
         """The form a layer has, then the next two smaller and larger ones."""

@@ -9,14 +9,17 @@ from typing import Literal
 
 import numpy as np
 
+from edgequant.compare.decibel import capped_db
 from edgequant.progress import Progress
-from edgequant.quantize.make import make_recipe
+from edgequant.quantize.by_recipe import make_recipe
+from edgequant.quantize.evaluation import Evaluate
 from edgequant.quantize.recipe import Recipe, recipe_of
 from edgequant.quantize.search.cache import Cache, Kept, digest
 from edgequant.quantize.search.explore import Tried
-from edgequant.quantize.search.front import CAP_DB, Point
+from edgequant.quantize.search.front import Point
 from edgequant.quantize.search.mixture import Mixture
-from edgequant.quantize.search.target import Evaluate, Target
+from edgequant.quantize.search.options import AutoOptions
+from edgequant.quantize.search.target import Target
 
 RECIPES = 2
 """Changes whenever the same recipe, or the same choice, would give another model: old caches must not count."""
@@ -44,8 +47,7 @@ class Finalists:
     evaluator: str
     context: str
     version: str
-    timeout: float
-    memory_limit: int | None
+    options: AutoOptions
     progress: Progress
     converter_runs: int = 0
     overhead: int = 0
@@ -63,16 +65,16 @@ class Finalists:
             self.progress.say("converting the model that was chosen")
             made = make_recipe(
                 self.base, recipe, path,
-                log_dir=self.log_dir, timeout=self.timeout, memory_limit=self.memory_limit,
+                log_dir=self.log_dir, timeout=self.options.timeout, memory_limit=self.options.memory_limit,
             )  # fmt: skip
             self.converter_runs += made.runs
-            note = {"sha256": made.converted.sha256}
+            note = {"sha256": made.file.sha256}
             self.cache.keep_model(key, path, note)
         where = digest(note["sha256"], self.context, recipe.memory, self.evaluator)
         kept = self.cache.evaluation(where)
         if kept is None:
             result = self.evaluate(path, recipe.memory)
-            measured = {name: capped(value) for name, value in result.sqnr_db.items()}
+            measured = {name: capped_db(value) for name, value in result.sqnr_db.items()}
             kept = Kept(sqnr_db=measured, latency_ms=result.latency_ms)
             self.cache.keep_evaluation(where, kept)
         size = path.stat().st_size
@@ -129,14 +131,9 @@ class Finalists:
             memory=recipe.memory,
             size=tried.size,
             made=False,
-            sqnr_db={name: capped(value) for name, value in sqnr_db.items()},
-            varied_db={name: capped(value) for name, value in varied.items()},
-            margin_db=capped(margins[worst]),
+            sqnr_db={name: capped_db(value) for name, value in sqnr_db.items()},
+            varied_db={name: capped_db(value) for name, value in varied.items()},
+            margin_db=capped_db(margins[worst]),
             worst=worst,
             recipe=recipe,
         )
-
-
-def capped(value: float) -> float:
-    """A number JSON knows: at most 200 dB either way."""
-    return float(np.clip(np.nan_to_num(value, nan=-CAP_DB, posinf=CAP_DB, neginf=-CAP_DB), -CAP_DB, CAP_DB))

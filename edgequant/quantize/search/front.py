@@ -17,9 +17,6 @@ from edgequant.files import atomic_write
 from edgequant.quantize.recipe import Recipe
 from edgequant.spec import MemoryMode
 
-CAP_DB = 200.0
-"""SQNR of outputs that are equal, in files: JSON knows no infinity."""
-
 
 class Point(BaseModel):
     """One model that was tried.

@@ -10,7 +10,6 @@ A mixture is for measuring: it carries the float weights too.  Models that are k
 
 from __future__ import annotations
 
-import mmap
 import shutil
 import struct
 from collections.abc import Iterable, Mapping
@@ -21,13 +20,13 @@ from typing import BinaryIO
 import numpy as np
 
 from edgequant.errors import ToolError
-from edgequant.models.flat import FlatFile, Table
+from edgequant.models.flat import Table, fields
+from edgequant.models.mnn.net import convolution, open_net
+from edgequant.models.mnn.schema import Convolution2D, Convolution2DCommon, Op
+from edgequant.models.mnn.weights import Weights, read_weights
 from edgequant.quantize.encode import Encoded, Form, encode, usable_block
 from edgequant.quantize.halves import constants, round_to_halves
-from edgequant.quantize.search.blob import COMMON_FIELDS, CONV_FIELDS, OP_FIELDS, blob
-from edgequant.quantize.weights import Weights, read_weights
-
-_OP_MAIN, _CONV_WEIGHT = 2, 1
+from edgequant.quantize.search.blob import blob
 
 Key = tuple[str, str]
 """A layer: (subgraph, name)."""
@@ -79,17 +78,12 @@ class Mixture:
                 todo.setdefault(key, []).append(form)
         if not todo:
             return
-        with (
-            open(self.base, "rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-            open(self.library, "ab") as out,
-        ):
-            flat = FlatFile(data)
+        with open_net(self.base) as net, open(self.library, "ab") as out:
             for key, forms in todo.items():
                 for form in forms:
                     self._pieces[key, form] = []
                 for layer in self.layers[key]:
-                    op = Table(flat, layer.place)
+                    op = net.at(layer.place)
                     weights = _float_weights(op, layer)
                     for form in forms:
                         encoded = encode(weights, layer.channels, layer.area, form)
@@ -129,13 +123,12 @@ def open_mixture(base: Path, folder: Path) -> Mixture:
         ToolError: MIXTURE_UNKNOWN: its layers have properties that are not known here and would be lost.
     """
     layers: dict[Key, list[Weights]] = {}
-    with open(base, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        flat = FlatFile(data)
+    with open_net(base) as net:
         for each in read_weights(base):
             if each.kept == "float" and each.payload:
-                _check(Table(flat, each.place), base)
+                _check(net.at(each.place), base)
                 layers.setdefault(each.key, []).append(each)
-        floats = constants(flat.root())
+        floats = constants(net)
     halved = folder / "halved.mnn"
     shutil.copyfile(base, halved)
     round_to_halves(halved, [])
@@ -145,15 +138,15 @@ def open_mixture(base: Path, folder: Path) -> Mixture:
 
 
 def _check(op: Table, base: Path) -> None:
-    parameter = op.table(_OP_MAIN)
-    common = parameter.table(0) if parameter is not None else None
+    parameter = convolution(op)
+    common = parameter.table(Convolution2D.common) if parameter is not None else None
     if (
         parameter is None
         or common is None
-        or op.fields > OP_FIELDS
-        or parameter.fields > CONV_FIELDS
-        or common.fields > COMMON_FIELDS
-        or any(parameter.has(number) for number in (4, 5))
+        or op.fields > len(fields(Op))
+        or parameter.fields > len(fields(Convolution2D))
+        or common.fields > len(fields(Convolution2DCommon))
+        or any(map(parameter.has, (Convolution2D.symmetric_quan, Convolution2D.sparse_parameter)))
     ):
         raise ToolError(
             "MIXTURE_UNKNOWN",
@@ -164,9 +157,9 @@ def _check(op: Table, base: Path) -> None:
 
 
 def _float_weights(op: Table, layer: Weights) -> np.ndarray:
-    parameter = op.table(_OP_MAIN)
+    parameter = convolution(op)
     assert parameter is not None
-    return np.frombuffer(parameter.raw(_CONV_WEIGHT, 4), "<f4", layer.payload // 4)
+    return np.frombuffer(parameter.raw(Convolution2D.weight), "<f4", layer.payload // 4)
 
 
 def _write(out: BinaryIO, op: Table, encoded: Encoded) -> Piece:

@@ -25,18 +25,19 @@ class Pace:
         self._progress, self._clock = progress, clock
         self._started = self._told = clock()
         self._stages: list[int] = []
-        self._more = self._left = self._measured = 0
+        self._more = self._settings = self._left = self._measured = 0
         self._each: float | None = None
         self._silent = True
 
-    def ahead(self, stages: Sequence[int], *, more: int = 0) -> None:
+    def ahead(self, stages: Sequence[int], *, more: int = 0, settings: int = 1) -> None:
         """Models of each stage to come.
 
         Args:
             more: how many more, at most, there may be for each setting that is refined.  0: these stages are the last,
                 and may end early.
+            settings: how many may be refined.
         """
-        self._stages, self._more, self._left = list(stages), more, 0
+        self._stages, self._more, self._settings, self._left = list(stages), more, settings, 0
 
     def announce(self, layers: int, forms: int, memories: Sequence[str], given: int, cases: int) -> None:
         """Say what is ahead, before anything is measured."""
@@ -46,7 +47,7 @@ class Pace:
         )
         said += f"on {cases} cases ({given} given{varied}): about {sum(self._stages)} models to measure"
         self._progress.say(
-            said + (f", then at most {self._more} for each setting worth refining" if self._more else "")
+            said + (f", then at most {self._more} for each of up to {self._settings} settings" if self._more else "")
         )
 
     def begin(self, text: str) -> None:
@@ -88,8 +89,8 @@ class Pace:
         self._told, self._silent = now, False
         said = f"auto: {self._measured} models measured, {spoken(gone)} gone; "
         if self._more:
-            said += f"about {spoken(left * self._each)} to go, "
-            said += f"then at most {spoken(self._more * self._each)} for each setting worth refining"
+            most = (left + self._more * self._settings) * self._each
+            said += f"{spoken(left * self._each)} to {spoken(most)} to go, by how many settings are worth refining"
         else:
             said += f"at most about {spoken(left * self._each)} to go"
         self._progress.say(said)

@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
+from edgequant.compare.decibel import power_db
 from edgequant.errors import InputError
 from edgequant.quantize.search.trials import Signals
-from edgequant.spec import Limit, MemoryMode
+from edgequant.spec import Limit
 
 _KEPT = 0.5
 """Share of a value's deviation that a varied case keeps (so a quarter of its power)."""
 _LOWEST_DB = 1000.0
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How a file did where it counts.
-
-    Attributes:
-        sqnr_db: worst over the cases, by output.
-        latency_ms: of one inference, such as its median; None where it was not timed.
-    """
-
-    sqnr_db: Mapping[str, float]
-    latency_ms: float | None = None
-
-
-Evaluate = Callable[[Path, MemoryMode], Evaluation]
-"""Runs a file, on a device or this host, in a memory mode."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +45,7 @@ class Target:
         found = {}
         for place, name in enumerate(self.pooled, len(self.places)):
             power = self.noise[place] * 10 ** (max(self.floors[name], -_LOWEST_DB) / 10)
-            found[name] = np.inf if noise[place] == 0 else float(10 * np.log10(power / noise[place]))
+            found[name] = power_db(power, noise[place])
         return found
 
     def margins(self, sqnr_db: Mapping[str, float]) -> dict[str, float]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from edgequant.compare.decibel import power_db
 from edgequant.errors import InputError, ToolError
 from edgequant.progress import Show
 from edgequant.quantize.child import death, run_child
@@ -61,8 +62,7 @@ class Signals:
             if power <= 0:
                 continue
             name = self.outputs[place % len(self.outputs)]
-            value = math.inf if lost == 0 else -math.inf if not np.isfinite(lost) else 10 * math.log10(power / lost)
-            found[name] = min(found.get(name, math.inf), value)
+            found[name] = min(found.get(name, math.inf), power_db(power, lost))
         return found
 
 

@@ -26,7 +26,7 @@ def _cases(job: dict[str, Any]) -> list[dict[str, np.ndarray]]:
 
 def reference(job: dict[str, Any]) -> None:
     """Write the model's outputs of each case, as arrays 0, 1, ...; the line written names them."""
-    from device_scripts.engine import Loaded
+    from edgequant.device_scripts.engine import Loaded
 
     model = Loaded(job["model"], job["options"], None)
     for number, case in enumerate(_cases(job)):
@@ -43,8 +43,8 @@ def trials(job: dict[str, Any]) -> None:
     the order of cases, then outputs; null where the output is missing, of another shape, or NaN or Inf where the
     reference is not.
     """
-    from device_scripts.engine import Loaded
-    from device_scripts.server import JobError
+    from edgequant.device_scripts.engine import Loaded
+    from edgequant.device_scripts.server import JobError
     from edgequant.quantize.search.mixture import assemble
 
     cases = _cases(job)
@@ -89,7 +89,7 @@ def _say(job: dict[str, Any], line: dict[str, Any]) -> None:
 
 def main(path: str) -> int:
     """Do the job in the file."""
-    from device_scripts.server import JobError
+    from edgequant.device_scripts.server import JobError
 
     job = json.loads(Path(path).read_text(encoding="utf-8"))
     try:

@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 from edgequant.models import read_model
 from edgequant.quantize.calibrate.child import Runs
 from edgequant.quantize.calibrate.samples import spool
-from edgequant.quantize.calibrate.static import StaticModel, StaticOptions, make_static
+from edgequant.quantize.calibrate.static import StaticInt8, StaticOptions, make_static
 from edgequant.quantize.convert import convert
 from edgequant.spec import Variant
 
@@ -60,9 +60,8 @@ def images(count: int, channels: int = 3, seed: int = 0, sizes: Sequence[int] = 
 
 
 def float_mnn(source: Path, folder: Path) -> Path:
-    return convert(
-        source, "onnx", Variant.parse("float"), folder / f"{source.stem}.float.mnn", log_dir=folder / "logs"
-    ).path
+    out = folder / f"{source.stem}.float.mnn"
+    return convert(source, Variant.parse("float"), out, log_dir=folder / "logs").path
 
 
 def runs_over(source: Path, samples: Sequence[Sample] | Iterator[Sample], folder: Path, **options: Any) -> Runs:
@@ -72,7 +71,7 @@ def runs_over(source: Path, samples: Sequence[Sample] | Iterator[Sample], folder
     return Runs(spool(samples, inputs, folder / "samples"), folder / "work", folder / "logs", **options)
 
 
-def static(source: Path, samples: list[Sample], folder: Path, **options: object) -> StaticModel:
+def static(source: Path, samples: list[Sample], folder: Path, **options: object) -> StaticInt8:
     return make_static(
         source,
         iter(samples),
@@ -82,7 +81,7 @@ def static(source: Path, samples: list[Sample], folder: Path, **options: object)
     )
 
 
-def worst(model: StaticModel) -> float:
+def worst(model: StaticInt8) -> float:
     return min(each.sqnr_db for each in model.fidelity.values())
 
 

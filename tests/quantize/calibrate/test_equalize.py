@@ -12,6 +12,8 @@ import pytest
 from edgequant.errors import InputError, ToolError
 from edgequant.models import read_model
 from edgequant.models.flat import FlatFile
+from edgequant.models.mnn.net import convolution
+from edgequant.models.mnn.schema import Convolution2D, Net
 from edgequant.quantize.calibrate import static as static_module
 from edgequant.quantize.calibrate.equalize import Joint, equalized, find_joints, gather_channels
 from edgequant.quantize.calibrate.layers import read_layers
@@ -201,14 +203,14 @@ def test_numbers_that_layers_share_stay(tmp_path: Path) -> None:
     model, joints = joints_of(all_kinds(tmp_path / "m.onnx"), tmp_path)
     assert [joint.tensor for joint in joints] == ["r", "e"]
     data = bytearray(model.read_bytes())
-    ops = [op for op in FlatFile(data).root().tables(3) if op.number(1, "B") == 9]
+    ops = list(filter(None, map(convolution, FlatFile(data).root().tables(Net.oplists))))
     # Those of w, which reads e, and of u, which reads r beside the depthwise one.
-    first, last = (op.table(2) for op in ops if op.table(2).extent(1, 4)[1] == 64)
-    slot, start = last.place(1), first.extent(1, 4)[0] - 4
+    first, last = (op for op in ops if op.count(Convolution2D.weight) == 64)
+    slot, start = last.place(Convolution2D.weight), first.extent(Convolution2D.weight)[0] - 4
     assert slot is not None
     # Offsets lead forwards only: the one in front takes what lies behind it.
     if start < slot:
-        slot, start = first.place(1), last.extent(1, 4)[0] - 4
+        slot, start = first.place(Convolution2D.weight), last.extent(Convolution2D.weight)[0] - 4
         assert slot is not None
     struct.pack_into("<I", data, slot, start - slot)
     model.write_bytes(data)

@@ -13,6 +13,7 @@ from edgequant.quantize.calibrate.methods import CALIBRATORS
 from tests.quantize.calibrate.support import build, images, left_in, node, speech_like, static, three_layers, worst
 
 
+@pytest.mark.nightly
 def test_the_best_calibrator_is_no_worse_than_any(tmp_path: Path) -> None:
     source, samples = zoo.fetch("enc"), speech_like(2)
     made = static(source, samples, tmp_path, calib="best", sym=None)

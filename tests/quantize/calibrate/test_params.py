@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from edgequant.models import read_model
-from edgequant.models.scale_flow import Flow
+from edgequant.models.mnn.scale_flow import Flow
 from edgequant.quantize.calibrate.kernels import Kernels, sound
 from edgequant.quantize.calibrate.layers import Layer, read_layers
 from edgequant.quantize.calibrate.methods import Quantizer, asymmetric, symmetric

@@ -62,7 +62,7 @@ def test_every_calibrator_makes_a_working_model(cnn: Path, tmp_path: Path, calib
     made = static(cnn, pictures(6), tmp_path, calib=calib, sym=sym)
     assert worst(made) > 18
     assert [each.how for each in made.layers][:3] == ["static"] * 3
-    assert made.path.stat().st_size < 0.4 * float_mnn(cnn, tmp_path).stat().st_size
+    assert made.file.path.stat().st_size < 0.4 * float_mnn(cnn, tmp_path).stat().st_size
     for each in made.layers:
         if each.how == "static":
             assert each.input_scale is not None
@@ -71,7 +71,7 @@ def test_every_calibrator_makes_a_working_model(cnn: Path, tmp_path: Path, calib
             assert sym == (each.input_zero == 0 and each.output_zero == 0)
     # Samples it has not seen, against another runtime.
     session, unseen = onnxruntime.InferenceSession(cnn), pictures(5, seed=9)
-    outputs = run_outputs(made.path, runs_over(cnn, unseen, tmp_path), "it", 5)
+    outputs = run_outputs(made.file.path, runs_over(cnn, unseen, tmp_path), "it", 5)
     for sample, output in zip(unseen, outputs, strict=True):
         wanted = session.run(None, sample)[0]
         assert 10 * np.log10(np.sum(wanted**2) / np.sum((wanted - output["y"]) ** 2)) > 12
@@ -124,7 +124,7 @@ def test_mnn_computes_a_layer_as_int8_is_defined(kind: str, relu: bool, sym: boo
         Quantizer(layer.input_scale, layer.input_zero or 0, *limits),
         Quantizer(layer.output_scale, layer.output_zero or 0, *limits),
     )
-    outputs = run_outputs(made.path, runs_over(source, samples, tmp_path), "it", 2)
+    outputs = run_outputs(made.file.path, runs_over(source, samples, tmp_path), "it", 2)
     for sample, output in zip(samples, outputs, strict=True):
         steps = (output["y"] - slow_layer(sample["x"], weights, bias, group, relu, ends)) / layer.output_scale
         # MNN's own rounding may go the other way at a half; in depthwise layers it truncates the bias as well.
@@ -196,7 +196,7 @@ def test_two_inputs_and_a_gru_with_the_loop_in_float_or_in_8_bit_weights(tmp_pat
         assert sum(each.how == "static" for each in made.layers) == 13
         loop = [each for each in made.layers if each.why and "loop or branch, whose" in each.why]
         assert [each.how for each in loop] == [rnn]
-        sizes[rnn] = made.path.stat().st_size
+        sizes[rnn] = made.file.path.stat().st_size
     assert sizes["weight"] < sizes["float"]
     assert left_in(tmp_path) == {"static.mnn"}
 
@@ -212,6 +212,7 @@ def test_what_is_0_in_all_samples_is_not_int8(tmp_path: Path) -> None:
     assert "0 in all samples" in json.dumps(caught.value.evidence)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.parametrize("calib", CALIBRATORS)
 def test_recognition_with_every_calibrator_keeps_most_of_its_answers(calib: str, tmp_path: Path) -> None:
@@ -242,9 +243,9 @@ def test_layers_by_name_stay_float_and_a_wrong_name_is_told(cnn: Path, tmp_path:
 
 def test_a_float_mnn_is_a_source_too_and_gives_the_same_model(cnn: Path, tmp_path: Path) -> None:
     one = static(cnn, pictures(3), tmp_path)
-    first = one.path.read_bytes()
+    first = one.file.path.read_bytes()
     other = static(float_mnn(cnn, tmp_path), pictures(3), tmp_path)
-    assert other.path.read_bytes() == first
+    assert other.file.path.read_bytes() == first
 
 
 def test_what_dies_is_named_and_leaves_nothing(cnn: Path, tmp_path: Path) -> None:
@@ -257,7 +258,7 @@ def test_what_dies_is_named_and_leaves_nothing(cnn: Path, tmp_path: Path) -> Non
 def test_a_source_that_is_quantized_already_is_refused(cnn: Path, tmp_path: Path) -> None:
     made = static(cnn, pictures(2), tmp_path)
     with pytest.raises(InputError) as caught:
-        make_static(made.path, pictures(2), StaticOptions(), tmp_path / "again.mnn", log_dir=tmp_path / "logs")
+        make_static(made.file.path, pictures(2), StaticOptions(), tmp_path / "again.mnn", log_dir=tmp_path / "logs")
     assert caught.value.code == "ALREADY_QUANTIZED"
 
 
@@ -317,7 +318,7 @@ def test_half_precision_is_no_float_model(tmp_path: Path) -> None:
     """Not "no layer can be static", with the advice to take dynamic:8, which refuses the file as well."""
     source = three_layers(tmp_path / "m.onnx", None)
     halves = tmp_path / "h.mnn"
-    convert(source, "onnx", Variant.parse("fp16"), halves, log_dir=tmp_path / "logs")
+    convert(source, Variant.parse("fp16"), halves, log_dir=tmp_path / "logs")
     with pytest.raises(InputError) as caught:
         static(halves, images(2, 16), tmp_path, calib="minmax", equalize=True)
     assert caught.value.code == "ALREADY_QUANTIZED"

@@ -20,7 +20,7 @@ def cases_of(source: Path) -> list[Arrays]:
 
 
 def float_model(source: Path, folder: Path) -> Path:
-    return convert(source, "onnx", Variant.parse("float"), folder / "float.mnn", log_dir=folder / "logs").path
+    return convert(source, Variant.parse("float"), folder / "float.mnn", log_dir=folder / "logs").path
 
 
 def bench_of(source: Path, folder: Path) -> Bench:

@@ -21,15 +21,16 @@ from onnx import helper
 from edgequant import zoo
 from edgequant.errors import EdgequantError, InputError
 from edgequant.progress import Progress
+from edgequant.quantize.by_recipe import make_recipe
 from edgequant.quantize.convert import convert
-from edgequant.quantize.make import make_recipe
+from edgequant.quantize.evaluation import Evaluation
 from edgequant.quantize.recipe import Recipe
 from edgequant.quantize.search.auto import search
 from edgequant.quantize.search.front import AutoResult, pareto
 from edgequant.quantize.search.options import AutoOptions
-from edgequant.quantize.search.target import Evaluation
 from edgequant.spec import Limit, MemoryMode, Variant
 from tests import generated
+from tests.nightly import all_but
 from tests.quantize.search.support import bench_of, cases_of, float_model
 
 
@@ -66,11 +67,12 @@ def cnn(tmp_path: Path) -> Path:
     return generated.conv_cnn(tmp_path / "cnn.onnx")
 
 
+@pytest.mark.nightly
 def test_a_real_model_meets_30_db_and_is_smaller_than_8_bits(tmp_path: Path) -> None:
     source = zoo.fetch("enc")
     found = find(source, tmp_path, options=AutoOptions(rounds=1))
     assert all(db >= 30 for db in check(found, source, tmp_path).values())
-    plain = convert(source, "onnx", Variant.parse("dynamic:8"), tmp_path / "8.mnn", log_dir=tmp_path / "logs")
+    plain = convert(source, Variant.parse("dynamic:8"), tmp_path / "8.mnn", log_dir=tmp_path / "logs")
     assert found.best is not None
     assert found.best.size < plain.size
     assert found.converter_runs <= 4
@@ -78,7 +80,7 @@ def test_a_real_model_meets_30_db_and_is_smaller_than_8_bits(tmp_path: Path) -> 
     assert found.deviations > 0
 
 
-@pytest.mark.parametrize("memory", ["low", "normal"])
+@pytest.mark.parametrize("memory", all_but("low", of=["low", "normal"]))
 def test_a_second_search_converts_and_runs_nothing(tmp_path: Path, memory: MemoryMode) -> None:
     source = generated.gru(tmp_path / "gru.onnx")
     options = AutoOptions(memories=(memory,), rounds=1)
@@ -190,7 +192,7 @@ def test_what_is_saved(cnn: Path, tmp_path: Path) -> None:
     assert len(drawing.findall(".//{*}circle")) == len(found.front)
     # The recipe that was saved makes the very file that was written.
     made = make_recipe(cnn, Recipe.read(folder / "recipe.json"), tmp_path / "by_recipe.mnn", log_dir=tmp_path / "logs")
-    assert made.converted.sha256 == found.best.sha256
+    assert made.file.sha256 == found.best.sha256
     assert found.table().count("\n>") + found.table().startswith(">") == 1
     sizes, margins = ([getattr(point, key) for point in found.front] for key in ("size", "margin_db"))
     assert sizes == sorted(sizes)
@@ -216,7 +218,7 @@ def test_names_nobody_has_vetted_in_what_is_saved(tmp_path: Path) -> None:
         source, Recipe.read(folder / "recipe.json"), tmp_path / "by_recipe.mnn", log_dir=tmp_path / "logs"
     )
     assert found.best is not None
-    assert made.converted.sha256 == found.best.sha256
+    assert made.file.sha256 == found.best.sha256
 
 
 def test_where_nothing_is_quantized_nothing_is_quantized_at_run_time(cnn: Path, tmp_path: Path) -> None:
@@ -239,6 +241,7 @@ def test_outputs_without_a_target_are_told(tmp_path: Path) -> None:
     assert any("best" in note for note in found.notes)
 
 
+@pytest.mark.nightly
 def test_an_output_may_have_a_target_of_its_own(tmp_path: Path) -> None:
     source = generated.gru(tmp_path / "gru.onnx")
     options = AutoOptions(memories=("normal",), rounds=1)
@@ -250,6 +253,7 @@ def test_an_output_may_have_a_target_of_its_own(tmp_path: Path) -> None:
     assert loose.best.size < strict.best.size
 
 
+@pytest.mark.nightly
 def test_a_target_nothing_can_meet_names_the_best(cnn: Path, tmp_path: Path) -> None:
     error = fails("TARGET_UNREACHABLE", cnn, tmp_path, "sqnr_db>=199", options=AutoOptions(rounds=0))
     assert "'y' needs 199 dB and has" in str(error)
@@ -298,6 +302,7 @@ def test_the_evaluator_has_the_last_word(cnn: Path, tmp_path: Path) -> None:
     assert found.table().count("\n>") + found.table().startswith(">") == 1
 
 
+@pytest.mark.nightly
 def test_the_fastest(cnn: Path, tmp_path: Path) -> None:
     bench = bench_of(cnn, tmp_path)
     signals = bench.reference(float_model(cnn, tmp_path))
@@ -347,6 +352,7 @@ class _Interrupting(Progress):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.nightly
 def test_ctrl_c_leaves_the_best_so_far(cnn: Path, tmp_path: Path) -> None:
     found = find(cnn, tmp_path, progress=_Interrupting(lambda text: text.startswith("refining")))
     assert not found.complete

@@ -10,21 +10,22 @@ import pytest
 from edgequant import zoo
 from edgequant.errors import ToolError
 from edgequant.models import read_model
+from edgequant.models.mnn.weights import read_weights
+from edgequant.quantize.by_recipe import make_recipe
 from edgequant.quantize.convert import convert
 from edgequant.quantize.encode import Form
-from edgequant.quantize.make import make_recipe
 from edgequant.quantize.recipe import Recipe
 from edgequant.quantize.search.mixture import Mixture, assemble, open_mixture
 from edgequant.quantize.search.trials import Bench, Signals
-from edgequant.quantize.weights import read_weights
 from edgequant.spec import Variant
 from tests import generated
+from tests.nightly import all_but
 from tests.quantize.search.support import bench_of, float_model
 
 MODELS = {"conv_cnn": generated.conv_cnn, "gru": generated.gru, "lstm": generated.lstm}
 
 
-@pytest.fixture(params=[*MODELS, "enc"])
+@pytest.fixture(params=all_but(*MODELS, of=[*MODELS, "enc"]))
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return zoo.fetch("enc") if request.param == "enc" else MODELS[request.param](tmp_path / "model.onnx")
 
@@ -45,7 +46,7 @@ def test_the_same_numbers_as_conversions(source: Path, tmp_path: Path) -> None:
             "weight:8,sym": Form(8, None, True),
         }.items()
     ):
-        made = convert(base, "mnn", Variant.parse(text), tmp_path / f"{number}.mnn", log_dir=tmp_path / "logs").path
+        made = convert(base, Variant.parse(text), tmp_path / f"{number}.mnn", log_dir=tmp_path / "logs").path
         choice = {key: mixture.forms(key, [form])[0] for key in mixture.layers}
         for memory in ("normal", "low"):
             noise: list[np.ndarray] = []
@@ -72,8 +73,8 @@ def test_layers_of_several_kinds_and_halves_as_a_recipe_makes_them(tmp_path: Pat
     assert made.runs == 2
     noise: list[np.ndarray] = []
     bench.mixtures(mixture, [choice], "low", signals, noise, halved=True)
-    assert np.array_equal(noise[0], bench.models([made.converted.path], "low", signals)[0])
-    assert abs(mixture.size(choice, halved=True) - made.converted.size) < 8192
+    assert np.array_equal(noise[0], bench.models([made.file.path], "low", signals)[0])
+    assert abs(mixture.size(choice, halved=True) - made.file.size) < 8192
 
 
 def test_nothing_chosen_is_the_float_model_and_the_file_stays_readable(source: Path, tmp_path: Path) -> None:

@@ -44,11 +44,11 @@ def run(pace: Pace, heard: Heard, count: int, seconds: float, start: float = 0.0
 def test_the_rest_is_reckoned_from_what_was_measured() -> None:
     heard = Heard()
     pace = Pace(heard, lambda: heard.now)
-    pace.ahead([2, 100, 60], more=300)
+    pace.ahead([2, 100, 60], more=300, settings=4)
     pace.announce(14, 6, ("low", "normal"), 3, 9)
     assert heard.lines == [
         "auto: 14 layers, up to 6 forms each, memory low and normal, with and without hqq, on 9 cases (3 given, 6 "
-        "varied copies of them): about 162 models to measure, then at most 300 for each setting worth refining"
+        "varied copies of them): about 162 models to measure, then at most 300 for each of up to 4 settings"
     ]
     pace.begin("plain")
     run(pace, heard, 2, 0.5, start=5.0)
@@ -57,15 +57,15 @@ def test_the_rest_is_reckoned_from_what_was_measured() -> None:
     run(pace, heard, 30, 0.5, start=5.0)
     # As soon as nine are there: 91 of this stage and 60 of the next, half a second each.  Starting takes no model's.
     assert heard.lines[3] == (
-        "auto: 11 models measured, 16 s gone; about 76 s to go, then at most 2 min for each setting worth refining"
+        "auto: 11 models measured, 16 s gone; 76 s to 11 min to go, by how many settings are worth refining"
     )
     pace.skip(70)  # known from before, or not needed
     run(pace, heard, 0, 0.0)
     pace.begin("the last but refining")
     run(pace, heard, 40, 1.0)
     assert heard.lines[-2:] == [
-        "auto: 45 models measured, 39 s gone; about 47 s to go, then at most 5 min for each setting worth refining",
-        "auto: 65 models measured, 59 s gone; about 27 s to go, then at most 5 min for each setting worth refining",
+        "auto: 45 models measured, 39 s gone; 47 s to 21 min to go, by how many settings are worth refining",
+        "auto: 65 models measured, 59 s gone; 27 s to 20 min to go, by how many settings are worth refining",
     ]
     pace.ahead([300])
     pace.begin("refining")
@@ -110,7 +110,7 @@ def test_a_search_says_what_is_ahead_before_it_measures(tmp_path: Path) -> None:
     assert heard.lines.index(ahead) < heard.lines.index("plain variants, memory normal")
     assert ahead.startswith("auto: ")
     assert "memory normal, with and without hqq, on" in ahead
-    assert "for each setting worth refining" in ahead
+    assert "for each of up to 2 settings" in ahead
     # Each batch is counted to its end, all of them together are the models that were run, the chosen one aside.
     assert all(total == counts[-1] for total, counts in heard.counts)
     assert sum(total or 0 for total, _ in heard.counts) == found.model_runs - 1

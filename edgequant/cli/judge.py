@@ -1,0 +1,40 @@
+"""`edgequant judge`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from edgequant.cli.console import out, print_json
+from edgequant.cli.options import Ui
+from edgequant.cli.report import write_csv
+
+
+def run(run_dir: str, *, spec: str | None, limits: Sequence[str], write: bool, csv: str | None, ui: Ui) -> None:
+    """Judge again, say what has changed, show; exits with the verdict's code."""
+    from edgequant.jobs.overwriting import refuse_table
+    from edgequant.jobs.rejudge import judge, keep
+    from edgequant.plain import printable
+    from edgequant.report.console import render
+    from edgequant.report.write import to_json
+    from edgequant.spec.file import load_spec
+
+    if csv is not None:
+        refuse_table(Path(csv), [Path(run_dir) / "report.json"])
+    found = judge(run_dir, limits, None if spec is None else load_spec(Path(spec)))
+    path = keep(run_dir, found.report) if write else None
+    console = out(ui)
+    render(found.report, console, path=path or Path(run_dir) / "report.json", verbose=ui.verbose, quiet=ui.quiet)
+    if path is None:
+        console.print("This judgement is not kept; --write keeps it beside the old one.", markup=False)
+    console.print(
+        "Changed against report.json:" if found.changes else "Nothing changed against report.json.", markup=False
+    )
+    for line in found.changes:
+        console.print(f"  {printable(line)}", markup=False, soft_wrap=True)
+    write_csv(found.report, csv)
+    if ui.json:
+        print_json(to_json(found.report))
+    raise typer.Exit(found.report.verdict.exit_code)

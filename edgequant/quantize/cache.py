@@ -1,0 +1,344 @@
+"""Files that were made before, found again by all that decides what they are.
+
+    conversions/KEY/model.mnn      the file
+    conversions/KEY/record.json    its artifact, with checksums of all three
+    conversions/KEY/log            what the tool said that made it
+
+An entry appears whole, by a rename, and is read with its checksums: a damaged one is dropped and counts as not there.
+Those that were not used for longest go where there are too many.  Whatever is wrong with the cache costs time, never a
+run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import platform
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from pydantic import ValidationError
+
+from edgequant.archive.types import Artifact
+from edgequant.errors import ToolError
+from edgequant.files import atomic_write
+from edgequant.mnn_version import host_mnn_version
+from edgequant.models import ModelGraph
+from edgequant.progress import Progress
+from edgequant.quantize.child import tools_extension
+from edgequant.quantize.search.cache import digest
+from edgequant.quantize.work import source_sha256, work_dir
+from edgequant.version import __version__
+
+DEFAULT_MB = 2048
+OFF = "EDGEQUANT_NO_CACHE"
+"""Environment: set to anything but 0, nothing is taken from the cache or kept in it."""
+SIZE = "EDGEQUANT_CACHE_MB"
+"""Environment: MB (2^20 bytes) it may take; 0: none."""
+_FORMAT = 1
+"""Of what is kept.  Changes of the code that makes files are seen without it."""
+_RECORD, _MODEL, _LOG = "record.json", "model.mnn", "log"
+_MOST_RECORD = 16 << 20
+_CODE = ("quantize", "models", "compare", "archive/types.py", "judge/sane.py")
+"""What decides how a file comes out: changed, it makes other files, or other findings of them."""
+
+
+class _DamagedError(Exception):
+    """An entry is not what was kept."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file in the cache.
+
+    Attributes:
+        variant: it was made for; label: what it is, where that is something else.
+        size: bytes of all of the entry.
+        used: when it was made, or taken last.
+    """
+
+    key: str
+    variant: str
+    label: str | None
+    source_sha256: str
+    mnn: str
+    size: int
+    used: datetime
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-compatible."""
+        return {
+            "key": self.key,
+            "variant": self.variant,
+            "label": self.label,
+            "source_sha256": self.source_sha256,
+            "mnn": self.mnn,
+            "bytes": self.size,
+            "used": self.used.isoformat(timespec="seconds"),
+        }
+
+
+def conversions_folder() -> Path:
+    """Where made files are kept."""
+    return Path(platformdirs.user_cache_dir("edgequant")) / "conversions"
+
+
+def search_folder() -> Path:
+    """Where searches keep what they made and measured: see `search.cache`."""
+    return Path(platformdirs.user_cache_dir("edgequant")) / "search"
+
+
+def conversion_key(source: ModelGraph, *what: object) -> str:
+    """The key of a file: its source, `what` is made of it (JSON-compatible), and all else that decides its bytes.
+
+    Raises ToolError (MNN_MISSING).
+    """
+    tool = tools_extension().stat().st_size  # two builds may call themselves one version
+    host = (host_mnn_version(), tool, platform.machine())
+    return digest(_FORMAT, __version__, _code(), host, source.format, source.sha256, what)
+
+
+@functools.cache
+def _code() -> str:
+    """SHA-256 of the code that makes files."""
+    found = hashlib.sha256()
+    root = Path(__file__).parent.parent
+    for place in (root / name for name in _CODE):
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            found.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()
+
+
+def kept() -> ConversionCache:
+    """The user's cache, to look into."""
+    return ConversionCache(conversions_folder(), _limit(Progress()))
+
+
+def clean_cache() -> int:
+    """Remove all that was made and all that searches measured; returns the bytes that frees.
+
+    Raises ToolError (CACHE_UNWRITABLE).
+    """
+    searches = search_folder()
+    freed = kept().clean() + size_of(searches)
+    if searches.is_dir():
+        try:
+            shutil.rmtree(searches)
+        except OSError as error:
+            raise ToolError("CACHE_UNWRITABLE", f"{searches} cannot be removed: {error.strerror or error}") from None
+    return freed
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files in a folder; 0 where there is none."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def open_cache(progress: Progress | None = None) -> ConversionCache | None:
+    """The user's cache, as the environment says; None where there is to be none.  `progress` is told what is wrong."""
+    progress = progress or Progress()
+    if os.environ.get(OFF, "0") not in ("", "0"):
+        return None
+    limit = _limit(progress)
+    return ConversionCache(conversions_folder(), limit, progress) if limit else None
+
+
+def _limit(progress: Progress) -> int:
+    """Bytes the user allows."""
+    text = os.environ.get(SIZE) or str(DEFAULT_MB)
+    if not text.isascii() or not text.isdigit() or len(text) > 12:
+        progress.say(f"{SIZE}={text[:40]!r} is no number of MB: {DEFAULT_MB} is taken")
+        text = str(DEFAULT_MB)
+    return int(text) << 20
+
+
+class ConversionCache:
+    """A folder of made files, shared by all processes of a user.
+
+    Attributes:
+        limit: bytes it may take.
+    """
+
+    def __init__(self, folder: Path, limit: int = DEFAULT_MB << 20, progress: Progress | None = None) -> None:
+        self.folder = folder
+        self.limit = limit
+        self._progress = progress or Progress()
+        self._told = False
+
+    def take(self, key: str, models: Path, logs: Path) -> Artifact | None:
+        """The file of a key, copied into `models`, and its log into `logs`; None where there is none."""
+        entry = self.folder / key
+        try:
+            record = _record(entry)
+            made = Artifact.model_validate(record["artifact"])
+            log = _checked(entry / _LOG, record["log_sha256"]) if made.log is not None else b""
+            out = models / f"{key[:16]}.mnn"
+            with open(entry / _MODEL, "rb") as source, atomic_write(out) as copy:
+                found = hashlib.sha256()
+                while chunk := source.read(1 << 20):
+                    found.update(chunk)
+                    copy.write(chunk)
+                if found.hexdigest() != made.sha256:
+                    raise _DamagedError
+            with contextlib.suppress(OSError):  # a cache that cannot be written may still be read
+                os.utime(entry / _RECORD)
+            try:
+                name = None if made.log is None else _write_log(logs, made.log, log)
+            except OSError:
+                out.unlink()
+                raise
+            return made.model_copy(update={"path": out, "log": name})
+        except FileNotFoundError:
+            if entry.is_dir():  # else it never was there, or was removed meanwhile
+                self._drop(entry)
+        except (_DamagedError, ValidationError, KeyError, TypeError, ValueError):
+            self._drop(entry)
+        except OSError as error:
+            # Where the run's own disk is full, whoever makes the file says so.
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                self._tell("read", error)
+        return None
+
+    def keep(self, key: str, made: Artifact, logs: Path, source: ModelGraph) -> None:
+        """Keep a file that was just made of `source`, if that still is what was read."""
+        if made.size > self.limit or source_sha256(source) != source.sha256:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with work_dir(self.folder) as work:
+                entry = work / key
+                entry.mkdir()
+                shutil.copyfile(made.path, entry / _MODEL)
+                log = b"" if made.log is None else (logs / made.log).read_bytes()
+                (entry / _LOG).write_bytes(log)
+                artifact = _as_json(made.model_dump() | {"path": _MODEL})
+                content = {"artifact": artifact, "mnn": host_mnn_version(), "log_sha256": _sha256(log)}
+                text = json.dumps({**content, "sum": digest(content)})
+                (entry / _RECORD).write_text(text, encoding="utf-8")
+                with contextlib.suppress(OSError):  # another process was first, with the same
+                    entry.rename(self.folder / key)
+            self._shrink()
+        except OSError as error:
+            self._tell("written", error)
+
+    def entries(self) -> list[Entry]:
+        """What is there, the last used first."""
+        found = []
+        for path in self._folders():
+            try:
+                record, used = _record(path), (path / _RECORD).stat().st_mtime
+                made = Artifact.model_validate(record["artifact"])
+                found.append(
+                    Entry(
+                        path.name, str(made.asked), made.label, made.source_sha256, str(record["mnn"]), _size(path),
+                        datetime.fromtimestamp(used, timezone.utc),
+                    )
+                )  # fmt: skip
+            except (OSError, _DamagedError, ValidationError, KeyError):
+                continue  # `take` drops it, or `clean` does
+        return sorted(found, key=lambda entry: entry.used, reverse=True)
+
+    def clean(self) -> int:
+        """Remove everything; returns the bytes that frees.  Raises ToolError (CACHE_UNWRITABLE)."""
+        freed = 0
+        for path in self._folders():
+            size = _size(path)
+            self._drop(path)
+            if path.exists():
+                raise ToolError("CACHE_UNWRITABLE", f"{path} cannot be removed", hint="Check who owns it.")
+            freed += size
+        return freed
+
+    def _folders(self) -> Iterator[Path]:
+        with contextlib.suppress(OSError):
+            yield from (path for path in self.folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+    def _shrink(self) -> None:
+        """Remove what was not used for longest until the rest keeps the limit."""
+        with open(self.folder / ".lock", "ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:  # another process is at it, or this file system has no locks
+                return
+            known = []
+            for path in self._folders():
+                with contextlib.suppress(OSError):  # somebody removed it
+                    known.append(((path / _RECORD).stat().st_mtime_ns, _size(path), path))
+            total = sum(size for _, size, _ in known)
+            for _, size, path in sorted(known):
+                if total <= self.limit:
+                    break
+                self._drop(path)
+                total -= size
+
+    def _drop(self, entry: Path) -> None:
+        """Take an entry away at once, whoever reads it."""
+        away = entry.with_name(f".gone-{secrets.token_hex(8)}")
+        try:
+            entry.rename(away)
+        except OSError:  # gone already, or it cannot be
+            return
+        shutil.rmtree(away, ignore_errors=True)
+
+    def _tell(self, what: str, error: OSError) -> None:
+        if not self._told:
+            self._told = True
+            why = error.strerror or error
+            self._progress.say(f"the cache {self.folder} cannot be {what} ({why}): this run goes on without it")
+
+
+def _as_json(value: dict[str, Any]) -> Any:
+    """As it comes back; evidence of findings may hold NumPy's numbers."""
+    return json.loads(json.dumps(value, default=lambda odd: odd.tolist() if hasattr(odd, "tolist") else str(odd)))
+
+
+def _record(entry: Path) -> dict[str, Any]:
+    with open(entry / _RECORD, "rb") as file:
+        data = file.read(_MOST_RECORD)
+    try:
+        record = json.loads(data)
+        if not isinstance(record, dict) or record.pop("sum", None) != digest(record):
+            raise _DamagedError
+    except (ValueError, RecursionError):
+        raise _DamagedError from None
+    return record
+
+
+def _checked(path: Path, sha256: str) -> bytes:
+    data = path.read_bytes()
+    if _sha256(data) != sha256:
+        raise _DamagedError
+    return data
+
+
+def _write_log(logs: Path, name: str, content: bytes) -> str:
+    """Under its own name, or another where that is taken."""
+    logs.mkdir(parents=True, exist_ok=True)
+    path, number = logs / name, 1
+    while True:
+        try:
+            with open(path, "xb") as file:
+                file.write(content)
+            return path.name
+        except FileExistsError:
+            number += 1
+            path = logs / f"{Path(name).stem}-{number}.log"
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())

@@ -1,0 +1,162 @@
+"""From a variant to its file, whichever way it takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgequant.archive.types import Artifact, FileFacts
+from edgequant.clock import Clock
+from edgequant.errors import InputError
+from edgequant.files import safe_name
+from edgequant.findings import Finding
+from edgequant.models import ModelGraph, read_model
+from edgequant.models.mnn.static_int8 import read_static
+from edgequant.progress import Progress, listening
+from edgequant.quantize.by_ladder import by_ladder
+from edgequant.quantize.by_recipe import by_recipe
+from edgequant.quantize.by_search import by_search
+from edgequant.quantize.cache import ConversionCache, conversion_key
+from edgequant.quantize.calibration import CalibrationSet
+from edgequant.quantize.calibration_source import CalibrationSource
+from edgequant.quantize.convert import convert
+from edgequant.quantize.recipe import Recipe
+from edgequant.quantize.setup import MakeOptions, OnHost, Setup
+from edgequant.spec import Variant
+
+
+class Maker:
+    """Makes variants of one model, each file once.
+
+    Args:
+        source: the model, as it was read.
+        folder: of the run, with models/ and logs/ in it.
+        cache: of files made before; None: everything is made anew.
+        host: what takes a runner; None: only ``float``, ``fp16``, ``weight``, ``dynamic`` and recipes without static
+            layers can be made.
+    """
+
+    def __init__(
+        self,
+        source: ModelGraph,
+        folder: Path,
+        options: MakeOptions | None = None,
+        *,
+        progress: Progress | None = None,
+        clock: Clock | None = None,
+        cache: ConversionCache | None = None,
+        host: OnHost | None = None,
+    ) -> None:
+        self._setup = Setup(source, folder, options or MakeOptions(), progress or Progress(), clock or Clock())
+        self._cache = cache
+        self._host = host
+        self._calibration = None if host is None else CalibrationSource(self._setup, host)
+        self._made: dict[str, Artifact] = {}
+
+    def knowing(self, host: OnHost) -> Maker:
+        """One that can make every variant, and has what this one has made."""
+        setup = self._setup
+        found = Maker(
+            setup.source, setup.folder, setup.options,
+            progress=setup.progress, clock=setup.clock, cache=self._cache, host=host,
+        )  # fmt: skip
+        found._made = self._made
+        return found
+
+    @property
+    def unreadable(self) -> InputError | None:
+        """Why the calibration data cannot be used: that is wrong for every variant, not just the one that met it."""
+        return None if self._calibration is None else self._calibration.unreadable
+
+    def has(self, variant: Variant) -> bool:
+        """Whether its file is there already."""
+        return variant.file_key in self._made
+
+    def make(self, variant: Variant) -> Artifact:
+        """Raises InputError, ToolError.  An InputError other than `unreadable` says something of this variant alone."""
+        if variant.file_key not in self._made:
+            with listening(self._setup.progress):
+                self._made[variant.file_key] = self._make(variant)
+        return _as_asked(self._made[variant.file_key], variant)
+
+    def _make(self, variant: Variant) -> Artifact:
+        if variant.method == "auto":
+            return self._keep(by_search(variant, self._setup, self._needed()))
+        recipe = None if variant.file is None else Recipe.read(Path(variant.file))
+        calibration: CalibrationSet | None = None
+        notes: tuple[Finding, ...] = ()
+        if variant.calibrated or (recipe is not None and recipe.static):
+            self._needed()
+            assert self._calibration is not None
+            calibration, notes = self._calibration.load(variant.samples)
+        key = self._key(variant, recipe, calibration, notes)
+        if key is not None and self._cache is not None:
+            found = self._cache.take(key, self._setup.models, self._setup.logs)
+            if found is not None:
+                self._setup.progress.say(f"{variant}: made before, taken from the cache")
+                return _named(_as_asked(found, variant))
+        if calibration is not None and self._calibration is not None:
+            self._calibration.try_out(calibration)
+        made = self._keep(self._fresh(variant, recipe, calibration, notes))
+        if key is not None and self._cache is not None:
+            self._cache.keep(key, made, self._setup.logs, self._setup.source)
+        return made
+
+    def _fresh(
+        self, variant: Variant, recipe: Recipe | None, calibration: CalibrationSet | None, notes: tuple[Finding, ...]
+    ) -> Artifact:
+        if recipe is not None:
+            return by_recipe(variant, recipe, self._setup, calibration, notes)
+        if calibration is not None:
+            return by_ladder(variant, self._setup, self._needed(), calibration, notes)
+        return convert(self._setup.source, variant, self._setup.models / f"{_stem(variant)}.mnn", **self._setup.tools())
+
+    def _key(
+        self, variant: Variant, recipe: Recipe | None, calibration: CalibrationSet | None, notes: tuple[Finding, ...]
+    ) -> str | None:
+        """Of the cache; None where the same may come out otherwise the next time."""
+        what: list[object] = [variant.file_key if recipe is None else recipe.text()]
+        if calibration is not None:
+            assert self._calibration is not None
+            if self._calibration.function:
+                return None
+            what += [calibration.source, calibration.images, [vars(each) for each in calibration.facts]]
+            what += [[each.model_dump() for each in notes]]
+        if variant.calibrated:
+            what += [self._needed().checked_on(), self._setup.options.fallback]
+        return conversion_key(self._setup.source, *what)
+
+    def _needed(self) -> OnHost:
+        assert self._host is not None, "whoever makes it without a runner makes only what needs none"
+        return self._host
+
+    def _keep(self, made: Artifact) -> Artifact:
+        """With what is read of its file, and named for what it is."""
+        graph, layers = read_model(made.path), read_static(made.path)
+        facts = FileFacts(
+            weights=graph.weights,
+            has_subgraphs=graph.has_subgraphs,
+            static_tensors=layers.described,
+            half_tiles=layers.half_tiles,
+            max_pools=layers.max_pools,
+            tails=layers.tails,
+        )
+        return _named(made.model_copy(update={"facts": facts}))
+
+
+def _as_asked(made: Artifact, variant: Variant) -> Artifact:
+    """``weight:8`` and ``dynamic:8`` are one file, and a recipe may lie in another place than it did."""
+    return made.model_copy(update={"asked": variant, "run_as": made.run_as if variant.searched else variant})
+
+
+def _stem(variant: Variant) -> str:
+    if variant.file is not None:
+        return f"recipe-{safe_name(Path(variant.file).stem)}"
+    return safe_name(variant.file_key.replace(":", "").replace(",", "-"))
+
+
+def _named(made: Artifact) -> Artifact:
+    """With its hash in the name, a file that has left its folder still says which run it belongs to."""
+    stem = _stem(made.asked)
+    if made.label is not None and made.asked.calibrated:
+        stem = safe_name(f"{stem}-made-as-{made.label}")
+    return made.model_copy(update={"path": made.path.rename(made.path.with_name(f"{stem}-{made.sha256[:16]}.mnn"))})

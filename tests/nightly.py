@@ -1,0 +1,13 @@
+"""Which values of a parameter the gate takes: with the others a test is run nightly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+
+def all_but(*gate: Any, of: Iterable[Any]) -> list[Any]:
+    """`of`, for parametrize: those in `gate` as they are, the rest marked nightly."""
+    return [each if each in gate else pytest.param(each, marks=pytest.mark.nightly) for each in of]
