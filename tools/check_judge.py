@@ -12,8 +12,7 @@ from check_metrics import ANY, HIGH, METRICS, ORDER, TEXT, close, compare, findi
 # fmt: off
 BOUNDS = {"float": (0.9999, 40, 0.02), "fp16": (0.999, 30, 0.05)}
 ARM64, X86 = ("aarch64", "arm64"), ("x86_64", "amd64", "i686", "i386")
-DEVICE = ("uri", "arch", "cpu", "features", "mnn", "cores", "ram_mb", "os", "facts")
-OPENING = ("the model has subgraphs", "an input is left out")
+DEVICE = ("uri", "is_host", "arch", "cpu", "features", "mnn", "cores", "ram_mb", "os", "facts")
 
 
 def safe(text):
@@ -89,7 +88,8 @@ class Judge:
 
     def proof(self, made, cap):
         """Whether it computes the same twice, and whether memory low did something."""
-        first, notes, steady = {each["case"]: each for each in cap["cases"]}, [], True if cap["repeated"] else None
+        first, notes, late = {each["case"]: each for each in cap["cases"]}, [], []
+        steady = True if cap["repeated"] else None
         for again in cap["repeated"]:
             if steady and (names := differing(first[again["case"]], again)):
                 steady = False
@@ -108,11 +108,10 @@ class Judge:
             if (None not in mb and mb[0] < mb[1]) or (reached and steady):
                 engaged, why = True, "outputs differ from memory normal" if reached else "session memory fell"
                 if missed and steady and wanted:
-                    notes.append(("PASS", finding("LOW_MEMORY_PARTIAL", "warn", missed[0])))
-        late = []
+                    late.append(("PASS", finding("LOW_MEMORY_PARTIAL", "warn", missed[0])))
         if wanted and not engaged:
             why, ended = TEXT, cap["failure"] and why is None
-            late = [] if ended else [("INCONCLUSIVE", finding("LOW_MEMORY_NOT_ENGAGED", "error", None))]
+            late += [] if ended else [("INCONCLUSIVE", finding("LOW_MEMORY_NOT_ENGAGED", "error", None))]
         return engaged, why, evidence, notes, late
 
     def band(self, apart, total, here, made, device):
@@ -143,8 +142,8 @@ class Judge:
         making, cap = self.records.get(f"artifacts/{safe(name)}.json"), self.capture(f"{safe(uri)}/{safe(name)}")
         failure, made = (making["failure"], making["artifact"]) if making else (None, None)
         run = {"device": {"uri": uri, **dict.fromkeys(("arch", "cpu", "mnn", "cores", "ram_mb", "os")), "features": [],
-                          "emulated": False, "facts": {}}, "variant": name, "made_as": None, "calibration": None,
-               "verdict": "ERROR", "low_memory_engaged": None, "low_memory_why": None, "outputs": {},
+                          "emulated": False, "is_host": False, "facts": {}},
+               "variant": name, "made_as": None, "calibration": None, "verdict": "ERROR", "low_memory_engaged": None, "low_memory_why": None, "outputs": {},
                "errors": {key: {} for key in ("conversion", "quantization", "device", "why_null")}, "latency_ms": None,
                "latency_why": "it was not run", "memory_mb": None, "memory_why": "it was not run", "findings": [],
                "file": None, "sha256": None, "options": {}, "timing_s": {}}
@@ -152,7 +151,9 @@ class Judge:
             return None
         if not made or not cap or not cap["artifact_sha256"]:
             failure = failure or cap["failure"]
-            return run | {"error": failure | {"hint": ANY}, "steps": failure["evidence"].get("steps", [])}
+            advised = failure["code"].startswith(("QUANTIZER_", "QUANTIZED_MODEL_INSANE"))
+            failure |= {"hint": ANY} if advised else {}
+            return run | {"error": failure, "steps": failure["evidence"].get("steps", [])}
         device, host, options = cap["device"] or {"uri": uri}, self.capture(f"host/{safe(name)}"), self.plan["options"]
         local, method, why = device["is_host"], made["run_as"]["method"], {}
         lost = None if local or (host and not host["failure"]) else TEXT
@@ -168,7 +169,10 @@ class Judge:
             parts["quantization"] = self.between(self.float or self.reference, middle)
         if "device" not in why:
             parts["device"] = self.between(middle, cap)
-        failure = cap["failure"]
+        failure, taken = cap["failure"], [each["case"] for each in cap["cases"]]
+        if not failure and (lost := [c["name"] for c in self.source["cases"] if c["name"] not in taken]):
+            failure = {"code": "CAPTURE_INCOMPLETE", "message": TEXT, "where": uri, "hint": TEXT,
+                       "evidence": {"cases": lost}}
         for each in cap["cases"]:
             if not (failure or local or each["refused"] is None or each["case"] in refused):
                 failure = {"code": "INFERENCE_FAILED", "message": each["refused"], "where": uri, "hint": TEXT,
@@ -187,8 +191,7 @@ class Judge:
         if method == "weight" and not made["quantized_layers"]:
             late.append(("INCONCLUSIVE", finding("NOTHING_QUANTIZED", "error")))
         elif method != "dynamic" or made["quantized_layers"]:
-            late += [("PASS", finding("CONVERTER_WARNING", "warn") | {"message": text}) for text in made["warnings"]
-                     if not text.startswith(OPENING)]
+            late += [("PASS", finding("CONVERTER_WARNING", "warn") | {"message": text}) for text in made["warnings"]]
         if device["mnn"] not in (None, self.plan["host"]["mnn"]):
             late.append(("PASS", finding("MNN_VERSION_DIFFERS", "warn", device["uri"])))
         found = [*notes, *(("PASS", each) for _, _, each, _ in judged.values() for each in each), *band, *late]
