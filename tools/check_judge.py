@@ -143,7 +143,8 @@ class Judge:
         failure, made = (making["failure"], making["artifact"]) if making else (None, None)
         run = {"device": {"uri": uri, **dict.fromkeys(("arch", "cpu", "mnn", "cores", "ram_mb", "os")), "features": [],
                           "emulated": False, "is_host": False, "facts": {}},
-               "variant": name, "made_as": None, "calibration": None, "verdict": "ERROR", "low_memory_engaged": None, "low_memory_why": None, "outputs": {},
+               "variant": name, "made_as": None, "calibration": None, "verdict": "ERROR",
+               "low_memory_engaged": None, "low_memory_why": None, "outputs": {},
                "errors": {key: {} for key in ("conversion", "quantization", "device", "why_null")}, "latency_ms": None,
                "latency_why": "it was not run", "memory_mb": None, "memory_why": "it was not run", "findings": [],
                "file": None, "sha256": None, "options": {}, "timing_s": {}}
