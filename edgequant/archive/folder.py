@@ -10,7 +10,7 @@ captures/float-host.json             float MNN on this host
 captures/host/<variant>.json         each variant on this host
 captures/<device>/<variant>.json     each variant on each device: outputs, times, memory, facts
 arrays/<sha256>.npy                  what all of these refer to
-journal.jsonl                        a line for each of these files, in the order they were finished
+journal.jsonl                        a line for each of these files, with its SHA-256, in the order they were finished
 closing.json                         how it ended
 report.json                          the judgement
 logs/                                of converter, reference and runners
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import json
 import os
 import secrets
@@ -194,8 +195,8 @@ class RunFolder:
             raise disk_error(path, error) from None
 
     def _save(self, name: str, record: BaseModel) -> None:
-        self._write(name, record)
-        line = json.dumps({"time": now().isoformat(), "file": f"{name}.json"}) + "\n"
+        digest = self._write(name, record)
+        line = json.dumps({"time": now().isoformat(), "file": f"{name}.json", "sha256": digest}) + "\n"
         path = self.path / "journal.jsonl"
         try:
             with open(path, "ab") as stream:
@@ -203,16 +204,18 @@ class RunFolder:
         except OSError as error:
             raise disk_error(path, error) from None
 
-    def _write(self, name: str, record: BaseModel) -> None:
+    def _write(self, name: str, record: BaseModel) -> str:
+        """Write a record; returns its SHA-256."""
         path = self.path / f"{name}.json"
-        text = record.model_dump_json(by_alias=True, indent=1, fallback=_plain)
+        # A lone surrogate (a file name that is not UTF-8) cannot be encoded.
+        data = record.model_dump_json(by_alias=True, indent=1, fallback=_plain).encode("utf-8", "backslashreplace")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as stream:
-                # A lone surrogate (a file name that is not UTF-8) cannot be encoded.
-                stream.write(text.encode("utf-8", "backslashreplace"))
+                stream.write(data)
         except OSError as error:
             raise disk_error(path, error) from None
+        return hashlib.sha256(data).hexdigest()
 
 
 def _plain(value: object) -> object:

@@ -67,8 +67,10 @@ def _conversion(run: Run, comparer: Comparer) -> tuple[Summaries | None, list[Fi
     findings = list(run.source.findings)
     host = run.float_host
     reference = run.source.reference
-    if host is None or reference is None or reference.kind == MNN_FLOAT:
+    if reference is None or reference.kind == MNN_FLOAT:
         return None, findings
+    if host is None:
+        raise _missing(run, "what float MNN computes on this host")
     refused = {
         each.case: Failure(code=each.refused_code or "INFERENCE_FAILED", message=each.refused)
         for each in host.cases
@@ -79,11 +81,16 @@ def _conversion(run: Run, comparer: Comparer) -> tuple[Summaries | None, list[Fi
 
 
 def _evidence(run: Run, plan: Plan, uri: str, variant: Variant, conversion: Summaries | None) -> Evidence | None:
-    """None where the trial has not been tried."""
+    """None where the trial has not been tried.  Raises InputError (RUN_INVALID) where a record of it got lost."""
     making, capture = run.making(variant), run.on_device(uri, variant)
     failure = None if making is None else making.failure
     if capture is None and failure is None:
+        if run.closing.ended:
+            # Not to be passed over: what it said may have been a FAIL.
+            raise _missing(run, f"what {variant} did on {uri}")
         return None
+    if capture is not None and _has_file(capture) and (making is None or making.artifact is None):
+        raise _missing(run, f"how {variant} was made")
     evidence = Evidence(uri, variant, plan, run.source, capture=capture, failure=failure, conversion=conversion)
     if making is None or making.artifact is None or not _has_file(capture):
         return evidence
@@ -94,6 +101,10 @@ def _evidence(run: Run, plan: Plan, uri: str, variant: Variant, conversion: Summ
         variant_host=run.on_host(variant),
         artifact=making.artifact,
     )
+
+
+def _missing(run: Run, what: str) -> InputError:
+    return InputError("RUN_INVALID", f"{run.path}: {what} is missing", hint="A file of it was removed.")
 
 
 def _has_file(capture: Capture | None) -> bool:

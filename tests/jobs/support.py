@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,7 @@ from edgequant.report.write import json_schema
 from edgequant.runner.client import Loaded, MnnRunner, RunResult
 from edgequant.spec import Limit, RunOptions, Variant
 from tests.beds.sshd import SshServer
+from tools import check_run
 
 Arrays = dict[str, np.ndarray]
 ONE_THREAD = RunOptions(threads=1)
@@ -63,7 +65,8 @@ def do(
 
 
 def check_file(path: Path, report: Report | None = None) -> dict[str, Any]:
-    """The report as it is on disk: valid by its own schema, strict JSON, and the one that was returned."""
+    """The report as it is on disk: valid by its own schema, strict JSON, the one that was returned, and what the rest
+    of its folder comes to."""
     document: dict[str, Any] = json.loads(path.read_text("utf-8"), parse_constant=lambda name: 1 / 0)
     jsonschema.validate(document, json_schema(), jsonschema.Draft202012Validator)
     if report is not None:
@@ -72,7 +75,16 @@ def check_file(path: Path, report: Report | None = None) -> dict[str, Any]:
     leftovers = [file.name for file in path.parent.rglob("*") if file.name.endswith(".tmp")]
     assert not leftovers
     assert not list(path.parent.glob("models/.*"))
+    check_folder(path.parent)
     return document
+
+
+def check_folder(run_dir: Path) -> None:
+    """The independent checker has nothing to say of it."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        code = check_run.main(run_dir)
+    assert code == 0, said.getvalue()
 
 
 def ssh_home(sshd: SshServer, tmp_path: Path, *, config: str | None = None) -> dict[str, str]:
@@ -119,7 +131,7 @@ def recompute(reference: Mapping[str, Arrays], got: Mapping[str, Arrays]) -> dic
     assert reference.keys() == got.keys()
     found: dict[str, dict[str, Any]] = {}
     for name in next(iter(reference.values())):
-        cases = {case: metrics(reference[case][name], got[case][name]) for case in reference}
+        cases = {case: metrics(reference[case][name], got[case][name]) for case in sorted(reference)}
         found[name] = {metric: pick(case[metric] for case in cases.values()) for metric, pick in WORST.items()}
         found[name]["worst_case"] = min(cases, key=lambda case: cases[case]["sqnr_db"])
     return found

@@ -1,0 +1,239 @@
+"""The checker of run folders notices whatever is changed in one: a thousand mutations, always the same."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import io
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgequant.judge.verdict import Verdict
+from tests import generated
+from tests.jobs.support import do
+from tools import check_run
+
+CHECKER = Path(check_run.__file__)
+MUTATIONS = 1000
+SHARES = {
+    "record": 400,  # a value of a record, and the journal made to fit: only what it means gives it away
+    "report": 250,
+    "unsealed": 110,  # a value of a record, whatever it is, and nothing else
+    "verdict": 40,
+    "byte": 70,
+    "missing": 70,
+    "swapped": 50,
+    "journal": 10,
+}
+
+NOTHING_FOLLOWS = {
+    # Where the journal was made to fit, these are not noticed: they are in one place only, and no number, no verdict
+    # and nothing else in the folder follows from them.
+    r"(plan|captures/.*)\.json:(created|started)$": "when something was done",
+    r"plan\.json:(convert_timeout|budget|reach)\b": "how a file is made and a device reached, not what comes of it",
+    r"source\.json:(inputs|declared)\.\d+\.(dims|layout)\b": "names of sizes, order of axes: cases have both",
+    r"artifacts/.*:artifact\.(seconds|float_layers|quantized_layers)$": "only whether any layer is quantized decides",
+    r"artifacts/.*:artifact\.facts\.(weights|static_tensors)$": "they matter on other devices, and in words",
+    r"captures/local.*:(cases|repeated|normal|timings)\.\d+\.(ms|memory)\b": "one of many readings, see TELLING",
+    r"captures/local.*:(before|loaded)\.(pss|rss_peak)$": "the same",
+    r"captures/(float-host|reference)\.json:cases\.\d+\.(ms|memory|taps|refused_code)\b": "they are not a trial",
+    r"captures/float-host\.json:(device|memory_mode)\b": "this host as it was then; what is reported is a trial's",
+}
+TELLING = r"captures/local.*:(cases\.0\.ms$|timings\.\d+\.memory\.rss_peak$)"
+WORDS = r"report\.json:(created$|runs\.\d+\.(outputs\..*|latency_ms)\.why_null\.)"
+"""Sentences that judging makes: that there is one is checked, and not which."""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The folders of two runs."""
+    where = tmp_path_factory.mktemp("runs")
+    for name in ("conv_cnn", "gru"):
+        model = getattr(generated, name)(where / f"{name}.onnx")
+        do(model, where / name, "dynamic:8", "fp16", latency=True, limits=("sqnr_db>=15",))
+    return [where / "conv_cnn", where / "gru"]
+
+
+def leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Every place below a value."""
+    if path:
+        yield path
+    for key, each in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from leaves(each, (*path, key))
+
+
+def at(document: Any, path: tuple[str | int, ...]) -> Any:
+    for key in path:
+        document = document[key]
+    return document
+
+
+def other(value: Any, chance: random.Random) -> Any:
+    """Something else of the same kind, or of another where there is nothing."""
+    if value is None:
+        return chance.choice([7, "seven", True])
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return chance.choice([value + 1, value * 2 + 3, None, -value - 1])
+    if isinstance(value, str):
+        return chance.choice([f"x{value}", f"{value}x", "", None])
+    return None
+
+
+def rewritten(path: Path, data: bytes) -> None:
+    """Files are hard links: never write into one."""
+    path.unlink()
+    path.write_bytes(data)
+
+
+def change(root: Path, name: str, chance: random.Random, allowed: Callable[[str, Any], bool]) -> str:
+    """Change or drop something in a JSON file."""
+    document = json.loads((root / name).read_bytes())
+    places = [path for path in leaves(document) if allowed(f"{name}:{'.'.join(map(str, path))}", at(document, path))]
+    *above, key = chance.choice(places)
+    parent = at(document, tuple(above))
+    before = parent[key]
+    if isinstance(before, (dict, list)) or chance.random() < 0.25:
+        del parent[key]
+        what = "dropped"
+    else:
+        parent[key] = other(before, chance)
+        what = f"{before!r} -> {parent[key]!r}"
+    rewritten(root / name, json.dumps(document).encode())
+    return f"{name}: {'.'.join(map(str, (*above, key)))}: {what}"
+
+
+def seal(root: Path) -> None:
+    """Make the journal fit its records."""
+    journal = root / "journal.jsonl"
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    for line in lines:
+        line["sha256"] = hashlib.sha256((root / line["file"]).read_bytes()).hexdigest()
+    rewritten(journal, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+def records(root: Path) -> list[str]:
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*.json") if path.name != "report.json")
+
+
+def mutate(root: Path, kind: str, chance: random.Random) -> str:
+    """Do one thing to a run's folder; returns what."""
+    if kind == "record":
+        said = change(root, chance.choice(records(root)), chance, lambda where, _: follows(where))
+        seal(root)
+        return said
+    if kind == "unsealed":
+        return change(root, chance.choice(records(root)), chance, lambda *_: True)
+    if kind == "report":
+        return change(root, "report.json", chance, lambda where, _: not re.match(WORDS, where))
+    if kind == "verdict":
+        document = json.loads((root / "report.json").read_bytes())
+        run = chance.choice(document["runs"])
+        output = chance.choice(list(run["outputs"].values()))
+        held = chance.choice([document, run, output, chance.choice(output["limits"])])
+        held["verdict"] = chance.choice([each.value for each in Verdict if each != held["verdict"]])
+        rewritten(root / "report.json", json.dumps(document).encode())
+        return f"a verdict is {held['verdict']}"
+    if kind == "byte":
+        path = chance.choice(sorted([*root.glob("arrays/*"), *root.glob("models/*")]))
+        data = bytearray(path.read_bytes())
+        place = chance.randrange(len(data))
+        data[place] ^= 1 << chance.randrange(8)
+        rewritten(path, bytes(data))
+        return f"{path.name}: byte {place}"
+    if kind == "missing":
+        path = chance.choice(sorted(path for path in root.rglob("*") if path.is_file() and "logs" not in path.parts))
+        path.unlink()
+        if chance.random() < 0.5 and path.suffix == ".json" and path.name not in ("closing.json", "report.json"):
+            lines = (root / "journal.jsonl").read_text().splitlines(keepends=True)
+            kept = [line for line in lines if json.loads(line)["file"] != path.relative_to(root).as_posix()]
+            rewritten(root / "journal.jsonl", "".join(kept).encode())
+            return f"{path.relative_to(root)} and its line are missing"
+        return f"{path.relative_to(root)} is missing"
+    if kind == "swapped":
+        folder = chance.choice(["arrays/*", "cases/*", "artifacts/*", "captures/local*/*", "models/*"])
+        one, two = chance.sample(sorted(root.glob(folder)), 2)
+        first, second = one.read_bytes(), two.read_bytes()
+        rewritten(one, second)
+        rewritten(two, first)
+        seal(root)
+        return f"{one.name} and {two.name} are swapped"
+    lines = (root / "journal.jsonl").read_text().splitlines(keepends=True)
+    gone = lines.pop(chance.randrange(len(lines)))
+    rewritten(root / "journal.jsonl", "".join(lines).encode())
+    return f"the journal does not say {gone}"
+
+
+def follows(where: str) -> bool:
+    return bool(re.match(TELLING, where)) or not any(re.match(pattern, where) for pattern in NOTHING_FOLLOWS)
+
+
+def checked(root: Path) -> tuple[int, str]:
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        code = check_run.main(root)
+    return code, said.getvalue()
+
+
+@pytest.mark.slow
+def test_each_of_a_thousand_mutations_is_noticed(runs: list[Path], tmp_path: Path) -> None:
+    assert sum(SHARES.values()) == MUTATIONS
+    missed = []
+    kinds = [kind for kind, count in SHARES.items() for _ in range(count)]
+    for number, kind in enumerate(kinds):
+        chance = random.Random(number)
+        copied = tmp_path / str(number)
+        shutil.copytree(chance.choice(runs), copied, copy_function=os.link)
+        done = mutate(copied, kind, chance)
+        if checked(copied)[0] == 0:
+            missed.append(f"{number} {kind}: {done}")
+        shutil.rmtree(copied)
+    assert not missed, f"{len(missed)} missed:\n" + "\n".join(missed)
+    assert all(checked(run)[0] == 0 for run in runs)  # nobody wrote through a link
+
+
+def test_from_the_command_line(runs: list[Path], tmp_path: Path) -> None:
+    def run(path: Path) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-I", str(CHECKER), str(path)], capture_output=True, text=True, timeout=300, cwd=tmp_path
+        )
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stdout
+
+    assert run(runs[0]) == (0, "")
+    moved = tmp_path / "moved"
+    shutil.copytree(runs[0], moved)
+    document = json.loads((moved / "report.json").read_text())
+    changed = copy.deepcopy(document)
+    changed["runs"][0]["outputs"]["y"]["sqnr_db"] += 0.01
+    changed["runs"][1]["outputs"]["y"]["verdict"] = "FAIL"
+    (moved / "report.json").write_text(json.dumps(changed))
+    code, said = run(moved)
+    assert code == 1
+    lines = said.splitlines()
+    assert len(lines) == 2
+    assert "runs[0].outputs.y.sqnr_db" in said
+    assert "runs[1].outputs.y.verdict: 'FAIL', should be 'PASS'" in said
+    code, said = run(tmp_path / "nowhere")
+    assert code == 2
+    assert "cannot be read" in said
+
+
+def test_it_knows_nothing_of_edgequant() -> None:
+    imports = {line for path in CHECKER.parent.glob("check_*.py") for line in path.read_text().splitlines()
+               if re.match(r"\s*(import|from) ", line)}  # fmt: skip
+    known = {"hashlib", "json", "math", "re", "sys", "pathlib", "numpy", "check_judge", "check_metrics"}
+    assert {line.split()[1] for line in imports} <= known
+    assert all(len(path.read_text().splitlines()) <= 300 for path in CHECKER.parent.glob("check_*.py"))
