@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from edgequant.models.mnn_file import read_mnn
 
 from device_scripts.model_file import tensor_names
 from edgequant.errors import RunnerError
+from edgequant.models.mnn.read import read_mnn
 from edgequant.runner.client import MnnRunner
 from tests.runner.support import ModelByName
 
