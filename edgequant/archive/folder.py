@@ -175,9 +175,9 @@ class RunFolder:
     def save_making(self, making: Making) -> None:
         """Keep what became of a variant; its artifact's path is written relative to this folder."""
         made = making.artifact
-        if made is not None and made.path.is_absolute() == self.path.is_absolute():
-            with contextlib.suppress(ValueError):  # it lies elsewhere
-                made = made.model_copy(update={"path": made.path.relative_to(self.path)})
+        if made is not None:
+            # A file of another place would not move with this folder: ValueError, a bug of ours.
+            made = made.model_copy(update={"path": made.path.resolve().relative_to(self.path.resolve())})
         self._save(f"artifacts/{safe_name(str(making.variant))}", making.model_copy(update={"artifact": made}))
 
     def save_capture(self, name: str, capture: Capture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,6 +43,8 @@ class CliProgress(Progress):
         self._quiet = ui.quiet
         self._counts = not (ui.quiet or ui.json) and sys.stderr.isatty()
         self._bars: Bars | None = None
+        self._one_bar = threading.Lock()
+        """Devices are met side by side, and a terminal shows one set of bars at a time."""
         self._console = _Console(stderr=True, highlight=False)
 
     def say(self, text: str) -> None:
@@ -58,13 +61,17 @@ class CliProgress(Progress):
             from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn
             from rich.progress import Progress as Bars
 
+            if not self._one_bar.acquire(blocking=False):
+                yield lambda _done: None
+                return
             columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            with Bars(*columns, console=self._console, transient=True) as bars:
-                self._bars = bars
-                try:
+            try:
+                with Bars(*columns, console=self._console, transient=True) as bars:
+                    self._bars = bars
                     yield from self._counted(bars, label, total)
-                finally:
-                    self._bars = None
+            finally:
+                self._bars = None
+                self._one_bar.release()
 
     def _counted(self, bars: Bars, label: str, total: int | None) -> Iterator[Callable[[int], None]]:
         task = bars.add_task(escape(printable(label)[:60]), total=total)
@@ -75,7 +82,8 @@ class CliProgress(Progress):
 
     @contextmanager
     def transfer(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
-        if self._quiet or total < BAR_BYTES or not sys.stderr.isatty():
+        shown = not self._quiet and total >= BAR_BYTES and sys.stderr.isatty()
+        if not shown or not self._one_bar.acquire(blocking=False):
             start, sent = time.monotonic(), 0
 
             def count(size: int) -> None:
@@ -91,6 +99,9 @@ class CliProgress(Progress):
         from rich.progress import Progress as Bars
 
         columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        with Bars(*columns, console=self._console, transient=True) as bars:
-            task = bars.add_task(label, total=total)
-            yield lambda size: bars.advance(task, size)
+        try:
+            with Bars(*columns, console=self._console, transient=True) as bars:
+                task = bars.add_task(label, total=total)
+                yield lambda size: bars.advance(task, size)
+        finally:
+            self._one_bar.release()

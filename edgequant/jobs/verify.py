@@ -147,11 +147,11 @@ class _Verify:
             met = devices.met()
             if devices.unusable():
                 return self._unusable(looked, devices)
-            self.begun = True
             self._archive = Run(folder.path)
             for variant in request.variants:
                 # Before anything is pushed: a limit that names no output is the user's mistake, not the device's.
                 limits_of(self._archive.plan, self._archive.source, variant)
+            self.begun = True
             host = starting.result()
             made = self._make_all(prepared, maker, host, met)
             for uri in request.devices:

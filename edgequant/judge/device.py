@@ -28,7 +28,22 @@ def innocent(judged: Mapping[str, JudgedOutput], on_host: Summaries, limits: Lim
     )
 
 
-def blame(names: Sequence[str], faults: Faults) -> Observed:
+_KERNELS = (
+    "Compare --precision normal with low, the MNN versions and --threads; then suspect MNN's kernels for this CPU"
+)
+_FP16 = (
+    "Precision low computes in fp16 here, which this host does not: many models, those with a GRU first of all, do not "
+    "bear it.  Run with --precision normal"
+)
+
+
+def _suspects(options: RunOptions, device: DeviceCapture) -> str:
+    """What may be the reason that a device computes something else."""
+    fp16 = options.precision == "low" and device.facts.get("mnn_kernels", {}).get("fp16") is True
+    return _FP16 if fp16 else _KERNELS
+
+
+def blame(names: Sequence[str], faults: Faults, options: RunOptions, device: DeviceCapture) -> Observed:
     """What is said of outputs that are innocent."""
     if not names:
         return NOTHING
@@ -43,8 +58,7 @@ def blame(names: Sequence[str], faults: Faults) -> Observed:
             if faults.static
             else "Q"
         )
-        + "uantization is not the cause.  Compare --precision normal with low, the MNN versions and "
-        "--threads; then suspect MNN's kernels for this CPU.",
+        + f"uantization is not the cause.  {_suspects(options, device)}.",
     )
     return Observed((finding,), Verdict.FAIL)
 
@@ -58,6 +72,7 @@ def outside_band(
     variant: Variant,
     options: RunOptions,
     limits: Sequence[Limit],
+    device: DeviceCapture,
 ) -> Observed:
     """Where the device computes something else than this host with the same file, it is FAIL, even where every limit
     against the reference is kept: by luck, and with these cases.
@@ -84,7 +99,8 @@ def outside_band(
     if faults.pools and host_is_worse(list(found), judged, on_host):
         return Observed((pool_finding(faults, found),), Verdict.INCONCLUSIVE)
     asked = any(limit.metric == DEVICE_METRIC and limit.output in (None, *found) for limit in limits)
-    return _outside(found, {name: bands[name].value for name in found}, faults, asked=asked)
+    bounds = {name: bands[name].value for name in found}
+    return _outside(found, bounds, faults, _suspects(options, device), asked=asked)
 
 
 def _unknown(why: str) -> Observed:
@@ -96,18 +112,17 @@ def _unknown(why: str) -> Observed:
     return Observed((finding,), Verdict.INCONCLUSIVE)
 
 
-def _outside(found: Mapping[str, float], bounds: Mapping[str, float], faults: Faults, *, asked: bool) -> Observed:
+def _outside(
+    found: Mapping[str, float], bounds: Mapping[str, float], faults: Faults, suspects: str, *, asked: bool
+) -> Observed:
     worst_one = min(found, key=lambda name: found[name])
     more = f", and {len(found) - 1} more" if len(found) > 1 else ""
     known = faults.of_the_device
     doubt = not proves_a_fault(found[worst_one], static=faults.static, explained=known, asked=asked)
     between = f"only {found[worst_one]:.4g} dB SQNR between them in {worst_one}, worst case"
     usual = f"{bounds[worst_one]:g} dB{more}"
-    remedy = (
-        "Compare --precision normal with low, the MNN versions and --threads; then suspect MNN's kernels for this CPU, "
-        "or, with static int8, for this host's.  If you know the reason and accept it: --limit "
-        f"'{DEVICE_METRIC}>=X'."
-    )
+    own = ", or this host's" if faults.static else ""
+    remedy = f"{suspects}{own}.  If you know the reason and accept it: --limit '{DEVICE_METRIC}>=X'."
     finding = Finding(
         code="DEVICE_BEYOND_ROUNDING",
         severity="error" if doubt else "fail",

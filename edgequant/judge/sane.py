@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgequant.compare.decibel import SQNR_CAP_DB
+from edgequant.compare.decibel import SQNR_CAP_DB, amplitude_db, capped_db
 from edgequant.compare.metrics import TensorComparison, compare
 
 SANE_SQNR_DB = 3.0
@@ -167,11 +167,7 @@ class _Level:
 
     def decibels(self, least: float) -> float:
         """SQNR, of a reference that is at least so loud."""
-        if self.noise == 0.0:
-            return SQNR_CAP_DB
-        # Logarithms apart: neither the quotient nor a square overflows.
-        found = 20 * (math.log10(max(self.signal, least)) - math.log10(self.noise))
-        return max(-SQNR_CAP_DB, min(SQNR_CAP_DB, found))
+        return capped_db(amplitude_db(max(self.signal, least), self.noise))
 
 
 def _levels(cases: Sequence[Case]) -> list[_Level]:

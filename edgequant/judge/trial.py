@@ -98,7 +98,7 @@ class Trial:
         if not self.device.is_host:
             self._band = on_device.outside_band(
                 self.stages, plain, self.on_host, self.faults, self._names, self.artifact.run_as,
-                evidence.plan.options, evidence.plan.limits,
+                evidence.plan.options, evidence.plan.limits, self.device,
             )  # fmt: skip
         self._converter = _converter(self.artifact)
         verdicts = [output.verdict.verdict for output in plain.values()]
@@ -207,7 +207,7 @@ class Trial:
             for name, summary in self.total.items()
         }
         after: tuple[Observed, ...] = (
-            on_device.blame(self._innocent, self.faults),
+            on_device.blame(self._innocent, self.faults, e.plan.options, self.device),
             self._band,
             pool_remark(self.faults, is_host=self.device.is_host, verdict=self._limits_verdict),
             i8mm_remark(self.faults, self.device),

@@ -6,8 +6,9 @@ files nobody has vetted.  What colour says is said in words or marks too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -118,7 +119,13 @@ class _Printer(Tables):
         self.line(
             self.verdict(run.verdict), "  ", self.name(run.variant, "bold"), *instead, "  on  ", self.name(device.uri)
         )
-        facts = [device.cpu, device.arch, " ".join(device.features), f"MNN {device.mnn}" if device.mnn else None]
+        facts = [
+            _product(device.facts),
+            device.cpu,
+            device.arch,
+            " ".join(device.features),
+            f"MNN {device.mnn}" if device.mnn else None,
+        ]
         facts += [f"{device.cores} cores" if device.cores else None]
         facts += [f"{device.ram_mb:.0f} MiB RAM" if device.ram_mb else None]
         facts += ["emulated: accuracy counts, timing does not" if device.emulated else None]
@@ -214,3 +221,10 @@ def _sum_up(runs: Sequence[Run]) -> str:
     codes = sorted({run.error.code for run in runs if run.error is not None})
     why = f" ({', '.join(codes)})" if codes else ""
     return f"{len(runs)} run{'s' if len(runs) > 1 else ''}: {count(run.verdict for run in runs)}{why}"
+
+
+def _product(facts: Mapping[str, Any]) -> str | None:
+    """What is written on the box, and its Android; None where the device does not tell."""
+    maker, model, android = (str(facts.get(key) or "")[:60] for key in ("manufacturer", "model", "android"))
+    known = model if model.lower().startswith(maker.lower()) else f"{maker} {model}"
+    return f"{known.strip()}{f' (Android {android})' if android else ''}".strip() or None

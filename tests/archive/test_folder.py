@@ -11,7 +11,9 @@ import pytest
 
 from edgequant.archive import folder
 from edgequant.archive.folder import FOLDERS, RunFolder
+from edgequant.archive.types import Artifact, Making
 from edgequant.errors import InputError
+from edgequant.spec import Variant
 
 _CLAIM = """
     import sys
@@ -103,3 +105,19 @@ def test_a_file_in_the_way_and_a_half_made_folder(tmp_path: Path, monkeypatch: p
     with pytest.raises(InputError, match="too long"):
         RunFolder.create(tmp_path / "run", "m")
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_no_record_names_the_folders_own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relative: bool) -> None:
+    """However the folder and the file were named: it may be moved."""
+    monkeypatch.chdir(tmp_path)
+    run = RunFolder.create(Path("run") if relative else tmp_path / "run", "m")
+    file = (tmp_path if relative else Path()) / "run" / "models" / "a.mnn"
+    variant, digest = Variant.parse("fp16"), "0" * 64
+    made = Artifact(path=file, sha256=digest, size=0, source_sha256=digest, asked=variant, run_as=variant)
+    run.save_making(Making(variant=variant, artifact=made))
+    (record,) = (run.path / "artifacts").iterdir()
+    assert Making.model_validate_json(record.read_text()).artifact == made.model_copy(
+        update={"path": Path("models/a.mnn")}
+    )
+    assert str(tmp_path) not in record.read_text()

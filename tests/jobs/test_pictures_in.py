@@ -42,10 +42,16 @@ def test_pictures_calibrate_and_judge_as_the_arrays_they_become(generated_model:
     model, limits = generated_model("conv_cnn"), ("sqnr_db>=10",)
     data, cases = pictures(tmp_path / "data", 8), pictures(tmp_path / "cases", 2, seed=1)
     report = do(
-        model, tmp_path / "pictures", "static:8", inputs=cases, calibration=str(data), images=OPTIONS, limits=limits
+        model,
+        tmp_path / "pictures",
+        "static:8,calib=minmax",
+        inputs=cases,
+        calibration=str(data),
+        images=OPTIONS,
+        limits=limits,
     )
     by_hand = do(
-        model, tmp_path / "arrays", "static:8", inputs=as_arrays(cases, tmp_path / "c"),
+        model, tmp_path / "arrays", "static:8,calib=minmax", inputs=as_arrays(cases, tmp_path / "c"),
         calibration=str(as_arrays(data, tmp_path / "d")), limits=limits,
     )  # fmt: skip
     (run,), (other,) = report.runs, by_hand.runs
@@ -74,8 +80,8 @@ def test_pictures_calibrate_and_judge_as_the_arrays_they_become(generated_model:
 def test_each_set_of_samples_is_named_with_its_variants(generated_model: ModelByName, tmp_path: Path) -> None:
     data = pictures(tmp_path / "data", 4)
     report = do(
-        generated_model("conv_cnn"), tmp_path / "run", "static:8", "static:8,samples=2", "dynamic:8", inputs=data,
-        images=OPTIONS,
+        generated_model("conv_cnn"), tmp_path / "run", "static:8,calib=minmax",
+        "static:8,calib=minmax,samples=2", "dynamic:8", inputs=data, images=OPTIONS,
     )  # fmt: skip
     whole, part, dynamic = report.runs
     assert whole.calibration is not None
@@ -87,8 +93,8 @@ def test_each_set_of_samples_is_named_with_its_variants(generated_model: ModelBy
     render(report, Console(file=shown, width=600))
     lines = [line for line in shown.getvalue().splitlines() if line.startswith("calibrated")]
     assert len(lines) == 2
-    assert lines[0].endswith("the cases themselves; for static:8")
-    assert lines[1].endswith("for static:8,samples=2")
+    assert lines[0].endswith("the cases themselves; for static:8,calib=minmax")
+    assert lines[1].endswith("for static:8,calib=minmax,samples=2")
 
 
 def test_a_shape_that_is_pinned_is_what_pictures_are_scaled_to(real_model: ModelByName, tmp_path: Path) -> None:

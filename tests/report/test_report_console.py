@@ -352,3 +352,16 @@ def test_the_model_is_loaded_not_the_machine():
         a_report({"out": an_output()}, latency_ms=latency_summary([3.0] * 5, 0, 12.0, 4.0, why_invalid=[])), 160
     )
     assert "model load 12, first 4" in text
+
+
+def test_a_phone_is_called_what_is_written_on_it() -> None:
+    device = model.DeviceInfo(
+        uri="adb://X", cpu="2x Cortex-A76", facts={"manufacturer": "Acme", "model": "Acme P9\x1b[2J", "android": "15"}
+    )
+    run = model.Run(device=device, variant="dynamic:8", verdict=Verdict.ERROR)
+    text = io.StringIO()
+    report = model.Report(
+        verdict=Verdict.ERROR, edgequant="0", model=model.ModelInfo(path="m", sha256="0" * 64), runs=[run]
+    )
+    render(report, Console(file=text, width=100))
+    assert "Acme P9\\x1b[2J (Android 15), 2x Cortex-A76" in text.getvalue()

@@ -140,10 +140,9 @@ class _Job:
         if count is None:
             count = _VARIED if signals.values >= _MANY_VALUES else _VARIED_MORE
         self.bench = self._bench([*cases, *varied(cases, count)], "bench")
-        folder = self.bench.folder
         self.signals: Signals = self.bench.reference(self.float, references)
         self.target: Target = make_target(limits, self.signals, self.given)
-        self.mixture: Mixture = open_mixture(self.float, folder)
+        self.mixture: Mixture = open_mixture(self.float, self.bench.folder)
         if not self.mixture.layers:
             raise InputError(
                 "NOTHING_TO_CHOOSE",

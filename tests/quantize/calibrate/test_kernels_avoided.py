@@ -35,7 +35,7 @@ def test_an_odd_number_of_channel_groups(tmp_path: Path) -> None:
     made = static(source, samples(1, 8, 1, 5), tmp_path, calib="minmax")
     assert [(each.how == "static") for each in made.layers] == [False, True]
     assert "12 output channels" in (made.layers[0].why or "")
-    assert not read_static(made.path).half_tiles
+    assert not read_static(made.file.path).half_tiles
 
 
 def test_a_sum_whose_end_would_not_be_written(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_sum_whose_end_would_not_be_written(tmp_path: Path) -> None:
     )  # fmt: skip
     made = static(source, samples(1, 7, 8), tmp_path, calib="minmax")
     assert any("'s'" in (each.why or "") for each in made.layers), made.layers
-    assert not read_static(made.path).tails
+    assert not read_static(made.file.path).tails
 
 
 def test_a_max_pool_between_int8_layers(tmp_path: Path) -> None:
@@ -73,4 +73,4 @@ def test_a_max_pool_between_int8_layers(tmp_path: Path) -> None:
     )  # fmt: skip
     made = static(source, samples(1, 3, 16, 16), tmp_path, calib="minmax", sym=False)
     assert [each.how for each in made.layers] == ["static", "static"]
-    assert not read_static(made.path).max_pools
+    assert not read_static(made.file.path).max_pools
