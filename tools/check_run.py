@@ -95,6 +95,7 @@ class Check(Judge):
             good = kind in ("closing", "artifact") or record["schema"] == f"edgequant.{kind}/1"
             need(good, f"{name}: not a {kind} of this version")
         need(plan["job"] in ("verify", "quantize"), f"plan.json: no such job: {plan['job']}")
+        need(self.end["ended"] == (self.end["source_now"] is not None), "closing.json: it has ended, or it has not")
         if not self.reference:
             return
         for kind, one, variant in (("reference", self.reference, None), ("float-host", self.float, "float")):
@@ -130,7 +131,8 @@ class Check(Judge):
         plan, need, where = self.plan, self.need, f"{name} on {uri}"
         making, cap = self.records.get(f"artifacts/{safe(name)}.json"), self.capture(f"{safe(uri)}/{safe(name)}")
         made, host, options = making and making["artifact"], self.capture(f"host/{safe(name)}"), plan["options"]
-        need(making is None or making["variant"] == variant, f"{where}: its artifact is of another variant")
+        fits = making is None or (making["variant"] == variant and (made is None) == (making["failure"] is not None))
+        need(fits, f"{where}: its artifact is of another variant, or is none")
         if not made or not cap or not cap["artifact_sha256"] or not cap["device"]:
             return
         free = made["label"] or variant["method"] in ("recipe", "auto")  # what the file is, is said in other words
@@ -152,6 +154,8 @@ class Check(Judge):
             for c in one["cases"] + one["repeated"] + one["normal"]:
                 good = (c["outputs"] is None) == (c["refused"] is not None) >= (c["refused_code"] is not None)
                 need(good and type(c["taps"]) is dict, f"{where}: case {c['case']} has outputs and a refusal, or none")
+        if local and host:
+            need(host["trial"] in (trial, f"host/{safe(name)}"), f"{where}: this host's capture is of another trial")
         if local and host and host["trial"] == trial:
             need(host == cap | {"role": "variant-host", "timings": []}, f"{where}: it is this host and differs from it")
         need(host or cap["failure"] or not self.end["ended"], f"{where}: this host's capture is missing")

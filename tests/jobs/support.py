@@ -17,6 +17,7 @@ import pytest
 
 from edgequant.archive.folder import device_capture
 from edgequant.archive.open import open_run
+from edgequant.cases.load import save_npz
 from edgequant.jobs.verify import verify
 from edgequant.lab.session import DeviceOptions, Session
 from edgequant.lab.take import ModelFile, Place
@@ -103,6 +104,15 @@ def arrays(run_dir: Path, name: str) -> dict[str, Arrays]:
         return {}
     cases = sorted(found.cases, key=lambda case: case.case)
     return {case.case: outputs for case in cases if (outputs := run.arrays_of(case)) is not None}
+
+
+def saved(run_dir: Path, name: str) -> Path:
+    """The outputs of a capture as a folder of .npz files, which --reference takes."""
+    folder = run_dir.with_name(f"{run_dir.name}-{name}")
+    folder.mkdir()
+    for case, outputs in arrays(run_dir, name).items():
+        save_npz(folder / f"{case}.npz", outputs)
+    return folder
 
 
 def capture(run_dir: Path, run: Run) -> dict[str, Arrays]:

@@ -15,7 +15,7 @@ from edgequant.errors import InputError, ToolError
 from edgequant.spec import RunOptions
 from tests import generated_other
 from tests.beds.models import ModelByName
-from tests.jobs.support import arrays, capture, check_file, check_numbers, codes, do
+from tests.jobs.support import arrays, capture, check_file, check_numbers, codes, do, saved
 
 AsMnn = Callable[..., Path]
 
@@ -231,7 +231,7 @@ def test_a_quantized_mnn_against_a_reference_of_the_users_own(
     source = as_mnn(generated_model("conv_cnn"), "--weightQuantBits", "8")
     report = do(
         source, tmp_path / "run", "float",
-        inputs=tmp_path / "first" / "cases", reference=tmp_path / "first" / "captures" / "reference",
+        inputs=tmp_path / "first" / "cases", reference=saved(tmp_path / "first", "reference"),
         options=RunOptions(threads=1, memory="low"),
     )  # fmt: skip
     assert "SOURCE_ALREADY_QUANTIZED" in codes(report)

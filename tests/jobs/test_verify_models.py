@@ -13,7 +13,7 @@ from edgequant.lab.session import DeviceOptions
 from edgequant.report.model import Run
 from tests.beds.models import ModelByName
 from tests.beds.sshd import ALIAS, SshServer
-from tests.jobs.support import arrays, capture, check_numbers, codes, do, recompute, ssh_home
+from tests.jobs.support import arrays, capture, check_numbers, codes, do, recompute, saved, ssh_home
 from tests.nightly import all_but
 
 FIVE = ("enc", "erb_dec", "df_dec", "ppocr_cls", "ppocr_rec")
@@ -151,7 +151,7 @@ def test_own_inputs_and_reference(real_model: ModelByName, tmp_path: Path) -> No
     first = do(model, tmp_path / "first", "dynamic:8", "fp16")
     second = do(
         model, tmp_path / "second", "dynamic:8", "fp16",
-        inputs=tmp_path / "first" / "cases", reference=tmp_path / "first" / "captures" / "reference",
+        inputs=tmp_path / "first" / "cases", reference=saved(tmp_path / "first", "reference"),
     )  # fmt: skip
     assert second.reference is not None
     assert second.reference.kind == "file"

@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +65,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [where / "conv_cnn", where / "gru"]
 
 
-def leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Every place below a value."""
-    if path:
-        yield path
-    for key, each in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
-        yield from leaves(each, (*path, key))
+def somewhere(document: Any, chance: random.Random) -> tuple[str | int, ...]:
+    """A place in it, from the top down.  How many latencies there are must not decide what comes after it."""
+    path: tuple[str | int, ...] = ()
+    while isinstance(document, (dict, list)) and document and not (path and chance.random() < 0.1):
+        keys = list(document) if isinstance(document, dict) else list(range(len(document)))
+        path = (*path, keys[int(chance.random() * len(keys))])
+        document = document[path[-1]]
+    return path
 
 
 def at(document: Any, path: tuple[str | int, ...]) -> Any:
@@ -98,11 +100,12 @@ def rewritten(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def change(root: Path, name: str, chance: random.Random, allowed: Callable[[str, Any], bool]) -> str:
+def change(root: Path, name: str, chance: random.Random, allowed: Callable[[str], bool]) -> str:
     """Change or drop something in a JSON file."""
     document = json.loads((root / name).read_bytes())
-    places = [path for path in leaves(document) if allowed(f"{name}:{'.'.join(map(str, path))}", at(document, path))]
-    *above, key = chance.choice(places)
+    while not allowed(f"{name}:{'.'.join(map(str, path := somewhere(document, chance)))}"):
+        pass
+    *above, key = path
     parent = at(document, tuple(above))
     before = parent[key]
     if isinstance(before, (dict, list)) or chance.random() < 0.25:
@@ -131,13 +134,13 @@ def records(root: Path) -> list[str]:
 def mutate(root: Path, kind: str, chance: random.Random) -> str:
     """Do one thing to a run's folder; returns what."""
     if kind == "record":
-        said = change(root, chance.choice(records(root)), chance, lambda where, _: follows(where))
+        said = change(root, chance.choice(records(root)), chance, follows)
         seal(root)
         return said
     if kind == "unsealed":
-        return change(root, chance.choice(records(root)), chance, lambda *_: True)
+        return change(root, chance.choice(records(root)), chance, lambda _: True)
     if kind == "report":
-        return change(root, "report.json", chance, lambda where, _: not re.match(WORDS, where))
+        return change(root, "report.json", chance, lambda where: not re.match(WORDS, where))
     if kind == "verdict":
         document = json.loads((root / "report.json").read_bytes())
         run = chance.choice(document["runs"])
