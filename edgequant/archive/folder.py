@@ -25,6 +25,7 @@ import datetime
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -37,7 +38,7 @@ from edgequant.archive.arrays import ArrayFolder
 from edgequant.archive.types import Capture, Closing, Making, Plan, Source, now
 from edgequant.cases.load import save_npz
 from edgequant.errors import InputError
-from edgequant.files import atomic_write, disk_error
+from edgequant.files import atomic_write, disk_error, sha256_of
 from edgequant.files import safe_name as safe_name
 from edgequant.spec import Variant
 
@@ -107,9 +108,22 @@ class RunFolder:
         folder = cls(path)
         try:
             folder._prepare()
+            folder._complete_journal()
         except OSError as error:
             raise _unusable(path, error) from None
         return folder
+
+    def _complete_journal(self) -> None:
+        """Add the line of a record that was written just before a kill."""
+        path = self.path / "journal.jsonl"
+        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        known = {name for line in lines for name in re.findall(r'"file": "([^"]+)"', line)}
+        found = [self.path / "plan.json", self.path / "source.json"]
+        found += sorted([*self.path.glob("artifacts/*.json"), *self.path.glob("captures/**/*.json")])
+        for record in filter(Path.exists, found):
+            name = record.relative_to(self.path).as_posix()
+            if name not in known:
+                self._note(name, sha256_of(record))
 
     def _prepare(self) -> None:
         for name in FOLDERS[1:]:
@@ -195,8 +209,11 @@ class RunFolder:
             raise disk_error(path, error) from None
 
     def _save(self, name: str, record: BaseModel) -> None:
-        digest = self._write(name, record)
-        line = json.dumps({"time": now().isoformat(), "file": f"{name}.json", "sha256": digest}) + "\n"
+        self._note(f"{name}.json", self._write(name, record))
+
+    def _note(self, name: str, digest: str) -> None:
+        """A line in the journal."""
+        line = json.dumps({"time": now().isoformat(), "file": name, "sha256": digest}) + "\n"
         path = self.path / "journal.jsonl"
         try:
             with open(path, "ab") as stream:

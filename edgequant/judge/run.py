@@ -94,11 +94,16 @@ def _evidence(run: Run, plan: Plan, uri: str, variant: Variant, conversion: Summ
     evidence = Evidence(uri, variant, plan, run.source, capture=capture, failure=failure, conversion=conversion)
     if making is None or making.artifact is None or not _has_file(capture):
         return evidence
+    here = run.on_host(variant)
+    if here is None and not (capture is not None and capture.device is not None and capture.device.is_host):
+        # It is taken before the device's; without it, a device that strays would pass for one that cannot be held
+        # against this host.
+        raise _missing(run, f"what the file of {variant} computes on this host")
     return replace(
         evidence,
         reference=run.reference,
         float_host=run.float_host,
-        variant_host=run.on_host(variant),
+        variant_host=here,
         artifact=making.artifact,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import textwrap
@@ -11,7 +12,7 @@ import pytest
 
 from edgequant.archive import folder
 from edgequant.archive.folder import FOLDERS, RunFolder
-from edgequant.archive.types import Artifact, Making
+from edgequant.archive.types import Artifact, Capture, Making
 from edgequant.errors import InputError
 from edgequant.spec import Variant
 
@@ -121,3 +122,17 @@ def test_no_record_names_the_folders_own_place(tmp_path: Path, monkeypatch: pyte
         update={"path": Path("models/a.mnn")}
     )
     assert str(tmp_path) not in record.read_text()
+
+
+def test_what_a_kill_left_out_of_the_journal_is_added(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", "m")
+    for name in ("reference", "local/fp16"):
+        run.save_capture(name, Capture(trial=name, role="device"))
+    journal = run.path / "journal.jsonl"
+    whole = [json.loads(line) for line in journal.read_text().splitlines()]
+    journal.write_text(journal.read_text().splitlines()[0] + "\n")
+    RunFolder.reopen(run.path)
+    after = [json.loads(line) for line in journal.read_text().splitlines()]
+    assert [(line["file"], line["sha256"]) for line in after] == [(line["file"], line["sha256"]) for line in whole]
+    RunFolder.reopen(run.path)
+    assert len(journal.read_text().splitlines()) == 2
