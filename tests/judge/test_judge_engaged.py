@@ -118,7 +118,9 @@ def test_it_is_engaged_where_the_session_needs_less_memory() -> None:
     assert (engaged.engaged, engaged.why, observed) == (True, "outputs differ from memory normal", NOTHING)
 
 
-@pytest.mark.parametrize("memory", [None, session(None, 11.0), session(10.0, None), session(10.0, 10.0), session(11, 10)])
+@pytest.mark.parametrize(
+    "memory", [None, session(None, 11.0), session(10.0, None), session(10.0, 10.0), session(11, 10)]
+)
 def test_without_that_it_is_not_engaged(memory: SessionCapture | None) -> None:
     found = took(normal=TRUE, session=memory)
     low, normal = (None, None) if memory is None else (memory.mb, memory.normal_mb)
