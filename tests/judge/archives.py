@@ -157,7 +157,8 @@ class Archive:
         self.folder.save_making(Making(variant=Variant.parse(variant), failure=failure))
 
     def on_host(self, variant: str, cases: Cases, **more: Any) -> None:
-        self.save(host_capture(Variant.parse(variant)), "variant-host", cases, **more)
+        took = {"artifact_sha256": sha(variant)}
+        self.save(host_capture(Variant.parse(variant)), "variant-host", cases, **took | more)
 
     def on_device(self, uri: str, variant: str, cases: Cases = TRUE, **more: Any) -> None:
         """With `cases` also as what came out the second time."""

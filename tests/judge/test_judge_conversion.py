@@ -40,8 +40,8 @@ def expected(severity: str, why: str, found: OutputSummary, who: str = "the sour
                 "cosine": found.values["cosine"],
                 "worst_case": found.worst_case,
             },
-            "remedy": "Quantization is not the cause.  Try another export (opset, fixed shapes with --shape), or report "
-            "it to MNN with this model.",
+            "remedy": "Quantization is not the cause.  Try another export (opset, fixed shapes with --shape), or "
+            "report it to MNN with this model.",
         }
     )
 

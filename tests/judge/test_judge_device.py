@@ -111,8 +111,8 @@ def test_outside_the_band_is_a_failure_with_the_numbers() -> None:
         evidence={"device_sqnr_db": finding.evidence["device_sqnr_db"], "bound": {"x": 60.0, "y": 60.0}},
         remedy=REMEDY,
     )
-    assert outside(here(y=12.3456)).findings[0].message.endswith("12.35 dB SQNR between them in y, worst case, rounding "
-                                                                  "leaves at least 60 dB")  # fmt: skip
+    said = outside(here(y=12.3456)).findings[0].message
+    assert said.endswith("12.35 dB SQNR between them in y, worst case, rounding leaves at least 60 dB")
 
 
 def test_what_cannot_be_outside() -> None:
@@ -131,9 +131,9 @@ def test_static_int8_alone_is_in_doubt() -> None:
     (finding,) = found.findings
     assert (finding.severity, finding.remedy) == ("error", REMEDY)
     assert finding.message == (
-        "device and host part with the same file: only 19 dB SQNR between them in y, worst case, where rounding usually "
-        "leaves 20 dB; a static int8 model that decides close calls (a letter, a class) can amplify one step that far, "
-        "so this proves nothing"
+        "device and host part with the same file: only 19 dB SQNR between them in y, worst case, where rounding "
+        "usually leaves 20 dB; a static int8 model that decides close calls (a letter, a class) can amplify one step "
+        "that far, so this proves nothing"
     )
     assert list(finding.evidence) == ["device_sqnr_db", "bound"]
     # What is static int8 is held to its band, whatever the variant says the file is.

@@ -57,9 +57,8 @@ def not_engaged(engaged: bool | None, why: str, found: dict[str, Any]) -> tuple[
 def test_outputs_differ_in_any_bit_and_where_only_one_has_them() -> None:
     arrays = MemoryArrays()
     nan = np.array([np.nan, 1], np.float32)
-    one, other, none = captured(
-        arrays, {"a": {"same": nan, "y": WAVE, "mine": WAVE}, "b": {"same": nan.copy(), "y": -WAVE, "its": WAVE}, "c": "no"}
-    )  # fmt: skip
+    mine, its = {"same": nan, "y": WAVE, "mine": WAVE}, {"same": nan.copy(), "y": -WAVE, "its": WAVE}
+    one, other, none = captured(arrays, {"a": mine, "b": its, "c": "no"})
     assert differing(one, other) == ["y", "mine", "its"]
     assert differing(one, none) == ["same", "y", "mine"]
     assert differing(none, other) == ["same", "y", "its"]
@@ -71,7 +70,7 @@ def test_a_case_that_comes_out_otherwise_is_not_deterministic() -> None:
     assert determinism(took(repeated={"of another run": TRUE["a"]})) == (None, NOTHING)
     assert determinism(took(repeated=TRUE)) == (True, NOTHING)
     many = {"a": TWO["a"], "b": {f"y{i:02}": WAVE for i in range(30)}}
-    again = {"of another run": TRUE["a"], "a": TWO["a"], "b": {name: -WAVE for name in many["b"]}}
+    again = {"of another run": TRUE["a"], "a": TWO["a"], "b": dict.fromkeys(many["b"], -WAVE)}
     answer, observed = determinism(took(many, repeated=again))
     names = list(many["b"])
     assert answer is False
@@ -167,7 +166,8 @@ def test_outputs_that_nothing_quantized_goes_into_are_named() -> None:
     fell = took(TWO, normal={"a": {"y": -WAVE, "z": WAVE}}, session=session(1.0, 2.0))
     assert engagement(artifact("dynamic:8"), fell, False)[1] == NOTHING
     thousands = {"a": {f"y{i}": WAVE for i in range(1002)}}
-    _, observed = engagement(artifact("dynamic:8"), took(thousands, normal={"a": {"y0": -WAVE} | thousands["a"] | {"y0": -WAVE}}), True)  # fmt: skip
+    found = took(thousands, normal={"a": thousands["a"] | {"y0": -WAVE}})
+    _, observed = engagement(artifact("dynamic:8"), found, True)
     assert len(observed.findings[0].evidence["outputs"]) == 1000
     assert observed.findings[0].message.startswith("1001 output(s)")
 
