@@ -80,8 +80,8 @@ def capture(
 ) -> Capture:
     return Capture(
         **{"trial": "t", "role": "device", "started": CREATED}
-        | {"cases": captured(arrays, cases)}
-        | {"repeated": captured(arrays, repeated or {}), "normal": captured(arrays, normal or {})}
+        | {"cases": captured(arrays, cases), "repeated": captured(arrays, repeated or {})}
+        | {"normal": captured(arrays, normal or {})}
         | more
     )
 
