@@ -189,8 +189,7 @@ class RunFolder:
     def save_making(self, making: Making) -> None:
         """Keep what became of a variant; its artifact's path is written relative to this folder."""
         made = making.artifact
-        if made is not None:
-            # A file of another place would not move with this folder: ValueError, a bug of ours.
+        if made is not None and made.path.resolve().is_relative_to(self.path.resolve()):
             made = made.model_copy(update={"path": made.path.resolve().relative_to(self.path.resolve())})
         self._save(f"artifacts/{safe_name(str(making.variant))}", making.model_copy(update={"artifact": made}))
 

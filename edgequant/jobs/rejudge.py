@@ -15,8 +15,8 @@ from edgequant.judge.run import judge as judge_run
 from edgequant.report.build import build_report
 from edgequant.report.model import Report
 from edgequant.report.model import Run as ReportRun
-from edgequant.report.read import load
-from edgequant.report.write import write
+from edgequant.report.read import load, loads
+from edgequant.report.write import to_json, write
 from edgequant.spec import Limit
 from edgequant.spec.file import VerifySpec
 
@@ -57,7 +57,8 @@ def judge(run_dir: str | Path | Run, limits: Sequence[Limit | str] = (), spec: V
         raise InputError("RUN_INVALID", f"{run.path}: it ended before there was anything to judge")
     report = build_report(run, judge_run(run, plan), plan)
     stored = _stored(run)
-    return Rejudged(report, stored, tuple(_changes(stored, report)))
+    # Held against it as it would be written: numbers are rounded there.
+    return Rejudged(report, stored, tuple(_changes(stored, loads(to_json(report)))))
 
 
 def keep(run: str | Path, report: Report) -> Path:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgequant.archive.open import Run
-from edgequant.archive.types import Capture, Failure, Plan
+from edgequant.archive.types import Artifact, Capture, Failure, Plan
 from edgequant.compare.table import Kind
 from edgequant.errors import InputError
 from edgequant.findings import Finding
 from edgequant.judge.conversion import conversion_findings
 from edgequant.judge.stages import Comparer
-from edgequant.judge.trial import Evidence, Trial, limits_of, not_run
+from edgequant.judge.trial import DAMAGED, INCOMPLETE, Evidence, Trial, limits_of, not_run
 from edgequant.judge.types import Judgement, Summaries, TrialJudgement
 from edgequant.judge.verdict import Verdict, worst
 from edgequant.spec import Variant
@@ -94,8 +94,11 @@ def _evidence(run: Run, plan: Plan, uri: str, variant: Variant, conversion: Summ
     evidence = Evidence(uri, variant, plan, run.source, capture=capture, failure=failure, conversion=conversion)
     if making is None or making.artifact is None or not _has_file(capture):
         return evidence
-    here = run.on_host(variant)
-    if here is None and not (capture is not None and capture.device is not None and capture.device.is_host):
+    made, here = making.artifact, run.on_host(variant)
+    if not _is_of(made, capture):
+        return None  # it is of an earlier file, and its place will be taken
+    is_host = capture is not None and capture.device is not None and capture.device.is_host
+    if not is_host and not _is_of(made, here):
         # It is taken before the device's; without it, a device that strays would pass for one that cannot be held
         # against this host.
         raise _missing(run, f"what the file of {variant} computes on this host")
@@ -103,8 +106,8 @@ def _evidence(run: Run, plan: Plan, uri: str, variant: Variant, conversion: Summ
         evidence,
         reference=run.reference,
         float_host=run.float_host,
-        variant_host=here,
-        artifact=making.artifact,
+        variant_host=here if _is_of(made, here) else None,
+        artifact=made,
     )
 
 
@@ -116,6 +119,10 @@ def _has_file(capture: Capture | None) -> bool:
     return capture is not None and capture.artifact_sha256 is not None
 
 
+def _is_of(artifact: Artifact, capture: Capture | None) -> bool:
+    return capture is not None and capture.artifact_sha256 == artifact.sha256
+
+
 def _was_run(evidence: Evidence) -> bool:
     return evidence.artifact is not None and evidence.capture is not None
 
@@ -123,8 +130,8 @@ def _was_run(evidence: Evidence) -> bool:
 def _of_the_whole(run: Run, plan: Plan, tried: int) -> list[Finding]:
     """What keeps the whole from being more than its parts."""
     closing = run.closing
+    expected = len(plan.devices) * len(plan.variants)
     if not closing.ended:
-        expected = len(plan.devices) * len(plan.variants)
         return [
             Finding(
                 code="INTERRUPTED",
@@ -133,14 +140,24 @@ def _of_the_whole(run: Run, plan: Plan, tried: int) -> list[Finding]:
                 remedy="`edgequant verify --resume RUN_DIR` does what is missing.",
             )
         ]
-    if closing.source_now in (None, run.source.sha256):
-        return []
-    return [
-        Finding(
-            code="MODEL_CHANGED",
-            severity="error",
-            message="the model file was changed while it was being verified",
-            evidence={"sha256": run.source.sha256, "now": closing.source_now},
-            remedy="Run again when nothing writes to it.",
+    found = []
+    if tried < expected:
+        found.append(
+            Finding(
+                code=INCOMPLETE,
+                severity="error",
+                message=f"only {tried} of {expected} runs are in the run folder, though it was not interrupted",
+                remedy=DAMAGED,
+            )
         )
-    ]
+    if closing.source_now not in (None, run.source.sha256):
+        found.append(
+            Finding(
+                code="MODEL_CHANGED",
+                severity="error",
+                message="the model file was changed while it was being verified",
+                evidence={"sha256": run.source.sha256, "now": closing.source_now},
+                remedy="Run again when nothing writes to it.",
+            )
+        )
+    return found

@@ -8,12 +8,25 @@ import pytest
 from edgequant.archive.types import DeviceCapture, FileFacts, HostFacts
 from edgequant.compare.metrics import compare
 from edgequant.compare.summary import OutputSummary, summarize
-from edgequant.judge.kernel_faults import Faults, host_is_worse, i8mm_remark, known_faults, pool_remark
+from edgequant.findings import Finding
+from edgequant.judge.kernel_faults import (
+    AVOID,
+    Faults,
+    explained,
+    host_is_worse,
+    i8mm_remark,
+    known_faults,
+    pool_finding,
+    pool_remark,
+    some,
+)
 from edgequant.judge.limits import default_limits
-from edgequant.judge.types import NOTHING, JudgedOutput
+from edgequant.judge.types import NOTHING, JudgedOutput, Observed
 from edgequant.judge.verdict import Verdict, judge_output
 
 ALL = FileFacts(static_tensors=4, half_tiles=("fc",), max_pools=("pool",), tails=("sum",))
+_NAMES = tuple(f"l{number}" for number in range(1002))
+MANY = FileFacts(static_tensors=4, half_tiles=_NAMES, max_pools=_NAMES, tails=_NAMES)
 
 
 def device(arch: str = "aarch64", mnn: str | None = "3.6.1", **kernels: bool) -> DeviceCapture:
@@ -69,8 +82,21 @@ def test_only_a_device_that_is_nearer_in_every_output_is_excused() -> None:
 
 
 def test_what_a_device_cannot_show_is_said_of_those_alone() -> None:
-    (finding,) = i8mm_remark(Faults(ALL, False, False, True), device(i8mm=False)).findings
-    assert (finding.code, finding.severity, finding.where) == ("STATIC_I8MM_UNSEEN", "warn", "fc")
+    assert i8mm_remark(Faults(ALL, False, False, True), device(i8mm=False)) == Observed(
+        (
+            Finding(
+                code="STATIC_I8MM_UNSEEN",
+                severity="warn",
+                where="fc",
+                message="1 int8 layer(s) of this file come out wrong on ARM CPUs with i8mm (ARMv8.6, v9), where they "
+                "have an odd number of output positions; this device runs other kernels and cannot show it",
+                evidence={"layers": ["fc"]},
+                remedy=f"Run it on emulated:max as well.  {AVOID}",
+            ),
+        )
+    )
+    (finding,) = i8mm_remark(Faults(MANY, False, False, True), device(i8mm=False)).findings
+    assert len(finding.evidence["layers"]) == 1000
     assert i8mm_remark(Faults(ALL, True, True, True), device(i8mm=True)) == NOTHING
     assert i8mm_remark(Faults(FileFacts(static_tensors=4), False, False, False), device(i8mm=False)) == NOTHING
     assert i8mm_remark(Faults(ALL, False, False, False), device(mnn="3.7.0", i8mm=True)) == NOTHING
@@ -79,8 +105,67 @@ def test_what_a_device_cannot_show_is_said_of_those_alone() -> None:
 
 def test_the_host_is_suspected_where_it_breaks_a_limit_itself() -> None:
     faults = Faults(ALL, False, False, True)
-    (finding,) = pool_remark(faults, is_host=True, verdict=Verdict.FAIL).findings
-    assert (finding.code, finding.where) == ("STATIC_POOL_ON_X86", "pool")
+    assert pool_remark(faults, is_host=True, verdict=Verdict.FAIL) == Observed(
+        (
+            Finding(
+                code="STATIC_POOL_ON_X86",
+                severity="warn",
+                where="pool",
+                message="1 max pool(s) of this file may run in int8, which MNN computes wrong on x86: an ARM device "
+                "may do better than this host",
+                evidence={"max_pools": ["pool"]},
+                remedy="Run it on emulated:cortex-a76, or on the device itself.",
+            ),
+        )
+    )
+    (finding,) = pool_remark(Faults(MANY, False, False, True), is_host=True, verdict=Verdict.FAIL).findings
+    assert len(finding.evidence["max_pools"]) == 1000
     assert pool_remark(faults, is_host=True, verdict=Verdict.PASS) == NOTHING
     assert pool_remark(faults, is_host=False, verdict=Verdict.FAIL) == NOTHING
     assert pool_remark(Faults(ALL, True, True, False), is_host=True, verdict=Verdict.FAIL) == NOTHING
+
+
+def test_a_host_that_cannot_judge_is_told_of_with_the_numbers() -> None:
+    faults = Faults(ALL, True, False, True)
+    assert pool_finding(faults, {"y": 12.3456, "z": 9.8765, "x": 11.0}) == Finding(
+        code="HOST_MISCOMPUTES",
+        severity="error",
+        where="z",
+        message="this host, not the device, is off: only 9.877 dB SQNR between them in z, worst case, and the device "
+        "is nearer to the reference; MNN's int8 max pool on x86 takes negative numbers for the larger ones (pool); "
+        "MNN's int8 kernel for i8mm is known to get these layers wrong where they have an odd number of output "
+        "positions: fc",
+        evidence={"device_sqnr_db": {"y": 12.3456, "z": 9.8765, "x": 11.0}, "max_pools": ["pool"]},
+        remedy="What this host says of this file (the quantization error, too) is worthless.  Judge the file by its "
+        "device's error against the reference, and accept the difference with --limit 'device_sqnr_db>=-100'; or take "
+        "dynamic:8, which pools in float.",
+    )
+    assert len(pool_finding(Faults(MANY, True, False, True), {"y": 1.0}).evidence["max_pools"]) == 1000
+
+
+def test_what_is_known_of_a_device_explains_it() -> None:
+    i8mm = (
+        "; MNN's int8 kernel for i8mm is known to get these layers wrong where they have an odd number of output "
+        "positions: fc"
+    )
+    tails = (
+        "; MNN's int8 arithmetic on ARM is known to leave the end of these unwritten where their size is no multiple "
+        "of four: sum"
+    )
+    assert explained(Faults(ALL, True, False, True)) == i8mm
+    assert explained(Faults(ALL, False, True, True)) == tails
+    assert explained(Faults(ALL, True, True, False)) == i8mm + tails
+    assert explained(Faults(ALL, False, False, True)) == ""
+    assert some([str(number) for number in range(8)]) == "0, 1, 2, 3, 4, 5, 6, 7"
+    assert some([str(number) for number in range(10)]) == "0, 1, 2, 3, 4, 5, 6, 7 and 2 more"
+    assert AVOID == (
+        "It is a fault of MNN, not of the model: keep these layers float (skip=NAME), or take dynamic:8, whose kernels "
+        "are right."
+    )
+
+
+def test_a_device_that_told_nothing_has_no_known_fault() -> None:
+    silent = DeviceCapture(uri="ssh://board", arch="aarch64", mnn="3.6.1")
+    assert not known_faults(ALL, silent, HostFacts(arch="x86_64", mnn="3.6.1")).i8mm
+    assert not known_faults(FileFacts(), device(i8mm=True), HostFacts(arch="x86_64", mnn="3.6.1")).of_the_device
+    assert not known_faults(FileFacts(), device(i8mm=True), HostFacts(arch="x86_64", mnn="3.6.1")).pools

@@ -1,0 +1,77 @@
+"""`edgequant judge`, on run folders made by hand: no model, no MNN, no device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgequant.jobs.rejudge import judge
+from edgequant.report.read import load
+from edgequant.report.write import write
+from tests.cli.command import edgequant
+from tests.judge.archives import HOST, TRUE, Archive, all_off, failed
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    """Of one variant at 40 dB, which passes."""
+    found = Archive(tmp_path, "weight:8")
+    found.tried(HOST, "weight:8", all_off(TRUE, 40))
+    found.close()
+    write(judge(found.folder.path).report, found.folder.report)
+    return found
+
+
+def test_the_same_again_and_by_other_limits(archive: Archive) -> None:
+    folder, before = str(archive.folder.path), archive.folder.report.read_bytes()
+    done = edgequant("judge", folder)
+    assert (done.code, done.errors) == (0, [])
+    assert "Nothing changed against report.json." in done.out
+    assert "This judgement is not kept; --write keeps it beside the old one." in done.out
+    done = edgequant("judge", folder, "--limit", "sqnr_db>=50")
+    assert (done.code, done.errors) == (1, [])
+    assert "Changed against report.json:\n  verdict: PASS -> FAIL\n" in done.out
+    assert archive.folder.report.read_bytes() == before
+    assert [file.name for file in archive.folder.path.glob("report*.json")] == ["report.json"]
+
+
+def test_as_json_and_kept(archive: Archive, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("limits: ['sqnr_db>=50']\n")
+    done = edgequant("judge", str(archive.folder.path), "--json", "--write", "--spec", str(spec))
+    assert (done.code, done.errors) == (1, [])
+    assert (done.json["verdict"], done.json["options"]["limits"]) == ("FAIL", ["sqnr_db>=50"])
+    kept = archive.folder.path / "report-2.json"
+    assert load(kept).verdict == "FAIL"
+    assert load(archive.folder.report).verdict == "PASS"
+
+
+def test_exit_codes_are_those_of_the_verdict(archive: Archive) -> None:
+    archive.on_device(HOST, "weight:8", repeated=all_off(TRUE, 30))
+    assert edgequant("judge", str(archive.folder.path)).code == 4
+    archive.on_device(HOST, "weight:8", {"a": TRUE["a"]}, failure=failed())
+    assert edgequant("judge", str(archive.folder.path)).code == 3
+
+
+@pytest.mark.parametrize(
+    ("limit", "code"),
+    [("nonsense", "LIMIT_INVALID"), ("q:cosine>=0.5", "LIMIT_UNKNOWN_OUTPUT"), ("mismatch<=0", "LIMIT_UNDEFINED")],
+)
+def test_a_limit_that_cannot_be(archive: Archive, limit: str, code: str) -> None:
+    done = edgequant("judge", str(archive.folder.path), "--limit", limit, "--write")
+    assert done.code == 2
+    assert code in done.err
+    assert not (archive.folder.path / "report-2.json").exists()
+
+
+def test_folders_that_are_none_of_a_run(archive: Archive, tmp_path: Path) -> None:
+    done = edgequant("judge", str(tmp_path / "nowhere"))
+    assert done.code == 2
+    assert "RUN_NOT_FOUND" in done.err
+    # An earlier version kept a report, and nothing to judge again.
+    (archive.folder.path / "plan.json").unlink()
+    done = edgequant("judge", str(archive.folder.path))
+    assert done.code == 2
+    assert "RUN_INVALID" in done.err
+    assert "no plan.json" in done.err
