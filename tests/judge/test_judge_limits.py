@@ -195,7 +195,7 @@ def test_defaults_by_method_and_kind() -> None:
     ):
         assert bounds(method, "float") == [("cosine", ">=", cosine), ("sqnr_db", ">=", sqnr), ("rel_max", "<=", rel)]
         assert bounds(method, "int") == [("mismatch", "<=", mismatch)]
-    with pytest.raises(ValueError, match="^no default limits for 'magic'; there are some for float, fp16, weight, "):
+    with pytest.raises(ValueError, match=r"^no default limits for 'magic'; there are some for float, fp16, weight, "):
         default_limits("magic", "float")
 
 
