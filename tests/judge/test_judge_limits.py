@@ -157,3 +157,63 @@ def test_margins(text, value, marginal):
     limit = Limit.parse(text)
     assert meets(limit, value)
     assert within_margin(limit, value) is marginal
+
+
+def test_a_limit_that_cannot_apply_is_told_in_full() -> None:
+    outputs: dict[str, Kind] = {"y": "float", "label": "int"}
+    metrics = "cosine, sqnr_db, max_abs, rel_max, mean_abs, p99_abs, device_sqnr_db"
+    hint = f"Float outputs have {metrics}; integer and bool outputs have max_abs, mismatch."
+
+    def refused(outputs: dict[str, Kind], text: str) -> InputError:
+        with pytest.raises(InputError) as caught:
+            resolve_limits(outputs, defaults_for("weight"), [Limit.parse(text)])
+        return caught.value
+
+    error = refused(outputs, "q:cosine>=0.5")
+    assert (error.code, str(error)) == ("LIMIT_UNKNOWN_OUTPUT", "limit 'q:cosine>=0.5': there is no output 'q'")
+    assert error.hint == "Outputs: y, label."
+    assert error.evidence == {"limit": "q:cosine>=0.5", "outputs": ["y", "label"]}
+    assert refused({}, "q:cosine>=0.5").hint == "Outputs: none."
+    error = refused(outputs, "label:cosine>=0.5")
+    said = "limit 'label:cosine>=0.5': cosine is not defined for int output 'label'"
+    assert (error.code, str(error), error.hint) == ("LIMIT_UNDEFINED", said, hint)
+    assert error.evidence == {"limit": "label:cosine>=0.5", "outputs": outputs}
+    error = refused({"y": "float"}, "mismatch<=0.5")
+    assert str(error) == "limit 'mismatch<=0.5': mismatch is not defined for any output"
+    assert resolve_limits({}, defaults_for("weight"), [Limit.parse("mismatch<=0.5")]) == {}
+
+
+def test_defaults_by_method_and_kind() -> None:
+    def bounds(method: str, kind: Kind) -> list[tuple[str, str, float]]:
+        return [(limit.metric, limit.op, limit.value) for limit in defaults_for(method)[kind]]
+
+    for method, cosine, sqnr, rel, mismatch in (
+        ("float", 0.9999, 40.0, 0.02, 0.001),
+        ("fp16", 0.999, 30.0, 0.05, 0.001),
+        ("weight", 0.99, 20.0, 0.25, 0.01),
+        ("auto", 0.99, 20.0, 0.25, 0.01),
+    ):
+        assert bounds(method, "float") == [("cosine", ">=", cosine), ("sqnr_db", ">=", sqnr), ("rel_max", "<=", rel)]
+        assert bounds(method, "int") == [("mismatch", "<=", mismatch)]
+    with pytest.raises(ValueError, match=r"^no default limits for 'magic'; there are some for float, fp16, weight, "):
+        default_limits("magic", "float")
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "marginal"),
+    [
+        ("sqnr_db>=20", 21.0, False),
+        ("sqnr_db>=20", 20.99, True),
+        ("cosine>=0.5", 0.55, False),
+        ("cosine>=0.5", 0.549, True),
+        ("cosine>=1", 1.0, False),
+        ("rel_max<=0.5", 0.45, False),
+        ("rel_max<=0.5", 0.451, True),
+        ("max_abs<=0", 0.0, False),
+        ("max_abs<=10", 0.5, False),
+        ("max_abs<=10", 9.5, True),
+        ("mismatch<=0.01", 0.0095, True),
+    ],
+)
+def test_the_margin_to_the_last_digit(limit: str, value: float, marginal: bool) -> None:
+    assert within_margin(Limit.parse(limit), value) is marginal
