@@ -340,7 +340,8 @@ class _Verify:
 
     def _failed_device(self, uri: str, error: EdgequantError) -> None:
         for variant in self.request.variants:
-            if self._archive.on_device(uri, variant) is None or self._earlier is not None:
+            kept = self._archive.on_device(uri, variant)
+            if kept is None or kept.failure is not None:  # what an interrupted run has finished stays
                 self.folder.save_capture(
                     device_capture(uri, variant),
                     Capture(
