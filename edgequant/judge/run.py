@@ -11,7 +11,7 @@ from edgequant.errors import InputError
 from edgequant.findings import Finding
 from edgequant.judge.conversion import conversion_findings
 from edgequant.judge.stages import Comparer
-from edgequant.judge.trial import DAMAGED, INCOMPLETE, Evidence, Trial, limits_of, not_run
+from edgequant.judge.trial import Evidence, Trial, limits_of, not_run
 from edgequant.judge.types import Judgement, Summaries, TrialJudgement
 from edgequant.judge.verdict import Verdict, worst
 from edgequant.spec import Variant
@@ -96,6 +96,8 @@ def _evidence(run: Run, plan: Plan, uri: str, variant: Variant, conversion: Summ
         return evidence
     made, here = making.artifact, run.on_host(variant)
     if not _is_of(made, capture):
+        if run.closing.ended:
+            raise _missing(run, f"what the file of {variant} did on {uri}")
         return None  # it is of an earlier file, and its place will be taken
     is_host = capture is not None and capture.device is not None and capture.device.is_host
     if not is_host and not _is_of(made, here):
@@ -130,8 +132,8 @@ def _was_run(evidence: Evidence) -> bool:
 def _of_the_whole(run: Run, plan: Plan, tried: int) -> list[Finding]:
     """What keeps the whole from being more than its parts."""
     closing = run.closing
-    expected = len(plan.devices) * len(plan.variants)
     if not closing.ended:
+        expected = len(plan.devices) * len(plan.variants)
         return [
             Finding(
                 code="INTERRUPTED",
@@ -140,24 +142,14 @@ def _of_the_whole(run: Run, plan: Plan, tried: int) -> list[Finding]:
                 remedy="`edgequant verify --resume RUN_DIR` does what is missing.",
             )
         ]
-    found = []
-    if tried < expected:
-        found.append(
-            Finding(
-                code=INCOMPLETE,
-                severity="error",
-                message=f"only {tried} of {expected} runs are in the run folder, though it was not interrupted",
-                remedy=DAMAGED,
-            )
+    if closing.source_now in (None, run.source.sha256):
+        return []
+    return [
+        Finding(
+            code="MODEL_CHANGED",
+            severity="error",
+            message="the model file was changed while it was being verified",
+            evidence={"sha256": run.source.sha256, "now": closing.source_now},
+            remedy="Run again when nothing writes to it.",
         )
-    if closing.source_now not in (None, run.source.sha256):
-        found.append(
-            Finding(
-                code="MODEL_CHANGED",
-                severity="error",
-                message="the model file was changed while it was being verified",
-                evidence={"sha256": run.source.sha256, "now": closing.source_now},
-                remedy="Run again when nothing writes to it.",
-            )
-        )
-    return found
+    ]

@@ -21,8 +21,6 @@ from edgequant.judge.verdict import Verdict, judge_output, worst
 from edgequant.spec import Limit, Variant
 
 FLOAT = Variant(method="float")
-INCOMPLETE = "CAPTURE_INCOMPLETE"
-DAMAGED = "The run folder is damaged: run again."
 
 
 @dataclass(frozen=True)
@@ -63,9 +61,7 @@ def not_run(evidence: Evidence, others: Sequence[Beside]) -> TrialJudgement:
     """The judgement of a trial that was never begun."""
     capture = evidence.capture
     failure = evidence.failure or (None if capture is None else capture.failure)
-    if failure is None:
-        message = "it was run, but what became of its file is not in the run folder"
-        failure = Failure(code=INCOMPLETE, message=message, where=evidence.uri, hint=DAMAGED)
+    assert failure is not None, "there is a capture with a file or a failure, or else the folder was refused"
     failure = failure.model_copy(update={"hint": failure_hint(failure, others)})
     return TrialJudgement(evidence.uri, evidence.variant, Verdict.ERROR, failure=failure, latency_why="it was not run")
 
@@ -159,10 +155,10 @@ class Trial:
         missing = [case.name for case in self._e.source.cases if case.name not in by_case(self.capture)]
         if missing:
             return Failure(
-                code=INCOMPLETE,
+                code="CAPTURE_INCOMPLETE",
                 message=f"the capture says nothing of case {', '.join(missing[:5])}, though it was not interrupted",
                 where=self._e.uri,
-                hint=DAMAGED,
+                hint="The run folder is damaged: run again.",
                 evidence={"cases": missing[:1000]},
             )
         if self.device.is_host:

@@ -163,6 +163,9 @@ class Archive:
     def on_device(self, uri: str, variant: str, cases: Cases = TRUE, **more: Any) -> None:
         """With `cases` also as what came out the second time."""
         took = {"artifact_sha256": sha(variant), "device": told_by(uri), "memory_mode": "low", "repeated": cases}
+        here = host_capture(Variant.parse(variant))
+        if uri != HOST and not (self.folder.path / "captures" / f"{here}.json").exists():
+            self.on_host(variant, cases)  # which comes first, always
         self.save(device_capture(uri, Variant.parse(variant)), "device", cases, **took | more)
 
     def tried(self, uri: str, variant: str, cases: Cases = TRUE, **more: Any) -> None:

@@ -25,8 +25,8 @@ NO_FAULTS = Faults(FileFacts(), False, False, False)
 STATIC = FileFacts(static_tensors=1, half_tiles=("fc",), max_pools=("pool",), tails=("sum",))
 DOUBTED = Faults(STATIC, False, False, False)
 REMEDY = (
-    "Compare --precision normal with low, the MNN versions and --threads; then suspect MNN's kernels for this CPU, or, "
-    "with static int8, for this host's.  If you know the reason and accept it: --limit 'device_sqnr_db>=X'."
+    "Compare --precision normal with low, the MNN versions and --threads; then suspect MNN's kernels for this CPU.  If "
+    "you know the reason and accept it: --limit 'device_sqnr_db>=X'."
 )
 
 
@@ -52,7 +52,7 @@ def outside(
     kinds = more.pop("kinds", dict.fromkeys(device, "float"))
     return on_device.outside_band(
         stages, more.pop("there", {}), more.pop("host", {}), faults, kinds, Variant.parse(variant),
-        RunOptions(**more), parsed(limits),
+        RunOptions(**more), parsed(limits), told_by(BOARD),
     )  # fmt: skip
 
 
@@ -68,10 +68,10 @@ def test_a_device_is_blamed_for_what_this_host_keeps_with_the_same_file() -> Non
 
 @pytest.mark.parametrize("static", [False, True])
 def test_blame_names_the_outputs(static: bool) -> None:
-    assert on_device.blame((), NO_FAULTS) == NOTHING
+    assert on_device.blame((), NO_FAULTS, RunOptions(), told_by(BOARD)) == NOTHING
     names = [f"y{i}" for i in range(1002)]
     doubt = "With static int8 one step that rounds the other way can decide a close call.  Otherwise quantization"
-    assert on_device.blame(names, DOUBTED if static else NO_FAULTS) == Observed(
+    assert on_device.blame(names, DOUBTED if static else NO_FAULTS, RunOptions(), told_by(BOARD)) == Observed(
         (
             Finding(
                 code="DEVICE_DIFFERS",
@@ -129,7 +129,7 @@ def test_static_int8_alone_is_in_doubt() -> None:
     found = outside(here(y=19), faults=DOUBTED, variant="recipe:r.json")
     assert found.verdict is Verdict.INCONCLUSIVE
     (finding,) = found.findings
-    assert (finding.severity, finding.remedy) == ("error", REMEDY)
+    assert (finding.severity, finding.remedy) == ("error", REMEDY.replace("this CPU", "this CPU, or this host's"))
     assert finding.message == (
         "device and host part with the same file: only 19 dB SQNR between them in y, worst case, where rounding "
         "usually leaves 20 dB; a static int8 model that decides close calls (a letter, a class) can amplify one step "

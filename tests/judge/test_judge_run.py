@@ -132,34 +132,34 @@ def test_a_model_that_was_changed_meanwhile_is_no_pass(tmp_path: Path, now: str)
     assert archive.judged().verdict is Verdict.PASS
 
 
+def refused(archive: Archive) -> str:
+    """Why the folder is not judged at all."""
+    with pytest.raises(InputError) as caught:
+        archive.judged()
+    assert caught.value.code == "RUN_INVALID"
+    assert caught.value.hint == "A file of it was removed."
+    return caught.value.message.partition(": ")[2]
+
+
 def test_a_run_that_is_lost_is_no_pass(tmp_path: Path) -> None:
     """Though all that is left of it passes."""
     archive = Archive(tmp_path, "weight:8", "float")
     archive.tried(HOST, "weight:8")
     archive.made("float")
-    found = archive.judged()
-    assert found.verdict is Verdict.ERROR
-    assert [trial.verdict for trial in found.trials] == [Verdict.PASS]
-    assert found.findings == (
-        Finding(
-            code="CAPTURE_INCOMPLETE",
-            severity="error",
-            message="only 1 of 2 runs are in the run folder, though it was not interrupted",
-            remedy="The run folder is damaged: run again.",
-        ),
-    )
-    archive.close(source_now=sha("another"))
-    assert [each.code for each in archive.judged().findings] == ["CAPTURE_INCOMPLETE", "MODEL_CHANGED"]
+    assert refused(archive) == "what float did on local: is missing"
+    archive.close(ended=False)
+    assert [trial.verdict for trial in archive.judged().trials] == [Verdict.PASS]
+    assert archive.judged().verdict is Verdict.ERROR
 
 
 def test_what_was_captured_of_an_earlier_file_is_not_judged_as_this_one(tmp_path: Path) -> None:
     archive = Archive(tmp_path, "weight:8", devices=(BOARD,))
     archive.tried(BOARD, "weight:8")
     archive.on_host("weight:8", all_off(TRUE, 3), artifact_sha256=sha("earlier"))
-    (trial,) = archive.judged().trials
-    assert trial.stages.device == {}
-    assert trial.stages.why["device"] == "it was not run here"
+    assert refused(archive) == "what the file of weight:8 computes on this host is missing"
     archive.on_device(BOARD, "weight:8", artifact_sha256=sha("earlier"))
+    assert refused(archive) == "what the file of weight:8 did on ssh://board is missing"
+    archive.close(ended=False)  # its place will be taken
     found = archive.judged()
     assert (found.verdict, found.trials) == (Verdict.ERROR, ())
 
@@ -175,25 +175,13 @@ def test_a_variant_that_could_not_be_made_was_tried_on_every_device(tmp_path: Pa
 # ---- a folder that lost something
 
 
-def test_a_capture_whose_artifact_is_lost_is_an_error(tmp_path: Path) -> None:
-    archive = Archive(tmp_path, "weight:8", "float")
-    archive.on_device(HOST, "weight:8")
-    archive.made("float")
-    archive.on_device(HOST, "float", artifact_sha256=None)
-    found = archive.judged()
-    assert found.verdict is Verdict.ERROR
-    told = failed(
-        "CAPTURE_INCOMPLETE",
-        "it was run, but what became of its file is not in the run folder",
-        where=HOST,
-        hint="The run folder is damaged: run again.",
-    )
-    assert [trial.failure for trial in found.trials] == [told, told]
-
-
-def test_what_a_lost_artifact_failed_of_is_told(tmp_path: Path) -> None:
+def test_a_capture_whose_artifact_is_lost(tmp_path: Path) -> None:
     archive = Archive(tmp_path, "weight:8")
+    archive.on_device(HOST, "weight:8")
+    assert refused(archive) == "how weight:8 was made is missing"
     archive.on_device(HOST, "weight:8", {}, failure=failed("LINK_LOST", "cable"))
+    assert refused(archive) == "how weight:8 was made is missing"
+    archive.on_device(HOST, "weight:8", {}, failure=failed("LINK_LOST", "cable"), artifact_sha256=None)
     (trial,) = archive.judged().trials
     assert trial.failure == failed("LINK_LOST", "cable")
 

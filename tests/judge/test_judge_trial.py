@@ -107,8 +107,8 @@ def test_a_stage_that_was_not_measured_says_why(tmp_path: Path) -> None:
     for variant in ("weight:8", "float"):
         archive.tried(BOARD, variant)
     weight, plain = archive.judged().trials
-    assert weight.stages.why == {"quantization": "it was not run here", "device": "it was not run here"}
-    assert plain.stages.why == {"quantization": "nothing is quantized", "device": "it was not run here"}
+    assert weight.stages.why == {}
+    assert plain.stages.why == {"quantization": "nothing is quantized"}
     archive.on_host("weight:8", {}, failure=failed("OUT_OF_MEMORY", "too large"))
     told = "it could not be run on this host (OUT_OF_MEMORY: too large)"
     assert only(archive, variants=(Variant.parse("weight:8"),)).stages.why == {"quantization": told, "device": told}
@@ -343,6 +343,7 @@ def test_advice_knows_what_was_measured_beside_it(tmp_path: Path) -> None:
     archive.tried(BOARD, "weight:4", all_off(TRUE, 3))
     archive.made("static:8", label="dynamic:8", calibration=CalibrationFacts(source="random", samples=1))
     archive.on_device(HOST, "static:8", all_off(TRUE, 25.05))
+    archive.close(ended=False)  # the others were not tried there
     here, *_, there = archive.judged().trials
     assert {each.remedy for each in here.findings if each.code == "LIMIT_EXCEEDED"} == {
         "weight:8 (30.0 dB), dynamic:8 (made where static:8 was asked for, 25.0 dB) and float (exact), measured "
@@ -412,6 +413,8 @@ def test_a_limit_on_devices_is_unused_where_there_is_none(tmp_path: Path) -> Non
     archive = Archive(tmp_path, "weight:8", devices=(HOST, BOARD), limits=("device_sqnr_db>=90",))
     archive.tried(HOST, "weight:8")
     archive.tried(BOARD, "weight:8")
+    assert [codes(trial) for trial in archive.judged().trials] == [[], []]
+    archive.on_host("weight:8", {}, failure=failed())
     assert [codes(trial) for trial in archive.judged().trials] == [[], ["DEVICE_ERROR_UNKNOWN"]]
     assert [codes(trial) for trial in archive.judged(devices=(HOST,)).trials] == [["DEVICE_LIMIT_UNUSED"]]
     # A device that could not be reached is one nevertheless, or may be.

@@ -164,6 +164,7 @@ def test_a_run_of_what_was_asked_for(tmp_path: Path) -> None:
     assert (run.device.is_host, run.device.emulated) == (True, False)
     assert run.errors.why_null == {"device": "the device is this host"}
     archive.made("weight:8", calibration=CalibrationFacts(source="random", samples=1))
+    archive.on_host("weight:8", TRUE)  # nobody knows that the device is this host
     archive.on_device(HOST, "weight:8", device=None)
     run = run_of(archive)
     assert run.calibration is not None
