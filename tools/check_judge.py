@@ -50,7 +50,8 @@ def differing(first, second):
 
 class Judge:
     def __init__(self, root):
-        names = [p.relative_to(root).as_posix() for p in root.rglob("*.json") if not p.name.startswith("report")]
+        places = ("plan.json", "source.json", "closing.json", "artifacts/*.json", "captures/**/*.json")
+        names = [path.relative_to(root).as_posix() for place in places for path in root.glob(place)]
         self.records = {name: json.loads((root / name).read_bytes()) for name in names}
         self.report = json.loads((root / "report.json").read_bytes())
         self.plan, self.source, self.end = (self.records[f"{name}.json"] for name in ("plan", "source", "closing"))

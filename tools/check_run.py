@@ -94,6 +94,8 @@ class Check(Judge):
             kind = name.split("/")[0].removesuffix(".json").removesuffix("s")
             good = kind in ("closing", "artifact") or record["schema"] == f"edgequant.{kind}/1"
             need(good, f"{name}: not a {kind} of this version")
+            both = kind != "artifact" or (record["artifact"] is None) != (record["failure"] is None)
+            need(both, f"{name}: it was made and failed, or neither")
         need(plan["job"] in ("verify", "quantize"), f"plan.json: no such job: {plan['job']}")
         need(self.end["ended"] == (self.end["source_now"] is not None), "closing.json: it has ended, or it has not")
         if not self.reference:

@@ -36,7 +36,7 @@ from edgequant.quantize.work import HOPELESS, remove_stale
 from edgequant.report.build import build_report
 from edgequant.report.model import Report
 from edgequant.report.write import write
-from edgequant.spec import MemoryMode, RunOptions, Variant
+from edgequant.spec import MemoryMode, Variant
 
 
 class InterruptedRun(KeyboardInterrupt):
@@ -280,7 +280,7 @@ class _Verify:
         probes: list[Probe] = [LatencyProbe(self.request.options)] if timed else []
         subgraphs = artifact.facts.has_subgraphs
         probes += [RepeatProbe(), SessionMemoryProbe(has_subgraphs=subgraphs), EngagedProbe(has_subgraphs=subgraphs)]
-        model = ModelFile(artifact.path, memory_mode(self.request.options, artifact.run_as), artifact.sha256)
+        model = ModelFile(artifact.path, self.request.options.memory_for(artifact.run_as), artifact.sha256)
         cases = self._archive.source.cases
         trial = trial_id(artifact, uri, cases, self.request.options, [probe.name for probe in probes])
         try:
@@ -316,7 +316,7 @@ class _Verify:
         kept = self._archive.capture(name)
         if kept is not None and kept.failure is None and kept.artifact_sha256 == artifact.sha256:
             return
-        memory = memory_mode(options, artifact.run_as)
+        memory = options.memory_for(artifact.run_as)
         same = self._same_on_host(artifact, memory)
         if same is None:
             self.progress.say(f"running {variant} on this host (the quantization error)")
@@ -384,11 +384,6 @@ class _Verify:
             return read_model(self.request.model).sha256
         except InputError as error:
             return error.code
-
-
-def memory_mode(options: RunOptions, variant: Variant) -> MemoryMode:
-    """MNN's memory mode for a variant: what the user said, else what the variant means."""
-    return options.memory or variant.default_memory
 
 
 def _close(starting: Background[Session]) -> None:

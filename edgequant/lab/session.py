@@ -93,48 +93,67 @@ class Session:
     def runner(self) -> MnnRunner:
         """The running runner, started if there is none.  Raises DeviceError."""
         if self._runner is None:
-            self.device.open(Deadline(OPEN_SECONDS))  # again, where the link was lost; nothing while it is there
-            before = self.store.sent_bytes
-            # First the pack: whether it has room, and programs may be started, is known before anything is sent.
-            chosen = self.chosen = choose(
-                self.device,
-                self.store,
-                self._progress,
-                runtime=self._options.runtime,
-                python=self._options.python,
-                wanted=self._options.wanted,
-                clock=self._clock,
-            )
-            script, digest = self._script()
-            stored = self.store.put(script, digest, self._push_deadline(script.stat().st_size))
-            self._runtime_bytes += self.store.sent_bytes - before
-            # -u also unbuffers C's stdout: MNN's last words must be out before it crashes.
-            session = RunnerSession(self.device, [*chosen.python, "-u", stored.path], log=self._log)
             try:
-                try:
-                    with self._clock.phase("runner start"):
-                        session.start(Deadline(OPEN_SECONDS))
-                        runner = MnnRunner(session, self._run_options, uri=self.uri)
-                except DeviceError as error:
-                    if chosen.runtime == "pack" and error.code in _NO_PYTHON:
-                        said = error.evidence["stderr"][-1:] or ["it printed nothing"]
-                        raise pack_not_started(self.uri, " ".join(chosen.python)[:300], said[0]) from error
-                    if chosen.instead is None or error.code not in _NO_RUNTIME:
-                        raise
-                    # Neither: what is wrong with the pack is nearer to being mended than what is not installed.
-                    chosen.instead.evidence["instead"] = f"{error.code}: {error}"
-                    chosen.instead.where = self.uri
-                    raise chosen.instead from error
-                if self._mine:
-                    self._lock(runner)
-                if self.facts is None:
-                    found = facts_or_why(self.device, Deadline(READ_SECONDS), work_dir=self.store.root)
-                    self.facts = found.known(**runner.facts.of_device)
-                self._runner = self.known_runner = runner
-            except BaseException:
-                session.close()
-                raise
+                self._runner = self._start()
+            except DeviceError as error:
+                if error.code not in ("RUNNER_NOT_STARTED", "PACK_NOT_STARTED") or not self._taken_away():
+                    raise
+                self._runner = self._start()
         return self._runner
+
+    def _taken_away(self) -> bool:
+        """Whether the place was cleaned by another edgequant, as it may be while nobody knows that we are here; it is
+        prepared again then."""
+        self.store.forget()
+        script = self._script()[1]
+        if script in self.store.have([script], Deadline(OPEN_SECONDS)):
+            return False
+        self.store.prepare(Deadline(OPEN_SECONDS))
+        return True
+
+    def _start(self) -> MnnRunner:
+        self.device.open(Deadline(OPEN_SECONDS))  # again, where the link was lost; nothing while it is there
+        before = self.store.sent_bytes
+        # First the pack: whether it has room, and programs may be started, is known before anything is sent.
+        chosen = self.chosen = choose(
+            self.device,
+            self.store,
+            self._progress,
+            runtime=self._options.runtime,
+            python=self._options.python,
+            wanted=self._options.wanted,
+            clock=self._clock,
+        )
+        script, digest = self._script()
+        stored = self.store.put(script, digest, self._push_deadline(script.stat().st_size))
+        self._runtime_bytes += self.store.sent_bytes - before
+        # -u also unbuffers C's stdout: MNN's last words must be out before it crashes.
+        session = RunnerSession(self.device, [*chosen.python, "-u", stored.path], log=self._log)
+        try:
+            try:
+                with self._clock.phase("runner start"):
+                    session.start(Deadline(OPEN_SECONDS))
+                    runner = MnnRunner(session, self._run_options, uri=self.uri)
+            except DeviceError as error:
+                if chosen.runtime == "pack" and error.code in _NO_PYTHON:
+                    said = error.evidence["stderr"][-1:] or ["it printed nothing"]
+                    raise pack_not_started(self.uri, " ".join(chosen.python)[:300], said[0]) from error
+                if chosen.instead is None or error.code not in _NO_RUNTIME:
+                    raise
+                # Neither: what is wrong with the pack is nearer to being mended than what is not installed.
+                chosen.instead.evidence["instead"] = f"{error.code}: {error}"
+                chosen.instead.where = self.uri
+                raise chosen.instead from error
+            if self._mine:
+                self._lock(runner)
+            if self.facts is None:
+                found = facts_or_why(self.device, Deadline(READ_SECONDS), work_dir=self.store.root)
+                self.facts = found.known(**runner.facts.of_device)
+            self.known_runner = runner
+        except BaseException:
+            session.close()
+            raise
+        return runner
 
     def _script(self) -> tuple[Path, str]:
         try:

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from edgequant.errors import InputError
-from edgequant.spec.variant import MemoryMode
+from edgequant.spec.variant import MemoryMode, Variant
 
 
 class _Strict(BaseModel):
@@ -55,6 +55,10 @@ class RunOptions(_Strict):
             if len(set(cores)) != len(cores):
                 raise ValueError("a core is named twice")
         return cores
+
+    def memory_for(self, variant: Variant) -> MemoryMode:
+        """MNN's memory mode for a variant: what the user said, else what the variant means."""
+        return self.memory or variant.default_memory
 
 
 class Access(_Strict):

@@ -114,7 +114,7 @@ def test_a_search_says_what_is_ahead_before_it_measures(tmp_path: Path) -> None:
     # Each batch is counted to its end, all of them together are the models that were run, the chosen one aside.
     assert all(total == counts[-1] for total, counts in heard.counts)
     assert sum(total or 0 for total, _ in heard.counts) == found.model_runs - 1
-    assert [line for line in heard.lines if " to go" in line]
+    # (What it foretells is tested above, by a clock that does not depend on how busy this machine is.)
     # Nothing is left to measure the second time, and nothing is foretold from nothing.
     again = Heard()
     search(
