@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from edgequant.archive.arrays import ArraySink
 from edgequant.archive.folder import FLOAT_HOST, REFERENCE, RunFolder, device_capture, host_capture
@@ -30,7 +31,7 @@ from edgequant.archive.types import (
 from edgequant.compare.metrics import compare
 from edgequant.compare.summary import OutputSummary, summarize
 from edgequant.judge.run import judge
-from edgequant.judge.types import Judgement
+from edgequant.judge.types import Judgement, TrialJudgement
 from edgequant.spec import Limit, Variant
 
 Outputs = Mapping[str, np.ndarray]
@@ -182,3 +183,31 @@ class Archive:
             self.close()
         asked = self.plan.model_copy(update=other)
         return judge(open_run(self.folder.path), asked if other else None)
+
+
+NOISE = np.random.default_rng(2).standard_normal((2, 64)).astype(np.float32)
+RANDOM = {"a": {"y": NOISE[0]}, "b": {"y": 2 * NOISE[0]}}
+
+
+def codes(trial: TrialJudgement) -> list[str]:
+    return [finding.code for finding in trial.findings]
+
+
+def only(archive: Archive, **other: Any) -> TrialJudgement:
+    (trial,) = archive.judged(**other).trials
+    return trial
+
+
+def on_board(path: Path, there: Any, here: Any, variant: str = "weight:8", **more: Any) -> Archive:
+    """One variant that has been run on a board and on this host."""
+    archive = Archive(path, variant, devices=(BOARD,), **more)
+    archive.made(variant)
+    archive.on_host(variant, here)
+    archive.on_device(BOARD, variant, there)
+    return archive
+
+
+def sqnr(trial: TrialJudgement, stage: str) -> Any:
+    return {
+        name: pytest.approx(each.values["sqnr_db"], abs=1e-3) for name, each in getattr(trial.stages, stage).items()
+    }

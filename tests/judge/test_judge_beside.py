@@ -3,44 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from edgequant.archive.types import CalibrationFacts, FileFacts
 from edgequant.findings import Finding
-from edgequant.judge.types import TrialJudgement
 from edgequant.judge.verdict import Verdict
 from edgequant.spec import RunOptions
-from tests.judge.archives import BOARD, HOST, TRUE, WAVE, Archive, all_off, failed, told_by
-
-NOISE = np.random.default_rng(2).standard_normal((2, 64)).astype(np.float32)
-RANDOM = {"a": {"y": NOISE[0]}, "b": {"y": 2 * NOISE[0]}}
-
-
-def codes(trial: TrialJudgement) -> list[str]:
-    return [finding.code for finding in trial.findings]
-
-
-def only(archive: Archive, **other: Any) -> TrialJudgement:
-    (trial,) = archive.judged(**other).trials
-    return trial
-
-
-def on_board(path: Path, there: Any, here: Any, variant: str = "weight:8", **more: Any) -> Archive:
-    """One variant that has been run on a board and on this host."""
-    archive = Archive(path, variant, devices=(BOARD,), **more)
-    archive.made(variant)
-    archive.on_host(variant, here)
-    archive.on_device(BOARD, variant, there)
-    return archive
-
-
-def sqnr(trial: TrialJudgement, stage: str) -> Any:
-    return {
-        name: pytest.approx(each.values["sqnr_db"], abs=1e-3) for name, each in getattr(trial.stages, stage).items()
-    }
+from tests.judge.archives import (
+    BOARD,
+    HOST,
+    RANDOM,
+    TRUE,
+    WAVE,
+    Archive,
+    all_off,
+    codes,
+    failed,
+    only,
+    told_by,
+)
 
 
 def test_advice_knows_what_was_measured_beside_it(tmp_path: Path) -> None:

@@ -3,44 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from edgequant.archive.types import ReferenceFacts, TimingCapture
 from edgequant.findings import Finding
-from edgequant.judge.types import TrialJudgement
 from edgequant.judge.verdict import Verdict
 from edgequant.spec import RunOptions, Variant
-from tests.judge.archives import BOARD, HOST, TRUE, WAVE, Archive, all_off, failed, off
-
-NOISE = np.random.default_rng(2).standard_normal((2, 64)).astype(np.float32)
-RANDOM = {"a": {"y": NOISE[0]}, "b": {"y": 2 * NOISE[0]}}
-
-
-def codes(trial: TrialJudgement) -> list[str]:
-    return [finding.code for finding in trial.findings]
-
-
-def only(archive: Archive, **other: Any) -> TrialJudgement:
-    (trial,) = archive.judged(**other).trials
-    return trial
-
-
-def on_board(path: Path, there: Any, here: Any, variant: str = "weight:8", **more: Any) -> Archive:
-    """One variant that has been run on a board and on this host."""
-    archive = Archive(path, variant, devices=(BOARD,), **more)
-    archive.made(variant)
-    archive.on_host(variant, here)
-    archive.on_device(BOARD, variant, there)
-    return archive
-
-
-def sqnr(trial: TrialJudgement, stage: str) -> Any:
-    return {
-        name: pytest.approx(each.values["sqnr_db"], abs=1e-3) for name, each in getattr(trial.stages, stage).items()
-    }
+from tests.judge.archives import (
+    BOARD,
+    HOST,
+    RANDOM,
+    TRUE,
+    WAVE,
+    Archive,
+    all_off,
+    codes,
+    failed,
+    off,
+    on_board,
+    only,
+    sqnr,
+)
 
 
 def test_one_that_keeps_everything(tmp_path: Path) -> None:
