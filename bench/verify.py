@@ -112,8 +112,7 @@ def _verify(source: Path, device: list[str], folder: Path, home: Path | None) ->
 
 
 def _steps(source: Path, cases: list[Path], folder: Path, *, on_host_too: bool) -> dict[str, float]:
-    from edgequant.lab.measure import TIMING_MIN_SECONDS
-
+    from edgequant.lab.probes.latency import TIMING_MIN_SECONDS
     from edgequant.runner.client import DEFAULT_THREADS
     from edgequant.spec import RunOptions
 
