@@ -10,7 +10,7 @@ from edgequant.compare.table import Kind
 from edgequant.errors import InputError
 from edgequant.findings import Finding
 from edgequant.judge.conversion import conversion_findings
-from edgequant.judge.stages import Comparer
+from edgequant.judge.stages import Comparer, untold
 from edgequant.judge.trial import Evidence, Trial, limits_of, not_run
 from edgequant.judge.types import Judgement, Summaries, TrialJudgement
 from edgequant.judge.verdict import Verdict, worst
@@ -71,6 +71,8 @@ def _conversion(run: Run, comparer: Comparer) -> tuple[Summaries | None, list[Fi
         return None, findings
     if host is None:
         raise _missing(run, "what float MNN computes on this host")
+    _need_all(run, run.reference, "what the reference says")
+    _need_all(run, host, "what float MNN computes on this host")
     refused = {
         each.case: Failure(code=each.refused_code or "INFERENCE_FAILED", message=each.refused)
         for each in host.cases
@@ -104,6 +106,9 @@ def _evidence(run: Run, plan: Plan, uri: str, variant: Variant, conversion: Summ
         # It is taken before the device's; without it, a device that strays would pass for one that cannot be held
         # against this host.
         raise _missing(run, f"what the file of {variant} computes on this host")
+    _need_all(run, run.reference, "what the reference says")
+    if here is not None and _is_of(made, here):
+        _need_all(run, here, f"what the file of {variant} computes on this host")
     return replace(
         evidence,
         reference=run.reference,
@@ -111,6 +116,14 @@ def _evidence(run: Run, plan: Plan, uri: str, variant: Variant, conversion: Summ
         variant_host=here if _is_of(made, here) else None,
         artifact=made,
     )
+
+
+def _need_all(run: Run, capture: Capture, what: str) -> None:
+    """Raise InputError (RUN_INVALID) where a capture that got to its end leaves out a case: what is not there is held
+    against nothing, and would pass."""
+    lost = untold(capture, [case.name for case in run.source.cases])
+    if lost and capture.failure is None:
+        raise _missing(run, f"{what} of case {', '.join(lost[:5])}")
 
 
 def _missing(run: Run, what: str) -> InputError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 
 import numpy as np
 
@@ -57,6 +57,14 @@ class Comparer:
 
 def by_case(capture: Capture) -> dict[str, CaseCapture]:
     return {each.case: each for each in capture.cases}
+
+
+def untold(capture: Capture, cases: Sequence[str]) -> list[str]:
+    """Cases of which a capture says nothing: neither outputs nor why there are none."""
+    found = by_case(capture)
+    return [
+        case for case in cases if case not in found or (found[case].outputs is None and found[case].refused is None)
+    ]
 
 
 def refused_cases(capture: Capture | None) -> dict[str, str]:

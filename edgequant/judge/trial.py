@@ -15,7 +15,7 @@ from edgequant.judge.kernel_faults import i8mm_remark, known_faults, pool_remark
 from edgequant.judge.latency import latency_of, why_no_latency
 from edgequant.judge.limits import defaults_for, resolve_limits
 from edgequant.judge.resembles import file_resembles
-from edgequant.judge.stages import Comparer, by_case, refused_cases
+from edgequant.judge.stages import Comparer, refused_cases, untold
 from edgequant.judge.types import NOTHING, JudgedOutput, Observed, Stages, Summaries, TrialJudgement
 from edgequant.judge.verdict import Verdict, judge_output, worst
 from edgequant.spec import Limit, Variant
@@ -152,7 +152,7 @@ class Trial:
         this host can run."""
         if self.capture.failure is not None:
             return self.capture.failure
-        missing = [case.name for case in self._e.source.cases if case.name not in by_case(self.capture)]
+        missing = untold(self.capture, [case.name for case in self._e.source.cases])
         if missing:
             return Failure(
                 code="CAPTURE_INCOMPLETE",

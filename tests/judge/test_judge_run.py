@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgequant.archive.folder import device_capture, host_capture
 from edgequant.archive.open import open_run
-from edgequant.archive.types import ReferenceFacts
+from edgequant.archive.types import CaseCapture, ReferenceFacts
 from edgequant.errors import InputError
 from edgequant.findings import Finding
 from edgequant.judge.run import check_limits, judge
@@ -184,6 +185,28 @@ def test_a_capture_whose_artifact_is_lost(tmp_path: Path) -> None:
     archive.on_device(HOST, "weight:8", {}, failure=failed("LINK_LOST", "cable"), artifact_sha256=None)
     (trial,) = archive.judged().trials
     assert trial.failure == failed("LINK_LOST", "cable")
+
+
+@pytest.mark.parametrize("place", ["reference", "float-host", "host", "device"])
+@pytest.mark.parametrize("left", [{}, {"case": "b"}])
+def test_a_case_of_which_nothing_is_told_is_no_pass(tmp_path: Path, place: str, left: dict[str, str]) -> None:
+    """Left out, or there with neither outputs nor a refusal: it would be held against nothing."""
+    archive = Archive(tmp_path, "weight:8", devices=(BOARD,))
+    archive.tried(BOARD, "weight:8")
+    assert archive.judged().verdict is Verdict.PASS
+    names = {"device": device_capture(BOARD, "weight:8"), "host": host_capture("weight:8")}
+    name = names.get(place, place)
+    whole = open_run(archive.folder.path).capture(name)
+    assert whole is not None
+    cases = (whole.cases[0], *([CaseCapture(**left)] if left else []))
+    archive.folder.save_capture(name, whole.model_copy(update={"cases": cases}))
+    if place == "device":
+        (trial,) = archive.judged().trials
+        assert trial.verdict is Verdict.ERROR
+        assert trial.failure is not None
+        assert trial.failure.code == "CAPTURE_INCOMPLETE"
+    else:
+        assert refused(archive).endswith("of case b is missing")
 
 
 # ---- conversion
