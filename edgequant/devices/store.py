@@ -17,13 +17,14 @@ from pathlib import Path
 from edgequant.deadline import Deadline
 from edgequant.devices.protocol import Device, Progress
 from edgequant.devices.reasons import reason
-from edgequant.devices.store_scripts import CLEAN, DF, FINISH, HAVE, PREPARE
+from edgequant.devices.store_scripts import CLEAN, DF, FINISH, HAVE, IS_THERE, PREPARE
 from edgequant.errors import DeviceError, InputError
 
 SPACE_MARGIN = 16 << 20
 """Bytes that must stay free on the device beyond what is pushed."""
 
 _ASK_AT_ONCE = 500
+_LOOK_SECONDS = 5.0
 """Digests in one command: a command line has a limit, on some boards 128 KiB."""
 
 
@@ -101,8 +102,8 @@ class Store:
 
         With `room`, as many bytes have to be free beside the file, also where it is there already.
 
-        Raises DeviceError (NO_SPACE before anything is sent, PUSH_CORRUPTED, HASH_TOOL_MISSING, and what the driver
-        raises), DeadlineExceeded.
+        Raises DeviceError (NO_SPACE before anything is sent, PUSH_CORRUPTED, HASH_TOOL_MISSING, WORK_DIR_CLEANED, and
+        what the driver raises), DeadlineExceeded.
         """
         path = f"{self.root}/objects/{sha256}"
         there = sha256 in self._verified or sha256 in self.have([sha256], deadline)
@@ -117,10 +118,17 @@ class Store:
         incoming = f"{self.root}/incoming/{sha256[:16]}.{secrets.token_hex(8)}"
         try:
             self._device.send_file(source, incoming, deadline, progress=progress)
+        except DeviceError as error:
+            self._discard(incoming)
+            if error.code != "LINK_LOST" and not self.is_there():
+                raise self._cleaned() from error
+            raise
         except BaseException:  # an interrupt too
             self._discard(incoming)
             raise
         said = self._script(FINISH, [incoming, sha256, path], deadline).strip()
+        if said == "gone":
+            raise self._cleaned()
         if said != "ok":
             self._refuse_nohash(said)
             raise DeviceError(
@@ -145,6 +153,10 @@ class Store:
             found.update(said[:-1])
         self._verified.update(found)
         return found
+
+    def is_there(self) -> bool:
+        """Whether the work directory is still as prepare() left it: another edgequant may have cleaned it."""
+        return self._script(IS_THERE, [self.root], Deadline(_LOOK_SECONDS)).strip() == "yes"
 
     def forget(self) -> None:
         """Look again before a file counts as being there."""
@@ -199,10 +211,19 @@ class Store:
             "place with --work-dir.",
         )
 
+    def _cleaned(self) -> DeviceError:
+        return DeviceError(
+            "WORK_DIR_CLEANED",
+            f"{self.root} was removed while files were sent there",
+            transient=True,
+            where=self._device.uri,
+            hint="Another edgequant cleaned it, or somebody else did: try again.",
+        )
+
     def _discard(self, incoming: str) -> None:
         # What was sent of a file would keep a full disk full.  A link that is lost leaves it to a later prepare().
         with contextlib.suppress(DeviceError):
-            self._device.run(["rm", "-f", incoming], Deadline(5), max_output=1 << 16)
+            self._device.run(["rm", "-f", incoming], Deadline(_LOOK_SECONDS), max_output=1 << 16)
 
     def _refuse_nohash(self, said: str) -> None:
         if said.startswith("nohash"):

@@ -113,15 +113,22 @@ FINISH = (
     _HASH
     + r"""
 incoming=$1 digest=$2 object=$3
+# Another edgequant cleaned the place, as it may while nobody holds the device.
+[ -f "$incoming" ] || { echo gone; exit 0; }
 sum=$(sha256 < "$incoming"); sum=${sum%% *}
 if [ "$sum" = "$digest" ]; then
   # mv would move into a directory.
   if [ -L "$object" ] || [ -d "$object" ]; then rm -rf "$object" || { rm -f "$incoming"; exit 1; }; fi
-  mv -f "$incoming" "$object" && echo ok
+  if mv -f "$incoming" "$object"; then echo ok
+  elif [ -d "${object%/*}" ]; then exit 1
+  else echo gone; fi
 else rm -f "$incoming"; echo "bad $sum"; fi
 """
 )
-"""INCOMING SHA256 OBJECT: hash what came, put it in its place; prints ``ok``, ``bad`` with the hash, or ``nohash``."""
+"""INCOMING SHA256 OBJECT: put what came in its place; prints ``ok``, ``gone``, ``nohash``, or ``bad`` and the hash."""
+
+IS_THERE = '[ -d "$1/incoming" ] && [ -d "$1/objects" ] && [ -f "$1/MARKER" ] && echo yes; :'.replace("MARKER", MARKER)
+"""ROOT: prints ``yes`` where the work directory is still prepared."""
 
 CLEAN = (
     _OURS

@@ -28,6 +28,8 @@ from edgequant.spec import RunOptions
 OPEN_SECONDS = 60.0
 _NO_PYTHON = ("PYTHON_MISSING", "PYTHON_NOT_EXECUTABLE")
 _NO_RUNTIME = (*_NO_PYTHON, "PYTHON_TOO_OLD", "MNN_MISSING", "NUMPY_MISSING")
+_IF_CLEANED = ("WORK_DIR_CLEANED", "RUNNER_NOT_STARTED", "PACK_NOT_STARTED", "PACK_NOT_UNPACKED")
+_TRIES_IF_CLEANED = 3  # cleaning that has begun may still go on when the place is prepared again
 PUSH_FLOOR = 20_000
 """Bytes per second a link has to carry at least; slower than that, a push counts as stuck."""
 
@@ -92,24 +94,22 @@ class Session:
 
     def runner(self) -> MnnRunner:
         """The running runner, started if there is none.  Raises DeviceError."""
-        if self._runner is None:
+        tries = _TRIES_IF_CLEANED
+        while self._runner is None:
             try:
                 self._runner = self._start()
             except DeviceError as error:
-                if error.code not in ("RUNNER_NOT_STARTED", "PACK_NOT_STARTED") or not self._taken_away():
+                tries -= 1
+                if not tries or error.code not in _IF_CLEANED or not self._was_cleaned():
                     raise
-                self._runner = self._start()
+                self.store.prepare(Deadline(OPEN_SECONDS))
         return self._runner
 
-    def _taken_away(self) -> bool:
-        """Whether the place was cleaned by another edgequant, as it may be while nobody knows that we are here; it is
-        prepared again then."""
+    def _was_cleaned(self) -> bool:
+        """Whether another edgequant cleaned the place, as it may while nobody knows that we are here."""
         self.store.forget()
         script = self._script()[1]
-        if script in self.store.have([script], Deadline(OPEN_SECONDS)):
-            return False
-        self.store.prepare(Deadline(OPEN_SECONDS))
-        return True
+        return not self.store.is_there() or script not in self.store.have([script], Deadline(OPEN_SECONDS))
 
     def _start(self) -> MnnRunner:
         self.device.open(Deadline(OPEN_SECONDS))  # again, where the link was lost; nothing while it is there

@@ -51,6 +51,27 @@ def test_sent_once(device: LocalDevice, work: Path, source: Path) -> None:
     assert path.stat().st_ino == before.st_ino
 
 
+def test_cleaned_while_it_is_sent(device: LocalDevice, work: Path, source: Path) -> None:
+    """By another edgequant: no storage is failing, and the place can be prepared again."""
+    other = prepared(device, work)
+    store = prepared(device, work)
+    with pytest.raises(DeviceError) as caught:
+        store.put(source, sha256_of(source), TIME, progress=lambda _: other.clean(TIME))
+    assert (caught.value.code, caught.value.transient) == ("WORK_DIR_CLEANED", True)
+    assert not store.is_there()
+    store.prepare(TIME)
+    assert store.is_there()
+    assert put(store, source).read_bytes() == source.read_bytes()
+
+
+def test_cleaned_before_it_is_sent(device: LocalDevice, work: Path, source: Path) -> None:
+    store = prepared(device, work)
+    prepared(device, work).clean(TIME)
+    with pytest.raises(DeviceError) as caught:
+        put(store, source)
+    assert caught.value.code == "WORK_DIR_CLEANED"
+
+
 def test_other_contents_under_the_same_name(device: LocalDevice, work: Path, source: Path) -> None:
     store = prepared(device, work)
     first = put(store, source)
