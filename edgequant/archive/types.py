@@ -115,11 +115,12 @@ class TensorFacts(Record):
 
 
 class CaseFacts(Record):
-    """A case: its inputs, which lie in cases/NAME.npz as well, and where they came from."""
+    """A case: its inputs, which lie in cases/NAME.npz as well, where they came from, and what it is for (`Case.kind`)."""
 
     name: _Name
     source: str
     generated: bool = False
+    kind: Literal["usual", "size", "strain"] = "usual"
     inputs: dict[_Name, ArrayRef] = Field(default_factory=dict)
 
 

@@ -13,7 +13,7 @@ from edgequant.archive.arrays import ArraySink
 from edgequant.archive.folder import FLOAT_HOST, REFERENCE, RunFolder
 from edgequant.archive.open import Run
 from edgequant.archive.types import Artifact, Capture, CaseCapture, CaseFacts, ReferenceFacts, Source, TensorFacts
-from edgequant.cases.case import Case
+from edgequant.cases.case import Case, usual
 from edgequant.cases.generate import generate, pin, spare
 from edgequant.cases.images import ImageReader
 from edgequant.cases.load import load_cases
@@ -68,6 +68,11 @@ class Prepared:
     expected: Expected
     kinds: dict[str, Kind]
     float_model: Artifact
+
+    @property
+    def usual(self) -> list[Case]:
+        """Those of the cases that say how good a file is."""
+        return usual(self.cases)
 
 
 class Expected:
@@ -226,7 +231,7 @@ def _facts(spec: TensorSpec) -> TensorFacts:
 
 def _case_facts(case: Case, folder: RunFolder) -> CaseFacts:
     refs = {name: folder.array_folder.put(array) for name, array in case.inputs.items()}
-    return CaseFacts(name=case.name, source=case.source, generated=case.generated, inputs=refs)
+    return CaseFacts(name=case.name, source=case.source, generated=case.generated, kind=case.kind, inputs=refs)
 
 
 def _refuse_quantized_source(graph: ModelGraph, request: Request) -> None:
@@ -381,7 +386,7 @@ def source_of(graph: ModelGraph, request: Request) -> Source:
 def prepared_again(run: Run, looked: Looked, folder: RunFolder, maker: Maker, clock: Clock) -> Prepared:
     """What an interrupted run had prepared; only float MNN is made again."""
     source = run.source
-    cases = [Case(each.name, run.inputs(each.name), each.source, each.generated) for each in source.cases]
+    cases = [Case(each.name, run.inputs(each.name), each.source, each.generated, each.kind) for each in source.cases]
     inputs = tuple(TensorSpec(each.name, each.dtype, each.shape, each.dims, each.layout) for each in source.inputs)
     with clock.phase("convert"):
         float_model = maker.make(FLOAT)
