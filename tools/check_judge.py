@@ -57,22 +57,45 @@ class Judge:
         self.plan, self.source, self.end = (self.records[f"{name}.json"] for name in ("plan", "source", "closing"))
         self.root, self.said, self.known, self.arrays = root, [], {}, {}
         self.reference, self.float, self.converted = self.capture("reference"), self.capture("float-host"), None
+        self.strain = [c["name"] for c in self.source["cases"] if c.get("kind") == "strain"]
 
     def capture(self, name):
         return self.records.get(f"captures/{name}.json")
 
-    def between(self, expected, got, refused=lambda _: False):
+    def between(self, expected, got, refused=lambda _: False, strained=False):
         found, others = {}, {each["case"]: each for each in got["cases"]}
         for case in expected["cases"]:
             other = others.get(case["case"])
+            if case["case"] in self.strain and not strained:
+                continue
             if case["outputs"] is None or not other or (other["outputs"] is None and not refused(case["case"])):
                 continue
             for name in (name for name in case["outputs"] if name in self.source["kinds"]):
-                pair = (case["outputs"][name]["sha256"], ((other["outputs"] or {}).get(name) or {}).get("sha256"))
-                if pair not in self.known:
-                    self.known[pair] = compare(*(sha and self.arrays[sha] for sha in pair))
-                found.setdefault(name, {})[case["case"]] = self.known[pair]
+                found.setdefault(name, {})[case["case"]] = self.pair(case, other, name)
         return {name: fold(cases) for name, cases in found.items()}
+
+    def pair(self, case, other, name):
+        pair = (case["outputs"][name]["sha256"], ((other["outputs"] or {}).get(name) or {}).get("sha256"))
+        if pair not in self.known:
+            self.known[pair] = compare(*(sha and self.arrays[sha] for sha in pair))
+        return self.known[pair]
+
+    def strained(self, cap, total):
+        """What is said of the strained cases: no limits, but the conversion has to be right, and numbers numbers."""
+        ends, marks = [{c["case"]: c for c in (one or {"cases": []})["cases"]} for one in (self.float, cap)], {}
+        for case in self.reference["cases"]:
+            f, got = (end.get(case["case"]) for end in ends)
+            for name in (case["outputs"] or {}) if case["case"] in self.strain and got else ():
+                size = (total[name]["scale"] or 0.0) if name in total else 0.0
+                c = self.pair(case, f, name) if f else {"problem": None, "max_abs": None}
+                large = c["max_abs"] and c["kind"] == "float" and c["max_abs"] > 0.02 * max(size, c["scale"] or 0.0)
+                if c["problem"] not in (None, "reference_nonfinite") or (
+                    not c["problem"] and large and c["sqnr_db"] is not None and c["sqnr_db"] < 40):
+                    marks.setdefault("STRAIN_CONVERSION", name)
+                elif got["outputs"] is not None and (
+                    self.pair(case, got, name)["problem"] in ("nonfinite", "missing", "dtype")):
+                    marks.setdefault("STRAIN_BROKEN", name)
+        return [("FAIL", finding(code, "fail", marks[code])) for code in sorted(marks, reverse=True)]
 
     def limits(self, output, method, given=None):
         """Those of an output against the reference, and the user's against this host."""
@@ -170,7 +193,7 @@ class Judge:
         if "quantization" not in why:
             parts["quantization"] = self.between(self.float or self.reference, middle)
         if "device" not in why:
-            parts["device"] = self.between(middle, cap)
+            parts["device"] = self.between(middle, cap, strained=True)
         failure, taken = cap["failure"], [each["case"] for each in cap["cases"]]
         if not failure and (lost := [c["name"] for c in self.source["cases"] if c["name"] not in taken]):
             failure = {"code": "CAPTURE_INCOMPLETE", "message": TEXT, "where": uri, "hint": TEXT,
@@ -190,6 +213,7 @@ class Judge:
             band += self.band(parts["device"], total, here, made, device)
         elif not local and any(limit["metric"] == "device_sqnr_db" for limit in self.plan["limits"]):
             band.append(("INCONCLUSIVE", finding("DEVICE_ERROR_UNKNOWN", "error")))
+        band += self.strained(cap, total)
         if method == "weight" and not made["quantized_layers"]:
             late.append(("INCONCLUSIVE", finding("NOTHING_QUANTIZED", "error")))
         elif method != "dynamic" or made["quantized_layers"]:

@@ -115,7 +115,7 @@ class TensorFacts(Record):
 
 
 class CaseFacts(Record):
-    """A case: its inputs, which lie in cases/NAME.npz as well, where they came from, and what it is for (`Case.kind`)."""
+    """A case: its inputs, which lie in cases/NAME.npz as well, and where they came from.  kind: as `Case.kind`."""
 
     name: _Name
     source: str
@@ -158,6 +158,11 @@ class Source(Record):
     findings: tuple[Finding, ...] = ()
 
     model_config = ConfigDict(populate_by_name=True)
+
+    @property
+    def held(self) -> frozenset[str]:
+        """The cases whose outputs are held against limits: all but the strained ones."""
+        return frozenset(case.name for case in self.cases if case.kind != "strain")
 
 
 class Closing(Record):

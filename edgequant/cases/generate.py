@@ -21,20 +21,22 @@ from edgequant.tensors import TensorSpec
 SIZES = ("small", "middle", "large")
 SPARE = ("spare-1", "spare-2", "spare-3")
 """Tried in place of sizes the model refuses: windowed models take nothing short, others only powers of two."""
-MORE = ("odd", "longer", "batch")
+MORE = ("odd", "batch")
 """Other sizes a model should take as well; no matter where the source refuses them.  MNN packs channels and positions
-in fours: what is wrong at the end of a row shows at odd sizes only, and what drifts shows late."""
-_ORDER = (*SIZES, *SPARE, *MORE)
+in fours: what is wrong at the end of a row shows at odd sizes only."""
+LONGER = "longer"
+"""Ten times the middle one, for what drifts.  How far a quantized model drifts is no promise of anybody: a strain."""
+_ORDER = (*SIZES, *SPARE, *MORE, LONGER)
 # Sequence lengths: a few steps, the length of a short utterance's chunk, one long enough for recurrent drift, and ten
 # times the middle one.
-_SEQUENCE = (4, 20, 100, 256, 512, 1024, 37, 203, 22)
+_SEQUENCE = (4, 20, 100, 256, 512, 1024, 37, 22, 203)
 # Height and width differ, so that swapped axes cannot stay unseen; but for the odd ones all are multiples of 32, the
 # usual stride product.
-_HEIGHT = (32, 64, 96, 128, 224, 256, 45, 160, 64)
-_WIDTH = (64, 160, 320, 128, 224, 512, 83, 416, 96)
+_HEIGHT = (32, 64, 96, 128, 224, 256, 45, 64, 160)
+_WIDTH = (64, 160, 320, 128, 224, 512, 83, 96, 416)
 # Of the usual cases only when nothing else can vary: many models declare a batch they were never exported to take.
-_BATCH_ALONE = (1, 2, 4, 1, 1, 1, 3, 7, 5)
-_BATCH = (1, 1, 1, 1, 1, 1, 1, 1, 3)
+_BATCH_ALONE = (1, 2, 4, 1, 1, 1, 3, 5, 7)
+_BATCH = (1, 1, 1, 1, 1, 1, 1, 3, 1)
 INTEGER_RANGE = 4
 """Integers are drawn from 0 to 3: small enough to index any embedding table or to be a mode."""
 
@@ -101,15 +103,16 @@ def spare(inputs: Sequence[TensorSpec], seed: int) -> list[Case]:
 
 
 def more_sizes(inputs: Sequence[TensorSpec], seed: int) -> list[Case]:
-    """Cases of MORE, for a model with dynamic dimensions; those that would be no others are left out."""
+    """Cases of MORE and LONGER, for a model with dynamic dimensions; of batches only where a batch is open."""
     if not any(spec.dynamic for spec in inputs):
         return []
-    known = [case.shapes for case in generate(inputs, seed)]
+    usual = [_shapes(inputs, index) for index in range(len(SIZES))]
     found: list[Case] = []
-    for name in MORE:
-        if (shapes := _shapes(inputs, _ORDER.index(name))) not in known:
-            known.append(shapes)
-            found.append(_random(inputs, shapes, seed, name, "size"))
+    for index, name in enumerate(_ORDER[len(SIZES) + len(SPARE) :], len(SIZES) + len(SPARE)):
+        shapes = _shapes(inputs, index)
+        if name == "batch" and all(shapes[spec.name][:1] == usual[0][spec.name][:1] for spec in inputs):
+            continue
+        found.append(_random(inputs, shapes, seed, name, "strain" if name == LONGER else "size"))
     return found
 
 
@@ -120,9 +123,7 @@ def redrawn(case: Case, inputs: Sequence[TensorSpec], seed: int, attempt: int) -
 
 
 def _generate(inputs: Sequence[TensorSpec], seed: int, names: Sequence[str], first: int) -> list[Case]:
-    return [
-        _random(inputs, _shapes(inputs, index), seed, name, "usual") for index, name in enumerate(names, first)
-    ]
+    return [_random(inputs, _shapes(inputs, index), seed, name, "usual") for index, name in enumerate(names, first)]
 
 
 def _random(
@@ -132,7 +133,7 @@ def _random(
     if total > MAX_CASE_BYTES:
         raise InputError("INPUT_TOO_LARGE", f"random inputs would take {total >> 20} MiB", hint="Pin --shape.")
     arrays = {spec.name: _values(spec, shapes[spec.name], seed, name) for spec in inputs}
-    known = {spec.name: told for spec in inputs if (told := meant(spec, shapes)) is not None}
+    known = {spec.name: told for spec in inputs if (told := meant(spec, inputs, shapes)) is not None}
     return Case(name, arrays | known, f"random, seed {seed}", generated=True, kind=kind)
 
 

@@ -7,7 +7,7 @@ it should let through.  Names are those exporters use: Hugging Face's, NeMo's, E
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -22,27 +22,35 @@ RATE = 16_000
 """Samples a second: what speech models are made for."""
 
 
-def meant(spec: TensorSpec, shapes: Mapping[str, tuple[int, ...]]) -> np.ndarray | None:
+def meant(spec: TensorSpec, inputs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, ...]]) -> np.ndarray | None:
     """Values for an integer or bool input whose name says what it is for; None where it does not.
 
-    Lengths are those of the longest other input, whole; masks let everything through; positions count from 0; token
-    types are 0.
+    Lengths are the whole of the open sizes of other inputs, or as much as fits whichever of their fixed sizes is meant;
+    masks let everything through; positions count from 0; token types are 0.
 
     Args:
+        inputs: all of the model.
         shapes: of all inputs in the case.
     """
     name, shape = spec.name.lower(), shapes[spec.name]
     if np.dtype(spec.dtype).kind not in "iub":
         return None
     if _LENGTH.search(name) and len(shape) <= 1:
-        longest = max((size for other, sizes in shapes.items() if other != spec.name for size in sizes[1:]), default=0)
-        return _whole(max(longest, 1), shape, spec.dtype) if spec.dtype != "bool" else None
+        others = [
+            (declared, size)
+            for other in inputs
+            if other.name != spec.name
+            for declared, size in list(zip(other.shape or (), shapes[other.name], strict=False))[1:]
+        ]
+        open_sizes = [size for declared, size in others if declared is None]
+        length = min(open_sizes or [size for _, size in others], default=1)
+        return _whole(max(length, 1), shape, spec.dtype) if spec.dtype != "bool" else None
     if _RATE.search(name) and len(shape) <= 1 and np.dtype(spec.dtype).itemsize > 1:
         return _whole(RATE, shape, spec.dtype)
     if _MASK.search(name):
         return np.ones(shape, spec.dtype)
     if _POSITION.search(name) and shape:
-        return np.broadcast_to(np.arange(shape[-1], dtype=spec.dtype), shape).copy()
+        return np.ascontiguousarray(np.broadcast_to(np.arange(shape[-1]), shape), spec.dtype)
     if _TYPE.search(name):
         return np.zeros(shape, spec.dtype)
     return None

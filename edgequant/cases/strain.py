@@ -38,7 +38,7 @@ def strained(case: Case, inputs: Sequence[TensorSpec]) -> list[Case]:
                 for key, array in case.inputs.items()
             }
             found.append(_like(case, name, source, arrays))
-    plain = {spec.name for spec in inputs if meant(spec, case.shapes) is None}
+    plain = {spec.name for spec in inputs if meant(spec, inputs, case.shapes) is None}
     small = {
         key for key, array in case.inputs.items()
         if key in plain and kinds[key] in "iu" and array.dtype.itemsize == 1

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from edgequant.archive.folder import FLOAT_HOST, REFERENCE, RunFolder
 from edgequant.archive.open import Run
 from edgequant.archive.types import Artifact, Capture, CaseCapture, CaseFacts, ReferenceFacts, Source, TensorFacts
 from edgequant.cases.case import Case, usual
-from edgequant.cases.generate import generate, pin, spare
+from edgequant.cases.generate import generate, pin
 from edgequant.cases.images import ImageReader
 from edgequant.cases.load import load_cases
 from edgequant.cases.pictures import find_pictures, picture_findings, refuse_unused
@@ -22,7 +21,8 @@ from edgequant.clock import Clock
 from edgequant.compare.table import Kind
 from edgequant.errors import InputError, RunnerError, ToolError
 from edgequant.findings import Finding
-from edgequant.jobs.remarks import dropped, infinite_inputs, random_cases, unchecked
+from edgequant.jobs.reference_cases import RandomCases, answer_given, answer_random
+from edgequant.jobs.remarks import infinite_inputs, random_cases, unchecked
 from edgequant.judge.limits import defaults_for, resolve_limits
 from edgequant.lab.session import Session
 from edgequant.lab.take import HOST_DEATHS, ModelFile, Place, device_capture_of, each_case, memory_of, refusal_of
@@ -33,7 +33,6 @@ from edgequant.quantize.calibration import CalibrationOptions, check_early
 from edgequant.quantize.maker import Maker
 from edgequant.quantize.recipe import Recipe
 from edgequant.reference.reference import (
-    CaseRefused,
     FileReference,
     MnnFloatReference,
     OrtReference,
@@ -143,8 +142,12 @@ def prepare(
         findings.append(unchecked(why))
     try:
         with clock.phase("reference"):
-            spares = spare(pin(inputs, request.shapes), request.options.seed) if cases[0].generated else ()
-            kept, captured, refused = _run_reference(reference, cases, spares, folder)
+            if cases[0].generated and request.reference is None:
+                random = RandomCases(pin(inputs, request.shapes), request.options.seed)
+                kept, captured, refused = answer_random(reference, cases, random, folder)
+            else:
+                kept, captured = answer_given(reference, cases, folder)
+                refused = []
     finally:
         reference.close()
     findings += refused
@@ -180,28 +183,6 @@ def prepare(
         )
     )
     return Prepared(graph, inputs, kept, Expected(expected, folder.array_folder), kinds, float_model)
-
-
-def _run_reference(
-    reference: Reference, cases: Sequence[Case], spares: Iterable[Case], folder: RunFolder
-) -> tuple[list[Case], list[CaseCapture], list[Finding]]:
-    """The cases that the reference can run, what came out of them, and what is to be said of the others."""
-    kept: list[Case] = []
-    captured: list[CaseCapture] = []
-    findings: list[Finding] = []
-    waiting, more, wanted = deque(cases), deque(spares), len(cases)
-    while waiting or (more and len(kept) < wanted):
-        case = waiting.popleft() if waiting else more.popleft()
-        try:
-            outputs = reference.run(case)
-        except CaseRefused as refusal:
-            findings.append(dropped(case, refusal.reason, reference.name))
-            continue
-        refs = {name: folder.array_folder.put(array) for name, array in outputs.items()}
-        captured.append(CaseCapture(case=case.name, outputs=refs))
-        folder.save_case(case.name, case.inputs)
-        kept.append(case)
-    return kept, captured, findings
 
 
 def _run_float(place: Place, cases: Sequence[Case], folder: RunFolder) -> None:

@@ -10,7 +10,7 @@ from edgequant.compare.table import Kind
 from edgequant.errors import InputError
 from edgequant.findings import Finding
 from edgequant.judge.conversion import conversion_findings
-from edgequant.judge.stages import Comparer, untold
+from edgequant.judge.stages import Comparer, only, untold
 from edgequant.judge.trial import Evidence, Trial, limits_of, not_run
 from edgequant.judge.types import Judgement, Summaries, TrialJudgement
 from edgequant.judge.verdict import Verdict, worst
@@ -78,7 +78,8 @@ def _conversion(run: Run, comparer: Comparer) -> tuple[Summaries | None, list[Fi
         for each in host.cases
         if each.refused is not None
     }
-    found = comparer.between(run.reference, host, run.source.kinds, refused=lambda _case: True)
+    held = only(run.reference, run.source.held)
+    found = comparer.between(held, host, run.source.kinds, refused=lambda _case: True)
     return found, [*findings, *conversion_findings(run.source, found, refused)]
 
 

@@ -15,7 +15,8 @@ from edgequant.judge.kernel_faults import i8mm_remark, known_faults, pool_remark
 from edgequant.judge.latency import latency_of, why_no_latency
 from edgequant.judge.limits import defaults_for, resolve_limits
 from edgequant.judge.resembles import file_resembles
-from edgequant.judge.stages import Comparer, refused_cases, untold
+from edgequant.judge.stages import Comparer, only, refused_cases, untold
+from edgequant.judge.strain import strained
 from edgequant.judge.types import NOTHING, JudgedOutput, Observed, Stages, Summaries, TrialJudgement
 from edgequant.judge.verdict import Verdict, judge_output, worst
 from edgequant.spec import Limit, Variant
@@ -81,10 +82,11 @@ class Trial:
         self.limits = limits_of(evidence.plan, evidence.source, evidence.variant)
         self._names = evidence.source.kinds
         self._refused_here = {**refused_cases(evidence.variant_host), **refused_cases(evidence.float_host)}
-        self.total = comparer.between(evidence.reference, self.capture, self._names, refused=self._is_models)
+        self._reference = only(evidence.reference, evidence.source.held)
+        self.total = comparer.between(self._reference, self.capture, self._names, refused=self._is_models)
         self.on_host: Summaries = {}
         if evidence.variant_host is not None and evidence.variant_host.failure is None:
-            self.on_host = comparer.between(evidence.reference, evidence.variant_host, self._names)
+            self.on_host = comparer.between(self._reference, evidence.variant_host, self._names)
         self.stages = self._stages()
         self.failure = self._failure()
         self.faults = known_faults(self.artifact.facts, self.device, evidence.plan.host)
@@ -101,10 +103,13 @@ class Trial:
                 evidence.plan.options, evidence.plan.limits, self.device,
             )  # fmt: skip
         self._converter = _converter(self.artifact)
+        self._strain = strained(
+            evidence.source, evidence.reference, evidence.float_host, self.capture, comparer, self.total
+        )
         verdicts = [output.verdict.verdict for output in plain.values()]
         self._limits_verdict = worst([Verdict.PASS, *verdicts])
         self._broken = any(output.verdict.failed for output in plain.values())
-        looks = (self._repeat, self._band, self._engagement, self._converter)
+        looks = (self._repeat, self._band, self._engagement, self._converter, self._strain)
         self.verdict = worst(
             [
                 *verdicts,
@@ -140,7 +145,7 @@ class Trial:
             why["device"] = lost
         quantization: Summaries = {}
         device: Summaries = {}
-        base = e.float_host or e.reference
+        base = only(e.float_host or e.reference, e.source.held)
         if middle is not None and "quantization" not in why:
             quantization = self._compare.between(base, middle, self._names)
         if middle is not None and "device" not in why:
@@ -209,6 +214,7 @@ class Trial:
         after: tuple[Observed, ...] = (
             on_device.blame(self._innocent, self.faults, e.plan.options, self.device),
             self._band,
+            self._strain,
             pool_remark(self.faults, is_host=self.device.is_host, verdict=self._limits_verdict),
             i8mm_remark(self.faults, self.device),
             on_device.device_limit_unused(e.plan.limits, only_host=e.only_host),
@@ -218,7 +224,7 @@ class Trial:
             on_device.precision_ineffective(self.device, e.plan.options),
         )
         if e.plan.job == "quantize" and self.failure is None:
-            after = (*after, file_resembles(e.reference, self.capture, self._compare))
+            after = (*after, file_resembles(self._reference, self.capture, self._compare))
         findings: tuple[Finding, ...] = (
             *self.artifact.findings,
             *self._repeat.findings,
