@@ -222,6 +222,7 @@ class Judge:
             late.append(("PASS", finding("MNN_VERSION_DIFFERS", "warn", device["uri"])))
         found = [*notes, *(("PASS", each) for _, _, each, _ in judged.values() for each in each), *band, *late]
         looks = [*(verdict for verdict, *_ in judged.values()), *(v for v, _ in (*notes, *band, *late) if v != "PASS")]
+        looks += ["INCONCLUSIVE"] * any(each["severity"] in ("error", "fail") for each in made["findings"])
         keys = (*METRICS, "nan", "inf", "ref_nan", "ref_inf", "exact", "kind", "cases", "worst_case")
         outputs = {output: {**{key: total[output][key] for key in keys}, "verdict": v, "limits": results,
                             "reasons": [TEXT] * count,

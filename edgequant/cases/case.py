@@ -128,7 +128,10 @@ def _shaped(array: np.ndarray, spec: TensorSpec, source: str, symbols: dict[str,
             "INPUT_SHAPE",
             f"{source}: input '{spec.name}' has shape {list(array.shape)}, the model takes {wanted}",
         )
-    if 0 in array.shape:
+    # A past that is empty is how streaming starts; a batch of nothing is a mistake.
+    if 0 in array.shape[:1] or any(
+        size == 0 for size, want in zip(array.shape, spec.shape, strict=True) if want is not None
+    ):
         raise InputError("INPUT_SHAPE", f"{source}: input '{spec.name}' is empty: {list(array.shape)}")
     for size, symbol in zip(array.shape, spec.dims or (), strict=False):
         if symbol is None:

@@ -109,7 +109,10 @@ class Trial:
         verdicts = [output.verdict.verdict for output in plain.values()]
         self._limits_verdict = worst([Verdict.PASS, *verdicts])
         self._broken = any(output.verdict.failed for output in plain.values())
-        looks = (self._repeat, self._band, self._engagement, self._converter, self._strain)
+        # Of a file that is not known to be what was asked for, nothing can be concluded.
+        doubted = any(each.severity in ("error", "fail") for each in self.artifact.findings)
+        made = Observed((), Verdict.INCONCLUSIVE if doubted else Verdict.PASS)
+        looks = (self._repeat, self._band, self._engagement, self._converter, self._strain, made)
         self.verdict = worst(
             [
                 *verdicts,
