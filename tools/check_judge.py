@@ -97,6 +97,30 @@ class Judge:
                     marks.setdefault("STRAIN_BROKEN", name)
         return [("FAIL", finding(code, "fail", marks[code])) for code in sorted(marks, reverse=True)]
 
+    def reach(self):
+        """What these cases cannot show; with it, MARGINAL is the best there is."""
+        held = [c for c in self.source["cases"] if c["name"] not in self.strain and c["inputs"]]
+        found, self.blind = [], False
+        tried = any(name.startswith("captures/") and cap["role"] == "device" and cap["artifact_sha256"]
+                    for name, cap in self.records.items() if "role" in cap)
+        if not tried:
+            return []
+        kinds = {json.dumps({n: ref["sha256"] for n, ref in c["inputs"].items()}, sort_keys=True) for c in held}
+        if len(kinds) < len(held):
+            found, self.blind = [finding("CASES_IDENTICAL", "warn", None)], len(kinds) == 1
+        names = {n for c in held for n in c["inputs"]} if not any(c["generated"] for c in held) else ()
+        seen = {n: [a for c in held if (a := self.arrays[c["inputs"][n]["sha256"]]).size] for n in names}
+        flat = {n for n, a in seen.items() if a and min(x.min() for x in a) == max(x.max() for x in a)}
+        if stuck := {n for n in flat if max(a.size for a in seen[n]) > 1}:
+            found.append(finding("INPUT_CONSTANT", "warn", min(stuck)))
+            self.blind |= not any(a and n not in flat for n, a in seen.items())
+        refs = [c["outputs"] for c in self.reference["cases"] if c["outputs"] and c["case"] not in self.strain]
+        values = {n: {v for o in refs if n in o and (a := self.arrays[o[n]["sha256"]]).size for v in (a.min(), a.max())}
+                  for n, kind in self.source["kinds"].items() if kind == "int"}
+        if len(refs) > 1 and (one := [n for n, v in values.items() if len(v) == 1]):
+            found, self.blind = [*found, finding("ONE_CLASS_ONLY", "warn", one[0])], True
+        return found
+
     def limits(self, output, method, given=None):
         """Those of an output against the reference, and the user's against this host."""
         whole = self.source["kinds"][output] == "int"
@@ -222,7 +246,8 @@ class Judge:
             late.append(("PASS", finding("MNN_VERSION_DIFFERS", "warn", device["uri"])))
         found = [*notes, *(("PASS", each) for _, _, each, _ in judged.values() for each in each), *band, *late]
         looks = [*(verdict for verdict, *_ in judged.values()), *(v for v, _ in (*notes, *band, *late) if v != "PASS")]
-        looks += ["INCONCLUSIVE"] * any(each["severity"] in ("error", "fail") for each in made["findings"])
+        doubted = any(each["severity"] in ("error", "fail") for each in made["findings"])
+        looks += ["MARGINAL"] * self.blind + ["INCONCLUSIVE"] * doubted
         keys = (*METRICS, "nan", "inf", "ref_nan", "ref_inf", "exact", "kind", "cases", "worst_case")
         outputs = {output: {**{key: total[output][key] for key in keys}, "verdict": v, "limits": results,
                             "reasons": [TEXT] * count,
@@ -300,6 +325,7 @@ class Judge:
                     level = "fail" if (lost or broken[1]) and kind != "file" else "warn"
                     evidence = {key: s[key] for key in ("sqnr_db", "cosine", "worst_case")}
                     findings.append(finding("CONVERSION_ERROR", level, name, evidence))
+        findings += self.reach()
         runs = [run for uri in plan["devices"] for v in plan["variants"] if (run := self.trial(uri, v)) is not None]
         if not end["ended"]:
             told = [finding("INTERRUPTED", "error", None, {})]

@@ -36,6 +36,7 @@ class Evidence:
         capture: what the device brought back; None where the file was never run there.
         failure: why there is no artifact.
         only_host: this host is all there is.
+        reached: the best that can be said with these cases.
     """
 
     uri: str
@@ -50,6 +51,7 @@ class Evidence:
     capture: Capture | None = None
     failure: Failure | None = None
     only_host: bool = False
+    reached: Verdict = Verdict.PASS
 
 
 def limits_of(plan: Plan, source: Source, variant: Variant) -> dict[str, tuple[Limit, ...]]:
@@ -116,6 +118,7 @@ class Trial:
         self.verdict = worst(
             [
                 *verdicts,
+                evidence.reached,
                 *(look.verdict for look in looks if look.verdict is not Verdict.PASS),
                 *([Verdict.ERROR] if self.failure is not None else []),
             ]
