@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+from check_decisions import rematch, winners
 from check_metrics import ANY, HIGH, METRICS, ORDER, TEXT, close, compare, finding, fold, judge_output, meets, worst
 
 # fmt: off
@@ -226,6 +227,7 @@ class Judge:
             if not (failure or local or each["refused"] is None or each["case"] in refused):
                 failure = {"code": "INFERENCE_FAILED", "message": each["refused"], "where": uri, "hint": TEXT,
                            "evidence": {"case": each["case"]}}
+        rows = rematch(self, cap, total, lambda name: self.limits(name, variant["method"])[0])
         judged = {output: judge_output(s, self.limits(output, variant["method"])[0], output)
                   for output, s in total.items()}
         engaged, engaged_why, evidence, notes, late = self.proof(made, cap)
@@ -237,6 +239,9 @@ class Judge:
             band += self.band(parts["device"], total, here, made, device)
         elif not local and any(limit["metric"] == "device_sqnr_db" for limit in self.plan["limits"]):
             band.append(("INCONCLUSIVE", finding("DEVICE_ERROR_UNKNOWN", "error")))
+        band += [("MARGINAL", each) for each in rows]
+        told = winners(self, cap, variant["method"])
+        band += [("FAIL" if each["severity"] == "fail" else "MARGINAL", each) for each in told]
         band += self.strained(cap, total)
         if method == "weight" and not made["quantized_layers"]:
             late.append(("INCONCLUSIVE", finding("NOTHING_QUANTIZED", "error")))

@@ -139,6 +139,7 @@ class Source(Record):
         inputs: what a case holds.
         cases: in order; empty where nothing got that far.
         kinds: output -> "float" or "int", of the outputs the reference has.
+        decisions: output -> what it decides (`models.decisions.Decision`), of those that do.
         declared: outputs of the model, as its file has them.
         float_sha256: of the float .mnn made from it.
         findings: what is to be known of the model and the cases.
@@ -154,6 +155,9 @@ class Source(Record):
     cases: tuple[CaseFacts, ...] = ()
     reference: ReferenceFacts | None = None
     kinds: dict[_Name, Literal["float", "int"]] = Field(default_factory=dict)
+    decisions: dict[_Name, Literal["probabilities", "scores", "classes", "ordered", "set"]] = Field(
+        default_factory=dict
+    )
     float_sha256: Sha256 | None = None
     findings: tuple[Finding, ...] = ()
 

@@ -27,6 +27,7 @@ from edgequant.judge.limits import defaults_for, resolve_limits
 from edgequant.lab.session import Session
 from edgequant.lab.take import HOST_DEATHS, ModelFile, Place, device_capture_of, each_case, memory_of, refusal_of
 from edgequant.models import ModelGraph, find_risks, read_model
+from edgequant.models.decisions import find_decisions
 from edgequant.plan.request import Request
 from edgequant.progress import Progress
 from edgequant.quantize.calibration import CalibrationOptions, check_early
@@ -178,6 +179,7 @@ def prepare(
             cases=tuple(_case_facts(case, folder) for case in kept),
             reference=ReferenceFacts(kind=reference.name, version=reference.version, why=why),
             kinds=kinds,
+            decisions={name: decision for name, decision in find_decisions(graph).items() if name in kinds},
             float_sha256=float_model.sha256,
             findings=tuple(findings),
         )

@@ -10,10 +10,11 @@ from edgequant.archive.types import Artifact, Capture, DeviceCapture, Failure, P
 from edgequant.findings import Finding
 from edgequant.judge import device as on_device
 from edgequant.judge.advice import Beside, failure_hint, limit_remedy
+from edgequant.judge.decisions import rematched, winners
 from edgequant.judge.engaged import determinism, engagement
 from edgequant.judge.kernel_faults import i8mm_remark, known_faults, pool_remark
 from edgequant.judge.latency import latency_of, why_no_latency
-from edgequant.judge.limits import defaults_for, resolve_limits
+from edgequant.judge.limits import default_limits, defaults_for, resolve_limits
 from edgequant.judge.resembles import file_resembles
 from edgequant.judge.stages import Comparer, only, refused_cases, untold
 from edgequant.judge.strain import strained
@@ -94,6 +95,7 @@ class Trial:
         self.faults = known_faults(self.artifact.facts, self.device, evidence.plan.host)
         self.deterministic, self._repeat = determinism(self.capture)
         self.engaged, self._engagement = engagement(self.artifact, self.capture, self.deterministic)
+        self._rematch()
         plain = {name: JudgedOutput(each, judge_output(each, self.limits[name])) for name, each in self.total.items()}
         self._innocent: tuple[str, ...] = ()
         if not self.device.is_host:
@@ -105,6 +107,7 @@ class Trial:
                 evidence.plan.options, evidence.plan.limits, self.device,
             )  # fmt: skip
         self._converter = _converter(self.artifact)
+        self._decisions = self._decided()
         self._strain = strained(
             evidence.source, evidence.reference, evidence.float_host, self.capture, comparer, self.total
         )
@@ -114,7 +117,7 @@ class Trial:
         # Of a file that is not known to be what was asked for, nothing can be concluded.
         doubted = any(each.severity in ("error", "fail") for each in self.artifact.findings)
         made = Observed((), Verdict.INCONCLUSIVE if doubted else Verdict.PASS)
-        looks = (self._repeat, self._band, self._engagement, self._converter, self._strain, made)
+        looks = (self._repeat, self._band, self._decisions, self._engagement, self._converter, self._strain, made)
         self.verdict = worst(
             [
                 *verdicts,
@@ -123,6 +126,28 @@ class Trial:
                 *([Verdict.ERROR] if self.failure is not None else []),
             ]
         )
+
+    def _rematch(self) -> None:
+        """Where a list or a set breaks its limits place by place, its rows are matched first."""
+        self._rows: list[Finding] = []
+        for name, decision in self._e.source.decisions.items():
+            if decision not in ("ordered", "set") or name not in self.total:
+                continue
+            if judge_output(self.total[name], self.limits[name]).verdict is not Verdict.FAIL:
+                continue
+            found = rematched(name, self._reference, self.capture, self._compare, last=decision == "set")
+            if found is not None:
+                self._rows.append(found.finding)
+                if found.summary is not None:
+                    self.total = {**self.total, name: found.summary}
+
+    def _decided(self) -> Observed:
+        """What is said of outputs that decide something."""
+        e, method = self._e, self._e.variant.method
+        allowed = next(limit.value for limit in default_limits(method, "int") if limit.metric == "mismatch")
+        found = winners(e.source, self._reference, self.capture, self._compare, allowed)
+        rows = Verdict.MARGINAL if self._rows else Verdict.PASS
+        return Observed((*self._rows, *found.findings), worst([rows, found.verdict]))
 
     def _is_models(self, case: str) -> bool:
         """Whether a case that the device refused is the model's failure: this host cannot run it either."""
@@ -220,6 +245,7 @@ class Trial:
         after: tuple[Observed, ...] = (
             on_device.blame(self._innocent, self.faults, e.plan.options, self.device),
             self._band,
+            self._decisions,
             self._strain,
             pool_remark(self.faults, is_host=self.device.is_host, verdict=self._limits_verdict),
             i8mm_remark(self.faults, self.device),
