@@ -29,9 +29,7 @@ from edgequant.lab.take import HOST_DEATHS, ModelFile, Place, device_capture_of,
 from edgequant.models import ModelGraph, find_risks, read_model
 from edgequant.plan.request import Request
 from edgequant.progress import Progress
-from edgequant.quantize.calibration import CalibrationOptions, check_early
-from edgequant.quantize.maker import Maker
-from edgequant.quantize.recipe import Recipe
+from edgequant.quantize.maker import MOST_AT_ONCE, Maker
 from edgequant.reference.reference import (
     CaseRefused,
     FileReference,
@@ -99,6 +97,8 @@ def look(request: Request, progress: Progress, clock: Clock) -> Looked:
     _refuse_quantized_source(graph, request)
     for variant in request.variants:
         if variant.file is not None:
+            from edgequant.quantize.recipe import Recipe
+
             Recipe.read(Path(variant.file))
     return Looked(graph, _check_early(request, graph))
 
@@ -111,13 +111,36 @@ def prepare(
     maker: Maker,
     progress: Progress,
     clock: Clock,
+    *,
+    meanwhile: Callable[[], object],
 ) -> Prepared:
     """Convert to float MNN, make or read the cases, compute their reference, and run float MNN on this host.
 
     All of it is in the archive afterwards.  `host` gives this host's session, once it is there.
+    `meanwhile` is called when all that can be started has been.
 
     Raises InputError, ToolError, DeviceError (the host's own runner).
     """
+    early = _onnxruntime(request, looked.graph, folder) if looked.graph.size <= MOST_AT_ONCE else None
+    try:
+        meanwhile()
+        return _prepare(request, looked, folder, host, maker, progress, clock, early)
+    finally:
+        if early is not None:
+            early.close()
+
+
+def _prepare(
+    request: Request,
+    looked: Looked,
+    folder: RunFolder,
+    host: Callable[[], Session],
+    maker: Maker,
+    progress: Progress,
+    clock: Clock,
+    early: OrtReference | None,
+) -> Prepared:
+    """early: ONNX Runtime, where it has been started already."""
     graph, given = looked.graph, looked.cases
     progress.say("converting to float MNN")
     with clock.phase("convert"):
@@ -132,7 +155,7 @@ def prepare(
         findings.append(random_cases(request.options.seed, calibrated))
     findings += infinite_inputs(cases)
     findings += _of_pictures(request, inputs)
-    reference, why = _reference(request, graph, cases, place, folder)
+    reference, why = _reference(request, graph, cases, place, folder, early)
     progress.say(f"reference: {reference.name} {reference.version or ''} ({why})")
     if reference.name == MnnFloatReference.name:
         findings.append(unchecked(why))
@@ -252,6 +275,8 @@ def _check_early(request: Request, graph: ModelGraph) -> list[Case] | None:
         return None
     pin(graph.inputs, request.shapes)
     if any(variant.calibrated for variant in request.variants):
+        from edgequant.quantize.calibration import CalibrationOptions, check_early
+
         images = CalibrationOptions(images=request.images or ImageOptions())
         check_early(request.calibration, pin(graph.inputs, request.shapes), images)
     return None if request.inputs is None else _cases(request, graph.inputs)
@@ -319,15 +344,26 @@ def _of_pictures(request: Request, inputs: tuple[TensorSpec, ...]) -> list[Findi
     return picture_findings(pictures.files, reader, prefix="INPUT")
 
 
+def _onnxruntime(request: Request, graph: ModelGraph, folder: RunFolder) -> OrtReference | None:
+    """ONNX Runtime, where it computes the reference; starting."""
+    if request.reference is not None or graph.format != "onnx" or not onnxruntime_available():
+        return None
+    return OrtReference(graph.path, folder.log("reference"), request.options.timeout)
+
+
 def _reference(
-    request: Request, graph: ModelGraph, cases: list[Case], place: Place, folder: RunFolder
+    request: Request,
+    graph: ModelGraph,
+    cases: list[Case],
+    place: Place,
+    folder: RunFolder,
+    early: OrtReference | None,
 ) -> tuple[Reference, str]:
     if request.reference is not None:
         return FileReference(request.reference, cases), str(request.reference)
     if graph.format == "onnx":
-        if onnxruntime_available():
-            log = folder.log("reference")
-            return OrtReference(graph.path, log, request.options.timeout), "the source model itself"
+        if (ort := early or _onnxruntime(request, graph, folder)) is not None:
+            return ort.ready(), "the source model itself"
         why = "ONNX Runtime is not installed (pip install onnxruntime); the conversion itself stays unchecked"
     else:
         why = f"no independent runtime for {graph.format} sources here; the conversion itself stays unchecked"
