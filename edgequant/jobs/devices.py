@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 
@@ -12,6 +13,25 @@ from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.lab.session import DeviceOptions, Session, open_session
 from edgequant.progress import Progress
 from edgequant.spec import RunOptions
+
+
+def begin_host(options: RunOptions, folder: RunFolder, progress: Progress) -> Background[Session]:
+    """Start this host's own runner."""
+    # Pinning is for the device under test; this host may not even have those cores.
+    options = options.model_copy(update={"cores": None})
+
+    def call() -> Session:
+        session = open_session("local:", DeviceOptions(), options, log=folder.log("runner-host"), progress=progress)
+        session.runner()
+        return session
+
+    return Background(call)
+
+
+def end_host(starting: Background[Session]) -> None:
+    """Let go of this host's runner, if it came to be."""
+    with contextlib.suppress(EdgequantError):
+        starting.result().close()
 
 
 class Devices:

@@ -16,14 +16,15 @@ from edgequant.background import Background
 from edgequant.clock import Clock
 from edgequant.errors import DeviceError, EdgequantError, InputError, ToolError
 from edgequant.files import sha256_of
-from edgequant.jobs.devices import Devices
+from edgequant.jobs.devices import Devices, begin_host, end_host
+from edgequant.jobs.look import Looked, look
 from edgequant.jobs.making import on_host, open_maker
-from edgequant.jobs.prepare import FLOAT, Looked, Prepared, look, prepare, prepared_again, source_of
+from edgequant.jobs.prepare import FLOAT, Prepared, prepare, prepared_again, source_of
 from edgequant.lab.probes.engaged import EngagedProbe
 from edgequant.lab.probes.latency import LatencyProbe
 from edgequant.lab.probes.memory import SessionMemoryProbe
 from edgequant.lab.probes.repeat import RepeatProbe
-from edgequant.lab.session import DeviceOptions, Session, open_session
+from edgequant.lab.session import Session
 from edgequant.lab.take import ModelFile, Probe, device_capture_of, take
 from edgequant.mnn_version import host_mnn_version, require_supported
 from edgequant.models import read_model
@@ -122,6 +123,7 @@ class _Verify:
         self._mnn = mnn
         self._meanwhile = meanwhile
         self._earlier = earlier
+        self._kept: dict[Variant, Artifact | None] = {}
         self._archive = Run(folder.path)
         self._runtime_told: dict[str, int] = {}
         for models in folder.path.parent.glob("*/models"):
@@ -131,28 +133,20 @@ class _Verify:
 
     def run(self) -> Report:
         request, folder, progress = self.request, self.folder, self.progress
-        # Pinning is for the device under test; this host may not even have those cores.
-        options = request.options.model_copy(update={"cores": None})
         looked = look(request, progress, self.clock)
         self._refuse_other_source(looked)
-
-        def open_host() -> Session:
-            session = open_session("local:", DeviceOptions(), options, log=folder.log("runner-host"), progress=progress)
-            session.runner()
-            return session
-
-        starting = Background(open_host)
+        starting = begin_host(request.options, folder, progress)
         with (
             contextlib.ExitStack() as stack,
             Devices(request.devices, request.target, request.options, folder, progress, self.clock) as devices,
         ):
-            stack.callback(_close, starting)
+            stack.callback(end_host, starting)
             if devices.unusable():
                 return self._unusable(looked, devices)
             maker = open_maker(looked.graph, request, folder, progress, self.clock)
             stack.callback(maker.stop)
-            kept = {variant: self._kept_artifact(variant) for variant in request.variants}
-            maker.begin([FLOAT, *(variant for variant, artifact in kept.items() if artifact is None)])
+            self._kept = {variant: self._kept_artifact(variant) for variant in request.variants}
+            maker.begin([FLOAT, *(variant for variant, artifact in self._kept.items() if artifact is None)])
             prepared = self._prepare(looked, starting, maker)
             met = devices.met()
             if devices.unusable():
@@ -162,7 +156,7 @@ class _Verify:
             self._reporter.begin(self._archive)
             self.begun = True
             host = starting.result()
-            made = self._make_all(prepared, maker, host, met, kept)
+            made = self._make_all(prepared, maker, host, met)
             for uri in request.devices:
                 self._device(uri, met[uri], made, prepared, host)
         return self.finish(ended=True)
@@ -200,12 +194,7 @@ class _Verify:
     # ---- making
 
     def _make_all(
-        self,
-        prepared: Prepared,
-        maker: Maker,
-        host: Session,
-        met: dict[str, Session | EdgequantError],
-        kept: dict[Variant, Artifact | None],
+        self, prepared: Prepared, maker: Maker, host: Session, met: dict[str, Session | EdgequantError]
     ) -> dict[Variant, Artifact]:
         if any(variant.searched for variant in self.request.variants):
             usable = [session for session in met.values() if isinstance(session, Session)]
@@ -213,7 +202,7 @@ class _Verify:
             maker = maker.knowing(on_host(prepared, self.request, host, device=next(iter(usable), None), arm=arm))
         found: dict[Variant, Artifact] = {}
         for variant in self.request.variants:
-            artifact = kept[variant] or self._make(variant, maker)
+            artifact = self._kept[variant] or self._make(variant, maker)
             if artifact is not None:
                 found[variant] = artifact
         return found
@@ -402,12 +391,6 @@ class _Verify:
             return read_model(self.request.model).sha256
         except InputError as error:
             return error.code
-
-
-def _close(starting: Background[Session]) -> None:
-    """Let go of this host's runner, if it came to be."""
-    with contextlib.suppress(EdgequantError):
-        starting.result().close()
 
 
 def _is_arm(session: Session) -> bool:

@@ -290,3 +290,15 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
             FileReference(path, cases("a")).run(cases("a")[0])
         assert caught.value.code == code
         assert str(path) in str(caught.value)
+
+
+def test_onnxruntime_that_is_closed_before_it_is_ready_leaves_nothing(
+    generated_model: ModelByName, tmp_path: Path
+) -> None:
+    reference = OrtReference(generated_model("conv_cnn"), tmp_path / "log", 600)
+    assert eventually(lambda: bool(reference._device._processes))
+    pids = [process._child.pid for process in reference._device._processes]
+    reference.close()
+    assert all(ended(pid) for pid in pids)
+    with pytest.raises(ToolError):
+        reference.ready()
