@@ -128,6 +128,14 @@ class LocalDevice(Device):
         self.uri = uri
         self._python = python or sys.executable or "python3"
         self._processes: list[LocalProcess] = []
+        self._stopped = False
+
+    def stop(self) -> None:
+        """From another thread than the one that uses it: end every process, and each that is started from now on.  Who
+        reads from one finds that it has ended."""
+        self._stopped = True
+        for process in list(self._processes):
+            process.stop()
 
     def open(self, deadline: Deadline) -> None:
         deadline.check("opening", self.uri)
@@ -198,6 +206,8 @@ class LocalDevice(Device):
             ) from None
         process = LocalProcess(child, self.uri, on_stderr)
         self._processes.append(process)
+        if self._stopped:
+            process.stop()
         return process
 
     def send_file(

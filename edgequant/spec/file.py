@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from edgequant.errors import InputError
@@ -131,33 +130,16 @@ def _as_value_error(parse: Any, text: str) -> None:
         raise ValueError(f"{error.message}.  {error.hint or ''}".strip()) from None
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """Safe YAML without anchors, a few hundred bytes of which can stand for gigabytes, and without a key given twice,
-    of which the second would silently replace the first."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            raise yaml.YAMLError("anchors and aliases are not allowed")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        self.flatten_mapping(node)  # what << brings in counts as well
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable):  # others are refused below
-                if key in seen:
-                    raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: '{key}' is given twice")
-                seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
 def load_spec(path: Path) -> VerifySpec:
     """Read and check a spec.  Raises InputError (SPEC_NOT_FOUND, SPEC_INVALID) naming file, place and problem."""
+    import yaml
+
+    from edgequant.spec.plain_yaml import PlainLoader
+
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError("SPEC_INVALID", f"{path}: larger than {MAX_BYTES >> 20} MiB")
-        data = yaml.load(path.read_text("utf-8"), Loader=_PlainLoader)  # noqa: S506  (a SafeLoader)
+        data = yaml.load(path.read_text("utf-8"), Loader=PlainLoader)  # noqa: S506  (a SafeLoader)
     except OSError as error:
         raise InputError("SPEC_NOT_FOUND", f"{path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
