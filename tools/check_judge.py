@@ -12,6 +12,7 @@ from check_metrics import ANY, HIGH, METRICS, ORDER, TEXT, close, compare, findi
 # fmt: off
 BOUNDS = {"float": (0.9999, 40, 0.02), "fp16": (0.999, 30, 0.05)}
 ARM64, X86 = ("aarch64", "arm64"), ("x86_64", "amd64", "i686", "i386")
+STAGES = ("conversion", "quantization", "device", "weights", "activations", "kernels", "why_null")
 DEVICE = ("uri", "is_host", "arch", "cpu", "features", "mnn", "cores", "ram_mb", "os", "facts")
 
 
@@ -62,8 +63,13 @@ class Judge:
         return self.records.get(f"captures/{name}.json")
 
     def between(self, expected, got, refused=lambda _: False):
-        found, others = {}, {each["case"]: each for each in got["cases"]}
-        for case in expected["cases"]:
+        each = self.each(expected["cases"], got["cases"], refused)
+        return {name: fold(cases) for name, cases in each.items()}
+
+    def each(self, expected, got, refused=lambda _: False):
+        """The same, case by case."""
+        found, others = {}, {each["case"]: each for each in got}
+        for case in expected:
             other = others.get(case["case"])
             if case["outputs"] is None or not other or (other["outputs"] is None and not refused(case["case"])):
                 continue
@@ -72,7 +78,7 @@ class Judge:
                 if pair not in self.known:
                     self.known[pair] = compare(*(sha and self.arrays[sha] for sha in pair))
                 found.setdefault(name, {})[case["case"]] = self.known[pair]
-        return {name: fold(cases) for name, cases in found.items()}
+        return found
 
     def limits(self, output, method, given=None):
         """Those of an output against the reference, and the user's against this host."""
@@ -98,9 +104,11 @@ class Judge:
         wanted, engaged, why, evidence = made["run_as"]["method"] == "dynamic", None, None, {}
         if cap["memory_mode"] != "low":
             engaged, why = (False, TEXT) if wanted and any(each["outputs"] for each in cap["cases"]) else (None, None)
-        elif cap["normal"]:
-            normal, mb = cap["normal"][0], [(cap["session"] or {}).get(key) for key in ("mb", "normal_mb")]
-            low = (first | {each["case"]: each for each in cap["repeated"]})[normal["case"]]
+        elif normals := [each for each in cap["normal"] if each["outputs"] is not None]:
+            again = {each["case"]: each for each in cap["repeated"]}
+            normal = next((each for each in normals if each["case"] in again), normals[0])
+            mb = [(cap["session"] or {}).get(key) for key in ("mb", "normal_mb")]
+            low = (first | again)[normal["case"]]
             reached = differing(low, normal)
             missed = [name for name in low["outputs"] or {} if name not in reached]
             evidence = {"case": normal["case"], "outputs_differ": bool(reached), "outputs_reached": reached,
@@ -137,6 +145,26 @@ class Judge:
         verdict, severity = ("FAIL", "fail") if sure else ("INCONCLUSIVE", "error")
         return [(verdict, finding("DEVICE_BEYOND_ROUNDING", severity, where))]
 
+    def kernels(self, apart, here, there):
+        """What is said of device and host with memory normal, where float kernels are all there is."""
+        usual, out = 30.0 if self.plan["options"]["precision"] == "low" else 60.0, {}
+        for name, cases in apart.items():
+            own = self.limits(name, "weight")[1]
+            for case, c in cases.items():
+                bad = c["problem"] not in (None, "reference_nonfinite")
+                if not bad and c["max_abs"] is not None and c["kind"] == "int":
+                    bad = not c["exact"]
+                elif not bad and c["max_abs"] is not None and c["max_abs"] > 1e-6:
+                    bad = c["sqnr_db"] is None or c["sqnr_db"] < (own["value"] if own else usual)
+                if bad:
+                    out[name, case] = -200.0 if c["sqnr_db"] is None else c["sqnr_db"]
+        if out:
+            where = frozenset(name for (name, _), value in out.items() if close(value, min(out.values())))
+            return [("FAIL", finding("FILE_OR_KERNEL_DIFFERS", "fail", where))]
+        known = {each["case"] for each in here["normal"] if each["outputs"] is not None}
+        lost = [each["case"] for each in there["normal"] if each["outputs"] is None and each["case"] in known]
+        return [("INCONCLUSIVE", finding("FLOAT_KERNELS_UNCHECKED", "error", lost[0]))] if lost else []
+
     def trial(self, uri, variant):
         """What the report should say of a variant on a device; None where it was not tried."""
         name, kind = spell(variant), (self.source["reference"] or {}).get("kind")
@@ -146,7 +174,7 @@ class Judge:
                           "emulated": False, "is_host": False, "facts": {}},
                "variant": name, "made_as": None, "calibration": None, "verdict": "ERROR",
                "low_memory_engaged": None, "low_memory_why": None, "outputs": {},
-               "errors": {key: {} for key in ("conversion", "quantization", "device", "why_null")}, "latency_ms": None,
+               "errors": {key: {} for key in STAGES}, "latency_ms": None,
                "latency_why": "it was not run", "memory_mb": None, "memory_why": "it was not run", "findings": [],
                "file": None, "sha256": None, "options": {}, "timing_s": {}}
         if cap is None and failure is None:
@@ -166,11 +194,20 @@ class Judge:
             why["conversion"] = self.source["reference"]["why"] or "" if kind == "mnn-float" else "not measured"
         why |= {"quantization": "nothing is quantized"} if method == "float" else {"quantization": lost} if lost else {}
         why |= {"device": "the device is this host"} if local else {"device": lost} if lost else {}
-        middle, parts = cap if local else host, {"conversion": self.converted or {}, "quantization": {}, "device": {}}
+        middle, parts = cap if local else host, {"conversion": self.converted or {}} | {
+            key: {} for key in ("quantization", "device", "weights", "activations", "kernels")}
+        apart, split = {}, bool(middle) and middle["memory_mode"] == "low" and not made["facts"]["static_tensors"]
         if "quantization" not in why:
             parts["quantization"] = self.between(self.float or self.reference, middle)
         if "device" not in why:
             parts["device"] = self.between(middle, cap)
+        if split and "quantization" not in why:
+            pairs = {"weights": ((self.float or self.reference)["cases"], middle["normal"]),
+                     "activations": (middle["normal"], middle["cases"])}
+            parts |= {key: {name: fold(cases) for name, cases in self.each(*pair).items()}
+                      for key, pair in pairs.items()}
+            apart = {} if local else self.each(middle["normal"], cap["normal"])
+            parts["kernels"] = {name: fold(cases) for name, cases in apart.items()}
         failure, taken = cap["failure"], [each["case"] for each in cap["cases"]]
         if not failure and (lost := [c["name"] for c in self.source["cases"] if c["name"] not in taken]):
             failure = {"code": "CAPTURE_INCOMPLETE", "message": TEXT, "where": uri, "hint": TEXT,
@@ -186,6 +223,7 @@ class Judge:
                     and output in here
                     and judge_output(here[output], self.limits(output, variant["method"])[0])[0] in ORDER[:2]]
         band = [("FAIL", finding("DEVICE_DIFFERS", "fail", innocent[0]))] if innocent else []
+        band += self.kernels(apart, host, cap) if split and host and not local else []
         if not local and "device" not in why:
             band += self.band(parts["device"], total, here, made, device)
         elif not local and any(limit["metric"] == "device_sqnr_db" for limit in self.plan["limits"]):

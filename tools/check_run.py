@@ -165,7 +165,11 @@ class Check(Judge):
         if done and not cap["failure"]:
             middle = done[len(done) // 2]
             again = [[c["case"] for c in cap[key]] for key in ("repeated", "normal", "timings")]
-            need(again == [[middle], [middle] * (memory == "low"), [middle] * timed], f"{where}: a probe is missing")
+            want = [[middle], done if memory == "low" else [], [middle] * timed]
+            need(again == want, f"{where}: a probe is missing")
+            here = {} if host is None or host["failure"] else host
+            need(not here or [c["case"] for c in here["normal"]] == [c["case"] for c in here["cases"]
+                 if memory == "low" and c["outputs"] is not None], f"{where}: memory normal is missing on this host")
             session, loop = cap["session"], made["facts"]["has_subgraphs"]
             good = (session["mb"] is None) == bool(session["why"]) and (memory == "low" or session["normal_mb"] is None)
             good = good and loop == str(session["why"]).startswith("the model has subgraphs")

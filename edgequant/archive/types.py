@@ -327,7 +327,8 @@ class Capture(Record):
         trial: its id.
         cases: one inference of each, in order.
         repeated: some of them once more, at the end.
-        normal: some of them with memory normal, where the trial itself ran with memory low.
+        normal: those that were run, with memory normal, where the trial itself ran with memory low; in older runs
+            one of them, and only of devices.
         timings: where it was timed.
         load_ms: reading the model.  before, loaded: memory before and after that.
         pushed_bytes: of the model; runtime_bytes: of runner and pack; 0 where the device had them.

@@ -20,7 +20,7 @@ from edgequant.judge.kernel_faults import ARM64
 from edgequant.judge.run import judge
 from edgequant.judge.stages import Comparer
 from edgequant.judge.trial import limits_of
-from edgequant.lab.probes.engaged import EngagedProbe
+from edgequant.lab.probes.engaged import EngagedProbe, NormalProbe
 from edgequant.lab.probes.latency import LatencyProbe
 from edgequant.lab.probes.memory import SessionMemoryProbe
 from edgequant.lab.probes.repeat import RepeatProbe
@@ -322,7 +322,7 @@ class _Verify:
             self.progress.say(f"running {variant} on this host (the quantization error)")
             with self.clock.phase("host"):
                 same = take(
-                    host, ModelFile(artifact.path, memory, artifact.sha256), prepared.cases, [],
+                    host, ModelFile(artifact.path, memory, artifact.sha256), prepared.cases, [NormalProbe()],
                     self.folder.array_folder, trial=name, role="variant-host", variant=str(variant),
                 )  # fmt: skip
         self.folder.save_capture(name, same.model_copy(update={"trial": name, "variant": str(variant)}))

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from edgequant.archive.types import Artifact, Capture, DeviceCapture, Failure, Plan, Source
 from edgequant.findings import Finding
 from edgequant.judge import device as on_device
+from edgequant.judge import float_kernels
 from edgequant.judge.advice import Beside, failure_hint, limit_remedy
 from edgequant.judge.engaged import determinism, engagement
 from edgequant.judge.kernel_faults import i8mm_remark, known_faults, pool_remark
 from edgequant.judge.latency import latency_of, why_no_latency
-from edgequant.judge.limits import defaults_for, resolve_limits
+from edgequant.judge.limits import defaults_for, device_bands, resolve_limits
 from edgequant.judge.resembles import file_resembles
-from edgequant.judge.stages import Comparer, refused_cases, untold
+from edgequant.judge.stages import Comparer, refused_cases, summaries, untold
 from edgequant.judge.types import NOTHING, JudgedOutput, Observed, Stages, Summaries, TrialJudgement
 from edgequant.judge.verdict import Verdict, judge_output, worst
 from edgequant.spec import Limit, Variant
@@ -100,11 +102,12 @@ class Trial:
                 self.stages, plain, self.on_host, self.faults, self._names, self.artifact.run_as,
                 evidence.plan.options, evidence.plan.limits, self.device,
             )  # fmt: skip
+        self._kernels = self._float_kernels()
         self._converter = _converter(self.artifact)
         verdicts = [output.verdict.verdict for output in plain.values()]
         self._limits_verdict = worst([Verdict.PASS, *verdicts])
         self._broken = any(output.verdict.failed for output in plain.values())
-        looks = (self._repeat, self._band, self._engagement, self._converter)
+        looks = (self._repeat, self._kernels, self._band, self._engagement, self._converter)
         self.verdict = worst(
             [
                 *verdicts,
@@ -145,7 +148,33 @@ class Trial:
             quantization = self._compare.between(base, middle, self._names)
         if middle is not None and "device" not in why:
             device = self._compare.between(middle, self.capture, self._names)
-        return Stages(e.conversion or {}, quantization, device, why)
+        apart = self._apart(base, middle) if middle is not None and "quantization" not in why else {}
+        return Stages(e.conversion or {}, quantization, device, why, **apart)
+
+    def _apart(self, base: Capture, middle: Capture) -> dict[str, Any]:
+        """The stages that memory normal tells apart; middle: the file on this host."""
+        if not self._has_normal(middle):
+            return {}
+        each = self._compare.each
+        found = {
+            "weights": each(base.cases, middle.normal, self._names),
+            "activations": each(middle.normal, middle.cases, self._names),
+        }
+        kernels = {} if self.device.is_host else each(middle.normal, self.capture.normal, self._names)
+        return {key: summaries(cases) for key, cases in found.items()} | {"kernels": kernels}
+
+    def _has_normal(self, capture: Capture) -> bool:
+        """Whether memory normal is something else, and nothing is int8 in it."""
+        return capture.memory_mode == "low" and not self.artifact.facts.static
+
+    def _float_kernels(self) -> Observed:
+        """Whether device and host part by more than float kernels do where nothing is int8."""
+        here, plan = self._e.variant_host, self._e.plan
+        if here is None or self.device.is_host or not self._has_normal(here):
+            return NOTHING
+        bands = device_bands(self._names, "weight", plan.options.precision, plan.limits)
+        found = float_kernels.file_or_kernel(self.stages.kernels, bands)
+        return found if found.findings else float_kernels.unchecked(here, self.capture)
 
     def _failure(self) -> Failure | None:
         """Why it did not get to its end: as captured, a case that is not in it, or one that this device refused and
@@ -208,6 +237,7 @@ class Trial:
         }
         after: tuple[Observed, ...] = (
             on_device.blame(self._innocent, self.faults, e.plan.options, self.device),
+            self._kernels,
             self._band,
             pool_remark(self.faults, is_host=self.device.is_host, verdict=self._limits_verdict),
             i8mm_remark(self.faults, self.device),

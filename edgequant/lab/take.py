@@ -106,7 +106,9 @@ class Place:
         self.loaded = self.runner.load(self.path, self.model.memory, precision=self.model.precision)
 
     def unload(self) -> None:
-        self.runner.unload(self.loaded)
+        """Nothing to do where the runner that had it has been replaced."""
+        if self.runner is self.session.known_runner:
+            self.runner.unload(self.loaded)
 
 
 def each_case(
