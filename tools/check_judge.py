@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 
 import numpy as np
-from check_metrics import ANY, HIGH, METRICS, ORDER, TEXT, close, compare, finding, fold, judge_output, meets, worst
+from check_device import band, kernels
+from check_metrics import ANY, HIGH, METRICS, ORDER, TEXT, compare, finding, fold, judge_output, meets, worst
 
 # fmt: off
 BOUNDS = {"float": (0.9999, 40, 0.02), "fp16": (0.999, 30, 0.05)}
-ARM64, X86 = ("aarch64", "arm64"), ("x86_64", "amd64", "i686", "i386")
 STAGES = ("conversion", "quantization", "device", "weights", "activations", "kernels", "why_null")
 DEVICE = ("uri", "is_host", "arch", "cpu", "features", "mnn", "cores", "ram_mb", "os", "facts")
 
@@ -36,12 +36,6 @@ def spell(v):
 
 def limit_text(limit):
     return f"{limit['output'] + ':' if limit['output'] else ''}{limit['metric']}{limit['op']}{limit['value']:g}"
-
-
-def old(version):
-    """Whether it is an MNN whose int8 kernels are known to be wrong."""
-    found = re.match(r"\s*v?(\d{1,6})(?:\.(\d{1,6}))?(?:\.(\d{1,6}))?", version or "")
-    return bool(found) and tuple(int(n or 0) for n in found.groups()) <= (3, 6, 1)
 
 
 def differing(first, second):
@@ -123,48 +117,6 @@ class Judge:
             late += [] if ended else [("INCONCLUSIVE", finding("LOW_MEMORY_NOT_ENGAGED", "error", None))]
         return engaged, why, evidence, notes, late
 
-    def band(self, apart, total, here, made, device):
-        """What is said of a device that is farther from this host than rounding explains."""
-        facts, host, k = made["facts"], self.plan["host"], device["facts"].get("mnn_kernels", {})
-        arm, static, method = device["arch"] in ARM64, facts["static_tensors"] > 0, made["run_as"]["method"]
-        i8mm = facts["half_tiles"] and arm and k.get("i8mm") is True and k.get("sme2") is not True
-        explained = old(device["mnn"]) and (i8mm or (facts["tails"] and arm))
-        pools = facts["max_pools"] and host["arch"].lower() in X86 and old(host["mnn"])
-        usual = 30.0 if self.plan["options"]["precision"] == "low" else 60.0
-        usual = 20.0 if static or method not in ("float", "fp16", "weight") else usual
-        own = {name: self.limits(name, method)[1] for name in apart}
-        out = {name: s["sqnr_db"] for name, s in apart.items() if s["sqnr_db"] is not None and s["kind"] == "float"
-               and s["sqnr_db"] < (own[name]["value"] if own[name] else usual)}
-        if not out:
-            return []
-        where = frozenset(name for name, value in out.items() if close(value, min(out.values())))
-        sides = [(total.get(name, {}).get("sqnr_db"), here.get(name, {}).get("sqnr_db")) for name in out]
-        if pools and all(None not in side and side[0] > side[1] for side in sides):
-            return [("INCONCLUSIVE", finding("HOST_MISCOMPUTES", "error", where))]
-        sure = not static or explained or any(own[name] for name in out)
-        verdict, severity = ("FAIL", "fail") if sure else ("INCONCLUSIVE", "error")
-        return [(verdict, finding("DEVICE_BEYOND_ROUNDING", severity, where))]
-
-    def kernels(self, apart, here, there):
-        """What is said of device and host with memory normal, where float kernels are all there is."""
-        usual, out = 30.0 if self.plan["options"]["precision"] == "low" else 60.0, {}
-        for name, cases in apart.items():
-            own = self.limits(name, "weight")[1]
-            for case, c in cases.items():
-                bad = c["problem"] not in (None, "reference_nonfinite")
-                if not bad and c["max_abs"] is not None and c["kind"] == "int":
-                    bad = not c["exact"]
-                elif not bad and c["max_abs"] is not None and c["max_abs"] > 1e-6:
-                    bad = c["sqnr_db"] is None or c["sqnr_db"] < (own["value"] if own else usual)
-                if bad:
-                    out[name, case] = -200.0 if c["sqnr_db"] is None else c["sqnr_db"]
-        if out:
-            where = frozenset(name for (name, _), value in out.items() if close(value, min(out.values())))
-            return [("FAIL", finding("FILE_OR_KERNEL_DIFFERS", "fail", where))]
-        known = {each["case"] for each in here["normal"] if each["outputs"] is not None}
-        lost = [each["case"] for each in there["normal"] if each["outputs"] is None and each["case"] in known]
-        return [("INCONCLUSIVE", finding("FLOAT_KERNELS_UNCHECKED", "error", lost[0]))] if lost else []
-
     def trial(self, uri, variant):
         """What the report should say of a variant on a device; None where it was not tried."""
         name, kind = spell(variant), (self.source["reference"] or {}).get("kind")
@@ -222,20 +174,20 @@ class Judge:
         innocent = [output for output, (verdict, *_) in judged.items() if not local and verdict == "FAIL"
                     and output in here
                     and judge_output(here[output], self.limits(output, variant["method"])[0])[0] in ORDER[:2]]
-        band = [("FAIL", finding("DEVICE_DIFFERS", "fail", innocent[0]))] if innocent else []
-        band += self.kernels(apart, host, cap) if split and host and not local else []
+        astray = [("FAIL", finding("DEVICE_DIFFERS", "fail", innocent[0]))] if innocent else []
+        astray += kernels(self, apart, host, cap) if split and host and not local else []
         if not local and "device" not in why:
-            band += self.band(parts["device"], total, here, made, device)
+            astray += band(self, parts["device"], total, here, made, device)
         elif not local and any(limit["metric"] == "device_sqnr_db" for limit in self.plan["limits"]):
-            band.append(("INCONCLUSIVE", finding("DEVICE_ERROR_UNKNOWN", "error")))
+            astray.append(("INCONCLUSIVE", finding("DEVICE_ERROR_UNKNOWN", "error")))
         if method == "weight" and not made["quantized_layers"]:
             late.append(("INCONCLUSIVE", finding("NOTHING_QUANTIZED", "error")))
         elif method != "dynamic" or made["quantized_layers"]:
             late += [("PASS", finding("CONVERTER_WARNING", "warn") | {"message": text}) for text in made["warnings"]]
         if device["mnn"] not in (None, self.plan["host"]["mnn"]):
             late.append(("PASS", finding("MNN_VERSION_DIFFERS", "warn", device["uri"])))
-        found = [*notes, *(("PASS", each) for _, _, each, _ in judged.values() for each in each), *band, *late]
-        looks = [*(verdict for verdict, *_ in judged.values()), *(v for v, _ in (*notes, *band, *late) if v != "PASS")]
+        found = [*notes, *(("PASS", each) for _, _, each, _ in judged.values() for each in each), *astray, *late]
+        looks = [*(each[0] for each in judged.values()), *(v for v, _ in (*notes, *astray, *late) if v != "PASS")]
         keys = (*METRICS, "nan", "inf", "ref_nan", "ref_inf", "exact", "kind", "cases", "worst_case")
         outputs = {output: {**{key: total[output][key] for key in keys}, "verdict": v, "limits": results,
                             "reasons": [TEXT] * count,
