@@ -177,7 +177,8 @@ class Judge:
         astray = [("FAIL", finding("DEVICE_DIFFERS", "fail", innocent[0]))] if innocent else []
         astray += kernels(self, apart, host, cap) if split and host and not local else []
         if not local and "device" not in why:
-            astray += band(self, parts["device"], total, here, made, device)
+            each = self.each(middle["cases"], cap["cases"])
+            astray += band(self, each, total, here, made, device, host, cap["memory_mode"])
         elif not local and any(limit["metric"] == "device_sqnr_db" for limit in self.plan["limits"]):
             astray.append(("INCONCLUSIVE", finding("DEVICE_ERROR_UNKNOWN", "error")))
         if method == "weight" and not made["quantized_layers"]:

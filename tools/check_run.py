@@ -101,7 +101,8 @@ class Check(Judge):
         if not self.reference:
             return
         for kind, one, variant in (("reference", self.reference, None), ("float-host", self.float, "float")):
-            empty = ("repeated", "normal", "timings", "session", "load_ms", "threads", "pushed_bytes", "runtime_bytes")
+            empty = ("repeated", "normal", "moved", "timings", "session")
+            empty += ("load_ms", "threads", "pushed_bytes", "runtime_bytes")
             if one:
                 told = [one[k][key] for k in ("before", "loaded") for key in ("rss", "rss_peak", "pss")]
                 told += [one[k] for k in (*empty, "failure")]
@@ -156,6 +157,9 @@ class Check(Judge):
             for c in one["cases"] + one["repeated"] + one["normal"]:
                 good = (c["outputs"] is None) == (c["refused"] is not None) >= (c["refused_code"] is not None)
                 need(good and type(c["taps"]) is dict, f"{where}: case {c['case']} has outputs and a refusal, or none")
+        names, modes = [c["name"] for c in self.source["cases"]], (memory, "normal")
+        good = not host or all(m["case"] in names and m["memory"] in modes for m in host["moved"])
+        need(good and not cap["moved"], f"{where}: cases were moved that there are not, or on the device")
         if local and host:
             need(host["trial"] in (trial, f"host/{safe(name)}"), f"{where}: this host's capture is of another trial")
         if local and host and host["trial"] == trial:

@@ -117,10 +117,6 @@ def resolve_limits(
 
 _FP32_KERNELS, _FP16_KERNELS, _INT8_KERNELS = 60.0, 30.0, 20.0
 
-NEAR_NOTHING = 1e-6
-"""An error between two machines that is nowhere larger than this, in the output's unit, is none: eight last bits of a
-number near 1.  Around values of that size SQNR holds rounding against rounding."""
-
 
 def device_bands(
     outputs: Mapping[str, Kind], variant_method: str, precision: Precision, user_limits: Sequence[Limit]

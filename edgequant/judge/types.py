@@ -37,7 +37,7 @@ class Stages:
     Of a file that quantizes activations while it runs, the same file with memory normal, where nothing is int8, lies
     in between: `weights` is float MNN against it (what rounding the weights costs), `activations` is it against the
     file as it is run (what rounding the activations adds), both on this host; `kernels` is it on this host against it
-    on the device.
+    on the device.  `apart` is the device stage, case by case.
     """
 
     conversion: Summaries = field(default_factory=dict)
@@ -47,6 +47,7 @@ class Stages:
     weights: Summaries = field(default_factory=dict)
     activations: Summaries = field(default_factory=dict)
     kernels: Compared = field(default_factory=dict)
+    apart: Compared = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

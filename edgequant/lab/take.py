@@ -21,6 +21,7 @@ from edgequant.archive.types import (
     DeviceCapture,
     Failure,
     Memory,
+    Moved,
     Role,
     SessionCapture,
     TimingCapture,
@@ -146,6 +147,7 @@ class Taking:
     """Cases that were run, in order."""
     repeated: list[CaseCapture] = field(default_factory=list)
     normal: list[CaseCapture] = field(default_factory=list)
+    moved: list[Moved] = field(default_factory=list)
     timings: list[TimingCapture] = field(default_factory=list)
     session: SessionCapture | None = None
 
@@ -247,6 +249,7 @@ def take(
             "cases": tuple(taking.cases.values()),
             "repeated": tuple(taking.repeated),
             "normal": tuple(taking.normal),
+            "moved": tuple(taking.moved),
             "timings": tuple(taking.timings),
             "session": taking.session,
         }
