@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from check_device import band, kernels
-from check_metrics import ANY, HIGH, METRICS, ORDER, TEXT, compare, finding, fold, judge_output, meets, worst
+from check_metrics import ANY, HIGH, METRICS, ORDER, TEXT, breaks, compare, finding, fold, judge_output, worst
 
 # fmt: off
 BOUNDS = {"float": (0.9999, 40, 0.02), "fp16": (0.999, 30, 0.05)}
@@ -260,8 +260,8 @@ class Judge:
             findings += [finding("CONVERSION_RUN_FAILED", "fail", case) for case in gone]
             for name, s in self.converted.items():
                 lost = s["problems"] - {"reference_nonfinite"}
-                broken = [any(s[limit["metric"]] is not None and not meets(limit, s[limit["metric"]])
-                              for limit in self.limits(name, method, [])[0]) for method in ("float", "weight")]
+                broken = [any(breaks(s, limit)[0] for limit in self.limits(name, method, [])[0])
+                          for method in ("float", "weight")]
                 if lost or broken[0]:
                     level = "fail" if (lost or broken[1]) and kind != "file" else "warn"
                     evidence = {key: s[key] for key in ("sqnr_db", "cosine", "worst_case")}

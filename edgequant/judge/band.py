@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from edgequant.archive.types import Moved
 from edgequant.compare.decibel import SQNR_CAP_DB
 from edgequant.compare.metrics import TensorComparison
+from edgequant.compare.summary import NEAR_NOTHING
 from edgequant.compare.table import Kind
 from edgequant.findings import Finding
 from edgequant.judge.limits import device_bands, meets
@@ -30,9 +31,6 @@ UNMOVED_DB = 90.0
 """Above this, no activation of a case has rounded to another step: nothing is known of what happens where one does."""
 FLOAT_DB = 60.0
 """Never is more asked for than this: float kernels approximate functions in other ways, which is no rounding."""
-NEAR_NOTHING = 1e-6
-"""An error between two machines that is nowhere larger than this, in the output's unit, is none: eight last bits of a
-number near 1.  Around values of that size SQNR holds rounding against rounding."""
 WIDE_DB = 3.0
 """With a band below this, an error of half of the output's power would be rounding."""
 _LABELS = 0.01

@@ -12,7 +12,7 @@ from edgequant.archive.types import FileFacts, Moved, Strayed
 from edgequant.compare.metrics import compare
 from edgequant.judge.band import Band, Bands
 from edgequant.judge.verdict import Verdict
-from tests.judge.archives import BOARD, TRUE, WAVE, Archive, all_off, codes, off, only, parsed, told_by
+from tests.judge.archives import BOARD, HOST, TRUE, WAVE, Archive, all_off, codes, off, only, parsed, told_by
 
 MANY = 1000
 
@@ -108,13 +108,35 @@ def test_a_device_has_to_be_as_near_as_this_host_is_to_itself(tmp_path: Path) ->
     (finding,) = trial.findings
     assert finding.message == (
         "device and host compute different things with the same file: only 34 dB SQNR between them in y, case 'a'; "
-        "this host itself keeps 45 dB there when its inputs move by next to nothing, so that rounding leaves at least 35 dB"
+        "this host itself keeps 45 dB there when its inputs move by next to nothing, so that rounding leaves at least "
+        "35 dB"
     )
     assert finding.evidence["found"][0] | {"sqnr_db": 0, "max_abs": 0} == {
         "output": "y", "case": "a", "sqnr_db": 0, "mismatch": None, "max_abs": 0, "problem": None, "bound": 35.0,
         "own": 45.0, "asked": False,
     }  # fmt: skip
     assert codes(only(board(tmp_path / "older", 34, None))) == [], "fixed bands are those of before"
+
+
+def test_an_error_of_arithmetic_is_none_whatever_the_value(tmp_path: Path) -> None:
+    """Scores of a detector that sees nothing: float MNN is off by one last bit of a number near 1."""
+    scores = {"a": {"y": np.linspace(0, 2e-5, 64, dtype=np.float32)}, "b": {"y": 1e-3 * np.abs(WAVE)}}
+    noise = np.resize([2e-7, -2e-7], 64).astype(np.float32)
+    near = {case: {"y": outputs["y"] + noise} for case, outputs in scores.items()}
+    archive = Archive(tmp_path, "float", reference=scores, float_host=near)
+    archive.tried(HOST, "float", near, normal={})
+    assert (only(archive).verdict, codes(only(archive))) == (Verdict.PASS, ["OUTPUT_NEAR_NOTHING"])
+    assert archive.judged().findings == (), "nothing to report to MNN"
+    (result, *_) = [each for each in only(archive).outputs["y"].verdict.results if each.limit.metric == "sqnr_db"]
+    assert (result.verdict, result.case) == (Verdict.PASS, "a")
+    assert result.value is not None
+    assert result.value < 41
+    # An output that does not come at all, or that is off in another case, is not excused by it.
+    for other in ({"a": {"y": np.zeros(64, np.float32)}, "b": near["b"]}, near | {"b": {"y": 1.1 * scores["b"]["y"]}}):
+        archive = Archive(tmp_path / str(len(list(tmp_path.iterdir()))), "float", reference=scores, float_host=other)
+        archive.tried(HOST, "float", other, normal={})
+        assert only(archive).verdict is Verdict.FAIL
+        assert [each.code for each in archive.judged().findings] == ["CONVERSION_ERROR"]
 
 
 def test_static_int8_is_judged_by_what_was_seen_of_it(tmp_path: Path) -> None:
