@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from check_decisions import rematch, winners
-from check_metrics import ANY, HIGH, METRICS, ORDER, TEXT, close, compare, finding, fold, judge_output, meets, worst
+from check_device import band, kernels
+from check_metrics import ANY, HIGH, METRICS, ORDER, TEXT, breaks, compare, finding, fold, judge_output, worst
 
 # fmt: off
 BOUNDS = {"float": (0.9999, 40, 0.02), "fp16": (0.999, 30, 0.05)}
-ARM64, X86 = ("aarch64", "arm64"), ("x86_64", "amd64", "i686", "i386")
+STAGES = ("conversion", "quantization", "device", "weights", "activations", "kernels", "why_null")
 DEVICE = ("uri", "is_host", "arch", "cpu", "features", "mnn", "cores", "ram_mb", "os", "facts")
 
 
@@ -38,12 +39,6 @@ def limit_text(limit):
     return f"{limit['output'] + ':' if limit['output'] else ''}{limit['metric']}{limit['op']}{limit['value']:g}"
 
 
-def old(version):
-    """Whether it is an MNN whose int8 kernels are known to be wrong."""
-    found = re.match(r"\s*v?(\d{1,6})(?:\.(\d{1,6}))?(?:\.(\d{1,6}))?", version or "")
-    return bool(found) and tuple(int(n or 0) for n in found.groups()) <= (3, 6, 1)
-
-
 def differing(first, second):
     one, two = first["outputs"] or {}, second["outputs"] or {}
     return [name for name in {**one, **two} if one.get(name) != two.get(name)]
@@ -64,16 +59,20 @@ class Judge:
         return self.records.get(f"captures/{name}.json")
 
     def between(self, expected, got, refused=lambda _: False, strained=False):
-        found, others = {}, {each["case"]: each for each in got["cases"]}
-        for case in expected["cases"]:
+        held = [c for c in expected["cases"] if strained or c["case"] not in self.strain]
+        each = self.each(held, got["cases"], refused)
+        return {name: fold(cases) for name, cases in each.items()}
+
+    def each(self, expected, got, refused=lambda _: False):
+        """The same, case by case."""
+        found, others = {}, {each["case"]: each for each in got}
+        for case in expected:
             other = others.get(case["case"])
-            if case["case"] in self.strain and not strained:
-                continue
             if case["outputs"] is None or not other or (other["outputs"] is None and not refused(case["case"])):
                 continue
             for name in (name for name in case["outputs"] if name in self.source["kinds"]):
                 found.setdefault(name, {})[case["case"]] = self.pair(case, other, name)
-        return {name: fold(cases) for name, cases in found.items()}
+        return found
 
     def pair(self, case, other, name):
         pair = (case["outputs"][name]["sha256"], ((other["outputs"] or {}).get(name) or {}).get("sha256"))
@@ -146,9 +145,11 @@ class Judge:
         wanted, engaged, why, evidence = made["run_as"]["method"] == "dynamic", None, None, {}
         if cap["memory_mode"] != "low":
             engaged, why = (False, TEXT) if wanted and any(each["outputs"] for each in cap["cases"]) else (None, None)
-        elif cap["normal"]:
-            normal, mb = cap["normal"][0], [(cap["session"] or {}).get(key) for key in ("mb", "normal_mb")]
-            low = (first | {each["case"]: each for each in cap["repeated"]})[normal["case"]]
+        elif normals := [each for each in cap["normal"] if each["outputs"] is not None]:
+            again = {each["case"]: each for each in cap["repeated"]}
+            normal = next((each for each in normals if each["case"] in again), normals[0])
+            mb = [(cap["session"] or {}).get(key) for key in ("mb", "normal_mb")]
+            low = (first | again)[normal["case"]]
             reached = differing(low, normal)
             missed = [name for name in low["outputs"] or {} if name not in reached]
             evidence = {"case": normal["case"], "outputs_differ": bool(reached), "outputs_reached": reached,
@@ -163,28 +164,6 @@ class Judge:
             late += [] if ended else [("INCONCLUSIVE", finding("LOW_MEMORY_NOT_ENGAGED", "error", None))]
         return engaged, why, evidence, notes, late
 
-    def band(self, apart, total, here, made, device):
-        """What is said of a device that is farther from this host than rounding explains."""
-        facts, host, k = made["facts"], self.plan["host"], device["facts"].get("mnn_kernels", {})
-        arm, static, method = device["arch"] in ARM64, facts["static_tensors"] > 0, made["run_as"]["method"]
-        i8mm = facts["half_tiles"] and arm and k.get("i8mm") is True and k.get("sme2") is not True
-        explained = old(device["mnn"]) and (i8mm or (facts["tails"] and arm))
-        pools = facts["max_pools"] and host["arch"].lower() in X86 and old(host["mnn"])
-        usual = 30.0 if self.plan["options"]["precision"] == "low" else 60.0
-        usual = 20.0 if static or method not in ("float", "fp16", "weight") else usual
-        own = {name: self.limits(name, method)[1] for name in apart}
-        out = {name: s["sqnr_db"] for name, s in apart.items() if s["sqnr_db"] is not None and s["kind"] == "float"
-               and s["sqnr_db"] < (own[name]["value"] if own[name] else usual)}
-        if not out:
-            return []
-        where = frozenset(name for name, value in out.items() if close(value, min(out.values())))
-        sides = [(total.get(name, {}).get("sqnr_db"), here.get(name, {}).get("sqnr_db")) for name in out]
-        if pools and all(None not in side and side[0] > side[1] for side in sides):
-            return [("INCONCLUSIVE", finding("HOST_MISCOMPUTES", "error", where))]
-        sure = not static or explained or any(own[name] for name in out)
-        verdict, severity = ("FAIL", "fail") if sure else ("INCONCLUSIVE", "error")
-        return [(verdict, finding("DEVICE_BEYOND_ROUNDING", severity, where))]
-
     def trial(self, uri, variant):
         """What the report should say of a variant on a device; None where it was not tried."""
         name, kind = spell(variant), (self.source["reference"] or {}).get("kind")
@@ -194,7 +173,7 @@ class Judge:
                           "emulated": False, "is_host": False, "facts": {}},
                "variant": name, "made_as": None, "calibration": None, "verdict": "ERROR",
                "low_memory_engaged": None, "low_memory_why": None, "outputs": {},
-               "errors": {key: {} for key in ("conversion", "quantization", "device", "why_null")}, "latency_ms": None,
+               "errors": {key: {} for key in STAGES}, "latency_ms": None,
                "latency_why": "it was not run", "memory_mb": None, "memory_why": "it was not run", "findings": [],
                "file": None, "sha256": None, "options": {}, "timing_s": {}}
         if cap is None and failure is None:
@@ -214,11 +193,21 @@ class Judge:
             why["conversion"] = self.source["reference"]["why"] or "" if kind == "mnn-float" else "not measured"
         why |= {"quantization": "nothing is quantized"} if method == "float" else {"quantization": lost} if lost else {}
         why |= {"device": "the device is this host"} if local else {"device": lost} if lost else {}
-        middle, parts = cap if local else host, {"conversion": self.converted or {}, "quantization": {}, "device": {}}
+        middle, parts = cap if local else host, {"conversion": self.converted or {}} | {
+            key: {} for key in ("quantization", "device", "weights", "activations", "kernels")}
+        apart, split = {}, bool(middle) and middle["memory_mode"] == "low" and not made["facts"]["static_tensors"]
         if "quantization" not in why:
             parts["quantization"] = self.between(self.float or self.reference, middle)
         if "device" not in why:
             parts["device"] = self.between(middle, cap, strained=True)
+        if split and "quantization" not in why:
+            held = [c for c in middle["normal"] if c["case"] not in self.strain]
+            pairs = {"weights": ((self.float or self.reference)["cases"], held),
+                      "activations": (held, middle["cases"])}
+            parts |= {key: {name: fold(cases) for name, cases in self.each(*pair).items()}
+                       for key, pair in pairs.items()}
+            apart = {} if local else self.each(middle["normal"], cap["normal"])
+            parts["kernels"] = {name: fold(cases) for name, cases in apart.items()}
         failure, taken = cap["failure"], [each["case"] for each in cap["cases"]]
         if not failure and (lost := [c["name"] for c in self.source["cases"] if c["name"] not in taken]):
             failure = {"code": "CAPTURE_INCOMPLETE", "message": TEXT, "where": uri, "hint": TEXT,
@@ -234,23 +223,25 @@ class Judge:
         innocent = [output for output, (verdict, *_) in judged.items() if not local and verdict == "FAIL"
                     and output in here
                     and judge_output(here[output], self.limits(output, variant["method"])[0])[0] in ORDER[:2]]
-        band = [("FAIL", finding("DEVICE_DIFFERS", "fail", innocent[0]))] if innocent else []
+        astray = [("FAIL", finding("DEVICE_DIFFERS", "fail", innocent[0]))] if innocent else []
+        astray += kernels(self, apart, host, cap) if split and host and not local else []
         if not local and "device" not in why:
-            band += self.band(parts["device"], total, here, made, device)
+            each = self.each(middle["cases"], cap["cases"])
+            astray += band(self, each, total, here, made, device, host, cap["memory_mode"])
         elif not local and any(limit["metric"] == "device_sqnr_db" for limit in self.plan["limits"]):
-            band.append(("INCONCLUSIVE", finding("DEVICE_ERROR_UNKNOWN", "error")))
-        band += [("MARGINAL", each) for each in rows]
+            astray.append(("INCONCLUSIVE", finding("DEVICE_ERROR_UNKNOWN", "error")))
+        astray += [("MARGINAL", each) for each in rows]
         told = winners(self, cap, variant["method"])
-        band += [("FAIL" if each["severity"] == "fail" else "MARGINAL", each) for each in told]
-        band += self.strained(cap, total)
+        astray += [("FAIL" if each["severity"] == "fail" else "MARGINAL", each) for each in told]
+        astray += self.strained(cap, total)
         if method == "weight" and not made["quantized_layers"]:
             late.append(("INCONCLUSIVE", finding("NOTHING_QUANTIZED", "error")))
         elif method != "dynamic" or made["quantized_layers"]:
             late += [("PASS", finding("CONVERTER_WARNING", "warn") | {"message": text}) for text in made["warnings"]]
         if device["mnn"] not in (None, self.plan["host"]["mnn"]):
             late.append(("PASS", finding("MNN_VERSION_DIFFERS", "warn", device["uri"])))
-        found = [*notes, *(("PASS", each) for _, _, each, _ in judged.values() for each in each), *band, *late]
-        looks = [*(verdict for verdict, *_ in judged.values()), *(v for v, _ in (*notes, *band, *late) if v != "PASS")]
+        found = [*notes, *(("PASS", each) for _, _, each, _ in judged.values() for each in each), *astray, *late]
+        looks = [*(each[0] for each in judged.values()), *(v for v, _ in (*notes, *astray, *late) if v != "PASS")]
         doubted = any(each["severity"] in ("error", "fail") for each in made["findings"])
         looks += ["MARGINAL"] * self.blind + ["INCONCLUSIVE"] * doubted
         keys = (*METRICS, "nan", "inf", "ref_nan", "ref_inf", "exact", "kind", "cases", "worst_case")
@@ -324,8 +315,8 @@ class Judge:
             findings += [finding("CONVERSION_RUN_FAILED", "fail", case) for case in gone]
             for name, s in self.converted.items():
                 lost = s["problems"] - {"reference_nonfinite"}
-                broken = [any(s[limit["metric"]] is not None and not meets(limit, s[limit["metric"]])
-                              for limit in self.limits(name, method, [])[0]) for method in ("float", "weight")]
+                broken = [any(breaks(s, limit)[0] for limit in self.limits(name, method, [])[0])
+                          for method in ("float", "weight")]
                 if lost or broken[0]:
                     level = "fail" if (lost or broken[1]) and kind != "file" else "warn"
                     evidence = {key: s[key] for key in ("sqnr_db", "cosine", "worst_case")}

@@ -292,6 +292,30 @@ class CaseCapture(Record):
     refused_code: str | None = None
 
 
+class Strayed(Record):
+    """How far an output went: as in `compare.metrics.TensorComparison`; None where it is not defined."""
+
+    sqnr_db: float | None = None
+    max_abs: float | None = None
+    mismatch: float | None = None
+
+
+class Moved(Record):
+    """This host against itself: a case once more, with its inputs moved by next to nothing.
+
+    Attributes:
+        by: "noise": each number of each float input by up to 2^-16 of it, some rounding errors' worth.  "step": one
+            number of each by 1/255 of its range, as an activation moves that rounds the other way.
+        memory: what it ran with.
+        outputs: against those of the same case, not moved.
+    """
+
+    case: _Name
+    by: Literal["noise", "step"]
+    memory: MemoryMode
+    outputs: dict[_Name, Strayed] = Field(default_factory=dict)
+
+
 class TimingCapture(Record):
     """Every sample of a timing, in milliseconds and in order.
 
@@ -337,7 +361,9 @@ class Capture(Record):
         trial: its id.
         cases: one inference of each, in order.
         repeated: some of them once more, at the end.
-        normal: some of them with memory normal, where the trial itself ran with memory low.
+        normal: those that were run, with memory normal, where the trial itself ran with memory low; in older runs
+            one of them, and only of devices.
+        moved: each case some times more, with its inputs moved; of this host only, where there are other devices.
         timings: where it was timed.
         load_ms: reading the model.  before, loaded: memory before and after that.
         pushed_bytes: of the model; runtime_bytes: of runner and pack; 0 where the device had them.
@@ -355,6 +381,7 @@ class Capture(Record):
     cases: tuple[CaseCapture, ...] = ()
     repeated: tuple[CaseCapture, ...] = ()
     normal: tuple[CaseCapture, ...] = ()
+    moved: tuple[Moved, ...] = ()
     timings: tuple[TimingCapture, ...] = ()
     session: SessionCapture | None = None
     load_ms: float | None = Field(default=None, ge=0)

@@ -20,10 +20,11 @@ from edgequant.jobs.devices import Devices, begin_host, end_host
 from edgequant.jobs.look import Looked, look
 from edgequant.jobs.making import on_host, open_maker
 from edgequant.jobs.prepare import FLOAT, Prepared, prepare, prepared_again, source_of
-from edgequant.lab.probes.engaged import EngagedProbe
+from edgequant.lab.probes.engaged import EngagedProbe, NormalProbe
 from edgequant.lab.probes.latency import LatencyProbe
 from edgequant.lab.probes.memory import SessionMemoryProbe
 from edgequant.lab.probes.repeat import RepeatProbe
+from edgequant.lab.probes.rounding import RoundingProbe
 from edgequant.lab.session import Session
 from edgequant.lab.take import ModelFile, Probe, device_capture_of, take
 from edgequant.mnn_version import host_mnn_version, require_supported
@@ -33,7 +34,7 @@ from edgequant.plan.stored import plan_of, request_of, trial_id
 from edgequant.progress import Progress
 from edgequant.quantize.maker import Maker
 from edgequant.quantize.work import HOPELESS, remove_stale
-from edgequant.spec import MemoryMode, Variant
+from edgequant.spec import Variant
 
 if TYPE_CHECKING:  # loaded while others work, see `_Verify.run`
     from edgequant.jobs.reporting import Reporter
@@ -317,33 +318,26 @@ class _Verify:
             )
 
     def _on_host(self, artifact: Artifact, prepared: Prepared, host: Session) -> None:
-        """What the file computes on this host: the middle between quantization error and device error."""
-        variant, options = artifact.asked, self.request.options
-        name = host_capture(variant)
-        kept = self._archive.capture(name)
-        if kept is not None and kept.failure is None and kept.artifact_sha256 == artifact.sha256:
-            return
-        memory = options.memory_for(artifact.run_as)
-        same = self._same_on_host(artifact, memory)
-        if same is None:
-            self.progress.say(f"running {variant} on this host (the quantization error)")
-            with self.clock.phase("host"):
-                same = take(
-                    host, ModelFile(artifact.path, memory, artifact.sha256), prepared.cases, [],
-                    self.folder.array_folder, trial=name, role="variant-host", variant=str(variant),
-                )  # fmt: skip
-        self.folder.save_capture(name, same.model_copy(update={"trial": name, "variant": str(variant)}))
-
-    def _same_on_host(self, artifact: Artifact, memory: MemoryMode) -> Capture | None:
-        """A capture of this host that is of the same file, run in the same way."""
-        if artifact.run_as == FLOAT and memory == "normal" and self.request.options.precision == "normal":
-            found = self._archive.float_host or self._archive.reference
-            return found.model_copy(update={"role": "variant-host", "artifact_sha256": artifact.sha256})
-        for variant in self.request.variants:
+        """What the file computes on this host, the middle between quantization error and device error; and how far
+        rounding carries it there."""
+        name, memory = host_capture(artifact.asked), self.request.options.memory_for(artifact.run_as)
+        for variant in (artifact.asked, *self.request.variants):  # two variants may be one file
             kept = self._archive.on_host(variant)
-            if kept is not None and kept.artifact_sha256 == artifact.sha256 and kept.memory_mode == memory:
-                return kept
-        return None
+            if kept is None or kept.failure is not None or not kept.trial.startswith("host/"):
+                continue  # of what `local:` brought back nothing is known of rounding
+            if (kept.artifact_sha256, kept.memory_mode) == (artifact.sha256, memory):
+                if variant != artifact.asked:
+                    same = {"trial": name, "variant": str(artifact.asked)}
+                    self.folder.save_capture(name, kept.model_copy(update=same))
+                return
+        self.progress.say(f"running {artifact.asked} on this host (the quantization error)")
+        probes: list[Probe] = [NormalProbe(), RoundingProbe(int8=artifact.facts.static or memory == "low")]
+        with self.clock.phase("host"):
+            capture = take(
+                host, ModelFile(artifact.path, memory, artifact.sha256), prepared.cases, probes,
+                self.folder.array_folder, trial=name, role="variant-host", variant=str(artifact.asked),
+            )  # fmt: skip
+        self.folder.save_capture(name, capture)
 
     def _failed_device(self, uri: str, error: EdgequantError) -> None:
         for variant in self.request.variants:

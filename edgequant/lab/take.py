@@ -21,6 +21,7 @@ from edgequant.archive.types import (
     DeviceCapture,
     Failure,
     Memory,
+    Moved,
     Role,
     SessionCapture,
     TimingCapture,
@@ -106,7 +107,9 @@ class Place:
         self.loaded = self.runner.load(self.path, self.model.memory, precision=self.model.precision)
 
     def unload(self) -> None:
-        self.runner.unload(self.loaded)
+        """Nothing to do where the runner that had it has been replaced."""
+        if self.runner is self.session.known_runner:
+            self.runner.unload(self.loaded)
 
 
 def each_case(
@@ -144,6 +147,7 @@ class Taking:
     """Cases that were run, in order."""
     repeated: list[CaseCapture] = field(default_factory=list)
     normal: list[CaseCapture] = field(default_factory=list)
+    moved: list[Moved] = field(default_factory=list)
     timings: list[TimingCapture] = field(default_factory=list)
     session: SessionCapture | None = None
 
@@ -246,6 +250,7 @@ def take(
             "cases": tuple(taking.cases.values()),
             "repeated": tuple(taking.repeated),
             "normal": tuple(taking.normal),
+            "moved": tuple(taking.moved),
             "timings": tuple(taking.timings),
             "session": taking.session,
         }
