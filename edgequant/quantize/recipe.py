@@ -16,9 +16,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import json
-import os
 import re
-import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -26,7 +24,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edgequant.errors import InputError
-from edgequant.files import atomic_write
+from edgequant.files import atomic_write, read_bounded
 from edgequant.models.mnn.weights import LAYER_TYPES, Weights
 from edgequant.problems import Place, first_problem, shown
 from edgequant.quantize.patterns import TooSlowError, full_matches
@@ -177,15 +175,7 @@ class Recipe(BaseModel):
     def read(cls, path: Path) -> Recipe:
         """Raises InputError: RECIPE_UNREADABLE, RECIPE_INVALID naming the key."""
         try:
-            # A pipe that nobody writes to would keep us waiting, and a device file may have no end.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-            with open(descriptor, "rb") as file:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise InputError("RECIPE_UNREADABLE", "this is not a regular file", where=str(path))
-                content = file.read(_MOST_BYTES + 1)
-            if len(content) > _MOST_BYTES:
-                raise InputError("RECIPE_UNREADABLE", f"a recipe has no {_MOST_BYTES >> 20} MiB", where=str(path))
-            text = content.decode("utf-8-sig")  # some editors put a mark in front
+            text = read_bounded(path, _MOST_BYTES).decode("utf-8-sig")  # some editors put a mark in front
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise InputError("RECIPE_UNREADABLE", f"it cannot be read: {why}", where=str(path)) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -10,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from edgequant.errors import InputError
+from edgequant.files import read_bounded
 from edgequant.spec import Access, Limit, RunOptions, Variant, first_problem, parse_cores, parse_shapes
 from edgequant.spec.function import looks_like_function
 from edgequant.spec.images import ImageOptions
@@ -155,11 +157,10 @@ class _PlainLoader(yaml.SafeLoader):
 def load_spec(path: Path) -> VerifySpec:
     """Read and check a spec.  Raises InputError (SPEC_NOT_FOUND, SPEC_INVALID) naming file, place and problem."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError("SPEC_INVALID", f"{path}: larger than {MAX_BYTES >> 20} MiB")
-        data = yaml.load(path.read_text("utf-8"), Loader=_PlainLoader)  # noqa: S506  (a SafeLoader)
+        data = yaml.load(read_bounded(path, MAX_BYTES).decode("utf-8"), Loader=_PlainLoader)  # noqa: S506  (a SafeLoader)
     except OSError as error:
-        raise InputError("SPEC_NOT_FOUND", f"{path}: {error.strerror}") from None
+        code = "SPEC_INVALID" if error.errno in (errno.EFBIG, errno.ETIMEDOUT) else "SPEC_NOT_FOUND"
+        raise InputError(code, f"{path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         why = " ".join(str(error).split())[:300]
         raise InputError("SPEC_INVALID", f"{path}: not YAML: {why}") from None
