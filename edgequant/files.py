@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from edgequant.errors import EdgequantError
+from edgequant.errors import EdgequantError, InputError
 
-PIPE_SECONDS = 10.0
+PIPE_SECONDS = 5.0
 """Seconds in which a pipe that is read has to come to its end."""
 
 
@@ -150,7 +150,7 @@ def read_bounded(path: Path, most: int, *, seconds: float = PIPE_SECONDS) -> byt
 
 def _read_stream(descriptor: int, most: int, end: float) -> bytes:
     """What comes before the end of it, at most `most` bytes."""
-    data = b""
+    data = bytearray()
     with selectors.PollSelector() as selector:  # epoll takes no devices
         selector.register(descriptor, selectors.EVENT_READ)
         while len(data) < most:
@@ -160,7 +160,7 @@ def _read_stream(descriptor: int, most: int, end: float) -> bytes:
                 if not (part := os.read(descriptor, min(most - len(data), 1 << 20))):
                     break
                 data += part
-    return data
+    return bytes(data)
 
 
 def append(path: Path, data: bytes) -> None:
@@ -179,6 +179,30 @@ def disk_error(path: Path, error: OSError) -> EdgequantError:
         f"{path} cannot be written: {error.strerror or error}",
         hint="Free some space on this host, or choose another --run-dir.",
     )
+
+
+_NAMES = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL)
+_NOTHING_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+
+
+def host_error(error: BaseException) -> EdgequantError | None:
+    """What to say of an exception by which this host, or a name given to it, stopped a command; None for a bug."""
+    if isinstance(error, MemoryError):
+        return EdgequantError("HOST_EXHAUSTED", "this host has no memory left for it", hint="End other programs.")
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # Path.resolve, before Python 3.13
+        return InputError("PATH_UNUSABLE", str(error))
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    named = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+    why = f"{named}{error.strerror}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "Free some space, or inodes (`df -i`); TMPDIR names another folder for what is passing."
+        return EdgequantError("DISK_FULL", why, hint=hint)
+    if error.errno in _NOTHING_LEFT:
+        return EdgequantError("HOST_EXHAUSTED", why, hint="End other programs, or raise the limit (`ulimit -a`).")
+    if named and error.errno in _NAMES:
+        return InputError("PATH_UNUSABLE", why)
+    return EdgequantError("HOST_FILE_ERROR", why, hint="Look at that file or folder, its permissions, and its disk.")
 
 
 def sha256_of(path: Path) -> str:

@@ -66,6 +66,8 @@ def shown(value: Any) -> str:
         return "keys and values"
     if isinstance(value, (list, tuple)):
         return "a list"
+    if isinstance(value, int) and value.bit_length() > 1000:
+        return "a number of hundreds of digits"  # which Python refuses to write
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):

@@ -12,7 +12,7 @@ from edgequant.archive.open import Run, open_run
 from edgequant.archive.types import Artifact, Capture, Closing, DeviceCapture, Failure, Making
 from edgequant.clock import Clock
 from edgequant.errors import DeviceError, EdgequantError, InputError, ToolError
-from edgequant.files import disk_error, sha256_of
+from edgequant.files import disk_error, host_error, sha256_of
 from edgequant.jobs.devices import Background, Devices
 from edgequant.jobs.making import on_host, open_maker
 from edgequant.jobs.prepare import FLOAT, Looked, Prepared, look, prepare, prepared_again, source_of
@@ -354,6 +354,8 @@ class _Verify:
                 )
 
     def _bug(self, error: Exception, where: str, variant: Variant) -> Failure:
+        if (known := host_error(error)) is not None:
+            return Failure.of(known)
         trace = traceback.format_exc()
         log = self.folder.log(f"bug-{safe_name(where)}-{safe_name(str(variant))}")
         log.write_text(trace, "utf-8", "backslashreplace")

@@ -76,9 +76,11 @@ class VerifySpec(BaseModel):
             _as_value_error(Limit.parse, text)
         return texts
 
-    @field_validator("inputs", "reference", mode="before")
+    @field_validator("inputs", "reference", "calibration", mode="before")
     @classmethod
     def _paths(cls, path: Any) -> Any:
+        if isinstance(path, str) and "\0" in path:
+            raise ValueError("no path holds a NUL")
         # It would stand for the spec's own folder.
         if isinstance(path, str) and not path.strip():
             raise ValueError("an empty path")
@@ -154,14 +156,22 @@ class _PlainLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+_NOT_YAML = (
+    yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError,
+)  # fmt: skip
+"""A tag, a date or a number that is none is met by whatever Python says of it."""
+
+
 def load_spec(path: Path) -> VerifySpec:
     """Read and check a spec.  Raises InputError (SPEC_NOT_FOUND, SPEC_INVALID) naming file, place and problem."""
     try:
-        data = yaml.load(read_bounded(path, MAX_BYTES).decode("utf-8"), Loader=_PlainLoader)  # noqa: S506  (a SafeLoader)
+        text = read_bounded(path, MAX_BYTES)
     except OSError as error:
         code = "SPEC_INVALID" if error.errno in (errno.EFBIG, errno.ETIMEDOUT) else "SPEC_NOT_FOUND"
         raise InputError(code, f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    try:
+        data = yaml.load(text.decode("utf-8"), Loader=_PlainLoader)  # noqa: S506  (a SafeLoader)
+    except _NOT_YAML as error:
         why = " ".join(str(error).split())[:300]
         raise InputError("SPEC_INVALID", f"{path}: not YAML: {why}") from None
     if data is None:
