@@ -38,12 +38,14 @@ from edgequant.archive.arrays import ArrayFolder
 from edgequant.archive.types import Capture, Closing, Making, Plan, Source, now
 from edgequant.cases.load import save_npz
 from edgequant.errors import InputError
-from edgequant.files import atomic_write, disk_error, sha256_of
+from edgequant.files import append, atomic_write, disk_error, read_bounded, sha256_of
 from edgequant.files import safe_name as safe_name
 from edgequant.spec import Variant
 
 DEFAULT_PARENT = "edgequant-runs"
 FOLDERS = ("logs", "models", "cases", "captures", "artifacts", "arrays")
+MAX_BYTES = 256 << 20
+"""Of a record, or of the journal."""
 REFERENCE = "reference"
 FLOAT_HOST = "float-host"
 
@@ -116,7 +118,7 @@ class RunFolder:
     def _complete_journal(self) -> None:
         """Add the line of a record that was written just before a kill."""
         path = self.path / "journal.jsonl"
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        lines = read_bounded(path, MAX_BYTES).decode("utf-8", "replace").splitlines() if path.exists() else []
         known = {name for line in lines for name in re.findall(r'"file": "([^"]+)"', line)}
         found = [self.path / "plan.json", self.path / "source.json"]
         found += sorted([*self.path.glob("artifacts/*.json"), *self.path.glob("captures/**/*.json")])
@@ -215,8 +217,7 @@ class RunFolder:
         line = json.dumps({"time": now().isoformat(), "file": name, "sha256": digest}) + "\n"
         path = self.path / "journal.jsonl"
         try:
-            with open(path, "ab") as stream:
-                stream.write(line.encode())
+            append(path, line.encode())
         except OSError as error:
             raise disk_error(path, error) from None
 

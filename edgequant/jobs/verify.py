@@ -15,7 +15,7 @@ from edgequant.archive.types import Artifact, Capture, Closing, DeviceCapture, F
 from edgequant.background import Background
 from edgequant.clock import Clock
 from edgequant.errors import DeviceError, EdgequantError, InputError, ToolError
-from edgequant.files import sha256_of
+from edgequant.files import host_error, sha256_of
 from edgequant.jobs.devices import Devices, begin_host, end_host
 from edgequant.jobs.look import Looked, look
 from edgequant.jobs.making import on_host, open_maker
@@ -355,6 +355,8 @@ class _Verify:
                 )
 
     def _bug(self, error: Exception, where: str, variant: Variant) -> Failure:
+        if (known := host_error(error)) is not None:
+            return Failure.of(known)
         trace = traceback.format_exc()
         log = self.folder.log(f"bug-{safe_name(where)}-{safe_name(str(variant))}")
         log.write_text(trace, "utf-8", "backslashreplace")
