@@ -146,7 +146,7 @@ class _Verify:
         starting = Background(open_host)
         with (
             contextlib.ExitStack() as stack,
-            Devices(request.devices, request.target, request.options, folder, progress, self.clock) as devices,
+            Devices(request.devices, request.access, request.options, folder, progress, self.clock) as devices,
         ):
             stack.callback(_close, starting)
             if devices.unusable():
