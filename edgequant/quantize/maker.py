@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from edgequant.archive.types import Artifact, FileFacts
@@ -80,7 +81,11 @@ class Maker:
 
     def _make(self, variant: Variant) -> Artifact:
         if variant.method == "auto":
-            return self._keep(by_search(variant, self._setup, self._needed()))
+            searches = None if self._cache is None else self._cache.searches
+            made = self._keep(by_search(variant, self._setup, self._needed(), searches))
+            if self._cache is not None:
+                self._cache.shrink()
+            return made
         recipe = None if variant.file is None else Recipe.read(Path(variant.file))
         calibration: CalibrationSet | None = None
         notes: tuple[Finding, ...] = ()
@@ -104,11 +109,12 @@ class Maker:
     def _fresh(
         self, variant: Variant, recipe: Recipe | None, calibration: CalibrationSet | None, notes: tuple[Finding, ...]
     ) -> Artifact:
+        setup = replace(self._setup, float_model=self._made.get("float"))
         if recipe is not None:
-            return by_recipe(variant, recipe, self._setup, calibration, notes)
+            return by_recipe(variant, recipe, setup, calibration, notes)
         if calibration is not None:
-            return by_ladder(variant, self._setup, self._needed(), calibration, notes)
-        return convert(self._setup.source, variant, self._setup.models / f"{_stem(variant)}.mnn", **self._setup.tools())
+            return by_ladder(variant, setup, self._needed(), calibration, notes)
+        return convert(setup.source, variant, setup.models / f"{_stem(variant)}.mnn", **setup.tools())
 
     def _key(
         self, variant: Variant, recipe: Recipe | None, calibration: CalibrationSet | None, notes: tuple[Finding, ...]
