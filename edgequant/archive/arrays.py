@@ -112,7 +112,7 @@ class ArrayFolder:
         except (OSError, ValueError) as error:
             raise ToolError(
                 "CAPTURE_UNREADABLE",
-                f"{path}: {error}",
+                f"{path}: {(error.strerror if isinstance(error, OSError) else None) or error}",
                 hint="Something else changed or removed it; the run has to be made again.",
             ) from None
         self._remember(ref.sha256, array)

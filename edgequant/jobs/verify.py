@@ -68,19 +68,25 @@ def verify(
     version = host_mnn_version()
     require_supported(version, "this host")
     folder = RunFolder.create(request.run_dir, str(request.model))
-    return _verify(_Verify(request, folder, progress or Progress(), job, version, meanwhile=meanwhile))
+    with folder.alone():
+        return _verify(_Verify(request, folder, progress or Progress(), job, version, meanwhile=meanwhile))
 
 
 def resume(run_dir: Path, progress: Progress | None = None) -> tuple[Report, RunFolder]:
     """Go on with a run that was interrupted: only what is missing is made and run, what failed is tried again.
+
+    Args:
+        run_dir: its folder, or a file in it.
 
     Raises as `verify`; InputError (RUN_NOT_FOUND, RUN_INVALID, MODEL_CHANGED).
     """
     version = host_mnn_version()
     require_supported(version, "this host")
     run = open_run(run_dir)
-    request = request_of(run.plan, run_dir)
-    return _verify(_Verify(request, RunFolder.reopen(run_dir), progress or Progress(), run.plan.job, version, run))
+    request, folder = request_of(run.plan, run.path), RunFolder(run.path)
+    with folder.alone():
+        folder.reopen()
+        return _verify(_Verify(request, folder, progress or Progress(), run.plan.job, version, run))
 
 
 def _verify(job: _Verify) -> tuple[Report, RunFolder]:
@@ -129,7 +135,10 @@ class _Verify:
         self._runtime_told: dict[str, int] = {}
         for models in folder.path.parent.glob("*/models"):
             remove_stale(models)  # what runs beside this one left when they were killed
-        if earlier is None:
+        if earlier is not None:
+            with contextlib.suppress(InputError):  # a damaged one is written anew
+                self.clock.seconds.update(earlier.closing.seconds)
+        else:
             folder.save_plan(plan_of(request, mnn, job))
 
     def run(self) -> Report:
@@ -139,7 +148,7 @@ class _Verify:
         starting = begin_host(request.options, folder, progress)
         with (
             contextlib.ExitStack() as stack,
-            Devices(request.devices, request.target, request.options, folder, progress, self.clock) as devices,
+            Devices(request.devices, request.access, request.options, folder, progress, self.clock) as devices,
         ):
             stack.callback(end_host, starting)
             if devices.unusable():

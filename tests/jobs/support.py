@@ -43,7 +43,7 @@ def do(
     limits: tuple[str, ...] = (),
     progress: Progress | None = None,
     latency: bool = False,
-    target: DeviceOptions | None = None,
+    access: DeviceOptions | None = None,
     options: RunOptions | None = None,
     **more: Any,
 ) -> Report:
@@ -55,7 +55,7 @@ def do(
         limits=tuple(Limit.parse(text) for text in limits),
         run_dir=run_dir,
         latency=latency,
-        target=target or DeviceOptions(),
+        access=access or DeviceOptions(),
         options=options or ONE_THREAD,
         **more,
     )
