@@ -198,7 +198,7 @@ class Judge:
             late.append(("PASS", finding("MNN_VERSION_DIFFERS", "warn", device["uri"])))
         found = [*notes, *(("PASS", each) for _, _, each, _ in judged.values() for each in each), *band, *late]
         looks = [*(verdict for verdict, *_ in judged.values()), *(v for v, _ in (*notes, *band, *late) if v != "PASS")]
-        keys = (*METRICS, "nan", "inf", "ref_nan", "ref_inf", "exact", "kind", "cases", "worst_case")
+        keys = (*METRICS, "nan", "inf", "ref_nan", "ref_inf", "exact", "kind", "cases", "worst_case", "by_case")
         outputs = {output: {**{key: total[output][key] for key in keys}, "verdict": v, "limits": results,
                             "reasons": [TEXT] * count,
                             "why_null": {m: TEXT for m in METRICS if total[output][m] is None}}

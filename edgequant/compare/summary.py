@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgequant.compare.decibel import SQNR_CAP_DB, amplitude_db, capped_db
 from edgequant.compare.metrics import Problem, TensorComparison
@@ -32,6 +32,7 @@ class OutputSummary:
         elements: sum over the cases.
         judgeable: how many cases have a finite, non-empty reference and an array to hold against it.
         cosine_says_nothing: the cosine comes from constant references only.
+        by_case: what all of this was made from, in the order of the cases' names.
     """
 
     cases: int
@@ -55,6 +56,7 @@ class OutputSummary:
     elements: int
     judgeable: int
     cosine_says_nothing: bool
+    by_case: Mapping[str, TensorComparison] = field(default_factory=dict, repr=False)
 
 
 _RANK: dict[Problem | None, int] = {
@@ -103,6 +105,7 @@ def summarize(per_case: Mapping[str, TensorComparison]) -> OutputSummary:
         elements=sum(c.elements for _, c in items),
         judgeable=sum(c.problem in (None, "nonfinite") for _, c in sound),
         cosine_says_nothing=cosine_says_nothing,
+        by_case=dict(items),
     )
 
 
