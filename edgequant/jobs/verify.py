@@ -118,7 +118,6 @@ class _Verify:
         self.clock = Clock()
         self.begun = False
         """There is something to report."""
-        self._mnn = mnn
         self._earlier = earlier
         self._archive = Run(folder.path)
         self._comparer = Comparer(folder.array_folder)
