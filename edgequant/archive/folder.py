@@ -39,12 +39,14 @@ from edgequant.archive.arrays import ArrayFolder
 from edgequant.archive.types import Capture, Closing, Making, Plan, Source, now
 from edgequant.cases.load import save_npz
 from edgequant.errors import InputError
-from edgequant.files import atomic_write, disk_error, sha256_of
+from edgequant.files import append, atomic_write, disk_error, read_bounded, sha256_of
 from edgequant.files import safe_name as safe_name
 from edgequant.spec import Variant
 
 DEFAULT_PARENT = "edgequant-runs"
 FOLDERS = ("logs", "models", "cases", "captures", "artifacts", "arrays")
+MAX_BYTES = 256 << 20
+"""Of a record, or of the journal."""
 REFERENCE = "reference"
 FLOAT_HOST = "float-host"
 
@@ -114,11 +116,9 @@ class RunFolder:
     def _complete_journal(self) -> None:
         """Take away a line that was written in part, and add that of a record that was written just before a kill."""
         path = self.path / "journal.jsonl"
-        with open(path, "ab+") as stream:
-            stream.seek(0)
-            data = stream.read()
-            if len(data) > (whole := data.rfind(b"\n") + 1):
-                stream.truncate(whole)
+        data = read_bounded(path, MAX_BYTES) if path.exists() else b""
+        if len(data) > (whole := data.rfind(b"\n") + 1):
+            os.truncate(path, whole)
         lines = data[:whole].decode("utf-8", "replace").splitlines()
         known = {name for line in lines for name in re.findall(r'"file": "([^"]+)"', line)}
         found = [self.path / "plan.json", self.path / "source.json"]
@@ -237,8 +237,7 @@ class RunFolder:
         line = json.dumps({"time": now().isoformat(), "file": name, "sha256": digest}) + "\n"
         path = self.path / "journal.jsonl"
         try:
-            with open(path, "ab") as stream:
-                stream.write(line.encode())
+            append(path, line.encode())
         except OSError as error:
             raise disk_error(path, error) from None
 

@@ -16,13 +16,13 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from edgequant.archive.arrays import ArrayFolder
-from edgequant.archive.folder import FLOAT_HOST, REFERENCE, device_capture, host_capture, safe_name
+from edgequant.archive.folder import FLOAT_HOST, MAX_BYTES, REFERENCE, device_capture, host_capture, safe_name
 from edgequant.archive.types import Capture, CaseCapture, Closing, Making, Plan, Source
 from edgequant.errors import InputError
+from edgequant.files import read_bounded
 from edgequant.problems import first_problem
 from edgequant.spec import Variant
 
-MAX_BYTES = 256 << 20
 """Of one record.  A million latencies are 20 MB."""
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -122,14 +122,11 @@ class Run:
         if path.exists() and not path.is_file():  # reading a pipe would wait for ever
             raise _invalid(path, "not a file")
         try:
-            with open(path, "rb") as stream:
-                data = stream.read(MAX_BYTES + 1)
+            data = read_bounded(path, MAX_BYTES)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise _invalid(path, error.strerror or str(error)) from None
-        if len(data) > MAX_BYTES:
-            raise _invalid(path, f"larger than {MAX_BYTES >> 20} MiB")
         try:
             document = json.loads(data)
         except (ValueError, RecursionError) as error:

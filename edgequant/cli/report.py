@@ -12,10 +12,10 @@ import typer
 from edgequant.cli.console import out, print_json
 from edgequant.cli.options import Ui
 from edgequant.errors import EdgequantError, InputError
-from edgequant.report.model import Report
 
 if TYPE_CHECKING:
     from edgequant.plan.request import Request
+    from edgequant.report.model import Report
 
 
 def run(*, run_dir: str | None, schema: bool, csv: str | None, by_case: bool, ui: Ui) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgequant.errors import InputError
 from edgequant.lab.session import DeviceOptions
-from edgequant.pack import WantedPack, find_pack
+from edgequant.pack import WantedPack
 from edgequant.plan.request import Request
 from edgequant.spec import Access
 from edgequant.spec.file import VerifySpec, load_spec
@@ -66,6 +66,8 @@ def _device_options(access: Access) -> DeviceOptions:
     fields = access.model_dump()
     wanted = WantedPack(fields.pop("mnn"), fields.pop("pack"))
     if wanted.pack is not None:
+        from edgequant.pack import find_pack
+
         find_pack(wanted.pack)  # before any device is bothered
     return DeviceOptions(**fields, wanted=wanted)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from edgequant.errors import InputError
-from edgequant.files import same_file
+from edgequant.files import is_stream, same_file
 from edgequant.plan.request import Request
 from edgequant.spec.function import looks_like_function
 
@@ -32,11 +33,24 @@ def _place(path: Path) -> Path:
     return path.parent if path.name == "input.json" else path
 
 
+def refuse_unwritable(output: Path) -> None:
+    """Raise InputError (OUTPUT_INVALID) where `output` is neither a file, nor a folder, nor what can be written to, or
+    cannot be a name."""
+    try:
+        mode = output.stat().st_mode
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise InputError("OUTPUT_INVALID", f"{output}: {why}") from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or is_stream(output)):
+        raise InputError("OUTPUT_INVALID", f"{output}: is neither a file nor a folder, and not written to")
+
+
 def refuse_overwriting(output: Path, model: Path, what: str, *given: Path | None) -> None:
     """Raise InputError (OUTPUT_INVALID) where writing `output` would replace the model, or what was given: files, or
     folders with everything in them.  `output` may be a folder too, which is filled with CASE.npz."""
-    if output.exists() and not output.is_file() and not output.is_dir():
-        raise InputError("OUTPUT_INVALID", f"{output}: is neither a file nor a folder")
+    refuse_unwritable(output)
     if same_file(output, model):
         raise InputError("OUTPUT_INVALID", f"{output}: is {what}, which is never overwritten")
     for path in given:
@@ -69,6 +83,9 @@ def refuse_table(table: Path, needed: Sequence[Path], *, run_dir: Path | None = 
         run_dir: of the run that the table is of, or a file in it; it may come to be before the table does.
     """
     hint = "Name a file of its own."
+    refuse_unwritable(table)
+    if is_stream(table):
+        return
     if run_dir is not None:
         if (run_dir.parent / "plan.json").exists():
             run_dir = run_dir.parent

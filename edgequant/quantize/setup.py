@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, TypedDict
+from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
 
 import numpy as np
 
 from edgequant.archive.types import Artifact, CalibrationFacts, CalibrationShapes
 from edgequant.cases.case import Case
 from edgequant.clock import Clock
-from edgequant.judge.sane import Sanity
 from edgequant.models import ModelGraph
 from edgequant.progress import Progress
-from edgequant.quantize.calibration import CalibrationSet
-from edgequant.quantize.evaluation import Evaluation
 from edgequant.quantize.work import memory_limit
 from edgequant.spec import Limit, MemoryMode, RunOptions
 from edgequant.spec.images import ImageOptions
 from edgequant.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from edgequant.judge.sane import Sanity
+    from edgequant.quantize.calibration import CalibrationSet
+    from edgequant.quantize.evaluation import Evaluation
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,17 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgequant.errors import InputError
 from edgequant.files import atomic_write
-from edgequant.quantize.search.mixture import Choice
+
+if TYPE_CHECKING:
+    from edgequant.quantize.search.mixture import Choice
+
 
 _MOST_LINE = 1 << 20
 
