@@ -1,7 +1,7 @@
 """What a run leaves behind, as data: what was asked for, made and captured.
 
 All of it is frozen, is written as JSON, and can be read back without the device, the runner, MNN or the source model.
-Nothing here is judged.  Arrays are kept beside it, once each, and named by their content.
+Nothing here is judged.  Arrays are kept beside it, once each, named by their content.
 """
 
 from __future__ import annotations

@@ -75,10 +75,7 @@ def verify(
 def resume(run_dir: Path, progress: Progress | None = None) -> tuple[Report, RunFolder]:
     """Go on with a run that was interrupted: only what is missing is made and run, what failed is tried again.
 
-    Args:
-        run_dir: its folder, or a file in it.
-
-    Raises as `verify`; InputError (RUN_NOT_FOUND, RUN_INVALID, MODEL_CHANGED).
+    run_dir: its folder, or a file in it.  Raises as `verify`; InputError (RUN_NOT_FOUND, RUN_INVALID, MODEL_CHANGED).
     """
     version = host_mnn_version()
     require_supported(version, "this host")
