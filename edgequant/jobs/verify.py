@@ -333,6 +333,7 @@ class _Verify:
                     self.folder.array_folder, trial=name, role="variant-host", variant=str(variant),
                 )  # fmt: skip
         self.folder.save_capture(name, same.model_copy(update={"trial": name, "variant": str(variant)}))
+        self._reporter.compare_meanwhile(self._archive, same)
 
     def _same_on_host(self, artifact: Artifact, memory: MemoryMode) -> Capture | None:
         """A capture of this host that is of the same file, run in the same way."""
