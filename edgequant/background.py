@@ -20,23 +20,26 @@ class Background(Generic[T]):
         self._call = call
         self._result: T | None = None
         self._error: BaseException | None = None
+        # Not the thread itself: a join that ctrl-C interrupts makes Python take the thread for ended.
+        self._ended = threading.Event()
         context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=(self._run,), daemon=True)
-        self._thread.start()
+        threading.Thread(target=context.run, args=(self._run,), daemon=True).start()
 
     def _run(self) -> None:
         try:
             self._result = self._call()
         except BaseException as error:  # noqa: BLE001  (it is raised where the result is asked for)
             self._error = error
+        finally:
+            self._ended.set()
 
     @property
     def done(self) -> bool:
-        return not self._thread.is_alive()
+        return self._ended.is_set()
 
     def wait(self) -> None:
         """Until it has returned or raised."""
-        self._thread.join()
+        self._ended.wait()
 
     def result(self) -> T:
         """Wait for it.  Raises what the call raised."""

@@ -43,7 +43,7 @@ def make_request(
         limits=wanted.limits,  # type: ignore[arg-type]  # Request parses them
         reference=wanted.reference,
         options=wanted.options,
-        target=_device_options(wanted.device_options),
+        access=_device_options(wanted.device_options),
         run_dir=None if run_dir is None else Path(run_dir),
         latency=wanted.latency,
         calibration=wanted.calibration,

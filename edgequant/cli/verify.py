@@ -66,7 +66,7 @@ def resume_run(run_dir: str, ui: Ui, csv: str | None) -> Report:
     from edgequant.jobs.verify import resume
 
     if csv is not None:
-        refuse_table(Path(csv), [Path(run_dir) / "report.json"])
+        refuse_table(Path(csv), [], run_dir=Path(run_dir))
     return _shown(lambda progress: resume(Path(run_dir), progress), ui, csv)
 
 

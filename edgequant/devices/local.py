@@ -65,7 +65,7 @@ class LocalProcess(Process):
     def write(self, data: bytes | memoryview, deadline: Deadline) -> None:
         view = memoryview(data)
         while view:
-            if not _ready(self._in, select.POLLOUT, deadline):
+            if deadline.expired or not _ready(self._in, select.POLLOUT, deadline):
                 raise DeadlineExceeded("the process takes no input", where=self._uri)
             try:
                 view = view[os.write(self._in, view) :]
@@ -77,7 +77,8 @@ class LocalProcess(Process):
                 ) from None
 
     def read(self, limit: int, deadline: Deadline) -> bytes:
-        if not _ready(self._out, select.POLLIN, deadline):
+        # Also while something comes: a drip has no end.
+        if deadline.expired or not _ready(self._out, select.POLLIN, deadline):
             raise DeadlineExceeded(f"no answer within {deadline.seconds:g} s", where=self._uri)
         return os.read(self._out, limit)
 

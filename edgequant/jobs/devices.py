@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from edgequant.archive.folder import RunFolder, safe_name
 from edgequant.background import Background
 from edgequant.clock import Clock
-from edgequant.errors import EdgequantError, InputError, ToolError
+from edgequant.errors import EdgequantError, InputError, RunnerError, ToolError
+from edgequant.files import host_error
 from edgequant.lab.session import DeviceOptions, Session, open_session
 from edgequant.progress import Progress
 from edgequant.spec import RunOptions
@@ -32,6 +33,13 @@ def end_host(starting: Background[Session]) -> None:
     """Let go of this host's runner, if it came to be."""
     with contextlib.suppress(EdgequantError):
         starting.result().close()
+
+
+def is_arm(session: Session) -> bool:
+    """Whether the device is known to have a 64-bit ARM CPU."""
+    from edgequant.judge.kernel_faults import ARM64
+
+    return session.facts is not None and session.facts.arch in ARM64
 
 
 class Devices:
@@ -105,6 +113,13 @@ class Devices:
                     raise  # this host lacks something, whatever the device
                 self._progress.say(f"{error.code}: {error}")
                 self._met[uri] = error
+            except Exception as error:
+                # Whatever a device brings about costs that device, never the others.
+                if len(self._meeting) == 1:
+                    raise
+                self._met[uri] = host_error(error) or RunnerError(
+                    "INTERNAL_ERROR", f"{type(error).__name__}: {error}", where=uri, hint="This is a bug in edgequant."
+                )
         for clock in self._clocks:
             for name, seconds in clock.seconds.items():
                 self._clock.seconds[name] = self._clock.seconds.get(name, 0.0) + seconds

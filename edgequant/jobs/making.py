@@ -59,10 +59,10 @@ def on_host(prepared: Prepared, request: Request, host: Session, *, device: Sess
         return prepared.expected.get(case) or {}
 
     options = request.options
-    check = HostCheck(host, prepared.cases, expected, arm, request.fallback)
+    check = HostCheck(host, prepared.usual, expected, arm, request.fallback)
     return OnHost(
         inputs=pin(prepared.inputs, request.shapes),
-        cases=prepared.cases,
+        cases=prepared.usual,
         expected=expected,
         goals=_goals(prepared, request),
         check=check,

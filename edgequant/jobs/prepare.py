@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +11,8 @@ from edgequant.archive.arrays import ArraySink
 from edgequant.archive.folder import FLOAT_HOST, REFERENCE, RunFolder
 from edgequant.archive.open import Run
 from edgequant.archive.types import Artifact, Capture, CaseCapture, CaseFacts, ReferenceFacts, Source, TensorFacts
-from edgequant.cases.case import Case
-from edgequant.cases.generate import pin, spare
+from edgequant.cases.case import Case, usual
+from edgequant.cases.generate import pin
 from edgequant.cases.images import ImageReader
 from edgequant.cases.pictures import find_pictures, picture_findings
 from edgequant.clock import Clock
@@ -21,15 +20,16 @@ from edgequant.compare.table import Kind
 from edgequant.errors import InputError, RunnerError, ToolError
 from edgequant.findings import Finding
 from edgequant.jobs.look import Looked, kind_of, read_cases
-from edgequant.jobs.remarks import dropped, infinite_inputs, random_cases, unchecked
+from edgequant.jobs.reference_cases import RandomCases, answer_given, answer_random
+from edgequant.jobs.remarks import infinite_inputs, random_cases, unchecked
 from edgequant.lab.session import Session
 from edgequant.lab.take import HOST_DEATHS, ModelFile, Place, device_capture_of, each_case, memory_of, refusal_of
 from edgequant.models import ModelGraph, find_risks
+from edgequant.models.decisions import find_decisions
 from edgequant.plan.request import Request
 from edgequant.progress import Progress
 from edgequant.quantize.maker import MOST_AT_ONCE, Maker
 from edgequant.reference.reference import (
-    CaseRefused,
     FileReference,
     MnnFloatReference,
     OrtReference,
@@ -63,6 +63,11 @@ class Prepared:
     expected: Expected
     kinds: dict[str, Kind]
     float_model: Artifact
+
+    @property
+    def usual(self) -> list[Case]:
+        """Those of the cases that say how good a file is."""
+        return usual(self.cases)
 
 
 class Expected:
@@ -136,8 +141,12 @@ def _prepare(
         findings.append(unchecked(why))
     try:
         with clock.phase("reference"):
-            spares = spare(pin(inputs, request.shapes), request.options.seed) if cases[0].generated else ()
-            kept, captured, refused = _run_reference(reference, cases, spares, folder)
+            if cases[0].generated and request.reference is None:
+                random = RandomCases(pin(inputs, request.shapes), request.options.seed)
+                kept, captured, refused = answer_random(reference, cases, random, folder)
+            else:
+                kept, captured = answer_given(reference, cases, folder)
+                refused = []
     finally:
         reference.close()
     findings += refused
@@ -168,33 +177,12 @@ def _prepare(
             cases=tuple(_case_facts(case, folder) for case in kept),
             reference=ReferenceFacts(kind=reference.name, version=reference.version, why=why),
             kinds=kinds,
+            decisions={name: decision for name, decision in find_decisions(graph).items() if name in kinds},
             float_sha256=float_model.sha256,
             findings=tuple(findings),
         )
     )
     return Prepared(graph, inputs, kept, Expected(expected, folder.array_folder), kinds, float_model)
-
-
-def _run_reference(
-    reference: Reference, cases: Sequence[Case], spares: Iterable[Case], folder: RunFolder
-) -> tuple[list[Case], list[CaseCapture], list[Finding]]:
-    """The cases that the reference can run, what came out of them, and what is to be said of the others."""
-    kept: list[Case] = []
-    captured: list[CaseCapture] = []
-    findings: list[Finding] = []
-    waiting, more, wanted = deque(cases), deque(spares), len(cases)
-    while waiting or (more and len(kept) < wanted):
-        case = waiting.popleft() if waiting else more.popleft()
-        try:
-            outputs = reference.run(case)
-        except CaseRefused as refusal:
-            findings.append(dropped(case, refusal.reason, reference.name))
-            continue
-        refs = {name: folder.array_folder.put(array) for name, array in outputs.items()}
-        captured.append(CaseCapture(case=case.name, outputs=refs))
-        folder.save_case(case.name, case.inputs)
-        kept.append(case)
-    return kept, captured, findings
 
 
 def _run_float(place: Place, cases: Sequence[Case], folder: RunFolder) -> None:
@@ -224,7 +212,7 @@ def _facts(spec: TensorSpec) -> TensorFacts:
 
 def _case_facts(case: Case, folder: RunFolder) -> CaseFacts:
     refs = {name: folder.array_folder.put(array) for name, array in case.inputs.items()}
-    return CaseFacts(name=case.name, source=case.source, generated=case.generated, inputs=refs)
+    return CaseFacts(name=case.name, source=case.source, generated=case.generated, kind=case.kind, inputs=refs)
 
 
 def _inputs(graph: ModelGraph, loaded: Loaded) -> tuple[TensorSpec, ...]:
@@ -340,7 +328,7 @@ def source_of(graph: ModelGraph, request: Request) -> Source:
 def prepared_again(run: Run, looked: Looked, folder: RunFolder, maker: Maker, clock: Clock) -> Prepared:
     """What an interrupted run had prepared; only float MNN is made again."""
     source = run.source
-    cases = [Case(each.name, run.inputs(each.name), each.source, each.generated) for each in source.cases]
+    cases = [Case(each.name, run.inputs(each.name), each.source, each.generated, each.kind) for each in source.cases]
     inputs = tuple(TensorSpec(each.name, each.dtype, each.shape, each.dims, each.layout) for each in source.inputs)
     with clock.phase("convert"):
         float_model = maker.make(FLOAT)

@@ -15,15 +15,16 @@ from edgequant.archive.types import Artifact, Capture, Closing, DeviceCapture, F
 from edgequant.background import Background
 from edgequant.clock import Clock
 from edgequant.errors import DeviceError, EdgequantError, InputError, ToolError
-from edgequant.files import sha256_of
-from edgequant.jobs.devices import Devices, begin_host, end_host
+from edgequant.files import host_error, sha256_of
+from edgequant.jobs.devices import Devices, begin_host, end_host, is_arm
 from edgequant.jobs.look import Looked, look
 from edgequant.jobs.making import on_host, open_maker
 from edgequant.jobs.prepare import FLOAT, Prepared, prepare, prepared_again, source_of
-from edgequant.lab.probes.engaged import EngagedProbe
+from edgequant.lab.probes.engaged import EngagedProbe, NormalProbe
 from edgequant.lab.probes.latency import LatencyProbe
 from edgequant.lab.probes.memory import SessionMemoryProbe
 from edgequant.lab.probes.repeat import RepeatProbe
+from edgequant.lab.probes.rounding import RoundingProbe
 from edgequant.lab.session import Session
 from edgequant.lab.take import ModelFile, Probe, device_capture_of, take
 from edgequant.mnn_version import host_mnn_version, require_supported
@@ -33,7 +34,7 @@ from edgequant.plan.stored import plan_of, request_of, trial_id
 from edgequant.progress import Progress
 from edgequant.quantize.maker import Maker
 from edgequant.quantize.work import HOPELESS, remove_stale
-from edgequant.spec import MemoryMode, Variant
+from edgequant.spec import Variant
 
 if TYPE_CHECKING:  # loaded while others work, see `_Verify.run`
     from edgequant.jobs.reporting import Reporter
@@ -67,19 +68,25 @@ def verify(
     version = host_mnn_version()
     require_supported(version, "this host")
     folder = RunFolder.create(request.run_dir, str(request.model))
-    return _verify(_Verify(request, folder, progress or Progress(), job, version, meanwhile=meanwhile))
+    with folder.alone():
+        return _verify(_Verify(request, folder, progress or Progress(), job, version, meanwhile=meanwhile))
 
 
 def resume(run_dir: Path, progress: Progress | None = None) -> tuple[Report, RunFolder]:
     """Go on with a run that was interrupted: only what is missing is made and run, what failed is tried again.
+
+    Args:
+        run_dir: its folder, or a file in it.
 
     Raises as `verify`; InputError (RUN_NOT_FOUND, RUN_INVALID, MODEL_CHANGED).
     """
     version = host_mnn_version()
     require_supported(version, "this host")
     run = open_run(run_dir)
-    request = request_of(run.plan, run_dir)
-    return _verify(_Verify(request, RunFolder.reopen(run_dir), progress or Progress(), run.plan.job, version, run))
+    request, folder = request_of(run.plan, run.path), RunFolder(run.path)
+    with folder.alone():
+        folder.reopen()
+        return _verify(_Verify(request, folder, progress or Progress(), run.plan.job, version, run))
 
 
 def _verify(job: _Verify) -> tuple[Report, RunFolder]:
@@ -128,7 +135,10 @@ class _Verify:
         self._runtime_told: dict[str, int] = {}
         for models in folder.path.parent.glob("*/models"):
             remove_stale(models)  # what runs beside this one left when they were killed
-        if earlier is None:
+        if earlier is not None:
+            with contextlib.suppress(InputError):  # a damaged one is written anew
+                self.clock.seconds.update(earlier.closing.seconds)
+        else:
             folder.save_plan(plan_of(request, mnn, job))
 
     def run(self) -> Report:
@@ -138,7 +148,7 @@ class _Verify:
         starting = begin_host(request.options, folder, progress)
         with (
             contextlib.ExitStack() as stack,
-            Devices(request.devices, request.target, request.options, folder, progress, self.clock) as devices,
+            Devices(request.devices, request.access, request.options, folder, progress, self.clock) as devices,
         ):
             stack.callback(end_host, starting)
             if devices.unusable():
@@ -198,7 +208,7 @@ class _Verify:
     ) -> dict[Variant, Artifact]:
         if any(variant.searched for variant in self.request.variants):
             usable = [session for session in met.values() if isinstance(session, Session)]
-            arm = any(_is_arm(session) for session in usable if not session.device.is_host)
+            arm = any(is_arm(session) for session in usable if not session.device.is_host)
             maker = maker.knowing(on_host(prepared, self.request, host, device=next(iter(usable), None), arm=arm))
         found: dict[Variant, Artifact] = {}
         for variant in self.request.variants:
@@ -317,34 +327,27 @@ class _Verify:
             )
 
     def _on_host(self, artifact: Artifact, prepared: Prepared, host: Session) -> None:
-        """What the file computes on this host: the middle between quantization error and device error."""
-        variant, options = artifact.asked, self.request.options
-        name = host_capture(variant)
-        kept = self._archive.capture(name)
-        if kept is not None and kept.failure is None and kept.artifact_sha256 == artifact.sha256:
-            return
-        memory = options.memory_for(artifact.run_as)
-        same = self._same_on_host(artifact, memory)
-        if same is None:
-            self.progress.say(f"running {variant} on this host (the quantization error)")
-            with self.clock.phase("host"):
-                same = take(
-                    host, ModelFile(artifact.path, memory, artifact.sha256), prepared.cases, [],
-                    self.folder.array_folder, trial=name, role="variant-host", variant=str(variant),
-                )  # fmt: skip
-        self.folder.save_capture(name, same.model_copy(update={"trial": name, "variant": str(variant)}))
-        self._reporter.compare_meanwhile(self._archive, same)
-
-    def _same_on_host(self, artifact: Artifact, memory: MemoryMode) -> Capture | None:
-        """A capture of this host that is of the same file, run in the same way."""
-        if artifact.run_as == FLOAT and memory == "normal" and self.request.options.precision == "normal":
-            found = self._archive.float_host or self._archive.reference
-            return found.model_copy(update={"role": "variant-host", "artifact_sha256": artifact.sha256})
-        for variant in self.request.variants:
+        """What the file computes on this host, the middle between quantization error and device error; and how far
+        rounding carries it there."""
+        name, memory = host_capture(artifact.asked), self.request.options.memory_for(artifact.run_as)
+        for variant in (artifact.asked, *self.request.variants):  # two variants may be one file
             kept = self._archive.on_host(variant)
-            if kept is not None and kept.artifact_sha256 == artifact.sha256 and kept.memory_mode == memory:
-                return kept
-        return None
+            if kept is None or kept.failure is not None or not kept.trial.startswith("host/"):
+                continue  # of what `local:` brought back nothing is known of rounding
+            if (kept.artifact_sha256, kept.memory_mode) == (artifact.sha256, memory):
+                if variant != artifact.asked:
+                    same = {"trial": name, "variant": str(artifact.asked)}
+                    self.folder.save_capture(name, kept.model_copy(update=same))
+                return
+        self.progress.say(f"running {artifact.asked} on this host (the quantization error)")
+        probes: list[Probe] = [NormalProbe(), RoundingProbe(int8=artifact.facts.static or memory == "low")]
+        with self.clock.phase("host"):
+            capture = take(
+                host, ModelFile(artifact.path, memory, artifact.sha256), prepared.cases, probes,
+                self.folder.array_folder, trial=name, role="variant-host", variant=str(artifact.asked),
+            )  # fmt: skip
+        self.folder.save_capture(name, capture)
+        self._reporter.compare_meanwhile(self._archive, capture)
 
     def _failed_device(self, uri: str, error: EdgequantError) -> None:
         for variant in self.request.variants:
@@ -362,6 +365,8 @@ class _Verify:
                 )
 
     def _bug(self, error: Exception, where: str, variant: Variant) -> Failure:
+        if (known := host_error(error)) is not None:
+            return Failure.of(known)
         trace = traceback.format_exc()
         log = self.folder.log(f"bug-{safe_name(where)}-{safe_name(str(variant))}")
         log.write_text(trace, "utf-8", "backslashreplace")
@@ -392,9 +397,3 @@ class _Verify:
             return read_model(self.request.model).sha256
         except InputError as error:
             return error.code
-
-
-def _is_arm(session: Session) -> bool:
-    from edgequant.judge.kernel_faults import ARM64
-
-    return session.facts is not None and session.facts.arch in ARM64

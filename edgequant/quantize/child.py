@@ -11,6 +11,7 @@ The guard also kills them when edgequant itself dies, by SIGKILL too: it then re
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import json
 import os
@@ -26,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgequant.errors import InputError, ToolError
+from edgequant.files import disk_error
 
 WORKER = Path(__file__).with_name("worker.py")
 LOG_LIMIT = 16 * 1024 * 1024
@@ -163,6 +165,8 @@ def run_child(
         log.parent.mkdir(parents=True, exist_ok=True)
         log_file = log.open("wb")
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise disk_error(log, error) from None
         raise InputError(
             "LOG_NOT_WRITABLE",
             f"the log {str(log)!r} cannot be written: {error.strerror}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,7 +117,11 @@ class Maker:
         if variant.method == "auto":
             from edgequant.quantize.by_search import by_search
 
-            return self._keep(by_search(variant, self._setup, self._needed()))
+            searches = None if self._cache is None else self._cache.searches
+            made = self._keep(by_search(variant, self._setup, self._needed(), searches))
+            if self._cache is not None:
+                self._cache.shrink()
+            return made
         recipe: Recipe | None = None
         if variant.file is not None:
             from edgequant.quantize.recipe import Recipe
@@ -146,15 +151,16 @@ class Maker:
     def _fresh(
         self, variant: Variant, recipe: Recipe | None, calibration: CalibrationSet | None, notes: tuple[Finding, ...]
     ) -> Artifact:
+        setup = replace(self._setup, float_model=self._made.get("float"))
         if recipe is not None:
             from edgequant.quantize.by_recipe import by_recipe
 
-            return by_recipe(variant, recipe, self._setup, calibration, notes)
+            return by_recipe(variant, recipe, setup, calibration, notes)
         if calibration is not None:
             from edgequant.quantize.by_ladder import by_ladder
 
-            return by_ladder(variant, self._setup, self._needed(), calibration, notes)
-        return convert(self._setup.source, variant, self._setup.models / f"{_stem(variant)}.mnn", **self._setup.tools())
+            return by_ladder(variant, setup, self._needed(), calibration, notes)
+        return convert(setup.source, variant, setup.models / f"{_stem(variant)}.mnn", **setup.tools())
 
     def _key(
         self, variant: Variant, recipe: Recipe | None, calibration: CalibrationSet | None, notes: tuple[Finding, ...]

@@ -83,23 +83,26 @@ class OnHost:
 
 
 class Tools(TypedDict):
-    """How MNN's tools are run: folder of their logs, seconds and bytes each may take."""
+    """How MNN's tools are run: folder of their logs, seconds and bytes each may take; and the float model of the
+    source, where it was made already."""
 
     log_dir: Path
     timeout: float
     memory_limit: int | None
+    float_model: Artifact | None
 
 
 @dataclass(frozen=True)
 class Setup:
     """folder: of the run; models go into models/, logs into logs/, samples of a function into calibration/, what a
-    search came to into auto/."""
+    search came to into auto/.  float_model: the source as float MNN, once that is made."""
 
     source: ModelGraph
     folder: Path
     options: MakeOptions
     progress: Progress = field(default_factory=Progress)
     clock: Clock = field(default_factory=Clock)
+    float_model: Artifact | None = None
 
     @property
     def models(self) -> Path:
@@ -110,7 +113,12 @@ class Setup:
         return self.folder / "logs"
 
     def tools(self) -> Tools:
-        return Tools(log_dir=self.logs, timeout=self.options.timeout, memory_limit=memory_limit())
+        return Tools(
+            log_dir=self.logs,
+            timeout=self.options.timeout,
+            memory_limit=memory_limit(),
+            float_model=self.float_model,
+        )
 
 
 def calibration_facts(used: CalibrationSet | None) -> CalibrationFacts | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -9,6 +10,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from edgequant.errors import InputError
+from edgequant.files import read_bounded
 from edgequant.spec import Access, Limit, RunOptions, Variant, first_problem, parse_cores, parse_shapes
 from edgequant.spec.function import looks_like_function
 from edgequant.spec.images import ImageOptions
@@ -73,9 +75,11 @@ class VerifySpec(BaseModel):
             _as_value_error(Limit.parse, text)
         return texts
 
-    @field_validator("inputs", "reference", mode="before")
+    @field_validator("inputs", "reference", "calibration", mode="before")
     @classmethod
     def _paths(cls, path: Any) -> Any:
+        if isinstance(path, str) and "\0" in path:
+            raise ValueError("no path holds a NUL")
         # It would stand for the spec's own folder.
         if isinstance(path, str) and not path.strip():
             raise ValueError("an empty path")
@@ -130,6 +134,10 @@ def _as_value_error(parse: Any, text: str) -> None:
         raise ValueError(f"{error.message}.  {error.hint or ''}".strip()) from None
 
 
+_NOT_YAML = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""A tag, a date or a number that is none is met by whatever Python says of it, beside PyYAML's own errors."""
+
+
 def load_spec(path: Path) -> VerifySpec:
     """Read and check a spec.  Raises InputError (SPEC_NOT_FOUND, SPEC_INVALID) naming file, place and problem."""
     import yaml
@@ -137,12 +145,13 @@ def load_spec(path: Path) -> VerifySpec:
     from edgequant.spec.plain_yaml import PlainLoader
 
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError("SPEC_INVALID", f"{path}: larger than {MAX_BYTES >> 20} MiB")
-        data = yaml.load(path.read_text("utf-8"), Loader=PlainLoader)  # noqa: S506  (a SafeLoader)
+        text = read_bounded(path, MAX_BYTES)
     except OSError as error:
-        raise InputError("SPEC_NOT_FOUND", f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        code = "SPEC_INVALID" if error.errno in (errno.EFBIG, errno.ETIMEDOUT) else "SPEC_NOT_FOUND"
+        raise InputError(code, f"{path}: {error.strerror}") from None
+    try:
+        data = yaml.load(text.decode("utf-8"), Loader=PlainLoader)  # noqa: S506  (a SafeLoader)
+    except (yaml.YAMLError, *_NOT_YAML) as error:
         why = " ".join(str(error).split())[:300]
         raise InputError("SPEC_INVALID", f"{path}: not YAML: {why}") from None
     if data is None:
