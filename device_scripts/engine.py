@@ -12,7 +12,7 @@ import MNN.expr as F  # noqa: N812  (the name MNN's own documentation uses)
 import MNN.nn as nn
 import numpy as np
 
-from . import RUNNER_VERSION, facts, lock, model_file, wire
+from . import RUNNER_VERSION, facts, lock, wire
 from .process import Memory, own_arguments, reset_peak
 from .server import Answer, Job, JobError, Tensors
 
@@ -131,6 +131,8 @@ class Loaded:
 
 def _require_tensors(path: str, names: List[str]) -> None:
     """MNN 3.1 loads a model with an output that is not there, and dies when it is run."""
+    from . import model_file  # compiled anew by every runner, and needed by few
+
     try:
         unknown = sorted(set(names) - model_file.tensor_names(path))
     except (OSError, ValueError) as error:
