@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import os
 import time
 from typing import Any, Dict, List, Optional, Tuple
@@ -129,6 +130,18 @@ class Loaded:
         return (time.perf_counter_ns() - start) / 1e6, results
 
 
+def _sha256(path: str) -> str:
+    """Of the file's bytes, or nothing where it cannot be read: whoever loads it says why."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb", buffering=0) as stream:
+            for chunk in iter(lambda: stream.read(1 << 18), b""):
+                digest.update(chunk)
+    except OSError:
+        return ""
+    return digest.hexdigest()
+
+
 def _require_tensors(path: str, names: List[str]) -> None:
     """MNN 3.1 loads a model with an output that is not there, and dies when it is run."""
     from . import model_file  # compiled anew by every runner, and needed by few
@@ -215,7 +228,7 @@ class Engine:
         options = job.header["options"]
         gc.collect()
         # What is hashed is what MNN opens next, by the same name; a link that is turned in between is beyond us.
-        digest = model_file.sha256(job.header["path"])
+        digest = _sha256(job.header["path"])
         reset_peak()
         before = self._memory.read(anew=True)
         self._pin(options.get("cores"))
