@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+from check_decisions import rematch, winners
 from check_device import band, kernels
 from check_metrics import ANY, HIGH, METRICS, ORDER, TEXT, breaks, compare, finding, fold, judge_output, worst
 
@@ -52,12 +53,14 @@ class Judge:
         self.plan, self.source, self.end = (self.records[f"{name}.json"] for name in ("plan", "source", "closing"))
         self.root, self.said, self.known, self.arrays = root, [], {}, {}
         self.reference, self.float, self.converted = self.capture("reference"), self.capture("float-host"), None
+        self.strain = [c["name"] for c in self.source["cases"] if c.get("kind") == "strain"]
 
     def capture(self, name):
         return self.records.get(f"captures/{name}.json")
 
-    def between(self, expected, got, refused=lambda _: False):
-        each = self.each(expected["cases"], got["cases"], refused)
+    def between(self, expected, got, refused=lambda _: False, strained=False):
+        held = [c for c in expected["cases"] if strained or c["case"] not in self.strain]
+        each = self.each(held, got["cases"], refused)
         return {name: fold(cases) for name, cases in each.items()}
 
     def each(self, expected, got, refused=lambda _: False):
@@ -68,10 +71,54 @@ class Judge:
             if case["outputs"] is None or not other or (other["outputs"] is None and not refused(case["case"])):
                 continue
             for name in (name for name in case["outputs"] if name in self.source["kinds"]):
-                pair = (case["outputs"][name]["sha256"], ((other["outputs"] or {}).get(name) or {}).get("sha256"))
-                if pair not in self.known:
-                    self.known[pair] = compare(*(sha and self.arrays[sha] for sha in pair))
-                found.setdefault(name, {})[case["case"]] = self.known[pair]
+                found.setdefault(name, {})[case["case"]] = self.pair(case, other, name)
+        return found
+
+    def pair(self, case, other, name):
+        pair = (case["outputs"][name]["sha256"], ((other["outputs"] or {}).get(name) or {}).get("sha256"))
+        if pair not in self.known:
+            self.known[pair] = compare(*(sha and self.arrays[sha] for sha in pair))
+        return self.known[pair]
+
+    def strained(self, cap, total):
+        """What is said of the strained cases: no limits, but the conversion has to be right, and numbers numbers."""
+        ends, marks = [{c["case"]: c for c in (one or {"cases": []})["cases"]} for one in (self.float, cap)], {}
+        for case in self.reference["cases"]:
+            f, got = (end.get(case["case"]) for end in ends)
+            for name in (case["outputs"] or {}) if case["case"] in self.strain and got else ():
+                size = (total[name]["scale"] or 0.0) if name in total else 0.0
+                c = self.pair(case, f, name) if f else {"problem": None, "max_abs": None}
+                large = c["max_abs"] and c["kind"] == "float" and c["max_abs"] > 0.02 * max(size, c["scale"] or 0.0)
+                if c["problem"] not in (None, "reference_nonfinite") or (
+                    not c["problem"] and large and c["sqnr_db"] is not None and c["sqnr_db"] < 40):
+                    marks.setdefault("STRAIN_CONVERSION", name)
+                elif got["outputs"] is not None and (
+                    self.pair(case, got, name)["problem"] in ("nonfinite", "missing", "dtype")):
+                    marks.setdefault("STRAIN_BROKEN", name)
+        return [("FAIL", finding(code, "fail", marks[code])) for code in sorted(marks, reverse=True)]
+
+    def reach(self):
+        """What these cases cannot show; with it, MARGINAL is the best there is."""
+        held = [c for c in self.source["cases"] if c["name"] not in self.strain and c["inputs"]]
+        found, self.blind = [], False
+        tried = any(name.startswith("captures/") and cap["role"] == "device" and cap["artifact_sha256"]
+                    for name, cap in self.records.items() if "role" in cap)
+        if not tried:
+            return []
+        kinds = {json.dumps({n: ref["sha256"] for n, ref in c["inputs"].items()}, sort_keys=True) for c in held}
+        if len(kinds) < len(held):
+            found, self.blind = [finding("CASES_IDENTICAL", "warn", None)], len(kinds) == 1
+        names = {n for c in held for n in c["inputs"]} if not any(c["generated"] for c in held) else ()
+        seen = {n: [a for c in held if (a := self.arrays[c["inputs"][n]["sha256"]]).size] for n in names}
+        flat = {n for n, a in seen.items() if a and min(x.min() for x in a) == max(x.max() for x in a)}
+        if stuck := {n for n in flat if max(a.size for a in seen[n]) > 1}:
+            found.append(finding("INPUT_CONSTANT", "warn", min(stuck)))
+            self.blind |= not any(a and n not in flat for n, a in seen.items())
+        refs = [c["outputs"] for c in self.reference["cases"] if c["outputs"] and c["case"] not in self.strain]
+        values = {n: {v for o in refs if n in o and (a := self.arrays[o[n]["sha256"]]).size for v in (a.min(), a.max())}
+                  for n, kind in self.source["kinds"].items() if kind == "int"}
+        if len(refs) > 1 and (one := [n for n, v in values.items() if len(v) == 1]):
+            found, self.blind = [*found, finding("ONE_CLASS_ONLY", "warn", one[0])], True
         return found
 
     def limits(self, output, method, given=None):
@@ -152,12 +199,13 @@ class Judge:
         if "quantization" not in why:
             parts["quantization"] = self.between(self.float or self.reference, middle)
         if "device" not in why:
-            parts["device"] = self.between(middle, cap)
+            parts["device"] = self.between(middle, cap, strained=True)
         if split and "quantization" not in why:
-            pairs = {"weights": ((self.float or self.reference)["cases"], middle["normal"]),
-                     "activations": (middle["normal"], middle["cases"])}
+            held = [c for c in middle["normal"] if c["case"] not in self.strain]
+            pairs = {"weights": ((self.float or self.reference)["cases"], held),
+                      "activations": (held, middle["cases"])}
             parts |= {key: {name: fold(cases) for name, cases in self.each(*pair).items()}
-                      for key, pair in pairs.items()}
+                       for key, pair in pairs.items()}
             apart = {} if local else self.each(middle["normal"], cap["normal"])
             parts["kernels"] = {name: fold(cases) for name, cases in apart.items()}
         failure, taken = cap["failure"], [each["case"] for each in cap["cases"]]
@@ -168,6 +216,7 @@ class Judge:
             if not (failure or local or each["refused"] is None or each["case"] in refused):
                 failure = {"code": "INFERENCE_FAILED", "message": each["refused"], "where": uri, "hint": TEXT,
                            "evidence": {"case": each["case"]}}
+        rows = rematch(self, cap, total, lambda name: self.limits(name, variant["method"])[0])
         judged = {output: judge_output(s, self.limits(output, variant["method"])[0], output)
                   for output, s in total.items()}
         engaged, engaged_why, evidence, notes, late = self.proof(made, cap)
@@ -181,6 +230,10 @@ class Judge:
             astray += band(self, each, total, here, made, device, host, cap["memory_mode"])
         elif not local and any(limit["metric"] == "device_sqnr_db" for limit in self.plan["limits"]):
             astray.append(("INCONCLUSIVE", finding("DEVICE_ERROR_UNKNOWN", "error")))
+        astray += [("MARGINAL", each) for each in rows]
+        told = winners(self, cap, variant["method"])
+        astray += [("FAIL" if each["severity"] == "fail" else "MARGINAL", each) for each in told]
+        astray += self.strained(cap, total)
         if method == "weight" and not made["quantized_layers"]:
             late.append(("INCONCLUSIVE", finding("NOTHING_QUANTIZED", "error")))
         elif method != "dynamic" or made["quantized_layers"]:
@@ -189,6 +242,8 @@ class Judge:
             late.append(("PASS", finding("MNN_VERSION_DIFFERS", "warn", device["uri"])))
         found = [*notes, *(("PASS", each) for _, _, each, _ in judged.values() for each in each), *astray, *late]
         looks = [*(each[0] for each in judged.values()), *(v for v, _ in (*notes, *astray, *late) if v != "PASS")]
+        doubted = any(each["severity"] in ("error", "fail") for each in made["findings"])
+        looks += ["MARGINAL"] * self.blind + ["INCONCLUSIVE"] * doubted
         keys = (*METRICS, "nan", "inf", "ref_nan", "ref_inf", "exact", "kind", "cases", "worst_case")
         outputs = {output: {**{key: total[output][key] for key in keys}, "verdict": v, "limits": results,
                             "reasons": [TEXT] * count,
@@ -266,6 +321,7 @@ class Judge:
                     level = "fail" if (lost or broken[1]) and kind != "file" else "warn"
                     evidence = {key: s[key] for key in ("sqnr_db", "cosine", "worst_case")}
                     findings.append(finding("CONVERSION_ERROR", level, name, evidence))
+        findings += self.reach()
         runs = [run for uri in plan["devices"] for v in plan["variants"] if (run := self.trial(uri, v)) is not None]
         if not end["ended"]:
             told = [finding("INTERRUPTED", "error", None, {})]

@@ -115,11 +115,12 @@ class TensorFacts(Record):
 
 
 class CaseFacts(Record):
-    """A case: its inputs, which lie in cases/NAME.npz as well, and where they came from."""
+    """A case: its inputs, which lie in cases/NAME.npz as well, and where they came from.  kind: as `Case.kind`."""
 
     name: _Name
     source: str
     generated: bool = False
+    kind: Literal["usual", "size", "strain"] = "usual"
     inputs: dict[_Name, ArrayRef] = Field(default_factory=dict)
 
 
@@ -138,6 +139,7 @@ class Source(Record):
         inputs: what a case holds.
         cases: in order; empty where nothing got that far.
         kinds: output -> "float" or "int", of the outputs the reference has.
+        decisions: output -> what it decides (`models.decisions.Decision`), of those that do.
         declared: outputs of the model, as its file has them.
         float_sha256: of the float .mnn made from it.
         findings: what is to be known of the model and the cases.
@@ -153,10 +155,18 @@ class Source(Record):
     cases: tuple[CaseFacts, ...] = ()
     reference: ReferenceFacts | None = None
     kinds: dict[_Name, Literal["float", "int"]] = Field(default_factory=dict)
+    decisions: dict[_Name, Literal["probabilities", "scores", "classes", "ordered", "set"]] = Field(
+        default_factory=dict
+    )
     float_sha256: Sha256 | None = None
     findings: tuple[Finding, ...] = ()
 
     model_config = ConfigDict(populate_by_name=True)
+
+    @property
+    def held(self) -> frozenset[str]:
+        """The cases whose outputs are held against limits: all but the strained ones."""
+        return frozenset(case.name for case in self.cases if case.kind != "strain")
 
 
 class Closing(Record):

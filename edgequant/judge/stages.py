@@ -70,6 +70,11 @@ def summaries(compared: Compared) -> Summaries:
     return {name: summarize(cases) for name, cases in compared.items()}
 
 
+def only(capture: Capture, cases: Container[str]) -> Capture:
+    """What it says of some cases."""
+    return capture.model_copy(update={"cases": tuple(each for each in capture.cases if each.case in cases)})
+
+
 def by_case(capture: Capture) -> dict[str, CaseCapture]:
     return {each.case: each for each in capture.cases}
 

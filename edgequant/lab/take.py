@@ -26,7 +26,7 @@ from edgequant.archive.types import (
     SessionCapture,
     TimingCapture,
 )
-from edgequant.cases.case import Case
+from edgequant.cases.case import Case, usual
 from edgequant.clock import Clock
 from edgequant.errors import DeviceError, EdgequantError, RunnerError, ToolError
 from edgequant.lab.session import Session
@@ -154,7 +154,8 @@ class Taking:
     @property
     def middle(self) -> Case:
         """The middle size, so that neither the smallest nor the largest case stands for all."""
-        return self.done[len(self.done) // 2]
+        cases = usual(self.done)
+        return cases[len(cases) // 2]
 
     def keep(self, case: Case, result: RunResult) -> CaseCapture:
         """A case that was run, with its arrays in the archive."""
