@@ -38,8 +38,10 @@ def bounds(judge, method, memory, here, device):
             return user["value"], True
         if worst is None:
             return fixed, False
-        least, spread = min(map(min, tries.values())), noise.get((name, case), [0.0])
-        chance = n < 64 or max(spread) - min(spread) > 6 or least < worst - 20
+        strained = case in judge.strain
+        least = worst if strained else min(min(each) for at, each in tries.items() if at not in judge.strain)
+        spread = noise.get((name, case), [0.0])
+        chance = strained or n < 64 or max(spread) - min(spread) > 6 or least < worst - 20
         worst = least if chance or (worst > 90 and not floats) else worst
         if worst > 90 and not floats:
             return fixed, False

@@ -7,7 +7,7 @@ this host cannot imitate), a fixed band by the kind of arithmetic stands in for 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgequant.archive.types import Moved
@@ -105,6 +105,7 @@ class Bands:
         method: what the file is computed in, as `device_bands` takes it.
         limits: the user's.
         moved: what this host came to by itself, computed in the same way; none where that says nothing of the device.
+        held: the cases that may stand for each other: not those that strain the model.
     """
 
     def __init__(
@@ -114,7 +115,9 @@ class Bands:
         precision: Precision,
         limits: Sequence[Limit],
         moved: Iterable[Moved] = (),
+        held: Container[str] | None = None,
     ) -> None:
+        self._held = held
         self._kinds = kinds
         self._floats = method in _FLOAT_METHODS
         self._exact = self._floats and precision != "low"
@@ -142,9 +145,11 @@ class Bands:
             return Band(fixed, asked=True)
         if own is None:
             return Band(fixed)
-        worst = min(self._own[key] for key in self._own if key[0] == output)
+        strained = self._held is not None and case not in self._held
+        alike = [key for key in self._own if key[0] == output and (self._held is None or key[1] in self._held)]
+        worst = own if strained else min(self._own[key] for key in alike)
         noise = self._noise[output, case] or [own]
-        chance = elements < FEW or max(noise) - min(noise) > SPREAD_DB or worst < own - DECIDES_DB
+        chance = strained or elements < FEW or max(noise) - min(noise) > SPREAD_DB or worst < own - DECIDES_DB
         if chance or self._unmoved(own):
             own = worst
         if self._unmoved(own):

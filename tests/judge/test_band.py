@@ -57,6 +57,13 @@ def test_where_chance_decides_all_cases_stand_for_each() -> None:
     assert of(moved(50), moved(30, "b")) == Band(44, 50)
 
 
+def test_cases_that_strain_the_model_stand_for_themselves() -> None:
+    tries = [moved(50), moved(28, "silence")]
+    bands = Bands({"y": "float"}, "dynamic", "normal", (), tries, {"a"})
+    assert bands.of("y", "a", MANY) == Band(44, 50)
+    assert bands.of("y", "silence", MANY) == Band(16, 28)
+
+
 def test_where_no_activation_took_another_step_nothing_is_known() -> None:
     assert of(moved(200), moved(91)) == Band(20)
     assert of(moved(200), moved(90)) == Band(60, 90)
