@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from check_judge import Judge, safe, spell
+from check_judge import Judge
 from check_metrics import ANY, TEXT, close
+from check_names import safe, spell
 
 # fmt: off
 UNCOMPUTED = ("FILE_NOT_WRITTEN", "MEAN_HIDES_ERROR", "OUTPUT_NEAR_NOTHING", "REFERENCE_CONSTANT",
