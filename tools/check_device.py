@@ -18,6 +18,7 @@ def bounds(judge, method, memory, here, device):
     """Output, case, elements -> how far a device may be from this host: (bound, whether it is this model's own)."""
     floats, low = method in ("float", "fp16", "weight"), judge.plan["options"]["precision"] == "low"
     fixed, own = (60.0 if not low else 30.0) if floats else 20.0, {}
+    noise = {}
     if here and not low and device["mnn"] == judge.plan["host"]["mnn"]:
         for each in here.get("moved", ()):
             for name, strayed in each["outputs"].items() if each["memory"] == memory else ():
@@ -25,6 +26,8 @@ def bounds(judge, method, memory, here, device):
                 value = strayed["mismatch" if whole else "sqnr_db"]
                 if value is not None:
                     own.setdefault(name, {}).setdefault(each["case"], []).append(-value if whole else value)
+                    if each["by"] == "noise" and (floats or value <= 90):
+                        noise.setdefault((name, each["case"]), []).append(value)
 
     def of(name, case, n):
         tries, user = own.get(name, {}), judge.limits(name, method)[1]
@@ -33,12 +36,16 @@ def bounds(judge, method, memory, here, device):
             return (0.0 if floats and not low else max(0.01, 1 / max(n, 1))) - 2 * (worst or 0.0), worst is not None
         if user:
             return user["value"], True
-        margin, unseen = 10.0, worst is not None and worst > 90 and not floats
-        if worst is not None and (n < 64 or unseen):
-            worst, margin = min(map(min, tries.values())), 10.0 if len(tries) >= 3 else 20.0
-        if worst is None or (worst > 90 and not floats):
+        if worst is None:
             return fixed, False
-        return min(60.0, worst - margin), True
+        strained = case in judge.strain
+        least = worst if strained else min(min(each) for at, each in tries.items() if at not in judge.strain)
+        spread = noise.get((name, case), [0.0])
+        chance = strained or n < 64 or max(spread) - min(spread) > 6 or least < worst - 20
+        worst = least if chance or (worst > 90 and not floats) else worst
+        if worst > 90 and not floats:
+            return fixed, False
+        return min(fixed, worst - 12) if chance else min(60.0, worst - 6), True
 
     return of
 

@@ -1,16 +1,14 @@
 """What the report of a run should say, from the records and arrays of its folder alone."""
 
-import hashlib
 import json
-import math
-import re
 from pathlib import Path
 
-import numpy as np
 from check_decisions import rematch, winners
 from check_device import band, kernels
+from check_measured import Measured
 from check_metrics import ANY, HIGH, METRICS, ORDER, TEXT, breaks, compare, finding, fold, judge_output, worst
-from check_trust import clock, trust
+from check_names import limit_text, safe, spell
+from check_trust import trust
 
 # fmt: off
 BOUNDS = {"float": (0.9999, 40, 0.02), "fp16": (0.999, 30, 0.05)}
@@ -18,34 +16,12 @@ STAGES = ("conversion", "quantization", "device", "weights", "activations", "ker
 DEVICE = ("uri", "is_host", "arch", "cpu", "features", "mnn", "cores", "ram_mb", "os", "facts")
 
 
-def safe(text):
-    """A name as a file name."""
-    plain = re.sub(r"[^A-Za-z0-9._=-]+", "_", text).strip("._") or "x"
-    digest = hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
-    return plain if plain == text and len(plain) <= 60 else f"{plain[:60]}-{digest[:8]}"
-
-
-def spell(v):
-    """A variant as users write it."""
-    if v["method"] == "recipe":
-        return f"recipe:{v['file']}"
-    parts = [v["method"] if v["bits"] is None else f"{v['method']}:{v['bits']}"]
-    for k in ("calib", "percent", "weights", "clamp", "block", "rnn", "keep", "samples"):
-        parts += [] if v[k] is None else [f"{k}={v[k]:.10g}" if isinstance(v[k], float) else f"{k}={v[k]}"]
-    parts += [k for k in ("hqq", "sym", "asym", "equalize") if v[k]]
-    return ",".join([*parts, *(f"skip={k}" for k in v["skip"])])
-
-
-def limit_text(limit):
-    return f"{limit['output'] + ':' if limit['output'] else ''}{limit['metric']}{limit['op']}{limit['value']:g}"
-
-
 def differing(first, second):
     one, two = first["outputs"] or {}, second["outputs"] or {}
     return [name for name in {**one, **two} if one.get(name) != two.get(name)]
 
 
-class Judge:
+class Judge(Measured):
     def __init__(self, root):
         places = ("plan.json", "source.json", "closing.json", "artifacts/*.json", "captures/**/*.json")
         names = [path.relative_to(root).as_posix() for place in places for path in root.glob(place)]
@@ -272,43 +248,6 @@ class Judge:
             "options": options | {"memory": cap["memory_mode"], "threads": cap["threads"] or options["threads"],
                                   "pushed_bytes": cap["pushed_bytes"], "runtime_bytes": cap["runtime_bytes"],
                                   "low_memory_evidence": evidence}}
-
-    def latency(self, cap):
-        if not cap["timings"]:
-            return None
-        t, first = cap["timings"][0], next((each["ms"] for each in cap["cases"] if each["ms"] is not None), None)
-        ms = sorted(t["samples_ms"])
-        numbers = dict.fromkeys(("min", "mean", "stdev", "p50", "p90", "p99", "max"))
-        if ms:
-            numbers |= {"min": ms[0], "mean": math.fsum(ms) / len(ms), "max": ms[-1]}
-            numbers["stdev"] = float(np.std(ms, ddof=1)) if len(ms) > 1 else None
-        for p, least in ((50, 2), (90, 10), (99, 100)):
-            numbers[f"p{p}"] = float(np.percentile(ms, p)) if len(ms) >= least else None
-        numbers |= {"load": cap["load_ms"], "first": first}
-        against = not t["complete"] or t["warmup"] < self.plan["options"]["warmup"]
-        invalid = [TEXT] * (against + (not ms) + clock(t))
-        return numbers | {"n": len(ms), "warmup": t["warmup"], "valid": not invalid, "why_invalid": invalid,
-                          "case": t["case"], "why_null": {k: TEXT for k, value in numbers.items() if value is None}}
-
-    def latency_why(self, cap):
-        if cap["device"] and cap["device"]["emulator"] is not None:
-            return TEXT
-        if cap["timings"]:
-            return f"one inference of case '{cap['timings'][0]['case']}'"
-        return "the run ended before it was timed" if self.plan["latency"] else "not asked for"
-
-    def memory(self, cap, made):
-        emulated = cap["device"] and cap["device"]["emulator"] is not None
-        session = cap["session"] or {"mb": None, "why": None}
-        seen = [m for m in (cap["loaded"], *(each["memory"] for each in cap["cases"] + cap["timings"])) if m]
-        pss = max((m["pss"] for m in seen if m["pss"] is not None), default=None)
-        kib = {"rss_before": cap["before"]["rss"], "rss_load": cap["loaded"]["rss"], "rss_peak": seen[-1]["rss_peak"],
-               "pss_peak": pss}
-        mb = {key: None if value is None or emulated else value * 1024 / 1e6 for key, value in kib.items()}
-        why = {key: TEXT for key in ("rss_load", "rss_peak", "pss_peak") if mb[key] is None}
-        why |= {"session": session["why"] or TEXT} if session["mb"] is None else {}
-        return mb | {"model_file": made["size"] / 1e6, "why_null": why,
-                     "session": None if session["mb"] is None else session["mb"] * (1 << 20) / 1e6}
 
     def whole(self):
         """The report as it should be."""

@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from check_judge import Judge, safe, spell
+from check_judge import Judge
 from check_metrics import ANY, TEXT, close
+from check_names import safe, spell
 
 # fmt: off
 UNCOMPUTED = ("FILE_NOT_WRITTEN", "MEAN_HIDES_ERROR", "OUTPUT_NEAR_NOTHING", "REFERENCE_CONSTANT",
@@ -102,11 +103,11 @@ class Check(Judge):
         if not self.reference:
             return
         for kind, one, variant in (("reference", self.reference, None), ("float-host", self.float, "float")):
-            empty = ("repeated", "normal", "moved", "timings", "session")
+            empty = ("repeated", "normal", "timings", "session")
             empty += ("load_ms", "threads", "pushed_bytes", "runtime_bytes")
             if one:
                 told = [one[k][key] for k in ("before", "loaded") for key in ("rss", "rss_peak", "pss")]
-                told += [one[k] for k in (*empty, "failure")]
+                told += [one[k] for k in (*empty, "failure")] + [one.get("moved")]
                 need(not any(told), f"{kind}: more than outputs were captured")
                 named = [one["role"], one["trial"], one["variant"]] == [kind, kind, variant]
                 need(named, f"{kind}: not what its name says")
@@ -159,8 +160,8 @@ class Check(Judge):
                 good = (c["outputs"] is None) == (c["refused"] is not None) >= (c["refused_code"] is not None)
                 need(good and type(c["taps"]) is dict, f"{where}: case {c['case']} has outputs and a refusal, or none")
         names, modes = [c["name"] for c in self.source["cases"]], (memory, "normal")
-        good = not host or all(m["case"] in names and m["memory"] in modes for m in host["moved"])
-        need(good and not cap["moved"], f"{where}: cases were moved that there are not, or on the device")
+        good = not host or all(m["case"] in names and m["memory"] in modes for m in host.get("moved", ()))
+        need(good and not cap.get("moved"), f"{where}: cases were moved that there are not, or on the device")
         if local and host:
             need(host["trial"] in (trial, f"host/{safe(name)}"), f"{where}: this host's capture is of another trial")
         if local and host and host["trial"] == trial:
@@ -171,11 +172,11 @@ class Check(Judge):
             usual = {c["name"] for c in self.source["cases"] if c.get("kind", "usual") == "usual"}
             middle = (usual := [name for name in done if name in usual] or done)[len(usual) // 2]
             again = [[c["case"] for c in cap[key]] for key in ("repeated", "normal", "timings")]
-            old = self.older
-            want = [[middle] if old else done[::-1], ([middle] if old else done) if memory == "low" else [],
+            older = "moved" not in cap  # then one case was run again, and with memory normal; and on devices only
+            want = [[middle] if older else done[::-1], ([middle] if older else done) if memory == "low" else [],
                     [middle] * timed]
             need(again == want, f"{where}: a probe is missing")
-            here = {} if host is None or host["failure"] or self.older else host
+            here = {} if host is None or host["failure"] or "moved" not in host else host
             need(not here or [c["case"] for c in here["normal"]] == [c["case"] for c in here["cases"]
                  if memory == "low" and c["outputs"] is not None], f"{where}: memory normal is missing on this host")
             session, loop = cap["session"], made["facts"]["has_subgraphs"]

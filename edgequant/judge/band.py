@@ -7,7 +7,7 @@ this host cannot imitate), a fixed band by the kind of arithmetic stands in for 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgequant.archive.types import Moved
@@ -21,12 +21,12 @@ from edgequant.judge.types import NOTHING, Compared, Observed
 from edgequant.judge.verdict import Verdict
 from edgequant.spec import DEVICE_METRIC, Limit, Precision
 
-MARGIN_DB = 10.0
-"""A device may be so much farther off than this host from itself, at the worst of its tries."""
-FEW = 64
-"""Of fewer numbers the error is a matter of chance: all cases of the output stand for each of them,"""
-CASES, MARGIN_OF_FEW_DB = 3, 20.0
-"""and with fewer cases than that the margin is this."""
+MARGIN_DB, CHANCE_DB = 6.0, 12.0
+"""A device may be so much farther off than this host from itself at the worst of its tries; the second where it is a
+matter of chance how far that goes, and then all cases of the output stand for each."""
+FEW, SPREAD_DB, DECIDES_DB = 64, 6.0, 20.0
+"""It is chance in an output of fewer numbers, where tries with noise part by more than the second, and where another
+case goes farther by the third: there a decision has tipped, and that none has here in a few tries shows little."""
 UNMOVED_DB = 90.0
 """Above this, no activation of a case has rounded to another step: nothing is known of what happens where one does."""
 FLOAT_DB = 60.0
@@ -105,6 +105,7 @@ class Bands:
         method: what the file is computed in, as `device_bands` takes it.
         limits: the user's.
         moved: what this host came to by itself, computed in the same way; none where that says nothing of the device.
+        held: the cases that may stand for each other: not those that strain the model.
     """
 
     def __init__(
@@ -114,7 +115,9 @@ class Bands:
         precision: Precision,
         limits: Sequence[Limit],
         moved: Iterable[Moved] = (),
+        held: Container[str] | None = None,
     ) -> None:
+        self._held = held
         self._kinds = kinds
         self._floats = method in _FLOAT_METHODS
         self._exact = self._floats and precision != "low"
@@ -122,12 +125,15 @@ class Bands:
         asked = [limit.output for limit in limits if limit.metric == DEVICE_METRIC]
         self._asked = {name for name in self._fixed if name in asked or None in asked}
         self._own: dict[tuple[str, str], float] = {}
+        self._noise: dict[tuple[str, str], list[float]] = {}
         for each in moved:
             for name, strayed in each.outputs.items():
                 key, whole = (name, each.case), kinds.get(name) == "int"
                 value = strayed.mismatch if whole else strayed.sqnr_db
                 if value is not None:
                     self._own[key] = (max if whole else min)(value, self._own.get(key, value))
+                    spread = self._noise.setdefault(key, [])
+                    spread += [value] if each.by == "noise" and not self._unmoved(value) else []
 
     def of(self, output: str, case: str, elements: int) -> Band:
         own = self._own.get((output, case))
@@ -137,14 +143,21 @@ class Bands:
         fixed = self._fixed[output].value
         if output in self._asked:
             return Band(fixed, asked=True)
-        margin = MARGIN_DB
-        if own is not None and (elements < FEW or (own > UNMOVED_DB and not self._floats)):
-            others = [value for (name, _), value in self._own.items() if name == output]
-            own = min(others)
-            margin = MARGIN_DB if len(others) >= CASES else MARGIN_OF_FEW_DB
-        if own is None or (own > UNMOVED_DB and not self._floats):
+        if own is None:
             return Band(fixed)
-        return Band(min(FLOAT_DB, own - margin), own)
+        strained = self._held is not None and case not in self._held
+        alike = [key for key in self._own if key[0] == output and (self._held is None or key[1] in self._held)]
+        worst = own if strained else min(self._own[key] for key in alike)
+        noise = self._noise[output, case] or [own]
+        chance = strained or elements < FEW or max(noise) - min(noise) > SPREAD_DB or worst < own - DECIDES_DB
+        if chance or self._unmoved(own):
+            own = worst
+        if self._unmoved(own):
+            return Band(fixed)
+        return Band(min(fixed, own - CHANCE_DB) if chance else min(FLOAT_DB, own - MARGIN_DB), own)
+
+    def _unmoved(self, own: float) -> bool:
+        return own > UNMOVED_DB and not self._floats
 
     def outside(self, compared: Compared) -> list[Outside]:
         """What is outside of its band; what cannot be compared as a whole is, too."""

@@ -211,7 +211,7 @@ class Trial:
         here, plan = self._e.variant_host, self._e.plan
         alike = plan.options.precision != "low" and self.device.mnn == plan.host.mnn
         moved = [each for each in here.moved if each.memory == memory] if here is not None and alike else []
-        return Bands(self._names, method, plan.options.precision, plan.limits, moved)
+        return Bands(self._names, method, plan.options.precision, plan.limits, moved, self._e.source.held)
 
     def _has_normal(self, capture: Capture) -> bool:
         """Whether memory normal is something else, and nothing is int8 in it."""

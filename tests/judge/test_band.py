@@ -17,9 +17,9 @@ from tests.judge.archives import BOARD, HOST, TRUE, WAVE, Archive, all_off, code
 MANY = 1000
 
 
-def moved(db: float | None, case: str = "a", memory: Any = "low", **more: float) -> Moved:
+def moved(db: float | None, case: str = "a", memory: Any = "low", by: Any = "noise", **more: float) -> Moved:
     """One try: what output y strayed by."""
-    return Moved(case=case, by="noise", memory=memory, outputs={"y": Strayed(sqnr_db=db, **more)})
+    return Moved(case=case, by=by, memory=memory, outputs={"y": Strayed(sqnr_db=db, **more)})
 
 
 def of(*tries: Moved, elements: int = MANY, method: str = "dynamic", limits: tuple[str, ...] = (), **more: Any) -> Band:
@@ -28,10 +28,10 @@ def of(*tries: Moved, elements: int = MANY, method: str = "dynamic", limits: tup
 
 
 def test_the_worst_of_its_tries_less_the_margin() -> None:
-    assert of(moved(50), moved(45), moved(48, "b")) == Band(35, 45)
-    assert of(moved(5.4), method="static") == Band(-4.6, 5.4), "close calls: wide because it was seen"
+    assert of(moved(50), moved(45), moved(48, "b")) == Band(39, 45)
+    assert of(moved(5.4), method="static") == Band(pytest.approx(-0.6), 5.4), "wide because it was seen"
     assert of(moved(95), method="float") == Band(60, 95), "never more than float kernels are good for"
-    assert of(moved(65), method="float") == Band(55, 65), "but less, where a float model is that unstable"
+    assert of(moved(65), method="float") == Band(59, 65), "but less, where a float model is that unstable"
 
 
 def test_without_tries_it_is_fixed_and_the_users_own_comes_first() -> None:
@@ -42,20 +42,32 @@ def test_without_tries_it_is_fixed_and_the_users_own_comes_first() -> None:
     assert of(method="float", precision="low") == Band(30)
     for limits in (("device_sqnr_db>=7",), ("y:device_sqnr_db>=7",)):
         assert of(moved(50), limits=limits) == Band(7, asked=True)
-    assert of(moved(50), limits=("sqnr_db>=7",)) == Band(40, 50)
+    assert of(moved(50), limits=("sqnr_db>=7",)) == Band(44, 50)
 
 
-def test_of_a_few_numbers_all_cases_stand_for_each() -> None:
-    tries = [moved(70), moved(40, "b"), moved(50, "c")]
-    assert of(*tries, elements=63) == Band(30, 40)
-    assert of(*tries, elements=64) == Band(60, 70)
-    assert of(*tries[:2], elements=63) == Band(20, 40), "with less than three cases the margin is twice as large"
+def test_where_chance_decides_all_cases_stand_for_each() -> None:
+    """Of few numbers, of tries that part by far, and where another case has gone much farther."""
+    tries = [moved(50), moved(40, "b"), moved(45, "c")]
+    assert of(*tries, elements=64) == Band(44, 50)
+    assert of(*tries, elements=63) == Band(20, 40), "no more than the fixed one"
+    assert of(moved(30), moved(36), moved(31, "b")) == Band(24, 30)
+    assert of(moved(30), moved(36.1), moved(29, "b")) == Band(17, 29)
+    assert of(moved(30), moved(36.1, by="step"), moved(29, "b")) == Band(24, 30), "one step goes as far as it will"
+    assert of(moved(50), moved(200), moved(29, "b"), moved(29, "b")) == Band(17, 29)
+    assert of(moved(50), moved(30, "b")) == Band(44, 50)
+
+
+def test_cases_that_strain_the_model_stand_for_themselves() -> None:
+    tries = [moved(50), moved(28, "silence")]
+    bands = Bands({"y": "float"}, "dynamic", "normal", (), tries, {"a"})
+    assert bands.of("y", "a", MANY) == Band(44, 50)
+    assert bands.of("y", "silence", MANY) == Band(16, 28)
 
 
 def test_where_no_activation_took_another_step_nothing_is_known() -> None:
     assert of(moved(200), moved(91)) == Band(20)
     assert of(moved(200), moved(90)) == Band(60, 90)
-    assert of(moved(200), moved(40, "b"), moved(200, "c")) == Band(30, 40), "but in other cases one did"
+    assert of(moved(200), moved(29, "b"), moved(200, "c")) == Band(17, 29), "but in other cases one did"
     assert of(moved(200), method="weight") == Band(60, 200), "float kernels take no steps"
 
 
@@ -102,17 +114,17 @@ def board(path: Path, db: float, own: float | None, variant: str = "dynamic:8", 
 
 
 def test_a_device_has_to_be_as_near_as_this_host_is_to_itself(tmp_path: Path) -> None:
-    assert codes(only(board(tmp_path, 36, 45))) == []
-    trial = only(board(tmp_path / "far", 34, 45))
+    assert codes(only(board(tmp_path, 40, 45))) == []
+    trial = only(board(tmp_path / "far", 38, 45))
     assert (trial.verdict, codes(trial)) == (Verdict.FAIL, ["DEVICE_BEYOND_ROUNDING"])
     (finding,) = trial.findings
     assert finding.message == (
-        "device and host compute different things with the same file: only 34 dB SQNR between them in y, case 'a'; "
+        "device and host compute different things with the same file: only 38 dB SQNR between them in y, case 'a'; "
         "this host itself keeps 45 dB there when its inputs move by next to nothing, so that rounding leaves at least "
-        "35 dB"
+        "39 dB"
     )
     assert finding.evidence["found"][0] | {"sqnr_db": 0, "max_abs": 0} == {
-        "output": "y", "case": "a", "sqnr_db": 0, "mismatch": None, "max_abs": 0, "problem": None, "bound": 35.0,
+        "output": "y", "case": "a", "sqnr_db": 0, "mismatch": None, "max_abs": 0, "problem": None, "bound": 39.0,
         "own": 45.0, "asked": False,
     }  # fmt: skip
     assert codes(only(board(tmp_path / "older", 34, None))) == [], "fixed bands are those of before"
@@ -142,7 +154,7 @@ def test_an_error_of_arithmetic_is_none_whatever_the_value(tmp_path: Path) -> No
 def test_static_int8_is_judged_by_what_was_seen_of_it(tmp_path: Path) -> None:
     static = FileFacts(weights="quantized", static_tensors=1)
     far = {"asked": {"limits": ("sqnr_db>=1", "rel_max<=9", "cosine>=0")}, "facts": static}
-    for own, verdict in ((None, Verdict.INCONCLUSIVE), (25, Verdict.PASS), (30, Verdict.FAIL)):
+    for own, verdict in ((None, Verdict.INCONCLUSIVE), (23, Verdict.PASS), (30, Verdict.FAIL)):
         assert only(board(tmp_path / str(own), 18, own, "static:8", normal={}, **far)).verdict is verdict
 
 
@@ -158,10 +170,10 @@ def test_another_mnn_and_fp16_arithmetic_cannot_be_imitated(tmp_path: Path) -> N
 
 def test_a_band_that_lets_anything_through_is_told(tmp_path: Path) -> None:
     lenient = {"limits": ("sqnr_db>=1", "rel_max<=9", "cosine>=0")}
-    trial = only(board(tmp_path, 25, 12.5, asked=lenient))
+    trial = only(board(tmp_path, 25, 8.5, asked=lenient))
     assert (trial.verdict, codes(trial)) == (Verdict.MARGINAL, ["DEVICE_BAND_WIDE"])
-    assert "y of case 'a' keeps only 12.5 dB SQNR on this host itself" in trial.findings[0].message
-    assert codes(only(board(tmp_path / "13", 25, 13, asked=lenient))) == []
+    assert "y of case 'a' keeps only 8.5 dB SQNR on this host itself" in trial.findings[0].message
+    assert codes(only(board(tmp_path / "9", 25, 9.5, asked=lenient))) == []
 
 
 def test_memory_normal_has_a_band_of_its_own(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ what this host computes, or next to none.)
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -21,11 +22,12 @@ from edgequant.compare.metrics import compare
 from edgequant.errors import RunnerError
 from edgequant.lab.take import HOST_DEATHS, Place, Taking, each_case
 
-NOISE = 2.0**-16
-"""Of a number: 128 last bits of a float32, which sums and approximated functions add up to."""
+FLOAT_NOISE, INT8_NOISE = 2.0**-16, 2.0**-12
+"""Of a number: 128 last bits of a float32, which sums and approximated functions add up to; and a sixteenth of a step
+of 8 bits, with which in any case some activations round the other way."""
 STEPS = 255
-NOISES_TAKEN, STEPS_TAKEN, NOISES_NORMAL = 3, 3, 2
-"""So often each case is moved; the last one with memory normal, where the file is run with memory low."""
+NOISES, STEPPED = 4, 2
+"""So often each case is moved; one that strains the model, and each with memory normal, half as often."""
 
 
 class RoundingProbe:
@@ -39,18 +41,19 @@ class RoundingProbe:
 
     def take(self, taking: Taking) -> None:
         place = taking.place
-        self._take(taking, place, taking.cases, NOISES_TAKEN, STEPS_TAKEN if self._int8 else 0)
+        self._take(taking, place, taking.cases, int8=self._int8)
         if place.model.memory == "low":
             model = replace(place.model, memory="normal")
             runner = place.session.runner()
             loaded = runner.load(place.path, "normal", precision=model.precision)
             normal = Place(place.session, model, place.path, runner, loaded)
-            self._take(taking, normal, {each.case: each for each in taking.normal}, NOISES_NORMAL, 0)
+            self._take(taking, normal, {each.case: each for each in taking.normal}, int8=False)
             normal.unload()
 
-    def _take(self, taking: Taking, place: Place, still: Mapping[str, CaseCapture], noises: int, steps: int) -> None:
+    def _take(self, taking: Taking, place: Place, still: Mapping[str, CaseCapture], *, int8: bool) -> None:
         known = [case for case in taking.done if still[case.name].outputs is not None]
-        wanted = [each for case in known for each in moved(case, noises, steps)]
+        again = place.model.memory != taking.place.model.memory
+        wanted = [each for case in known for each in moved(case, int8=int8, half=again or case.kind == "strain")]
         ran = each_case(place, (case for _, case in wanted), deaths=HOST_DEATHS)
         for (by, _), (case, result) in zip(wanted, ran, strict=True):
             if isinstance(result, RunnerError):
@@ -68,13 +71,14 @@ def _strayed(expected: np.ndarray, got: np.ndarray) -> Strayed:
     return Strayed(sqnr_db=found.sqnr_db, max_abs=found.max_abs, mismatch=found.mismatch)
 
 
-def moved(case: Case, noises: int, steps: int) -> Iterator[tuple[str, Case]]:
-    """The case with its inputs moved in so many ways, the same ones for the same case; none where it has no float."""
+def moved(case: Case, *, int8: bool, half: bool = False) -> Iterator[tuple[str, Case]]:
+    """The case with its inputs moved, always in the same ways; not at all where it has no float."""
     if not any(array.dtype.kind == "f" and array.size for array in case.inputs.values()):
         return
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(case.name.encode()).digest()[:8], "little"))
-    for by, count, move in (("noise", noises, _noisy), ("step", steps, _stepped)):
-        for _ in range(count):
+    noise = functools.partial(_noisy, size=INT8_NOISE if int8 else FLOAT_NOISE)
+    for by, count, move in (("noise", NOISES, noise), ("step", STEPPED if int8 else 0, _stepped)):
+        for _ in range(count // 2 if half else count):
             inputs = {
                 name: move(array, rng) if array.dtype.kind == "f" and array.size else array
                 for name, array in case.inputs.items()
@@ -82,13 +86,13 @@ def moved(case: Case, noises: int, steps: int) -> Iterator[tuple[str, Case]]:
             yield by, replace(case, inputs=inputs)
 
 
-def _noisy(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each number moved by up to NOISE of it, or of the root mean square where this is more; of 1 where all are 0."""
-    size = np.abs(array.astype(np.float64))
-    scale = np.maximum(size, float(np.sqrt(np.mean(np.square(size)))) or 1.0)
-    noise: np.ndarray = NOISE * scale * rng.uniform(-1, 1, array.shape)
-    found: np.ndarray = array + noise.astype(array.dtype)
-    return found
+def _noisy(array: np.ndarray, rng: np.random.Generator, size: float) -> np.ndarray:
+    """Each number moved by up to `size` of it, or of the root mean square where this is more; of 1 where all are 0."""
+    found = np.abs(array.astype(np.float64))
+    scale = np.maximum(found, float(np.sqrt(np.mean(np.square(found)))) or 1.0)
+    noise: np.ndarray = size * scale * rng.uniform(-1, 1, array.shape)
+    result: np.ndarray = array + noise.astype(array.dtype)
+    return result
 
 
 def _stepped(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
