@@ -65,6 +65,8 @@ class Loaded:
         self.info = info
         self.input_names = list(info["inputNames"])
         self.output_names = list(outputs or info["outputNames"])
+        # MNN's inner layout is turned into that of the format the model came from, as MNN's own tools do.
+        self.order = F.NHWC if _channels_last(path) else F.NCHW
         declared = _declared()
         self.inputs = []
         for name, var in zip(self.input_names, info["inputs"]):
@@ -110,7 +112,7 @@ class Loaded:
                     arrays[name] = np.empty(var.shape, _declared()[var.dtype][0])
                     continue
                 if var.data_format == F.NC4HW4:
-                    var = F.convert(var, F.NCHW)
+                    var = F.convert(var, self.order)
                 # read() hands out a view of MNN's memory that dies with the variable.
                 arrays[name] = np.array(var.read(), copy=True)
             except Exception as error:  # noqa: BLE001  (MNN raises bare Exception or SystemError)
@@ -137,6 +139,13 @@ def _require_tensors(path: str, names: List[str]) -> None:
         raise JobError("MODEL_LOAD_FAILED", "the model cannot be read (%s)" % error) from None
     if unknown:
         raise JobError("TENSOR_UNKNOWN", "the main graph has no tensors %s" % unknown[:20])
+
+
+def _channels_last(path: str) -> bool:
+    try:
+        return model_file.channels_last(path)
+    except (OSError, ValueError) as error:
+        raise JobError("MODEL_LOAD_FAILED", "the model cannot be read (%s)" % error) from None
 
 
 def _converted(name: str, array: np.ndarray, dtype: str) -> np.ndarray:

@@ -32,14 +32,8 @@ from edgequant.progress import Progress
 from edgequant.quantize.calibration import CalibrationOptions, check_early
 from edgequant.quantize.maker import Maker
 from edgequant.quantize.recipe import Recipe
-from edgequant.reference.reference import (
-    CaseRefused,
-    FileReference,
-    MnnFloatReference,
-    OrtReference,
-    Reference,
-    onnxruntime_available,
-)
+from edgequant.reference.reference import CaseRefused, FileReference, MnnFloatReference, Reference
+from edgequant.reference.runtime import independent
 from edgequant.runner.client import Loaded
 from edgequant.spec import Variant
 from edgequant.spec.function import looks_like_function
@@ -135,7 +129,7 @@ def prepare(
     reference, why = _reference(request, graph, cases, place, folder)
     progress.say(f"reference: {reference.name} {reference.version or ''} ({why})")
     if reference.name == MnnFloatReference.name:
-        findings.append(unchecked(why))
+        findings.append(unchecked(graph.format, why))
     try:
         with clock.phase("reference"):
             spares = spare(pin(inputs, request.shapes), request.options.seed) if cases[0].generated else ()
@@ -324,14 +318,10 @@ def _reference(
 ) -> tuple[Reference, str]:
     if request.reference is not None:
         return FileReference(request.reference, cases), str(request.reference)
-    if graph.format == "onnx":
-        if onnxruntime_available():
-            log = folder.log("reference")
-            return OrtReference(graph.path, log, request.options.timeout), "the source model itself"
-        why = "ONNX Runtime is not installed (pip install onnxruntime); the conversion itself stays unchecked"
-    else:
-        why = f"no independent runtime for {graph.format} sources here; the conversion itself stays unchecked"
-    return MnnFloatReference(place.runner, place.loaded), why
+    found = independent(graph.format, graph.path, folder.log("reference"), request.options.timeout)
+    if found.reference is not None:
+        return found.reference, found.why
+    return MnnFloatReference(place.runner, place.loaded), f"{found.why}; the conversion itself stays unchecked"
 
 
 def _check_reference_names(
