@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import mmap
 import struct
-from typing import Any, Callable, Iterator, Set
+from typing import Any, Callable, Iterator, Set, TypeVar
+
+Found = TypeVar("Found")
 
 # Field numbers of MNN's schema: of Net, and of Op.
 _OPS, _SOURCE, _TENSORS, _OP_OUTPUTS = 3, 6, 7, 4
@@ -24,7 +26,7 @@ def channels_last(path: str) -> bool:
     return _looked(path, _source) in _CHANNELS_LAST
 
 
-def _looked(path: str, look: Callable[[Any], Any]) -> Any:
+def _looked(path: str, look: Callable[[Any], Found]) -> Found:
     with open(path, "rb") as stream:
         try:
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -36,7 +38,7 @@ def _looked(path: str, look: Callable[[Any], Any]) -> Any:
 def _source(data: Any) -> int:
     net = _u32(data, 0)
     place = _place(data, net, _SOURCE)
-    return data[net + place] if place else 0
+    return int(data[net + place]) if place else 0
 
 
 def _names(data: Any) -> Set[str]:

@@ -18,6 +18,7 @@ from edgequant.cases.generate import generate, pin, spare
 from edgequant.cases.images import ImageReader
 from edgequant.cases.load import load_cases
 from edgequant.cases.pictures import find_pictures, picture_findings, refuse_unused
+from edgequant.cases.whole_numbers import checked
 from edgequant.clock import Clock
 from edgequant.compare.table import Kind
 from edgequant.errors import InputError, RunnerError, ToolError
@@ -27,6 +28,7 @@ from edgequant.judge.limits import defaults_for, resolve_limits
 from edgequant.lab.session import Session
 from edgequant.lab.take import HOST_DEATHS, ModelFile, Place, device_capture_of, each_case, memory_of, refusal_of
 from edgequant.models import ModelGraph, find_risks, read_model
+from edgequant.models.tables import row_limits
 from edgequant.plan.request import Request
 from edgequant.progress import Progress
 from edgequant.quantize.calibration import CalibrationOptions, check_early
@@ -120,7 +122,7 @@ def prepare(
         place = Place.load(host(), ModelFile(float_model.path, "normal", float_model.sha256, "normal"))
     inputs = _inputs(graph, place.loaded)
     findings = find_risks(graph)
-    cases = given or _cases(request, inputs)
+    cases = given or _cases(request, inputs, graph)
     if cases[0].generated:
         calibrated = [each for each in request.variants if each.calibrated and request.calibration is not None]
         findings.append(random_cases(request.options.seed, calibrated))
@@ -153,6 +155,8 @@ def prepare(
         progress.say("running float MNN on this host (the conversion error)")
         with clock.phase("host"):
             _run_float(place, kept, folder)
+    with clock.phase("convert"):
+        findings += maker.repeated()
     folder.save_source(
         Source(
             path=str(request.model),
@@ -224,6 +228,12 @@ def _case_facts(case: Case, folder: RunFolder) -> CaseFacts:
 
 
 def _refuse_quantized_source(graph: ModelGraph, request: Request) -> None:
+    if graph.computes_int8:
+        raise InputError(
+            "SOURCE_ALREADY_QUANTIZED",
+            f"{graph.path.name} computes in int8 already, which MNN's converter does not take for what it is",
+            hint="Give the float model this was made of.",
+        )
     if graph.format == "mnn" and graph.weights == "quantized" and request.reference is None:
         raise InputError(
             "SOURCE_ALREADY_QUANTIZED",
@@ -248,7 +258,7 @@ def _check_early(request: Request, graph: ModelGraph) -> list[Case] | None:
     if any(variant.calibrated for variant in request.variants):
         images = CalibrationOptions(images=request.images or ImageOptions())
         check_early(request.calibration, pin(graph.inputs, request.shapes), images)
-    return None if request.inputs is None else _cases(request, graph.inputs)
+    return None if request.inputs is None else _cases(request, graph.inputs, graph)
 
 
 def _kind(dtype: str) -> Kind:
@@ -286,7 +296,11 @@ def _inputs(graph: ModelGraph, loaded: Loaded) -> tuple[TensorSpec, ...]:
     )
 
 
-def _cases(request: Request, inputs: tuple[TensorSpec, ...]) -> list[Case]:
+def _cases(request: Request, inputs: tuple[TensorSpec, ...], graph: ModelGraph) -> list[Case]:
+    return checked(_loaded(request, inputs), row_limits(graph))
+
+
+def _loaded(request: Request, inputs: tuple[TensorSpec, ...]) -> list[Case]:
     if request.inputs is not None:
         # A shape that is pinned says what pictures are scaled to; of other cases it is checked below.
         specs = inputs if find_pictures(request.inputs) is None else pin(inputs, request.shapes)

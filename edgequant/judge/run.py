@@ -39,7 +39,8 @@ def judge(run: Run, plan: Plan | None = None, comparer: Comparer | None = None) 
         if (found := _evidence(run, asked, uri, variant, conversion)) is not None
     ]
     hosts = all(each.capture is None or each.capture.device is None or each.capture.device.is_host for each in evidence)
-    evidence = [replace(each, only_host=hosts) for each in evidence]
+    doubted = any(finding.severity == "error" for finding in findings)
+    evidence = [replace(each, only_host=hosts, doubted=doubted) for each in evidence]
     begun = {id(each): Trial(each, comparer) for each in evidence if _was_run(each)}
     beside = {key: trial.beside() for key, trial in begun.items()}
     trials: list[TrialJudgement] = []

@@ -35,6 +35,7 @@ class Evidence:
         capture: what the device brought back; None where the file was never run there.
         failure: why there is no artifact.
         only_host: this host is all there is.
+        doubted: a finding says that what it is held against, or what was made of the source, proves nothing.
     """
 
     uri: str
@@ -49,6 +50,7 @@ class Evidence:
     capture: Capture | None = None
     failure: Failure | None = None
     only_host: bool = False
+    doubted: bool = False
 
 
 def limits_of(plan: Plan, source: Source, variant: Variant) -> dict[str, tuple[Limit, ...]]:
@@ -110,6 +112,7 @@ class Trial:
                 *verdicts,
                 *(look.verdict for look in looks if look.verdict is not Verdict.PASS),
                 *([Verdict.ERROR] if self.failure is not None else []),
+                *([Verdict.INCONCLUSIVE] if evidence.doubted else []),
             ]
         )
 

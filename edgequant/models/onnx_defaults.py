@@ -183,7 +183,7 @@ _ZERO_TENSOR = bytes([0x08, 1, 0x10, 1, 0x4A, 4, 0, 0, 0, 0])
 _PLAIN: tuple[tuple[tuple[str, ...], str, _Value, int, int], ...] = (
     (("ConstantOfShape",), "value", _ZERO_TENSOR, _ANY, _LAST),
     (("Softmax", "LogSoftmax"), "axis", 1, _ANY, 12),
-    (("Softmax", "LogSoftmax"), "axis", -1, 13, _LAST),
+    (("LogSoftmax",), "axis", -1, 13, _LAST),
     (("Concat",), "axis", 1, _ANY, 3),
     (("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"), "keepdims", 1, _ANY, _LAST),
     (("BatchNormalization", "InstanceNormalization"), "epsilon", 1e-5, _ANY, _LAST),

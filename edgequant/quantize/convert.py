@@ -11,6 +11,7 @@ What the converter (3.6.1) does with its options, measured:
   float, and, with every number rounded to the nearest half, to fp16.  A model whose float weights do not fit into one
   file is cut all the same.
 - ``--fp16`` wins over ``--weightQuantBits``.  Layers that are quantized or fp16 already are left as they are.
+- What ONNX lets be left out it does not always know: see `models.onnx_defaults`, which writes it out in a copy.
 - The same input gives the same bytes but for a random ``mnn_uuid``; here it is made from the contents, so that the
   same model has the same hash everywhere.
 - It returns success after failed writes, and reads missing or short external weights as whatever memory holds.
@@ -21,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import mmap
 import os
 import re
 import shutil
@@ -34,6 +36,7 @@ from edgequant.findings import Finding
 from edgequant.mnn_version import host_mnn_version, require_supported
 from edgequant.models import ModelGraph
 from edgequant.models.mnn.weights import read_weights
+from edgequant.models.onnx_defaults import WrittenOut, write_defaults
 from edgequant.quantize.child import ChildResult, death, run_child, tools_argv
 from edgequant.quantize.finish import count_layers, name_by_contents, sync_and_hash
 from edgequant.quantize.halves import of_halves, round_to_halves
@@ -73,6 +76,7 @@ def convert(
     memory_limit: int | None = None,
     parameters: Mapping[str, object] | None = None,
     extra_flags: Sequence[str] = (),
+    heap: int = 0,
 ) -> Artifact:
     """Convert a model.  `out` appears, or is replaced, only when the new file is whole and MNN could load it.
 
@@ -89,6 +93,7 @@ def convert(
         memory_limit: bytes the converter may allocate; see `run_child`.
         parameters: contents of the converter's compressionParamsFile (bits per layer, scales of our own).
         extra_flags: more options of the converter, such as ``--useOriginRNNImpl``.
+        heap: the byte that memory is filled with before it is written; 0: as it comes.
 
     Returns:
         the file as the converter made it; `Artifact.facts` are not read yet.
@@ -106,7 +111,7 @@ def convert(
     graph, out = as_graph(source), Path(out).absolute()
     _check(graph, variant)
     log = log_dir / f"{_log_name(out, variant)}.log"
-    job = _Job(graph, variant, log, timeout, memory_limit, dict(parameters or {}), tuple(extra_flags), version)
+    job = _Job(graph, variant, log, timeout, memory_limit, dict(parameters or {}), tuple(extra_flags), version, heap)
     with output_work(out, graph.path) as work:
         return job.run(work, out)
 
@@ -154,10 +159,11 @@ class _Job:
     parameters: dict[str, object]
     extra_flags: tuple[str, ...]
     version: str
+    heap: int
 
     def run(self, work: Path, out: Path) -> Artifact:
         made = work / "out.mnn"
-        source = _readable_path(self.graph, work)
+        source, written = _readable_path(self.graph, work)
         rounded = self.variant.method == "fp16"
         plain_copy = self.graph.format == "mnn" and self.variant.method in ("float", "fp16") and not self.parameters
         plain_copy = plain_copy and not self.extra_flags
@@ -174,12 +180,13 @@ class _Job:
                     (work / name).unlink(missing_ok=True)
                 result = self._convert(work, source, in_memory=True, rounded=rounded)
         text = self._judged(result, made)
-        findings: tuple[Finding, ...] = ()
+        findings: tuple[Finding, ...] = () if written is None else (_written_out(written),)
         if rounded:
-            findings, halving = self._halve(work, made)
+            of_halving, halving = self._halve(work, made)
+            findings += of_halving
             result = replace(result, seconds=result.seconds + halving.seconds)
         elif self.variant.method == "fp16":
-            findings = (_cut(),)
+            findings += (_cut(),)
         room_left(work)
         warnings = warnings_in(text[0] if text else "")
         if not plain_copy or rounded:
@@ -244,7 +251,8 @@ class _Job:
 
     def _child(self, work: Path, calls: list[list[str]]) -> ChildResult:
         argv = tools_argv(*(("mnnconvert", call) for call in calls))
-        return run_child(argv, log=self.log, timeout=self.timeout, memory_limit=self.memory_limit, cwd=work)
+        env = {**os.environ, "MALLOC_PERTURB_": str(self.heap)} if self.heap else None
+        return run_child(argv, log=self.log, timeout=self.timeout, memory_limit=self.memory_limit, cwd=work, env=env)
 
     def _judged(self, result: ChildResult, made: Path) -> list[str]:
         """What each call said.  Raises what is wrong; returns only when there is a file that MNN can load."""
@@ -252,7 +260,8 @@ class _Job:
             raise ToolError("DISK_FULL", f"the log {str(self.log)!r} could not be written: {result.log_error}")
         text = sections(self.log.read_text(encoding="utf-8", errors="replace"))
         said = text[0] if text else ""
-        problem = self._rejection(said, made) if not result.timed_out else None
+        # What it says of TFLite's operators stays in a buffer until it ends, behind what comes later.
+        problem = self._rejection(said, unsupported_ops("".join(text)), made) if not result.timed_out else None
         crash = death(
             result,
             doing="the converter" if len(text) < 2 else "loading the converted model",
@@ -287,9 +296,8 @@ class _Job:
             raise found
         return text
 
-    def _rejection(self, said: str, made: Path) -> EdgequantError | None:
+    def _rejection(self, said: str, ops: list[str], made: Path) -> EdgequantError | None:
         evidence: dict[str, object] = {"log": str(self.log), "log_tail": said.splitlines()[-20:]}
-        ops = unsupported_ops(said)
         if ops:
             return InputError(
                 "OP_UNSUPPORTED",
@@ -352,19 +360,37 @@ def _log_name(out: Path, variant: Variant) -> str:
     return "-".join(re.sub(r"[^A-Za-z0-9._]+", "_", part)[:60] for part in ("convert", out.stem, str(variant), tag))
 
 
-def _readable_path(graph: ModelGraph, work: Path) -> str:
-    """A path the converter can open.  It takes a backslash for a directory, and only UTF-8."""
-    try:
-        os.fspath(graph.path).encode("utf-8")
-        if "\\" not in os.fspath(graph.path):
-            return os.fspath(graph.path)
-    except UnicodeEncodeError:
-        pass
+def _written_out(written: WrittenOut) -> Finding:
+    return Finding(
+        code="DEFAULTS_WRITTEN_OUT",
+        severity="info",
+        message=f"attributes that the source leaves out and MNN reads otherwise were written out, in {written.nodes} "
+        f"operator(s) of the copy that was converted: {written}",
+        evidence={kind: sorted(names) for kind, names in written.attributes.items()},
+        remedy="MNN's own converter, on the source itself, gives another model.",
+    )
+
+
+def _readable_path(graph: ModelGraph, work: Path) -> tuple[str, WrittenOut | None]:
+    """A path the converter can open, of a model that leaves out nothing it needs, and what was written out for that.
+
+    It takes a backslash for a directory, and only UTF-8.
+    """
     folder = work / "source"
     folder.mkdir()
-    (folder / "model").symlink_to(graph.path)
-    for file in graph.external_files:
-        link = folder / file.relative_to(graph.path.parent.resolve())
+    written = None
+    if graph.format == "onnx":
+        with graph.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            written = write_defaults(data, folder / "model", graph.opset or 0)
+    if written is None:
+        name = os.fspath(graph.path)
+        with contextlib.suppress(UnicodeEncodeError):
+            name.encode("utf-8")
+            if "\\" not in name:
+                return name, None
+        (folder / "model").symlink_to(graph.path)
+    for external in graph.external_files:
+        link = folder / external.relative_to(graph.path.parent.resolve())
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(file)
-    return "source/model"
+        link.symlink_to(external)
+    return "source/model", written

@@ -20,6 +20,7 @@ from edgequant.quantize.calibration import CalibrationSet
 from edgequant.quantize.calibration_source import CalibrationSource
 from edgequant.quantize.convert import convert
 from edgequant.quantize.recipe import Recipe
+from edgequant.quantize.repeat import Repeat
 from edgequant.quantize.setup import MakeOptions, OnHost, Setup
 from edgequant.spec import Variant
 
@@ -51,6 +52,7 @@ class Maker:
         self._host = host
         self._calibration = None if host is None else CalibrationSource(self._setup, host)
         self._made: dict[str, Artifact] = {}
+        self._repeat: Repeat | None = None
 
     def knowing(self, host: OnHost) -> Maker:
         """One that can make every variant, and has what this one has made."""
@@ -61,6 +63,11 @@ class Maker:
         )  # fmt: skip
         found._made = self._made
         return found
+
+    def repeated(self) -> tuple[Finding, ...]:
+        """What came of making the float model once more, where it was not known before that this gives the same."""
+        repeat, self._repeat = self._repeat, None
+        return () if repeat is None else repeat.findings()
 
     @property
     def unreadable(self) -> InputError | None:
@@ -97,8 +104,15 @@ class Maker:
         if calibration is not None and self._calibration is not None:
             self._calibration.try_out(calibration)
         made = self._keep(self._fresh(variant, recipe, calibration, notes))
-        if key is not None and self._cache is not None:
-            self._cache.keep(key, made, self._setup.logs, self._setup.source)
+
+        def keep() -> None:
+            if key is not None and self._cache is not None:
+                self._cache.keep(key, made, self._setup.logs, self._setup.source)
+
+        if variant.method == "float" and self._setup.source.format != "mnn":
+            self._repeat = Repeat(self._setup, made, keep)  # what is in the cache is not asked again
+        else:
+            keep()
         return made
 
     def _fresh(

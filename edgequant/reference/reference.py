@@ -15,6 +15,7 @@ from edgequant.runner.client import Loaded, MnnRunner
 
 Outputs = dict[str, np.ndarray]
 
+
 class CaseRefused(Exception):
     """The reference cannot run this case; `reason` is what it said.  It is alive and can run others."""
 

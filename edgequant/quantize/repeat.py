@@ -1,0 +1,67 @@
+"""Whether MNN makes the same file of a source again.
+
+Its converter reads memory it has never written where it takes an attribute for given: such a file is another one on
+another day, and so is what is said of it.  So the float model is made twice, the second time with all memory filled
+before it is used (MALLOC_PERTURB_, which glibc knows), while the first is being run.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from edgequant.archive.types import Artifact
+from edgequant.errors import EdgequantError
+from edgequant.findings import Finding
+from edgequant.quantize.convert import convert
+from edgequant.quantize.setup import Setup
+from edgequant.quantize.work import work_dir
+from edgequant.spec import Variant
+
+HEAP = 165
+_ITS_OWN = {"CONVERTER_CRASHED", "CONVERTER_FAILED", "CONVERTER_NO_OUTPUT", "CONVERTER_BAD_OUTPUT"}
+"""What a conversion that went well once may not end with; time, memory and disk are this host's."""
+
+
+class Repeat:
+    """A float conversion once more, begun with it and looked at later."""
+
+    def __init__(self, setup: Setup, made: Artifact, same: Callable[[], None]) -> None:
+        """same: done, by whoever asks for `findings`, where it came out as `made`."""
+        self._setup, self._made, self._same = setup, made, same
+        self._found: str | EdgequantError | OSError | None = None
+        # It ends with this process, and its child with it.
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        setup = self._setup
+        try:
+            with work_dir(setup.models) as work:
+                tools = setup.tools()
+                tools["log_dir"] = work
+                again = convert(setup.source, Variant(method="float"), work / "again.mnn", heap=HEAP, **tools)
+                self._found = again.sha256
+        except (EdgequantError, OSError) as error:
+            self._found = error
+
+    def findings(self) -> tuple[Finding, ...]:
+        """What is to be said, once it is there."""
+        self._thread.join()
+        found = self._found
+        if found == self._made.sha256:
+            self._same()
+            return ()
+        if not isinstance(found, str) and getattr(found, "code", None) not in _ITS_OWN:
+            return ()  # it could not be tried
+        how = "another file" if isinstance(found, str) else f"none at all ({found})"
+        return (
+            Finding(
+                code="CONVERSION_NOT_REPRODUCIBLE",
+                severity="error",
+                message="MNN's converter reads memory it never wrote: with other contents of that, the same source "
+                f"gives {how}, so what is said of this one is chance",
+                evidence={"sha256": self._made.sha256, "again": found if isinstance(found, str) else str(found)},
+                remedy="Export the model with all attributes of its operators written out, and report it to MNN.",
+            ),
+        )
