@@ -196,6 +196,7 @@ class Judge:
             late += [("PASS", finding("CONVERTER_WARNING", "warn") | {"message": text}) for text in made["warnings"]]
         if device["mnn"] not in (None, self.plan["host"]["mnn"]):
             late.append(("PASS", finding("MNN_VERSION_DIFFERS", "warn", device["uri"])))
+        late += self.doubts(total, made, method)
         found = [*notes, *(("PASS", each) for _, _, each, _ in judged.values() for each in each), *band, *late]
         looks = [*(verdict for verdict, *_ in judged.values()), *(v for v, _ in (*notes, *band, *late) if v != "PASS")]
         keys = (*METRICS, "nan", "inf", "ref_nan", "ref_inf", "exact", "kind", "cases", "worst_case")
@@ -212,7 +213,7 @@ class Judge:
             "made_as": made["label"] or spell(made["asked"]), "steps": made["steps"], "error": failure,
             "calibration": made["calibration"] and made["calibration"] | {
                 "cases": any(each["code"] == "CALIBRATED_ON_CASES" for each in made["findings"])},
-            "verdict": worst([*looks, *(["ERROR"] if failure else [])]), "low_memory_engaged": engaged,
+            "verdict": self.doubted(worst([*looks, *(["ERROR"] if failure else [])])), "low_memory_engaged": engaged,
             "low_memory_why": engaged_why, "outputs": outputs, "errors": stages | {"why_null": why},
             "latency_ms": self.latency(cap), "latency_why": self.latency_why(cap), "memory_mb": self.memory(cap, made),
             "memory_why": None, "findings": made["findings"] + [each for _, each in found],
@@ -220,6 +221,29 @@ class Judge:
             "options": options | {"memory": cap["memory_mode"], "threads": cap["threads"] or options["threads"],
                                   "pushed_bytes": cap["pushed_bytes"], "runtime_bytes": cap["runtime_bytes"],
                                   "low_memory_evidence": evidence}}
+
+    def doubts(self, total, made, method):
+        """The quantized model's own output given as the reference, and limits that zeros would keep."""
+        own = self.source["reference"]["kind"] == "file" and made["quantized_layers"] and self.converted
+        floats = [s for s in total.values() if s["kind"] == "float"] if own else []
+        own = floats and all(s["exact"] for s in floats) and not all(s["exact"] for s in self.converted.values())
+        found = [("INCONCLUSIVE", finding("REFERENCE_IS_MODELS_OWN", "error"))] if own else []
+        for output, s in total.items():
+            limits, loose = self.limits(output, method)[0], []
+            for limit in limits if s["judgeable"] and (s["scale"] or s["kind"] == "int") else ():
+                zeros = {"sqnr_db": 0, "cosine": 0, "rel_max": 1, "mismatch": 1}.get(limit["metric"], s["scale"])
+                if zeros is not None and (limit["value"] <= zeros if limit["op"] == ">=" else limit["value"] >= zeros):
+                    loose.append(limit)
+            if loose:
+                verdict, level = ("INCONCLUSIVE", "error") if len(loose) == len(limits) else ("PASS", "warn")
+                found.append((verdict, finding("LIMIT_KEEPS_ANYTHING", level, output)))
+        return found
+
+    def doubted(self, verdict):
+        """An error about the model leaves no PASS; a reference of another case no FAIL either."""
+        errors = [each["code"] for each in self.source["findings"] if each["severity"] == "error"]
+        verdict = worst([verdict, *(["INCONCLUSIVE"] if errors else [])])
+        return "INCONCLUSIVE" if verdict == "FAIL" and "REFERENCE_OF_OTHER_CASE" in errors else verdict
 
     def latency(self, cap):
         if not cap["timings"]:

@@ -23,6 +23,7 @@ from edgequant.clock import Clock
 from edgequant.compare.table import Kind
 from edgequant.errors import InputError, RunnerError, ToolError
 from edgequant.findings import Finding
+from edgequant.jobs.reference_checks import reference_findings
 from edgequant.jobs.remarks import dropped, infinite_inputs, random_cases, unchecked
 from edgequant.judge.limits import defaults_for, resolve_limits
 from edgequant.lab.session import Session
@@ -154,7 +155,9 @@ def prepare(
     if reference.name != MnnFloatReference.name:
         progress.say("running float MNN on this host (the conversion error)")
         with clock.phase("host"):
-            _run_float(place, kept, folder)
+            host_capture = _run_float(place, kept, folder)
+        if request.reference is not None:
+            findings += reference_findings(expected, host_capture, folder.array_folder, float_model.path)
     with clock.phase("convert"):
         findings += maker.repeated()
     folder.save_source(
@@ -197,7 +200,7 @@ def _run_reference(
     return kept, captured, findings
 
 
-def _run_float(place: Place, cases: Sequence[Case], folder: RunFolder) -> None:
+def _run_float(place: Place, cases: Sequence[Case], folder: RunFolder) -> Capture:
     """Float MNN on this host, every case.  Raises DeviceError where its runner cannot be kept alive."""
     captured: list[CaseCapture] = []
     for case, result in each_case(place, cases, deaths=HOST_DEATHS):
@@ -216,6 +219,7 @@ def _run_float(place: Place, cases: Sequence[Case], folder: RunFolder) -> None:
         cases=tuple(captured),
     )
     folder.save_capture(FLOAT_HOST, found)
+    return found
 
 
 def _facts(spec: TensorSpec) -> TensorFacts:

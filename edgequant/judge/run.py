@@ -10,6 +10,7 @@ from edgequant.compare.table import Kind
 from edgequant.errors import InputError
 from edgequant.findings import Finding
 from edgequant.judge.conversion import conversion_findings
+from edgequant.judge.doubts import doubt
 from edgequant.judge.stages import Comparer, untold
 from edgequant.judge.trial import Evidence, Trial, limits_of, not_run
 from edgequant.judge.types import Judgement, Summaries, TrialJudgement
@@ -39,8 +40,8 @@ def judge(run: Run, plan: Plan | None = None, comparer: Comparer | None = None) 
         if (found := _evidence(run, asked, uri, variant, conversion)) is not None
     ]
     hosts = all(each.capture is None or each.capture.device is None or each.capture.device.is_host for each in evidence)
-    doubted = any(finding.severity == "error" for finding in findings)
-    evidence = [replace(each, only_host=hosts, doubted=doubted) for each in evidence]
+    doubted, void = doubt(findings)
+    evidence = [replace(each, only_host=hosts, doubted=doubted, void=void) for each in evidence]
     begun = {id(each): Trial(each, comparer) for each in evidence if _was_run(each)}
     beside = {key: trial.beside() for key, trial in begun.items()}
     trials: list[TrialJudgement] = []

@@ -10,6 +10,7 @@ from edgequant.archive.types import Artifact, Capture, DeviceCapture, Failure, P
 from edgequant.findings import Finding
 from edgequant.judge import device as on_device
 from edgequant.judge.advice import Beside, failure_hint, limit_remedy
+from edgequant.judge.doubts import keeps_anything, own_output
 from edgequant.judge.engaged import determinism, engagement
 from edgequant.judge.kernel_faults import i8mm_remark, known_faults, pool_remark
 from edgequant.judge.latency import latency_of, why_no_latency
@@ -35,7 +36,8 @@ class Evidence:
         capture: what the device brought back; None where the file was never run there.
         failure: why there is no artifact.
         only_host: this host is all there is.
-        doubted: a finding says that what it is held against, or what was made of the source, proves nothing.
+        doubted: a finding says that what it is held against, or what was made of the source, proves nothing; void:
+            not even where it is a FAIL.
     """
 
     uri: str
@@ -51,6 +53,7 @@ class Evidence:
     failure: Failure | None = None
     only_host: bool = False
     doubted: bool = False
+    void: bool = False
 
 
 def limits_of(plan: Plan, source: Source, variant: Variant) -> dict[str, tuple[Limit, ...]]:
@@ -106,8 +109,10 @@ class Trial:
         verdicts = [output.verdict.verdict for output in plain.values()]
         self._limits_verdict = worst([Verdict.PASS, *verdicts])
         self._broken = any(output.verdict.failed for output in plain.values())
-        looks = (self._repeat, self._band, self._engagement, self._converter)
-        self.verdict = worst(
+        self._own = own_output(evidence.source.reference, self.artifact, self.total, evidence.conversion)
+        self._loose = keeps_anything(self.total, self.limits)
+        looks = (self._repeat, self._band, self._engagement, self._converter, self._own, self._loose)
+        verdict = worst(
             [
                 *verdicts,
                 *(look.verdict for look in looks if look.verdict is not Verdict.PASS),
@@ -115,6 +120,7 @@ class Trial:
                 *([Verdict.INCONCLUSIVE] if evidence.doubted else []),
             ]
         )
+        self.verdict = Verdict.INCONCLUSIVE if evidence.void and verdict is Verdict.FAIL else verdict
 
     def _is_models(self, case: str) -> bool:
         """Whether a case that the device refused is the model's failure: this host cannot run it either."""
@@ -219,6 +225,8 @@ class Trial:
             self._converter,
             on_device.versions_differ(self.device, e.plan.host.mnn),
             on_device.precision_ineffective(self.device, e.plan.options),
+            self._own,
+            self._loose,
         )
         if e.plan.job == "quantize" and self.failure is None:
             after = (*after, file_resembles(e.reference, self.capture, self._compare))

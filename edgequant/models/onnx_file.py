@@ -7,10 +7,10 @@ several times that in memory.
 from __future__ import annotations
 
 import os
+import struct
 from collections import deque
 from pathlib import Path, PurePosixPath
-
-import numpy as np
+from typing import Literal
 
 from edgequant.errors import InputError
 from edgequant.models.model import (
@@ -41,9 +41,9 @@ _CONTAINERS = {4: "sequence", 5: "map", 8: "sparse tensor", 9: "optional"}
 _RECURRENT = {"GRU", "LSTM", "RNN"}
 _NO_SYMBOL = {"", "?", "-1", "0", "None"}  # written by exporters for "unknown": two of them need not be equal
 
-_WIDE: dict[int, np.dtype[np.integer]] = {7: np.dtype("<i8"), 12: np.dtype("<u4"), 13: np.dtype("<u8")}
+_WIDE: dict[int, Literal["q", "I", "Q"]] = {7: "q", 12: "I", 13: "Q"}
 """Integer types that hold more than int32 does."""
-_MOST_SCANNED = 1 << 24  # bytes of one constant
+_MOST_SCANNED = 1 << 22  # bytes of one constant
 _MOST_LISTED = 16
 _ENDLESS = 1 << 62
 """What exporters write for "to the end": MNN makes the largest int32 of it."""
@@ -198,11 +198,12 @@ class _Reader:
 
     def wide(self, kind: int, raw: list[_Extent], listed: list[_Extent]) -> bool:
         """Whether a constant holds integers beyond int32 that are not meant as "to the end"."""
+        code = _WIDE[kind]
         ends: list[int] = []
         for a, b in raw:
-            if 0 < b - a <= _MOST_SCANNED and not (b - a) % _WIDE[kind].itemsize:
-                values = np.frombuffer(self.data[a:b], _WIDE[kind])
-                ends += (int(values.min()), int(values.max()))
+            if 0 < b - a <= _MOST_SCANNED and not (b - a) % struct.calcsize(code):
+                values = memoryview(self.data[a:b]).cast(code)
+                ends += (min(values), max(values))
         for a, b in listed:
             if b - a <= _MOST_SCANNED >> 4:
                 ends += integers(self.data, BYTES, a, b, self.work)

@@ -15,7 +15,7 @@ from edgequant.errors import EdgequantError
 from edgequant.findings import Finding
 from edgequant.quantize.convert import convert
 from edgequant.quantize.setup import Setup
-from edgequant.quantize.work import work_dir
+from edgequant.quantize.work import source_sha256, work_dir
 from edgequant.spec import Variant
 
 HEAP = 165
@@ -54,6 +54,8 @@ class Repeat:
             return ()
         if not isinstance(found, str) and getattr(found, "code", None) not in _ITS_OWN:
             return ()  # it could not be tried
+        if source_sha256(self._setup.source) != self._setup.source.sha256:
+            return ()  # it is not the same source any more
         how = "another file" if isinstance(found, str) else f"none at all ({found})"
         return (
             Finding(

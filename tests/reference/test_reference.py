@@ -19,7 +19,7 @@ from edgequant.deadline import Deadline
 from edgequant.devices.local import LocalDevice
 from edgequant.errors import DeadlineExceeded, InputError, RunnerError, ToolError
 from edgequant.reference.reference import CaseRefused, FileReference, MnnFloatReference
-from edgequant.reference.runtime import RuntimeReference, available, independent
+from edgequant.reference.runtime import RuntimeReference, available
 from edgequant.runner.bundle import runner_file
 from edgequant.runner.client import MnnRunner
 from edgequant.runner.session import RunnerSession
