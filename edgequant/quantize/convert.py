@@ -22,7 +22,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import mmap
 import os
 import re
 import shutil
@@ -36,11 +35,11 @@ from edgequant.findings import Finding
 from edgequant.mnn_version import host_mnn_version, require_supported
 from edgequant.models import ModelGraph
 from edgequant.models.mnn.weights import read_weights
-from edgequant.models.onnx_defaults import WrittenOut, write_defaults
 from edgequant.quantize.child import ChildResult, death, run_child, tools_argv
 from edgequant.quantize.finish import count_layers, name_by_contents, sync_and_hash
 from edgequant.quantize.halves import of_halves, round_to_halves
 from edgequant.quantize.log import errors_in, sections, unsupported_ops, warnings_in
+from edgequant.quantize.readable import readable_source, written_out
 from edgequant.quantize.work import as_graph, output_work, room_left
 from edgequant.spec import Variant
 
@@ -77,6 +76,7 @@ def convert(
     parameters: Mapping[str, object] | None = None,
     extra_flags: Sequence[str] = (),
     heap: int = 0,
+    float_model: Artifact | None = None,
 ) -> Artifact:
     """Convert a model.  `out` appears, or is replaced, only when the new file is whole and MNN could load it.
 
@@ -94,6 +94,7 @@ def convert(
         parameters: contents of the converter's compressionParamsFile (bits per layer, scales of our own).
         extra_flags: more options of the converter, such as ``--useOriginRNNImpl``.
         heap: the byte that memory is filled with before it is written; 0: as it comes.
+        float_model: what this came to for ``float`` before, which is copied where it is what is asked for.
 
     Returns:
         the file as the converter made it; `Artifact.facts` are not read yet.
@@ -113,6 +114,14 @@ def convert(
     log = log_dir / f"{_log_name(out, variant)}.log"
     job = _Job(graph, variant, log, timeout, memory_limit, dict(parameters or {}), tuple(extra_flags), version, heap)
     with output_work(out, graph.path) as work:
+        plain = variant.method == "float" and not parameters and not extra_flags
+        if plain and float_model is not None and float_model.source_sha256 == graph.sha256:
+            copy = work / "float.mnn"
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(float_model.path, copy)
+                if sync_and_hash(copy) == float_model.sha256:
+                    copy.replace(out)
+                    return float_model.model_copy(update={"path": out})
         return job.run(work, out)
 
 
@@ -163,7 +172,7 @@ class _Job:
 
     def run(self, work: Path, out: Path) -> Artifact:
         made = work / "out.mnn"
-        source, written = _readable_path(self.graph, work)
+        source, written = readable_source(self.graph, work)
         rounded = self.variant.method == "fp16"
         plain_copy = self.graph.format == "mnn" and self.variant.method in ("float", "fp16") and not self.parameters
         plain_copy = plain_copy and not self.extra_flags
@@ -180,7 +189,7 @@ class _Job:
                     (work / name).unlink(missing_ok=True)
                 result = self._convert(work, source, in_memory=True, rounded=rounded)
         text = self._judged(result, made)
-        findings: tuple[Finding, ...] = () if written is None else (_written_out(written),)
+        findings: tuple[Finding, ...] = () if written is None else (written_out(written),)
         if rounded:
             of_halving, halving = self._halve(work, made)
             findings += of_halving
@@ -358,39 +367,3 @@ def _log_name(out: Path, variant: Variant) -> str:
     # Two outputs of the same name in different directories must not share a log.
     tag = hashlib.sha256(os.fsencode(out)).hexdigest()[:8]
     return "-".join(re.sub(r"[^A-Za-z0-9._]+", "_", part)[:60] for part in ("convert", out.stem, str(variant), tag))
-
-
-def _written_out(written: WrittenOut) -> Finding:
-    return Finding(
-        code="DEFAULTS_WRITTEN_OUT",
-        severity="info",
-        message=f"attributes that the source leaves out and MNN reads otherwise were written out, in {written.nodes} "
-        f"operator(s) of the copy that was converted: {written}",
-        evidence={kind: sorted(names) for kind, names in written.attributes.items()},
-        remedy="MNN's own converter, on the source itself, gives another model.",
-    )
-
-
-def _readable_path(graph: ModelGraph, work: Path) -> tuple[str, WrittenOut | None]:
-    """A path the converter can open, of a model that leaves out nothing it needs, and what was written out for that.
-
-    It takes a backslash for a directory, and only UTF-8.
-    """
-    folder = work / "source"
-    folder.mkdir()
-    written = None
-    if graph.format == "onnx":
-        with graph.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            written = write_defaults(data, folder / "model", graph.opset or 0)
-    if written is None:
-        name = os.fspath(graph.path)
-        with contextlib.suppress(UnicodeEncodeError):
-            name.encode("utf-8")
-            if "\\" not in name:
-                return name, None
-        (folder / "model").symlink_to(graph.path)
-    for external in graph.external_files:
-        link = folder / external.relative_to(graph.path.parent.resolve())
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(external)
-    return "source/model", written

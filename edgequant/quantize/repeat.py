@@ -7,10 +7,10 @@ before it is used (MALLOC_PERTURB_, which glibc knows), while the first is being
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 from edgequant.archive.types import Artifact
+from edgequant.background import Background
 from edgequant.errors import EdgequantError
 from edgequant.findings import Finding
 from edgequant.quantize.convert import convert
@@ -29,26 +29,22 @@ class Repeat:
     def __init__(self, setup: Setup, made: Artifact, same: Callable[[], None]) -> None:
         """same: done, by whoever asks for `findings`, where it came out as `made`."""
         self._setup, self._made, self._same = setup, made, same
-        self._found: str | EdgequantError | OSError | None = None
-        # It ends with this process, and its child with it.
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._work = Background(self._again)
 
-    def _run(self) -> None:
+    def _again(self) -> str | EdgequantError | OSError:
+        """The hash of what came out, or why nothing did."""
         setup = self._setup
         try:
             with work_dir(setup.models) as work:
                 tools = setup.tools()
-                tools["log_dir"] = work
-                again = convert(setup.source, Variant(method="float"), work / "again.mnn", heap=HEAP, **tools)
-                self._found = again.sha256
+                tools["log_dir"], tools["float_model"] = work, None
+                return convert(setup.source, Variant(method="float"), work / "again.mnn", heap=HEAP, **tools).sha256
         except (EdgequantError, OSError) as error:
-            self._found = error
+            return error
 
     def findings(self) -> tuple[Finding, ...]:
         """What is to be said, once it is there."""
-        self._thread.join()
-        found = self._found
+        found = self._work.result()
         if found == self._made.sha256:
             self._same()
             return ()

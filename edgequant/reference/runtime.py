@@ -6,6 +6,7 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgequant.background import Background
 from edgequant.cases.case import Case
 from edgequant.deadline import Deadline
 from edgequant.devices.local import LocalDevice
@@ -15,8 +16,10 @@ from edgequant.runner.answers import LoadAnswer, RunAnswer
 from edgequant.runner.session import RunnerSession
 
 # Not with -m, which would import from the current directory first: that may be a folder somebody else filled.
+# Threads of NumPy's OpenBLAS, which most of them do not use, would only spin.
 _WORKER = """
-import sys
+import os, sys
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 sys.path[:] = [entry for entry in sys.path if entry]
 from edgequant.reference.worker import main
 sys.exit(main(sys.argv[1]))
@@ -39,38 +42,51 @@ RUNTIMES = {
     "litert": Runtime("LiteRT", "ai_edge_litert", "tflite"),
 }
 """By the kind that is reported."""
+_KINDS = {"onnx": "onnxruntime", "tflite": "litert"}
+"""By the format of the source."""
 
 
 class RuntimeReference(Reference):
-    """A runtime of `RUNTIMES` on the source model.
-
-    Raises (from the constructor) InputError MODEL_INVALID where it cannot load the model, ToolError where it died.
-    """
+    """A runtime of `RUNTIMES` on the source model, in a child process, which starts while the caller does something
+    else."""
 
     def __init__(self, kind: str, model: Path, log: Path, timeout: float) -> None:
         self.name = kind
         self.runtime = RUNTIMES[kind]
+        self._model = model
         self._timeout = timeout
         self._device = LocalDevice()
         argv = [*self._device.python, "-c", _WORKER, kind]
         self._session = RunnerSession(self._device, argv, log=log, name=self.runtime.title)
+        self._starting = Background(self._start)
+
+    def _start(self) -> None:
+        self.version = self._session.start(Deadline(60)).mnn
+        asked = {"path": str(self._model.resolve())}
+        header, _ = self._session.request("load", asked, deadline=Deadline(self._timeout))
+        self._session.checked(LoadAnswer, header)
+
+    def ready(self) -> RuntimeReference:
+        """Itself, once it has loaded the model; `version` is known then.
+
+        Raises InputError MODEL_INVALID where it cannot load it, ToolError where it died; it is closed then.
+        """
         try:
-            self.version = self._session.start(Deadline(60)).mnn
-            header, _ = self._session.request("load", {"path": str(model.resolve())}, deadline=Deadline(timeout))
-            self._session.checked(LoadAnswer, header)
+            self._starting.result()
         except RunnerError as error:
             self.close()
             if error.code in ("MODEL_LOAD_FAILED", "KERNEL_MISSING"):
                 raise InputError(
                     "MODEL_INVALID",
-                    f"{model.name}: {self.runtime.title} cannot load it: {error.message.split(': ', 1)[-1]}",
+                    f"{self._model.name}: {self.runtime.title} cannot load it: {error.message.split(': ', 1)[-1]}",
                     hint=f"Check the model with the tools of its format; {_OWN}",
                     evidence={"said": error.code},
                 ) from None
-            raise _as_tool_error(error, model) from None
+            raise _as_tool_error(error, self._model) from None
         except BaseException:
             self.close()
             raise
+        return self
 
     def run(self, case: Case) -> Outputs:
         try:
@@ -83,6 +99,9 @@ class RuntimeReference(Reference):
         return outputs
 
     def close(self) -> None:
+        if not self._starting.done:
+            self._device.stop()
+            self._starting.wait()
         self._session.close()
         self._device.close()
 
@@ -110,21 +129,26 @@ def available(kind: str) -> bool:
     return importlib.util.find_spec(RUNTIMES[kind].module) is not None
 
 
-def independent(source_format: str, model: Path, log: Path, timeout: float) -> Independent:
-    """The runtime a source of this format ("onnx", "tflite", "tf", "mnn") is run with.
+def begin(source_format: str, model: Path, log: Path, timeout: float) -> RuntimeReference | None:
+    """The runtime a source of this format (onnx, tflite, tf, mnn) is run with, starting; None: there is none."""
+    kind = _KINDS.get(source_format)
+    return None if kind is None or not available(kind) else RuntimeReference(kind, model, log, timeout)
 
-    Raises as `RuntimeReference` does.
-    """
-    kind = {"onnx": "onnxruntime", "tflite": "litert"}.get(source_format)
-    if kind is None:
-        return Independent(None, f"no independent runtime for {source_format} sources here")
-    if not available(kind):
+
+def independent(
+    source_format: str, model: Path, log: Path, timeout: float, begun: RuntimeReference | None = None
+) -> Independent:
+    """What a source is held against, ready.  begun: what `begin` gave.  Raises as `RuntimeReference.ready` does."""
+    reference = begun or begin(source_format, model, log, timeout)
+    if reference is None:
+        if (kind := _KINDS.get(source_format)) is None:
+            return Independent(None, f"no independent runtime for {source_format} sources here")
         runtime = RUNTIMES[kind]
         return Independent(None, f"{runtime.title} is not installed (extra '{runtime.extra}')")
     try:
-        return Independent(RuntimeReference(kind, model, log, timeout), "the source model itself")
+        return Independent(reference.ready(), "the source model itself")
     except InputError as error:
-        if kind == "litert":  # the file is sound, or it would not have been read: an operator of its own, as a rule
+        if reference.name == "litert":  # the file is sound, or it would not have been read: a strange operator
             return Independent(None, error.message)
         if not available("onnx"):
             raise
@@ -134,7 +158,7 @@ def independent(source_format: str, model: Path, log: Path, timeout: float) -> I
 def _evaluator(model: Path, log: Path, timeout: float, refused: InputError) -> Independent:
     """ONNX's own evaluator, for a model that ONNX's own checker accepts and ONNX Runtime does not."""
     try:
-        found = RuntimeReference("onnx", model, log, timeout)
+        found = RuntimeReference("onnx", model, log, timeout).ready()
     except InputError as error:
         if error.evidence["said"] == "KERNEL_MISSING":
             return Independent(None, f"{refused.message}; and {error.message}")
