@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgequant.findings import Finding
 from edgequant.models import ModelGraph
+from edgequant.models.model import BrokenFileError
 from edgequant.models.onnx_defaults import WrittenOut, write_defaults
 
 
@@ -33,7 +34,8 @@ def readable_source(graph: ModelGraph, work: Path) -> tuple[str, WrittenOut | No
     written = None
     if graph.format == "onnx":
         with graph.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            written = write_defaults(data, folder / "model", graph.opset or 0)
+            with contextlib.suppress(BrokenFileError):  # it was changed meanwhile: the converter says what is wrong
+                written = write_defaults(data, folder / "model", graph.opset or 0)
     if written is None:
         name = os.fspath(graph.path)
         with contextlib.suppress(UnicodeEncodeError):
