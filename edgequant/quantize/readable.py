@@ -33,9 +33,11 @@ def readable_source(graph: ModelGraph, work: Path) -> tuple[str, WrittenOut | No
     folder.mkdir()
     written = None
     if graph.format == "onnx":
-        with graph.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            with contextlib.suppress(BrokenFileError):  # it was changed meanwhile: the converter says what is wrong
+        try:
+            with graph.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 written = write_defaults(data, folder / "model", graph.opset or 0)
+        except (BrokenFileError, ValueError):
+            written = None  # it was changed meanwhile, or is empty by now: the converter says what is wrong
     if written is None:
         name = os.fspath(graph.path)
         with contextlib.suppress(UnicodeEncodeError):

@@ -60,6 +60,7 @@ def outputs(run_dir: Path, kind: str, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.nightly
 def test_references_that_prove_nothing(generated_model: ModelByName, tmp_path: Path) -> None:
     """The model's own outputs, float or quantized, and those of another case; right ones are taken."""
     source = generated_model("conv_cnn")
