@@ -82,6 +82,8 @@ class Maker:
         self._stopper.stop()
         while self._begun:
             self._begun.popitem()[1].work.wait()
+        if self._repeat is not None:
+            self._repeat.wait()
 
     def knowing(self, host: OnHost) -> Maker:
         """One that can make every variant, and has what this one has made."""
@@ -157,7 +159,8 @@ class Maker:
                 self._cache.keep(key, made, self._setup.logs, self._setup.source)
 
         if variant.method == "float" and self._setup.source.format != "mnn":
-            self._repeat = Repeat(self._setup, made, keep)  # what is in the cache is not asked again
+            with self._stopper.over_children():
+                self._repeat = Repeat(self._setup, made, keep)  # what is in the cache is not asked again
         else:
             keep()
         return made

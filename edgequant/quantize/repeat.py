@@ -42,6 +42,10 @@ class Repeat:
         except (EdgequantError, OSError) as error:
             return error
 
+    def wait(self) -> None:
+        """Until nothing of it is left."""
+        self._work.wait()
+
     def findings(self) -> tuple[Finding, ...]:
         """What is to be said, once it is there."""
         found = self._work.result()
