@@ -119,8 +119,8 @@ class Loaded:
                 raise JobError("INFERENCE_FAILED", "output %r cannot be read (%s)" % (name, error)) from None
         return arrays
 
-    def timed(self, variables: List[Any]) -> float:
-        """Milliseconds of one forward pass that ends with every output readable."""
+    def timed(self, variables: List[Any]) -> Tuple[float, List[Any]]:
+        """Milliseconds of one forward pass that ends with every output readable, and the outputs."""
         start = time.perf_counter_ns()
         results = self.forward(variables)
         try:
@@ -128,7 +128,7 @@ class Loaded:
                 var.read()
         except Exception as error:  # noqa: BLE001  (MNN raises bare Exception or SystemError)
             raise JobError("INFERENCE_FAILED", "an output cannot be read (%s)" % error) from None
-        return (time.perf_counter_ns() - start) / 1e6
+        return (time.perf_counter_ns() - start) / 1e6, results
 
 
 def _require_tensors(path: str, names: List[str]) -> None:
@@ -221,6 +221,8 @@ class Engine:
     def job_load(self, job: Job) -> Answer:
         options = job.header["options"]
         gc.collect()
+        # What is hashed is what MNN opens next, by the same name; a link that is turned in between is beyond us.
+        digest = model_file.sha256(job.header["path"])
         reset_peak()
         before = self._memory.read(anew=True)
         self._pin(options.get("cores"))
@@ -231,6 +233,7 @@ class Engine:
         self._models[handle] = model
         return {
             "handle": handle,
+            "sha256": digest,
             "load_ms": load_ms,
             "mnn_model_version": str(model.info.get("version", "")),
             "inputs": [
@@ -259,7 +262,8 @@ class Engine:
         """Warm up, then time inferences one by one until both `repeat` and `min_seconds` are reached.
 
         A sample covers the forward pass and making every output readable.  `max_seconds` ends it earlier.  Samples go
-        out as events about once a second, so that a death does not lose them.
+        out as events about once a second, so that a death does not lose them.  The answer has the outputs of the last
+        one: what was timed has to be what was asked for.
         """
         model = self._model(job)
         variables = model.feed(job.tensors)
@@ -271,6 +275,7 @@ class Engine:
             warmed += 1
         job.emit({"event": "warm", "warmup": warmed})
         samples = []  # type: List[float]
+        results = None  # type: Any
         sent = 0
         begin = last = time.perf_counter()
         enough = begin + float(job.header["min_seconds"])
@@ -278,7 +283,9 @@ class Engine:
         gc.disable()  # a collection in the middle of a sample would be ours, not the model's
         try:
             while True:
-                samples.append(model.timed(variables))
+                results = None  # what the last one made must not be held while the next is timed
+                elapsed, results = model.timed(variables)
+                samples.append(elapsed)
                 now = time.perf_counter()
                 if (len(samples) >= repeat and now >= enough) or now >= limit or len(samples) >= 1000000:
                     break
@@ -290,7 +297,8 @@ class Engine:
                 gc.enable()
         job.emit({"event": "samples", "samples": samples[sent:]})
         complete = len(samples) >= repeat
-        return {"warmup": warmed, "n": len(samples), "complete": complete, "memory": self._memory.read(anew=True)}, None
+        memory = self._memory.read(anew=True)
+        return {"warmup": warmed, "n": len(samples), "complete": complete, "memory": memory}, model.read(results)
 
     def job_session_memory(self, job: Job) -> Answer:
         """What MNN says a session of this model needs, in MB.  Only for models without subgraphs.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import struct
 from typing import Any, Callable, Iterator, Set, TypeVar
@@ -11,6 +12,18 @@ Found = TypeVar("Found")
 # Field numbers of MNN's schema: of Net, and of Op.
 _OPS, _SOURCE, _TENSORS, _OP_OUTPUTS = 3, 6, 7, 4
 _CHANNELS_LAST = (1, 2)  # TensorFlow, TFLite
+
+
+def sha256(path: str) -> str:
+    """Of the file's bytes, or nothing where it cannot be read: whoever loads it says why."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb", buffering=0) as stream:
+            for chunk in iter(lambda: stream.read(1 << 18), b""):
+                digest.update(chunk)
+    except OSError:
+        return ""
+    return digest.hexdigest()
 
 
 def tensor_names(path: str) -> Set[str]:

@@ -10,6 +10,7 @@ import numpy as np
 from check_decisions import rematch, winners
 from check_device import band, kernels
 from check_metrics import ANY, HIGH, METRICS, ORDER, TEXT, breaks, compare, finding, fold, judge_output, worst
+from check_trust import clock, trust
 
 # fmt: off
 BOUNDS = {"float": (0.9999, 40, 0.02), "fp16": (0.999, 30, 0.05)}
@@ -49,6 +50,10 @@ class Judge:
         places = ("plan.json", "source.json", "closing.json", "artifacts/*.json", "captures/**/*.json")
         names = [path.relative_to(root).as_posix() for place in places for path in root.glob(place)]
         self.records = {name: json.loads((root / name).read_bytes()) for name in names}
+        captures = [each for name, each in self.records.items() if name.startswith("captures/")]
+        self.older = not any("moved" in each for each in captures)  # then one case was run with memory normal
+        for each in captures if self.older else ():
+            each["moved"] = []
         self.report = json.loads((root / "report.json").read_bytes())
         self.plan, self.source, self.end = (self.records[f"{name}.json"] for name in ("plan", "source", "closing"))
         self.root, self.said, self.known, self.arrays = root, [], {}, {}
@@ -146,17 +151,18 @@ class Judge:
         if cap["memory_mode"] != "low":
             engaged, why = (False, TEXT) if wanted and any(each["outputs"] for each in cap["cases"]) else (None, None)
         elif normals := [each for each in cap["normal"] if each["outputs"] is not None]:
-            again = {each["case"]: each for each in cap["repeated"]}
-            normal = next((each for each in normals if each["case"] in again), normals[0])
+            lows = first | {each["case"]: each for each in cap["repeated"]}
+            normal = max(normals, key=lambda each: len(differing(lows[each["case"]], each)))
             mb = [(cap["session"] or {}).get(key) for key in ("mb", "normal_mb")]
-            low = (first | again)[normal["case"]]
+            low = lows[normal["case"]]
             reached = differing(low, normal)
-            missed = [name for name in low["outputs"] or {} if name not in reached]
+            missed = [name for name, ref in (low["outputs"] or {}).items()
+                      if name not in reached and np.dtype(ref["dtype"]).kind == "f"]
             evidence = {"case": normal["case"], "outputs_differ": bool(reached), "outputs_reached": reached,
                         "deterministic": steady, "session_mb_low": mb[0], "session_mb_normal": mb[1]}
             engaged, why = None if reached else False, TEXT
-            if (None not in mb and mb[0] < mb[1]) or (reached and steady):
-                engaged, why = True, "outputs differ from memory normal" if reached else "session memory fell"
+            if reached and (steady or (None not in mb and mb[0] < mb[1])):
+                engaged, why = True, "outputs differ from memory normal"
                 if missed and steady and wanted:
                     late.append(("PASS", finding("LOW_MEMORY_PARTIAL", "warn", missed[0])))
         if wanted and not engaged:
@@ -233,7 +239,7 @@ class Judge:
         astray += [("MARGINAL", each) for each in rows]
         told = winners(self, cap, variant["method"])
         astray += [("FAIL" if each["severity"] == "fail" else "MARGINAL", each) for each in told]
-        astray += self.strained(cap, total)
+        astray += self.strained(cap, total) + trust(cap, bool(cap["repeated"]) and not notes)
         if method == "weight" and not made["quantized_layers"]:
             late.append(("INCONCLUSIVE", finding("NOTHING_QUANTIZED", "error")))
         elif method != "dynamic" or made["quantized_layers"]:
@@ -245,7 +251,7 @@ class Judge:
         looks = [*(each[0] for each in judged.values()), *(v for v, _ in (*notes, *astray, *late) if v != "PASS")]
         doubted = any(each["severity"] in ("error", "fail") for each in made["findings"])
         looks += ["MARGINAL"] * self.blind + ["INCONCLUSIVE"] * doubted
-        keys = (*METRICS, "nan", "inf", "ref_nan", "ref_inf", "exact", "kind", "cases", "worst_case")
+        keys = (*METRICS, "nan", "inf", "ref_nan", "ref_inf", "exact", "kind", "cases", "worst_case", "by_case")
         outputs = {output: {**{key: total[output][key] for key in keys}, "verdict": v, "limits": results,
                             "reasons": [TEXT] * count,
                             "why_null": {m: TEXT for m in METRICS if total[output][m] is None}}
@@ -304,7 +310,7 @@ class Judge:
             numbers[f"p{p}"] = float(np.percentile(ms, p)) if len(ms) >= least else None
         numbers |= {"load": cap["load_ms"], "first": first}
         against = not t["complete"] or t["warmup"] < self.plan["options"]["warmup"]
-        invalid = [TEXT] * (against + (not ms))
+        invalid = [TEXT] * (against + (not ms) + clock(t))
         return numbers | {"n": len(ms), "warmup": t["warmup"], "valid": not invalid, "why_invalid": invalid,
                           "case": t["case"], "why_null": {k: TEXT for k, value in numbers.items() if value is None}}
 

@@ -171,9 +171,11 @@ class Check(Judge):
             usual = {c["name"] for c in self.source["cases"] if c.get("kind", "usual") == "usual"}
             middle = (usual := [name for name in done if name in usual] or done)[len(usual) // 2]
             again = [[c["case"] for c in cap[key]] for key in ("repeated", "normal", "timings")]
-            want = [[middle], done if memory == "low" else [], [middle] * timed]
+            old = self.older
+            want = [[middle] if old else done[::-1], ([middle] if old else done) if memory == "low" else [],
+                    [middle] * timed]
             need(again == want, f"{where}: a probe is missing")
-            here = {} if host is None or host["failure"] else host
+            here = {} if host is None or host["failure"] or self.older else host
             need(not here or [c["case"] for c in here["normal"]] == [c["case"] for c in here["cases"]
                  if memory == "low" and c["outputs"] is not None], f"{where}: memory normal is missing on this host")
             session, loop = cap["session"], made["facts"]["has_subgraphs"]

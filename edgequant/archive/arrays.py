@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import secrets
+import threading
 from collections import OrderedDict
 from pathlib import Path
 from typing import Protocol
@@ -72,6 +73,7 @@ class ArrayFolder:
         self.folder = folder
         self._cache: OrderedDict[str, np.ndarray] = OrderedDict()
         self._cached = 0
+        self._lock = threading.Lock()
 
     def path(self, ref: ArrayRef) -> Path:
         return self.folder / f"{ref.sha256}.npy"
@@ -103,9 +105,10 @@ class ArrayFolder:
 
         Raises ToolError (CAPTURE_UNREADABLE) where it is not there, or not what it was.
         """
-        if (known := self._cache.get(ref.sha256)) is not None:
-            self._cache.move_to_end(ref.sha256)
-            return known
+        with self._lock:
+            if (known := self._cache.get(ref.sha256)) is not None:
+                self._cache.move_to_end(ref.sha256)
+                return known
         path = self.path(ref)
         try:
             array = _read(path, ref)
@@ -119,12 +122,13 @@ class ArrayFolder:
         return array
 
     def _remember(self, sha256: str, array: np.ndarray) -> None:
-        if sha256 in self._cache or array.nbytes > _CACHE_BYTES:
-            return
-        self._cache[sha256] = array
-        self._cached += array.nbytes
-        while self._cached > _CACHE_BYTES:
-            self._cached -= self._cache.popitem(last=False)[1].nbytes
+        with self._lock:
+            if sha256 in self._cache or array.nbytes > _CACHE_BYTES:
+                return
+            self._cache[sha256] = array
+            self._cached += array.nbytes
+            while self._cached > _CACHE_BYTES:
+                self._cached -= self._cache.popitem(last=False)[1].nbytes
 
 
 def _read(path: Path, ref: ArrayRef) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What a run leaves behind, as data: what was asked for, made and captured.
 
 All of it is frozen, is written as JSON, and can be read back without the device, the runner, MNN or the source model.
-Nothing here is judged.  Arrays are kept beside it, once each, and named by their content.
+Nothing here is judged.  Arrays are kept beside it, once each, named by their content.
 """
 
 from __future__ import annotations
@@ -320,7 +320,7 @@ class TimingCapture(Record):
     """Every sample of a timing, in milliseconds and in order.
 
     warmup: inferences run before and thrown away.  complete: as many as were wanted; None where it did not get to its
-    end.
+    end.  seconds: that this host waited for all of it, by its own clock.  outputs: of the last inference.
     """
 
     case: _Name
@@ -328,6 +328,8 @@ class TimingCapture(Record):
     warmup: int = Field(default=0, ge=0)
     complete: bool | None = None
     memory: Memory | None = None
+    seconds: float | None = Field(default=None, ge=0)
+    outputs: dict[_Name, ArrayRef] | None = None
 
 
 class SessionCapture(Record):
@@ -360,7 +362,7 @@ class Capture(Record):
     Attributes:
         trial: its id.
         cases: one inference of each, in order.
-        repeated: some of them once more, at the end.
+        repeated: all of them once more, in another order (of older versions only one).
         normal: those that were run, with memory normal, where the trial itself ran with memory low; in older runs
             one of them, and only of devices.
         moved: each case some times more, with its inputs moved; of this host only, where there are other devices.

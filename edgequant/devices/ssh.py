@@ -6,16 +6,18 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgequant.deadline import Deadline
 from edgequant.devices.collect import Bounded, collect
 from edgequant.devices.protocol import CommandResult, Device, Kind, Process, Progress, Settings
 from edgequant.devices.ssh_config import SshConfig, parse_uri
 from edgequant.devices.ssh_hosts import ssh_hosts
-from edgequant.devices.ssh_link import SshLink
-from edgequant.devices.ssh_process import Guard, SshProcess
-from edgequant.devices.ssh_push import RECEIVE, push
 from edgequant.errors import DeviceError
+
+if TYPE_CHECKING:  # paramiko takes a while to load: not where a URI is only read, and beside other work
+    from edgequant.devices.ssh_link import SshLink
+    from edgequant.devices.ssh_process import Guard, SshProcess
 
 
 class SshDevice(Device):
@@ -69,6 +71,8 @@ class SshDevice(Device):
             if self._link.active:
                 return
             self.close()
+        from edgequant.devices.ssh_link import SshLink
+
         link = SshLink(self.uri, keepalive=self._keepalive)
         link.connect(
             SshConfig(self._config_path),
@@ -122,6 +126,8 @@ class SshDevice(Device):
             DeadlineExceeded: TIMEOUT, or STALLED after `idle_limit` seconds without movement.
             InputError: FILE_UNREADABLE.
         """
+        from edgequant.devices.ssh_push import RECEIVE, push
+
         link = self._connected()
         stderr = Bounded(64 << 10)
         process = self._spawn(["sh", "-c", RECEIVE, "sh", remote_path], deadline, stderr.add)
@@ -157,12 +163,16 @@ class SshDevice(Device):
         link = self._connected()
         if not link.active:
             raise link.lost(f"starting {argv[0]}")
+        from edgequant.devices.ssh_process import SshProcess
+
         process = SshProcess(link, self._guarded, argv, deadline, on_stderr)
         self._processes.add(process)
         return process
 
     def _guarded(self, deadline: Deadline) -> Guard | None:
         """The guard of this connection, started with the first command that needs it."""
+        from edgequant.devices.ssh_process import Guard
+
         with self._guard_lock:
             if self._guard is not None and not self._guard.alive:
                 self._guard = None  # killed by something else there: processes from now on get a new one

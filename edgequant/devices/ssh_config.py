@@ -22,8 +22,6 @@ from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import unquote
 
-import paramiko
-
 from edgequant.errors import InputError
 from edgequant.files import read_bounded
 
@@ -240,6 +238,8 @@ class SshConfig:
         if endpoint.port is not None:
             given.append(f"Port {endpoint.port}")
         where = ", ".join(str(file) for file, _ in self._files) or None
+        import paramiko  # late: a URI is read without it
+
         try:
             config = paramiko.SSHConfig.from_text("\n".join([*given, *self._lines]))
             # Tokens are expanded here, in one pass; paramiko's own expansion knows fewer and no %%.

@@ -6,8 +6,6 @@ import re
 import shlex
 from pathlib import Path
 
-import paramiko
-
 from edgequant.devices.protocol import Listed
 from edgequant.devices.ssh_config import read_lines  # paramiko does not follow Include
 from edgequant.errors import InputError
@@ -24,6 +22,8 @@ def ssh_hosts(config: Path | None = None) -> list[Listed]:
     lines: list[str] = []
     aliases: set[str] = set()
     kept = True
+    import paramiko
+
     try:
         for line in read_lines(path, Path("~/.ssh").expanduser()):
             block = re.match(r"\s*(host|match)(?:\s*=\s*|\s+)(.+)", line, re.IGNORECASE)

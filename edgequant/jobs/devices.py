@@ -35,6 +35,13 @@ def end_host(starting: Background[Session]) -> None:
         starting.result().close()
 
 
+def is_arm(session: Session) -> bool:
+    """Whether the device is known to have a 64-bit ARM CPU."""
+    from edgequant.judge.kernel_faults import ARM64
+
+    return session.facts is not None and session.facts.arch in ARM64
+
+
 class Devices:
     """Connects to every device and starts its runner, or learns why not.  Use as a context manager.
 
@@ -50,7 +57,6 @@ class Devices:
         progress: Progress,
         clock: Clock,
     ) -> None:
-        self._uris = uris
         self._progress = progress
         self._clock = clock
         self._clocks: list[Clock] = []

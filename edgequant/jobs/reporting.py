@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from edgequant.archive.folder import RunFolder
 from edgequant.archive.open import Run
+from edgequant.archive.types import Capture
+from edgequant.background import Background
 from edgequant.files import disk_error
 from edgequant.judge.run import check_limits, judge
 from edgequant.judge.stages import Comparer
@@ -18,6 +20,7 @@ class Reporter:
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
         self._comparer = Comparer(folder.array_folder)
+        self._comparing: Background[None] | None = None
 
     def begin(self, archive: Run) -> None:
         """Once it is prepared: compare what is there already, as files are still being made.
@@ -28,8 +31,25 @@ class Reporter:
         if archive.float_host is not None:
             self._comparer.between(archive.reference, archive.float_host, archive.source.kinds)
 
+    def compare_meanwhile(self, archive: Run, host: Capture) -> None:
+        """Begin to compare what a variant computes on this host, while a device that is another machine computes it."""
+
+        def work() -> None:
+            for expected in (archive.reference, archive.float_host):
+                if expected is not None:
+                    self._comparer.between(expected, host, archive.source.kinds)
+
+        self._wait()
+        self._comparing = Background(work)
+
+    def _wait(self) -> None:
+        # What went wrong there goes wrong again where it is judged.
+        if self._comparing is not None:
+            self._comparing.wait()
+
     def report(self) -> Report:
         """Raises EdgequantError (RUN_DIR_FULL, RUN_DIR_UNWRITABLE)."""
+        self._wait()
         archive = Run(self._folder.path)
         found = build_report(archive, judge(archive, comparer=self._comparer))
         try:

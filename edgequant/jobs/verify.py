@@ -16,7 +16,7 @@ from edgequant.background import Background
 from edgequant.clock import Clock
 from edgequant.errors import DeviceError, EdgequantError, InputError, ToolError
 from edgequant.files import host_error, sha256_of
-from edgequant.jobs.devices import Devices, begin_host, end_host
+from edgequant.jobs.devices import Devices, begin_host, end_host, is_arm
 from edgequant.jobs.look import Looked, look
 from edgequant.jobs.making import on_host, open_maker
 from edgequant.jobs.prepare import FLOAT, Prepared, prepare, prepared_again, source_of
@@ -75,10 +75,7 @@ def verify(
 def resume(run_dir: Path, progress: Progress | None = None) -> tuple[Report, RunFolder]:
     """Go on with a run that was interrupted: only what is missing is made and run, what failed is tried again.
 
-    Args:
-        run_dir: its folder, or a file in it.
-
-    Raises as `verify`; InputError (RUN_NOT_FOUND, RUN_INVALID, MODEL_CHANGED).
+    run_dir: its folder, or a file in it.  Raises as `verify`; InputError (RUN_NOT_FOUND, RUN_INVALID, MODEL_CHANGED).
     """
     version = host_mnn_version()
     require_supported(version, "this host")
@@ -127,7 +124,6 @@ class _Verify:
         self.clock = Clock()
         self.begun = False
         """There is something to report."""
-        self._mnn = mnn
         self._meanwhile = meanwhile
         self._earlier = earlier
         self._kept: dict[Variant, Artifact | None] = {}
@@ -208,7 +204,7 @@ class _Verify:
     ) -> dict[Variant, Artifact]:
         if any(variant.searched for variant in self.request.variants):
             usable = [session for session in met.values() if isinstance(session, Session)]
-            arm = any(_is_arm(session) for session in usable if not session.device.is_host)
+            arm = any(is_arm(session) for session in usable if not session.device.is_host)
             maker = maker.knowing(on_host(prepared, self.request, host, device=next(iter(usable), None), arm=arm))
         found: dict[Variant, Artifact] = {}
         for variant in self.request.variants:
@@ -347,6 +343,7 @@ class _Verify:
                 self.folder.array_folder, trial=name, role="variant-host", variant=str(artifact.asked),
             )  # fmt: skip
         self.folder.save_capture(name, capture)
+        self._reporter.compare_meanwhile(self._archive, capture)
 
     def _failed_device(self, uri: str, error: EdgequantError) -> None:
         for variant in self.request.variants:
@@ -396,9 +393,3 @@ class _Verify:
             return read_model(self.request.model).sha256
         except InputError as error:
             return error.code
-
-
-def _is_arm(session: Session) -> bool:
-    from edgequant.judge.kernel_faults import ARM64
-
-    return session.facts is not None and session.facts.arch in ARM64

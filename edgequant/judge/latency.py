@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgequant.archive.types import Capture
+from edgequant.archive.types import Capture, TimingCapture
 from edgequant.spec import RunOptions
 
 NEEDED = {"p50": 2, "p90": 10, "p99": 100}
@@ -15,6 +15,11 @@ NEEDED = {"p50": 2, "p90": 10, "p99": 100}
 the maximum under another name."""
 _LONGEST = 1e12
 """Milliseconds, thirty years: what is longer was never measured."""
+
+CLOCK_SHARE, CLOCK_SECONDS = 1.05, 0.1
+"""The device's clock is its own, but it cannot have worked longer than this host has waited, by more than its drift."""
+SLOW_SHARE, SLOW_SECONDS = 3.0, 2.0
+"""Nor may it have been idle for most of that: then its clock is slow, or something else ran in the loop."""
 
 
 class Latency(BaseModel):
@@ -104,6 +109,23 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
+def clock(timing: TimingCapture) -> list[str]:
+    """What speaks against the times of a device, in words; empty where nothing does."""
+    samples = timing.samples_ms
+    said = []
+    if samples and not any(samples):
+        said.append("every time is 0: its clock stands still")
+    if timing.seconds is None or not samples:
+        return said
+    worked, waited = sum(samples) / 1e3, timing.seconds
+    if worked > waited * CLOCK_SHARE + CLOCK_SECONDS:
+        said.append(f"its times add up to {worked:.3g} s, this host waited {waited:.3g} s: its clock jumps or is fast")
+    warm = timing.warmup * worked / len(samples)
+    if waited > SLOW_SHARE * (worked + warm) + SLOW_SECONDS:
+        said.append(f"its times add up to {worked:.3g} s, this host waited {waited:.3g} s: its clock is slow")
+    return said
+
+
 def latency_of(capture: Capture, options: RunOptions) -> Latency | None:
     """The timing of a trial; None where it was not timed."""
     if not capture.timings:
@@ -116,6 +138,7 @@ def latency_of(capture: Capture, options: RunOptions) -> Latency | None:
         why.append(f"{len(timing.samples_ms)} samples in the time there was, {options.repeat} were wanted")
     elif timing.warmup < options.warmup:
         why.append("the time was over before the warm-up was")
+    why += clock(timing)
     first = next((each.ms for each in capture.cases if each.ms is not None), None)
     found = latency_summary(timing.samples_ms, timing.warmup, capture.load_ms, first, why_invalid=why)
     return found.model_copy(update={"case": timing.case})

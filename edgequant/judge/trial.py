@@ -10,7 +10,7 @@ from typing import Any
 from edgequant.archive.types import Artifact, Capture, DeviceCapture, Failure, Plan, Source
 from edgequant.findings import Finding
 from edgequant.judge import device as on_device
-from edgequant.judge import float_kernels
+from edgequant.judge import float_kernels, trust
 from edgequant.judge.advice import Beside, failure_hint, limit_remedy
 from edgequant.judge.band import Bands
 from edgequant.judge.decisions import rematched, winners
@@ -118,6 +118,7 @@ class Trial:
         self._kernels = self._float_kernels()
         self._converter = _converter(self.artifact)
         self._decisions = self._decided()
+        self._trust = trust.looks(self.capture, self.deterministic)
         self._strain = strained(
             evidence.source, evidence.reference, evidence.float_host, self.capture, comparer, self.total
         )
@@ -131,7 +132,7 @@ class Trial:
         made = Observed((), Verdict.INCONCLUSIVE if doubted else Verdict.PASS)
         looks = (
             self._repeat, self._kernels, self._band, self._decisions, self._engagement, self._converter, self._strain,
-            made, self._own, self._loose,
+            made, *self._trust, self._own, self._loose,
         )  # fmt: skip
         verdict = worst(
             [
@@ -298,6 +299,7 @@ class Trial:
             self._band,
             self._decisions,
             self._strain,
+            *self._trust,
             pool_remark(self.faults, is_host=self.device.is_host, verdict=self._limits_verdict),
             i8mm_remark(self.faults, self.device),
             on_device.device_limit_unused(e.plan.limits, only_host=e.only_host),

@@ -129,10 +129,17 @@ class Session:
         self._runtime_bytes += self.store.sent_bytes - before
         # -u also unbuffers C's stdout: MNN's last words must be out before it crashes.
         session = RunnerSession(self.device, [*chosen.python, "-u", stored.path], log=self._log)
+        found: DeviceFacts | None = None
+
+        def read_facts() -> None:
+            nonlocal found
+            if self.facts is None:
+                found = facts_or_why(self.device, Deadline(READ_SECONDS), work_dir=self.store.root)
+
         try:
             try:
                 with self._clock.phase("runner start"):
-                    session.start(Deadline(OPEN_SECONDS))
+                    session.start(Deadline(OPEN_SECONDS), meanwhile=read_facts)
                     runner = MnnRunner(session, self._run_options, uri=self.uri)
             except DeviceError as error:
                 if chosen.runtime == "pack" and error.code in _NO_PYTHON:
@@ -146,8 +153,7 @@ class Session:
                 raise chosen.instead from error
             if self._mine:
                 self._lock(runner)
-            if self.facts is None:
-                found = facts_or_why(self.device, Deadline(READ_SECONDS), work_dir=self.store.root)
+            if found is not None:
                 self.facts = found.known(**runner.facts.of_device)
             self.known_runner = runner
         except BaseException:

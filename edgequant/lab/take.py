@@ -97,14 +97,17 @@ class Place:
         """
         runner = session.living_runner()
         where = str(model.path.resolve()) if path is None else path
-        return cls(session, model, where, runner, runner.load(where, model.memory, precision=model.precision))
+        loaded = runner.load(where, model.memory, precision=model.precision, sha256=model.sha256)
+        return cls(session, model, where, runner, loaded)
 
     def again(self) -> None:
         """Load it into a new runner, after the death of the one that had it."""
         self.deaths += 1
         self.session.drop_runner()
         self.runner = self.session.runner()
-        self.loaded = self.runner.load(self.path, self.model.memory, precision=self.model.precision)
+        self.loaded = self.runner.load(
+            self.path, self.model.memory, precision=self.model.precision, sha256=self.model.sha256
+        )
 
     def unload(self) -> None:
         """Nothing to do where the runner that had it has been replaced."""
@@ -160,7 +163,10 @@ class Taking:
     def keep(self, case: Case, result: RunResult) -> CaseCapture:
         """A case that was run, with its arrays in the archive."""
         return CaseCapture(
-            case=case.name, outputs=self.refs(result.outputs), ms=result.ms, memory=memory_of(result.memory)
+            case=case.name,
+            outputs=self.refs(result.outputs),
+            ms=result.ms if result.ms >= 0 else None,
+            memory=memory_of(result.memory),
         )
 
     def refs(self, arrays: Mapping[str, np.ndarray]) -> dict[str, ArrayRef]:
@@ -225,7 +231,7 @@ def take(
             place = Place.load(session, model, path)
             answer = place.loaded.answer
             facts = {
-                "load_ms": answer.load_ms,
+                "load_ms": answer.load_ms if answer.load_ms >= 0 else None,
                 "before": memory_of(answer.memory_before),
                 "loaded": memory_of(answer.memory_after),
                 "threads": place.runner.threads,

@@ -10,7 +10,8 @@ MAX_SAMPLES = 1_000_000
 """Latencies of one timing: what the runner itself stops at."""
 
 # A day: no inference is allowed that long, and sums of what is allowed stay finite.
-_Ms = Annotated[float, Field(ge=0, le=86_400_000, allow_inf_nan=False)]
+# A clock that jumps backwards costs the timing, not the run: what is less than nothing is told by the judge.
+_Ms = Annotated[float, Field(ge=-86_400_000, le=86_400_000, allow_inf_nan=False)]
 _Kib = Annotated[int, Field(ge=0, le=1 << 40)]
 
 
@@ -88,9 +89,11 @@ class ModelInput(_Answer):
 
 
 class LoadAnswer(_Answer):
-    """A model in the runner's memory: `load_ms` in milliseconds, memory before and after."""
+    """A model in the runner's memory: `load_ms` in milliseconds, memory before and after, SHA-256 of the file that was
+    loaded (empty where it could not be read)."""
 
     handle: int
+    sha256: str = Field(default="", max_length=64)
     load_ms: _Ms
     mnn_model_version: str = Field(default="", max_length=100)
     inputs: list[ModelInput] = Field(max_length=100_000)

@@ -44,12 +44,15 @@ class RunResult:
 class TimeResult:
     """A timing: latencies in milliseconds in order.
 
-    `end` is None where the runner did not get to the end; what was measured before is kept.
+    `end` is None where the runner did not get to the end; what was measured before is kept.  `seconds`: that this host
+    waited for it.  `outputs`: of the last inference that was timed.
     """
 
     samples: list[float] = field(default_factory=list)
     warmup: int = 0
     end: answers.TimeAnswer | None = None
+    seconds: float | None = None
+    outputs: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class MnnRunner:
@@ -126,13 +129,14 @@ class MnnRunner:
         *,
         precision: Precision | None = None,
         outputs: Sequence[str] | None = None,
+        sha256: str | None = None,
     ) -> Loaded:
         """Load the model at `path` on the device.
 
-        precision: another than the options say.  outputs: the tensors of its main graph that it hands out, by the
-        names MNN's file gives them; None for the model's own outputs.
+        sha256: of the file that is meant.  precision: another than the options say.  outputs: the tensors of its main
+        graph that it hands out, by the names MNN's file gives them; None for the model's own outputs.
 
-        Raises RunnerError (MODEL_LOAD_FAILED, TENSOR_UNKNOWN, CORES_UNAVAILABLE, ...).
+        Raises RunnerError (MODEL_LOAD_FAILED, MODEL_FILE_OTHER, TENSOR_UNKNOWN, CORES_UNAVAILABLE, ...).
         """
         options = {
             "memory": memory,
@@ -145,6 +149,13 @@ class MnnRunner:
         asked = {"path": path, "options": options, "outputs": None if outputs is None else list(outputs)}
         header, _ = self._session.request("load", asked, deadline=self._deadline())
         answer = self._session.checked(answers.LoadAnswer, header)
+        if sha256 is not None and answer.sha256 != sha256:
+            raise RunnerError(
+                "MODEL_FILE_OTHER",
+                f"it loaded another file than was sent: SHA-256 {answer.sha256[:12] or 'unknown'}, not {sha256[:12]}",
+                where=self.uri,
+                hint="Something there changes files, or its storage fails: edgequant devices clean, then run again.",
+            )
         if outputs and answer.outputs != list(outputs):
             raise self._session.broken("it loaded the model with other outputs than were asked for")
         return Loaded(answer, memory)
@@ -185,7 +196,7 @@ class MnnRunner:
                     raise self._session.broken(f"it sent more than {answers.MAX_SAMPLES} latencies")
 
         start = time.monotonic()
-        header, _ = self._session.request(
+        header, outputs = self._session.request(
             "time",
             {
                 "handle": model.handle,
@@ -198,14 +209,12 @@ class MnnRunner:
             deadline=Deadline(max_seconds + self._options.timeout),
             on_event=collect,
         )
-        seconds = time.monotonic() - start
+        result.seconds = time.monotonic() - start
+        result.outputs = outputs
         result.end = self._session.checked(answers.TimeAnswer, header)
         result.warmup = result.end.warmup
         if result.end.n != len(result.samples) or (result.end.complete and len(result.samples) < repeat):
             raise self._session.broken(f"it speaks of {result.end.n} latencies and sent {len(result.samples)}")
-        # The device's clock is its own, but it cannot have worked longer than we have waited (5 % for its drift).
-        if sum(result.samples) / 1e3 > seconds * 1.05 + 0.1:
-            raise self._session.broken(f"its latencies add up to more than the {seconds:.1f} s it took")
         return result
 
     def session_memory(self, model: Loaded, shapes: Mapping[str, tuple[int, ...]]) -> float:

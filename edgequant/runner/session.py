@@ -92,14 +92,13 @@ class RunnerSession:
         self.noise = b""
         self.hello: answers.Hello
 
-    def start(self, deadline: Deadline) -> answers.Hello:
-        """Start it and shake hands.
+    def start(self, deadline: Deadline, *, meanwhile: Callable[[], object] = lambda: None) -> answers.Hello:
+        """Start it and shake hands.  `meanwhile` is called when it has been started, and takes a while to be there.
 
         Raises DeviceError (PYTHON_MISSING, PYTHON_TOO_OLD, MNN_MISSING, NUMPY_MISSING) or RunnerError
         (RUNNER_NOT_STARTED).
         """
         deadline = deadline.shorter(START_SECONDS)
-        self._oom_kills = self._count_oom_kills(deadline)
         try:
             process = self._process = self._device.start(self._argv, deadline, on_stderr=self._log.add)
         except DeviceError as error:
@@ -109,6 +108,13 @@ class RunnerSession:
             raise not_started(self._device, result, [error.message], b"", self._name) from None
         self._deadline = deadline
         self._reader = wire.FrameReader(lambda limit: process.read(limit, self._deadline))
+        try:
+            # Before it has loaded anything that memory could run out for.
+            self._oom_kills = self._count_oom_kills(deadline)
+            meanwhile()
+        except BaseException:
+            self._kill()
+            raise
         return self._greeted(deadline)
 
     def restart(self, deadline: Deadline) -> answers.Hello:

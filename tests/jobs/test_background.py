@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from edgequant.jobs.devices import Background
+from edgequant.background import Background
 
 
 @pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals reach the main thread")

@@ -42,5 +42,7 @@ class LatencyProbe:
                     warmup=timed.warmup,
                     complete=None if end is None else end.complete,
                     memory=None if end is None else memory_of(end.memory),
+                    seconds=timed.seconds,
+                    outputs=None if end is None else taking.refs(timed.outputs),
                 )
             )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from edgequant.lab.take import Taking, feed
+from edgequant.errors import RunnerError
+from edgequant.lab.take import Taking, each_case, refusal_of
 
 
 class RepeatProbe:
-    """Runs the middle case once more, after all others."""
+    """Runs every case once more, the last one first: each comes after other sizes than before."""
 
     name = "repeat"
 
     def take(self, taking: Taking) -> None:
-        place, case = taking.place, taking.middle
-        result = place.runner.run(place.loaded, feed(place.loaded, case.inputs))
-        taking.repeated.append(taking.keep(case, result))
+        for case, result in each_case(taking.place, reversed(taking.done)):
+            kept = refusal_of(case, result) if isinstance(result, RunnerError) else taking.keep(case, result)
+            taking.repeated.append(kept)
