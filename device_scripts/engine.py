@@ -13,7 +13,7 @@ import MNN.expr as F  # noqa: N812  (the name MNN's own documentation uses)
 import MNN.nn as nn
 import numpy as np
 
-from . import RUNNER_VERSION, facts, lock, wire
+from . import RUNNER_VERSION, facts, lock, model_file, wire
 from .process import Memory, own_arguments, reset_peak
 from .server import Answer, Job, JobError, Tensors
 
@@ -66,6 +66,8 @@ class Loaded:
         self.info = info
         self.input_names = list(info["inputNames"])
         self.output_names = list(outputs or info["outputNames"])
+        # MNN's inner layout is turned into that of the format the model came from, as MNN's own tools do.
+        self.order = F.NHWC if _channels_last(path) else F.NCHW
         declared = _declared()
         self.inputs = []
         for name, var in zip(self.input_names, info["inputs"]):
@@ -111,7 +113,7 @@ class Loaded:
                     arrays[name] = np.empty(var.shape, _declared()[var.dtype][0])
                     continue
                 if var.data_format == F.NC4HW4:
-                    var = F.convert(var, F.NCHW)
+                    var = F.convert(var, self.order)
                 # read() hands out a view of MNN's memory that dies with the variable.
                 arrays[name] = np.array(var.read(), copy=True)
             except Exception as error:  # noqa: BLE001  (MNN raises bare Exception or SystemError)
@@ -144,14 +146,19 @@ def _sha256(path: str) -> str:
 
 def _require_tensors(path: str, names: List[str]) -> None:
     """MNN 3.1 loads a model with an output that is not there, and dies when it is run."""
-    from . import model_file  # compiled anew by every runner, and needed by few
-
     try:
         unknown = sorted(set(names) - model_file.tensor_names(path))
     except (OSError, ValueError) as error:
         raise JobError("MODEL_LOAD_FAILED", "the model cannot be read (%s)" % error) from None
     if unknown:
         raise JobError("TENSOR_UNKNOWN", "the main graph has no tensors %s" % unknown[:20])
+
+
+def _channels_last(path: str) -> bool:
+    try:
+        return model_file.channels_last(path)
+    except (OSError, ValueError) as error:
+        raise JobError("MODEL_LOAD_FAILED", "the model cannot be read (%s)" % error) from None
 
 
 def _converted(name: str, array: np.ndarray, dtype: str) -> np.ndarray:

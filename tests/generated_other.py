@@ -66,6 +66,25 @@ def tf_frozen(path: Path, dtype: str = "float32", batch: int = 1) -> Path:
     return path
 
 
+TF_WEIGHTS = np.array([[1, 0.5, -2, 0], [0.25, 1, 0, 3], [-1, 2, 0.5, 1]], np.float32)
+
+
+def tf_convolution(path: Path) -> Path:
+    """A frozen GraphDef: x [1,6,5,3] -> y [1,6,5,4], a 1x1 convolution with TF_WEIGHTS, NHWC."""
+    real = pb(6, 1)
+    ones = pb(1, pb(3, b"\1\1\1\1"))
+    path.write_bytes(
+        _tf_node("x", "Placeholder", dtype=real, shape=pb(7, _tf_shape((1, 6, 5, 3))))
+        + _tf_const("w", TF_WEIGHTS.reshape(1, 1, 3, 4))
+        + _tf_node(
+            "y", "Conv2D", ("x", "w"), T=real, strides=ones, dilations=ones, padding=pb(2, "VALID"),
+            data_format=pb(2, "NHWC"),
+        )
+        + pb(4, pb(1, 1087))
+    )  # fmt: skip
+    return path
+
+
 def tf_saved_model(path: Path) -> Path:
     """The beginning of a saved_model.pb: what people give instead of a frozen graph."""
     path.write_bytes(pb(1, 1) + pb(2, pb(1, pb(4, "serve")) + pb(2, b"\x0a\x00" * 200)))

@@ -133,7 +133,7 @@ class Judge(Measured):
             low = lows[normal["case"]]
             reached = differing(low, normal)
             missed = [name for name, ref in (low["outputs"] or {}).items()
-                      if name not in reached and np.dtype(ref["dtype"]).kind == "f"]
+                      if name not in reached and ref["dtype"].startswith("float")]
             evidence = {"case": normal["case"], "outputs_differ": bool(reached), "outputs_reached": reached,
                         "deterministic": steady, "session_mb_low": mb[0], "session_mb_normal": mb[1]}
             engaged, why = None if reached else False, TEXT
@@ -222,6 +222,7 @@ class Judge(Measured):
             late += [("PASS", finding("CONVERTER_WARNING", "warn") | {"message": text}) for text in made["warnings"]]
         if device["mnn"] not in (None, self.plan["host"]["mnn"]):
             late.append(("PASS", finding("MNN_VERSION_DIFFERS", "warn", device["uri"])))
+        late += self.doubts(total, made, variant["method"])
         found = [*notes, *(("PASS", each) for _, _, each, _ in judged.values() for each in each), *astray, *late]
         looks = [*(each[0] for each in judged.values()), *(v for v, _ in (*notes, *astray, *late) if v != "PASS")]
         doubted = any(each["severity"] in ("error", "fail") for each in made["findings"])
@@ -240,7 +241,7 @@ class Judge(Measured):
             "made_as": made["label"] or spell(made["asked"]), "steps": made["steps"], "error": failure,
             "calibration": made["calibration"] and made["calibration"] | {
                 "cases": any(each["code"] == "CALIBRATED_ON_CASES" for each in made["findings"])},
-            "verdict": worst([*looks, *(["ERROR"] if failure else [])]), "low_memory_engaged": engaged,
+            "verdict": self.doubted(worst([*looks, *(["ERROR"] if failure else [])])), "low_memory_engaged": engaged,
             "low_memory_why": engaged_why, "outputs": outputs, "errors": stages | {"why_null": why},
             "latency_ms": self.latency(cap), "latency_why": self.latency_why(cap), "memory_mb": self.memory(cap, made),
             "memory_why": None, "findings": made["findings"] + [each for _, each in found],
@@ -248,6 +249,29 @@ class Judge(Measured):
             "options": options | {"memory": cap["memory_mode"], "threads": cap["threads"] or options["threads"],
                                   "pushed_bytes": cap["pushed_bytes"], "runtime_bytes": cap["runtime_bytes"],
                                   "low_memory_evidence": evidence}}
+
+    def doubts(self, total, made, method):
+        """The quantized model's own output given as the reference, and limits that zeros would keep."""
+        own = self.source["reference"]["kind"] == "file" and made["quantized_layers"] and self.converted
+        floats = [s for s in total.values() if s["kind"] == "float"] if own else []
+        own = floats and all(s["exact"] for s in floats) and not all(s["exact"] for s in self.converted.values())
+        found = [("INCONCLUSIVE", finding("REFERENCE_IS_MODELS_OWN", "error"))] if own else []
+        for output, s in total.items():
+            limits, loose = self.limits(output, method)[0], []
+            for limit in limits if s["judgeable"] and (s["scale"] or s["kind"] == "int") else ():
+                zeros = {"sqnr_db": 0, "cosine": 0, "rel_max": 1, "mismatch": 1}.get(limit["metric"], s["scale"])
+                if zeros is not None and (limit["value"] <= zeros if limit["op"] == ">=" else limit["value"] >= zeros):
+                    loose.append(limit)
+            if loose:
+                verdict, level = ("INCONCLUSIVE", "error") if len(loose) == len(limits) else ("PASS", "warn")
+                found.append((verdict, finding("LIMIT_KEEPS_ANYTHING", level, output)))
+        return found
+
+    def doubted(self, verdict):
+        """An error about the model leaves no PASS; a reference of another case no FAIL either."""
+        errors = [each["code"] for each in self.source["findings"] if each["severity"] == "error"]
+        verdict = worst([verdict, *(["INCONCLUSIVE"] if errors else [])])
+        return "INCONCLUSIVE" if verdict == "FAIL" and "REFERENCE_OF_OTHER_CASE" in errors else verdict
 
     def whole(self):
         """The report as it should be."""

@@ -11,11 +11,13 @@ from edgequant.cases.case import Case
 from edgequant.cases.generate import generate, pin
 from edgequant.cases.load import load_cases
 from edgequant.cases.pictures import find_pictures, refuse_unused
+from edgequant.cases.whole_numbers import checked
 from edgequant.clock import Clock
 from edgequant.compare.table import Kind
 from edgequant.errors import InputError
 from edgequant.judge.limits import defaults_for, resolve_limits
 from edgequant.models import ModelGraph, read_model
+from edgequant.models.tables import row_limits
 from edgequant.plan.request import Request
 from edgequant.progress import Progress
 from edgequant.spec.function import looks_like_function
@@ -46,6 +48,12 @@ def look(request: Request, progress: Progress, clock: Clock) -> Looked:
 
 
 def _refuse_quantized_source(graph: ModelGraph, request: Request) -> None:
+    if graph.computes_int8:
+        raise InputError(
+            "SOURCE_ALREADY_QUANTIZED",
+            f"{graph.path.name} computes in int8 already, which MNN's converter does not take for what it is",
+            hint="Give the float model this was made of.",
+        )
     if graph.format == "mnn" and graph.weights == "quantized" and request.reference is None:
         raise InputError(
             "SOURCE_ALREADY_QUANTIZED",
@@ -72,11 +80,15 @@ def _check_early(request: Request, graph: ModelGraph) -> list[Case] | None:
 
         images = CalibrationOptions(images=request.images or ImageOptions())
         check_early(request.calibration, pin(graph.inputs, request.shapes), images)
-    return None if request.inputs is None else read_cases(request, graph.inputs)
+    return None if request.inputs is None else read_cases(request, graph.inputs, graph)
 
 
-def read_cases(request: Request, inputs: tuple[TensorSpec, ...]) -> list[Case]:
+def read_cases(request: Request, inputs: tuple[TensorSpec, ...], graph: ModelGraph) -> list[Case]:
     """The user's cases, or random ones, for these inputs.  Raises InputError."""
+    return checked(_loaded(request, inputs), row_limits(graph))
+
+
+def _loaded(request: Request, inputs: tuple[TensorSpec, ...]) -> list[Case]:
     if request.inputs is not None:
         # A shape that is pinned says what pictures are scaled to; of other cases it is checked below.
         specs = inputs if find_pictures(request.inputs) is None else pin(inputs, request.shapes)

@@ -21,21 +21,18 @@ from edgequant.errors import InputError, RunnerError, ToolError
 from edgequant.findings import Finding
 from edgequant.jobs.look import Looked, kind_of, read_cases
 from edgequant.jobs.reference_cases import RandomCases, answer_given, answer_random
+from edgequant.jobs.reference_checks import reference_findings
 from edgequant.jobs.remarks import infinite_inputs, random_cases, unchecked
 from edgequant.lab.session import Session
 from edgequant.lab.take import HOST_DEATHS, ModelFile, Place, device_capture_of, each_case, memory_of, refusal_of
 from edgequant.models import ModelGraph, find_risks
 from edgequant.models.decisions import find_decisions
+from edgequant.models.tables import row_limits
 from edgequant.plan.request import Request
 from edgequant.progress import Progress
 from edgequant.quantize.maker import MOST_AT_ONCE, Maker
-from edgequant.reference.reference import (
-    FileReference,
-    MnnFloatReference,
-    OrtReference,
-    Reference,
-    onnxruntime_available,
-)
+from edgequant.reference.reference import FileReference, MnnFloatReference, Reference
+from edgequant.reference.runtime import RuntimeReference, begin, independent
 from edgequant.runner.client import Loaded
 from edgequant.spec import Variant
 from edgequant.spec.images import ImageOptions
@@ -101,7 +98,9 @@ def prepare(
 
     Raises InputError, ToolError, DeviceError (the host's own runner).
     """
-    early = _onnxruntime(request, looked.graph, folder) if looked.graph.size <= MOST_AT_ONCE else None
+    early: RuntimeReference | None = None
+    if request.reference is None and looked.graph.size <= MOST_AT_ONCE:
+        early = begin(looked.graph.format, looked.graph.path, folder.log("reference"), request.options.timeout)
     try:
         meanwhile()
         return _prepare(request, looked, folder, host, maker, progress, clock, early)
@@ -118,9 +117,9 @@ def _prepare(
     maker: Maker,
     progress: Progress,
     clock: Clock,
-    early: OrtReference | None,
+    early: RuntimeReference | None,
 ) -> Prepared:
-    """early: ONNX Runtime, where it has been started already."""
+    """early: the source's own runtime, where it has been started already."""
     graph, given = looked.graph, looked.cases
     progress.say("converting to float MNN")
     with clock.phase("convert"):
@@ -129,7 +128,7 @@ def _prepare(
         place = Place.load(host(), ModelFile(float_model.path, "normal", float_model.sha256, "normal"))
     inputs = _inputs(graph, place.loaded)
     findings = find_risks(graph)
-    cases = given or read_cases(request, inputs)
+    cases = given or read_cases(request, inputs, graph)
     if cases[0].generated:
         calibrated = [each for each in request.variants if each.calibrated and request.calibration is not None]
         findings.append(random_cases(request.options.seed, calibrated))
@@ -138,11 +137,11 @@ def _prepare(
     reference, why = _reference(request, graph, cases, place, folder, early)
     progress.say(f"reference: {reference.name} {reference.version or ''} ({why})")
     if reference.name == MnnFloatReference.name:
-        findings.append(unchecked(why))
+        findings.append(unchecked(graph.format, why))
     try:
         with clock.phase("reference"):
             if cases[0].generated and request.reference is None:
-                random = RandomCases(pin(inputs, request.shapes), request.options.seed)
+                random = RandomCases(pin(inputs, request.shapes), request.options.seed, row_limits(graph))
                 kept, captured, refused = answer_random(reference, cases, random, folder)
             else:
                 kept, captured = answer_given(reference, cases, folder)
@@ -165,7 +164,11 @@ def _prepare(
     if reference.name != MnnFloatReference.name:
         progress.say("running float MNN on this host (the conversion error)")
         with clock.phase("host"):
-            _run_float(place, kept, folder)
+            host_capture = _run_float(place, kept, folder)
+        if request.reference is not None:
+            findings += reference_findings(expected, host_capture, folder.array_folder, float_model.path)
+    with clock.phase("convert"):
+        findings += maker.repeated()
     folder.save_source(
         Source(
             path=str(request.model),
@@ -185,7 +188,7 @@ def _prepare(
     return Prepared(graph, inputs, kept, Expected(expected, folder.array_folder), kinds, float_model)
 
 
-def _run_float(place: Place, cases: Sequence[Case], folder: RunFolder) -> None:
+def _run_float(place: Place, cases: Sequence[Case], folder: RunFolder) -> Capture:
     """Float MNN on this host, every case.  Raises DeviceError where its runner cannot be kept alive."""
     captured: list[CaseCapture] = []
     for case, result in each_case(place, cases, deaths=HOST_DEATHS):
@@ -204,6 +207,7 @@ def _run_float(place: Place, cases: Sequence[Case], folder: RunFolder) -> None:
         cases=tuple(captured),
     )
     folder.save_capture(FLOAT_HOST, found)
+    return found
 
 
 def _facts(spec: TensorSpec) -> TensorFacts:
@@ -255,30 +259,20 @@ def _of_pictures(request: Request, inputs: tuple[TensorSpec, ...]) -> list[Findi
     return picture_findings(pictures.files, reader, prefix="INPUT")
 
 
-def _onnxruntime(request: Request, graph: ModelGraph, folder: RunFolder) -> OrtReference | None:
-    """ONNX Runtime, where it computes the reference; starting."""
-    if request.reference is not None or graph.format != "onnx" or not onnxruntime_available():
-        return None
-    return OrtReference(graph.path, folder.log("reference"), request.options.timeout)
-
-
 def _reference(
     request: Request,
     graph: ModelGraph,
     cases: list[Case],
     place: Place,
     folder: RunFolder,
-    early: OrtReference | None,
+    early: RuntimeReference | None,
 ) -> tuple[Reference, str]:
     if request.reference is not None:
         return FileReference(request.reference, cases), str(request.reference)
-    if graph.format == "onnx":
-        if (ort := early or _onnxruntime(request, graph, folder)) is not None:
-            return ort.ready(), "the source model itself"
-        why = "ONNX Runtime is not installed (pip install onnxruntime); the conversion itself stays unchecked"
-    else:
-        why = f"no independent runtime for {graph.format} sources here; the conversion itself stays unchecked"
-    return MnnFloatReference(place.runner, place.loaded), why
+    found = independent(graph.format, graph.path, folder.log("reference"), request.options.timeout, early)
+    if found.reference is not None:
+        return found.reference, found.why
+    return MnnFloatReference(place.runner, place.loaded), f"{found.why}; the conversion itself stays unchecked"
 
 
 def _check_reference_names(

@@ -13,6 +13,7 @@ from edgequant.archive.types import CaseCapture
 from edgequant.cases.case import Case
 from edgequant.cases.generate import more_sizes, redrawn, spare
 from edgequant.cases.strain import strained
+from edgequant.cases.whole_numbers import checked
 from edgequant.errors import InputError
 from edgequant.findings import Finding
 from edgequant.jobs.remarks import dropped, not_reached
@@ -43,10 +44,11 @@ def answer_given(
 
 @dataclass(frozen=True)
 class RandomCases:
-    """Where more random cases come from."""
+    """Where more random cases come from.  rows: inputs that are row numbers -> of how many."""
 
     inputs: Sequence[TensorSpec]
     seed: int
+    rows: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -64,6 +66,7 @@ class _Answers:
     def ask(self, case: Case) -> bool:
         """Whether it is kept."""
         for attempt in range(_DRAWS):
+            (case,) = checked([case], self.random.rows)
             try:
                 outputs = self.reference.run(case)
             except CaseRefused as refusal:

@@ -8,6 +8,7 @@ import numpy as np
 
 from edgequant.cases.case import Case
 from edgequant.findings import Finding
+from edgequant.reference.runtime import RUNTIMES
 from edgequant.spec import Variant
 
 
@@ -31,13 +32,18 @@ def random_cases(seed: int, calibrated: Sequence[Variant]) -> Finding:
     )
 
 
-def unchecked(why: str) -> Finding:
+def unchecked(source_format: str, why: str) -> Finding:
+    """Of a .mnn nothing was converted here, so nothing could go wrong in that; of all others it keeps the verdict
+    from being PASS."""
+    runtime = {"onnx": "onnxruntime", "tflite": "litert"}.get(source_format)
+    own = "Give outputs of the source model with --reference"
+    extra = None if runtime is None else RUNTIMES[runtime].extra
     return Finding(
         code="CONVERSION_UNCHECKED",
-        severity="warn",
+        severity="warn" if source_format == "mnn" else "error",
         message=f"MNN is held against itself: {why}",
-        remedy="A wrong conversion would not show.  Give ONNX and install ONNX Runtime (the extra 'onnx'), or give "
-        "outputs of the source model with --reference.",
+        remedy="A wrong conversion would not show.  "
+        + (f"{own}." if extra is None else f"Install the extra '{extra}': pip install 'edgequant[{extra}]'.  {own}."),
     )
 
 

@@ -14,6 +14,7 @@ from edgequant.cases.case import Case
 from edgequant.cases.generate import generate, pin
 from edgequant.cases.load import load_cases, save_npz
 from edgequant.cases.pictures import refuse_unused
+from edgequant.cases.whole_numbers import checked
 from edgequant.devices.facts_model import DeviceFacts
 from edgequant.errors import InputError, RunnerError
 from edgequant.files import disk_error
@@ -24,6 +25,7 @@ from edgequant.lab.session import DeviceOptions, open_session
 from edgequant.lab.take import ModelFile, Probe, explained, take
 from edgequant.models import ModelGraph, read_model
 from edgequant.models.mnn.weights import read_weights
+from edgequant.models.tables import row_limits
 from edgequant.plan.request import Request
 from edgequant.progress import Progress
 from edgequant.runner.answers import Facts, Hello
@@ -117,6 +119,7 @@ def run_once(
     made = ModelFile(model, _memory(graph, options), graph.sha256)
     specs = graph.inputs or ()
     cases = load_cases(inputs, specs, images) if inputs else generate(pin(specs, shapes), options.seed)[1:2]
+    cases = checked(cases, row_limits(graph))
     with explained(), open_session(uri, device_options, options, log=None, progress=progress) as session:
         session.runner()
         session.own()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgequant.archive.types import CaseFacts, Failure, Source
 from edgequant.compare.summary import OutputSummary
 from edgequant.findings import Finding
@@ -10,18 +12,21 @@ from edgequant.judge.types import Summaries
 
 USERS_OWN = "file"
 """The kind of a reference that the user gave."""
+KNOWN_CAUSES = ("OPERATOR_MISREAD", "CONSTANT_BEYOND_INT32", "GRU_RESET_FIRST", "LSTM_OUTPUTS_LEFT_OUT")
+"""Findings of a source that explain why its float MNN model is wrong."""
 
 
 def conversion_findings(source: Source, conversion: Summaries, refused: dict[str, Failure]) -> list[Finding]:
     """What is to be said of float MNN on this host against the reference.  refused: cases it could not run there."""
     found = [_failed(case, refused[case.name]) for case in source.cases if case.name in refused]
     own = source.reference is not None and source.reference.kind == USERS_OWN
+    known = [each for each in source.findings if each.code in KNOWN_CAUSES]
     for name, summary in conversion.items():
-        found += _wrong(name, summary, own=own)
+        found += _wrong(name, summary, own=own, known=known)
     return found
 
 
-def _wrong(output: str, summary: OutputSummary, *, own: bool) -> list[Finding]:
+def _wrong(output: str, summary: OutputSummary, *, own: bool, known: Sequence[Finding]) -> list[Finding]:
     """A finding where float MNN is not what the source is.
 
     It is "fail" where not even a quantized model would be allowed as much, so that no variant can pass by default;
@@ -52,10 +57,16 @@ def _wrong(output: str, summary: OutputSummary, *, own: bool) -> list[Finding]:
                 "cosine": summary.values.get("cosine"),
                 "worst_case": summary.worst_case,
             },
-            remedy="Quantization is not the cause.  Try another export (opset, fixed shapes with --shape), or report "
-            "it to MNN with this model.",
+            remedy=f"Quantization is not the cause.  {_what_to_do(known)}",
         )
     ]
+
+
+def _what_to_do(known: Sequence[Finding]) -> str:
+    if not known:
+        return "Try another export (opset, fixed shapes with --shape), or report it to MNN with this model."
+    causes = ", ".join(f"{each.code} at {each.where}" for each in known[:3])
+    return f"The model has what is known to do this: {causes}.  {known[0].remedy or ''}"
 
 
 def _failed(case: CaseFacts, error: Failure) -> Finding:

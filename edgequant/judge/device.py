@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from edgequant.archive.types import DeviceCapture
 from edgequant.findings import Finding
 from edgequant.judge.band import Bands, Outside
-from edgequant.judge.kernel_faults import ARM64, AVOID, Faults, explained, host_is_worse, pool_finding
+from edgequant.judge.kernel_faults import ARM64, AVOID, X86, Faults, explained, host_is_worse, pool_finding
 from edgequant.judge.limits import proves_a_fault
 from edgequant.judge.types import NOTHING, JudgedOutput, Observed, Stages, Summaries
 from edgequant.judge.verdict import Verdict, judge_output
@@ -174,10 +174,23 @@ def precision_ineffective(device: DeviceCapture, options: RunOptions) -> Observe
     """Where fp16 was asked for and the CPU has none, MNN computes in fp32 and says nothing.
 
     Not quite as with precision normal: its sigmoid and SiLU get coarser (MNN's CPUUnary.cpp), which costs a GRU down
-    to 39 dB.  On x86 MNN has no fp16 at all, whoever asks for it there knows: the phone is what it was asked for.
+    to 39 dB.  On x86 MNN has no fp16 at all.
     """
     kernels = device.facts.get("mnn_kernels", {})
-    if options.precision != "low" or device.arch not in ARM64 or kernels.get("fp16") is not False:
+    if options.precision != "low":
+        return NOTHING
+    if device.arch in X86:
+        finding = Finding(
+            code="PRECISION_LOW_INEFFECTIVE",
+            severity="warn",
+            where=device.uri,
+            message="precision low was asked for, and on x86 MNN computes in fp32 all the same: this run says nothing "
+            "about fp16, in which nothing beyond 65504 can be kept",
+            evidence={"arch": device.arch},
+            remedy="Judge fp16 on an ARM CPU that has it, or on emulated:cortex-a76.",
+        )
+        return Observed((finding,))
+    if device.arch not in ARM64 or kernels.get("fp16") is not False:
         return NOTHING
     finding = Finding(
         code="PRECISION_LOW_INEFFECTIVE",

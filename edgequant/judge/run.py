@@ -10,6 +10,7 @@ from edgequant.compare.table import Kind
 from edgequant.errors import InputError
 from edgequant.findings import Finding
 from edgequant.judge.conversion import conversion_findings
+from edgequant.judge.doubts import doubt
 from edgequant.judge.reach import reach
 from edgequant.judge.stages import Comparer, only, untold
 from edgequant.judge.trial import Evidence, Trial, limits_of, not_run
@@ -45,7 +46,8 @@ def judge(run: Run, plan: Plan | None = None, comparer: Comparer | None = None) 
         findings += reached.findings
         evidence = [replace(each, reached=reached.verdict) for each in evidence]
     hosts = all(each.capture is None or each.capture.device is None or each.capture.device.is_host for each in evidence)
-    evidence = [replace(each, only_host=hosts) for each in evidence]
+    doubted, void = doubt(findings)
+    evidence = [replace(each, only_host=hosts, doubted=doubted, void=void) for each in evidence]
     begun = {id(each): Trial(each, comparer) for each in evidence if _was_run(each)}
     beside = {key: trial.beside() for key, trial in begun.items()}
     trials: list[TrialJudgement] = []

@@ -14,6 +14,7 @@ from edgequant.judge import float_kernels, trust
 from edgequant.judge.advice import Beside, failure_hint, limit_remedy
 from edgequant.judge.band import Bands
 from edgequant.judge.decisions import rematched, winners
+from edgequant.judge.doubts import keeps_anything, own_output
 from edgequant.judge.engaged import determinism, engagement
 from edgequant.judge.kernel_faults import i8mm_remark, known_faults, pool_remark
 from edgequant.judge.latency import latency_of, why_no_latency
@@ -40,6 +41,8 @@ class Evidence:
         capture: what the device brought back; None where the file was never run there.
         failure: why there is no artifact.
         only_host: this host is all there is.
+        doubted: a finding says that what it is held against, or what was made of the source, proves nothing; void:
+            not even where it is a FAIL.
         reached: the best that can be said with these cases.
     """
 
@@ -55,6 +58,8 @@ class Evidence:
     capture: Capture | None = None
     failure: Failure | None = None
     only_host: bool = False
+    doubted: bool = False
+    void: bool = False
     reached: Verdict = Verdict.PASS
 
 
@@ -120,21 +125,25 @@ class Trial:
         verdicts = [output.verdict.verdict for output in plain.values()]
         self._limits_verdict = worst([Verdict.PASS, *verdicts])
         self._broken = any(output.verdict.failed for output in plain.values())
+        self._own = own_output(evidence.source.reference, self.artifact, self.total, evidence.conversion)
+        self._loose = keeps_anything(self.total, self.limits)
         # Of a file that is not known to be what was asked for, nothing can be concluded.
         doubted = any(each.severity in ("error", "fail") for each in self.artifact.findings)
         made = Observed((), Verdict.INCONCLUSIVE if doubted else Verdict.PASS)
         looks = (
             self._repeat, self._kernels, self._band, self._decisions, self._engagement, self._converter, self._strain,
-            made, *self._trust,
+            made, *self._trust, self._own, self._loose,
         )  # fmt: skip
-        self.verdict = worst(
+        verdict = worst(
             [
                 *verdicts,
                 evidence.reached,
                 *(look.verdict for look in looks if look.verdict is not Verdict.PASS),
                 *([Verdict.ERROR] if self.failure is not None else []),
+                *([Verdict.INCONCLUSIVE] if evidence.doubted else []),
             ]
         )
+        self.verdict = Verdict.INCONCLUSIVE if evidence.void and verdict is Verdict.FAIL else verdict
 
     def _rematch(self) -> None:
         """Where a list or a set breaks its limits place by place, its rows are matched first."""
@@ -298,6 +307,8 @@ class Trial:
             self._converter,
             on_device.versions_differ(self.device, e.plan.host.mnn),
             on_device.precision_ineffective(self.device, e.plan.options),
+            self._own,
+            self._loose,
         )
         if e.plan.job == "quantize" and self.failure is None:
             after = (*after, file_resembles(self._reference, self.capture, self._compare))

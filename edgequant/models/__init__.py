@@ -76,6 +76,10 @@ def read_model(path: Path) -> ModelGraph:
         external_files=parsed.external_files,
         weights=parsed.weights,
         biz_code=parsed.biz_code,
+        constants=parsed.constants,
+        beyond_int32=tuple(parsed.beyond_int32),
+        integers=parsed.integers,
+        computes_int8=parsed.computes_int8,
     )
 
 

@@ -50,7 +50,10 @@ from edgequant.models.weight_risks import block_helps
 from edgequant.models.weights import Survey
 from edgequant.spec import Variant
 
-_SUSPECT = {"OUTPUT_NOT_COMPUTED", "GRU_RESET_FIRST", "LSTM_OUTPUTS_LEFT_OUT", "LEADING_DIMENSION_FIXED"}
+_SUSPECT = {
+    "OUTPUT_NOT_COMPUTED", "GRU_RESET_FIRST", "LSTM_OUTPUTS_LEFT_OUT", "LEADING_DIMENSION_FIXED", "OPERATOR_MISREAD",
+    "CONSTANT_BEYOND_INT32",
+}  # fmt: skip
 """Findings that say the float model itself may be wrong."""
 TINY = 32_768
 """Weights that 8 bits make a byte smaller than fp16 each: below this it is 32 kB in all."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -13,6 +13,7 @@ from edgequant.tensors import TensorSpec
 
 Format = Literal["onnx", "tflite", "tf", "mnn"]
 Weights = Literal["float", "fp16", "quantized"]
+Attribute: TypeAlias = int | str | tuple[int, ...] | tuple[str, ...]
 Data: TypeAlias = bytes | mmap.mmap
 """A model file as the readers see it: indexing gives an int, slicing gives a copy."""
 
@@ -27,6 +28,7 @@ class OpInfo:
         subgraph: None in the main graph, else the name of the branch, loop body or function it is in.
         inputs: tensor names in order; an optional input that is left out is an empty string.
         outputs: tensor names in order.
+        attributes: numbers and words it was given, as far as somebody asks for them.
     """
 
     name: str
@@ -34,6 +36,7 @@ class OpInfo:
     subgraph: str | None
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ class ModelGraph:
         opset: of the standard ONNX domain; None for other formats.
         weights: how the weights are stored, "quantized" as soon as some are; None if unknown.
         biz_code: the tag the MNN converter was given.
+        constants: sizes of constant tensors, by name.
+        beyond_int32: names of constants with integers that int32 cannot hold.
+        integers: values of constants of one integer, by name.
+        computes_int8: the activations are quantized as well, not the weights alone.
     """
 
     path: Path
@@ -71,6 +78,10 @@ class ModelGraph:
     external_files: tuple[Path, ...] = ()
     weights: Weights | None = None
     biz_code: str | None = None
+    constants: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    beyond_int32: tuple[str, ...] = ()
+    integers: Mapping[str, int] = field(default_factory=dict)
+    computes_int8: bool = False
 
 
 @dataclass
@@ -88,6 +99,10 @@ class Parsed:
     external_files: tuple[Path, ...] = ()
     weights: Weights | None = None
     biz_code: str | None = None
+    constants: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    beyond_int32: list[str] = field(default_factory=list)
+    integers: dict[str, int] = field(default_factory=dict)
+    computes_int8: bool = False
 
 
 class BrokenFileError(ValueError):

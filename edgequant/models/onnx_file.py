@@ -7,11 +7,14 @@ several times that in memory.
 from __future__ import annotations
 
 import os
+import struct
 from collections import deque
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from edgequant.errors import InputError
 from edgequant.models.model import (
+    Attribute,
     BrokenFileError,
     Data,
     OpInfo,
@@ -21,7 +24,7 @@ from edgequant.models.model import (
     text,
     unsupported_dtype,
 )
-from edgequant.models.proto import BYTES, MAX_FIELDS, VARINT, fields, signed
+from edgequant.models.proto import BYTES, MAX_FIELDS, VARINT, fields, integers, signed
 from edgequant.tensors import TensorSpec
 
 # Field numbers of onnx.proto, which never change.
@@ -38,6 +41,13 @@ _CONTAINERS = {4: "sequence", 5: "map", 8: "sparse tensor", 9: "optional"}
 _RECURRENT = {"GRU", "LSTM", "RNN"}
 _NO_SYMBOL = {"", "?", "-1", "0", "None"}  # written by exporters for "unknown": two of them need not be equal
 
+_WIDE: dict[int, Literal["q", "I", "Q"]] = {7: "q", 12: "I", 13: "Q"}
+"""Integer types that hold more than int32 does."""
+_MOST_SCANNED = 1 << 22  # bytes of one constant
+_MOST_LISTED = 16
+_ENDLESS = 1 << 62
+"""What exporters write for "to the end": MNN makes the largest int32 of it."""
+
 _Extent = tuple[int, int]
 
 
@@ -53,6 +63,8 @@ class _Reader:
         self.outputs: list[_Extent] = []
         self.values: list[_Extent] = []
         self.initializers: set[str] = set()
+        self.constants: dict[str, tuple[int, ...]] = {}
+        self.beyond: list[str] = []
         self.reset_first: list[str] = []
 
     def fields(self, extent: _Extent) -> list[tuple[int, int, int, int]]:
@@ -106,45 +118,71 @@ class _Reader:
         if domain not in ("", "ai.onnx"):
             kind = f"{domain}::{kind}"
         name = name or next(filter(None, outputs), f"{kind}_{len(self.ops)}")
-        self.ops.append(OpInfo(name, kind, label, tuple(inputs), tuple(outputs)))
-        integers: dict[str, int] = {}
+        given: dict[str, Attribute] = {}
+        self.ops.append(OpInfo(name, kind, label, tuple(inputs), tuple(outputs), given))
+        made = outputs[0] if kind == "Constant" and outputs else ""
         for attribute in attributes:
-            self.attribute(attribute, name, integers)
-        if kind == "GRU" and not integers.get("linear_before_reset"):
+            self.attribute(attribute, name, given, made)
+        if kind == "GRU" and not given.get("linear_before_reset"):
             self.reset_first.append(name)
 
-    def attribute(self, extent: _Extent, owner: str, integers: dict[str, int]) -> None:
-        """An AttributeProto of the node ``owner``; a single integer goes to ``integers``, by the attribute's name."""
-        key, integer, graphs, tensors = "", None, [], []
+    def attribute(self, extent: _Extent, owner: str, given: dict[str, Attribute], constant: str) -> None:
+        """An AttributeProto of the node ``owner``; numbers and words go to ``given``.  constant: name of a tensor."""
+        key, graphs, tensors = "", [], []
+        value: Attribute | None = None
+        words: list[str] = []
+        numbers: list[int] = []
         for number, wire, a, b in fields(self.data, *extent, self.work):
             if number == 3 and wire == VARINT:
-                integer = a
+                value = signed(a)
+            elif number == 8 and len(numbers) < _MOST_LISTED and (wire == VARINT or b - a <= _MOST_LISTED):
+                numbers += integers(self.data, wire, a, b, self.work)
             if wire != BYTES:
                 # The values of a long list of numbers that an old exporter did not pack end up here.
                 continue
             if number == 1:
                 key = self.string(wire, a, b)
+            elif number == 4 and b - a <= 100:
+                value = self.string(wire, a, b)
+            elif number == 9 and b - a <= 100 and len(words) < _MOST_LISTED:
+                words.append(self.string(wire, a, b))
             elif number in (6, 11):
                 graphs.append((a, b))
             elif number in (5, 10):
                 tensors.append((a, b))
-        if integer is not None:
-            integers[key] = integer
+        if words or numbers:
+            value = tuple(words) or tuple(numbers)
+        if value is not None:
+            given[key] = value
         # Only the owner's name: whole paths of nested branches would grow with the square of their depth.
         self.graphs.extend((graph, f"{owner}/{key}") for graph in graphs)
         for tensor in tensors:
-            self.tensor(tensor)
+            self.tensor(tensor, constant)
 
-    def tensor(self, extent: _Extent) -> str:
-        """A TensorProto's name; notes the file its contents are in, if they are in one."""
-        name, external, entries = "", False, []
+    def tensor(self, extent: _Extent, name: str = "") -> str:
+        """A TensorProto's name, or the one it goes by; notes the file its contents are in, if they are in one."""
+        external, entries, dims, kind = False, [], [], 0
+        raw: list[_Extent] = []
+        listed: list[_Extent] = []
         for number, wire, a, b in fields(self.data, *extent, self.work):
-            if number == 8:
-                name = self.string(wire, a, b)
+            if number == 1:
+                dims += integers(self.data, wire, a, b, self.work)
+            elif number == 2 and wire == VARINT:
+                kind = a
+            elif number in (7, 11) and wire == BYTES:
+                listed.append((a, b))
+            elif number == 8:
+                name = name or self.string(wire, a, b)
+            elif number == 9 and wire == BYTES:
+                raw.append((a, b))
             elif number == 13 and wire == BYTES:
                 entries.append((a, b))
             elif number == 14 and wire == VARINT:
                 external = a == 1
+        if name:
+            self.constants[name] = tuple(dims)
+        if kind in _WIDE and name and self.wide(kind, raw, listed):
+            self.beyond.append(name)
         if external:
             pairs = {}
             for entry in entries:
@@ -157,6 +195,19 @@ class _Reader:
             location = pairs.get("location", "")
             self.external[location] = max(self.external.get(location, 0), needed)
         return name
+
+    def wide(self, kind: int, raw: list[_Extent], listed: list[_Extent]) -> bool:
+        """Whether a constant holds integers beyond int32 that are not meant as "to the end"."""
+        code = _WIDE[kind]
+        ends: list[int] = []
+        for a, b in raw:
+            if 0 < b - a <= _MOST_SCANNED and not (b - a) % struct.calcsize(code):
+                values = memoryview(self.data[a:b]).cast(code)
+                ends += (min(values), max(values))
+        for a, b in listed:
+            if b - a <= _MOST_SCANNED >> 4:
+                ends += integers(self.data, BYTES, a, b, self.work)
+        return any((1 << 31) <= value < _ENDLESS or -_ENDLESS < value < -(1 << 31) for value in ends)
 
     def sparse(self, extent: _Extent) -> str:
         for number, wire, a, b in self.fields(extent):
@@ -308,4 +359,6 @@ def read_onnx(data: Data, path: Path) -> Parsed:
         producer=f"{producer} {version}".strip() or None,
         opset=opset,
         external_files=reader.external_files(),
+        constants=reader.constants,
+        beyond_int32=reader.beyond,
     )

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from edgequant.findings import Finding
+from edgequant.models.misread import find_misread, misread_names
 from edgequant.models.model import ModelGraph, OpInfo
 from edgequant.tensors import TensorSpec
 
@@ -51,10 +52,12 @@ _QUANTIZED = {
 
 def find_risks(graph: ModelGraph) -> list[Finding]:
     """What is worth knowing about a model before it is quantized, most serious first."""
+    misread = find_misread(graph)
     found = [
         _not_computed(graph),
         _already_quantized(graph),
-        _reset_first(graph),
+        *misread,
+        _reset_first(graph, misread_names(misread)),
         _lstm_outputs(graph),
         _leading_dynamic(graph),
         _nonlinear_behind_recurrent(graph),
@@ -108,16 +111,18 @@ def _already_quantized(graph: ModelGraph) -> Finding | None:
     )
 
 
-def _reset_first(graph: ModelGraph) -> Finding | None:
-    if not graph.reset_first:
+def _reset_first(graph: ModelGraph, misread: set[str]) -> Finding | None:
+    """Not of those that stay wrong with linear_before_reset=1 for another reason."""
+    names = [name for name in graph.reset_first if name not in misread]
+    if not names:
         return None
     return Finding(
         code="GRU_RESET_FIRST",
         severity="warn",
-        where=graph.reset_first[0],
-        message=f"{len(graph.reset_first)} GRU layer(s) have linear_before_reset=0: the MNN converter (3.6.1) unrolls "
+        where=names[0],
+        message=f"{len(names)} GRU layer(s) have linear_before_reset=0: the MNN converter (3.6.1) unrolls "
         "them as if it were 1, and the results are wrong",
-        evidence=_evidence(graph.reset_first),
+        evidence=_evidence(names),
         remedy="Export the model with linear_before_reset=1 (in Keras reset_after=True).",
     )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgequant.models.model import (
+    Attribute,
     BrokenFileError,
     Data,
     OpInfo,
@@ -15,7 +16,7 @@ from edgequant.models.model import (
     text,
     unsupported_dtype,
 )
-from edgequant.models.proto import BYTES, MAX_FIELDS, VARINT, fields, signed
+from edgequant.models.proto import BYTES, MAX_FIELDS, VARINT, fields, integers, signed
 from edgequant.tensors import TensorSpec
 
 # Field numbers of graph.proto, node_def.proto and attr_value.proto.
@@ -26,6 +27,7 @@ _DTYPES = {
 }  # fmt: skip
 _OTHER_DTYPES = {7: "string", 8: "complex64", 14: "bfloat16", 18: "complex128", 20: "resource", 21: "variant"}
 _WANTED = {"dtype", "shape", "T", "DstT", "out_type", "output_type", "Tout"}
+_FLAGS = {"half_pixel_centers", "align_corners"}
 _BOOLEAN = {
     "Equal", "NotEqual", "Less", "LessEqual", "Greater", "GreaterEqual", "LogicalAnd", "LogicalOr", "LogicalNot",
 }  # fmt: skip
@@ -43,6 +45,9 @@ class _Node:
     inputs: list[str] = field(default_factory=list)
     types: dict[str, int] = field(default_factory=dict)
     shape: tuple[int | None, ...] | None = None
+    flags: dict[str, Attribute] = field(default_factory=dict)
+    constant: tuple[int, ...] | None = None
+    integer: int | None = None
 
 
 class _Reader:
@@ -77,13 +82,35 @@ class _Reader:
                 key = self.string(wire, a, b)
             elif number == 2 and wire == BYTES:
                 value = (a, b)
-        if key not in _WANTED or value is None:
+        if value is None:
+            return
+        if key in _FLAGS:
+            node.flags[key] = next(
+                (a for n, w, a, _ in fields(self.data, *value, self.work) if (n, w) == (5, VARINT)), 0
+            )
+        if key == "value" and node.kind in ("Const", ""):
+            for number, wire, a, b in fields(self.data, *value, self.work):
+                if number == 8 and wire == BYTES:
+                    self.constant(node, a, b)
+        if key not in _WANTED:
             return
         for number, wire, a, b in fields(self.data, *value, self.work):
             if number == 6 and wire == VARINT:
                 node.types[key] = a
             elif number == 7 and wire == BYTES and key == "shape":
                 node.shape = self.shape(a, b)
+
+    def constant(self, node: _Node, start: int, end: int) -> None:
+        """A TensorProto: its sizes, and its value where it is one int32."""
+        sizes: tuple[int | None, ...] = ()
+        for number, wire, a, b in fields(self.data, start, end, self.work):
+            if number == 2 and wire == BYTES:
+                sizes = self.shape(a, b) or ()
+            elif number == 7 and (wire == VARINT or b - a <= 10):
+                node.integer = next(iter(integers(self.data, wire, a, b, self.work)), None)
+            elif number == 4 and wire == BYTES and b - a == 4:
+                node.integer = int.from_bytes(self.data[a:b], "little", signed=True)
+        node.constant = tuple(size or 0 for size in sizes)
 
     def shape(self, start: int, end: int) -> tuple[int | None, ...] | None:
         sizes = []
@@ -169,8 +196,10 @@ def read_tf(data: Data, path: Path) -> Parsed:
     ]
     if not outputs:
         raise BrokenFileError("it has no output")
-    ops = [OpInfo(node.name, node.kind, None, _sources(node), (node.name,)) for node in nodes]
+    ops = [OpInfo(node.name, node.kind, None, _sources(node), (node.name,), node.flags) for node in nodes]
     return Parsed(
+        constants={node.name: node.constant for node in nodes if node.constant is not None},
+        integers={node.name: node.integer for node in nodes if node.integer is not None},
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         ops=ops + functions,

@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgequant.models.flat import Field, FlatFile, Table
-from edgequant.models.model import BrokenFileError, Data, OpInfo, Parsed, Weights, fixed_or_dynamic, unsupported_dtype
+from edgequant.models.model import (
+    Attribute,
+    BrokenFileError,
+    Data,
+    OpInfo,
+    Parsed,
+    Weights,
+    fixed_or_dynamic,
+    unsupported_dtype,
+)
 from edgequant.tensors import TensorSpec
 
 # Fields of TFLite's schema.fbs.
@@ -17,7 +26,14 @@ _SUB_TENSORS, _SUB_INPUTS, _SUB_OUTPUTS = Field(0, "[o]"), Field(1, "[i]"), Fiel
 _SUB_OPS, _SUB_NAME = Field(3, "[o]"), Field(4, "s")
 _TENSOR_SHAPE, _TENSOR_TYPE, _TENSOR_BUFFER, _TENSOR_NAME = Field(0, "[i]"), Field(1, "b"), Field(2, "I"), Field(3, "s")
 _TENSOR_QUANT, _TENSOR_SIGNATURE = Field(4, "o"), Field(7, "[i]")
-_OP_CODE, _OP_INPUTS, _OP_OUTPUTS = Field(0, "I"), Field(1, "[i]"), Field(2, "[i]")
+_OP_CODE, _OP_INPUTS, _OP_OUTPUTS, _OP_OPTIONS = Field(0, "I"), Field(1, "[i]"), Field(2, "[i]"), Field(4, "o")
+_OPTIONS = {
+    "DEPTHWISE_CONV_2D": {"depth_multiplier": Field(3, "i")},
+    "RESIZE_NEAREST_NEIGHBOR": {"align_corners": Field(0, "B"), "half_pixel_centers": Field(1, "B")},
+    "MIRROR_PAD": {"mode": Field(0, "b")},
+    "GATHER": {"axis": Field(0, "i")},
+}
+"""Of an operator's own options those that somebody asks for."""
 _QUANT_SCALE = Field(2, "[f]")
 _BUFFER_DATA = Field(0, "[B]")
 
@@ -77,13 +93,24 @@ def read_tflite(data: Data, path: Path) -> Parsed:
             parsed.inputs = tuple(_spec("input", tensors[i], names[i], path) for i in inputs if i >= 0)
             parsed.outputs = tuple(_spec("output", tensors[i], names[i], path) for i in outputs if i >= 0)
         stored.update(_stored(tensor, filled) for tensor in tensors)
+        made: set[str] = set()
         for op in subgraph.tables(_SUB_OPS):
             index = op.number(_OP_CODE)
             if index >= len(codes):
                 raise BrokenFileError("an operator has a code that does not exist")
             results = _names(op.numbers(_OP_OUTPUTS), names)
             name = results[0] if results else f"{codes[index]}_{len(parsed.ops)}"
-            parsed.ops.append(OpInfo(name, codes[index], label, _names(op.numbers(_OP_INPUTS), names), results))
+            sources = _names(op.numbers(_OP_INPUTS), names)
+            given: dict[str, Attribute] = {}
+            if (wanted := _OPTIONS.get(codes[index])) and (options := op.table(_OP_OPTIONS)) is not None:
+                given.update({key: options.number(place) for key, place in wanted.items()})
+            parsed.ops.append(OpInfo(name, codes[index], label, sources, results, given))
+            made.update(results)
+        for tensor, name in zip(tensors, names, strict=True):
+            buffer = tensor.number(_TENSOR_BUFFER)
+            if buffer < len(filled) and filled[buffer] and count == 1:
+                parsed.constants[name] = tensor.numbers(_TENSOR_SHAPE)
+            parsed.computes_int8 |= name in made and _stored(tensor, filled) == "quantized"
     if not count:
         raise BrokenFileError("it has no graph")
     parsed.has_subgraphs = count > 1

@@ -11,6 +11,7 @@ What the converter (3.6.1) does with its options, measured:
   float, and, with every number rounded to the nearest half, to fp16.  A model whose float weights do not fit into one
   file is cut all the same.
 - ``--fp16`` wins over ``--weightQuantBits``.  Layers that are quantized or fp16 already are left as they are.
+- What ONNX lets be left out it does not always know: see `models.onnx_defaults`, which writes it out in a copy.
 - The same input gives the same bytes but for a random ``mnn_uuid``; here it is made from the contents, so that the
   same model has the same hash everywhere.
 - It returns success after failed writes, and reads missing or short external weights as whatever memory holds.
@@ -38,6 +39,7 @@ from edgequant.quantize.child import ChildResult, death, run_child, tools_argv
 from edgequant.quantize.finish import count_layers, name_by_contents, sync_and_hash
 from edgequant.quantize.halves import of_halves, round_to_halves
 from edgequant.quantize.log import errors_in, sections, unsupported_ops, warnings_in
+from edgequant.quantize.readable import readable_source, written_out
 from edgequant.quantize.work import as_graph, output_work, room_left
 from edgequant.spec import Variant
 
@@ -73,6 +75,7 @@ def convert(
     memory_limit: int | None = None,
     parameters: Mapping[str, object] | None = None,
     extra_flags: Sequence[str] = (),
+    heap: int = 0,
     float_model: Artifact | None = None,
 ) -> Artifact:
     """Convert a model.  `out` appears, or is replaced, only when the new file is whole and MNN could load it.
@@ -90,6 +93,7 @@ def convert(
         memory_limit: bytes the converter may allocate; see `run_child`.
         parameters: contents of the converter's compressionParamsFile (bits per layer, scales of our own).
         extra_flags: more options of the converter, such as ``--useOriginRNNImpl``.
+        heap: the byte that memory is filled with before it is written; 0: as it comes.
         float_model: what this came to for ``float`` before, which is copied where it is what is asked for.
 
     Returns:
@@ -108,7 +112,7 @@ def convert(
     graph, out = as_graph(source), Path(out).absolute()
     _check(graph, variant)
     log = log_dir / f"{_log_name(out, variant)}.log"
-    job = _Job(graph, variant, log, timeout, memory_limit, dict(parameters or {}), tuple(extra_flags), version)
+    job = _Job(graph, variant, log, timeout, memory_limit, dict(parameters or {}), tuple(extra_flags), version, heap)
     with output_work(out, graph.path) as work:
         plain = variant.method == "float" and not parameters and not extra_flags
         if plain and float_model is not None and float_model.source_sha256 == graph.sha256:
@@ -164,10 +168,11 @@ class _Job:
     parameters: dict[str, object]
     extra_flags: tuple[str, ...]
     version: str
+    heap: int
 
     def run(self, work: Path, out: Path) -> Artifact:
         made = work / "out.mnn"
-        source = _readable_path(self.graph, work)
+        source, written = readable_source(self.graph, work)
         rounded = self.variant.method == "fp16"
         plain_copy = self.graph.format == "mnn" and self.variant.method in ("float", "fp16") and not self.parameters
         plain_copy = plain_copy and not self.extra_flags
@@ -184,12 +189,13 @@ class _Job:
                     (work / name).unlink(missing_ok=True)
                 result = self._convert(work, source, in_memory=True, rounded=rounded)
         text = self._judged(result, made)
-        findings: tuple[Finding, ...] = ()
+        findings: tuple[Finding, ...] = () if written is None else (written_out(written),)
         if rounded:
-            findings, halving = self._halve(work, made)
+            of_halving, halving = self._halve(work, made)
+            findings += of_halving
             result = replace(result, seconds=result.seconds + halving.seconds)
         elif self.variant.method == "fp16":
-            findings = (_cut(),)
+            findings += (_cut(),)
         room_left(work)
         warnings = warnings_in(text[0] if text else "")
         if not plain_copy or rounded:
@@ -254,7 +260,8 @@ class _Job:
 
     def _child(self, work: Path, calls: list[list[str]]) -> ChildResult:
         argv = tools_argv(*(("mnnconvert", call) for call in calls))
-        return run_child(argv, log=self.log, timeout=self.timeout, memory_limit=self.memory_limit, cwd=work)
+        env = {**os.environ, "MALLOC_PERTURB_": str(self.heap)} if self.heap else None
+        return run_child(argv, log=self.log, timeout=self.timeout, memory_limit=self.memory_limit, cwd=work, env=env)
 
     def _judged(self, result: ChildResult, made: Path) -> list[str]:
         """What each call said.  Raises what is wrong; returns only when there is a file that MNN can load."""
@@ -262,7 +269,8 @@ class _Job:
             raise ToolError("DISK_FULL", f"the log {str(self.log)!r} could not be written: {result.log_error}")
         text = sections(self.log.read_text(encoding="utf-8", errors="replace"))
         said = text[0] if text else ""
-        problem = self._rejection(said, made) if not result.timed_out else None
+        # What it says of TFLite's operators stays in a buffer until it ends, behind what comes later.
+        problem = self._rejection(said, unsupported_ops("".join(text)), made) if not result.timed_out else None
         crash = death(
             result,
             doing="the converter" if len(text) < 2 else "loading the converted model",
@@ -297,9 +305,8 @@ class _Job:
             raise found
         return text
 
-    def _rejection(self, said: str, made: Path) -> EdgequantError | None:
+    def _rejection(self, said: str, ops: list[str], made: Path) -> EdgequantError | None:
         evidence: dict[str, object] = {"log": str(self.log), "log_tail": said.splitlines()[-20:]}
-        ops = unsupported_ops(said)
         if ops:
             return InputError(
                 "OP_UNSUPPORTED",
@@ -360,21 +367,3 @@ def _log_name(out: Path, variant: Variant) -> str:
     # Two outputs of the same name in different directories must not share a log.
     tag = hashlib.sha256(os.fsencode(out)).hexdigest()[:8]
     return "-".join(re.sub(r"[^A-Za-z0-9._]+", "_", part)[:60] for part in ("convert", out.stem, str(variant), tag))
-
-
-def _readable_path(graph: ModelGraph, work: Path) -> str:
-    """A path the converter can open.  It takes a backslash for a directory, and only UTF-8."""
-    try:
-        os.fspath(graph.path).encode("utf-8")
-        if "\\" not in os.fspath(graph.path):
-            return os.fspath(graph.path)
-    except UnicodeEncodeError:
-        pass
-    folder = work / "source"
-    folder.mkdir()
-    (folder / "model").symlink_to(graph.path)
-    for file in graph.external_files:
-        link = folder / file.relative_to(graph.path.parent.resolve())
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(file)
-    return "source/model"

@@ -24,9 +24,13 @@ def errors_in(text: str) -> list[str]:
 
 
 def unsupported_ops(text: str) -> list[str]:
-    """Names of operators the converter does not know, such as ``ONNX::Bogus``."""
-    match = re.search(r"These Op Not Support: (.*)", text)
-    return [name.strip() for name in match[1].split(" | ") if name.strip()] if match else []
+    """Names of operators the converter does not know, such as ``ONNX::Bogus``.
+
+    It lists those of ONNX, and stops at the first one of TFLite or TensorFlow.
+    """
+    match = re.search(r"These Op Not Support: (.*)|NOT_SUPPORTED_OP: \[ (.*?) \]", text)
+    names = (match[1] or match[2]).split(" | ") if match else []
+    return [name.strip() for name in names if name.strip()]
 
 
 def warnings_in(text: str) -> list[str]:

@@ -20,6 +20,7 @@ from edgequant.progress import Progress, listening
 from edgequant.quantize.cache import ConversionCache, conversion_key
 from edgequant.quantize.child import Stopper
 from edgequant.quantize.convert import convert
+from edgequant.quantize.repeat import Repeat
 from edgequant.quantize.setup import MakeOptions, OnHost, Setup
 from edgequant.spec import Variant
 
@@ -60,6 +61,7 @@ class Maker:
         self._host = host
         self._calibration: CalibrationSource | None = None
         self._made: dict[str, Artifact] = {}
+        self._repeat: Repeat | None = None
         self._begun: dict[str, _Begun] = {}
         self._stopper = Stopper()
 
@@ -80,6 +82,8 @@ class Maker:
         self._stopper.stop()
         while self._begun:
             self._begun.popitem()[1].work.wait()
+        if self._repeat is not None:
+            self._repeat.wait()
 
     def knowing(self, host: OnHost) -> Maker:
         """One that can make every variant, and has what this one has made."""
@@ -90,6 +94,11 @@ class Maker:
         )  # fmt: skip
         found._made, found._begun, found._stopper = self._made, self._begun, self._stopper
         return found
+
+    def repeated(self) -> tuple[Finding, ...]:
+        """What came of making the float model once more, where it was not known before that this gives the same."""
+        repeat, self._repeat = self._repeat, None
+        return () if repeat is None else repeat.findings()
 
     @property
     def unreadable(self) -> InputError | None:
@@ -144,8 +153,16 @@ class Maker:
         if calibration is not None and self._calibration is not None:
             self._calibration.try_out(calibration)
         made = self._keep(self._fresh(variant, recipe, calibration, notes))
-        if key is not None and self._cache is not None:
-            self._cache.keep(key, made, self._setup.logs, self._setup.source)
+
+        def keep() -> None:
+            if key is not None and self._cache is not None:
+                self._cache.keep(key, made, self._setup.logs, self._setup.source)
+
+        if variant.method == "float" and self._setup.source.format != "mnn":
+            with self._stopper.over_children():
+                self._repeat = Repeat(self._setup, made, keep)  # what is in the cache is not asked again
+        else:
+            keep()
         return made
 
     def _fresh(

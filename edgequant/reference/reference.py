@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from edgequant.background import Background
 from edgequant.cases.case import Case
 from edgequant.cases.load import read_npz
-from edgequant.deadline import Deadline
-from edgequant.devices.local import LocalDevice
-from edgequant.errors import InputError, RunnerError, ToolError
-from edgequant.runner.answers import LoadAnswer, RunAnswer
+from edgequant.errors import InputError, RunnerError
 from edgequant.runner.client import Loaded, MnnRunner
-from edgequant.runner.session import RunnerSession
 
 Outputs = dict[str, np.ndarray]
-
-# Not with -m, which would import from the current directory first: that may be a folder somebody else filled.
-# Threads of NumPy's OpenBLAS, which ONNX Runtime does not use, would only spin.
-_WORKER = """
-import os, sys
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-sys.path[:] = [entry for entry in sys.path if entry]
-from edgequant.reference.ort_worker import main
-sys.exit(main())
-"""
 
 
 class CaseRefused(Exception):
@@ -54,81 +38,8 @@ class Reference(ABC):
         """Let go of what it holds.  Never raises."""
 
 
-def onnxruntime_available() -> bool:
-    """Whether ONNX Runtime (extra `onnx`) is installed, without importing it."""
-    return importlib.util.find_spec("onnxruntime") is not None
-
-
-class OrtReference(Reference):
-    """ONNX Runtime on the source model, in a child process, which starts while the caller does something else."""
-
-    name = "onnxruntime"
-
-    def __init__(self, model: Path, log: Path, timeout: float) -> None:
-        self._model = model
-        self._timeout = timeout
-        self._device = LocalDevice()
-        argv = [*self._device.python, "-c", _WORKER]
-        self._session = RunnerSession(self._device, argv, log=log, name="ONNX Runtime")
-        self._starting = Background(self._start)
-
-    def _start(self) -> None:
-        self.version = self._session.start(Deadline(60)).mnn
-        asked = {"path": str(self._model.resolve())}
-        header, _ = self._session.request("load", asked, deadline=Deadline(self._timeout))
-        self._session.checked(LoadAnswer, header)
-
-    def ready(self) -> OrtReference:
-        """Itself, once it has loaded the model; `version` is known then.
-
-        Raises InputError MODEL_INVALID where it cannot load it, ToolError where it died; it is closed then.
-        """
-        try:
-            self._starting.result()
-        except RunnerError as error:
-            self.close()
-            if error.code == "MODEL_LOAD_FAILED":
-                raise InputError(
-                    "MODEL_INVALID",
-                    f"{self._model.name}: ONNX Runtime cannot load it: {error.message.split(': ', 1)[-1]}",
-                    hint="Check the model with onnx.checker; --reference FILE.npz gives reference outputs of your own.",
-                ) from None
-            raise _as_tool_error(error, self._model) from None
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def run(self, case: Case) -> Outputs:
-        try:
-            header, outputs = self._session.request("run", {"handle": 1}, case.inputs, deadline=Deadline(self._timeout))
-        except RunnerError as error:
-            if error.code in ("INFERENCE_FAILED", "OUTPUT_UNSUPPORTED"):
-                raise CaseRefused(error.message.split(": ", 1)[-1]) from None
-            raise _as_tool_error(error, None) from None
-        self._session.checked(RunAnswer, header)
-        return outputs
-
-    def close(self) -> None:
-        if not self._starting.done:
-            self._device.stop()
-            self._starting.wait()
-        self._session.close()
-        self._device.close()
-
-
-def _as_tool_error(error: RunnerError, model: Path | None) -> ToolError:
-    return ToolError(
-        "REFERENCE_DIED" if error.code.startswith("RUNNER_") else error.code,
-        error.message,
-        where=model.name if model else None,
-        hint="Its log is in the run directory.  --reference FILE.npz gives reference outputs of your own.",
-        evidence=error.evidence,
-    )
-
-
 class MnnFloatReference(Reference):
-    """Float MNN on this host: for sources ONNX Runtime cannot read.  It cannot see errors of the conversion itself."""
+    """Float MNN on this host: where nothing else can run the source.  It cannot see errors of the conversion itself."""
 
     name = "mnn-float"
 

@@ -89,6 +89,8 @@ class _Printer(Tables):
                 names += [", " if place else "", self.name(case.name), source]
             more = len(report.cases) - len(shown)
             self.field("cases", *names, f", and {more} more" if more else "")
+        if limits := report.options.get("limits"):
+            self.field("limits", f"{', '.join(map(str, limits))}, in place of the defaults")
         self.calibration(report.runs)
         mnn = f", MNN {report.mnn}" if report.mnn else ""
         self.field("made by", f"edgequant {report.edgequant}{mnn}, {report.created.isoformat(sep=' ')}")

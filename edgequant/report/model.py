@@ -74,7 +74,8 @@ class ModelInfo(_Model):
 class ReferenceInfo(_Model):
     """What the outputs were held against.
 
-    kind: "onnxruntime", "mnn-float", "files", ...; version: of that runtime; why: the reason for this one.
+    kind: "onnxruntime", "onnx", "litert", "mnn-float" or "file".  version: of that runtime.  why: the reason for this
+    one.
     """
 
     kind: str

@@ -55,7 +55,8 @@ def test_the_users_own_limit_and_precision_low_take_the_place_of_the_band(tmp_pa
     far = all_off(TRUE, 31)
     assert codes(only(dynamic(tmp_path, TRUE, far))) == ["FILE_OR_KERNEL_DIFFERS"]
     assert codes(only(dynamic(tmp_path / "asked", TRUE, far, limits=("device_sqnr_db>=30",)))) == []
-    assert codes(only(dynamic(tmp_path / "low", TRUE, far, options=RunOptions(precision="low")))) == []
+    low = codes(only(dynamic(tmp_path / "low", TRUE, far, options=RunOptions(precision="low"))))
+    assert low == ["PRECISION_LOW_INEFFECTIVE"]
     near = dynamic(tmp_path / "more", TRUE, all_off(TRUE, 70), limits=("y:device_sqnr_db>=80",), low=TRUE)
     assert "FILE_OR_KERNEL_DIFFERS" in codes(only(near))
 

@@ -71,8 +71,9 @@ def test_one_clear_decision_may_be_chance(tmp_path: Path) -> None:
     reference: dict[str, Any] = {"a": {"y": p}, "b": {"y": p}}
     archive = Archive(tmp_path, "weight:8", reference=reference, source={"decisions": {"y": "probabilities"}})
     archive.tried(HOST, "weight:8", {"a": {"y": got}, "b": {"y": p}})
-    (found,) = only(archive, limits=parsed(["sqnr_db>=0", "rel_max<=2", "cosine>=0"])).findings
-    assert (found.code, found.severity) == ("DECISIONS_CHANGED", "warn")
+    findings = only(archive, limits=parsed(["sqnr_db>=0", "rel_max<=2", "cosine>=0"])).findings
+    found = [(each.code, each.severity) for each in findings]
+    assert found == [("DECISIONS_CHANGED", "warn"), ("LIMIT_KEEPS_ANYTHING", "error")]
 
 
 def test_a_label_that_always_comes_out_as_another(tmp_path: Path) -> None:

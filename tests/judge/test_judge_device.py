@@ -269,7 +269,10 @@ def test_fp16_needs_a_cpu_that_has_it() -> None:
         )
     )  # fmt: skip
     assert told("aarch64", fp16=True) == told("aarch64") == told("aarch64", i8mm=True) == NOTHING
-    assert told("aarch64", "normal", fp16=False) == told("x86_64", fp16=False) == told(None, fp16=False) == NOTHING
+    assert told("aarch64", "normal", fp16=False) == told("x86_64", "normal") == told(None, fp16=False) == NOTHING
+    (finding,) = told("x86_64", fp16=False).findings
+    assert (finding.code, finding.severity) == ("PRECISION_LOW_INEFFECTIVE", "warn")
+    assert "65504" in finding.message
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,9 @@ def make(source: Path, folder: Path, cache: ConversionCache | None, *variants: s
     """Each in a run folder of its own."""
     (folder / "models").mkdir(parents=True)
     maker = Maker(read_model(source), folder, cache=cache)
-    return [maker.make(Variant.parse(text)) for text in variants]
+    made = [maker.make(Variant.parse(text)) for text in variants]
+    assert maker.repeated() == ()
+    return made
 
 
 def keys(cache: ConversionCache) -> set[str]:
@@ -70,7 +72,7 @@ def test_what_was_made_is_not_made_again(source: Path, tmp_path: Path, runs: Cou
     cache = ConversionCache(tmp_path / "cache")
     first = make(source, tmp_path / "one", cache, "float", "weight:4,block=32", "fp16")
     count = len(runs)
-    assert count == 4  # fp16 takes two
+    assert count == 5  # float is made twice, and fp16 takes two
     again = make(source, tmp_path / "two", cache, "float", "weight:4,block=32", "fp16")
     assert len(runs) == count
     for old, new in zip(first, again, strict=True):
@@ -218,7 +220,9 @@ class Heard(Progress):
         print(text)
 maker = Maker(read_model(Path(sys.argv[1])), run, cache=ConversionCache(disk, progress=Heard()))
 for text in ("float", "weight:8"):
-    print(maker.make(Variant.parse(text)).path.stat().st_size > 0)
+    made = maker.make(Variant.parse(text))
+    maker.repeated()
+    print(made.path.stat().st_size > 0)
 print(sorted(path.name for path in disk.iterdir()))
 """
 
@@ -274,6 +278,7 @@ def test_a_source_that_changes_meanwhile_is_not_kept(source: Path, tmp_path: Pat
     maker = Maker(read_model(source), tmp_path / "run", cache=cache)
     generated.gru(source)
     maker.make(Variant.parse("float"))
+    assert maker.repeated() == ()
     assert cache.entries() == []
 
 
@@ -386,6 +391,6 @@ def test_the_float_model_of_a_run_is_not_converted_again(source: Path, tmp_path:
     (alone,) = make(source, tmp_path / "one", None, f"recipe:{recipe}")
     assert len(runs) == 2
     first, made = make(source, tmp_path / "two", None, "float", f"recipe:{recipe}")
-    assert len(runs) == 4
+    assert len(runs) == 5  # of which one is float, once more
     assert (made.sha256, made.warnings) == (alone.sha256, alone.warnings)
     assert first.path.exists()

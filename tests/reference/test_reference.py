@@ -18,13 +18,8 @@ from edgequant.cases.load import save_npz
 from edgequant.deadline import Deadline
 from edgequant.devices.local import LocalDevice
 from edgequant.errors import DeadlineExceeded, InputError, RunnerError, ToolError
-from edgequant.reference.reference import (
-    CaseRefused,
-    FileReference,
-    MnnFloatReference,
-    OrtReference,
-    onnxruntime_available,
-)
+from edgequant.reference.reference import CaseRefused, FileReference, MnnFloatReference
+from edgequant.reference.runtime import RuntimeReference, available
 from edgequant.runner.bundle import runner_file
 from edgequant.runner.client import MnnRunner
 from edgequant.runner.session import RunnerSession
@@ -32,16 +27,16 @@ from edgequant.spec import RunOptions
 from tests.waiting import ended, eventually
 
 ModelByName = Callable[[str], Path]
-Opener = Callable[..., OrtReference]
+Opener = Callable[..., RuntimeReference]
 
 
 @pytest.fixture
 def ort(tmp_path: Path) -> Iterator[Opener]:
-    """ort(model): an OrtReference that is closed in the end."""
-    opened: list[OrtReference] = []
+    """ort(model): an RuntimeReference that is closed in the end."""
+    opened: list[RuntimeReference] = []
 
-    def get(model: Path, timeout: float = 60) -> OrtReference:
-        opened.append(OrtReference(model, tmp_path / "ort.log", timeout).ready())
+    def get(model: Path, timeout: float = 60) -> RuntimeReference:
+        opened.append(RuntimeReference("onnxruntime", model, tmp_path / "ort.log", timeout).ready())
         return opened[-1]
 
     yield get
@@ -62,7 +57,7 @@ def direct(model: Path, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return dict(zip(names, session.run(names, inputs), strict=True))
 
 
-def pid_of(reference: OrtReference) -> int:
+def pid_of(reference: RuntimeReference) -> int:
     return reference._session.hello.pid
 
 
@@ -201,7 +196,7 @@ def test_too_slow(ort: Opener, endless: Path) -> None:
 
 
 def test_close_ends_the_process(generated_model: ModelByName, tmp_path: Path) -> None:
-    reference = OrtReference(generated_model("conv_cnn"), tmp_path / "log", 60).ready()
+    reference = RuntimeReference("onnxruntime", generated_model("conv_cnn"), tmp_path / "log", 60).ready()
     pid = pid_of(reference)
     reference.close()
     assert ended(pid)
@@ -224,7 +219,7 @@ def test_a_relative_path(ort: Opener, generated_model: ModelByName, monkeypatch:
 
 
 def test_it_is_found_without_being_imported() -> None:
-    assert onnxruntime_available()
+    assert available("onnxruntime")
 
 
 # ---- float MNN
@@ -295,7 +290,7 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
 def test_onnxruntime_that_is_closed_before_it_is_ready_leaves_nothing(
     generated_model: ModelByName, tmp_path: Path
 ) -> None:
-    reference = OrtReference(generated_model("conv_cnn"), tmp_path / "log", 600)
+    reference = RuntimeReference("onnxruntime", generated_model("conv_cnn"), tmp_path / "log", 600)
     assert eventually(lambda: bool(reference._device._processes))
     pids = [process._child.pid for process in reference._device._processes]
     reference.close()

@@ -9,6 +9,7 @@ from edgequant.models.flat import FlatFile, Table, fields
 from edgequant.models.mnn.net import convolution, names, op_type
 from edgequant.models.mnn.schema import (
     OP_TYPES,
+    Blob,
     CastParam,
     Convolution2D,
     DataFormat,
@@ -109,6 +110,8 @@ def read_mnn(data: Data, path: Path) -> Parsed:
         external_files=reader.external_files(),
         weights=reader.weights,
         biz_code=net.string(Net.biz_code),
+        constants=reader.constants,
+        integers=reader.integers,
     )
 
 
@@ -121,6 +124,8 @@ class _Reader:
         self.bodies: list[str] = []
         self.results: dict[str, str] = {}
         self.weights: Weights | None = None
+        self.constants: dict[str, tuple[int, ...]] = {}
+        self.integers: dict[str, int] = {}
         self._external: set[str] = set()
 
     def input(self, op: Table, tensors: list[str]) -> TensorSpec:
@@ -145,6 +150,10 @@ class _Reader:
             name = op.string(Op.name) or (outputs[0] if outputs else f"{kind}_{len(self.ops)}")
             self.ops.append(OpInfo(name, kind, subgraph, names(op.numbers(Op.input_indexes), tensors), outputs))
             parameter = op.table(Op.main)
+            if kind in ("Const", "TrainableParam") and parameter is not None and subgraph is None:
+                self.constants.update(dict.fromkeys(outputs, parameter.numbers(Blob.dims)))
+                if parameter.count(Blob.int32s) == 1:
+                    self.integers.update(dict.fromkeys(outputs, parameter.numbers(Blob.int32s)[0]))
             if kind in _QUANTIZED_OPS:
                 self.weights = "quantized"
             if kind in _INTEGER_RESULTS and subgraph is None:

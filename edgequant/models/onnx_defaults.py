@@ -1,0 +1,257 @@
+"""Attributes that ONNX lets be left out and MNN's converter (3.6.1) reads all the same, with another default or none.
+
+Read in its sources, tried with the standard's own tests under MALLOC_PERTURB_:
+
+- ConstantOfShape without `value` comes out as whatever memory held; LogSoftmax without `axis` ends the converter, pools
+  without `strides` end the runner.
+- ReduceL1 and its kin drop the dimension, OneHot takes the first axis, Softmax below opset 13 the last one, Resize is
+  linear, normalizations have an epsilon of 1e-10, RoiAlign and Resize below the opsets that let one choose compute as
+  the later ones do by default.
+- A GRU needs to be told its size, a convolution over three dimensions its kernel.
+
+So what is left out is written out in a copy, which is what is converted; by the standard both are the same model.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from edgequant.models.model import BrokenFileError, Data, Work, text
+from edgequant.models.proto import BYTES, MAX_FIELDS, VARINT, fields, integers
+
+_Piece = tuple[int, int] | bytes
+"""An extent of the source, or bytes of our own."""
+_MOST_DEPTH = 40
+"""Of branches in branches.  What is deeper stays as it is."""
+_STANDARD = ("", "ai.onnx")
+
+
+@dataclass(frozen=True)
+class _Node:
+    """inputs: in order; given: its attributes; lists: number of integers in those that are lists of them."""
+
+    kind: str
+    inputs: tuple[str, ...]
+    given: frozenset[str]
+    lists: dict[str, int]
+
+    def rank(self, known: dict[str, tuple[int, ...]]) -> int:
+        """Spatial dimensions of a kernel; 0 where they are not known."""
+        if "kernel_shape" in self.lists:
+            return self.lists["kernel_shape"]
+        weights = known.get(self.inputs[1]) if len(self.inputs) > 1 else None
+        return 0 if weights is None else max(len(weights) - 2, 0)
+
+
+@dataclass
+class WrittenOut:
+    """What was added to a copy: names of attributes by operator, and how many nodes got some."""
+
+    attributes: dict[str, set[str]] = field(default_factory=dict)
+    nodes: int = 0
+
+    def __str__(self) -> str:
+        return ", ".join(f"{kind} ({', '.join(sorted(names))})" for kind, names in sorted(self.attributes.items()))
+
+
+def write_defaults(data: Data, out: Path, opset: int) -> WrittenOut | None:
+    """Write a copy of an ONNX file with these attributes written out; None, and no file, where there are none.
+
+    Raises BrokenFileError, OSError.
+    """
+    copier = _Copier(data, opset)
+    pieces = copier.model()
+    if not copier.written.nodes:
+        return None
+    with open(out, "wb") as file:
+        _save(data, pieces, file)
+    return copier.written
+
+
+def _save(data: Data, pieces: Sequence[_Piece], file: BinaryIO) -> None:
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            file.write(piece)
+        else:
+            with memoryview(data) as view, view[piece[0] : piece[1]] as part:
+                file.write(part)
+
+
+class _Copier:
+    def __init__(self, data: Data, opset: int) -> None:
+        self.data = data
+        self.opset = opset
+        self.work = Work(2 * MAX_FIELDS)
+        self.written = WrittenOut()
+
+    def string(self, a: int, b: int) -> str:
+        return text(self.data[a:b])
+
+    def model(self) -> list[_Piece]:
+        return self.message((0, len(self.data)), {7: lambda extent: self.graph(extent, {}, 0)})
+
+    def message(
+        self, extent: tuple[int, int], inner: dict[int, Callable[[tuple[int, int]], list[_Piece]]]
+    ) -> list[_Piece]:
+        """The pieces of a message: those fields that are messages again by themselves, the rest as it is."""
+        pieces: list[_Piece] = []
+        copied = position = extent[0]
+        for number, wire, a, b in fields(self.data, *extent, self.work):
+            end = b
+            if wire == BYTES and number in inner:
+                found = inner[number]((a, b))
+                if found != [(a, b)]:
+                    pieces += [(copied, position), _tag(number, BYTES) + _varint(_length(found)), *found]
+                    copied = end
+            position = end
+        pieces.append((copied, extent[1]))
+        return [piece for piece in pieces if isinstance(piece, bytes) or piece[0] < piece[1]]
+
+    def graph(self, extent: tuple[int, int], outer: dict[str, tuple[int, ...]], depth: int) -> list[_Piece]:
+        if depth > _MOST_DEPTH:
+            return [extent]
+        known = {**outer, **dict(self.shapes(extent))}
+        return self.message(extent, {1: lambda node: self.node(node, known, depth)})
+
+    def shapes(self, extent: tuple[int, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """The initializers of a graph, with their dimensions."""
+        for number, wire, a, b in fields(self.data, *extent, self.work):
+            if number != 5 or wire != BYTES:
+                continue
+            name, dims = "", []
+            for inner, inner_wire, start, end in fields(self.data, a, b, self.work):
+                if inner == 1:
+                    dims += integers(self.data, inner_wire, start, end, self.work)
+                elif inner == 8 and inner_wire == BYTES:
+                    name = self.string(start, end)
+            yield name, tuple(dims)
+
+    def node(self, extent: tuple[int, int], known: dict[str, tuple[int, ...]], depth: int) -> list[_Piece]:
+        kind, domain, inputs = "", "", []
+        lists: dict[str, int] = {}
+        given: set[str] = set()
+        for number, wire, a, b in fields(self.data, *extent, self.work):
+            if wire != BYTES:
+                continue
+            if number == 1:
+                inputs.append(self.string(a, b))
+            elif number == 4:
+                kind = self.string(a, b)
+            elif number == 7:
+                domain = self.string(a, b)
+            elif number == 5:
+                name, count = self.attribute(a, b)
+                given.add(name)
+                lists[name] = count
+        pieces = self.message(extent, {5: lambda attribute: self.branches(attribute, known, depth)})
+        if domain not in _STANDARD:
+            return pieces
+        added = list(missing(_Node(kind, tuple(inputs), frozenset(given), lists), self.opset, known))
+        if added:
+            self.written.nodes += 1
+            self.written.attributes.setdefault(kind, set()).update(name for name, _ in added)
+        return pieces + [_bytes_field(5, _attribute(name, value)) for name, value in added]
+
+    def attribute(self, start: int, end: int) -> tuple[str, int]:
+        """An attribute's name, and how many integers it lists."""
+        name, count = "", 0
+        for number, wire, a, b in fields(self.data, start, end, self.work):
+            if number == 1 and wire == BYTES:
+                name = self.string(a, b)
+            elif number == 8:
+                count += len(integers(self.data, wire, a, b, self.work))
+        return name, count
+
+    def branches(self, extent: tuple[int, int], known: dict[str, tuple[int, ...]], depth: int) -> list[_Piece]:
+        def graph(inner: tuple[int, int]) -> list[_Piece]:
+            return self.graph(inner, known, depth + 1)
+
+        return self.message(extent, {6: graph, 11: graph})
+
+
+# ---- what is missing
+
+_Value = int | float | str | tuple[int, ...] | bytes
+_LAST, _ANY = 1 << 30, 0
+_ZERO_TENSOR = bytes([0x08, 1, 0x10, 1, 0x4A, 4, 0, 0, 0, 0])
+"""A TensorProto: one float32, 0."""
+
+_PLAIN: tuple[tuple[tuple[str, ...], str, _Value, int, int], ...] = (
+    (("ConstantOfShape",), "value", _ZERO_TENSOR, _ANY, _LAST),
+    (("Softmax", "LogSoftmax"), "axis", 1, _ANY, 12),
+    (("LogSoftmax",), "axis", -1, 13, _LAST),
+    (("Concat",), "axis", 1, _ANY, 3),
+    (("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"), "keepdims", 1, _ANY, _LAST),
+    (("BatchNormalization", "InstanceNormalization"), "epsilon", 1e-5, _ANY, _LAST),
+    (("Resize", "Upsample"), "mode", "nearest", _ANY, _LAST),
+    (("Resize",), "coordinate_transformation_mode", "asymmetric", _ANY, 10),
+    (("Resize",), "nearest_mode", "floor", _ANY, 10),
+    (("RoiAlign",), "coordinate_transformation_mode", "output_half_pixel", _ANY, 15),
+)
+"""Operators, attribute, default, first and last opset it is that in."""
+
+
+def missing(node: _Node, opset: int, known: dict[str, tuple[int, ...]]) -> Iterator[tuple[str, _Value]]:
+    """What has to be written out of a node.  known: dimensions of constants."""
+    for kinds, name, value, first, last in _PLAIN:
+        if node.kind in kinds and name not in node.given and first <= opset <= last:
+            yield name, value
+    rank = node.rank(known)
+    if node.kind in ("MaxPool", "AveragePool", "LpPool") and rank:
+        if "strides" not in node.given:
+            yield "strides", (1,) * rank
+        if rank == 3 and "pads" not in node.given and "auto_pad" not in node.given:
+            yield "pads", (0,) * 6
+    if node.kind in ("Conv", "ConvTranspose") and rank == 3 and "kernel_shape" not in node.given:
+        yield "kernel_shape", known[node.inputs[1]][2:]
+    if node.kind in ("GRU", "LSTM", "RNN") and "hidden_size" not in node.given:
+        recurrence = known.get(node.inputs[2]) if len(node.inputs) > 2 else None
+        if recurrence is not None and len(recurrence) == 3:
+            yield "hidden_size", recurrence[2]
+
+
+# ---- protobuf
+
+
+def _varint(value: int) -> bytes:
+    value &= 0xFFFFFFFFFFFFFFFF
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    found.append(value)
+    return bytes(found)
+
+
+def _tag(number: int, wire: int) -> bytes:
+    return _varint(number << 3 | wire)
+
+
+def _bytes_field(number: int, content: bytes) -> bytes:
+    return _tag(number, BYTES) + _varint(len(content)) + content
+
+
+def _length(pieces: Sequence[_Piece]) -> int:
+    return sum(len(piece) if isinstance(piece, bytes) else piece[1] - piece[0] for piece in pieces)
+
+
+def _attribute(name: str, value: _Value) -> bytes:
+    """An AttributeProto: one float (type 1), integer (2), string (3), tensor (4) or list of integers (7)."""
+    if isinstance(value, float):
+        kind, content = 1, _tag(2, 5) + struct.pack("<f", value)
+    elif isinstance(value, int):
+        kind, content = 2, _tag(3, VARINT) + _varint(value)
+    elif isinstance(value, str):
+        kind, content = 3, _bytes_field(4, value.encode())
+    elif isinstance(value, bytes):
+        kind, content = 4, _bytes_field(5, value)
+    else:
+        kind, content = 7, b"".join(_tag(8, VARINT) + _varint(each) for each in value)
+    return _bytes_field(1, name.encode()) + content + _tag(20, VARINT) + _varint(kind)
+
+
+__all__ = ["BrokenFileError", "WrittenOut", "missing", "write_defaults"]
