@@ -8,7 +8,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,34 +70,40 @@ def _sent(runner: bytes, folder: Path) -> Iterator[None]:
 class Procedure:
     """What is run: the product's whole job, on a device of the bench or, without one, on this host alone.
 
-    model: makes it in a folder.  cases: its inputs; None for random ones.  more: of the request.
+    model: makes it in a folder.  cases: its inputs; None for random ones.  uri: of the device, where there is one.
+    more: of the request.  files: writes what the request names into a folder, and returns its fields.
     """
 
     model: Callable[[Path], Path]
     variant: str = "dynamic:8"
     cases: Callable[[], Cases] | None = None
     device: bool = True
+    uri: str = "local:"
     options: RunOptions = field(default_factory=lambda: RunOptions(threads=1, timeout=120))
     more: Mapping[str, Any] = field(default_factory=dict)
+    files: Callable[[Path], Mapping[str, Any]] | None = None
 
-    def run(self, tamper: str = "nothing", argument: str = "", **patched: Any) -> Said:
-        """Run it with a defect in the device's runner.  What the product refuses counts as said as well."""
+    def run(
+        self, tamper: str = "nothing", argument: str = "", around: AbstractContextManager[Any] | None = None
+    ) -> Said:
+        """Run it with a defect in the device's runner, or within something that makes one elsewhere.
+
+        What the product refuses counts as said as well.
+        """
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            more = dict(self.more) | patched
+            more = dict(self.more) | dict(self.files(folder) if self.files else {})
             if self.cases is not None:
-                (folder / "inputs").mkdir()
-                for case, inputs in self.cases().items():
-                    save_npz(folder / "inputs" / f"{case}.npz", inputs)
-                more["inputs"] = folder / "inputs"
+                more["inputs"] = saved(folder / "inputs", self.cases())
             mark = folder / "mark"
             if self.device:
-                more["target"] = DeviceOptions(python=_python(folder), work_dir=str(folder / "work"))
+                python = _python(folder) if self.uri == "local:" else None
+                more["target"] = DeviceOptions(python=python, work_dir=str(folder / "work"))
             request = Request(
-                self.model(folder), ("local:",), (self.variant,), options=self.options, run_dir=folder / "run",
+                self.model(folder), (self.uri,), (self.variant,), options=self.options, run_dir=folder / "run",
                 **{"latency": self.device} | more,
             )  # fmt: skip
-            with _sent(tampered_runner(tamper, argument, mark), folder):
+            with _sent(tampered_runner(tamper, argument, mark), folder), around or nullcontext():
                 try:
                     report, _ = verify(request)
                 except EdgequantError as error:
@@ -109,6 +115,14 @@ class Procedure:
     def healthy(self) -> Said:
         """With nothing planted; run once."""
         return self.run()
+
+
+def saved(folder: Path, cases: Cases) -> Path:
+    """Cases as --inputs, --calibration and --reference take them."""
+    folder.mkdir()
+    for case, arrays in cases.items():
+        save_npz(folder / f"{case}.npz", arrays)
+    return folder
 
 
 def _python(folder: Path) -> str:
