@@ -31,8 +31,11 @@ def _says(*words: str, marginal: bool = True) -> Fits:
     return Fits(re.compile("|".join(words)), None, marginal=marginal)
 
 
-CALIBRATION = _says("CALIBRAT", "SAMPLE")
-CASES = _says("CASE", "INPUT", "CONSTANT", "SILEN", "VARY", "IDENTICAL", "REFERENCE", "COVER", "UNREACHED", "BRANCH")
+CALIBRATION = _says("CALIBRAT", "SAMPLE", "RANGE")
+CASES = _says(
+    *("CASE", "INPUT", "CONSTANT", "SILEN", "VAR[YI]", "IDENTICAL"),
+    *("REFERENCE", "COVER", "REACH", "BRANCH", "NEVER", "ZERO"),
+)  # fmt: skip
 REFERENCE = _says("REFERENCE", "JUDGED")
 LIMIT = Fits(re.compile("LIMIT"), re.compile("LIMIT_EXCEEDED"), marginal=True)
 
@@ -192,7 +195,7 @@ ROWS: dict[str, tuple[str, Procedure, Procedure, bool, Fits]] = {
     "cases_identical": ("four cases, all the same", replace(DYNAMIC, cases=lambda: _same(4)), DYNAMIC, False, CASES),
     "one_class_only": (
         "all references are of one class of two", replace(CLS, cases=lambda: _lines("upright")), CLS, True,
-        _says("CLASS", "REFERENCE", "CASE", "COVER")),
+        _says("CLASS", "REFERENCE", "CASE", "COVER", "REACH", "NEVER")),
     "output_constant": (
         "an output that never varies", _procedure(lambda f: generated.constant_output(f / "c.onnx"), "float",
         lambda: {f"c{n}": {"x": np.full((1, 8), n, np.float32)} for n in range(3)}),
