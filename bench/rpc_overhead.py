@@ -112,11 +112,11 @@ def _compare(
 
     options = DeviceOptions(work_dir=place, runtime="system")
     results = []
-    with Session(device, options, RunOptions(threads=1), log=None, progress=Progress()) as target:
-        target.open()
+    with Session(device, options, RunOptions(threads=1), log=None, progress=Progress()) as session:
+        session.open()
         for model in models:
-            runner = target.runner()
-            loaded = runner.load(target.push(model.quantized)[0], "normal")
+            runner = session.runner()
+            loaded = runner.load(session.push(model.quantized)[0], "normal")
             outputs = runner.run(loaded, model.inputs).outputs
 
             def ours(runner: Any = runner, loaded: Any = loaded, model: Model = model) -> float:

@@ -36,10 +36,10 @@ def _one(model: Model, settings: Settings, starts: int, bursts: int) -> Result:
     pairs = Pairs()
     for _ in range(starts):
         options = DeviceOptions(work_dir=str(settings.folder / "device"))
-        target = open_session("local:", options, RunOptions(threads=THREADS), log=None)
-        with target, BareLoop(model, "low", THREADS) as peer:
-            runner = target.runner()
-            loaded = runner.load(target.push(model.quantized)[0], "low")
+        session = open_session("local:", options, RunOptions(threads=THREADS), log=None)
+        with session, BareLoop(model, "low", THREADS) as peer:
+            runner = session.runner()
+            loaded = runner.load(session.push(model.quantized)[0], "low")
 
             def ours(runner: Any = runner, loaded: Any = loaded) -> float:
                 timing = runner.time(loaded, model.inputs, warmup=WARMUP, repeat=REPEAT, min_seconds=SECONDS)

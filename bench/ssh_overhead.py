@@ -41,9 +41,9 @@ def _one(model: Model, settings: Settings, server: Any) -> list[Result]:
     with remote, open_session("local:", place, run_options, log=None) as local:
         remote.open()
         sides = []
-        for target in (remote, local):
-            runner = target.runner()
-            loaded = runner.load(target.push(model.quantized)[0], "low")
+        for session in (remote, local):
+            runner = session.runner()
+            loaded = runner.load(session.push(model.quantized)[0], "low")
 
             def once(runner: Any = runner, loaded: Any = loaded) -> float:
                 start = time.perf_counter()

@@ -95,7 +95,9 @@ def _verify(source: Path, device: list[str], folder: Path, home: Path | None) ->
         sys.executable, "-c", "from edgequant.cli.app import main; main()", "verify", str(source), *device,
         "--run-dir", str(run_dir), "--work-dir", str(work_dir), "--quiet",
     ]  # fmt: skip
-    environment = {**os.environ, "EDGEQUANT_NO_CACHE": "1"}  # the bare steps convert, too
+    # Compiled files are what an installed package has; the libraries of the bare steps have theirs from pip.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["EDGEQUANT_NO_CACHE"] = "1"  # the bare steps convert, too
     if home is not None:
         environment["HOME"] = str(home)
     start = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 from . import lock, process
@@ -13,6 +14,8 @@ EXIT_NOT_RESTARTED = 5
 
 def main() -> int:
     """Serve the host on stdin and stdout until it closes the stream.  Returns the exit code."""
+    # NumPy's OpenBLAS, which nothing here uses, would start a thread for each core, and they spin for a while.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     wire_in, wire_out = process.take_stdio()
     held = lock.Lock()
     dismiss_watcher = process.die_with_host(wire_in, wire_out, *held.descriptors)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import unicodedata
+from edgequant.text import escape, invisible
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four are wide ones
 
@@ -23,10 +23,7 @@ def cell(value: object) -> str:
 
 
 def legible(text: str) -> str:
-    """The text with escapes like ``\\x1b`` for what XML does not allow or a terminal obeys; tab and line feed stay."""
+    """The text with escapes like ``\\x1b`` for what XML does not allow, a terminal obeys or a reader does not see; tab
+    and line feed stay."""
     escaped = text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\0")
-    return "".join(f"\\x{ord(c):02x}" if _odd(c) else c for c in escaped)
-
-
-def _odd(character: str) -> bool:
-    return (unicodedata.category(character) == "Cc" and character not in "\t\n") or character in "\ufffe\uffff"
+    return "".join(escape(c) if invisible(c) and c not in "\t\n" else c for c in escaped)

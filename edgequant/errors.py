@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgequant.text import EVIDENCE, NAME, bounded, shortened
+
 EXIT_PASS = 0
 EXIT_FAIL = 1
 EXIT_USAGE = 2
@@ -39,17 +41,19 @@ class EdgequantError(Exception):
         where: str | None = None,
         evidence: dict[str, Any] | None = None,
     ) -> None:
+        # Names out of a model, a file or a device may have megabytes.
+        message = shortened(message)
         super().__init__(message)
         self.code = code
         self.message = message
-        self.hint = hint
-        self.where = where
-        self.evidence = evidence or {}
+        self.hint = None if hint is None else shortened(hint)
+        self.where = None if where is None else shortened(where, EVIDENCE)
+        self.evidence: dict[str, Any] = bounded(evidence or {})
 
     def __str__(self) -> str:
         # Where it happened is half of the message, unless the message names it already.
         if self.where and self.where not in self.message:
-            return f"{self.where.removesuffix(':')}: {self.message}"
+            return f"{shortened(self.where, NAME).removesuffix(':')}: {self.message}"
         return self.message
 
     def as_dict(self) -> dict[str, Any]:

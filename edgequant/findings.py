@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from edgequant.text import EVIDENCE, bounded, shortened
 
 Severity = Literal["info", "warn", "fail", "error"]
+
+
+_Said = Annotated[str, AfterValidator(shortened)]
 
 
 class Finding(BaseModel):
@@ -26,7 +31,7 @@ class Finding(BaseModel):
 
     code: str = Field(pattern=r"^[A-Z][A-Z0-9_]*$")
     severity: Severity
-    where: str | None = None
-    message: str
-    evidence: dict[str, Any] = Field(default_factory=dict)
-    remedy: str | None = None
+    where: Annotated[str, AfterValidator(lambda text: shortened(text, EVIDENCE))] | None = None
+    message: _Said
+    evidence: Annotated[dict[str, Any], AfterValidator(bounded)] = Field(default_factory=dict)
+    remedy: _Said | None = None

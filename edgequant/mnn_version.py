@@ -33,15 +33,21 @@ def host_mnn_version() -> str:
     return version
 
 
-def parse_version(version: str) -> tuple[int, int, int]:
-    """``3.6.1`` as (3, 6, 1); what follows the numbers (``rc1``, ``+cpu``) is left out, missing ones are 0.
+def parse_version(version: str, where: str | None = None) -> tuple[int, int, int]:
+    """``3.6.1`` as (3, 6, 1); what follows the numbers (``rc1``, ``+cpu``) is left out, missing ones are 0.  `where` is
+    the device or host that has it.
 
     Raises:
         ToolError: MNN_VERSION_UNKNOWN.
     """
     match = re.match(r"\s*v?([0-9]{1,6})(?:\.([0-9]{1,6}))?(?:\.([0-9]{1,6}))?", version)
     if not match:
-        raise ToolError("MNN_VERSION_UNKNOWN", f"{version!r} is not a version of MNN")
+        raise ToolError(
+            "MNN_VERSION_UNKNOWN",
+            f"{version[:100]!r} is not a version of MNN",
+            where=where,
+            hint="Install a release of MNN there: pip install -U MNN",
+        )
     return int(match[1]), int(match[2] or 0), int(match[3] or 0)
 
 
@@ -51,7 +57,7 @@ def require_supported(version: str, where: str | None = None) -> None:
     Raises:
         ToolError: MNN_TOO_OLD, MNN_VERSION_UNKNOWN.
     """
-    if parse_version(version) < MIN_MNN:
+    if parse_version(version, where) < MIN_MNN:
         least = ".".join(str(part) for part in MIN_MNN)
         raise ToolError(
             "MNN_TOO_OLD",

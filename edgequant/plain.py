@@ -3,42 +3,28 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
 
 from edgequant.compare.table import TABLE
-
-_INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-
-
-def printable(text: str, encoding: str = "utf-8") -> str:
-    """One line that a terminal shows as it is.
-
-    Control, bidirectional and invisible characters, and those the encoding lacks, become escapes like ``\\x1b``: a
-    tensor name must not move the cursor, recolour the screen or hide a part of itself.
-    """
-    shown = "".join(_escape(c) if unicodedata.category(c) in _INVISIBLE else c for c in text)
-    return shown.encode(encoding, "backslashreplace").decode(encoding)
+from edgequant.text import NAME, escape, shortened
+from edgequant.text import printable as printable
 
 
 def name(text: str, encoding: str = "utf-8") -> str:
     """A tensor or case name, such that two different names never look the same.
 
     Backslashes are doubled, so that an escape cannot be imitated; blanks other than single inner spaces would get
-    lost, so such a name is quoted and its blanks are escaped.  A name that starts with a quote is quoted too.
+    lost, so such a name is quoted and its blanks are escaped.  A name that starts with a quote is quoted too.  Of a
+    long one the middle is left out.
     """
+    text = shortened(text, NAME)
     shown = printable(text.replace("\\", "\\\\"), encoding)
     odd = (
         shown.startswith('"') or any(c.isspace() and c != " " for c in shown) or "  " in shown or shown != shown.strip()
     )
     if not shown or odd:
-        return '"' + "".join(_escape(c) if c.isspace() else c for c in shown) + '"'
+        return '"' + "".join(escape(c) if c.isspace() else c for c in shown) + '"'
     return shown
-
-
-def _escape(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def metric(name: str, value: float | None) -> str:

@@ -33,6 +33,7 @@ _PLAIN = {
 """Kinds whose own words are pydantic's rather than ours."""
 _UNSAID = ("value_error", "missing", "extra_forbidden")
 """Kinds that say what was given themselves, or where nothing was."""
+_MOST_PROBLEMS = 2000
 _LONGEST = 40
 """Characters of what was given."""
 
@@ -54,6 +55,8 @@ def first_problem(
         keys: those there are in the thing at a place, so that the near one of an unknown key can be told.
         place: how a place is written.
     """
+    if (count := error.error_count()) > _MOST_PROBLEMS:
+        return f"{count} things in it are wrong"  # to list them takes thousands of bytes for each
     problem = error.errors(include_url=False)[0]
     where = place(problem["loc"])
     message = _message(problem, keys)
@@ -66,6 +69,8 @@ def shown(value: Any) -> str:
         return "keys and values"
     if isinstance(value, (list, tuple)):
         return "a list"
+    if isinstance(value, int) and value.bit_length() > 1000:
+        return "a number of hundreds of digits"  # which Python refuses to write
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):

@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import hashlib
 import io
-import os
 import subprocess
 import sys
 import tarfile
@@ -23,6 +22,7 @@ from pathlib import Path
 import platformdirs
 
 from edgequant.errors import InputError, ToolError
+from edgequant.files import atomic_write
 
 _TIMEOUT = 900.0  # seconds for one package
 _MAX_BYTES = 1 << 30  # of one unpacked member: far more than any model here
@@ -252,12 +252,5 @@ def _keep(model: ZooModel, data: bytes, cache: Path) -> None:
         )
     path = _place(cache, model)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_write(path) as file:
+        file.write(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -35,6 +36,24 @@ def test_each_is_there(name: str) -> None:
 def test_importing_it_loads_nothing() -> None:
     code = "import sys, edgequant; dir(edgequant); print({'numpy', 'typer', 'pydantic'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
+
+
+def test_verify_begins_before_it_loads_what_it_needs_later() -> None:
+    later = {"edgequant.judge.run", "edgequant.report.model", "edgequant.quantize.ladder", "edgequant.quantize.recipe",
+             "edgequant.quantize.search.auto", "edgequant.pack.build", "yaml", "psutil", "paramiko"}  # fmt: skip
+    code = f"import sys, edgequant.cli.verify, edgequant.jobs.verify; print(sorted({later} & set(sys.modules)))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
+
+
+def test_threads_of_openblas_are_kept_from_us_not_from_a_users_own_code() -> None:
+    code = (
+        "import os; from edgequant import blas; name = 'OPENBLAS_NUM_THREADS'; before = os.environ.get(name)\n"
+        "blas.one_thread(); print(os.environ[name], blas.environment_as_found().get(name), before)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    for given, said in ({}, "1 None None\n"), ({"OPENBLAS_NUM_THREADS": "3"}, "3 3 3\n"):
+        found = subprocess.check_output([sys.executable, "-c", code], text=True, env={**environment, **given})
+        assert found == said
 
 
 def test_a_job_and_the_room_of_its_name(generated_model: ModelByName, tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ import re
 from pathlib import Path
 
 import numpy as np
-from check_metrics import ANY, HIGH, METRICS, ORDER, TEXT, close, compare, finding, fold, judge_output, meets, worst
+from check_decisions import rematch, winners
+from check_device import band, kernels
+from check_metrics import ANY, HIGH, METRICS, ORDER, TEXT, breaks, compare, finding, fold, judge_output, worst
 
 # fmt: off
 BOUNDS = {"float": (0.9999, 40, 0.02), "fp16": (0.999, 30, 0.05)}
-ARM64, X86 = ("aarch64", "arm64"), ("x86_64", "amd64", "i686", "i386")
+STAGES = ("conversion", "quantization", "device", "weights", "activations", "kernels", "why_null")
 DEVICE = ("uri", "is_host", "arch", "cpu", "features", "mnn", "cores", "ram_mb", "os", "facts")
 
 
@@ -37,12 +39,6 @@ def limit_text(limit):
     return f"{limit['output'] + ':' if limit['output'] else ''}{limit['metric']}{limit['op']}{limit['value']:g}"
 
 
-def old(version):
-    """Whether it is an MNN whose int8 kernels are known to be wrong."""
-    found = re.match(r"\s*v?(\d{1,6})(?:\.(\d{1,6}))?(?:\.(\d{1,6}))?", version or "")
-    return bool(found) and tuple(int(n or 0) for n in found.groups()) <= (3, 6, 1)
-
-
 def differing(first, second):
     one, two = first["outputs"] or {}, second["outputs"] or {}
     return [name for name in {**one, **two} if one.get(name) != two.get(name)]
@@ -57,22 +53,73 @@ class Judge:
         self.plan, self.source, self.end = (self.records[f"{name}.json"] for name in ("plan", "source", "closing"))
         self.root, self.said, self.known, self.arrays = root, [], {}, {}
         self.reference, self.float, self.converted = self.capture("reference"), self.capture("float-host"), None
+        self.strain = [c["name"] for c in self.source["cases"] if c.get("kind") == "strain"]
 
     def capture(self, name):
         return self.records.get(f"captures/{name}.json")
 
-    def between(self, expected, got, refused=lambda _: False):
-        found, others = {}, {each["case"]: each for each in got["cases"]}
-        for case in expected["cases"]:
+    def between(self, expected, got, refused=lambda _: False, strained=False):
+        held = [c for c in expected["cases"] if strained or c["case"] not in self.strain]
+        each = self.each(held, got["cases"], refused)
+        return {name: fold(cases) for name, cases in each.items()}
+
+    def each(self, expected, got, refused=lambda _: False):
+        """The same, case by case."""
+        found, others = {}, {each["case"]: each for each in got}
+        for case in expected:
             other = others.get(case["case"])
             if case["outputs"] is None or not other or (other["outputs"] is None and not refused(case["case"])):
                 continue
             for name in (name for name in case["outputs"] if name in self.source["kinds"]):
-                pair = (case["outputs"][name]["sha256"], ((other["outputs"] or {}).get(name) or {}).get("sha256"))
-                if pair not in self.known:
-                    self.known[pair] = compare(*(sha and self.arrays[sha] for sha in pair))
-                found.setdefault(name, {})[case["case"]] = self.known[pair]
-        return {name: fold(cases) for name, cases in found.items()}
+                found.setdefault(name, {})[case["case"]] = self.pair(case, other, name)
+        return found
+
+    def pair(self, case, other, name):
+        pair = (case["outputs"][name]["sha256"], ((other["outputs"] or {}).get(name) or {}).get("sha256"))
+        if pair not in self.known:
+            self.known[pair] = compare(*(sha and self.arrays[sha] for sha in pair))
+        return self.known[pair]
+
+    def strained(self, cap, total):
+        """What is said of the strained cases: no limits, but the conversion has to be right, and numbers numbers."""
+        ends, marks = [{c["case"]: c for c in (one or {"cases": []})["cases"]} for one in (self.float, cap)], {}
+        for case in self.reference["cases"]:
+            f, got = (end.get(case["case"]) for end in ends)
+            for name in (case["outputs"] or {}) if case["case"] in self.strain and got else ():
+                size = (total[name]["scale"] or 0.0) if name in total else 0.0
+                c = self.pair(case, f, name) if f else {"problem": None, "max_abs": None}
+                large = c["max_abs"] and c["kind"] == "float" and c["max_abs"] > 0.02 * max(size, c["scale"] or 0.0)
+                if c["problem"] not in (None, "reference_nonfinite") or (
+                    not c["problem"] and large and c["sqnr_db"] is not None and c["sqnr_db"] < 40):
+                    marks.setdefault("STRAIN_CONVERSION", name)
+                elif got["outputs"] is not None and (
+                    self.pair(case, got, name)["problem"] in ("nonfinite", "missing", "dtype")):
+                    marks.setdefault("STRAIN_BROKEN", name)
+        return [("FAIL", finding(code, "fail", marks[code])) for code in sorted(marks, reverse=True)]
+
+    def reach(self):
+        """What these cases cannot show; with it, MARGINAL is the best there is."""
+        held = [c for c in self.source["cases"] if c["name"] not in self.strain and c["inputs"]]
+        found, self.blind = [], False
+        tried = any(name.startswith("captures/") and cap["role"] == "device" and cap["artifact_sha256"]
+                    for name, cap in self.records.items() if "role" in cap)
+        if not tried:
+            return []
+        kinds = {json.dumps({n: ref["sha256"] for n, ref in c["inputs"].items()}, sort_keys=True) for c in held}
+        if len(kinds) < len(held):
+            found, self.blind = [finding("CASES_IDENTICAL", "warn", None)], len(kinds) == 1
+        names = {n for c in held for n in c["inputs"]} if not any(c["generated"] for c in held) else ()
+        seen = {n: [a for c in held if (a := self.arrays[c["inputs"][n]["sha256"]]).size] for n in names}
+        flat = {n for n, a in seen.items() if a and min(x.min() for x in a) == max(x.max() for x in a)}
+        if stuck := {n for n in flat if max(a.size for a in seen[n]) > 1}:
+            found.append(finding("INPUT_CONSTANT", "warn", min(stuck)))
+            self.blind |= not any(a and n not in flat for n, a in seen.items())
+        refs = [c["outputs"] for c in self.reference["cases"] if c["outputs"] and c["case"] not in self.strain]
+        values = {n: {v for o in refs if n in o and (a := self.arrays[o[n]["sha256"]]).size for v in (a.min(), a.max())}
+                  for n, kind in self.source["kinds"].items() if kind == "int"}
+        if len(refs) > 1 and (one := [n for n, v in values.items() if len(v) == 1]):
+            found, self.blind = [*found, finding("ONE_CLASS_ONLY", "warn", one[0])], True
+        return found
 
     def limits(self, output, method, given=None):
         """Those of an output against the reference, and the user's against this host."""
@@ -98,9 +145,11 @@ class Judge:
         wanted, engaged, why, evidence = made["run_as"]["method"] == "dynamic", None, None, {}
         if cap["memory_mode"] != "low":
             engaged, why = (False, TEXT) if wanted and any(each["outputs"] for each in cap["cases"]) else (None, None)
-        elif cap["normal"]:
-            normal, mb = cap["normal"][0], [(cap["session"] or {}).get(key) for key in ("mb", "normal_mb")]
-            low = (first | {each["case"]: each for each in cap["repeated"]})[normal["case"]]
+        elif normals := [each for each in cap["normal"] if each["outputs"] is not None]:
+            again = {each["case"]: each for each in cap["repeated"]}
+            normal = next((each for each in normals if each["case"] in again), normals[0])
+            mb = [(cap["session"] or {}).get(key) for key in ("mb", "normal_mb")]
+            low = (first | again)[normal["case"]]
             reached = differing(low, normal)
             missed = [name for name in low["outputs"] or {} if name not in reached]
             evidence = {"case": normal["case"], "outputs_differ": bool(reached), "outputs_reached": reached,
@@ -115,28 +164,6 @@ class Judge:
             late += [] if ended else [("INCONCLUSIVE", finding("LOW_MEMORY_NOT_ENGAGED", "error", None))]
         return engaged, why, evidence, notes, late
 
-    def band(self, apart, total, here, made, device):
-        """What is said of a device that is farther from this host than rounding explains."""
-        facts, host, k = made["facts"], self.plan["host"], device["facts"].get("mnn_kernels", {})
-        arm, static, method = device["arch"] in ARM64, facts["static_tensors"] > 0, made["run_as"]["method"]
-        i8mm = facts["half_tiles"] and arm and k.get("i8mm") is True and k.get("sme2") is not True
-        explained = old(device["mnn"]) and (i8mm or (facts["tails"] and arm))
-        pools = facts["max_pools"] and host["arch"].lower() in X86 and old(host["mnn"])
-        usual = 30.0 if self.plan["options"]["precision"] == "low" else 60.0
-        usual = 20.0 if static or method not in ("float", "fp16", "weight") else usual
-        own = {name: self.limits(name, method)[1] for name in apart}
-        out = {name: s["sqnr_db"] for name, s in apart.items() if s["sqnr_db"] is not None and s["kind"] == "float"
-               and s["sqnr_db"] < (own[name]["value"] if own[name] else usual)}
-        if not out:
-            return []
-        where = frozenset(name for name, value in out.items() if close(value, min(out.values())))
-        sides = [(total.get(name, {}).get("sqnr_db"), here.get(name, {}).get("sqnr_db")) for name in out]
-        if pools and all(None not in side and side[0] > side[1] for side in sides):
-            return [("INCONCLUSIVE", finding("HOST_MISCOMPUTES", "error", where))]
-        sure = not static or explained or any(own[name] for name in out)
-        verdict, severity = ("FAIL", "fail") if sure else ("INCONCLUSIVE", "error")
-        return [(verdict, finding("DEVICE_BEYOND_ROUNDING", severity, where))]
-
     def trial(self, uri, variant):
         """What the report should say of a variant on a device; None where it was not tried."""
         name, kind = spell(variant), (self.source["reference"] or {}).get("kind")
@@ -146,7 +173,7 @@ class Judge:
                           "emulated": False, "is_host": False, "facts": {}},
                "variant": name, "made_as": None, "calibration": None, "verdict": "ERROR",
                "low_memory_engaged": None, "low_memory_why": None, "outputs": {},
-               "errors": {key: {} for key in ("conversion", "quantization", "device", "why_null")}, "latency_ms": None,
+               "errors": {key: {} for key in STAGES}, "latency_ms": None,
                "latency_why": "it was not run", "memory_mb": None, "memory_why": "it was not run", "findings": [],
                "file": None, "sha256": None, "options": {}, "timing_s": {}}
         if cap is None and failure is None:
@@ -166,11 +193,21 @@ class Judge:
             why["conversion"] = self.source["reference"]["why"] or "" if kind == "mnn-float" else "not measured"
         why |= {"quantization": "nothing is quantized"} if method == "float" else {"quantization": lost} if lost else {}
         why |= {"device": "the device is this host"} if local else {"device": lost} if lost else {}
-        middle, parts = cap if local else host, {"conversion": self.converted or {}, "quantization": {}, "device": {}}
+        middle, parts = cap if local else host, {"conversion": self.converted or {}} | {
+            key: {} for key in ("quantization", "device", "weights", "activations", "kernels")}
+        apart, split = {}, bool(middle) and middle["memory_mode"] == "low" and not made["facts"]["static_tensors"]
         if "quantization" not in why:
             parts["quantization"] = self.between(self.float or self.reference, middle)
         if "device" not in why:
-            parts["device"] = self.between(middle, cap)
+            parts["device"] = self.between(middle, cap, strained=True)
+        if split and "quantization" not in why:
+            held = [c for c in middle["normal"] if c["case"] not in self.strain]
+            pairs = {"weights": ((self.float or self.reference)["cases"], held),
+                      "activations": (held, middle["cases"])}
+            parts |= {key: {name: fold(cases) for name, cases in self.each(*pair).items()}
+                       for key, pair in pairs.items()}
+            apart = {} if local else self.each(middle["normal"], cap["normal"])
+            parts["kernels"] = {name: fold(cases) for name, cases in apart.items()}
         failure, taken = cap["failure"], [each["case"] for each in cap["cases"]]
         if not failure and (lost := [c["name"] for c in self.source["cases"] if c["name"] not in taken]):
             failure = {"code": "CAPTURE_INCOMPLETE", "message": TEXT, "where": uri, "hint": TEXT,
@@ -179,25 +216,34 @@ class Judge:
             if not (failure or local or each["refused"] is None or each["case"] in refused):
                 failure = {"code": "INFERENCE_FAILED", "message": each["refused"], "where": uri, "hint": TEXT,
                            "evidence": {"case": each["case"]}}
+        rows = rematch(self, cap, total, lambda name: self.limits(name, variant["method"])[0])
         judged = {output: judge_output(s, self.limits(output, variant["method"])[0], output)
                   for output, s in total.items()}
         engaged, engaged_why, evidence, notes, late = self.proof(made, cap)
         innocent = [output for output, (verdict, *_) in judged.items() if not local and verdict == "FAIL"
                     and output in here
                     and judge_output(here[output], self.limits(output, variant["method"])[0])[0] in ORDER[:2]]
-        band = [("FAIL", finding("DEVICE_DIFFERS", "fail", innocent[0]))] if innocent else []
+        astray = [("FAIL", finding("DEVICE_DIFFERS", "fail", innocent[0]))] if innocent else []
+        astray += kernels(self, apart, host, cap) if split and host and not local else []
         if not local and "device" not in why:
-            band += self.band(parts["device"], total, here, made, device)
+            each = self.each(middle["cases"], cap["cases"])
+            astray += band(self, each, total, here, made, device, host, cap["memory_mode"])
         elif not local and any(limit["metric"] == "device_sqnr_db" for limit in self.plan["limits"]):
-            band.append(("INCONCLUSIVE", finding("DEVICE_ERROR_UNKNOWN", "error")))
+            astray.append(("INCONCLUSIVE", finding("DEVICE_ERROR_UNKNOWN", "error")))
+        astray += [("MARGINAL", each) for each in rows]
+        told = winners(self, cap, variant["method"])
+        astray += [("FAIL" if each["severity"] == "fail" else "MARGINAL", each) for each in told]
+        astray += self.strained(cap, total)
         if method == "weight" and not made["quantized_layers"]:
             late.append(("INCONCLUSIVE", finding("NOTHING_QUANTIZED", "error")))
         elif method != "dynamic" or made["quantized_layers"]:
             late += [("PASS", finding("CONVERTER_WARNING", "warn") | {"message": text}) for text in made["warnings"]]
         if device["mnn"] not in (None, self.plan["host"]["mnn"]):
             late.append(("PASS", finding("MNN_VERSION_DIFFERS", "warn", device["uri"])))
-        found = [*notes, *(("PASS", each) for _, _, each, _ in judged.values() for each in each), *band, *late]
-        looks = [*(verdict for verdict, *_ in judged.values()), *(v for v, _ in (*notes, *band, *late) if v != "PASS")]
+        found = [*notes, *(("PASS", each) for _, _, each, _ in judged.values() for each in each), *astray, *late]
+        looks = [*(each[0] for each in judged.values()), *(v for v, _ in (*notes, *astray, *late) if v != "PASS")]
+        doubted = any(each["severity"] in ("error", "fail") for each in made["findings"])
+        looks += ["MARGINAL"] * self.blind + ["INCONCLUSIVE"] * doubted
         keys = (*METRICS, "nan", "inf", "ref_nan", "ref_inf", "exact", "kind", "cases", "worst_case")
         outputs = {output: {**{key: total[output][key] for key in keys}, "verdict": v, "limits": results,
                             "reasons": [TEXT] * count,
@@ -269,12 +315,13 @@ class Judge:
             findings += [finding("CONVERSION_RUN_FAILED", "fail", case) for case in gone]
             for name, s in self.converted.items():
                 lost = s["problems"] - {"reference_nonfinite"}
-                broken = [any(s[limit["metric"]] is not None and not meets(limit, s[limit["metric"]])
-                              for limit in self.limits(name, method, [])[0]) for method in ("float", "weight")]
+                broken = [any(breaks(s, limit)[0] for limit in self.limits(name, method, [])[0])
+                          for method in ("float", "weight")]
                 if lost or broken[0]:
                     level = "fail" if (lost or broken[1]) and kind != "file" else "warn"
                     evidence = {key: s[key] for key in ("sqnr_db", "cosine", "worst_case")}
                     findings.append(finding("CONVERSION_ERROR", level, name, evidence))
+        findings += self.reach()
         runs = [run for uri in plan["devices"] for v in plan["variants"] if (run := self.trial(uri, v)) is not None]
         if not end["ended"]:
             told = [finding("INTERRUPTED", "error", None, {})]

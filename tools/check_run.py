@@ -22,8 +22,9 @@ from check_judge import Judge, safe, spell
 from check_metrics import ANY, TEXT, close
 
 # fmt: off
-UNCOMPUTED = ("FILE_NOT_WRITTEN", "MEAN_HIDES_ERROR", "REFERENCE_CONSTANT", "REFERENCE_ZERO", "STATIC_I8MM_UNSEEN",
-              "STATIC_POOL_ON_X86", "DEVICE_LIMIT_UNUSED", "PRECISION_LOW_INEFFECTIVE")
+UNCOMPUTED = ("FILE_NOT_WRITTEN", "MEAN_HIDES_ERROR", "OUTPUT_NEAR_NOTHING", "REFERENCE_CONSTANT",
+              "REFERENCE_ZERO", "STATIC_I8MM_UNSEEN", "STATIC_POOL_ON_X86", "DEVICE_LIMIT_UNUSED",
+              "PRECISION_LOW_INEFFECTIVE", "STRAIN_ERROR")
 
 
 def same(want, got, where, say):
@@ -101,7 +102,8 @@ class Check(Judge):
         if not self.reference:
             return
         for kind, one, variant in (("reference", self.reference, None), ("float-host", self.float, "float")):
-            empty = ("repeated", "normal", "timings", "session", "load_ms", "threads", "pushed_bytes", "runtime_bytes")
+            empty = ("repeated", "normal", "moved", "timings", "session")
+            empty += ("load_ms", "threads", "pushed_bytes", "runtime_bytes")
             if one:
                 told = [one[k][key] for k in ("before", "loaded") for key in ("rss", "rss_peak", "pss")]
                 told += [one[k] for k in (*empty, "failure")]
@@ -156,6 +158,9 @@ class Check(Judge):
             for c in one["cases"] + one["repeated"] + one["normal"]:
                 good = (c["outputs"] is None) == (c["refused"] is not None) >= (c["refused_code"] is not None)
                 need(good and type(c["taps"]) is dict, f"{where}: case {c['case']} has outputs and a refusal, or none")
+        names, modes = [c["name"] for c in self.source["cases"]], (memory, "normal")
+        good = not host or all(m["case"] in names and m["memory"] in modes for m in host["moved"])
+        need(good and not cap["moved"], f"{where}: cases were moved that there are not, or on the device")
         if local and host:
             need(host["trial"] in (trial, f"host/{safe(name)}"), f"{where}: this host's capture is of another trial")
         if local and host and host["trial"] == trial:
@@ -163,9 +168,14 @@ class Check(Judge):
         need(host or cap["failure"] or not self.end["ended"], f"{where}: this host's capture is missing")
         done = [c["case"] for c in cap["cases"] if c["outputs"] is not None]
         if done and not cap["failure"]:
-            middle = done[len(done) // 2]
+            usual = {c["name"] for c in self.source["cases"] if c.get("kind", "usual") == "usual"}
+            middle = (usual := [name for name in done if name in usual] or done)[len(usual) // 2]
             again = [[c["case"] for c in cap[key]] for key in ("repeated", "normal", "timings")]
-            need(again == [[middle], [middle] * (memory == "low"), [middle] * timed], f"{where}: a probe is missing")
+            want = [[middle], done if memory == "low" else [], [middle] * timed]
+            need(again == want, f"{where}: a probe is missing")
+            here = {} if host is None or host["failure"] else host
+            need(not here or [c["case"] for c in here["normal"]] == [c["case"] for c in here["cases"]
+                 if memory == "low" and c["outputs"] is not None], f"{where}: memory normal is missing on this host")
             session, loop = cap["session"], made["facts"]["has_subgraphs"]
             good = (session["mb"] is None) == bool(session["why"]) and (memory == "low" or session["normal_mb"] is None)
             good = good and loop == str(session["why"]).startswith("the model has subgraphs")

@@ -14,7 +14,7 @@ from numpy.lib import format as npy
 
 from edgequant.archive.types import ArrayRef
 from edgequant.errors import ToolError
-from edgequant.files import disk_error
+from edgequant.files import disk_error, open_file
 from edgequant.tensors import DTYPES
 
 _CACHE_BYTES = 256 << 20
@@ -112,7 +112,7 @@ class ArrayFolder:
         except (OSError, ValueError) as error:
             raise ToolError(
                 "CAPTURE_UNREADABLE",
-                f"{path}: {error}",
+                f"{path}: {(error.strerror if isinstance(error, OSError) else None) or error}",
                 hint="Something else changed or removed it; the run has to be made again.",
             ) from None
         self._remember(ref.sha256, array)
@@ -136,7 +136,8 @@ def _read(path: Path, ref: ArrayRef) -> np.ndarray:
     size = path.stat().st_size
     if not wanted <= size <= wanted + _MAX_HEADER:
         raise ValueError(f"it has {size} bytes, its {wanted} and a header were kept")
-    data = path.read_bytes()
+    with open_file(path) as stream:
+        data = stream.read(size + 1)
     if hashlib.sha256(data).hexdigest() != ref.sha256:
         raise ValueError("its contents are not those that were kept")
     array = npy.read_array(io.BytesIO(data), allow_pickle=False)

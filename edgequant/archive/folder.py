@@ -22,13 +22,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import fcntl
 import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +39,14 @@ from edgequant.archive.arrays import ArrayFolder
 from edgequant.archive.types import Capture, Closing, Making, Plan, Source, now
 from edgequant.cases.load import save_npz
 from edgequant.errors import InputError
-from edgequant.files import atomic_write, disk_error, sha256_of
+from edgequant.files import append, atomic_write, disk_error, read_bounded, sha256_of
 from edgequant.files import safe_name as safe_name
 from edgequant.spec import Variant
 
 DEFAULT_PARENT = "edgequant-runs"
 FOLDERS = ("logs", "models", "cases", "captures", "artifacts", "arrays")
+MAX_BYTES = 256 << 20
+"""Of a record, or of the journal."""
 REFERENCE = "reference"
 FLOAT_HOST = "float-host"
 
@@ -61,7 +64,7 @@ def host_capture(variant: Variant | str) -> str:
 class RunFolder:
     """One run's folder, to write into.
 
-    `RunFolder.create` makes a new one, `RunFolder.reopen` goes on with one that was interrupted.
+    `RunFolder.create` makes a new one, `reopen` goes on with one that was interrupted.
     """
 
     def __init__(self, path: Path) -> None:
@@ -102,21 +105,21 @@ class RunFolder:
             raise _unusable(path, error) from None
         return folder
 
-    @classmethod
-    def reopen(cls, path: Path) -> RunFolder:
-        """Go on with one.  Raises InputError (RUN_DIR_UNUSABLE)."""
-        folder = cls(path)
+    def reopen(self) -> None:
+        """Go on with one that is there.  Raises InputError (RUN_DIR_UNUSABLE)."""
         try:
-            folder._prepare()
-            folder._complete_journal()
+            self._prepare()
+            self._complete_journal()
         except OSError as error:
-            raise _unusable(path, error) from None
-        return folder
+            raise _unusable(self.path, error) from None
 
     def _complete_journal(self) -> None:
-        """Add the line of a record that was written just before a kill."""
+        """Take away a line that was written in part, and add that of a record that was written just before a kill."""
         path = self.path / "journal.jsonl"
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        data = read_bounded(path, MAX_BYTES) if path.exists() else b""
+        if len(data) > (whole := data.rfind(b"\n") + 1):
+            os.truncate(path, whole)
+        lines = data[:whole].decode("utf-8", "replace").splitlines()
         known = {name for line in lines for name in re.findall(r'"file": "([^"]+)"', line)}
         found = [self.path / "plan.json", self.path / "source.json"]
         found += sorted([*self.path.glob("artifacts/*.json"), *self.path.glob("captures/**/*.json")])
@@ -124,6 +127,25 @@ class RunFolder:
             name = record.relative_to(self.path).as_posix()
             if name not in known:
                 self._note(name, sha256_of(record))
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else writes into it meanwhile.  Raises InputError (RUN_DIR_UNUSABLE) where somebody does."""
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    "RUN_DIR_UNUSABLE",
+                    f"{self.path}: another edgequant is at work in it",
+                    hint="Wait until it has ended.",
+                ) from None
+            except OSError:
+                pass  # this file system has no locks
+            yield
+        finally:
+            os.close(descriptor)
 
     def _prepare(self) -> None:
         for name in FOLDERS[1:]:
@@ -215,8 +237,7 @@ class RunFolder:
         line = json.dumps({"time": now().isoformat(), "file": name, "sha256": digest}) + "\n"
         path = self.path / "journal.jsonl"
         try:
-            with open(path, "ab") as stream:
-                stream.write(line.encode())
+            append(path, line.encode())
         except OSError as error:
             raise disk_error(path, error) from None
 

@@ -16,13 +16,13 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from edgequant.archive.arrays import ArrayFolder
-from edgequant.archive.folder import FLOAT_HOST, REFERENCE, device_capture, host_capture, safe_name
+from edgequant.archive.folder import FLOAT_HOST, MAX_BYTES, REFERENCE, device_capture, host_capture, safe_name
 from edgequant.archive.types import Capture, CaseCapture, Closing, Making, Plan, Source
 from edgequant.errors import InputError
+from edgequant.files import read_bounded
 from edgequant.problems import first_problem
 from edgequant.spec import Variant
 
-MAX_BYTES = 256 << 20
 """Of one record.  A million latencies are 20 MB."""
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -107,21 +107,26 @@ class Run:
 
     def _need(self, name: str, model: type[Model]) -> Model:
         found = self._read(name, model)
+        if found is None and not self.closing.ended:
+            raise InputError(
+                "RUN_INVALID",
+                f"{self.path}: interrupted before there was anything to judge: it has no {name}.json",
+                hint=f"`edgequant verify --resume {self.path}` goes on with it.",
+            )
         if found is None:
             raise _invalid(self.path, f"it has no {name}.json")
         return found
 
     def _read(self, name: str, model: type[Model]) -> Model | None:
         path = self.path / f"{name}.json"
+        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+            raise _invalid(path, "not a file")
         try:
-            with open(path, "rb") as stream:
-                data = stream.read(MAX_BYTES + 1)
+            data = read_bounded(path, MAX_BYTES)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise _invalid(path, error.strerror or str(error)) from None
-        if len(data) > MAX_BYTES:
-            raise _invalid(path, f"larger than {MAX_BYTES >> 20} MiB")
         try:
             document = json.loads(data)
         except (ValueError, RecursionError) as error:
@@ -153,10 +158,16 @@ def _validated(path: Path, document: dict[str, Any], model: type[Model]) -> Mode
 
 
 def open_run(path: str | Path) -> Run:
-    """Open the folder of a run.  Raises InputError (RUN_NOT_FOUND, RUN_INVALID)."""
+    """Open the folder of a run, given itself or as a file in it, such as its report.json.
+
+    Raises InputError (RUN_NOT_FOUND, RUN_INVALID).
+    """
     folder = Path(path)
+    if folder.is_file() and (folder.parent / "plan.json").exists():
+        folder = folder.parent
     if not folder.is_dir():
-        raise InputError("RUN_NOT_FOUND", f"{folder}: no such folder", hint="Give the folder that --run-dir named.")
+        what = "a file that lies in no folder of a run" if folder.exists() else "no such folder"
+        raise InputError("RUN_NOT_FOUND", f"{folder}: {what}", hint="Give the folder that --run-dir named.")
     run = Run(folder)
     if not (folder / "plan.json").exists():
         raise InputError(

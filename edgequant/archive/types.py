@@ -115,11 +115,12 @@ class TensorFacts(Record):
 
 
 class CaseFacts(Record):
-    """A case: its inputs, which lie in cases/NAME.npz as well, and where they came from."""
+    """A case: its inputs, which lie in cases/NAME.npz as well, and where they came from.  kind: as `Case.kind`."""
 
     name: _Name
     source: str
     generated: bool = False
+    kind: Literal["usual", "size", "strain"] = "usual"
     inputs: dict[_Name, ArrayRef] = Field(default_factory=dict)
 
 
@@ -138,6 +139,7 @@ class Source(Record):
         inputs: what a case holds.
         cases: in order; empty where nothing got that far.
         kinds: output -> "float" or "int", of the outputs the reference has.
+        decisions: output -> what it decides (`models.decisions.Decision`), of those that do.
         declared: outputs of the model, as its file has them.
         float_sha256: of the float .mnn made from it.
         findings: what is to be known of the model and the cases.
@@ -153,10 +155,18 @@ class Source(Record):
     cases: tuple[CaseFacts, ...] = ()
     reference: ReferenceFacts | None = None
     kinds: dict[_Name, Literal["float", "int"]] = Field(default_factory=dict)
+    decisions: dict[_Name, Literal["probabilities", "scores", "classes", "ordered", "set"]] = Field(
+        default_factory=dict
+    )
     float_sha256: Sha256 | None = None
     findings: tuple[Finding, ...] = ()
 
     model_config = ConfigDict(populate_by_name=True)
+
+    @property
+    def held(self) -> frozenset[str]:
+        """The cases whose outputs are held against limits: all but the strained ones."""
+        return frozenset(case.name for case in self.cases if case.kind != "strain")
 
 
 class Closing(Record):
@@ -282,6 +292,30 @@ class CaseCapture(Record):
     refused_code: str | None = None
 
 
+class Strayed(Record):
+    """How far an output went: as in `compare.metrics.TensorComparison`; None where it is not defined."""
+
+    sqnr_db: float | None = None
+    max_abs: float | None = None
+    mismatch: float | None = None
+
+
+class Moved(Record):
+    """This host against itself: a case once more, with its inputs moved by next to nothing.
+
+    Attributes:
+        by: "noise": each number of each float input by up to 2^-16 of it, some rounding errors' worth.  "step": one
+            number of each by 1/255 of its range, as an activation moves that rounds the other way.
+        memory: what it ran with.
+        outputs: against those of the same case, not moved.
+    """
+
+    case: _Name
+    by: Literal["noise", "step"]
+    memory: MemoryMode
+    outputs: dict[_Name, Strayed] = Field(default_factory=dict)
+
+
 class TimingCapture(Record):
     """Every sample of a timing, in milliseconds and in order.
 
@@ -327,7 +361,9 @@ class Capture(Record):
         trial: its id.
         cases: one inference of each, in order.
         repeated: some of them once more, at the end.
-        normal: some of them with memory normal, where the trial itself ran with memory low.
+        normal: those that were run, with memory normal, where the trial itself ran with memory low; in older runs
+            one of them, and only of devices.
+        moved: each case some times more, with its inputs moved; of this host only, where there are other devices.
         timings: where it was timed.
         load_ms: reading the model.  before, loaded: memory before and after that.
         pushed_bytes: of the model; runtime_bytes: of runner and pack; 0 where the device had them.
@@ -345,6 +381,7 @@ class Capture(Record):
     cases: tuple[CaseCapture, ...] = ()
     repeated: tuple[CaseCapture, ...] = ()
     normal: tuple[CaseCapture, ...] = ()
+    moved: tuple[Moved, ...] = ()
     timings: tuple[TimingCapture, ...] = ()
     session: SessionCapture | None = None
     load_ms: float | None = Field(default=None, ge=0)

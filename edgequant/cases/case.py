@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -12,6 +13,10 @@ from edgequant.tensors import TensorSpec
 
 MAX_CASE_BYTES = 2 << 30
 """Larger cases are refused: they would not fit a device either, and the file is somebody else's."""
+
+CaseKind = Literal["usual", "size", "strain"]
+"""What a case is for: "usual" ones are what the model is for; "size" are other sizes of the same; "strain" are values
+it may never see (silence, ten times as loud), which say whether MNN computes the same, not how good the model is."""
 
 _FLOATS = ("float16", "float32", "float64")
 
@@ -25,16 +30,23 @@ class Case:
         inputs: arrays by input name, in the element types of the source model.
         source: for people and the report, such as "random, seed 0" or a file's name.
         generated: true where edgequant made it up; such a case may be dropped when the reference refuses its shapes.
+        kind: of those the user gave always "usual".
     """
 
     name: str
     inputs: Mapping[str, np.ndarray]
     source: str
     generated: bool = False
+    kind: CaseKind = "usual"
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: tuple(array.shape) for name, array in self.inputs.items()}
+
+
+def usual(cases: Sequence[Case]) -> list[Case]:
+    """Those that say how good a model is; all of them where none is meant to."""
+    return [case for case in cases if case.kind == "usual"] or list(cases)
 
 
 def fit(name: str, arrays: Mapping[str, np.ndarray], inputs: Sequence[TensorSpec], source: str) -> Case:
@@ -116,7 +128,10 @@ def _shaped(array: np.ndarray, spec: TensorSpec, source: str, symbols: dict[str,
             "INPUT_SHAPE",
             f"{source}: input '{spec.name}' has shape {list(array.shape)}, the model takes {wanted}",
         )
-    if 0 in array.shape:
+    # A past that is empty is how streaming starts; a batch of nothing is a mistake.
+    if 0 in array.shape[:1] or any(
+        size == 0 for size, want in zip(array.shape, spec.shape, strict=True) if want is not None
+    ):
         raise InputError("INPUT_SHAPE", f"{source}: input '{spec.name}' is empty: {list(array.shape)}")
     for size, symbol in zip(array.shape, spec.dims or (), strict=False):
         if symbol is None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
-import stat
 from pathlib import Path
-from typing import IO
 
 from edgequant.errors import InputError
 
@@ -43,16 +40,3 @@ def listed(folder: Path) -> list[Path]:
             hint="Make a folder with those that are to be used; 8 to 100 samples are enough to calibrate with.",
         )
     return [folder / name for name in sorted(names) if not name.startswith(".")]
-
-
-def open_file(path: Path) -> IO[bytes]:
-    """Open a regular file for reading.  Raises OSError, at once, for whatever else has that name: a FIFO would wait for
-    a writer for ever, a device has no end."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "not a file")
-        return os.fdopen(fd, "rb")
-    except BaseException:
-        os.close(fd)
-        raise

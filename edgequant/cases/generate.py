@@ -9,23 +9,34 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from edgequant.cases.case import MAX_CASE_BYTES, Case, shape_text
+from edgequant.cases.case import MAX_CASE_BYTES, Case, CaseKind, shape_text
+from edgequant.cases.meaning import meant
 from edgequant.errors import InputError
 from edgequant.tensors import TensorSpec
 
 SIZES = ("small", "middle", "large")
 SPARE = ("spare-1", "spare-2", "spare-3")
 """Tried in place of sizes the model refuses: windowed models take nothing short, others only powers of two."""
-# Sequence lengths: a few steps, the length of a short utterance's chunk, and one long enough for recurrent drift.
-_SEQUENCE = (4, 20, 100, 256, 512, 1024)
-# Height and width differ, so that swapped axes cannot stay unseen; all are multiples of 32, the usual stride product.
-_HEIGHT = (32, 64, 96, 128, 224, 256)
-_WIDTH = (64, 160, 320, 128, 224, 512)
-# Only when nothing else can vary: many models declare a batch they were never exported to take.
-_BATCH = (1, 2, 4, 1, 1, 1)
+MORE = ("odd", "batch")
+"""Other sizes a model should take as well; no matter where the source refuses them.  MNN packs channels and positions
+in fours: what is wrong at the end of a row shows at odd sizes only."""
+LONGER = "longer"
+"""Ten times the middle one, for what drifts.  How far a quantized model drifts is no promise of anybody: a strain."""
+_ORDER = (*SIZES, *SPARE, *MORE, LONGER)
+# Sequence lengths: a few steps, the length of a short utterance's chunk, one long enough for recurrent drift, and ten
+# times the middle one.
+_SEQUENCE = (4, 20, 100, 256, 512, 1024, 37, 22, 203)
+# Height and width differ, so that swapped axes cannot stay unseen; but for the odd ones all are multiples of 32, the
+# usual stride product.
+_HEIGHT = (32, 64, 96, 128, 224, 256, 45, 64, 160)
+_WIDTH = (64, 160, 320, 128, 224, 512, 83, 96, 416)
+# Of the usual cases only when nothing else can vary: many models declare a batch they were never exported to take.
+_BATCH_ALONE = (1, 2, 4, 1, 1, 1, 3, 5, 7)
+_BATCH = (1, 1, 1, 1, 1, 1, 1, 3, 1)
 INTEGER_RANGE = 4
 """Integers are drawn from 0 to 3: small enough to index any embedding table or to be a mode."""
 
@@ -91,16 +102,39 @@ def spare(inputs: Sequence[TensorSpec], seed: int) -> list[Case]:
     return _generate(inputs, seed, SPARE, len(SIZES)) if any(spec.dynamic for spec in inputs) else []
 
 
-def _generate(inputs: Sequence[TensorSpec], seed: int, names: Sequence[str], first: int) -> list[Case]:
-    cases = []
-    for index, name in enumerate(names, first):
+def more_sizes(inputs: Sequence[TensorSpec], seed: int) -> list[Case]:
+    """Cases of MORE and LONGER, for a model with dynamic dimensions; of batches only where a batch is open."""
+    if not any(spec.dynamic for spec in inputs):
+        return []
+    usual = [_shapes(inputs, index) for index in range(len(SIZES))]
+    found: list[Case] = []
+    for index, name in enumerate(_ORDER[len(SIZES) + len(SPARE) :], len(SIZES) + len(SPARE)):
         shapes = _shapes(inputs, index)
-        total = sum(math.prod(shapes[spec.name]) * np.dtype(spec.dtype).itemsize for spec in inputs)
-        if total > MAX_CASE_BYTES:
-            raise InputError("INPUT_TOO_LARGE", f"random inputs would take {total >> 20} MiB", hint="Pin --shape.")
-        arrays = {spec.name: _values(spec, shapes[spec.name], seed, name) for spec in inputs}
-        cases.append(Case(name, arrays, f"random, seed {seed}", generated=True))
-    return cases
+        if name == "batch" and all(shapes[spec.name][:1] == usual[0][spec.name][:1] for spec in inputs):
+            continue
+        found.append(_random(inputs, shapes, seed, name, "strain" if name == LONGER else "size"))
+    return found
+
+
+def redrawn(case: Case, inputs: Sequence[TensorSpec], seed: int, attempt: int) -> Case:
+    """The same case with other numbers, for one whose outputs would not be finite."""
+    fresh = _random(inputs, case.shapes, seed, f"{case.name}/{attempt}", case.kind)
+    return replace(fresh, name=case.name, source=f"{case.source}, drawn again")
+
+
+def _generate(inputs: Sequence[TensorSpec], seed: int, names: Sequence[str], first: int) -> list[Case]:
+    return [_random(inputs, _shapes(inputs, index), seed, name, "usual") for index, name in enumerate(names, first)]
+
+
+def _random(
+    inputs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, ...]], seed: int, name: str, kind: CaseKind
+) -> Case:
+    total = sum(math.prod(shapes[spec.name]) * np.dtype(spec.dtype).itemsize for spec in inputs)
+    if total > MAX_CASE_BYTES:
+        raise InputError("INPUT_TOO_LARGE", f"random inputs would take {total >> 20} MiB", hint="Pin --shape.")
+    arrays = {spec.name: _values(spec, shapes[spec.name], seed, name) for spec in inputs}
+    known = {spec.name: told for spec in inputs if (told := meant(spec, inputs, shapes)) is not None}
+    return Case(name, arrays | known, f"random, seed {seed}", generated=True, kind=kind)
 
 
 def _shapes(inputs: Sequence[TensorSpec], index: int) -> dict[str, tuple[int, ...]]:
@@ -129,9 +163,9 @@ def _size(spec: TensorSpec, axis: int, index: int, batch_only: bool) -> int:
     assert spec.shape is not None
     rank = len(spec.shape)
     if axis == 0 and rank > 1:
-        return _BATCH[index] if batch_only else 1
+        return _BATCH_ALONE[index] if batch_only else _BATCH[index]
     if _is_state(spec, axis):
-        return 1
+        return _BATCH[index]
     if is_image(spec):
         height, width = (1, 2) if spec.layout == "NHWC" else (2, 3)
         if axis == height:

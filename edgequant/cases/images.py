@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from edgequant.cases.case import shape_text
-from edgequant.cases.folder import open_file
 from edgequant.errors import InputError
+from edgequant.files import open_file
 from edgequant.spec.images import CHANNELS, MAX_PIXELS, ImageOptions
 from edgequant.tensors import TensorSpec
 

@@ -21,10 +21,11 @@ from numpy.lib import format as npy_format
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgequant.cases.case import MAX_CASE_BYTES, Case, fit, shape_text
-from edgequant.cases.folder import listed, open_file, there
+from edgequant.cases.folder import listed, there
 from edgequant.cases.pictures import SUFFIXES as PICTURES
 from edgequant.cases.pictures import PictureFile, find_pictures
 from edgequant.errors import InputError
+from edgequant.files import atomic_write, open_file, read_bounded
 from edgequant.spec import first_problem
 from edgequant.spec.images import ImageOptions
 from edgequant.tensors import TensorSpec
@@ -259,11 +260,7 @@ def _mnn_folder(folder: Path, inputs: Sequence[TensorSpec]) -> Case:
     """MNN's layout: input.json names inputs and shapes, NAME.txt holds the values as text, one after the other."""
     path = folder / "input.json"
     try:
-        with open_file(path) as file:
-            text = file.read((1 << 20) + 1)
-        if len(text) > 1 << 20:
-            raise InputError("INPUT_FILE_INVALID", f"{path}: larger than 1 MiB")
-        described = _MnnFolder.model_validate(json.loads(text.decode("utf-8")))
+        described = _MnnFolder.model_validate(json.loads(read_bounded(path, 1 << 20).decode("utf-8")))
     except ValidationError as error:
         raise InputError("INPUT_FILE_INVALID", f"{path}: {first_problem(error)}") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -343,8 +340,6 @@ def _as_dtype(values: np.ndarray, dtype: str, what: str) -> np.ndarray:
 
 def save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays as .npz, whole or not at all.  Names may be anything a tensor is called."""
-    from edgequant.files import atomic_write
-
     with atomic_write(path) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), "w", force_zip64=True) as entry:

@@ -16,7 +16,7 @@ from edgequant.quantize.cache import clean_cache, conversions_folder, kept, sear
 def list_kept(ui: Ui) -> None:
     """Show the models that are kept, and how much room they and searches take."""
     cache = kept()
-    entries, searches = cache.entries(), size_of(search_folder())
+    entries, searches, total = cache.entries(), size_of(search_folder()), size_of(cache.folder)
     console = out(ui)
     if entries:
         table = Table("source", "model", "MNN", "MB", "last used", box=None, pad_edge=False, header_style="bold")
@@ -28,10 +28,9 @@ def list_kept(ui: Ui) -> None:
         console.print(table)
     elif not ui.quiet:
         console.print("No model is kept.", style="dim")
-    total = sum(entry.size for entry in entries)
     if not ui.quiet:
-        most, folder = cache.limit / 1e6, printable(str(cache.folder))
-        text = f"{total / 1e6:.1f} MB of models, of {most:.0f}, in {folder}; {searches / 1e6:.1f} MB of searches"
+        most, folder = cache.limit / 1e6, printable(str(cache.folder.parent))
+        text = f"{total / 1e6:.1f} MB of models and {searches / 1e6:.1f} MB of searches, of {most:.0f} MB, in {folder}"
         console.print(text, markup=False, soft_wrap=True)
     if ui.json:
         document = {

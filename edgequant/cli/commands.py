@@ -282,8 +282,8 @@ def pack_clean(ui: opt.Ui) -> None:
 def cache_list(ui: opt.Ui) -> None:
     """Show the models that are kept, the last used first, and how much room they and searches take.
 
-    Models take up to 2048 MB, or EDGEQUANT_CACHE_MB; those that were not used
-    for longest go first.  EDGEQUANT_NO_CACHE=1 does without them.
+    Both together take up to 2048 MB, or EDGEQUANT_CACHE_MB; what was not used
+    for longest goes first.  EDGEQUANT_NO_CACHE=1 does without them.
     """
     from edgequant.cli import cache as command
 

@@ -17,6 +17,7 @@ from edgequant.cli.document import print_json as print_json
 from edgequant.cli.options import Ui
 from edgequant.plain import printable
 from edgequant.progress import Progress
+from edgequant.text import shortened
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -49,7 +50,7 @@ class CliProgress(Progress):
 
     def say(self, text: str) -> None:
         if not self._quiet:
-            self._console.print(Text(printable(text), style="dim"), soft_wrap=True)
+            self._console.print(Text(printable(shortened(text)), style="dim"), soft_wrap=True)
 
     @contextmanager
     def counting(self, label: str, total: int | None) -> Iterator[Callable[[int], None]]:

@@ -22,11 +22,14 @@ from edgequant.jobs.ranges import ActivationRanges
 from edgequant.models import ModelGraph
 from edgequant.models.advice import Advice
 from edgequant.models.mnn.weights import Weights
-from edgequant.plain import printable
+from edgequant.plain import name, printable
 from edgequant.spec.images import ImageOptions
 from edgequant.tensors import TensorSpec
+from edgequant.text import NAME, shortened
 
 MAX_OPS = 12
+MAX_TENSORS = 40
+"""Inputs or outputs that are shown without -v."""
 
 
 def run(*, model: str, inputs: str | None = None, images: Sequence[str] | None = None, ui: Ui) -> None:
@@ -38,7 +41,7 @@ def run(*, model: str, inputs: str | None = None, images: Sequence[str] | None =
     console.print(Text(printable(graph.path.name), style="bold"), f"{graph.format}, {graph.size / 1e6:.1f} MB", end="")
     details = [graph.producer, f"opset {graph.opset}" if graph.opset else None]
     details.append(f"weights {graph.weights}" if graph.weights else None)
-    console.print("".join(f", {printable(detail)}" for detail in details if detail), markup=False)
+    console.print("".join(f", {name(detail)}" for detail in details if detail), markup=False)
     console.print(f"sha256 {graph.sha256}", markup=False, soft_wrap=True)
     for title, specs in (("Inputs", graph.inputs), ("Outputs", graph.outputs)):
         console.print()
@@ -46,15 +49,17 @@ def run(*, model: str, inputs: str | None = None, images: Sequence[str] | None =
             console.print(f"{title}: this format tells only after conversion")
             continue
         table = Table(title, "type", "shape", box=None, pad_edge=False, header_style="bold")
-        for spec in specs:
-            table.add_row(Text(printable(spec.name), overflow="fold"), spec.dtype, Text(printable(shape_text(spec))))
+        for spec in specs if ui.verbose else specs[:MAX_TENSORS]:
+            table.add_row(Text(name(spec.name), overflow="fold"), spec.dtype, Text(name(shape_text(spec))))
         console.print(table)
+        if not ui.verbose and len(specs) > MAX_TENSORS:
+            console.print(f"and {len(specs) - MAX_TENSORS} more (-v shows them)")
     counts = Counter(op.type for op in graph.ops)
     shown = [f"{kind} {number}" for kind, number in counts.most_common(None if ui.verbose else MAX_OPS)]
     left = len(counts) - len(shown)
     console.print()
     rest = f", and {left} more kinds (-v shows them)" if left else ""
-    console.print(f"{len(graph.ops)} operators: {printable(', '.join(shown))}{rest}", markup=False)
+    console.print(f"{len(graph.ops)} operators: {printable(shortened(', '.join(shown)))}{rest}", markup=False)
     if layers:
         _show_layers(console, layers, every=ui.verbose)
     if ranges is not None:
@@ -68,7 +73,7 @@ def run(*, model: str, inputs: str | None = None, images: Sequence[str] | None =
         hint = "  (-v names them)" if len(named) + more > 1 and not ui.verbose else ""
         console.print(Padding(Text(printable(risk.message) + hint), (0, 0, 0, 6)))
         for line in named if ui.verbose else ():
-            console.print(Padding(Text(printable(line)), (0, 0, 0, 8)))
+            console.print(Padding(Text(printable(shortened(line))), (0, 0, 0, 8)))
         if more and ui.verbose:
             console.print(Padding(Text(f"and {more} more"), (0, 0, 0, 8)))
         if risk.remedy:
@@ -91,9 +96,11 @@ def _show_layers(console: Console, layers: Sequence[Weights], *, every: bool) ->
         return
     table = Table("layer", "type", "weights", "kB", box=None, pad_edge=False, header_style="bold")
     for layer in layers:
-        name = f"{layer.name}  in {layer.subgraph}" if layer.subgraph else layer.name
+        place = f"{layer.name}  in {layer.subgraph}" if layer.subgraph else layer.name
         kept = f"{layer.kept} {layer.bits}" + (f", block {layer.block}" if layer.block else "")
-        table.add_row(Text(printable(name), overflow="fold"), layer.type, kept, f"{layer.payload / 1e3:.1f}")
+        table.add_row(
+            Text(printable(shortened(place, NAME)), overflow="fold"), layer.type, kept, f"{layer.payload / 1e3:.1f}"
+        )
     console.print(table)
 
 
@@ -101,10 +108,10 @@ def _named(risk: Finding) -> tuple[list[str], int]:
     """What a finding is about, a line for each, and how many more there are than it has names of."""
     evidence = risk.evidence
     lines = list(evidence.get("names", ()))
-    lines += [f"{name}, behind {origin}" for name, origin in evidence.get("pairs", ())]
+    lines += [f"{one}, behind {origin}" for one, origin in evidence.get("pairs", ())]
     layers = evidence.get("layers", ())
     if isinstance(layers, dict):
-        lines += [f"{name}: {why}" for name, why in layers.items()]
+        lines += [f"{layer}: {why}" for layer, why in layers.items()]
     else:
         lines += [
             f"{each['layer']}: peak {each['peak_to_rms']} x rms, widest channel {each['channel_range_ratio']} x the "

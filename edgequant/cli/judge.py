@@ -22,16 +22,15 @@ def run(run_dir: str, *, spec: str | None, limits: Sequence[str], write: bool, c
     from edgequant.spec.file import load_spec
 
     if csv is not None:
-        refuse_table(Path(csv), [Path(run_dir) / "report.json"])
+        refuse_table(Path(csv), [], run_dir=Path(run_dir))
     found = judge(run_dir, limits, None if spec is None else load_spec(Path(spec)))
     path = keep(run_dir, found.report) if write else None
     console = out(ui)
-    render(found.report, console, path=path or Path(run_dir) / "report.json", verbose=ui.verbose, quiet=ui.quiet)
+    render(found.report, console, path=path, verbose=ui.verbose, quiet=ui.quiet)
     if path is None:
         console.print("This judgement is not kept; --write keeps it beside the old one.", markup=False)
-    console.print(
-        "Changed against report.json:" if found.changes else "Nothing changed against report.json.", markup=False
-    )
+    head = "Changed against report.json:" if found.changes else "Nothing changed against report.json."
+    console.print("There is no report to hold it against:" if found.stored is None else head, markup=False)
     for line in found.changes:
         console.print(f"  {printable(line)}", markup=False, soft_wrap=True)
     write_csv(found.report, csv)

@@ -12,10 +12,10 @@ import typer
 from edgequant.cli.console import out, print_json
 from edgequant.cli.options import Ui
 from edgequant.errors import EdgequantError, InputError
-from edgequant.report.model import Report
 
 if TYPE_CHECKING:
     from edgequant.plan.request import Request
+    from edgequant.report.model import Report
 
 
 def run(*, run_dir: str | None, schema: bool, csv: str | None, ui: Ui) -> None:
@@ -33,7 +33,7 @@ def run(*, run_dir: str | None, schema: bool, csv: str | None, ui: Ui) -> None:
     path = Path(run_dir)
     path = path / "report.json" if path.is_dir() else path
     if csv is not None:
-        refuse_table(Path(csv), [path])
+        refuse_table(Path(csv), [path], run_dir=path)
     report = load(path)
     render(report, out(ui), path=path, verbose=ui.verbose, quiet=ui.quiet)
     write_csv(report, csv)
@@ -53,11 +53,9 @@ def refuse_csv(path: str | None, request: Request, output: str | None = None, sp
     if path is None:
         return
     needed = [request.model, *given_paths(request), *(Path(each) for each in (output, spec) if each is not None)]
-    # The folder of the run is there, and empty, or comes to be.
-    needed += [request.run_dir / "report.json"] if request.run_dir is not None else []
     if os.path.lexists(path):
         needed += read_model(request.model).external_files
-    refuse_table(Path(path), needed, made=request.run_dir)
+    refuse_table(Path(path), needed, run_dir=request.run_dir)
 
 
 def write_csv(report: Report, path: str | None) -> None:

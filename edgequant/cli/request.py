@@ -8,7 +8,7 @@ from typing import Any
 
 from edgequant.errors import InputError
 from edgequant.lab.session import DeviceOptions
-from edgequant.pack import WantedPack, find_pack
+from edgequant.pack import WantedPack
 from edgequant.plan.request import Request
 from edgequant.spec import Access
 from edgequant.spec.file import VerifySpec, load_spec
@@ -43,7 +43,7 @@ def make_request(
         limits=wanted.limits,  # type: ignore[arg-type]  # Request parses them
         reference=wanted.reference,
         options=wanted.options,
-        target=_device_options(wanted.device_options),
+        access=_device_options(wanted.device_options),
         run_dir=None if run_dir is None else Path(run_dir),
         latency=wanted.latency,
         calibration=wanted.calibration,
@@ -66,6 +66,8 @@ def _device_options(access: Access) -> DeviceOptions:
     fields = access.model_dump()
     wanted = WantedPack(fields.pop("mnn"), fields.pop("pack"))
     if wanted.pack is not None:
+        from edgequant.pack import find_pack
+
         find_pack(wanted.pack)  # before any device is bothered
     return DeviceOptions(**fields, wanted=wanted)
 

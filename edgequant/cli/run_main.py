@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -11,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from edgequant.cli import document, interrupts
+from edgequant.cli.streams import StdoutLostError, give_up, prepare
 from edgequant.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, EdgequantError, InputError
+from edgequant.files import host_error
+from edgequant.text import printable
 
 if TYPE_CHECKING:
     from edgequant.cli.groups import Commands
@@ -24,37 +25,49 @@ def run_main(app: Commands) -> int:
     """Run the app on sys.argv and return the exit code; prints errors, lets no exception out."""
     options = sys.argv[1:]
     as_json, verbose = "--json" in options, bool({"-v", "--verbose"} & set(options))
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # not every locale can show every name
+    prepare()
     try:
-        return interrupts.working(lambda: _run(app))
+        code = interrupts.working(lambda: _run(app))
+        sys.stdout.flush()  # the interpreter would do it, and exit with a code of its own where that fails
+        return code
     except EdgequantError as error:
-        show_error(error, as_json=as_json, verbose=verbose)
-        return error.exit_code
+        return show_error(error, as_json=as_json, verbose=verbose)
     except KeyboardInterrupt:
-        print("edgequant: interrupted", file=sys.stderr)
+        _say("edgequant: interrupted")
         if as_json:
             _print_json(EdgequantError("INTERRUPTED", "interrupted"))
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader has gone (`| head`): nobody is left to tell, and the interpreter must not try at exit.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.dup2(nowhere, 2)
+        # The reader has gone (`| head`): nobody is left to tell.
+        give_up(1, 2)
         return EXIT_ERROR
     except Exception as error:  # noqa: BLE001  (the last line of defence: a bug must not look like a verdict)
-        if verbose:
-            import traceback
+        return _other(error, as_json=as_json, verbose=verbose)
 
-            traceback.print_exc()
-        bug = EdgequantError(
-            "INTERNAL_ERROR",
-            f"{type(error).__name__}: {error}",
-            hint="This is a bug in edgequant.  Run again with --verbose for where it happened, and report it.",
-        )
-        show_error(bug, as_json=as_json, verbose=False)
-        return EXIT_ERROR
+
+def _other(error: Exception, *, as_json: bool, verbose: bool) -> int:
+    """What nobody expected: stdout cannot be written to, this host stopped it, or it is a bug."""
+    if isinstance(error, StdoutLostError):
+        give_up(1)
+        hint = "What it is sent to is full or gone; a run's folder has its report."
+        lost = EdgequantError("STDOUT_UNWRITABLE", f"stdout cannot be written to: {error}", hint=hint)
+        return show_error(lost, as_json=False, verbose=False)
+    if (known := host_error(error)) is not None:
+        return show_error(known, as_json=as_json, verbose=verbose)
+    if verbose:
+        import traceback
+
+        _say(_plain_lines(traceback.format_exc()))
+    bug = EdgequantError(
+        "INTERNAL_ERROR",
+        f"{type(error).__name__}: {error}",
+        hint="This is a bug in edgequant.  Run again with --verbose for where it happened, and report it.",
+    )
+    return show_error(bug, as_json=as_json, verbose=False)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _run(app: Commands) -> int:
@@ -87,20 +100,21 @@ def _usage(error: Any) -> int:
     ) from None
 
 
-def show_error(error: EdgequantError, *, as_json: bool, verbose: bool) -> None:
-    """One line with the code, the hint below it, and the device's last lines where it said any."""
+def show_error(error: EdgequantError, *, as_json: bool, verbose: bool) -> int:
+    """One line with the code, the hint below it, the last lines where there are some; returns the exit code."""
     # What a device or a model file wrote must not move the cursor.
-    print(f"edgequant: {error.code}: {_plain(str(error))}", file=sys.stderr)
+    _say(f"edgequant: {error.code}: {_plain(str(error))}")
     if error.hint:
-        print(f"  {_plain(error.hint)}", file=sys.stderr)
+        _say(f"  {_plain(error.hint)}")
     if not verbose and isinstance(log := error.evidence.get("log"), str):  # elsewhere it is the last lines themselves
-        print(f"  log: {_plain(log)}", file=sys.stderr)
+        _say(f"  log: {_plain(log)}")
     if verbose:
         for key, value in error.evidence.items():
             lines = value if isinstance(value, list) else [value]
-            print(f"  {key}:", *(f"    {_plain(str(line))}" for line in lines), sep="\n", file=sys.stderr)
+            _say("\n".join((f"  {key}:", *(f"    {_plain(str(line))}" for line in lines))))
     if as_json:
         _print_json(error)
+    return error.exit_code
 
 
 def _print_json(error: EdgequantError) -> None:
@@ -111,9 +125,15 @@ def _print_json(error: EdgequantError) -> None:
     # Of what could not be used nothing is judged: ERROR is the verdict of what was to be run, and could not be.
     verdict = "ERROR" if error.exit_code == EXIT_ERROR else None
     found = {"schema": "edgequant.error/1", "verdict": verdict, "error": error.as_dict()}
-    with contextlib.suppress(BrokenPipeError):
+    try:
         print(json.dumps(found, indent=2, default=str), flush=True)
+    except (OSError, StdoutLostError):
+        give_up(1)  # nobody reads it
+
+
+def _plain_lines(text: str) -> str:
+    return "\n".join(map(_plain, text.splitlines()))
 
 
 def _plain(text: str) -> str:
-    return "".join(c if c.isprintable() or c == " " else f"\\x{ord(c):02x}" for c in text)
+    return printable(text, sys.stderr.encoding or "utf-8")

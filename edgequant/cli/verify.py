@@ -15,10 +15,10 @@ from edgequant.cli.report import refuse_csv, write_csv
 from edgequant.cli.request import make_request
 from edgequant.errors import EXIT_INTERRUPTED, InputError
 from edgequant.plan.request import Request
-from edgequant.report.model import Report
 
 if TYPE_CHECKING:
     from edgequant.archive.folder import RunFolder
+    from edgequant.report.model import Report
 
 
 def run(
@@ -53,7 +53,11 @@ def run_request(request: Request, ui: Ui, csv: str | None = None) -> Report:
     """Verify and show the report, a partial one after ctrl-C too."""
     from edgequant.jobs.verify import verify
 
-    return _shown(lambda progress: verify(request, progress), ui, csv)
+    return _shown(lambda progress: verify(request, progress, meanwhile=_load), ui, csv)
+
+
+def _load() -> None:
+    import edgequant.report.console  # noqa: F401  (it is what `_shown` ends with)
 
 
 def resume_run(run_dir: str, ui: Ui, csv: str | None) -> Report:
@@ -62,14 +66,12 @@ def resume_run(run_dir: str, ui: Ui, csv: str | None) -> Report:
     from edgequant.jobs.verify import resume
 
     if csv is not None:
-        refuse_table(Path(csv), [Path(run_dir) / "report.json"])
+        refuse_table(Path(csv), [], run_dir=Path(run_dir))
     return _shown(lambda progress: resume(Path(run_dir), progress), ui, csv)
 
 
 def _shown(work: Callable[[CliProgress], tuple[Report, RunFolder]], ui: Ui, csv: str | None) -> Report:
     from edgequant.jobs.verify import InterruptedRun
-    from edgequant.report.console import render
-    from edgequant.report.write import to_json
 
     console = out(ui)
     try:
@@ -77,11 +79,17 @@ def _shown(work: Callable[[CliProgress], tuple[Report, RunFolder]], ui: Ui, csv:
     except InterruptedRun as stop:
         if stop.report is None:
             raise  # nothing was finished: run_main says so
+        from edgequant.report.console import render
+        from edgequant.report.write import to_json
+
         render(stop.report, console, path=stop.path, verbose=ui.verbose, quiet=ui.quiet)
         write_csv(stop.report, csv)
         if ui.json:
             print_json(to_json(stop.report))
         raise typer.Exit(EXIT_INTERRUPTED) from None
+    from edgequant.report.console import render
+    from edgequant.report.write import to_json
+
     render(report, console, path=run_dir.report, verbose=ui.verbose, quiet=ui.quiet)
     write_csv(report, csv)
     if ui.json:

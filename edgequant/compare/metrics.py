@@ -42,7 +42,8 @@ class TensorComparison:
         problem: why the arrays cannot be compared, or not as a whole: "missing"; "dtype" (float against int, or not
             numbers); "shape" (not identical; () and (1,) differ too); "nonfinite" (`got` has a NaN or Inf where the
             reference has none, or another one); "reference_nonfinite" (the reference has NaN or Inf).  With the last
-            two, metrics are those of the elements that are finite in both.
+            two, metrics are those of the elements that are finite in both.  Logits that are masked with -Inf are
+            equal where both have it: if that is all, and not all there is, there is no problem.
         exact: every element equal (NaN equals nothing).
         cosine: dot(r, g) / (|r| |g|), -1..1.  None for an all-zero reference; 0.0 for an all-zero `got`.
         centered_cosine: the same of r - mean(r) and g - mean(g) (Pearson's correlation), which a large mean cannot
@@ -230,6 +231,7 @@ class _Pass1:
     ref_inf: int = 0
     fresh: int = 0
     swallowed: int = 0
+    masked: int = 0
     ref_low: float = math.inf
     ref_high: float = -math.inf
     got_low: float = math.inf
@@ -264,6 +266,7 @@ def _scan(ref: npt.NDArray[Any], out: npt.NDArray[Any]) -> _Pass1:
             seen.ref_inf += int(np.count_nonzero(r_inf))
             same = (r_nan & g_nan) | (r_inf & (r == g))
             seen.fresh += int(np.count_nonzero((g_nan | g_inf) & ~same))
+            seen.masked += int(np.count_nonzero((r == -np.inf) & (g == -np.inf)))
             seen.swallowed += int(np.count_nonzero((r_nan | r_inf) & ~(g_nan | g_inf)))
             r, g = _only_finite(r, g)
             if not r.size:
@@ -277,7 +280,8 @@ def _scan(ref: npt.NDArray[Any], out: npt.NDArray[Any]) -> _Pass1:
 
 def _floats(ref: npt.NDArray[Any], out: npt.NDArray[Any]) -> dict[str, Any]:
     seen = _scan(ref, out)
-    broken = bool(seen.ref_nan or seen.ref_inf)
+    masked = seen.masked if seen.finite and seen.masked == seen.ref_inf and not seen.ref_nan else 0
+    broken = bool(seen.ref_nan or seen.ref_inf) and not masked
     values: dict[str, Any] = {
         "reference_kind": "nonfinite" if broken else _reference_kind(seen.ref_low, seen.ref_high),
         "problem": "nonfinite" if seen.fresh else "reference_nonfinite" if broken else None,
@@ -290,7 +294,7 @@ def _floats(ref: npt.NDArray[Any], out: npt.NDArray[Any]) -> dict[str, Any]:
     if seen.finite:
         values["reference_range"], values["got_range"] = (seen.ref_low, seen.ref_high), (seen.got_low, seen.got_high)
         values.update(_finite_metrics(ref, out, seen))
-        values["exact"] = values["max_abs"] == 0.0 and seen.finite == ref.size
+        values["exact"] = values["max_abs"] == 0.0 and seen.finite + masked == ref.size
     return values
 
 

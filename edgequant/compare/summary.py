@@ -32,6 +32,7 @@ class OutputSummary:
         elements: sum over the cases.
         judgeable: how many cases have a finite, non-empty reference and an array to hold against it.
         cosine_says_nothing: the cosine comes from constant references only.
+        audible: as `values`, of the cases whose error is somewhere larger than NEAR_NOTHING, with the worst case.
     """
 
     cases: int
@@ -55,7 +56,13 @@ class OutputSummary:
     elements: int
     judgeable: int
     cosine_says_nothing: bool
+    audible: Mapping[str, tuple[float, str] | None]
 
+
+NEAR_NOTHING = 1e-6
+"""An error that is nowhere larger than this, in the output's unit, is that of arithmetic: eight last bits of a number
+near 1, which is where scores, gates and probabilities come from.  Around values of that size cosine and SQNR hold
+rounding against rounding; `rel_max` still says whether the values are there at all."""
 
 _RANK: dict[Problem | None, int] = {
     "missing": 5, "dtype": 4, "shape": 3, "nonfinite": 2, "reference_nonfinite": 1, None: 0,
@@ -70,11 +77,14 @@ def summarize(per_case: Mapping[str, TensorComparison]) -> OutputSummary:
     telling = [(case, c) for case, c in measured if c.reference_kind != "constant"]
     cosine_says_nothing = bool(measured) and not any(c.cosine is not None for _, c in telling)
     values: dict[str, float | None] = {}
+    audible: dict[str, tuple[float, str] | None] = {}
     worst_cases: dict[str, str] = {}
     for name, metric in TABLE.items():
         among = measured if metric.of_constants or cosine_says_nothing else telling
         found = [(getattr(c, name), case) for case, c in among if getattr(c, name) is not None]
         worst = metric.worst(found)
+        loud = [(getattr(c, name), case) for case, c in among if getattr(c, name) is not None and not _quiet(c)]
+        audible[name] = metric.worst(loud)
         values[name] = None if worst is None else worst[0]
         if worst is not None:
             worst_cases[name] = worst[1]
@@ -103,7 +113,12 @@ def summarize(per_case: Mapping[str, TensorComparison]) -> OutputSummary:
         elements=sum(c.elements for _, c in items),
         judgeable=sum(c.problem in (None, "nonfinite") for _, c in sound),
         cosine_says_nothing=cosine_says_nothing,
+        audible=audible,
     )
+
+
+def _quiet(c: TensorComparison) -> bool:
+    return c.kind == "float" and c.max_abs is not None and c.max_abs <= NEAR_NOTHING
 
 
 def _all_zero(c: TensorComparison) -> bool:

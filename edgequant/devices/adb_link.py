@@ -23,6 +23,9 @@ from edgequant.errors import DeadlineExceeded, DeviceError
 HEADER = struct.Struct("<BI")
 STDIN, STDOUT, STDERR, EXIT, CLOSE_STDIN = range(5)
 
+_MAX_PACKET = 16 << 20
+_MAX_SAID = 1 << 20
+"""Bytes that a shell may print before it says that it is there."""
 PATIENCE = 5.0
 """Seconds to wait for the device to confirm a kill."""
 _FOREVER = Deadline(None)
@@ -166,7 +169,7 @@ class Guard:
             while b"alive\n" not in said:
                 kind, body = self._packet(deadline, doing)
                 said += body
-                if kind == EXIT:
+                if kind == EXIT or len(said) > _MAX_SAID:
                     raise no_shell(link, said)
         except WireClosed as error:
             self._wire.close()
@@ -182,6 +185,8 @@ class Guard:
 
     def _packet(self, deadline: Deadline, doing: str) -> tuple[int, bytes]:
         kind, length = HEADER.unpack(self._wire.exact(HEADER.size, deadline, doing))
+        if length > _MAX_PACKET:
+            raise WireClosed("the device answered nonsense")
         return kind, self._wire.exact(length, deadline, doing)
 
     @property

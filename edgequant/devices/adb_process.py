@@ -11,7 +11,6 @@ taken for signals, which is what they nearly always are.
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 import select
 import shlex
@@ -34,7 +33,7 @@ from edgequant.devices.adb_link import (
     no_shell,
 )
 from edgequant.devices.adb_wire import MAX_REQUEST, WireClosed
-from edgequant.devices.collect import RemoteProcess
+from edgequant.devices.collect import RemoteProcess, after_mark
 from edgequant.devices.protocol import CommandResult
 from edgequant.errors import DeadlineExceeded, DeviceError, InputError
 
@@ -100,8 +99,8 @@ class AdbProcess(RemoteProcess):
         self._link = link
         self._guard = guard
         self._on_stderr = on_stderr
-        self._mark = re.compile(re.escape(mark.encode()) + rb" (\d+)\n")
-        self._chatter = b""
+        self._mark = mark.encode()
+        self._chatter = bytearray()
         self._complaint = b""
         self._chunks: deque[bytes] = deque()
         self._ready_bytes = 0
@@ -123,7 +122,7 @@ class AdbProcess(RemoteProcess):
             if self.pid is None:
                 if self._is_lost():
                     raise link.lost(doing)
-                raise no_shell(link, self._chatter + self._complaint)
+                raise no_shell(link, bytes(self._chatter) + self._complaint)
         except BaseException:
             self.kill()
             raise
@@ -170,14 +169,14 @@ class AdbProcess(RemoteProcess):
         with self._changed:
             if self.pid is None:
                 self._chatter += data
-                match = self._mark.search(self._chatter)
-                if match is None:
+                found = after_mark(self._chatter, self._mark, len(data))
+                if found is None:
                     if len(self._chatter) > _MAX_CHATTER:
                         self._killed = True
                         self._wire.shut()
                     return
-                data, self._chatter = self._chatter[match.end() :], b""
-                self.pid = int(match[1])
+                self.pid, at = found
+                data, self._chatter = bytes(self._chatter[at:]), bytearray()
             if data and not self._killed:
                 self._chunks.append(data)
                 self._ready_bytes += len(data)
@@ -204,6 +203,7 @@ class AdbProcess(RemoteProcess):
 
     def read(self, limit: int, deadline: Deadline) -> bytes:
         doing = f"reading from {self.name}"
+        deadline.check(doing, self._link.where)  # also while something comes: a drip has no end
         self._await(lambda: bool(self._chunks) or self._killed, deadline, doing)
         with self._changed:
             if not self._chunks:

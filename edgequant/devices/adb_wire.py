@@ -149,6 +149,8 @@ class Wire:
     def receive(self, limit: int, deadline: Deadline, doing: str) -> bytes:
         """What is there, at least one byte; b"" at the end."""
         while True:
+            if deadline.expired:  # also while something comes: a drip has no end
+                raise DeadlineExceeded(f"{doing} did not finish within {deadline.seconds:g} s")
             with self._lock:
                 if self._closed:
                     return b""

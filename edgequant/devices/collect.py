@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from abc import abstractmethod
 from collections.abc import Callable
@@ -26,6 +27,23 @@ class RemoteProcess(Process):
     @abstractmethod
     def lost(self, doing: str) -> DeviceError:
         """The error (LINK_LOST) for a link that went while `doing`."""
+
+
+_PID = re.compile(rb" ([0-9]{1,10})\n")
+
+
+def after_mark(held: bytearray, mark: bytes, new: int) -> tuple[int, int] | None:
+    """The process id behind our mark, and where what follows begins; None while it is not there.
+
+    new: bytes at the end of `held` that were not looked at before: only there, and where the mark may have begun before
+    them, is it looked for, so that a drip takes no more time than a flood.
+    """
+    at = held.find(mark, max(0, len(held) - new - len(mark) - 12))
+    while at >= 0:  # a shell that says what it does shows it without an id too
+        if found := _PID.match(held, at + len(mark)):
+            return int(found[1]), found.end()
+        at = held.find(mark, at + 1)
+    return None
 
 
 class Bounded:

@@ -15,6 +15,7 @@ from edgequant.devices.places import LOOK, Place, places_in
 from edgequant.devices.protocol import Device
 from edgequant.devices.store import Store
 from edgequant.errors import EdgequantError
+from edgequant.problems import first_problem
 
 MAX_BYTES = 8 << 20
 READ_SECONDS = 30.0
@@ -158,8 +159,10 @@ def facts_in(device: Device, readings: Readings) -> DeviceFacts:
     try:
         found = parsed(readings.sections, readings.place, readings.places)
         return device.corrected(found)
-    except (ValidationError, ValueError) as error:
-        return unknown(f"what the device said makes no sense: {str(error).splitlines()[0]}")
+    except ValidationError as error:
+        return unknown(f"what the device said makes no sense: {first_problem(error)}")
+    except ValueError as error:
+        return unknown(f"what the device said makes no sense: {(str(error).splitlines() or [''])[0]}")
 
 
 def read_facts(device: Device, deadline: Deadline, *, work_dir: str | None = None) -> DeviceFacts:

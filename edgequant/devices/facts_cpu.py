@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 from edgequant.devices.facts_model import MAX_CORES, Cluster
 
+_MOST_BLOCKS = MAX_CORES + 16
+_MOST_LIST = 20_000
+"""Characters of a list of cores."""
 CPU = "/sys/devices/system/cpu/"
 
 # "implementer:part", as in /proc/cpuinfo.  From the kernel's arch/arm64/include/asm/cputype.h, util-linux' lscpu-arm.c
@@ -75,7 +78,7 @@ def cpuinfo(text: str) -> CpuInfo:
     kinds: dict[int, str] = {}
     flags: set[str] | None = None
     shared: dict[str, str] = {}
-    for block in re.split(r"\n[ \t]*\n", text.replace("\r\n", "\n")):
+    for block in re.split(r"\n[ \t]*\n", text.replace("\r\n", "\n"), maxsplit=_MOST_BLOCKS)[:_MOST_BLOCKS]:
         lines = (line.partition(":") for line in block.splitlines() if ":" in line)
         items = {key.strip().lower(): value.strip() for key, _, value in lines}
         if (words := items.get("features") or items.get("flags")) is not None:
@@ -92,7 +95,7 @@ def cpuinfo(text: str) -> CpuInfo:
             # Of the machine, not of a core: x86 has a "model" in the block of each.
             if key in items and ("processor" not in items or key == "hardware"):
                 shared.setdefault(key, items[key])
-    numbers = [int(n) for n in re.findall(r"^processor\s*:\s*([0-9]{1,4})\s*$", text, re.MULTILINE)]
+    numbers = [int(n) for n in re.findall(r"^processor[ \t]*:[ \t]*([0-9]{1,4})[ \t\r]*$", text, re.MULTILINE)]
     if "kind" in shared:
         kinds = {number: kinds.get(number, shared["kind"]) for number in numbers if number < MAX_CORES} | kinds
     return CpuInfo(
@@ -106,11 +109,16 @@ def cpuinfo(text: str) -> CpuInfo:
 def core_list(text: str) -> list[int]:
     """ "0-3,6" or "0 1 2" as numbers; [] for what is none."""
     found: set[int] = set()
-    for part in re.split(r"[,\s]+", text.strip()):
+    told = 0
+    for part in re.split(r"[,\s]+", text[:_MOST_LIST].strip()):
         match = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", part)
         if not match:
             return []
-        found.update(range(int(match[1]), min(MAX_CORES, int(match[2] or match[1]) + 1)))
+        cores = range(int(match[1]), min(MAX_CORES, int(match[2] or match[1]) + 1))
+        told += len(cores)
+        if told > 2 * MAX_CORES:
+            return []
+        found.update(cores)
     return sorted(number for number in found if number < MAX_CORES)
 
 
@@ -199,10 +207,21 @@ def ranges(cores: list[int]) -> str:
 def _policies(values: Mapping[str, str]) -> dict[str, tuple[str, list[int]]]:
     """Directory of each frequency policy, with its cores."""
     found = {}
-    for path, text in values.items():
-        folder, _, name = path.rpartition("/")
-        if name == "related_cpus" and "cpufreq" in folder and (members := core_list(text)):
+    taken: set[int] = set()
+    told = 0
+    for path in values:
+        if not path.endswith("/related_cpus") or "cpufreq" not in path:
+            continue
+        # A core has one policy; those that list it again would only take memory.
+        listed = core_list(values[path])
+        told += len(listed)
+        if told > 4 * MAX_CORES:
+            break
+        members = [core for core in listed if core not in taken]
+        folder = path.rpartition("/")[0]
+        if members:
             found[folder] = (folder, members)
+            taken.update(members)
     return found
 
 

@@ -11,7 +11,11 @@ from edgequant.devices import facts_cpu
 from edgequant.devices.facts_model import FACTS, MAX_CORES, Battery, DeviceFacts, Thermal
 from edgequant.devices.places import Place
 
-_PROPERTY = re.compile(r"^\[([^\]\n]+)\]: \[(.*?)\]$", re.MULTILINE | re.DOTALL)
+_PROPERTY = re.compile(r"\[([^\]\n]{1,1000})\]: \[(.*)")
+_TEMPERATURE = re.compile(
+    r"Temperature\{mValue=(-?[0-9]{1,4}(?:\.[0-9]{1,9})?), mType=[^,\n]{0,100}, mName=([^,}\n]{0,300})"
+)
+MAX_PROPERTIES = 20_000
 _NO_ANDROID = "there is no getprop: this is not Android"
 _ELF_MACHINES = {3: "i386", 0x28: "arm", 0x3E: "x86_64", 0xB7: "aarch64", 0xF3: "riscv"}
 _BATTERY_STATUS = {2: "Charging", 3: "Discharging", 4: "Not charging", 5: "Full"}
@@ -99,7 +103,22 @@ def parsed(sections: Mapping[str, Section], place: Place | None = None, places: 
 
 def android_properties(text: str) -> dict[str, str]:
     """What getprop prints, by name; values may have several lines."""
-    return {key: value.strip() for key, value in _PROPERTY.findall(text.replace("\r\n", "\n")[: 4 << 20])}
+    found: dict[str, str] = {}
+    key, parts = "", list[str]()
+    for line in text.replace("\r\n", "\n")[: 4 << 20].split("\n"):
+        # Within a value only its end is looked for, so that each line is looked at once.
+        if not key:
+            begun = _PROPERTY.fullmatch(line)
+            if begun is None:
+                continue
+            key, line = begun[1], begun[2]
+        parts.append(line)
+        if line.endswith("]"):
+            found[key] = "\n".join(parts)[:-1].strip()
+            key, parts = "", []
+            if len(found) >= MAX_PROPERTIES:
+                break
+    return found
 
 
 def _files(sections: Mapping[str, Section]) -> _Files:
@@ -214,7 +233,7 @@ def _cpu(notes: _Notes, sections: Mapping[str, Section], files: _Files) -> None:
     section = sections.get("cpuinfo", Section(b""))
     info = facts_cpu.cpuinfo(section.said if section.ok else "")
     why = _why(sections, "cpuinfo", "/proc/cpuinfo")
-    count = len(re.findall(r"^processor\s*:\s*[0-9]{1,4}\s*$", section.said, re.MULTILINE))
+    count = len(re.findall(r"^processor[ \t]*:[ \t]*[0-9]{1,4}[ \t\r]*$", section.said, re.MULTILINE))
     cores = len(facts_cpu.core_numbers(info.kinds, files.values)) or count
     notes.put("cores", cores if 1 <= cores <= MAX_CORES else None, why)
     found = facts_cpu.clusters(info.kinds, files.values)
@@ -267,7 +286,7 @@ def _heat(notes: _Notes, sections: Mapping[str, Section], files: _Files) -> None
         zones.append(Thermal(zone=clean(kind, 100), celsius=celsius))
     if not zones:
         said = sections.get("dumpsys-thermal", Section(b"")).said
-        listed = re.findall(r"Temperature\{mValue=(-?[0-9]{1,4}(?:\.[0-9]{1,9})?), mType=[^,]*, mName=([^,}\n]*)", said)
+        listed = _TEMPERATURE.findall(said)
         known = {clean(name, 100): float(value) for value, name in listed if -100 <= float(value) <= 250}
         zones = [Thermal(zone=name, celsius=round(value, 1)) for name, value in known.items() if name]
     why = files.why(re.escape(_THERMAL) + r"thermal_zone\d+/temp", f"{_THERMAL}thermal_zone*")

@@ -65,7 +65,7 @@ class LocalProcess(Process):
     def write(self, data: bytes | memoryview, deadline: Deadline) -> None:
         view = memoryview(data)
         while view:
-            if not _ready(self._in, select.POLLOUT, deadline):
+            if deadline.expired or not _ready(self._in, select.POLLOUT, deadline):
                 raise DeadlineExceeded("the process takes no input", where=self._uri)
             try:
                 view = view[os.write(self._in, view) :]
@@ -77,7 +77,8 @@ class LocalProcess(Process):
                 ) from None
 
     def read(self, limit: int, deadline: Deadline) -> bytes:
-        if not _ready(self._out, select.POLLIN, deadline):
+        # Also while something comes: a drip has no end.
+        if deadline.expired or not _ready(self._out, select.POLLIN, deadline):
             raise DeadlineExceeded(f"no answer within {deadline.seconds:g} s", where=self._uri)
         return os.read(self._out, limit)
 
@@ -128,6 +129,14 @@ class LocalDevice(Device):
         self.uri = uri
         self._python = python or sys.executable or "python3"
         self._processes: list[LocalProcess] = []
+        self._stopped = False
+
+    def stop(self) -> None:
+        """From another thread than the one that uses it: end every process, and each that is started from now on.  Who
+        reads from one finds that it has ended."""
+        self._stopped = True
+        for process in list(self._processes):
+            process.stop()
 
     def open(self, deadline: Deadline) -> None:
         deadline.check("opening", self.uri)
@@ -198,6 +207,8 @@ class LocalDevice(Device):
             ) from None
         process = LocalProcess(child, self.uri, on_stderr)
         self._processes.append(process)
+        if self._stopped:
+            process.stop()
         return process
 
     def send_file(

@@ -112,7 +112,7 @@ def places_in(said: bytes, mounts: bytes) -> list[Place]:
         if not root:
             continue
         # POSIX: "name size used available percent mount point", where names may hold blanks.
-        sizes = re.search(r"\s([0-9]{1,15})\s+[0-9]+\s+([0-9]{1,15})\s+[0-9]+%\s", items.get("df", ""))
+        sizes = re.search(r"\s([0-9]{1,15})\s+[0-9]+\s+([0-9]{1,15})\s+[0-9]+%\s", items.get("df", "")[:4096])
         mount, options = _mount_of(near, mounts)
         found.append(
             Place(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import getpass
+import io
 import socket
 import struct
 import sys
@@ -20,9 +21,10 @@ import paramiko
 import paramiko.agent
 
 from edgequant.deadline import Deadline
-from edgequant.devices.ssh_config import SshHost
+from edgequant.devices.ssh_config import MAX_BYTES, SshHost
 from edgequant.devices.ssh_known_hosts import fingerprint
 from edgequant.errors import DeviceError
+from edgequant.files import read_bounded
 
 _PROMPTS = 3  # as in OpenSSH
 
@@ -44,7 +46,7 @@ def public_blob(path: Path) -> bytes | None:
     """Public part of a key file without its passphrase: from PATH.pub, a public key in PATH, or the key's header."""
     for candidate in (path.with_name(path.name + ".pub"), path):
         try:
-            text = candidate.read_text(encoding="ascii", errors="replace")
+            text = read_bounded(candidate, MAX_BYTES).decode("ascii", "replace")
         except OSError:
             continue
         try:
@@ -78,10 +80,11 @@ def _blob_of_private(raw: bytes) -> bytes | None:
 
 def load_key(path: Path, passphrase: str | None) -> paramiko.PKey:
     """A private key of whatever type.  Raises paramiko.PasswordRequiredException or SSHException, OSError."""
+    text = read_bounded(path, MAX_BYTES).decode("utf-8", "replace")
     error: paramiko.SSHException | None = None
     for kind in (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey):
         try:
-            return kind.from_private_key_file(str(path), password=passphrase)
+            return kind.from_private_key(io.StringIO(text), password=passphrase)
         except paramiko.PasswordRequiredException:
             raise
         except (paramiko.SSHException, ValueError, IndexError, UnicodeDecodeError) as failure:
@@ -210,7 +213,7 @@ class Login:
             self._tried.append(f"key {path} (cannot be read: {error.strerror})")
             return None
         except paramiko.SSHException:
-            if b"PRIVATE KEY" in path.read_bytes():
+            if b"PRIVATE KEY" in read_bounded(path, MAX_BYTES):
                 self._tried.append(f"key {path} (not a usable private key, or a wrong passphrase)")
             return None  # a public key alone only says which agent key is meant
         certificate = path.with_name(path.name + "-cert.pub")

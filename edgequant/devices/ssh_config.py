@@ -25,8 +25,11 @@ from urllib.parse import unquote
 import paramiko
 
 from edgequant.errors import InputError
+from edgequant.files import read_bounded
 
 SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
+MAX_BYTES = 16 << 20
+"""Of a config, a list of known hosts, or a key."""
 _MAX_INCLUDE_DEPTH = 16  # as in OpenSSH
 # The host ends up in the shell line of a ProxyCommand, the user too: what OpenSSH refuses there is refused here.
 _HOST = re.compile(r"[A-Za-z0-9_.:%][A-Za-z0-9_.:%-]*")
@@ -144,7 +147,7 @@ def read_lines(path: Path, base: Path, depth: int = 0) -> list[str]:
     if depth > _MAX_INCLUDE_DEPTH:
         raise InputError("SSH_CONFIG_INVALID", "Include is nested too deeply", where=str(path))
     try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        text = read_bounded(path, MAX_BYTES).decode("utf-8", "surrogateescape")
     except OSError as error:
         raise InputError("SSH_CONFIG_INVALID", f"cannot be read: {error.strerror}", where=str(path)) from error
     lines: list[str] = []

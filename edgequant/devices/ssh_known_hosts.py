@@ -14,8 +14,9 @@ from pathlib import Path
 
 import paramiko
 
-from edgequant.devices.ssh_config import SshHost
+from edgequant.devices.ssh_config import MAX_BYTES, SshHost
 from edgequant.errors import DeviceError
+from edgequant.files import read_bounded
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def find_keys(files: Iterable[Path], name: str) -> list[KnownKey]:
     found = []
     for file in files:
         try:
-            text = file.read_text(encoding="utf-8", errors="replace")
+            text = read_bounded(file, MAX_BYTES).decode("utf-8", "replace")
         except OSError:
             continue
         for number, line in enumerate(text.splitlines(), 1):

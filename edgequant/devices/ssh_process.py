@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import secrets
 import shlex
 import signal
@@ -30,7 +29,7 @@ from typing import Any
 import paramiko
 
 from edgequant.deadline import Deadline
-from edgequant.devices.collect import RemoteProcess
+from edgequant.devices.collect import RemoteProcess, after_mark
 from edgequant.devices.protocol import CommandResult
 from edgequant.devices.ssh_link import TICK, SshLink
 from edgequant.errors import DeadlineExceeded, DeviceError
@@ -64,24 +63,24 @@ class _Cutter:
     """Drops everything up to and including the mark line; bytes after it pass untouched."""
 
     def __init__(self, mark: str) -> None:
-        self._pattern = re.compile(re.escape(mark.encode()) + rb" (\d+)\n")
-        self._held = b""
+        self._mark = mark.encode()
+        self._held = bytearray()
         self.pid: int | None = None
 
     def feed(self, data: bytes) -> bytes:
         if self.pid is not None:
             return data
         self._held += data
-        match = self._pattern.search(self._held)
-        if match is None:
+        found = after_mark(self._held, self._mark, len(data))
+        if found is None:
             return b""
-        self.pid = int(match[1])
-        rest, self._held = self._held[match.end() :], b""
+        self.pid, at = found
+        rest, self._held = bytes(self._held[at:]), bytearray()
         return rest
 
     @property
     def held(self) -> bytes:
-        return self._held
+        return bytes(self._held[: _MAX_CHATTER + 1])
 
 
 class Guard:
@@ -208,10 +207,10 @@ class SshProcess(RemoteProcess):
 
     def _receive(self, limit: int, deadline: Deadline, doing: str) -> bytes:
         while True:
+            deadline.check(doing, self._link.where)  # also while something comes: a drip has no end
             try:
                 data = bytes(self._channel.recv(limit))
             except TimeoutError:
-                deadline.check(doing, self._link.where)
                 continue
             except (paramiko.SSHException, EOFError, OSError) as error:
                 raise self._link.lost(doing) from error

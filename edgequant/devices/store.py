@@ -259,5 +259,5 @@ def unusable(said: str, uri: str) -> DeviceError:
 
 def _free_bytes(said: str) -> int | None:
     # POSIX: "name size used available percent mount point", where names may hold blanks.
-    found = re.search(r"\s[0-9]+\s+[0-9]+\s+([0-9]{1,15})\s+[0-9]+%\s", said)
+    found = re.search(r"\s[0-9]+\s+[0-9]+\s+([0-9]{1,15})\s+[0-9]+%\s", said[:4096])
     return int(found[1]) * 1024 if found else None

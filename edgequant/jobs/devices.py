@@ -2,51 +2,37 @@
 
 from __future__ import annotations
 
-import contextvars
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
 
 from edgequant.archive.folder import RunFolder, safe_name
+from edgequant.background import Background
 from edgequant.clock import Clock
-from edgequant.errors import EdgequantError, InputError, ToolError
+from edgequant.errors import EdgequantError, InputError, RunnerError, ToolError
+from edgequant.files import host_error
 from edgequant.lab.session import DeviceOptions, Session, open_session
 from edgequant.progress import Progress
 from edgequant.spec import RunOptions
 
-T = TypeVar("T")
+
+def begin_host(options: RunOptions, folder: RunFolder, progress: Progress) -> Background[Session]:
+    """Start this host's own runner."""
+    # Pinning is for the device under test; this host may not even have those cores.
+    options = options.model_copy(update={"cores": None})
+
+    def call() -> Session:
+        session = open_session("local:", DeviceOptions(), options, log=folder.log("runner-host"), progress=progress)
+        session.runner()
+        return session
+
+    return Background(call)
 
 
-class Background(Generic[T]):
-    """One call in a thread of its own, whose result, or exception, is asked for later.
-
-    The thread does not keep the process alive: after ctrl-C nobody waits for a device that does not answer.
-    """
-
-    def __init__(self, call: Callable[[], T]) -> None:
-        self._call = call
-        self._result: T | None = None
-        self._error: BaseException | None = None
-        context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=(self._run,), daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._result = self._call()
-        except BaseException as error:  # noqa: BLE001  (it is raised where the result is asked for)
-            self._error = error
-
-    @property
-    def done(self) -> bool:
-        return not self._thread.is_alive()
-
-    def result(self) -> T:
-        """Wait for it.  Raises what the call raised."""
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._result  # type: ignore[return-value]  # the call has returned, so it is there
+def end_host(starting: Background[Session]) -> None:
+    """Let go of this host's runner, if it came to be."""
+    with contextlib.suppress(EdgequantError):
+        starting.result().close()
 
 
 class Devices:
@@ -120,6 +106,13 @@ class Devices:
                     raise  # this host lacks something, whatever the device
                 self._progress.say(f"{error.code}: {error}")
                 self._met[uri] = error
+            except Exception as error:
+                # Whatever a device brings about costs that device, never the others.
+                if len(self._meeting) == 1:
+                    raise
+                self._met[uri] = host_error(error) or RunnerError(
+                    "INTERNAL_ERROR", f"{type(error).__name__}: {error}", where=uri, hint="This is a bug in edgequant."
+                )
         for clock in self._clocks:
             for name, seconds in clock.seconds.items():
                 self._clock.seconds[name] = self._clock.seconds.get(name, 0.0) + seconds

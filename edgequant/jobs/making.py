@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,8 +13,6 @@ from edgequant.cases.generate import pin
 from edgequant.clock import Clock
 from edgequant.compare.decibel import SQNR_CAP_DB
 from edgequant.errors import InputError, RunnerError
-from edgequant.jobs.host_check import HostCheck
-from edgequant.jobs.on_device import OnDevice
 from edgequant.jobs.prepare import Prepared
 from edgequant.judge.limits import SQNR_MARGIN_DB, defaults_for, resolve_limits
 from edgequant.lab.session import Session
@@ -22,11 +21,12 @@ from edgequant.models import ModelGraph
 from edgequant.plan.request import Request
 from edgequant.progress import Progress
 from edgequant.quantize.cache import open_cache
-from edgequant.quantize.calibration import CalibrationSet
 from edgequant.quantize.maker import Maker
-from edgequant.quantize.search.cache import digest
 from edgequant.quantize.setup import MakeOptions, OnHost
 from edgequant.spec import Limit
+
+if TYPE_CHECKING:
+    from edgequant.quantize.calibration import CalibrationSet
 
 
 def open_maker(source: ModelGraph, request: Request, folder: RunFolder, progress: Progress, clock: Clock) -> Maker:
@@ -51,15 +51,18 @@ def on_host(prepared: Prepared, request: Request, host: Session, *, device: Sess
         device: where the fastest model is searched for; None: none of the devices can be used.
         arm: one of the devices is an ARM CPU other than this host.
     """
+    from edgequant.jobs.host_check import HostCheck
+    from edgequant.jobs.on_device import OnDevice
+    from edgequant.quantize.search.cache import digest
 
     def expected(case: str) -> Mapping[str, np.ndarray]:
         return prepared.expected.get(case) or {}
 
     options = request.options
-    check = HostCheck(host, prepared.cases, expected, arm, request.fallback)
+    check = HostCheck(host, prepared.usual, expected, arm, request.fallback)
     return OnHost(
         inputs=pin(prepared.inputs, request.shapes),
-        cases=prepared.cases,
+        cases=prepared.usual,
         expected=expected,
         goals=_goals(prepared, request),
         check=check,

@@ -53,7 +53,7 @@ class OnDevice:
         """What its answers depend on besides the file."""
         runner, facts = self._device.living_runner(), self._device.facts
         identity = None if facts is None else facts.model_dump(mode="json", include=set(_IDENTITY))
-        references = [self._prepared.expected.get(case.name) or {} for case in self._prepared.cases]
+        references = [self._prepared.expected.get(case.name) or {} for case in self._prepared.usual]
         return digest(
             self._device.uri, identity, runner.hello.mnn, self._options.model_dump_json(), cases_digest(references)
         )
@@ -61,7 +61,7 @@ class OnDevice:
     def __call__(self, path: Path, memory: MemoryMode) -> Evaluation:
         place = Place.load(self._device, ModelFile(path, memory), self._device.push(path)[0])
         found: dict[str, float] = {}
-        for case, result in each_case(place, self._prepared.cases):
+        for case, result in each_case(place, self._prepared.usual):
             if isinstance(result, RunnerError):
                 raise result
             expected = self._prepared.expected.get(case.name)
@@ -72,7 +72,7 @@ class OnDevice:
                 value = each.sqnr_db if each.problem is None else -SQNR_CAP_DB
                 if value is not None:
                     found[name] = min(found.get(name, SQNR_CAP_DB), value)
-        middle = self._prepared.cases[len(self._prepared.cases) // 2]
+        middle = self._prepared.usual[len(self._prepared.usual) // 2]
         timing = place.runner.time(
             place.loaded,
             feed(place.loaded, middle.inputs),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from edgequant.errors import InputError
-from edgequant.files import same_file
+from edgequant.files import is_stream, same_file
 from edgequant.plan.request import Request
 from edgequant.spec.function import looks_like_function
 
@@ -32,11 +33,24 @@ def _place(path: Path) -> Path:
     return path.parent if path.name == "input.json" else path
 
 
+def refuse_unwritable(output: Path) -> None:
+    """Raise InputError (OUTPUT_INVALID) where `output` is neither a file, nor a folder, nor what can be written to, or
+    cannot be a name."""
+    try:
+        mode = output.stat().st_mode
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise InputError("OUTPUT_INVALID", f"{output}: {why}") from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or is_stream(output)):
+        raise InputError("OUTPUT_INVALID", f"{output}: is neither a file nor a folder, and not written to")
+
+
 def refuse_overwriting(output: Path, model: Path, what: str, *given: Path | None) -> None:
     """Raise InputError (OUTPUT_INVALID) where writing `output` would replace the model, or what was given: files, or
     folders with everything in them.  `output` may be a folder too, which is filled with CASE.npz."""
-    if output.exists() and not output.is_file() and not output.is_dir():
-        raise InputError("OUTPUT_INVALID", f"{output}: is neither a file nor a folder")
+    refuse_unwritable(output)
     if same_file(output, model):
         raise InputError("OUTPUT_INVALID", f"{output}: is {what}, which is never overwritten")
     for path in given:
@@ -61,14 +75,26 @@ def refuse_overwriting(output: Path, model: Path, what: str, *given: Path | None
             )
 
 
-def refuse_table(table: Path, needed: Sequence[Path], *, made: Path | None = None) -> None:
+def refuse_table(table: Path, needed: Sequence[Path], *, run_dir: Path | None = None) -> None:
     """Raise InputError (OUTPUT_INVALID) where a table would replace one of the needed files or folders, or a file in
-    such a folder, or has no folder that may be written to.
+    such a folder, or may be a record of a run, or has no folder that may be written to.
 
     Args:
-        made: a folder that will be there before the table is.
+        run_dir: of the run that the table is of, or a file in it; it may come to be before the table does.
     """
     hint = "Name a file of its own."
+    refuse_unwritable(table)
+    if is_stream(table):
+        return
+    if run_dir is not None:
+        if (run_dir.parent / "plan.json").exists():
+            run_dir = run_dir.parent
+        if table.suffix != ".csv" and table.resolve().is_relative_to(run_dir.resolve()):
+            raise InputError(
+                "OUTPUT_INVALID",
+                f"{table}: in the folder of a run, the file that --csv names has to end in .csv",
+                hint=hint,
+            )
     if table.is_dir():
         raise InputError("OUTPUT_INVALID", f"{table}: is a folder", hint=hint)
     resolved = table.resolve()
@@ -80,7 +106,7 @@ def refuse_table(table: Path, needed: Sequence[Path], *, made: Path | None = Non
             raise InputError("OUTPUT_INVALID", f"{table}: --csv names a file that this command needs itself", hint=hint)
     folder = table.parent
     if not folder.is_dir():
-        if made is None or folder.resolve() != made.resolve():
+        if run_dir is None or folder.resolve() != run_dir.resolve():
             raise InputError("OUTPUT_INVALID", f"{table}: there is no folder {folder}")
     elif not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(

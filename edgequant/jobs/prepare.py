@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -13,27 +11,25 @@ from edgequant.archive.arrays import ArraySink
 from edgequant.archive.folder import FLOAT_HOST, REFERENCE, RunFolder
 from edgequant.archive.open import Run
 from edgequant.archive.types import Artifact, Capture, CaseCapture, CaseFacts, ReferenceFacts, Source, TensorFacts
-from edgequant.cases.case import Case
-from edgequant.cases.generate import generate, pin, spare
+from edgequant.cases.case import Case, usual
+from edgequant.cases.generate import pin
 from edgequant.cases.images import ImageReader
-from edgequant.cases.load import load_cases
-from edgequant.cases.pictures import find_pictures, picture_findings, refuse_unused
+from edgequant.cases.pictures import find_pictures, picture_findings
 from edgequant.clock import Clock
 from edgequant.compare.table import Kind
 from edgequant.errors import InputError, RunnerError, ToolError
 from edgequant.findings import Finding
-from edgequant.jobs.remarks import dropped, infinite_inputs, random_cases, unchecked
-from edgequant.judge.limits import defaults_for, resolve_limits
+from edgequant.jobs.look import Looked, kind_of, read_cases
+from edgequant.jobs.reference_cases import RandomCases, answer_given, answer_random
+from edgequant.jobs.remarks import infinite_inputs, random_cases, unchecked
 from edgequant.lab.session import Session
 from edgequant.lab.take import HOST_DEATHS, ModelFile, Place, device_capture_of, each_case, memory_of, refusal_of
-from edgequant.models import ModelGraph, find_risks, read_model
+from edgequant.models import ModelGraph, find_risks
+from edgequant.models.decisions import find_decisions
 from edgequant.plan.request import Request
 from edgequant.progress import Progress
-from edgequant.quantize.calibration import CalibrationOptions, check_early
-from edgequant.quantize.maker import Maker
-from edgequant.quantize.recipe import Recipe
+from edgequant.quantize.maker import MOST_AT_ONCE, Maker
 from edgequant.reference.reference import (
-    CaseRefused,
     FileReference,
     MnnFloatReference,
     OrtReference,
@@ -42,7 +38,6 @@ from edgequant.reference.reference import (
 )
 from edgequant.runner.client import Loaded
 from edgequant.spec import Variant
-from edgequant.spec.function import looks_like_function
 from edgequant.spec.images import ImageOptions
 from edgequant.tensors import TensorSpec
 
@@ -69,6 +64,11 @@ class Prepared:
     kinds: dict[str, Kind]
     float_model: Artifact
 
+    @property
+    def usual(self) -> list[Case]:
+        """Those of the cases that say how good a file is."""
+        return usual(self.cases)
+
 
 class Expected:
     """Outputs of a capture, by case."""
@@ -83,26 +83,6 @@ class Expected:
         return None if refs is None else {name: self._arrays.get(ref) for name, ref in refs.items()}
 
 
-@dataclass(frozen=True)
-class Looked:
-    """What is known before anything is run: the source's graph and, where it tells enough, the user's cases."""
-
-    graph: ModelGraph
-    cases: list[Case] | None
-
-
-def look(request: Request, progress: Progress, clock: Clock) -> Looked:
-    """Read the model and find the user's mistakes, before a device is troubled.  Raises InputError."""
-    with clock.phase("read"):
-        graph = read_model(request.model)
-    progress.say(f"model: {graph.path.name}, {graph.format}, {graph.size / 1e6:.1f} MB, sha256 {graph.sha256[:12]}")
-    _refuse_quantized_source(graph, request)
-    for variant in request.variants:
-        if variant.file is not None:
-            Recipe.read(Path(variant.file))
-    return Looked(graph, _check_early(request, graph))
-
-
 def prepare(
     request: Request,
     looked: Looked,
@@ -111,13 +91,36 @@ def prepare(
     maker: Maker,
     progress: Progress,
     clock: Clock,
+    *,
+    meanwhile: Callable[[], object],
 ) -> Prepared:
     """Convert to float MNN, make or read the cases, compute their reference, and run float MNN on this host.
 
     All of it is in the archive afterwards.  `host` gives this host's session, once it is there.
+    `meanwhile` is called when all that can be started has been.
 
     Raises InputError, ToolError, DeviceError (the host's own runner).
     """
+    early = _onnxruntime(request, looked.graph, folder) if looked.graph.size <= MOST_AT_ONCE else None
+    try:
+        meanwhile()
+        return _prepare(request, looked, folder, host, maker, progress, clock, early)
+    finally:
+        if early is not None:
+            early.close()
+
+
+def _prepare(
+    request: Request,
+    looked: Looked,
+    folder: RunFolder,
+    host: Callable[[], Session],
+    maker: Maker,
+    progress: Progress,
+    clock: Clock,
+    early: OrtReference | None,
+) -> Prepared:
+    """early: ONNX Runtime, where it has been started already."""
     graph, given = looked.graph, looked.cases
     progress.say("converting to float MNN")
     with clock.phase("convert"):
@@ -126,20 +129,24 @@ def prepare(
         place = Place.load(host(), ModelFile(float_model.path, "normal", float_model.sha256, "normal"))
     inputs = _inputs(graph, place.loaded)
     findings = find_risks(graph)
-    cases = given or _cases(request, inputs)
+    cases = given or read_cases(request, inputs)
     if cases[0].generated:
         calibrated = [each for each in request.variants if each.calibrated and request.calibration is not None]
         findings.append(random_cases(request.options.seed, calibrated))
     findings += infinite_inputs(cases)
     findings += _of_pictures(request, inputs)
-    reference, why = _reference(request, graph, cases, place, folder)
+    reference, why = _reference(request, graph, cases, place, folder, early)
     progress.say(f"reference: {reference.name} {reference.version or ''} ({why})")
     if reference.name == MnnFloatReference.name:
         findings.append(unchecked(why))
     try:
         with clock.phase("reference"):
-            spares = spare(pin(inputs, request.shapes), request.options.seed) if cases[0].generated else ()
-            kept, captured, refused = _run_reference(reference, cases, spares, folder)
+            if cases[0].generated and request.reference is None:
+                random = RandomCases(pin(inputs, request.shapes), request.options.seed)
+                kept, captured, refused = answer_random(reference, cases, random, folder)
+            else:
+                kept, captured = answer_given(reference, cases, folder)
+                refused = []
     finally:
         reference.close()
     findings += refused
@@ -150,7 +157,7 @@ def prepare(
             f"{findings[-1].evidence.get('reason', '')}",
             hint="Give shapes it can run with --shape NAME=..., or real inputs with --inputs.",
         )
-    kinds = {name: _kind(ref.dtype) for case in captured for name, ref in (case.outputs or {}).items()}
+    kinds = {name: kind_of(ref.dtype) for case in captured for name, ref in (case.outputs or {}).items()}
     named = {case.case: set(case.outputs or {}) for case in captured}
     findings += _check_reference_names(request, kinds, named, place.loaded)
     expected = Capture(trial="reference", role="reference", cases=tuple(captured))
@@ -170,33 +177,12 @@ def prepare(
             cases=tuple(_case_facts(case, folder) for case in kept),
             reference=ReferenceFacts(kind=reference.name, version=reference.version, why=why),
             kinds=kinds,
+            decisions={name: decision for name, decision in find_decisions(graph).items() if name in kinds},
             float_sha256=float_model.sha256,
             findings=tuple(findings),
         )
     )
     return Prepared(graph, inputs, kept, Expected(expected, folder.array_folder), kinds, float_model)
-
-
-def _run_reference(
-    reference: Reference, cases: Sequence[Case], spares: Iterable[Case], folder: RunFolder
-) -> tuple[list[Case], list[CaseCapture], list[Finding]]:
-    """The cases that the reference can run, what came out of them, and what is to be said of the others."""
-    kept: list[Case] = []
-    captured: list[CaseCapture] = []
-    findings: list[Finding] = []
-    waiting, more, wanted = deque(cases), deque(spares), len(cases)
-    while waiting or (more and len(kept) < wanted):
-        case = waiting.popleft() if waiting else more.popleft()
-        try:
-            outputs = reference.run(case)
-        except CaseRefused as refusal:
-            findings.append(dropped(case, refusal.reason, reference.name))
-            continue
-        refs = {name: folder.array_folder.put(array) for name, array in outputs.items()}
-        captured.append(CaseCapture(case=case.name, outputs=refs))
-        folder.save_case(case.name, case.inputs)
-        kept.append(case)
-    return kept, captured, findings
 
 
 def _run_float(place: Place, cases: Sequence[Case], folder: RunFolder) -> None:
@@ -226,39 +212,7 @@ def _facts(spec: TensorSpec) -> TensorFacts:
 
 def _case_facts(case: Case, folder: RunFolder) -> CaseFacts:
     refs = {name: folder.array_folder.put(array) for name, array in case.inputs.items()}
-    return CaseFacts(name=case.name, source=case.source, generated=case.generated, inputs=refs)
-
-
-def _refuse_quantized_source(graph: ModelGraph, request: Request) -> None:
-    if graph.format == "mnn" and graph.weights == "quantized" and request.reference is None:
-        raise InputError(
-            "SOURCE_ALREADY_QUANTIZED",
-            f"{graph.path.name} is quantized already, so there is no float model to hold it against",
-            hint="Give the float source (ONNX, TFLite, .pb or float .mnn), or reference outputs with --reference. "
-            "`edgequant run` runs it as it is.",
-        )
-
-
-def _check_early(request: Request, graph: ModelGraph) -> list[Case] | None:
-    """Find the user's mistakes before the long part, where the format tells enough; returns the cases, if given."""
-    own = request.calibration is not None and looks_like_function(request.calibration)
-    refuse_unused(request.images, request.inputs, None if own else request.calibration)
-    if request.reference is not None and not request.reference.exists():
-        raise InputError("REFERENCE_NOT_FOUND", f"{request.reference}: no such file or folder")
-    if graph.outputs:
-        kinds: dict[str, Kind] = {spec.name: _kind(spec.dtype) for spec in graph.outputs}
-        resolve_limits(kinds, defaults_for("float"), request.limits)
-    if graph.inputs is None:
-        return None
-    pin(graph.inputs, request.shapes)
-    if any(variant.calibrated for variant in request.variants):
-        images = CalibrationOptions(images=request.images or ImageOptions())
-        check_early(request.calibration, pin(graph.inputs, request.shapes), images)
-    return None if request.inputs is None else _cases(request, graph.inputs)
-
-
-def _kind(dtype: str) -> Kind:
-    return "int" if np.dtype(dtype).kind in "biu" else "float"
+    return CaseFacts(name=case.name, source=case.source, generated=case.generated, kind=case.kind, inputs=refs)
 
 
 def _inputs(graph: ModelGraph, loaded: Loaded) -> tuple[TensorSpec, ...]:
@@ -292,24 +246,6 @@ def _inputs(graph: ModelGraph, loaded: Loaded) -> tuple[TensorSpec, ...]:
     )
 
 
-def _cases(request: Request, inputs: tuple[TensorSpec, ...]) -> list[Case]:
-    if request.inputs is not None:
-        # A shape that is pinned says what pictures are scaled to; of other cases it is checked below.
-        specs = inputs if find_pictures(request.inputs) is None else pin(inputs, request.shapes)
-        cases = load_cases(request.inputs, specs, request.images)
-        for name, shape in request.shapes.items():
-            for case in cases:
-                if name in case.inputs and tuple(case.inputs[name].shape) != shape:
-                    raise InputError(
-                        "INPUT_SHAPE",
-                        f"{case.source}: input '{name}' has shape {list(case.inputs[name].shape)}, "
-                        f"--shape asks for {list(shape)}",
-                    )
-        pin(inputs, request.shapes)
-        return cases
-    return generate(pin(inputs, request.shapes), request.options.seed)
-
-
 def _of_pictures(request: Request, inputs: tuple[TensorSpec, ...]) -> list[Finding]:
     """What was done to the pictures that are cases."""
     pictures = None if request.inputs is None else find_pictures(request.inputs)
@@ -319,15 +255,26 @@ def _of_pictures(request: Request, inputs: tuple[TensorSpec, ...]) -> list[Findi
     return picture_findings(pictures.files, reader, prefix="INPUT")
 
 
+def _onnxruntime(request: Request, graph: ModelGraph, folder: RunFolder) -> OrtReference | None:
+    """ONNX Runtime, where it computes the reference; starting."""
+    if request.reference is not None or graph.format != "onnx" or not onnxruntime_available():
+        return None
+    return OrtReference(graph.path, folder.log("reference"), request.options.timeout)
+
+
 def _reference(
-    request: Request, graph: ModelGraph, cases: list[Case], place: Place, folder: RunFolder
+    request: Request,
+    graph: ModelGraph,
+    cases: list[Case],
+    place: Place,
+    folder: RunFolder,
+    early: OrtReference | None,
 ) -> tuple[Reference, str]:
     if request.reference is not None:
         return FileReference(request.reference, cases), str(request.reference)
     if graph.format == "onnx":
-        if onnxruntime_available():
-            log = folder.log("reference")
-            return OrtReference(graph.path, log, request.options.timeout), "the source model itself"
+        if (ort := early or _onnxruntime(request, graph, folder)) is not None:
+            return ort.ready(), "the source model itself"
         why = "ONNX Runtime is not installed (pip install onnxruntime); the conversion itself stays unchecked"
     else:
         why = f"no independent runtime for {graph.format} sources here; the conversion itself stays unchecked"
@@ -381,7 +328,7 @@ def source_of(graph: ModelGraph, request: Request) -> Source:
 def prepared_again(run: Run, looked: Looked, folder: RunFolder, maker: Maker, clock: Clock) -> Prepared:
     """What an interrupted run had prepared; only float MNN is made again."""
     source = run.source
-    cases = [Case(each.name, run.inputs(each.name), each.source, each.generated) for each in source.cases]
+    cases = [Case(each.name, run.inputs(each.name), each.source, each.generated, each.kind) for each in source.cases]
     inputs = tuple(TensorSpec(each.name, each.dtype, each.shape, each.dims, each.layout) for each in source.inputs)
     with clock.phase("convert"):
         float_model = maker.make(FLOAT)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgequant.errors import EdgequantError, InputError
-from edgequant.files import atomic_write
-from edgequant.jobs.overwriting import given_paths, refuse_overwriting
+from edgequant.files import atomic_write, is_stream
+from edgequant.jobs.overwriting import given_paths, refuse_overwriting, refuse_unwritable
 from edgequant.jobs.verify import verify
 from edgequant.judge.resembles import NOT_WRITTEN
 from edgequant.models import read_model
@@ -41,6 +41,7 @@ def quantize(request: Request, output: Path, progress: Progress | None = None) -
 
     Raises InputError, ToolError; EdgequantError (OUTPUT_UNWRITABLE, RUN_DIR_FULL).
     """
+    refuse_unwritable(output)
     if output.is_dir():
         raise InputError("OUTPUT_INVALID", f"{output}: is a folder", hint="Name the file: -o quantized.mnn")
     if not output.parent.is_dir():
@@ -55,7 +56,7 @@ def quantize(request: Request, output: Path, progress: Progress | None = None) -
     if run.error is not None or refused or run.file is None:
         return Quantized(report, folder.path, False)
     source = folder.models / run.file
-    if os.path.lexists(output) and report.verdict.exit_code != 0:
+    if os.path.lexists(output) and not is_stream(output) and report.verdict.exit_code != 0:
         return Quantized(report, folder.path, False, source)
     try:
         with open(source, "rb") as reader, atomic_write(output) as writer:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgequant.archive.open import Run, open_run
 from edgequant.archive.types import Plan
-from edgequant.errors import InputError
+from edgequant.errors import EdgequantError, InputError
 from edgequant.files import disk_error
 from edgequant.judge.run import check_limits
 from edgequant.judge.run import judge as judge_run
@@ -27,7 +29,7 @@ class Rejudged:
 
     Attributes:
         report: what is said of it now.
-        stored: what was said when it was made; None where its report is not there.
+        stored: what was said when it was made; None where its report is not there, or cannot be read.
         changes: what is different, a line each.
     """
 
@@ -56,7 +58,11 @@ def judge(run_dir: str | Path | Run, limits: Sequence[Limit | str] = (), spec: V
     elif limits or spec is not None:
         raise InputError("RUN_INVALID", f"{run.path}: it ended before there was anything to judge")
     report = build_report(run, judge_run(run, plan), plan)
-    stored = _stored(run)
+    path = run.path / "report.json"
+    try:
+        stored = load(path)
+    except InputError as error:
+        return Rejudged(report, None, (str(error) if os.path.lexists(path) else f"{path}: there is none",))
     # Held against it as it would be written: numbers are rounded there.
     return Rejudged(report, stored, tuple(_changes(stored, loads(to_json(report)))))
 
@@ -66,14 +72,27 @@ def keep(run: str | Path, report: Report) -> Path:
 
     Raises EdgequantError (RUN_DIR_FULL, RUN_DIR_UNWRITABLE).
     """
-    folder = Path(run)
-    number = 2
-    while (path := folder / f"report-{number}.json").exists():
-        number += 1
-    try:
-        return write(report, path)
-    except OSError as error:
-        raise disk_error(path, error) from None
+    folder = open_run(run).path
+    for number in itertools.count(2):
+        path = folder / f"report-{number}.json"
+        try:
+            path.open("x").close()  # nobody else takes it
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise _unwritable(path, error) from None
+        try:
+            return write(report, path)
+        except OSError as error:
+            path.unlink()
+            raise _unwritable(path, error) from None
+    raise AssertionError("there is always one more number")
+
+
+def _unwritable(path: Path, error: OSError) -> EdgequantError:
+    found = disk_error(path, error)
+    found.hint = "Free some space on this host, or copy the run to a folder that can be written."
+    return found
 
 
 def _plan(run: Run, limits: Sequence[Limit | str], spec: VerifySpec | None) -> Plan:
@@ -89,14 +108,7 @@ def _plan(run: Run, limits: Sequence[Limit | str], spec: VerifySpec | None) -> P
     return plan.model_copy(update={"limits": (*plan.limits, *given)})
 
 
-def _stored(run: Run) -> Report | None:
-    path = run.path / "report.json"
-    return load(path) if path.exists() else None
-
-
-def _changes(before: Report | None, after: Report) -> list[str]:
-    if before is None:
-        return ["there is no report.json to hold it against"]
+def _changes(before: Report, after: Report) -> list[str]:
     found = []
     if before.verdict is not after.verdict:
         found.append(f"verdict: {before.verdict} -> {after.verdict}")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from edgequant.cases.case import Case
-from edgequant.errors import InputError
 from edgequant.findings import Finding
 from edgequant.spec import Variant
 
@@ -65,12 +64,6 @@ def infinite_inputs(cases: list[Case]) -> list[Finding]:
 
 
 def dropped(case: Case, reason: str, reference: str) -> Finding:
-    if not case.generated:
-        raise InputError(
-            "CASE_REFUSED",
-            f"{case.source}: {reference} cannot run the model with it: {reason}",
-            hint="Check shapes and values of this case.",
-        )
     return Finding(
         code="CASE_DROPPED",
         severity="info",
@@ -79,3 +72,27 @@ def dropped(case: Case, reason: str, reference: str) -> Finding:
         evidence={"shapes": {name: list(shape) for name, shape in case.shapes.items()}, "reason": reason},
         remedy="Say which sizes matter with --shape NAME=..., or give real inputs with --inputs.",
     )
+
+
+def not_reached(refused: Iterable[tuple[Case, str]], infinite: Sequence[str], reference: str) -> list[Finding]:
+    """Of other sizes and strained values: which of them say nothing."""
+    found = list(refused)
+    if not found and not infinite:
+        return []
+    shapes = {case.name: {name: list(shape) for name, shape in case.shapes.items()} for case, _ in found}
+    said = [f"{reference} cannot run {', '.join(shapes)}"] if found else []
+    said += [f"the reference is not finite with {', '.join(infinite)}"] if infinite else []
+    return [
+        Finding(
+            code="CASES_NOT_REACHED",
+            severity="info",
+            message=f"not looked at, beside the usual cases: {'; '.join(said)}",
+            evidence={
+                "shapes": shapes,
+                "reasons": {case.name: reason for case, reason in found},
+                "not_finite": list(infinite),
+            },
+            remedy="If the model has to take such sizes or values, export it so that it does, or give cases with "
+            "--inputs.",
+        )
+    ]

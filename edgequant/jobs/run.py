@@ -79,7 +79,7 @@ def run(request: Request, progress: Progress | None = None, *, output: Path | No
         raise InputError("OPTION_INVALID", f"run takes one device, not {len(request.devices)}")
     refuse_unused(request.images, request.inputs)
     return run_once(
-        request.model, request.devices[0], request.inputs, request.shapes, request.options, request.target,
+        request.model, request.devices[0], request.inputs, request.shapes, request.options, request.access,
         progress or Progress(), output=output, images=request.images, latency=request.latency,
     )  # fmt: skip
 

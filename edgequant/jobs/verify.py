@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import traceback
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from edgequant.archive.folder import RunFolder, device_capture, host_capture, safe_name
 from edgequant.archive.open import Run, open_run
 from edgequant.archive.types import Artifact, Capture, Closing, DeviceCapture, Failure, Making
+from edgequant.background import Background
 from edgequant.clock import Clock
 from edgequant.errors import DeviceError, EdgequantError, InputError, ToolError
-from edgequant.files import disk_error, sha256_of
-from edgequant.jobs.devices import Background, Devices
+from edgequant.files import host_error, sha256_of
+from edgequant.jobs.devices import Devices, begin_host, end_host
+from edgequant.jobs.look import Looked, look
 from edgequant.jobs.making import on_host, open_maker
-from edgequant.jobs.prepare import FLOAT, Looked, Prepared, look, prepare, prepared_again, source_of
-from edgequant.judge.kernel_faults import ARM64
-from edgequant.judge.run import judge
-from edgequant.judge.stages import Comparer
-from edgequant.judge.trial import limits_of
-from edgequant.lab.probes.engaged import EngagedProbe
+from edgequant.jobs.prepare import FLOAT, Prepared, prepare, prepared_again, source_of
+from edgequant.lab.probes.engaged import EngagedProbe, NormalProbe
 from edgequant.lab.probes.latency import LatencyProbe
 from edgequant.lab.probes.memory import SessionMemoryProbe
 from edgequant.lab.probes.repeat import RepeatProbe
-from edgequant.lab.session import DeviceOptions, Session, open_session
+from edgequant.lab.probes.rounding import RoundingProbe
+from edgequant.lab.session import Session
 from edgequant.lab.take import ModelFile, Probe, device_capture_of, take
 from edgequant.mnn_version import host_mnn_version, require_supported
 from edgequant.models import read_model
@@ -33,10 +34,11 @@ from edgequant.plan.stored import plan_of, request_of, trial_id
 from edgequant.progress import Progress
 from edgequant.quantize.maker import Maker
 from edgequant.quantize.work import HOPELESS, remove_stale
-from edgequant.report.build import build_report
-from edgequant.report.model import Report
-from edgequant.report.write import write
-from edgequant.spec import MemoryMode, Variant
+from edgequant.spec import Variant
+
+if TYPE_CHECKING:  # loaded while others work, see `_Verify.run`
+    from edgequant.jobs.reporting import Reporter
+    from edgequant.report.model import Report
 
 
 class InterruptedRun(KeyboardInterrupt):
@@ -49,31 +51,42 @@ class InterruptedRun(KeyboardInterrupt):
 
 
 def verify(
-    request: Request, progress: Progress | None = None, *, job: Literal["verify", "quantize"] = "verify"
+    request: Request,
+    progress: Progress | None = None,
+    *,
+    job: Literal["verify", "quantize"] = "verify",
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> tuple[Report, RunFolder]:
     """Quantize, push, run, compare and judge; returns the report, which is also written, and the run folder.
 
     Raises InputError for what the user gave, ToolError or DeviceError where nothing could be run at all because this
     host lacks something.  A device that cannot be used is not an exception: its runs have the verdict ERROR; nor is a
-    tool that fails to make a variant.
+    tool that fails to make a variant.  `meanwhile` is called when all that can be started has been: there is time
+    to load what showing the report takes.
     Raises InterruptedRun on ctrl-C, after the partial report has been written.
     """
     version = host_mnn_version()
     require_supported(version, "this host")
     folder = RunFolder.create(request.run_dir, str(request.model))
-    return _verify(_Verify(request, folder, progress or Progress(), job, version))
+    with folder.alone():
+        return _verify(_Verify(request, folder, progress or Progress(), job, version, meanwhile=meanwhile))
 
 
 def resume(run_dir: Path, progress: Progress | None = None) -> tuple[Report, RunFolder]:
     """Go on with a run that was interrupted: only what is missing is made and run, what failed is tried again.
+
+    Args:
+        run_dir: its folder, or a file in it.
 
     Raises as `verify`; InputError (RUN_NOT_FOUND, RUN_INVALID, MODEL_CHANGED).
     """
     version = host_mnn_version()
     require_supported(version, "this host")
     run = open_run(run_dir)
-    request = request_of(run.plan, run_dir)
-    return _verify(_Verify(request, RunFolder.reopen(run_dir), progress or Progress(), run.plan.job, version, run))
+    request, folder = request_of(run.plan, run.path), RunFolder(run.path)
+    with folder.alone():
+        folder.reopen()
+        return _verify(_Verify(request, folder, progress or Progress(), run.plan.job, version, run))
 
 
 def _verify(job: _Verify) -> tuple[Report, RunFolder]:
@@ -105,6 +118,8 @@ class _Verify:
         job: Literal["verify", "quantize"],
         mnn: str,
         earlier: Run | None = None,
+        *,
+        meanwhile: Callable[[], object] = lambda: None,
     ) -> None:
         self.request = request
         self.folder = folder
@@ -113,44 +128,42 @@ class _Verify:
         self.begun = False
         """There is something to report."""
         self._mnn = mnn
+        self._meanwhile = meanwhile
         self._earlier = earlier
+        self._kept: dict[Variant, Artifact | None] = {}
         self._archive = Run(folder.path)
-        self._comparer = Comparer(folder.array_folder)
         self._runtime_told: dict[str, int] = {}
         for models in folder.path.parent.glob("*/models"):
             remove_stale(models)  # what runs beside this one left when they were killed
-        if earlier is None:
+        if earlier is not None:
+            with contextlib.suppress(InputError):  # a damaged one is written anew
+                self.clock.seconds.update(earlier.closing.seconds)
+        else:
             folder.save_plan(plan_of(request, mnn, job))
 
     def run(self) -> Report:
         request, folder, progress = self.request, self.folder, self.progress
-        # Pinning is for the device under test; this host may not even have those cores.
-        options = request.options.model_copy(update={"cores": None})
         looked = look(request, progress, self.clock)
         self._refuse_other_source(looked)
-
-        def open_host() -> Session:
-            session = open_session("local:", DeviceOptions(), options, log=folder.log("runner-host"), progress=progress)
-            session.runner()
-            return session
-
-        starting = Background(open_host)
+        starting = begin_host(request.options, folder, progress)
         with (
             contextlib.ExitStack() as stack,
-            Devices(request.devices, request.target, request.options, folder, progress, self.clock) as devices,
+            Devices(request.devices, request.access, request.options, folder, progress, self.clock) as devices,
         ):
-            stack.callback(_close, starting)
+            stack.callback(end_host, starting)
             if devices.unusable():
                 return self._unusable(looked, devices)
             maker = open_maker(looked.graph, request, folder, progress, self.clock)
+            stack.callback(maker.stop)
+            self._kept = {variant: self._kept_artifact(variant) for variant in request.variants}
+            maker.begin([FLOAT, *(variant for variant, artifact in self._kept.items() if artifact is None)])
             prepared = self._prepare(looked, starting, maker)
             met = devices.met()
             if devices.unusable():
                 return self._unusable(looked, devices)
             self._archive = Run(folder.path)
-            for variant in request.variants:
-                # Before anything is pushed: a limit that names no output is the user's mistake, not the device's.
-                limits_of(self._archive.plan, self._archive.source, variant)
+            # Before anything is pushed: a limit that names no output is the user's mistake, not the device's.
+            self._reporter.begin(self._archive)
             self.begun = True
             host = starting.result()
             made = self._make_all(prepared, maker, host, met)
@@ -161,7 +174,10 @@ class _Verify:
     def _prepare(self, looked: Looked, starting: Background[Session], maker: Maker) -> Prepared:
         if self._earlier is not None and self._earlier.prepared:
             return prepared_again(self._earlier, looked, self.folder, maker, self.clock)
-        return prepare(self.request, looked, self.folder, starting.result, maker, self.progress, self.clock)
+        return prepare(
+            self.request, looked, self.folder, starting.result, maker, self.progress, self.clock,
+            meanwhile=lambda: (self._reporter, self._meanwhile()),  # loading what judging takes takes a while
+        )  # fmt: skip
 
     def _refuse_other_source(self, looked: Looked) -> None:
         """Raise InputError where the source is no longer that of the run that is gone on with."""
@@ -190,12 +206,13 @@ class _Verify:
     def _make_all(
         self, prepared: Prepared, maker: Maker, host: Session, met: dict[str, Session | EdgequantError]
     ) -> dict[Variant, Artifact]:
-        usable = [session for session in met.values() if isinstance(session, Session)]
-        arm = any(_is_arm(session) for session in usable if not session.device.is_host)
-        maker = maker.knowing(on_host(prepared, self.request, host, device=next(iter(usable), None), arm=arm))
+        if any(variant.searched for variant in self.request.variants):
+            usable = [session for session in met.values() if isinstance(session, Session)]
+            arm = any(_is_arm(session) for session in usable if not session.device.is_host)
+            maker = maker.knowing(on_host(prepared, self.request, host, device=next(iter(usable), None), arm=arm))
         found: dict[Variant, Artifact] = {}
         for variant in self.request.variants:
-            artifact = self._kept_artifact(variant) or self._make(variant, maker)
+            artifact = self._kept[variant] or self._make(variant, maker)
             if artifact is not None:
                 found[variant] = artifact
         return found
@@ -310,33 +327,26 @@ class _Verify:
             )
 
     def _on_host(self, artifact: Artifact, prepared: Prepared, host: Session) -> None:
-        """What the file computes on this host: the middle between quantization error and device error."""
-        variant, options = artifact.asked, self.request.options
-        name = host_capture(variant)
-        kept = self._archive.capture(name)
-        if kept is not None and kept.failure is None and kept.artifact_sha256 == artifact.sha256:
-            return
-        memory = options.memory_for(artifact.run_as)
-        same = self._same_on_host(artifact, memory)
-        if same is None:
-            self.progress.say(f"running {variant} on this host (the quantization error)")
-            with self.clock.phase("host"):
-                same = take(
-                    host, ModelFile(artifact.path, memory, artifact.sha256), prepared.cases, [],
-                    self.folder.array_folder, trial=name, role="variant-host", variant=str(variant),
-                )  # fmt: skip
-        self.folder.save_capture(name, same.model_copy(update={"trial": name, "variant": str(variant)}))
-
-    def _same_on_host(self, artifact: Artifact, memory: MemoryMode) -> Capture | None:
-        """A capture of this host that is of the same file, run in the same way."""
-        if artifact.run_as == FLOAT and memory == "normal" and self.request.options.precision == "normal":
-            found = self._archive.float_host or self._archive.reference
-            return found.model_copy(update={"role": "variant-host", "artifact_sha256": artifact.sha256})
-        for variant in self.request.variants:
+        """What the file computes on this host, the middle between quantization error and device error; and how far
+        rounding carries it there."""
+        name, memory = host_capture(artifact.asked), self.request.options.memory_for(artifact.run_as)
+        for variant in (artifact.asked, *self.request.variants):  # two variants may be one file
             kept = self._archive.on_host(variant)
-            if kept is not None and kept.artifact_sha256 == artifact.sha256 and kept.memory_mode == memory:
-                return kept
-        return None
+            if kept is None or kept.failure is not None or not kept.trial.startswith("host/"):
+                continue  # of what `local:` brought back nothing is known of rounding
+            if (kept.artifact_sha256, kept.memory_mode) == (artifact.sha256, memory):
+                if variant != artifact.asked:
+                    same = {"trial": name, "variant": str(artifact.asked)}
+                    self.folder.save_capture(name, kept.model_copy(update=same))
+                return
+        self.progress.say(f"running {artifact.asked} on this host (the quantization error)")
+        probes: list[Probe] = [NormalProbe(), RoundingProbe(int8=artifact.facts.static or memory == "low")]
+        with self.clock.phase("host"):
+            capture = take(
+                host, ModelFile(artifact.path, memory, artifact.sha256), prepared.cases, probes,
+                self.folder.array_folder, trial=name, role="variant-host", variant=str(artifact.asked),
+            )  # fmt: skip
+        self.folder.save_capture(name, capture)
 
     def _failed_device(self, uri: str, error: EdgequantError) -> None:
         for variant in self.request.variants:
@@ -354,6 +364,8 @@ class _Verify:
                 )
 
     def _bug(self, error: Exception, where: str, variant: Variant) -> Failure:
+        if (known := host_error(error)) is not None:
+            return Failure.of(known)
         trace = traceback.format_exc()
         log = self.folder.log(f"bug-{safe_name(where)}-{safe_name(str(variant))}")
         log.write_text(trace, "utf-8", "backslashreplace")
@@ -371,13 +383,13 @@ class _Verify:
         """Judge what is there so far, and write the report."""
         now = self._source_now() if ended else None
         self.folder.save_closing(Closing(seconds=dict(self.clock.seconds), ended=ended, source_now=now))
-        archive = Run(self.folder.path)
-        report = build_report(archive, judge(archive, comparer=self._comparer))
-        try:
-            write(report, self.folder.report)
-        except OSError as error:
-            raise disk_error(self.folder.report, error) from None
-        return report
+        return self._reporter.report()
+
+    @cached_property
+    def _reporter(self) -> Reporter:
+        from edgequant.jobs.reporting import Reporter
+
+        return Reporter(self.folder)
 
     def _source_now(self) -> str:
         try:
@@ -386,11 +398,7 @@ class _Verify:
             return error.code
 
 
-def _close(starting: Background[Session]) -> None:
-    """Let go of this host's runner, if it came to be."""
-    with contextlib.suppress(EdgequantError):
-        starting.result().close()
-
-
 def _is_arm(session: Session) -> bool:
+    from edgequant.judge.kernel_faults import ARM64
+
     return session.facts is not None and session.facts.arch in ARM64

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgequant.archive.types import CaseFacts, Failure, Source
 from edgequant.compare.summary import OutputSummary
 from edgequant.findings import Finding
-from edgequant.judge.limits import default_limits, meets
+from edgequant.judge.limits import default_limits, judged_value, meets
 from edgequant.judge.types import Summaries
 
 USERS_OWN = "file"
@@ -33,7 +33,7 @@ def _wrong(output: str, summary: OutputSummary, *, own: bool) -> list[Finding]:
         return [
             str(limit)
             for limit in default_limits(method, summary.kind)
-            if (value := summary.values.get(limit.metric)) is not None and not meets(limit, value)
+            if (value := judged_value(summary, limit)[0]) is not None and not meets(limit, value)
         ]
 
     lost = [summary.details[case] for case, problem in summary.problems.items() if problem != "reference_nonfinite"]

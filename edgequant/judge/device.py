@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from edgequant.archive.types import DeviceCapture
-from edgequant.compare.table import Kind
 from edgequant.findings import Finding
+from edgequant.judge.band import Bands, Outside
 from edgequant.judge.kernel_faults import ARM64, AVOID, Faults, explained, host_is_worse, pool_finding
-from edgequant.judge.limits import device_bands, meets, proves_a_fault
+from edgequant.judge.limits import proves_a_fault
 from edgequant.judge.types import NOTHING, JudgedOutput, Observed, Stages, Summaries
 from edgequant.judge.verdict import Verdict, judge_output
-from edgequant.spec import DEVICE_METRIC, Limit, RunOptions, Variant
+from edgequant.spec import DEVICE_METRIC, Limit, RunOptions
 
 Limits = Mapping[str, tuple[Limit, ...]]
 
@@ -68,8 +68,7 @@ def outside_band(
     judged: Mapping[str, JudgedOutput],
     on_host: Summaries,
     faults: Faults,
-    kinds: Mapping[str, Kind],
-    variant: Variant,
+    bands: Bands,
     options: RunOptions,
     limits: Sequence[Limit],
     device: DeviceCapture,
@@ -78,29 +77,26 @@ def outside_band(
     against the reference is kept: by luck, and with these cases.
 
     INCONCLUSIVE where this host is known to be the one that is wrong: then nobody can say what the device adds; and
-    where a file is static int8 and no fault of this device is known, for rounding alone can do that.
+    where a file is static int8, no fault of this device is known and nothing is known of how far rounding carries this
+    model, for rounding alone can do that.
 
     Args:
         on_host: this host against the reference.
-        variant: what the file is.
+        bands: of what the file is computed in.
         limits: the user's.
     """
-    method = "static" if faults.static else variant.method  # a recipe may be static as well
-    bands = device_bands(kinds, method, options.precision, limits)
     if "device" in stages.why:
         return _unknown(stages.why["device"]) if any(limit.metric == DEVICE_METRIC for limit in limits) else NOTHING
-    found = {
-        name: value
-        for name, entry in stages.device.items()
-        if name in bands and (value := entry.values.get("sqnr_db")) is not None and not meets(bands[name], value)
-    }
+    # Against the reference, what is missing or not finite is told already.
+    found = [each for each in bands.outside(stages.apart) if each.found.problem in (None, "reference_nonfinite")]
     if not found:
-        return NOTHING
-    if faults.pools and host_is_worse(list(found), judged, on_host):
-        return Observed((pool_finding(faults, found),), Verdict.INCONCLUSIVE)
-    asked = any(limit.metric == DEVICE_METRIC and limit.output in (None, *found) for limit in limits)
-    bounds = {name: bands[name].value for name in found}
-    return _outside(found, bounds, faults, _suspects(options, device), asked=asked)
+        return bands.wide(stages.apart)
+    names = list(dict.fromkeys(each.output for each in found))
+    worst = {name: next(each for each in found if each.output == name) for name in names}
+    if faults.pools and host_is_worse(names, judged, on_host):
+        numbers = {name: each.rank for name, each in worst.items()}
+        return Observed((pool_finding(faults, numbers),), Verdict.INCONCLUSIVE)
+    return _outside(worst, found, faults, _suspects(options, device))
 
 
 def _unknown(why: str) -> Observed:
@@ -112,30 +108,31 @@ def _unknown(why: str) -> Observed:
     return Observed((finding,), Verdict.INCONCLUSIVE)
 
 
-def _outside(
-    found: Mapping[str, float], bounds: Mapping[str, float], faults: Faults, suspects: str, *, asked: bool
-) -> Observed:
-    worst_one = min(found, key=lambda name: found[name])
-    more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+def _outside(worst: Mapping[str, Outside], found: Sequence[Outside], faults: Faults, suspects: str) -> Observed:
+    """worst: the worst case of each output."""
+    first = found[0]
+    more = f", and {len(worst) - 1} more" if len(worst) > 1 else ""
     known = faults.of_the_device
-    doubt = not proves_a_fault(found[worst_one], static=faults.static, explained=known, asked=asked)
-    between = f"only {found[worst_one]:.4g} dB SQNR between them in {worst_one}, worst case"
-    usual = f"{bounds[worst_one]:g} dB{more}"
+    doubt = not any(
+        proves_a_fault(each.rank, static=unknown, explained=known, asked=each.band.asked)
+        for each in found
+        for unknown in [faults.static and each.band.own is None]
+    )
+    between = f"{first.apart} in {first.output}, case '{first.case}'; {first.why}{more}"
     own = ", or this host's" if faults.static else ""
     remedy = f"{suspects}{own}.  If you know the reason and accept it: --limit '{DEVICE_METRIC}>=X'."
     finding = Finding(
         code="DEVICE_BEYOND_ROUNDING",
         severity="error" if doubt else "fail",
-        where=worst_one,
-        message=f"device and host part with the same file: {between}, where rounding usually leaves {usual}; a "
-        "static int8 model that decides close calls (a letter, a class) can amplify one step that far, so this "
-        "proves nothing"
+        where=first.output,
+        message=f"device and host part with the same file: {between}, usually; a static int8 model that decides close "
+        "calls (a letter, a class) can amplify one step that far, so this proves nothing"
         if doubt
-        else f"device and host compute different things with the same file: {between}, rounding leaves at least "
-        f"{usual}{explained(faults)}",
+        else f"device and host compute different things with the same file: {between}{explained(faults)}",
         evidence={
-            "device_sqnr_db": dict(found),
-            "bound": dict(bounds),
+            "device_sqnr_db": {name: each.found.sqnr_db for name, each in worst.items()},
+            "bound": {name: each.band.bound for name, each in worst.items()},
+            "found": [each.as_dict() for each in found[:1000]],
             **({"i8mm_layers": list(faults.layers.half_tiles[:1000])} if faults.i8mm else {}),
             **({"tail_layers": list(faults.layers.tails[:1000])} if faults.tails else {}),
         },

@@ -69,11 +69,13 @@ def _engaged(
         if not wanted or not any(each.outputs is not None for each in capture.cases):
             return Engaged(), NOTHING
         return Engaged(False, f"memory is '{capture.memory_mode}', dynamic quantization needs 'low'"), NOTHING
-    again = by_case(capture) | {each.case: each for each in capture.repeated}
-    pairs = [(again[each.case], each) for each in capture.normal if each.case in again]
+    repeated = {each.case: each for each in capture.repeated}
+    again = by_case(capture) | repeated
+    pairs = [(again[each.case], each) for each in capture.normal if each.case in again and each.outputs is not None]
     if not pairs:
         return Engaged(), NOTHING
-    low, normal = pairs[0]
+    # That which was run just before memory normal, if there is one.
+    low, normal = next((pair for pair in pairs if pair[1].case in repeated), pairs[0])
     reached = differing(low, normal)
     session = capture.session
     low_mb, normal_mb = (None, None) if session is None else (session.mb, session.normal_mb)

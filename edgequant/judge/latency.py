@@ -13,6 +13,8 @@ from edgequant.spec import RunOptions
 NEEDED = {"p50": 2, "p90": 10, "p99": 100}
 """Samples a percentile needs, so that at least one of them is expected to lie beyond it.  With fewer, p99 would be
 the maximum under another name."""
+_LONGEST = 1e12
+"""Milliseconds, thirty years: what is longer was never measured."""
 
 
 class Latency(BaseModel):
@@ -62,12 +64,12 @@ def latency_summary(
     Args:
         why_invalid: what the caller knows against the timing (emulated, throttled, governor changed, ...).
     """
-    good = sorted(float(s) for s in samples_ms if math.isfinite(s) and s >= 0)
+    good = sorted(float(s) for s in samples_ms if 0 <= s <= _LONGEST)
     against = list(why_invalid)
     if not good:
         against.append("no inference was timed")
     if len(good) < len(samples_ms):
-        against.append(f"{len(samples_ms) - len(good)} of {len(samples_ms)} times are negative or not finite")
+        against.append(f"{len(samples_ms) - len(good)} of {len(samples_ms)} times cannot be")
     numbers: dict[str, float] = {}
     why: dict[str, str] = {}
     if good:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from edgequant.compare.summary import OutputSummary
 from edgequant.compare.table import TABLE, Kind
 from edgequant.errors import InputError
 from edgequant.spec import DEVICE_METRIC, METRICS, Limit, Precision
@@ -175,6 +176,20 @@ def proves_a_fault(device_sqnr_db: float, *, static: bool, explained: bool, aske
 def meets(limit: Limit, value: float) -> bool:
     """Whether a measured value keeps a limit; NaN keeps none."""
     return value >= limit.value if limit.op == ">=" else value <= limit.value
+
+
+ROUNDING_BLIND = ("cosine", "sqnr_db")
+"""Metrics that hold an error against a value however small both are: see `summary.NEAR_NOTHING`."""
+
+
+def judged_value(summary: OutputSummary, limit: Limit) -> tuple[float | None, str | None]:
+    """The value that a limit is held against, and its case: the worst; but where that breaks a limit which is blind to
+    size, the worst of those cases whose error is more than arithmetic.  (None, None) where there is none of these."""
+    metric = limit.metric
+    value, case = summary.values.get(metric), summary.worst_cases.get(metric)
+    if metric in ROUNDING_BLIND and value is not None and not math.isnan(value) and not meets(limit, value):
+        return summary.audible.get(metric) or (None, None)
+    return value, case
 
 
 def within_margin(limit: Limit, value: float) -> bool:

@@ -10,9 +10,10 @@ from edgequant.compare.table import Kind
 from edgequant.errors import InputError
 from edgequant.findings import Finding
 from edgequant.judge.conversion import conversion_findings
-from edgequant.judge.stages import Comparer, untold
+from edgequant.judge.reach import reach
+from edgequant.judge.stages import Comparer, only, untold
 from edgequant.judge.trial import Evidence, Trial, limits_of, not_run
-from edgequant.judge.types import Judgement, Summaries, TrialJudgement
+from edgequant.judge.types import NOTHING, Judgement, Summaries, TrialJudgement
 from edgequant.judge.verdict import Verdict, worst
 from edgequant.spec import Variant
 
@@ -38,6 +39,11 @@ def judge(run: Run, plan: Plan | None = None, comparer: Comparer | None = None) 
         for variant in asked.variants
         if (found := _evidence(run, asked, uri, variant, conversion)) is not None
     ]
+    reached = NOTHING
+    if any(_was_run(each) for each in evidence):
+        reached = reach(run.source, run.reference, comparer)
+        findings += reached.findings
+        evidence = [replace(each, reached=reached.verdict) for each in evidence]
     hosts = all(each.capture is None or each.capture.device is None or each.capture.device.is_host for each in evidence)
     evidence = [replace(each, only_host=hosts) for each in evidence]
     begun = {id(each): Trial(each, comparer) for each in evidence if _was_run(each)}
@@ -78,7 +84,8 @@ def _conversion(run: Run, comparer: Comparer) -> tuple[Summaries | None, list[Fi
         for each in host.cases
         if each.refused is not None
     }
-    found = comparer.between(run.reference, host, run.source.kinds, refused=lambda _case: True)
+    held = only(run.reference, run.source.held)
+    found = comparer.between(held, host, run.source.kinds, refused=lambda _case: True)
     return found, [*findings, *conversion_findings(run.source, found, refused)]
 
 

@@ -10,7 +10,7 @@ from edgequant.archive.arrays import ArraySink
 from edgequant.archive.types import ArrayRef, Capture, CaseCapture
 from edgequant.compare.metrics import TensorComparison, compare
 from edgequant.compare.summary import summarize
-from edgequant.judge.types import Summaries
+from edgequant.judge.types import Compared, Summaries
 
 Refused = Callable[[str], bool]
 
@@ -41,9 +41,20 @@ class Comparer:
 
         A case that `got` refused counts, as outputs that never came, where `refused` says so of it.
         """
+        return summaries(self.each(expected.cases, got.cases, names, refused=refused))
+
+    def each(
+        self,
+        expected: Sequence[CaseCapture],
+        got: Sequence[CaseCapture],
+        names: Container[str],
+        *,
+        refused: Refused = lambda _case: False,
+    ) -> Compared:
+        """The same, case by case."""
         found: dict[str, dict[str, TensorComparison]] = {}
-        others = by_case(got)
-        for case in expected.cases:
+        others = {each.case: each for each in got}
+        for case in expected:
             other = others.get(case.case)
             if case.outputs is None or other is None or (other.outputs is None and not refused(case.case)):
                 continue
@@ -52,7 +63,16 @@ class Comparer:
                 if name not in names:
                     continue
                 found.setdefault(name, {})[case.case] = self.of(reference, outputs.get(name))
-        return {name: summarize(cases) for name, cases in found.items()}
+        return found
+
+
+def summaries(compared: Compared) -> Summaries:
+    return {name: summarize(cases) for name, cases in compared.items()}
+
+
+def only(capture: Capture, cases: Container[str]) -> Capture:
+    """What it says of some cases."""
+    return capture.model_copy(update={"cases": tuple(each for each in capture.cases if each.case in cases)})
 
 
 def by_case(capture: Capture) -> dict[str, CaseCapture]:

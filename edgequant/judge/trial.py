@@ -5,20 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from edgequant.archive.types import Artifact, Capture, DeviceCapture, Failure, Plan, Source
 from edgequant.findings import Finding
 from edgequant.judge import device as on_device
+from edgequant.judge import float_kernels
 from edgequant.judge.advice import Beside, failure_hint, limit_remedy
+from edgequant.judge.band import Bands
+from edgequant.judge.decisions import rematched, winners
 from edgequant.judge.engaged import determinism, engagement
 from edgequant.judge.kernel_faults import i8mm_remark, known_faults, pool_remark
 from edgequant.judge.latency import latency_of, why_no_latency
-from edgequant.judge.limits import defaults_for, resolve_limits
+from edgequant.judge.limits import default_limits, defaults_for, resolve_limits
 from edgequant.judge.resembles import file_resembles
-from edgequant.judge.stages import Comparer, refused_cases, untold
-from edgequant.judge.types import NOTHING, JudgedOutput, Observed, Stages, Summaries, TrialJudgement
+from edgequant.judge.stages import Comparer, only, refused_cases, summaries, untold
+from edgequant.judge.strain import strained
+from edgequant.judge.types import NOTHING, Compared, JudgedOutput, Observed, Stages, Summaries, TrialJudgement
 from edgequant.judge.verdict import Verdict, judge_output, worst
-from edgequant.spec import Limit, Variant
+from edgequant.spec import Limit, MemoryMode, Variant
 
 FLOAT = Variant(method="float")
 
@@ -35,6 +40,7 @@ class Evidence:
         capture: what the device brought back; None where the file was never run there.
         failure: why there is no artifact.
         only_host: this host is all there is.
+        reached: the best that can be said with these cases.
     """
 
     uri: str
@@ -49,6 +55,7 @@ class Evidence:
     capture: Capture | None = None
     failure: Failure | None = None
     only_host: bool = False
+    reached: Verdict = Verdict.PASS
 
 
 def limits_of(plan: Plan, source: Source, variant: Variant) -> dict[str, tuple[Limit, ...]]:
@@ -81,37 +88,74 @@ class Trial:
         self.limits = limits_of(evidence.plan, evidence.source, evidence.variant)
         self._names = evidence.source.kinds
         self._refused_here = {**refused_cases(evidence.variant_host), **refused_cases(evidence.float_host)}
-        self.total = comparer.between(evidence.reference, self.capture, self._names, refused=self._is_models)
+        self._reference = only(evidence.reference, evidence.source.held)
+        self.total = comparer.between(self._reference, self.capture, self._names, refused=self._is_models)
         self.on_host: Summaries = {}
         if evidence.variant_host is not None and evidence.variant_host.failure is None:
-            self.on_host = comparer.between(evidence.reference, evidence.variant_host, self._names)
+            self.on_host = comparer.between(self._reference, evidence.variant_host, self._names)
         self.stages = self._stages()
         self.failure = self._failure()
         self.faults = known_faults(self.artifact.facts, self.device, evidence.plan.host)
         self.deterministic, self._repeat = determinism(self.capture)
         self.engaged, self._engagement = engagement(self.artifact, self.capture, self.deterministic)
+        self._rematch()
         plain = {name: JudgedOutput(each, judge_output(each, self.limits[name])) for name, each in self.total.items()}
         self._innocent: tuple[str, ...] = ()
         if not self.device.is_host:
             self._innocent = on_device.innocent(plain, self.on_host, self.limits)
         self._band = NOTHING
         if not self.device.is_host:
+            method = "static" if self.faults.static else self.artifact.run_as.method  # a recipe may be static as well
             self._band = on_device.outside_band(
-                self.stages, plain, self.on_host, self.faults, self._names, self.artifact.run_as,
+                self.stages, plain, self.on_host, self.faults, self._bands(method, self.capture.memory_mode),
                 evidence.plan.options, evidence.plan.limits, self.device,
             )  # fmt: skip
+        self._kernels = self._float_kernels()
         self._converter = _converter(self.artifact)
+        self._decisions = self._decided()
+        self._strain = strained(
+            evidence.source, evidence.reference, evidence.float_host, self.capture, comparer, self.total
+        )
         verdicts = [output.verdict.verdict for output in plain.values()]
         self._limits_verdict = worst([Verdict.PASS, *verdicts])
         self._broken = any(output.verdict.failed for output in plain.values())
-        looks = (self._repeat, self._band, self._engagement, self._converter)
+        # Of a file that is not known to be what was asked for, nothing can be concluded.
+        doubted = any(each.severity in ("error", "fail") for each in self.artifact.findings)
+        made = Observed((), Verdict.INCONCLUSIVE if doubted else Verdict.PASS)
+        looks = (
+            self._repeat, self._kernels, self._band, self._decisions, self._engagement, self._converter, self._strain,
+            made,
+        )  # fmt: skip
         self.verdict = worst(
             [
                 *verdicts,
+                evidence.reached,
                 *(look.verdict for look in looks if look.verdict is not Verdict.PASS),
                 *([Verdict.ERROR] if self.failure is not None else []),
             ]
         )
+
+    def _rematch(self) -> None:
+        """Where a list or a set breaks its limits place by place, its rows are matched first."""
+        self._rows: list[Finding] = []
+        for name, decision in self._e.source.decisions.items():
+            if decision not in ("ordered", "set") or name not in self.total:
+                continue
+            if judge_output(self.total[name], self.limits[name]).verdict is not Verdict.FAIL:
+                continue
+            found = rematched(name, self._reference, self.capture, self._compare, last=decision == "set")
+            if found is not None:
+                self._rows.append(found.finding)
+                if found.summary is not None:
+                    self.total = {**self.total, name: found.summary}
+
+    def _decided(self) -> Observed:
+        """What is said of outputs that decide something."""
+        e, method = self._e, self._e.variant.method
+        allowed = next(limit.value for limit in default_limits(method, "int") if limit.metric == "mismatch")
+        found = winners(e.source, self._reference, self.capture, self._compare, allowed)
+        rows = Verdict.MARGINAL if self._rows else Verdict.PASS
+        return Observed((*self._rows, *found.findings), worst([rows, found.verdict]))
 
     def _is_models(self, case: str) -> bool:
         """Whether a case that the device refused is the model's failure: this host cannot run it either."""
@@ -139,13 +183,46 @@ class Trial:
         elif lost is not None:
             why["device"] = lost
         quantization: Summaries = {}
-        device: Summaries = {}
-        base = e.float_host or e.reference
+        apart: Compared = {}
+        base = only(e.float_host or e.reference, e.source.held)
         if middle is not None and "quantization" not in why:
             quantization = self._compare.between(base, middle, self._names)
         if middle is not None and "device" not in why:
-            device = self._compare.between(middle, self.capture, self._names)
-        return Stages(e.conversion or {}, quantization, device, why)
+            apart = self._compare.each(middle.cases, self.capture.cases, self._names)
+        split = self._split(base, middle) if middle is not None and "quantization" not in why else {}
+        return Stages(e.conversion or {}, quantization, summaries(apart), why, apart=apart, **split)
+
+    def _split(self, base: Capture, middle: Capture) -> dict[str, Any]:
+        """The stages that memory normal tells apart; middle: the file on this host."""
+        if not self._has_normal(middle):
+            return {}
+        each = self._compare.each
+        held = [case for case in middle.normal if case.case in self._e.source.held]
+        found = {
+            "weights": each(base.cases, held, self._names),
+            "activations": each(held, middle.cases, self._names),
+        }
+        kernels = {} if self.device.is_host else each(middle.normal, self.capture.normal, self._names)
+        return {key: summaries(cases) for key, cases in found.items()} | {"kernels": kernels}
+
+    def _bands(self, method: str, memory: MemoryMode | None) -> Bands:
+        """How far the device may be from this host in what is computed so."""
+        here, plan = self._e.variant_host, self._e.plan
+        alike = plan.options.precision != "low" and self.device.mnn == plan.host.mnn
+        moved = [each for each in here.moved if each.memory == memory] if here is not None and alike else []
+        return Bands(self._names, method, plan.options.precision, plan.limits, moved)
+
+    def _has_normal(self, capture: Capture) -> bool:
+        """Whether memory normal is something else, and nothing is int8 in it."""
+        return capture.memory_mode == "low" and not self.artifact.facts.static
+
+    def _float_kernels(self) -> Observed:
+        """Whether device and host part by more than float kernels do where nothing is int8."""
+        here = self._e.variant_host
+        if here is None or self.device.is_host or not self._has_normal(here):
+            return NOTHING
+        found = float_kernels.file_or_kernel(self.stages.kernels, self._bands("weight", "normal"))
+        return found if found.findings else float_kernels.unchecked(here, self.capture)
 
     def _failure(self) -> Failure | None:
         """Why it did not get to its end: as captured, a case that is not in it, or one that this device refused and
@@ -208,7 +285,10 @@ class Trial:
         }
         after: tuple[Observed, ...] = (
             on_device.blame(self._innocent, self.faults, e.plan.options, self.device),
+            self._kernels,
             self._band,
+            self._decisions,
+            self._strain,
             pool_remark(self.faults, is_host=self.device.is_host, verdict=self._limits_verdict),
             i8mm_remark(self.faults, self.device),
             on_device.device_limit_unused(e.plan.limits, only_host=e.only_host),
@@ -218,7 +298,7 @@ class Trial:
             on_device.precision_ineffective(self.device, e.plan.options),
         )
         if e.plan.job == "quantize" and self.failure is None:
-            after = (*after, file_resembles(e.reference, self.capture, self._compare))
+            after = (*after, file_resembles(self._reference, self.capture, self._compare))
         findings: tuple[Finding, ...] = (
             *self.artifact.findings,
             *self._repeat.findings,

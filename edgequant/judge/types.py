@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgequant.archive.types import Artifact, Capture, Failure
+from edgequant.compare.metrics import TensorComparison
 from edgequant.compare.summary import OutputSummary
 from edgequant.findings import Finding
 from edgequant.judge.latency import Latency
@@ -14,6 +15,8 @@ from edgequant.judge.verdict import OutputVerdict, Verdict
 from edgequant.spec import Variant
 
 Summaries = Mapping[str, OutputSummary]
+Compared = Mapping[str, Mapping[str, TensorComparison]]
+"""Output -> case -> how far two captures are from each other."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,22 @@ NOTHING = Observed()
 
 @dataclass(frozen=True)
 class Stages:
-    """The three errors that are never mixed up, by output; of a stage that was not measured, why."""
+    """The three errors that are never mixed up, by output; of a stage that was not measured, why.
+
+    Of a file that quantizes activations while it runs, the same file with memory normal, where nothing is int8, lies
+    in between: `weights` is float MNN against it (what rounding the weights costs), `activations` is it against the
+    file as it is run (what rounding the activations adds), both on this host; `kernels` is it on this host against it
+    on the device.  `apart` is the device stage, case by case.
+    """
 
     conversion: Summaries = field(default_factory=dict)
     quantization: Summaries = field(default_factory=dict)
     device: Summaries = field(default_factory=dict)
     why: Mapping[str, str] = field(default_factory=dict)
+    weights: Summaries = field(default_factory=dict)
+    activations: Summaries = field(default_factory=dict)
+    kernels: Compared = field(default_factory=dict)
+    apart: Compared = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

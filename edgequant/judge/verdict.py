@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from edgequant.compare.summary import OutputSummary
+from edgequant.compare.summary import NEAR_NOTHING, OutputSummary
 from edgequant.errors import EXIT_ERROR, EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_PASS
 from edgequant.findings import Finding
-from edgequant.judge.limits import METRICS_OF, meets, within_margin
+from edgequant.judge.limits import METRICS_OF, judged_value, meets, within_margin
 from edgequant.spec import METRICS, Limit
 
 ZERO_TOLERANCE = 1e-3
@@ -167,6 +167,7 @@ def judge_output(
         results += _check_zero(summary, limits, notes)
     for result in results:
         _note_result(result, summary, notes, remedy)
+    _note_near_nothing(summary, results, notes)
     checked = any(result.value is not None for result in results)
     if not checked and summary.cases and all(verdict is Verdict.MARGINAL for verdict, _ in notes.reasons):
         notes.add(
@@ -188,7 +189,10 @@ def _apply(summary: OutputSummary, limit: Limit) -> LimitResult:
     value = summary.values.get(limit.metric)
     if value is None or limit.metric not in METRICS_OF[summary.kind]:
         return LimitResult(limit, None, Verdict.INCONCLUSIVE)
-    return _held(limit, value, summary.worst_cases.get(limit.metric))
+    judged, case = judged_value(summary, limit)
+    if judged is None:  # its error is that of arithmetic, in every case
+        return LimitResult(limit, value, Verdict.PASS, summary.worst_cases.get(limit.metric))
+    return _held(limit, judged, case)
 
 
 def _held(limit: Limit, value: float, case: str | None) -> LimitResult:
@@ -295,6 +299,28 @@ def _note_reference(summary: OutputSummary, notes: _Notes) -> None:
             "OUTPUT_NEVER_VARIES",
             "the reference has a single value in every case: that this output computes anything is not shown",
             "Use inputs that make this output vary.",
+        )
+
+
+def _note_near_nothing(summary: OutputSummary, results: Sequence[LimitResult], notes: _Notes) -> None:
+    """Where a limit was not held against the worst case, for its error is no larger than that of arithmetic."""
+    left = [
+        result.limit.metric
+        for result in results
+        if (value := summary.values.get(result.limit.metric)) is not None
+        and not meets(result.limit, value)
+        and judged_value(summary, result.limit)[0] != value
+    ]
+    if left:
+        case = summary.worst_cases.get(left[0])
+        notes.add(
+            None,
+            "OUTPUT_NEAR_NOTHING",
+            f"no element is off by more than {NEAR_NOTHING:g} in {case}: {', '.join(left)} would hold rounding against "
+            "rounding there",
+            "Use inputs that give this output values, or give it a max_abs limit.",
+            metrics=left,
+            case=case,
         )
 
 

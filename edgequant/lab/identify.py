@@ -46,13 +46,13 @@ def probe(uri: str, options: DeviceOptions, progress: Progress) -> Probed:
         wanted=options.wanted,
         listener=progress,
     )
-    with Session(device, options, RunOptions(), log=None, progress=progress) as target:
+    with Session(device, options, RunOptions(), log=None, progress=progress) as session:
         device.open(Deadline(OPEN_SECONDS))
         try:
-            target.store.prepare(Deadline(OPEN_SECONDS))
-            runner = target.runner()
+            session.store.prepare(Deadline(OPEN_SECONDS))
+            runner = session.runner()
         except EdgequantError as error:
             facts = facts_or_why(device, Deadline(READ_SECONDS), work_dir=options.work_dir)
             return Probed(uri, facts, emulator=device.emulated, error=error)
-        assert target.facts is not None
-        return Probed(uri, target.facts, runner.hello, runner.facts, device.emulated)
+        assert session.facts is not None
+        return Probed(uri, session.facts, runner.hello, runner.facts, device.emulated)

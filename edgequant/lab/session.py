@@ -279,13 +279,13 @@ def open_session(
         wanted=options.wanted,
         listener=progress,
     )
-    target = Session(device, options, run_options, log=log, progress=progress or Progress(), clock=clock)
+    session = Session(device, options, run_options, log=log, progress=progress or Progress(), clock=clock)
     try:
-        target.open()
+        session.open()
     except BaseException:
-        target.close()
+        session.close()
         raise
-    return target
+    return session
 
 
 def _who() -> str:

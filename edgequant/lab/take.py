@@ -21,11 +21,12 @@ from edgequant.archive.types import (
     DeviceCapture,
     Failure,
     Memory,
+    Moved,
     Role,
     SessionCapture,
     TimingCapture,
 )
-from edgequant.cases.case import Case
+from edgequant.cases.case import Case, usual
 from edgequant.clock import Clock
 from edgequant.errors import DeviceError, EdgequantError, RunnerError, ToolError
 from edgequant.lab.session import Session
@@ -106,7 +107,9 @@ class Place:
         self.loaded = self.runner.load(self.path, self.model.memory, precision=self.model.precision)
 
     def unload(self) -> None:
-        self.runner.unload(self.loaded)
+        """Nothing to do where the runner that had it has been replaced."""
+        if self.runner is self.session.known_runner:
+            self.runner.unload(self.loaded)
 
 
 def each_case(
@@ -144,13 +147,15 @@ class Taking:
     """Cases that were run, in order."""
     repeated: list[CaseCapture] = field(default_factory=list)
     normal: list[CaseCapture] = field(default_factory=list)
+    moved: list[Moved] = field(default_factory=list)
     timings: list[TimingCapture] = field(default_factory=list)
     session: SessionCapture | None = None
 
     @property
     def middle(self) -> Case:
         """The middle size, so that neither the smallest nor the largest case stands for all."""
-        return self.done[len(self.done) // 2]
+        cases = usual(self.done)
+        return cases[len(cases) // 2]
 
     def keep(self, case: Case, result: RunResult) -> CaseCapture:
         """A case that was run, with its arrays in the archive."""
@@ -245,6 +250,7 @@ def take(
             "cases": tuple(taking.cases.values()),
             "repeated": tuple(taking.repeated),
             "normal": tuple(taking.normal),
+            "moved": tuple(taking.moved),
             "timings": tuple(taking.timings),
             "session": taking.session,
         }

@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import re
 import secrets
+from typing import TYPE_CHECKING
 
 from edgequant.deadline import Deadline
 from edgequant.devices.protocol import CommandResult, Device
 from edgequant.devices.reasons import reason
 from edgequant.errors import DeviceError
-from edgequant.pack import Pack
+
+if TYPE_CHECKING:
+    from edgequant.pack import Pack
 
 UNPACK_SECONDS = 300.0
 _LOOK_SECONDS = 60.0

@@ -12,6 +12,7 @@ import stat
 from pathlib import Path
 
 from edgequant.errors import InputError
+from edgequant.files import open_file
 from edgequant.models.detect import NAMES, detect
 from edgequant.models.mnn.read import read_mnn
 from edgequant.models.model import BrokenFileError, ModelGraph, OpInfo
@@ -41,7 +42,7 @@ def read_model(path: Path) -> ModelGraph:
     try:
         _check_kind(path)
         digest, size = hashlib.sha256(), 0
-        with path.open("rb") as file:
+        with open_file(path) as file:
             size += _hash(file.fileno(), digest)
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 found = detect(data, path)
@@ -50,7 +51,7 @@ def read_model(path: Path) -> ModelGraph:
                 except BrokenFileError as error:
                     raise _broken(path, found, error, len(data)) from error
         for external in parsed.external_files:
-            with external.open("rb") as file:
+            with open_file(external) as file:
                 size += _hash(file.fileno(), digest)
     except OSError as error:
         raise InputError(

@@ -16,7 +16,7 @@ from typing import Any
 import platformdirs
 
 from edgequant.errors import DeviceError, InputError
-from edgequant.files import atomic_write, sha256_of
+from edgequant.files import atomic_write, read_bounded, sha256_of
 from edgequant.pack.archives import read_tar, write_tree
 from edgequant.pack.inputs import no_cache
 
@@ -79,7 +79,7 @@ def stored(cache: Path, key: str) -> Pack | None:
     """The pack made of `key`, if it is there and whole."""
     record = cache / "builds" / key / "pack.json"
     try:
-        known = json.loads(record.read_bytes())
+        known = json.loads(read_bounded(record, 1 << 24))
         archive = record.parent / known.pop("archive")
         if archive.stat().st_size != known["size"] or sha256_of(archive) != known["sha256"]:
             return None

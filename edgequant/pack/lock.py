@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgequant.errors import InputError
-from edgequant.files import atomic_write
+from edgequant.files import atomic_write, read_bounded
 from edgequant.spec import first_problem
 
 DEFAULT_LOCK = Path(__file__).with_name("lock.json")
@@ -27,6 +27,7 @@ DEBS = (
     "python3.11-minimal",
     "zlib1g",
 )
+_MOST_BYTES = 16 << 20
 WHEELS = ("MNN", "numpy", "psutil")
 QEMU_DEB = "qemu-user-static"
 QEMU_HOSTS = ("amd64", "arm64")
@@ -69,7 +70,7 @@ class Lock(BaseModel):
 def read_lock(path: Path = DEFAULT_LOCK) -> Lock:
     """Raises InputError (PACK_LOCK_INVALID)."""
     try:
-        lock = Lock.model_validate_json(path.read_bytes())
+        lock = Lock.model_validate_json(read_bounded(path, _MOST_BYTES))
     except OSError as error:
         why = error.strerror or str(error)
     except ValidationError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from edgequant.errors import InputError
-from edgequant.files import atomic_write
+from edgequant.files import atomic_write, read_bounded
 from edgequant.pack.inputs import Inputs
 from edgequant.pack.lock import Pinned
 from edgequant.progress import Progress
@@ -39,7 +39,8 @@ class Trusted:
 
     def _read(self) -> dict[str, Pinned]:
         try:
-            return {name: Pinned.model_validate(pin) for name, pin in json.loads(self._path.read_bytes()).items()}
+            known = json.loads(read_bounded(self._path, 1 << 24))
+            return {name: Pinned.model_validate(pin) for name, pin in known.items()}
         except FileNotFoundError:
             return {}
         except (ValidationError, ValueError, AttributeError):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgequant.errors import InputError
 from edgequant.mnn_version import MIN_MNN, parse_version
-from edgequant.pack.build import PackOptions, build_pack
-from edgequant.pack.cache import Pack, find_pack
 from edgequant.progress import Progress
+
+if TYPE_CHECKING:
+    from edgequant.pack.cache import Pack
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,9 @@ class WantedPack:
 
     def get(self, progress: Progress, cache_dir: Path | None = None) -> Pack:
         """The pack, built where it is not there yet.  Raises InputError (PACK_UNKNOWN) and what build_pack raises."""
+        from edgequant.pack.build import PackOptions, build_pack
+        from edgequant.pack.cache import find_pack
+
         if self.pack is not None:
             return find_pack(self.pack, cache_dir)
         return build_pack(PackOptions(mnn=self.mnn), cache_dir=cache_dir, progress=progress)

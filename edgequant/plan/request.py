@@ -27,7 +27,7 @@ class Request:
         limits: the user's limits, over the defaults.
         reference: .npz file or folder with reference outputs; None to compute them.
         options: how models are run.
-        target: how devices are reached.
+        access: how devices are reached.
         run_dir: where everything is kept; None for a new folder under ./edgequant-runs.
         latency: whether to time the model on the device.
         convert_timeout: seconds one conversion may take.
@@ -46,7 +46,7 @@ class Request:
     limits: tuple[Limit, ...] = ()
     reference: Path | None = None
     options: RunOptions = field(default_factory=RunOptions)
-    target: DeviceOptions = field(default_factory=DeviceOptions)
+    access: DeviceOptions = field(default_factory=DeviceOptions)
     run_dir: Path | None = None
     latency: bool = True
     convert_timeout: float = 900.0

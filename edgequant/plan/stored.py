@@ -20,7 +20,7 @@ from edgequant.version import __version__
 
 def plan_of(request: Request, mnn: str, job: Literal["verify", "quantize"] = "verify") -> Plan:
     """All of a request that has to be known later.  mnn: the version on this host."""
-    reach = request.target
+    reach = request.access
     return Plan(
         job=job,
         edgequant=__version__,
@@ -65,7 +65,7 @@ def request_of(plan: Plan, run_dir: Path) -> Request:
         limits=plan.limits,
         reference=_path(plan.reference),
         options=plan.options,
-        target=DeviceOptions(**reach, wanted=wanted),
+        access=DeviceOptions(**reach, wanted=wanted),
         run_dir=run_dir,
         latency=plan.latency,
         convert_timeout=plan.convert_timeout,

@@ -9,6 +9,7 @@ from edgequant.archive.types import Artifact
 from edgequant.findings import Finding
 from edgequant.quantize.calibrate.static import StaticOptions, make_static
 from edgequant.quantize.calibration import CalibrationSet
+from edgequant.quantize.calibration_beside import RANGES
 from edgequant.quantize.ladder import LadderFacts, Planned, Rung, Step, climb, plan, plan_static
 from edgequant.quantize.offline_options import OfflineOptions
 from edgequant.quantize.rungs import FALLBACK, RungMaker
@@ -46,6 +47,9 @@ def by_ladder(
             on_step=told,
         )
     made, asked = climbed.model, climbed.rung == planned[0].rung
+    if not asked:
+        # What was asked for may have failed for no other reason, so what stands in for it proves nothing.
+        notes = tuple(each.model_copy(update={"severity": "error"}) if each.code == RANGES else each for each in notes)
     unique = {(each.code, each.message): each for each in (*notes, *made.findings, *climbed.findings)}
     return made.model_copy(
         update={

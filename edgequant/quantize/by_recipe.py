@@ -130,6 +130,7 @@ def make_recipe(
     memory_limit: int | None = None,
     samples: Iterable[Mapping[str, np.ndarray]] | None = None,
     static: StaticOptions | None = None,
+    float_model: Artifact | None = None,
 ) -> ByRecipe:
     """Make a model.  `out` appears, or is replaced, only when each layer of it is as the recipe says.
 
@@ -137,6 +138,7 @@ def make_recipe(
         source: a float model in any format `edgequant.models.read_model` knows, or what was read of it already.
         samples: real inputs, for layers with mode ``static``; static: how their ranges become scales.
         timeout: seconds for each run of the converter.
+        float_model: the source as float MNN, where it was made already.
 
     Raises:
         InputError: RECIPE_MATCHES_NOTHING; RECIPE_HALF_AND_FLOAT: layers of 16 bits beside layers of 0;
@@ -153,7 +155,7 @@ def make_recipe(
             where=str(graph.path),
         )
     with output_work(out, graph.path) as work:
-        job = _Job(work, log_dir, timeout, memory_limit)
+        job = _Job(work, log_dir, timeout, memory_limit, float_model)
         return job.run(graph, recipe, out, samples, static or StaticOptions())
 
 
@@ -163,6 +165,7 @@ class _Job:
     log_dir: Path
     timeout: float
     memory_limit: int | None
+    float_model: Artifact | None
     runs: int = 0
 
     def run(
@@ -175,7 +178,7 @@ class _Job:
     ) -> ByRecipe:
         source = str(graph.path)
         model = self._convert(graph, _FLOAT, "float.mnn")
-        if graph.format == "mnn":
+        if graph.format == "mnn" or self.float_model is not None:
             self.runs = 0  # that was a copy
         layers = read_weights(model.path)
         rules = recipe.resolve(layers)
@@ -225,6 +228,7 @@ class _Job:
             memory_limit=self.memory_limit,
             parameters=content,
             extra_flags=flags,
+            float_model=self.float_model,
         )
 
     def _static(

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from edgequant.archive.types import Artifact
 from edgequant.findings import Finding
 from edgequant.models.mnn.weights import read_weights
 from edgequant.quantize.by_recipe import as_recipe_says
-from edgequant.quantize.cache import search_folder
 from edgequant.quantize.finish import count_layers, sync_and_hash
 from edgequant.quantize.search.auto import search
 from edgequant.quantize.search.front import AutoResult
 from edgequant.quantize.search.options import AutoOptions
 from edgequant.quantize.setup import Evaluator, OnHost, Setup
+from edgequant.quantize.work import work_dir
 from edgequant.spec import Variant
 
 
-def by_search(variant: Variant, setup: Setup, host: OnHost) -> Artifact:
-    """Search, and keep what was found in the run's auto/.
+def by_search(variant: Variant, setup: Setup, host: OnHost, cache: Path | None) -> Artifact:
+    """Search, and keep what was found in the run's auto/; cache: where earlier searches kept what they measured.
 
     Raises InputError (TARGET_UNREACHABLE, which names the output and its best; LATENCY_UNKNOWN) and what `search` does.
     """
@@ -30,14 +31,14 @@ def by_search(variant: Variant, setup: Setup, host: OnHost) -> Artifact:
     tools = setup.tools()
     say: Callable[[str], None] = setup.progress.say
     say(f"auto: looking for the {'smallest' if options.budget == 'size' else 'fastest'} model")
-    with setup.clock.phase("search"):
+    with setup.clock.phase("search"), work_dir(setup.models) as work:
         result = search(
             setup.source,
             [case.inputs for case in host.cases],
             host.goals,
             out,
             log_dir=tools["log_dir"],
-            cache=search_folder(),
+            cache=cache or work,
             options=AutoOptions(
                 budget=options.budget,
                 # One that is run otherwise than it was chosen for keeps nothing.

@@ -1,12 +1,13 @@
 """Files that were made before, found again by all that decides what they are.
 
     conversions/KEY/model.mnn      the file
-    conversions/KEY/record.json    its artifact, with checksums of all three
-    conversions/KEY/log            what the tool said that made it
+    conversions/KEY/record.json    its artifact, with checksums of all
+    conversions/KEY/logs/          what the tools said that made it
+    search/                        what searches made and measured: see `search.cache`
 
 An entry appears whole, by a rename, and is read with its checksums: a damaged one is dropped and counts as not there.
-Those that were not used for longest go where there are too many.  Whatever is wrong with the cache costs time, never a
-run.
+Of all that is kept, that of searches too, goes what was not used for longest where there is too much.  Whatever is
+wrong with the cache costs time, never a run.
 """
 
 from __future__ import annotations
@@ -38,18 +39,19 @@ from edgequant.models import ModelGraph
 from edgequant.progress import Progress
 from edgequant.quantize.child import tools_extension
 from edgequant.quantize.search.cache import digest
-from edgequant.quantize.work import source_sha256, work_dir
+from edgequant.quantize.work import remove_stale, source_sha256, work_dir
 from edgequant.version import __version__
 
 DEFAULT_MB = 2048
 OFF = "EDGEQUANT_NO_CACHE"
 """Environment: set to anything but 0, nothing is taken from the cache or kept in it."""
 SIZE = "EDGEQUANT_CACHE_MB"
-"""Environment: MB (2^20 bytes) it may take; 0: none."""
-_FORMAT = 1
+"""Environment: MB (a million bytes) it may take; 0: none."""
+_FORMAT = 2
 """Of what is kept.  Changes of the code that makes files are seen without it."""
-_RECORD, _MODEL, _LOG = "record.json", "model.mnn", "log"
+_RECORD, _MODEL, _LOGS = "record.json", "model.mnn", "logs"
 _MOST_RECORD = 16 << 20
+_GONE = ".gone-"
 _CODE = ("quantize", "models", "compare", "archive/types.py", "judge/sane.py")
 """What decides how a file comes out: changed, it makes other files, or other findings of them."""
 
@@ -122,7 +124,7 @@ def _code() -> str:
 
 def kept() -> ConversionCache:
     """The user's cache, to look into."""
-    return ConversionCache(conversions_folder(), _limit(Progress()))
+    return ConversionCache(conversions_folder(), _limit(Progress()), searches=search_folder())
 
 
 def clean_cache() -> int:
@@ -130,19 +132,16 @@ def clean_cache() -> int:
 
     Raises ToolError (CACHE_UNWRITABLE).
     """
-    searches = search_folder()
-    freed = kept().clean() + size_of(searches)
-    if searches.is_dir():
-        try:
-            shutil.rmtree(searches)
-        except OSError as error:
-            raise ToolError("CACHE_UNWRITABLE", f"{searches} cannot be removed: {error.strerror or error}") from None
-    return freed
+    return kept().clean()
 
 
 def size_of(folder: Path) -> int:
     """Bytes of all files in a folder; 0 where there is none."""
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # somebody removed it
+            total += path.lstat().st_size if path.is_file() else 0
+    return total
 
 
 def open_cache(progress: Progress | None = None) -> ConversionCache | None:
@@ -151,7 +150,7 @@ def open_cache(progress: Progress | None = None) -> ConversionCache | None:
     if os.environ.get(OFF, "0") not in ("", "0"):
         return None
     limit = _limit(progress)
-    return ConversionCache(conversions_folder(), limit, progress) if limit else None
+    return ConversionCache(conversions_folder(), limit, progress, search_folder()) if limit else None
 
 
 def _limit(progress: Progress) -> int:
@@ -160,29 +159,37 @@ def _limit(progress: Progress) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 12:
         progress.say(f"{SIZE}={text[:40]!r} is no number of MB: {DEFAULT_MB} is taken")
         text = str(DEFAULT_MB)
-    return int(text) << 20
+    return int(text) * 1_000_000
 
 
 class ConversionCache:
     """A folder of made files, shared by all processes of a user.
 
     Attributes:
-        limit: bytes it may take.
+        limit: bytes it may take, with what searches keep.
+        searches: where that is; None where there is no such place.
     """
 
-    def __init__(self, folder: Path, limit: int = DEFAULT_MB << 20, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        limit: int = DEFAULT_MB * 1_000_000,
+        progress: Progress | None = None,
+        searches: Path | None = None,
+    ) -> None:
         self.folder = folder
         self.limit = limit
+        self.searches = searches
         self._progress = progress or Progress()
         self._told = False
 
     def take(self, key: str, models: Path, logs: Path) -> Artifact | None:
-        """The file of a key, copied into `models`, and its log into `logs`; None where there is none."""
+        """The file of a key, copied into `models`, and its logs into `logs`; None where there is none."""
         entry = self.folder / key
         try:
             record = _record(entry)
             made = Artifact.model_validate(record["artifact"])
-            log = _checked(entry / _LOG, record["log_sha256"]) if made.log is not None else b""
+            said = {name: _checked(entry / _LOGS / name, sha256) for name, sha256 in record["logs"].items()}
             out = models / f"{key[:16]}.mnn"
             with open(entry / _MODEL, "rb") as source, atomic_write(out) as copy:
                 found = hashlib.sha256()
@@ -194,16 +201,16 @@ class ConversionCache:
             with contextlib.suppress(OSError):  # a cache that cannot be written may still be read
                 os.utime(entry / _RECORD)
             try:
-                name = None if made.log is None else _write_log(logs, made.log, log)
+                names = {name: _write_log(logs, name, content) for name, content in said.items()}
             except OSError:
                 out.unlink()
                 raise
-            return made.model_copy(update={"path": out, "log": name})
+            return Artifact.model_validate(_renamed(record["artifact"], names)).model_copy(update={"path": out})
         except FileNotFoundError:
             if entry.is_dir():  # else it never was there, or was removed meanwhile
-                self._drop(entry)
+                _drop(entry)
         except (_DamagedError, ValidationError, KeyError, TypeError, ValueError):
-            self._drop(entry)
+            _drop(entry)
         except OSError as error:
             # Where the run's own disk is full, whoever makes the file says so.
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -220,15 +227,18 @@ class ConversionCache:
                 entry = work / key
                 entry.mkdir()
                 shutil.copyfile(made.path, entry / _MODEL)
-                log = b"" if made.log is None else (logs / made.log).read_bytes()
-                (entry / _LOG).write_bytes(log)
                 artifact = _as_json(made.model_dump() | {"path": _MODEL})
-                content = {"artifact": artifact, "mnn": host_mnn_version(), "log_sha256": _sha256(log)}
+                said = {path.name: path.read_bytes() for path in _logs_of(made.log, json.dumps(artifact), logs)}
+                (entry / _LOGS).mkdir()
+                for name, log in said.items():
+                    (entry / _LOGS / name).write_bytes(log)
+                hashes = {name: _sha256(log) for name, log in said.items()}
+                content = {"artifact": artifact, "mnn": host_mnn_version(), "logs": hashes}
                 text = json.dumps({**content, "sum": digest(content)})
                 (entry / _RECORD).write_text(text, encoding="utf-8")
                 with contextlib.suppress(OSError):  # another process was first, with the same
                     entry.rename(self.folder / key)
-            self._shrink()
+            self.shrink()
         except OSError as error:
             self._tell("written", error)
 
@@ -241,7 +251,7 @@ class ConversionCache:
                 made = Artifact.model_validate(record["artifact"])
                 found.append(
                     Entry(
-                        path.name, str(made.asked), made.label, made.source_sha256, str(record["mnn"]), _size(path),
+                        path.name, str(made.asked), made.label, made.source_sha256, str(record["mnn"]), size_of(path),
                         datetime.fromtimestamp(used, timezone.utc),
                     )
                 )  # fmt: skip
@@ -250,23 +260,33 @@ class ConversionCache:
         return sorted(found, key=lambda entry: entry.used, reverse=True)
 
     def clean(self) -> int:
-        """Remove everything; returns the bytes that frees.  Raises ToolError (CACHE_UNWRITABLE)."""
+        """Remove everything, of searches too; returns the bytes that frees.  Raises ToolError (CACHE_UNWRITABLE)."""
         freed = 0
-        for path in self._folders():
-            size = _size(path)
-            self._drop(path)
+        for path in [*self._folders(hidden=True), *([] if self.searches is None else [self.searches])]:
+            size = size_of(path)
+            _drop(path)
             if path.exists():
                 raise ToolError("CACHE_UNWRITABLE", f"{path} cannot be removed", hint="Check who owns it.")
             freed += size
+        remove_stale(self.folder)
         return freed
 
-    def _folders(self) -> Iterator[Path]:
+    def _folders(self, *, hidden: bool = False) -> Iterator[Path]:
+        """Those of files; hidden: and those that somebody was about to remove."""
         with contextlib.suppress(OSError):
-            yield from (path for path in self.folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+            for path in self.folder.iterdir():
+                if path.is_dir() and (not path.name.startswith(".") or (hidden and path.name.startswith(_GONE))):
+                    yield path
 
-    def _shrink(self) -> None:
+    def shrink(self) -> None:
         """Remove what was not used for longest until the rest keeps the limit."""
-        with open(self.folder / ".lock", "ab") as lock:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = open(self.folder / ".lock", "ab")  # noqa: SIM115  (its errors, not those of what is done with it)
+        except OSError as error:
+            self._tell("written", error)
+            return
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:  # another process is at it, or this file system has no locks
@@ -274,28 +294,51 @@ class ConversionCache:
             known = []
             for path in self._folders():
                 with contextlib.suppress(OSError):  # somebody removed it
-                    known.append(((path / _RECORD).stat().st_mtime_ns, _size(path), path))
+                    record = path / _RECORD
+                    known.append(((record if record.exists() else path).stat().st_mtime_ns, size_of(path), path))
+            for path in [] if self.searches is None else self.searches.glob("*/*"):
+                with contextlib.suppress(OSError):
+                    known.append(((found := path.stat()).st_mtime_ns, found.st_size, path))
             total = sum(size for _, size, _ in known)
             for _, size, path in sorted(known):
                 if total <= self.limit:
                     break
-                self._drop(path)
+                _drop(path)
                 total -= size
-
-    def _drop(self, entry: Path) -> None:
-        """Take an entry away at once, whoever reads it."""
-        away = entry.with_name(f".gone-{secrets.token_hex(8)}")
-        try:
-            entry.rename(away)
-        except OSError:  # gone already, or it cannot be
-            return
-        shutil.rmtree(away, ignore_errors=True)
 
     def _tell(self, what: str, error: OSError) -> None:
         if not self._told:
             self._told = True
             why = error.strerror or error
             self._progress.say(f"the cache {self.folder} cannot be {what} ({why}): this run goes on without it")
+
+
+def _drop(entry: Path) -> None:
+    """Take a file or folder away at once, whoever reads it."""
+    away = entry.with_name(f"{_GONE}{secrets.token_hex(8)}")
+    try:
+        entry.rename(away)
+        if away.is_dir():
+            shutil.rmtree(away, ignore_errors=True)
+        else:
+            away.unlink()
+    except OSError:  # gone already, or it cannot be
+        return
+
+
+def _logs_of(own: str | None, text: str, logs: Path) -> list[Path]:
+    """The logs that an artifact names, and those that go on from its own."""
+    more = None if own is None else f"{Path(own).stem}-"
+    found = sorted(path for path in logs.glob("*.log") if path.is_file())
+    return [path for path in found if path.name in text or (more is not None and path.stem.startswith(more))]
+
+
+def _renamed(value: Any, names: dict[str, str]) -> Any:
+    """An artifact with the names its logs have now."""
+    text = json.dumps(value)
+    for name, now in names.items():
+        text = text.replace(name, now) if name != now else text
+    return json.loads(text)
 
 
 def _as_json(value: dict[str, Any]) -> Any:
@@ -338,7 +381,3 @@ def _write_log(logs: Path, name: str, content: bytes) -> str:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())

@@ -70,12 +70,14 @@ class SampleFacts:
         shapes: by input, in the model's order.
         largest: largest absolute value of each input; 0 for an input without elements.
         sha256: of all its bytes.
+        ranges: smallest and largest value of each input, as `largest`.
     """
 
     name: str
     shapes: Shapes
     largest: tuple[float, ...]
     sha256: str = ""
+    ranges: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class CalibrationSet:
     def read(self, index: int) -> Case:
         """One sample.  Raises InputError CALIBRATION_CHANGED where it is not what was checked any more."""
         case, facts = _checked(self.readers[index], self.inputs), self.facts[index]
-        if _facts(case, self.inputs) != facts:
+        if sample_facts(case, self.inputs) != facts:
             raise InputError(
                 "CALIBRATION_CHANGED",
                 f"{self.source}: sample '{facts.name}' changed while it was used",
@@ -178,7 +180,7 @@ def load_calibration(
     facts, ranges = [], _Ranges(specs)
     for reader in counted("reading calibration data: samples", readers):
         case = _checked(reader, specs)
-        facts.append(_facts(case, specs))
+        facts.append(sample_facts(case, specs))
         ranges.add(case)
     if len(readers) == 1:
         findings.append(_one(name))
@@ -312,14 +314,15 @@ def _checked(reader: Callable[[], Case], inputs: tuple[TensorSpec, ...]) -> Case
     return case
 
 
-def _facts(case: Case, inputs: tuple[TensorSpec, ...]) -> SampleFacts:
+def sample_facts(case: Case, inputs: tuple[TensorSpec, ...]) -> SampleFacts:
     arrays = [case.inputs[spec.name] for spec in inputs]
-    largest = tuple(max(abs(float(array.max())), abs(float(array.min()))) if array.size else 0.0 for array in arrays)
+    ranges = tuple((float(array.min()), float(array.max())) if array.size else (0.0, 0.0) for array in arrays)
+    largest = tuple(max(abs(low), abs(high)) for low, high in ranges)
     shapes = tuple((spec.name, tuple(array.shape)) for spec, array in zip(inputs, arrays, strict=True))
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
-    return SampleFacts(case.name, shapes, largest, digest.hexdigest())
+    return SampleFacts(case.name, shapes, largest, digest.hexdigest(), ranges)
 
 
 class _Ranges:
@@ -333,6 +336,8 @@ class _Ranges:
 
     def add(self, case: Case) -> None:
         for name, array in case.inputs.items():
+            if not array.size:
+                continue
             self._low[name] = min(self._low[name], float(array.min()))
             self._high[name] = max(self._high[name], float(array.max()))
             self._elements[name] = max(self._elements[name], array.size)
@@ -341,6 +346,8 @@ class _Ranges:
         found = []
         for spec in self._inputs:
             low, high = self._low[spec.name], self._high[spec.name]
+            if low > high:
+                continue  # empty in all of them, as a past is at first
             whole = np.dtype(spec.dtype).kind in "iub"
             # A single whole number, such as a sampling rate or a mode, is constant by nature.
             if low == high and not (whole and self._elements[spec.name] == 1):

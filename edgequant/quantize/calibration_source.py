@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from edgequant.errors import InputError
-from edgequant.files import same_file
 from edgequant.findings import Finding
 from edgequant.quantize.calibration import CalibrationOptions, CalibrationSet, load_calibration
+from edgequant.quantize.calibration_beside import beside
 from edgequant.quantize.setup import OnHost, Setup
 from edgequant.quantize.work import memory_limit
 from edgequant.spec.function import looks_like_function
@@ -40,7 +39,6 @@ class CalibrationSource:
         source = options.calibration
         if source is None and options.inputs is not None:
             source = str(options.inputs)
-        on_cases = source is not None and options.inputs is not None and _same(source, options.inputs)
         if samples not in self._loaded:
             self.setup.progress.say(f"calibration data: {source or 'random'}")
             # One for each call: a function may yield other samples the second time.
@@ -60,7 +58,9 @@ class CalibrationSource:
                 self.unreadable = error
                 raise
         found = self._loaded[samples]
-        return found, (*((_on_cases(),) if on_cases else ()), *found.findings)
+        if source is None or options.inputs is None:
+            return found, found.findings
+        return found, (*beside(found, self.host.cases), *found.findings)
 
     def try_out(self, calibration: CalibrationSet) -> None:
         """Raise InputError where the float model cannot run them: that is no quantizer's fault."""
@@ -72,19 +72,3 @@ class CalibrationSource:
             self.unreadable = error
             raise
         self._usable.add(id(calibration))
-
-
-def _same(source: str, inputs: Path) -> bool:
-    try:
-        return same_file(Path(source), inputs)
-    except ValueError:  # no path at all
-        return False
-
-
-def _on_cases() -> Finding:
-    return Finding(
-        code="CALIBRATED_ON_CASES",
-        severity="warn",
-        message="the model is calibrated on the very cases it is judged on, so it looks better than it is",
-        remedy="Give calibration data of its own with --calibration.",
-    )

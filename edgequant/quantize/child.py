@@ -10,6 +10,8 @@ The guard also kills them when edgequant itself dies, by SIGKILL too: it then re
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib.util
 import json
 import os
@@ -17,12 +19,15 @@ import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgequant.errors import InputError, ToolError
+from edgequant.files import disk_error
 
 WORKER = Path(__file__).with_name("worker.py")
 LOG_LIMIT = 16 * 1024 * 1024
@@ -33,6 +38,47 @@ _LOOK = 0.3
 """Seconds between two looks at a log that somebody watches."""
 _LOOK_BYTES = 1 << 20
 _NO_MEMORY = ("std::bad_alloc", "MemoryError", "Cannot allocate memory", "Memory Alloc Failed", "out of memory")
+
+
+class Stopper:
+    """Ends the children of one owner from another thread.  They are those that are run within `over_children`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._guards: set[subprocess.Popen[bytes]] = set()
+
+    def stop(self) -> None:
+        """End them, and let none start any more: it raises ToolError (INTERRUPTED) instead.  Does not wait."""
+        with self._lock:
+            self._stopped = True
+            for guard in self._guards:
+                assert guard.stdin is not None
+                guard.stdin.close()
+
+    @contextlib.contextmanager
+    def over_children(self) -> Iterator[None]:
+        token = _STOPPER.set(self)
+        try:
+            yield
+        finally:
+            _STOPPER.reset(token)
+
+    def start(self, call: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+        """A guard that `stop` ends."""
+        with self._lock:
+            if self._stopped:
+                raise ToolError("INTERRUPTED", "the run ended before this was begun")
+            guard = call()
+            self._guards.add(guard)
+            return guard
+
+    def forget(self, guard: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            self._guards.discard(guard)
+
+
+_STOPPER: ContextVar[Stopper] = ContextVar("edgequant_stopper")
 
 
 @dataclass(frozen=True)
@@ -111,12 +157,16 @@ def run_child(
 
     Raises:
         InputError: LOG_NOT_WRITABLE.
-        ToolError: CHILD_NOT_STARTED (no such program, no such directory); CHILD_LOST (the guard was killed).
+        ToolError: CHILD_NOT_STARTED (no such program, no such directory); CHILD_LOST (the guard was killed);
+            INTERRUPTED (a `Stopper`).
     """
+    stopper = _STOPPER.get(None) or Stopper()
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         log_file = log.open("wb")
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise disk_error(log, error) from None
         raise InputError(
             "LOG_NOT_WRITABLE",
             f"the log {str(log)!r} cannot be written: {error.strerror}",
@@ -131,18 +181,21 @@ def run_child(
         "parent": os.getpid(),
     }
     with log_file:
-        guard = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(WORKER), "guard", json.dumps(options)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log_file,
-            env=None if env is None else dict(env),
-            start_new_session=True,
+        guard = stopper.start(
+            lambda: subprocess.Popen(
+                [sys.executable, "-I", "-S", str(WORKER), "guard", json.dumps(options)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log_file,
+                env=None if env is None else dict(env),
+                start_new_session=True,
+            )
         )
     answer = b""
     try:
         answer = _answer(guard, timeout + _PATIENCE, None if watch is None else _Watched(log, watch))
     finally:
+        stopper.forget(guard)
         _end(guard)
     try:
         report = json.loads(answer)

@@ -73,6 +73,7 @@ def convert(
     memory_limit: int | None = None,
     parameters: Mapping[str, object] | None = None,
     extra_flags: Sequence[str] = (),
+    float_model: Artifact | None = None,
 ) -> Artifact:
     """Convert a model.  `out` appears, or is replaced, only when the new file is whole and MNN could load it.
 
@@ -89,6 +90,7 @@ def convert(
         memory_limit: bytes the converter may allocate; see `run_child`.
         parameters: contents of the converter's compressionParamsFile (bits per layer, scales of our own).
         extra_flags: more options of the converter, such as ``--useOriginRNNImpl``.
+        float_model: what this came to for ``float`` before, which is copied where it is what is asked for.
 
     Returns:
         the file as the converter made it; `Artifact.facts` are not read yet.
@@ -108,6 +110,14 @@ def convert(
     log = log_dir / f"{_log_name(out, variant)}.log"
     job = _Job(graph, variant, log, timeout, memory_limit, dict(parameters or {}), tuple(extra_flags), version)
     with output_work(out, graph.path) as work:
+        plain = variant.method == "float" and not parameters and not extra_flags
+        if plain and float_model is not None and float_model.source_sha256 == graph.sha256:
+            copy = work / "float.mnn"
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(float_model.path, copy)
+                if sync_and_hash(copy) == float_model.sha256:
+                    copy.replace(out)
+                    return float_model.model_copy(update={"path": out})
         return job.run(work, out)
 
 

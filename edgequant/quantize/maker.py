@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgequant.archive.types import Artifact, FileFacts
+from edgequant.background import Background
 from edgequant.clock import Clock
 from edgequant.errors import InputError
 from edgequant.files import safe_name
@@ -12,16 +17,20 @@ from edgequant.findings import Finding
 from edgequant.models import ModelGraph, read_model
 from edgequant.models.mnn.static_int8 import read_static
 from edgequant.progress import Progress, listening
-from edgequant.quantize.by_ladder import by_ladder
-from edgequant.quantize.by_recipe import by_recipe
-from edgequant.quantize.by_search import by_search
 from edgequant.quantize.cache import ConversionCache, conversion_key
-from edgequant.quantize.calibration import CalibrationSet
-from edgequant.quantize.calibration_source import CalibrationSource
+from edgequant.quantize.child import Stopper
 from edgequant.quantize.convert import convert
-from edgequant.quantize.recipe import Recipe
 from edgequant.quantize.setup import MakeOptions, OnHost, Setup
 from edgequant.spec import Variant
+
+if TYPE_CHECKING:  # most variants need none of these, and loading them takes as long as converting a small model
+    from edgequant.quantize.calibration import CalibrationSet
+    from edgequant.quantize.calibration_source import CalibrationSource
+    from edgequant.quantize.recipe import Recipe
+
+MOST_AT_ONCE = 256 << 20
+"""Bytes of a source of which several things are done at once: with a larger one they may take more memory than there
+is, and what is won is little of the whole."""
 
 
 class Maker:
@@ -49,8 +58,28 @@ class Maker:
         self._setup = Setup(source, folder, options or MakeOptions(), progress or Progress(), clock or Clock())
         self._cache = cache
         self._host = host
-        self._calibration = None if host is None else CalibrationSource(self._setup, host)
+        self._calibration: CalibrationSource | None = None
         self._made: dict[str, Artifact] = {}
+        self._begun: dict[str, _Begun] = {}
+        self._stopper = Stopper()
+
+    def begin(self, variants: Iterable[Variant]) -> None:
+        """Begin to make those that take no more than the converter, one after another, while the caller does something
+        else.  `make` waits for them; `stop` has to be called in the end."""
+        if self._setup.source.size > MOST_AT_ONCE:
+            return
+        last: _Begun | None = None
+        for variant in variants:
+            if variant.searched or variant.file_key in self._made or variant.file_key in self._begun:
+                continue
+            last = _Begun(functools.partial(self._make, variant), last, self._stopper)
+            self._begun[variant.file_key] = last
+
+    def stop(self) -> None:
+        """End what was begun and not asked for, and wait until nothing of it is left."""
+        self._stopper.stop()
+        while self._begun:
+            self._begun.popitem()[1].work.wait()
 
     def knowing(self, host: OnHost) -> Maker:
         """One that can make every variant, and has what this one has made."""
@@ -59,7 +88,7 @@ class Maker:
             setup.source, setup.folder, setup.options,
             progress=setup.progress, clock=setup.clock, cache=self._cache, host=host,
         )  # fmt: skip
-        found._made = self._made
+        found._made, found._begun, found._stopper = self._made, self._begun, self._stopper
         return found
 
     @property
@@ -73,26 +102,44 @@ class Maker:
 
     def make(self, variant: Variant) -> Artifact:
         """Raises InputError, ToolError.  An InputError other than `unreadable` says something of this variant alone."""
+        if (begun := self._begun.get(variant.file_key)) is not None:
+            begun.work.wait()  # before it is taken out: `stop` has to find it where the wait is interrupted
+            del self._begun[variant.file_key]
+            for text in begun.said:
+                self._setup.progress.say(text)
+            self._made[variant.file_key] = begun.work.result()
         if variant.file_key not in self._made:
             with listening(self._setup.progress):
-                self._made[variant.file_key] = self._make(variant)
+                self._made[variant.file_key] = self._make(variant, self._setup.progress.say)
         return _as_asked(self._made[variant.file_key], variant)
 
-    def _make(self, variant: Variant) -> Artifact:
+    def _make(self, variant: Variant, say: Callable[[str], None]) -> Artifact:
         if variant.method == "auto":
-            return self._keep(by_search(variant, self._setup, self._needed()))
-        recipe = None if variant.file is None else Recipe.read(Path(variant.file))
+            from edgequant.quantize.by_search import by_search
+
+            searches = None if self._cache is None else self._cache.searches
+            made = self._keep(by_search(variant, self._setup, self._needed(), searches))
+            if self._cache is not None:
+                self._cache.shrink()
+            return made
+        recipe: Recipe | None = None
+        if variant.file is not None:
+            from edgequant.quantize.recipe import Recipe
+
+            recipe = Recipe.read(Path(variant.file))
         calibration: CalibrationSet | None = None
         notes: tuple[Finding, ...] = ()
         if variant.calibrated or (recipe is not None and recipe.static):
-            self._needed()
-            assert self._calibration is not None
+            if self._calibration is None:
+                from edgequant.quantize.calibration_source import CalibrationSource
+
+                self._calibration = CalibrationSource(self._setup, self._needed())
             calibration, notes = self._calibration.load(variant.samples)
-        key = self._key(variant, recipe, calibration, notes)
+        key = None if self._cache is None else self._key(variant, recipe, calibration, notes)
         if key is not None and self._cache is not None:
             found = self._cache.take(key, self._setup.models, self._setup.logs)
             if found is not None:
-                self._setup.progress.say(f"{variant}: made before, taken from the cache")
+                say(f"{variant}: made before, taken from the cache")
                 return _named(_as_asked(found, variant))
         if calibration is not None and self._calibration is not None:
             self._calibration.try_out(calibration)
@@ -104,11 +151,16 @@ class Maker:
     def _fresh(
         self, variant: Variant, recipe: Recipe | None, calibration: CalibrationSet | None, notes: tuple[Finding, ...]
     ) -> Artifact:
+        setup = replace(self._setup, float_model=self._made.get("float"))
         if recipe is not None:
-            return by_recipe(variant, recipe, self._setup, calibration, notes)
+            from edgequant.quantize.by_recipe import by_recipe
+
+            return by_recipe(variant, recipe, setup, calibration, notes)
         if calibration is not None:
-            return by_ladder(variant, self._setup, self._needed(), calibration, notes)
-        return convert(self._setup.source, variant, self._setup.models / f"{_stem(variant)}.mnn", **self._setup.tools())
+            from edgequant.quantize.by_ladder import by_ladder
+
+            return by_ladder(variant, setup, self._needed(), calibration, notes)
+        return convert(setup.source, variant, setup.models / f"{_stem(variant)}.mnn", **setup.tools())
 
     def _key(
         self, variant: Variant, recipe: Recipe | None, calibration: CalibrationSet | None, notes: tuple[Finding, ...]
@@ -141,6 +193,27 @@ class Maker:
             tails=layers.tails,
         )
         return _named(made.model_copy(update={"facts": facts}))
+
+
+class _Begun:
+    """A file that is made in a thread of its own, after another one.
+
+    Attributes:
+        said: what there is to say of it; said in the order in which files are asked for.
+    """
+
+    def __init__(
+        self, make: Callable[[Callable[[str], None]], Artifact], after: _Begun | None, stopper: Stopper
+    ) -> None:
+        self.said: list[str] = []
+
+        def call() -> Artifact:
+            if after is not None:
+                after.work.wait()
+            with stopper.over_children():
+                return make(self.said.append)
+
+        self.work = Background(call)
 
 
 def _as_asked(made: Artifact, variant: Variant) -> Artifact:

@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import functools
 import json
-import os
 import re
-import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -26,10 +25,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edgequant.errors import InputError
-from edgequant.files import atomic_write
+from edgequant.files import atomic_write, read_bounded
 from edgequant.models.mnn.weights import LAYER_TYPES, Weights
 from edgequant.problems import Place, first_problem, shown
-from edgequant.quantize.patterns import TooSlowError, full_matches
+from edgequant.quantize.patterns import TooSlowError, fits_glob, full_matches
 from edgequant.quantize.recipe_text import place, read_json
 from edgequant.spec import MemoryMode
 
@@ -125,13 +124,22 @@ class Rule(BaseModel):
             raise ValueError("static int8 has 8 bits and one scale per channel: no block, no hqq")
         return self
 
-    def fits(self, layer: Weights) -> bool:
-        """Whether it is about this layer, a regex left aside: `Recipe.resolve` looks at that."""
+    def fits(self, layer: Weights, matched: Mapping[str, set[str]]) -> bool:
+        """Whether it is about this layer.  matched: pattern of `patterns` -> the names it fits."""
         if self.type is not None and layer.type != self.type:
             return False
-        if self.subgraph is not None and not fnmatch.fnmatchcase(layer.subgraph, self.subgraph):
+        if self.regex is not None and layer.name not in matched[self.regex]:
             return False
-        return self.name is None or fnmatch.fnmatchcase(layer.name, self.name)
+        return all(
+            glob is None or (text in matched[slow] if (slow := _slow(glob)) else bool(fits_glob(glob, text)))
+            for glob, text in ((self.subgraph, layer.subgraph), (self.name, layer.name))
+        )
+
+    @property
+    def patterns(self) -> list[str]:
+        """Its regular expressions: what may take for ever."""
+        slow = [_slow(glob) for glob in (self.subgraph, self.name) if glob is not None]
+        return [pattern for pattern in (self.regex, *slow) if pattern is not None]
 
     @property
     def action(self) -> dict[str, object]:
@@ -177,15 +185,7 @@ class Recipe(BaseModel):
     def read(cls, path: Path) -> Recipe:
         """Raises InputError: RECIPE_UNREADABLE, RECIPE_INVALID naming the key."""
         try:
-            # A pipe that nobody writes to would keep us waiting, and a device file may have no end.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-            with open(descriptor, "rb") as file:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise InputError("RECIPE_UNREADABLE", "this is not a regular file", where=str(path))
-                content = file.read(_MOST_BYTES + 1)
-            if len(content) > _MOST_BYTES:
-                raise InputError("RECIPE_UNREADABLE", f"a recipe has no {_MOST_BYTES >> 20} MiB", where=str(path))
-            text = content.decode("utf-8-sig")  # some editors put a mark in front
+            text = read_bounded(path, _MOST_BYTES).decode("utf-8-sig")  # some editors put a mark in front
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise InputError("RECIPE_UNREADABLE", f"it cannot be read: {why}", where=str(path)) from None
@@ -228,8 +228,7 @@ class Recipe(BaseModel):
         found: dict[tuple[str, str], Rule] = {}
         matched = self._matched(layers)
         for number, rule in enumerate(self.rules):
-            named = matched.get(rule.regex) if rule.regex is not None else None
-            fitting = [layer for layer in layers if (named is None or layer.name in named) and rule.fits(layer)]
+            fitting = [layer for layer in layers if rule.fits(layer, matched)]
             if not fitting:
                 raise _nothing(number, rule, layers)
             found.update({layer.key: rule for layer in fitting})
@@ -237,18 +236,25 @@ class Recipe(BaseModel):
 
     def _matched(self, layers: Sequence[Weights]) -> dict[str, set[str]]:
         """Regex -> the names it matches."""
-        regexes = list(dict.fromkeys(rule.regex for rule in self.rules if rule.regex is not None))
+        regexes = list(dict.fromkeys(pattern for rule in self.rules for pattern in rule.patterns))
+        names = [name for layer in layers for name in (layer.name, layer.subgraph)]
         try:
-            return full_matches(regexes, list(dict.fromkeys(layer.name for layer in layers)))
+            return full_matches(regexes, list(dict.fromkeys(names)))
         except TooSlowError as error:
-            number = next(place for place, rule in enumerate(self.rules) if rule.regex == error.regex)
+            number = next(place for place, rule in enumerate(self.rules) if error.regex in rule.patterns)
             raise InputError(
                 "RECIPE_TOO_SLOW",
-                f"rule {number + 1} of the recipe: its regex was stopped after {error.seconds} s: {error.regex[:200]}",
+                f"rule {number + 1}: its pattern was stopped after {error.seconds} s: {error.regex[:200]}",
                 hint="A repeat inside a repeat, as in (a*)*, tries every way to divide a name. Write it without, or "
                 "take name with * and ?.",
                 evidence={"rule": number},
             ) from None
+
+
+@functools.lru_cache(maxsize=100_000)
+def _slow(glob: str) -> str | None:
+    """The regular expression of a glob that may take for ever; None for any other."""
+    return fnmatch.translate(glob) if fits_glob(glob, "") is None else None
 
 
 def _keys(parts: Place) -> list[str]:

@@ -34,6 +34,7 @@ class RungMaker:
         log_dir: directory for logs.
         timeout: seconds for each call of MNN's tools.
         memory_limit: bytes each may allocate.
+        float_model: the source as float MNN, where it was made already.
         static: makes edgequant's own static int8 model at a path; None: there is no such rung.
 
     What it returns is asked for, and run, as its rung says.  Calling it raises what `convert`, `quantize_offline` and
@@ -49,6 +50,7 @@ class RungMaker:
     timeout: float = 1800.0
     memory_limit: int | None = None
     static: Callable[[Path], Artifact] | None = None
+    float_model: Artifact | None = None
     _floats: dict[tuple[bool, bool], Path] = field(default_factory=dict, init=False, repr=False)
 
     def __call__(self, rung: Rung) -> Artifact:
@@ -108,6 +110,7 @@ class RungMaker:
             timeout=self.timeout,
             memory_limit=self.memory_limit,
             extra_flags=flags,
+            float_model=self.float_model,
         )
 
 

@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, TypedDict
+from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
 
 import numpy as np
 
 from edgequant.archive.types import Artifact, CalibrationFacts, CalibrationShapes
 from edgequant.cases.case import Case
 from edgequant.clock import Clock
-from edgequant.judge.sane import Sanity
 from edgequant.models import ModelGraph
 from edgequant.progress import Progress
-from edgequant.quantize.calibration import CalibrationSet
-from edgequant.quantize.evaluation import Evaluation
 from edgequant.quantize.work import memory_limit
 from edgequant.spec import Limit, MemoryMode, RunOptions
 from edgequant.spec.images import ImageOptions
 from edgequant.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from edgequant.judge.sane import Sanity
+    from edgequant.quantize.calibration import CalibrationSet
+    from edgequant.quantize.evaluation import Evaluation
 
 
 @dataclass(frozen=True)
@@ -81,23 +83,26 @@ class OnHost:
 
 
 class Tools(TypedDict):
-    """How MNN's tools are run: folder of their logs, seconds and bytes each may take."""
+    """How MNN's tools are run: folder of their logs, seconds and bytes each may take; and the float model of the
+    source, where it was made already."""
 
     log_dir: Path
     timeout: float
     memory_limit: int | None
+    float_model: Artifact | None
 
 
 @dataclass(frozen=True)
 class Setup:
     """folder: of the run; models go into models/, logs into logs/, samples of a function into calibration/, what a
-    search came to into auto/."""
+    search came to into auto/.  float_model: the source as float MNN, once that is made."""
 
     source: ModelGraph
     folder: Path
     options: MakeOptions
     progress: Progress = field(default_factory=Progress)
     clock: Clock = field(default_factory=Clock)
+    float_model: Artifact | None = None
 
     @property
     def models(self) -> Path:
@@ -108,7 +113,12 @@ class Setup:
         return self.folder / "logs"
 
     def tools(self) -> Tools:
-        return Tools(log_dir=self.logs, timeout=self.options.timeout, memory_limit=memory_limit())
+        return Tools(
+            log_dir=self.logs,
+            timeout=self.options.timeout,
+            memory_limit=memory_limit(),
+            float_model=self.float_model,
+        )
 
 
 def calibration_facts(used: CalibrationSet | None) -> CalibrationFacts | None:

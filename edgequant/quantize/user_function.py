@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from edgequant.blas import environment_as_found
 from edgequant.errors import InputError
 from edgequant.progress import counting
 from edgequant.quantize.child import death, run_child
@@ -83,7 +84,7 @@ def spool(
     argv = [sys.executable, str(WORKER), json.dumps(job), str(folder.resolve()), str(answer.resolve())]
     with counting(f"{function}: samples", None) as show:
         result = run_child(
-            argv, log=log, timeout=timeout, memory_limit=memory_limit, cwd=cwd,
+            argv, log=log, timeout=timeout, memory_limit=memory_limit, cwd=cwd, env=environment_as_found(),
             watch=lambda _new: show(sum(1 for _ in folder.glob("*.npz"))),
         )  # fmt: skip
     if (

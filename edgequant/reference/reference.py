@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgequant.background import Background
 from edgequant.cases.case import Case
 from edgequant.cases.load import read_npz
 from edgequant.deadline import Deadline
@@ -21,8 +22,10 @@ from edgequant.runner.session import RunnerSession
 Outputs = dict[str, np.ndarray]
 
 # Not with -m, which would import from the current directory first: that may be a folder somebody else filled.
+# Threads of NumPy's OpenBLAS, which ONNX Runtime does not use, would only spin.
 _WORKER = """
-import sys
+import os, sys
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 sys.path[:] = [entry for entry in sys.path if entry]
 from edgequant.reference.ort_worker import main
 sys.exit(main())
@@ -57,34 +60,44 @@ def onnxruntime_available() -> bool:
 
 
 class OrtReference(Reference):
-    """ONNX Runtime on the source model, in a child process.
-
-    Raises (from the constructor) InputError MODEL_INVALID where it cannot load the model, ToolError where it died.
-    """
+    """ONNX Runtime on the source model, in a child process, which starts while the caller does something else."""
 
     name = "onnxruntime"
 
     def __init__(self, model: Path, log: Path, timeout: float) -> None:
+        self._model = model
         self._timeout = timeout
         self._device = LocalDevice()
         argv = [*self._device.python, "-c", _WORKER]
         self._session = RunnerSession(self._device, argv, log=log, name="ONNX Runtime")
+        self._starting = Background(self._start)
+
+    def _start(self) -> None:
+        self.version = self._session.start(Deadline(60)).mnn
+        asked = {"path": str(self._model.resolve())}
+        header, _ = self._session.request("load", asked, deadline=Deadline(self._timeout))
+        self._session.checked(LoadAnswer, header)
+
+    def ready(self) -> OrtReference:
+        """Itself, once it has loaded the model; `version` is known then.
+
+        Raises InputError MODEL_INVALID where it cannot load it, ToolError where it died; it is closed then.
+        """
         try:
-            self.version = self._session.start(Deadline(60)).mnn
-            header, _ = self._session.request("load", {"path": str(model.resolve())}, deadline=Deadline(timeout))
-            self._session.checked(LoadAnswer, header)
+            self._starting.result()
         except RunnerError as error:
             self.close()
             if error.code == "MODEL_LOAD_FAILED":
                 raise InputError(
                     "MODEL_INVALID",
-                    f"{model.name}: ONNX Runtime cannot load it: {error.message.split(': ', 1)[-1]}",
+                    f"{self._model.name}: ONNX Runtime cannot load it: {error.message.split(': ', 1)[-1]}",
                     hint="Check the model with onnx.checker; --reference FILE.npz gives reference outputs of your own.",
                 ) from None
-            raise _as_tool_error(error, model) from None
+            raise _as_tool_error(error, self._model) from None
         except BaseException:
             self.close()
             raise
+        return self
 
     def run(self, case: Case) -> Outputs:
         try:
@@ -97,6 +110,9 @@ class OrtReference(Reference):
         return outputs
 
     def close(self) -> None:
+        if not self._starting.done:
+            self._device.stop()
+            self._starting.wait()
         self._session.close()
         self._device.close()
 

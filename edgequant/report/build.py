@@ -7,7 +7,8 @@ from typing import Any
 
 from edgequant.archive.open import Run
 from edgequant.archive.types import Artifact, Capture, DeviceCapture, Plan, TensorFacts, now
-from edgequant.judge.types import Judgement, Stages, TrialJudgement
+from edgequant.compare.summary import summarize
+from edgequant.judge.types import Judgement, Stages, Summaries, TrialJudgement
 from edgequant.report import model as report
 
 
@@ -139,10 +140,16 @@ def _calibration(artifact: Artifact) -> report.CalibrationInfo | None:
 
 
 def _stages(stages: Stages) -> report.ErrorsByStage:
+    def entries(found: Summaries) -> dict[str, report.ErrorEntry]:
+        return {name: report.error_entry(summary) for name, summary in found.items()}
+
     return report.ErrorsByStage(
-        conversion={name: report.error_entry(summary) for name, summary in stages.conversion.items()},
-        quantization={name: report.error_entry(summary) for name, summary in stages.quantization.items()},
-        device={name: report.error_entry(summary) for name, summary in stages.device.items()},
+        conversion=entries(stages.conversion),
+        quantization=entries(stages.quantization),
+        device=entries(stages.device),
+        weights=entries(stages.weights),
+        activations=entries(stages.activations),
+        kernels=entries({name: summarize(cases) for name, cases in stages.kernels.items()}),
         why_null=dict(stages.why),
     )
 

@@ -64,7 +64,9 @@ class _Printer(Tables):
             self.console.print()
             self.overview(report.runs)
         self.console.print()
-        self.line(self.verdict(report.verdict), f"  {_sum_up(report.runs)}")
+        good = report.verdict in (Verdict.PASS, Verdict.MARGINAL)
+        random = good and any(finding.code == "RANDOM_INPUTS" for finding in report.findings)
+        self.line(self.verdict(report.verdict), " on random inputs" * random, f"  {_sum_up(report.runs)}")
         if path is not None:
             # Never folded: it is there to be copied.
             self.console.print(Text("Report: ") + self.text(str(path)), soft_wrap=True)

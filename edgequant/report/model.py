@@ -161,11 +161,18 @@ class ErrorEntry(_Model):
 
 
 class ErrorsByStage(_Model):
-    """Output name -> error, for each stage; a stage that was not measured is empty, and why_null says why."""
+    """Output name -> error, for each stage; a stage that was not measured is empty, and why_null says why.
+
+    weights and activations are the two parts of quantization, kernels is the part of device that is no rounding to
+    int8: see `judge.types.Stages`.  They are empty for what does not quantize activations while it runs.
+    """
 
     conversion: dict[str, ErrorEntry] = Field(default_factory=dict)
     quantization: dict[str, ErrorEntry] = Field(default_factory=dict)
     device: dict[str, ErrorEntry] = Field(default_factory=dict)
+    weights: dict[str, ErrorEntry] = Field(default_factory=dict)
+    activations: dict[str, ErrorEntry] = Field(default_factory=dict)
+    kernels: dict[str, ErrorEntry] = Field(default_factory=dict)
     why_null: dict[str, str] = Field(default_factory=dict)
 
 

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from edgequant.errors import InputError
+from edgequant.files import read_bounded
 from edgequant.report.model import LOADING, SCHEMA, Report
 from edgequant.spec import first_problem
 
@@ -22,12 +23,9 @@ def load(path: Path, *, max_bytes: int = MAX_BYTES) -> Report:
         InputError: REPORT_INVALID, with what is wrong: no such file, too big, no JSON, another schema, a wrong value.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
+        data = read_bounded(path, max_bytes)
     except OSError as error:
         raise _invalid(path, error.strerror or str(error)) from error
-    if len(data) > max_bytes:
-        raise _invalid(path, f"larger than {max_bytes} bytes")
     return loads(data, where=path)
 
 

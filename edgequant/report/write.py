@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from edgequant.files import atomic_write
 from edgequant.report.model import Report
+from edgequant.text import json_escaped
 
 DIGITS = 12
 """Significant digits of a number: with fewer, a cosine of 0.99999996 would be written as 1."""
@@ -20,7 +21,7 @@ DIGITS = 12
 
 def to_json(report: Report) -> str:
     """The report as indented JSON with a final newline.  Never holds NaN or Infinity, which JSON does not have."""
-    return json.dumps(as_plain(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_escaped(json.dumps(as_plain(report), indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def as_plain(value: Any) -> Any:

@@ -89,7 +89,8 @@ def not_started(device: Device, result: CommandResult, tail: list[str], noise: b
 def _said(device: Device, said: str) -> DeviceError | None:
     """What the runner itself wrote on stderr, where it got that far."""
     if "PYTHON_TOO_OLD" in said:
-        return python_too_old(device, said.split("PYTHON_TOO_OLD")[1].split()[0])
+        words = said.split("PYTHON_TOO_OLD", 1)[1].split()
+        return python_too_old(device, words[0][:40] if words else "of an unknown version")
     if "IMPORT_FAILED" in said:
         detail = said.split("IMPORT_FAILED", 1)[1].strip()
         return module_missing(device, "numpy" if detail.startswith("numpy") else "MNN", detail)

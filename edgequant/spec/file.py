@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+import errno
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from edgequant.errors import InputError
+from edgequant.files import read_bounded
 from edgequant.spec import Access, Limit, RunOptions, Variant, first_problem, parse_cores, parse_shapes
 from edgequant.spec.function import looks_like_function
 from edgequant.spec.images import ImageOptions
@@ -74,9 +75,11 @@ class VerifySpec(BaseModel):
             _as_value_error(Limit.parse, text)
         return texts
 
-    @field_validator("inputs", "reference", mode="before")
+    @field_validator("inputs", "reference", "calibration", mode="before")
     @classmethod
     def _paths(cls, path: Any) -> Any:
+        if isinstance(path, str) and "\0" in path:
+            raise ValueError("no path holds a NUL")
         # It would stand for the spec's own folder.
         if isinstance(path, str) and not path.strip():
             raise ValueError("an empty path")
@@ -131,36 +134,24 @@ def _as_value_error(parse: Any, text: str) -> None:
         raise ValueError(f"{error.message}.  {error.hint or ''}".strip()) from None
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """Safe YAML without anchors, a few hundred bytes of which can stand for gigabytes, and without a key given twice,
-    of which the second would silently replace the first."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            raise yaml.YAMLError("anchors and aliases are not allowed")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        self.flatten_mapping(node)  # what << brings in counts as well
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable):  # others are refused below
-                if key in seen:
-                    raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: '{key}' is given twice")
-                seen.add(key)
-        return super().construct_mapping(node, deep=deep)
+_NOT_YAML = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""A tag, a date or a number that is none is met by whatever Python says of it, beside PyYAML's own errors."""
 
 
 def load_spec(path: Path) -> VerifySpec:
     """Read and check a spec.  Raises InputError (SPEC_NOT_FOUND, SPEC_INVALID) naming file, place and problem."""
+    import yaml
+
+    from edgequant.spec.plain_yaml import PlainLoader
+
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError("SPEC_INVALID", f"{path}: larger than {MAX_BYTES >> 20} MiB")
-        data = yaml.load(path.read_text("utf-8"), Loader=_PlainLoader)  # noqa: S506  (a SafeLoader)
+        text = read_bounded(path, MAX_BYTES)
     except OSError as error:
-        raise InputError("SPEC_NOT_FOUND", f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        code = "SPEC_INVALID" if error.errno in (errno.EFBIG, errno.ETIMEDOUT) else "SPEC_NOT_FOUND"
+        raise InputError(code, f"{path}: {error.strerror}") from None
+    try:
+        data = yaml.load(text.decode("utf-8"), Loader=PlainLoader)  # noqa: S506  (a SafeLoader)
+    except (yaml.YAMLError, *_NOT_YAML) as error:
         why = " ".join(str(error).split())[:300]
         raise InputError("SPEC_INVALID", f"{path}: not YAML: {why}") from None
     if data is None:

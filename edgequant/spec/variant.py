@@ -35,6 +35,9 @@ _TAKES: dict[str, tuple[str, ...]] = {
 }
 
 
+_MOST_PATH = 4000
+
+
 class Variant(BaseModel):
     """One way to quantize, written ``dynamic:8``, ``dynamic:4,block=32,hqq``, ``ema`` or ``static:8,calib=mse``.
 
@@ -82,7 +85,7 @@ class Variant(BaseModel):
     percent: float | None = Field(default=None, gt=50, le=100, allow_inf_nan=False)
     rnn: Literal["weight", "float"] | None = None
     keep: int | None = Field(default=None, ge=1, le=10_000)
-    file: str | None = Field(default=None, min_length=1, max_length=4000)
+    file: str | None = Field(default=None, min_length=1, max_length=_MOST_PATH)
 
     @model_validator(mode="after")
     def _consistent(self) -> Variant:
@@ -116,6 +119,8 @@ class Variant(BaseModel):
             file = text.strip().removeprefix("recipe:")
             if not file or "\0" in file:
                 raise _bad(text, "recipe needs its file: recipe:FILE")
+            if len(file) > _MOST_PATH:
+                raise _bad(text, f"no path has more than {_MOST_PATH} characters")
             return cls(method="recipe", file=file)
         head, *options = [part.strip() for part in text.strip().split(",")]
         method, _, bits = head.partition(":")

@@ -131,8 +131,34 @@ def test_what_a_kill_left_out_of_the_journal_is_added(tmp_path: Path) -> None:
     journal = run.path / "journal.jsonl"
     whole = [json.loads(line) for line in journal.read_text().splitlines()]
     journal.write_text(journal.read_text().splitlines()[0] + "\n")
-    RunFolder.reopen(run.path)
+    RunFolder(run.path).reopen()
     after = [json.loads(line) for line in journal.read_text().splitlines()]
     assert [(line["file"], line["sha256"]) for line in after] == [(line["file"], line["sha256"]) for line in whole]
-    RunFolder.reopen(run.path)
+    RunFolder(run.path).reopen()
     assert len(journal.read_text().splitlines()) == 2
+
+
+def test_a_line_that_was_written_in_part(tmp_path: Path) -> None:
+    """As a full disk leaves it: what comes next has a line of its own."""
+    run = RunFolder.create(tmp_path / "run", "m")
+    for name in ("reference", "local/fp16"):
+        run.save_capture(name, Capture(trial=name, role="device"))
+    journal = run.path / "journal.jsonl"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole[:-30])
+    run.reopen()
+    files = [json.loads(line)["file"] for line in journal.read_text().splitlines()]
+    assert files == ["captures/reference.json", "captures/local/fp16.json"]
+    assert len(whole) == len(journal.read_bytes())
+
+
+def test_two_in_one_folder(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", "m")
+    with (
+        run.alone(),
+        pytest.raises(InputError, match="another edgequant is at work"),
+        RunFolder(run.path).alone(),
+    ):
+        raise AssertionError("both are in it")
+    with RunFolder(run.path).alone():
+        assert sorted(each.name for each in run.path.iterdir()) == sorted(FOLDERS)

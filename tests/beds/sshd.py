@@ -120,7 +120,7 @@ class SshServer:
 
     def _make_accounts(self) -> None:
         passwd, shadow = Path("/etc/passwd").read_text(), "root:*:19000::::::\n"
-        for number, name in enumerate(("eqtest", "eqnoisy"), 64990):
+        for number, name in enumerate(("eqtest", "eqnoisy", "eqdrip"), 64990):
             home = self.home / name
             home.mkdir()
             passwd += f"{name}:x:{number}:{number}::{home}:/bin/bash\n"
@@ -128,6 +128,7 @@ class SshServer:
             os.chown(home, number, number)
         noise = 'echo "Welcome to $HOSTNAME!"; printf "\\0\\377 no newline"; echo "a warning" >&2\n'
         (self.home / "eqnoisy" / ".bashrc").write_text(noise)
+        (self.home / "eqdrip" / ".bashrc").write_text("while :; do printf x; sleep 0.05; done\n")
         (self.base / "passwd").write_text(passwd)
         (self.base / "shadow").write_text(shadow)
 

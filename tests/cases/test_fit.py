@@ -82,6 +82,13 @@ def test_shapes() -> None:
     assert fitted(np.zeros((7, 7)), shape=None).shape == (7, 7)
 
 
+def test_a_past_may_be_empty() -> None:
+    assert fitted(np.zeros((1, 0, 4)), shape=(1, None, 4)).shape == (1, 0, 4)
+    assert fitted(np.zeros((1, 0, 4)), shape=(None, None, 4)).shape == (1, 0, 4)
+    for given, shape in (((0, 2, 4), (None, None, 4)), ((1, 0), (1, 0))):
+        assert problem(lambda given=given, shape=shape: fitted(np.zeros(given), shape=shape)).code == "INPUT_SHAPE"
+
+
 def test_one_symbol_one_size() -> None:
     good = {"a": np.zeros((1, 3), np.float32), "b": np.zeros(3, np.int64)}
     assert fit("c", good, TWO, "f").shapes == {"a": (1, 3), "b": (3,)}

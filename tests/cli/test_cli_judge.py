@@ -34,6 +34,19 @@ def test_the_same_again_and_by_other_limits(archive: Archive) -> None:
     assert "Changed against report.json:\n  verdict: PASS -> FAIL\n" in done.out
     assert archive.folder.report.read_bytes() == before
     assert [file.name for file in archive.folder.path.glob("report*.json")] == ["report.json"]
+    assert "Report: " not in done.out  # what was shown is in no file
+
+
+def test_a_table_never_replaces_a_record(archive: Archive) -> None:
+    folder = archive.folder.path
+    before = (folder / "plan.json").read_bytes()
+    for words in (("judge", str(folder)), ("report", str(folder / "report.json")), ("verify", "--resume", str(folder))):
+        done = edgequant(*words, "--csv", str(folder / "plan.json"))
+        assert done.code == 2
+        assert "OUTPUT_INVALID" in done.err
+        assert "has to end in .csv" in done.err
+    assert (folder / "plan.json").read_bytes() == before
+    assert edgequant("judge", str(folder), "--csv", str(folder / "table.csv")).code == 0
 
 
 def test_as_json_and_kept(archive: Archive, tmp_path: Path) -> None:

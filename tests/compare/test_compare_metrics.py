@@ -296,3 +296,20 @@ def test_big_arrays_need_little_memory():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < reference.nbytes
+
+
+def test_masked_logits_are_equal_where_both_are() -> None:
+    """-Inf in the same places is a mask; in other places, NaN or +Inf it is none."""
+    ref, inf = np.array([1, -np.inf, 3, -np.inf], np.float32), np.float32(np.inf)
+    same = compare(ref, ref.copy())
+    assert (same.problem, same.exact, same.reference_kind, same.sqnr_db) == (None, True, "normal", 200.0)
+    off = compare(ref, np.array([1, -inf, 3.3, -inf], np.float32))
+    assert (off.problem, off.exact) == (None, False)
+    assert off.sqnr_db == pytest.approx(10 * np.log10(10 / 0.09), abs=1e-3)
+    assert compare(ref, np.array([1, -9, 3, -inf], np.float32)).problem == "reference_nonfinite"
+    assert compare(ref, np.array([-inf, -inf, 3, -inf], np.float32)).problem == "nonfinite"
+    for other in (np.nan, np.inf):
+        ref[0] = other
+        assert compare(ref, ref.copy()).problem == "reference_nonfinite"
+    masked = np.full(3, -np.inf)
+    assert compare(masked, masked).problem == "reference_nonfinite", "nothing else is there to compare"

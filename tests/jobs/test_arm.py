@@ -129,7 +129,7 @@ def test_on_the_board(name: str, board_uri: str, board_python: str, real_model: 
     """With the pack, which auto takes, and with what is installed there: the same MNN gives the same bits."""
     (packed,) = verify(name, real_model, tmp_path / "pack", board_uri).runs
     system = DeviceOptions(runtime="system", python=board_python)
-    (own,) = verify(name, real_model, tmp_path / "system", board_uri, target=system).runs
+    (own,) = verify(name, real_model, tmp_path / "system", board_uri, access=system).runs
     assert (packed.device.facts["runtime"], own.device.facts["runtime"]) == ("pack", "system")
     assert packed.device.mnn == own.device.mnn
     first, second = capture(tmp_path / "pack", packed), capture(tmp_path / "system", own)
@@ -178,9 +178,9 @@ def test_beyond_rounding_is_fail_though_every_limit_is_kept(real_model: ModelByN
 @pytest.mark.nightly
 def test_a_matrix_with_another_mnn(real_model: ModelByName, tmp_path: Path) -> None:
     """The version a product ships with, on every emulated CPU at once."""
-    target = DeviceOptions(wanted=WantedPack(mnn="3.5.0"))
+    access = DeviceOptions(wanted=WantedPack(mnn="3.5.0"))
     devices = ("emulated:cortex-a53", "emulated:max")
-    report = do(real_model("ppocr_cls"), tmp_path / "run", "dynamic:8", devices=devices, target=target)
+    report = do(real_model("ppocr_cls"), tmp_path / "run", "dynamic:8", devices=devices, access=access)
     for run in report.runs:
         assert run.error is None, run.error
         assert run.device.mnn == "3.5.0"

@@ -27,7 +27,7 @@ def uri(board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_with_the_pack(uri: str, real_model: ModelByName, tmp_path: Path) -> None:
-    report = do(real_model("enc"), tmp_path / "run", "dynamic:8", devices=(uri,), target=DeviceOptions(runtime="pack"))
+    report = do(real_model("enc"), tmp_path / "run", "dynamic:8", devices=(uri,), access=DeviceOptions(runtime="pack"))
     (run,) = report.runs
     assert report.verdict == run.verdict == "PASS"
     assert run.low_memory_engaged is True, run.low_memory_why
@@ -40,7 +40,7 @@ def test_with_the_pack(uri: str, real_model: ModelByName, tmp_path: Path) -> Non
 
 def test_with_what_is_installed_there(uri: str, real_model: ModelByName, tmp_path: Path) -> None:
     report = do(
-        real_model("enc"), tmp_path / "run", "dynamic:8", devices=(uri,), target=DeviceOptions(runtime="system")
+        real_model("enc"), tmp_path / "run", "dynamic:8", devices=(uri,), access=DeviceOptions(runtime="system")
     )
     (run,) = report.runs
     assert report.verdict == run.verdict == "ERROR"

@@ -22,8 +22,8 @@ ABOVE = {"arch", "cpu", "features", "cores", "ram_mb", "os"}
 
 
 def test_in_the_report(generated_model: ModelByName, tmp_path: Path) -> None:
-    target = DeviceOptions(work_dir=str(tmp_path / "work"))
-    do(generated_model("gru"), tmp_path / "run", "float", target=target)
+    access = DeviceOptions(work_dir=str(tmp_path / "work"))
+    do(generated_model("gru"), tmp_path / "run", "float", access=access)
     document = json.loads((tmp_path / "run" / "report.json").read_text())
     device: dict[str, Any] = document["runs"][0]["device"]
     assert OLD | set(FACTS) - ABOVE | {"usable_cores", "why_null"} <= device["facts"].keys()
@@ -59,11 +59,11 @@ def test_they_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         return read(*given)
 
     monkeypatch.setattr(facts_room, "read", counted)
-    with open_session("local:", DeviceOptions(str(tmp_path / "work")), RunOptions(), log=None) as target:
+    with open_session("local:", DeviceOptions(str(tmp_path / "work")), RunOptions(), log=None) as session:
         assert calls == []
-        target.runner()
-        target.drop_runner()
-        target.runner()
+        session.runner()
+        session.drop_runner()
+        session.runner()
         assert len(calls) == 1
-        assert target.facts is not None
-        assert target.facts.arch == os.uname().machine
+        assert session.facts is not None
+        assert session.facts.arch == os.uname().machine

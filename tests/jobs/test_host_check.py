@@ -113,8 +113,8 @@ def test_the_copy_with_float_pools_is_right_where_the_file_is_wrong(pools: int, 
 
 @pytest.fixture
 def host() -> Iterator[Session]:
-    with open_session("local:", DeviceOptions(), ONE_THREAD, log=None, progress=Progress()) as target:
-        yield target
+    with open_session("local:", DeviceOptions(), ONE_THREAD, log=None, progress=Progress()) as session:
+        yield session
 
 
 def check(host: Session, made: Artifact, expected: list[Arrays], *, arm: bool, fallback: bool) -> Sanity:

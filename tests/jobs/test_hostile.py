@@ -32,10 +32,10 @@ def liar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DeviceOptions:
     return DeviceOptions(python=str(script), work_dir=str(tmp_path / "work"))
 
 
-def do(model: Path, folder: Path, target: DeviceOptions, *variants: str, **more: object) -> Report:
+def do(model: Path, folder: Path, access: DeviceOptions, *variants: str, **more: object) -> Report:
     options = RunOptions(threads=1, repeat=20, timeout=60)
     report, run_dir = verify(
-        Request(model, ("local:",), variants or ("weight:8",), options=options, target=target, run_dir=folder, **more)  # type: ignore[arg-type]
+        Request(model, ("local:",), variants or ("weight:8",), options=options, access=access, run_dir=folder, **more)  # type: ignore[arg-type]
     )
     assert load(run_dir.report).verdict == report.verdict
     return report

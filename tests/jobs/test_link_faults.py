@@ -33,7 +33,7 @@ def test_link_lost_in_the_middle_of_a_push(
 
     model = generated_model("big_mlp")
     report = do(
-        model, tmp_path / "run", "float", "weight:8", devices=(URI, "local:"), target=over_ssh,
+        model, tmp_path / "run", "float", "weight:8", devices=(URI, "local:"), access=over_ssh,
         progress=Listener(sent=count),
     )  # fmt: skip
     cut, after, here, here8 = report.runs
@@ -45,7 +45,7 @@ def test_link_lost_in_the_middle_of_a_push(
     assert not cut.outputs
     assert (after.verdict, here.verdict, here8.verdict) == ("PASS", "PASS", "PASS")  # it connected again
     check_store(tmp_path / "work")
-    report = do(model, tmp_path / "again", "float", devices=(URI,), target=over_ssh)
+    report = do(model, tmp_path / "again", "float", devices=(URI,), access=over_ssh)
     assert report.verdict == "PASS"
     check_store(tmp_path / "work")
 
@@ -57,7 +57,7 @@ def test_link_lost_in_the_middle_of_a_run(
     run_dir = tmp_path / "run"
     with once_run(3, lambda _: sshd.kill_sessions()):
         report = do(
-            generated_model("conv_cnn"), run_dir, "dynamic:8", "fp16", inputs=cases, devices=(URI,), target=over_ssh
+            generated_model("conv_cnn"), run_dir, "dynamic:8", "fp16", inputs=cases, devices=(URI,), access=over_ssh
         )
     lost, after = report.runs
     assert lost.verdict == report.verdict == "ERROR"
@@ -80,7 +80,7 @@ def test_server_frozen_in_the_middle_of_a_run(
     options = RunOptions(threads=1, timeout=10)
     with once_run(3, lambda _: sshd.freeze_sessions()):
         report = do(
-            generated_model("conv_cnn"), run_dir, inputs=cases, devices=(URI, "local:"), target=over_ssh,
+            generated_model("conv_cnn"), run_dir, inputs=cases, devices=(URI, "local:"), access=over_ssh,
             options=options,
         )  # fmt: skip
     frozen, here = report.runs
@@ -108,7 +108,7 @@ def test_server_frozen_in_the_middle_of_a_push(
             sshd.freeze_sessions()
 
     report = do(
-        generated_model("big_mlp"), tmp_path / "run", "float", devices=(URI, "local:"), target=over_ssh,
+        generated_model("big_mlp"), tmp_path / "run", "float", devices=(URI, "local:"), access=over_ssh,
         progress=Listener(sent=freeze),
     )  # fmt: skip
     assert "float" in frozen[0]

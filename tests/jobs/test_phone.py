@@ -71,8 +71,8 @@ def test_power_cut_while_unpacking(phone: Phone, real_model: ModelByName, tmp_pa
 
 
 def test_a_place_where_nothing_may_be_executed(phone: Phone, real_model: ModelByName, tmp_path: Path) -> None:
-    target = DeviceOptions(work_dir="/sdcard/edgequant")
-    error = error_of(verify(real_model("enc"), tmp_path / "run", phone, target=target))
+    access = DeviceOptions(work_dir="/sdcard/edgequant")
+    error = error_of(verify(real_model("enc"), tmp_path / "run", phone, access=access))
     assert error.code == "WORK_DIR_NOEXEC", error
     assert "/sdcard/edgequant" in error.message
     phone.shell("rm -rf /sdcard/edgequant")  # it is memory

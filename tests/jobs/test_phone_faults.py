@@ -294,7 +294,7 @@ class Listening(Sent):
 def test_directories_that_cannot_be(
     phone: Phone, small: Path, wire: Wire, tmp_path: Path, work_dir: str, code: str
 ) -> None:
-    error = error_of(verify(small, tmp_path / "run", phone, target=DeviceOptions(work_dir=work_dir)))
+    error = error_of(verify(small, tmp_path / "run", phone, access=DeviceOptions(work_dir=work_dir)))
     assert error.code == code, error
     assert work_dir in error.message
     assert "--work-dir" in (error.hint or "")

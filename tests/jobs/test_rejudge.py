@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 
 from edgequant.archive.open import open_run
 from edgequant.errors import InputError
+from edgequant.jobs import rejudge
 from edgequant.jobs.rejudge import judge, keep
 from edgequant.judge.verdict import Verdict
+from edgequant.report.model import Report
 from edgequant.report.read import load
 from edgequant.report.write import write
 from edgequant.spec import Limit
@@ -96,7 +99,12 @@ def test_a_run_without_a_report_is_judged_all_the_same(tmp_path: Path) -> None:
     archive.folder.report.unlink()
     found = judge(archive.folder.path)
     assert (found.report.verdict, found.stored) == (Verdict.PASS, None)
-    assert found.changes == ("there is no report.json to hold it against",)
+    assert found.changes == (f"{archive.folder.report}: there is none",)
+    # Damaged, it is as good as none.
+    archive.folder.report.write_text('{"schema": ')
+    found = judge(archive.folder.path)
+    assert (found.report.verdict, found.stored) == (Verdict.PASS, None)
+    assert "not JSON" in found.changes[0]
 
 
 def test_a_file_takes_the_place_of_the_runs_limits(tmp_path: Path) -> None:
@@ -148,6 +156,52 @@ def test_judgements_are_kept_beside_each_other(tmp_path: Path) -> None:
     assert load(paths[0]).verdict is Verdict.FAIL
     paths[0].unlink()
     assert keep(archive.folder.path, found).name == "report-2.json"
+
+
+def test_of_two_that_keep_at_once_neither_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The moment before one of them writes, held open."""
+    archive = judged_once(tmp_path)
+    found, kept = judge(archive.folder.path).report, []
+
+    def slow(report: Report, path: Path) -> Path:
+        monkeypatch.setattr(rejudge, "write", write)
+        kept.append(keep(archive.folder.path, report))
+        return write(report, path)
+
+    monkeypatch.setattr(rejudge, "write", slow)
+    kept.append(keep(archive.folder.path, found))
+    assert [path.name for path in kept] == ["report-3.json", "report-2.json"]
+    assert [load(path).verdict for path in kept] == [Verdict.PASS] * 2
+
+
+def test_given_as_a_file_of_the_run(tmp_path: Path) -> None:
+    archive = judged_once(tmp_path)
+    found = judge(archive.folder.report)
+    assert found.changes == ()
+    assert keep(archive.folder.report, found.report) == archive.folder.path / "report-2.json"
+    assert open_run(archive.folder.path / "report-2.json").path == archive.folder.path
+    for path in (archive.folder.path / "captures" / "reference.json", Path(__file__)):
+        with pytest.raises(InputError, match="a file that lies in no folder of a run") as caught:
+            open_run(path)
+        assert caught.value.code == "RUN_NOT_FOUND"
+
+
+def test_a_run_that_was_killed_early(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, "weight:8")
+    (archive.folder.path / "source.json").unlink()
+    with pytest.raises(InputError, match="interrupted before there was anything to judge") as caught:
+        judge(archive.folder.path)
+    assert caught.value.hint is not None
+    assert f"verify --resume {archive.folder.path}" in caught.value.hint
+
+
+def test_a_pipe_in_place_of_a_record(tmp_path: Path) -> None:
+    archive = judged_once(tmp_path)
+    record = archive.folder.path / "captures" / "reference.json"
+    record.unlink()
+    os.mkfifo(record)
+    with pytest.raises(InputError, match=r"reference\.json: not a file"):
+        judge(archive.folder.path)
 
 
 def test_devices_are_told_apart(tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ def test_killed_in_the_middle_of_the_second_trial(generated_model: ModelByName, 
 
     assert folder.path == run_dir
     assert [run.verdict for run in report.runs] == ["PASS", "PASS"]
+    assert all(report.timing_s[name] >= seconds for name, seconds in left.report.timing_s.items())
     after = times(run_dir)
     written = {name for name, when in after.items() if before.get(name) != when}
     rewritten = {name for name in written & before.keys() if not name.startswith(("logs/", "models/float-"))}

@@ -122,9 +122,9 @@ def test_the_fastest_by_the_clock_of_a_device(
 ) -> None:
     for key, value in ssh_home(sshd, tmp_path).items():
         monkeypatch.setenv(key, value)
-    target = DeviceOptions(work_dir=str(tmp_path / "work"), python=sys.executable)
+    access = DeviceOptions(work_dir=str(tmp_path / "work"), python=sys.executable)
     (run,) = do(
-        generated_model("conv_cnn"), tmp_path / "run", "auto", devices=(f"ssh://{ALIAS}",), target=target,
+        generated_model("conv_cnn"), tmp_path / "run", "auto", devices=(f"ssh://{ALIAS}",), access=access,
         goals=("sqnr_db>=25",), budget="latency", latency=True,
     ).runs  # fmt: skip
     assert run.error is None

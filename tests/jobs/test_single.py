@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def place(tmp_path: Path) -> Path:
     (tmp_path / "linked" / "b.npz").symlink_to("../b.npz")
     (tmp_path / "b.npz").touch()
     (tmp_path / "free").mkdir()
-    os.mkfifo(tmp_path / "pipe")
+    socket.socket(socket.AF_UNIX).bind(str(tmp_path / "socket"))
     return tmp_path
 
 
@@ -50,7 +51,7 @@ def place(tmp_path: Path) -> Path:
         ("link.mnn", None),
         ("hard.mnn", None),
         ("cases/../q.mnn", None),
-        ("pipe", None),
+        ("socket", None),
         ("a.npz", "a.npz"),
         ("cases", "cases"),
         ("cases/a.npz", "cases"),
@@ -105,7 +106,7 @@ def external(generated_model: ModelByName, folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("output", ["m.onnx", "w.data", "case.npz", "ref.npz", "refs/x.mnn", "pipe"])
+@pytest.mark.parametrize("output", ["m.onnx", "w.data", "case.npz", "ref.npz", "refs/x.mnn", "socket"])
 def test_quantize_refuses_before_it_works(
     generated_model: ModelByName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
 ) -> None:
@@ -113,7 +114,7 @@ def test_quantize_refuses_before_it_works(
     for name in ("case.npz", "ref.npz"):
         (tmp_path / name).write_bytes(b"given")
     (tmp_path / "refs").mkdir()
-    os.mkfifo(tmp_path / "pipe")
+    socket.socket(socket.AF_UNIX).bind(str(tmp_path / "socket"))
     monkeypatch.setattr(quantizing, "verify", lambda *_, **__: pytest.fail("it has begun"))
     reference = tmp_path / ("refs" if output.startswith("refs") else "ref.npz")
     with pytest.raises(InputError) as caught:

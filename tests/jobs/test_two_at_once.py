@@ -61,7 +61,7 @@ def test_it_waits(generated_model: ModelByName, options: DeviceOptions, tmp_path
             heard.append(text)
             threading.Timer(0.5, other.end).start()
 
-    report = do(generated_model("conv_cnn"), tmp_path / "run", devices=(URI,), target=options, progress=Listener(hear))
+    report = do(generated_model("conv_cnn"), tmp_path / "run", devices=(URI,), access=options, progress=Listener(hear))
     assert report.verdict == "PASS"
     (line,) = heard
     assert f"process {other.child.pid}" in line
@@ -72,7 +72,7 @@ def test_it_says_who_has_it(generated_model: ModelByName, options: DeviceOptions
     other = Other(generated_model("conv_cnn"), tmp_path)
     impatient = DeviceOptions(work_dir=options.work_dir, python=options.python, wait=0.2)
     try:
-        report = do(generated_model("conv_cnn"), tmp_path / "run", "fp16", "float", devices=(URI,), target=impatient)
+        report = do(generated_model("conv_cnn"), tmp_path / "run", "fp16", "float", devices=(URI,), access=impatient)
         words = [EDGEQUANT, "devices", "clean", URI, "--work-dir", str(tmp_path / "other")]
         cleaned = subprocess.run(words, capture_output=True, text=True, timeout=3 * LONG, env=dict(os.environ))
     finally:
@@ -98,6 +98,6 @@ def test_cleaned_while_it_was_at_work_on_its_host(
             words = [EDGEQUANT, "devices", "clean", URI, "--work-dir", str(options.work_dir)]
             cleaned.append(subprocess.run(words, capture_output=True, timeout=3 * LONG).returncode)
 
-    report = do(generated_model("conv_cnn"), tmp_path / "run", devices=(URI,), target=options, progress=Listener(clean))
+    report = do(generated_model("conv_cnn"), tmp_path / "run", devices=(URI,), access=options, progress=Listener(clean))
     assert cleaned == [0]
     assert report.verdict == "PASS", report.runs[0].error

@@ -19,7 +19,7 @@ URI = f"ssh://{ALIAS}"
 
 def bad_device(kind: str, sshd: SshServer, closed: int, tmp_path: Path) -> tuple[str, DeviceOptions]:
     """Makes ~/.ssh/config and the options so that `bed` fails; returns the code it should fail with."""
-    config, target = sshd.config.read_text(), DeviceOptions(work_dir=str(tmp_path / "work"), python=sys.executable)
+    config, access = sshd.config.read_text(), DeviceOptions(work_dir=str(tmp_path / "work"), python=sys.executable)
     work, python = str(tmp_path / "work"), sys.executable
     code = kind.upper()
     if kind == "host_key_unknown":
@@ -36,9 +36,9 @@ def bad_device(kind: str, sshd: SshServer, closed: int, tmp_path: Path) -> tuple
         if not sshd.accounts:
             pytest.skip("needs file systems of its own: run as root")
         work = f"{sshd.read_only if kind == 'read_only' else sshd.small}/work"
-    target = DeviceOptions(work_dir=work, python=python)
+    access = DeviceOptions(work_dir=work, python=python)
     (tmp_path / "config").write_text(config)
-    return code, target
+    return code, access
 
 
 def bare_python(tmp_path: Path) -> str:
@@ -65,12 +65,12 @@ def test_one_of_two_devices_cannot_be_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     model = generated_model("conv_cnn")
-    code, target = bad_device(kind, sshd, closed_port, tmp_path)
+    code, access = bad_device(kind, sshd, closed_port, tmp_path)
     for key, value in ssh_home(sshd, tmp_path, config=(tmp_path / "config").read_text()).items():
         monkeypatch.setenv(key, value)
     # --work-dir and --python hold for every device: the good one is judged first where they would break it too.
     good = "local:" if kind not in ("python_missing", "mnn_missing") else None
-    report = do(model, tmp_path / "run", "weight:8", devices=(URI, good) if good else (URI,), target=target)
+    report = do(model, tmp_path / "run", "weight:8", devices=(URI, good) if good else (URI,), access=access)
     bad, *rest = report.runs
     assert bad.verdict == report.verdict == "ERROR"
     assert report.verdict.exit_code == 3
@@ -91,7 +91,7 @@ def test_the_boards_own_python_has_no_mnn(
     if its_own.returncode == 0:
         pytest.skip("the system's own Python has MNN")
     (run,) = do(
-        generated_model("conv_cnn"), tmp_path / "run", devices=(URI,), target=DeviceOptions(work_dir=over_ssh.work_dir)
+        generated_model("conv_cnn"), tmp_path / "run", devices=(URI,), access=DeviceOptions(work_dir=over_ssh.work_dir)
     ).runs
     assert run.verdict == "ERROR"
     assert run.error is not None

@@ -171,9 +171,9 @@ def test_over_ssh(
     model, run_dir = real_model(name), tmp_path / "run"
     for key, value in ssh_home(sshd, tmp_path).items():
         monkeypatch.setenv(key, value)
-    target = DeviceOptions(work_dir=str(tmp_path / "work"), python=sys.executable)
+    access = DeviceOptions(work_dir=str(tmp_path / "work"), python=sys.executable)
     devices = (f"ssh://{ALIAS}", sshd.uri)
-    report = do(model, run_dir, "dynamic:8", "fp16", devices=devices, target=target)
+    report = do(model, run_dir, "dynamic:8", "fp16", devices=devices, access=access)
     first, first16, second, second16 = report.runs
     assert [run.device.uri for run in report.runs] == [devices[0]] * 2 + [devices[1]] * 2
     for run in report.runs:

@@ -132,7 +132,7 @@ class Archive:
             for outputs in reference.values()
             for name, array in outputs.items()
         }
-        x = self.arrays.put(np.ones((1, 3), np.float32))
+        x = [self.arrays.put(np.arange(number, number + 3, dtype=np.float32)[None]) for number in range(len(reference))]
         facts = {
             "path": "/m.onnx",
             "format": "onnx",
@@ -140,7 +140,9 @@ class Archive:
             "size": 5000,
             "inputs": (TensorFacts(name="x", dtype="float32", shape=(1, None)),),
             "declared": (TensorFacts(name="y", dtype="float32"),),
-            "cases": tuple(CaseFacts(name=name, source="random", inputs={"x": x}) for name in reference),
+            "cases": tuple(
+                CaseFacts(name=name, source="random", inputs={"x": of}) for name, of in zip(reference, x, strict=True)
+            ),
             "reference": ReferenceFacts(kind="onnxruntime", version="1.2"),
             "kinds": kinds,
         }

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 
 from edgequant.archive.types import DeviceCapture, FileFacts
-from edgequant.compare.metrics import compare
+from edgequant.compare.metrics import TensorComparison, compare
 from edgequant.compare.summary import OutputSummary, summarize
 from edgequant.findings import Finding
 from edgequant.judge import device as on_device
+from edgequant.judge.band import Bands
 from edgequant.judge.kernel_faults import AVOID, Faults, explained, pool_finding
 from edgequant.judge.limits import default_limits
-from edgequant.judge.types import NOTHING, JudgedOutput, Observed, Stages
+from edgequant.judge.types import NOTHING, Compared, JudgedOutput, Observed, Stages
 from edgequant.judge.verdict import Verdict, judge_output
 from edgequant.spec import RunOptions, Variant
-from tests.judge.archives import BOARD, parsed, summary, told_by
+from tests.judge.archives import BOARD, WAVE, off, parsed, summary, told_by
 
 LIMITS = default_limits("weight", "float")
 NO_FAULTS = Faults(FileFacts(), False, False, False)
@@ -39,8 +39,13 @@ def here(**db: float) -> dict[str, OutputSummary]:
     return {name: summary(value) for name, value in db.items()}
 
 
+def apart(**db: float | None) -> dict[str, dict[str, TensorComparison]]:
+    """Device against this host, one case; None: it never came."""
+    return {name: {"a": compare(WAVE, None if value is None else off(WAVE, value))} for name, value in db.items()}
+
+
 def outside(
-    device: Mapping[str, OutputSummary],
+    device: Compared,
     *,
     faults: Faults = NO_FAULTS,
     variant: str = "float",
@@ -48,12 +53,12 @@ def outside(
     why: str | None = None,
     **more: Any,
 ) -> Observed:
-    stages = Stages(device=device, why={} if why is None else {"device": why})
+    stages = Stages(apart=device, why={} if why is None else {"device": why})
     kinds = more.pop("kinds", dict.fromkeys(device, "float"))
-    return on_device.outside_band(
-        stages, more.pop("there", {}), more.pop("host", {}), faults, kinds, Variant.parse(variant),
-        RunOptions(**more), parsed(limits), told_by(BOARD),
-    )  # fmt: skip
+    there, host, moved, options = more.pop("there", {}), more.pop("host", {}), more.pop("moved", ()), RunOptions(**more)
+    method = "static" if faults.static else Variant.parse(variant).method
+    bands = Bands(kinds, method, options.precision, parsed(limits), moved)
+    return on_device.outside_band(stages, there, host, faults, bands, options, parsed(limits), told_by(BOARD))
 
 
 def test_a_device_is_blamed_for_what_this_host_keeps_with_the_same_file() -> None:
@@ -92,13 +97,13 @@ def test_blame_names_the_outputs(static: bool) -> None:
     [("float", "normal", 60), ("weight:8", "normal", 60), ("fp16", "low", 30), ("dynamic:8", "normal", 20)],
 )
 def test_the_band_is_that_of_the_arithmetic(variant: str, precision: str, bound: int) -> None:
-    assert outside(here(y=bound + 0.1), variant=variant, precision=precision) == NOTHING
-    found = outside(here(y=bound - 0.1), variant=variant, precision=precision)
+    assert outside(apart(y=bound + 0.1), variant=variant, precision=precision) == NOTHING
+    found = outside(apart(y=bound - 0.1), variant=variant, precision=precision)
     assert (found.verdict, found.findings[0].evidence["bound"]) == (Verdict.FAIL, {"y": bound})
 
 
 def test_outside_the_band_is_a_failure_with_the_numbers() -> None:
-    device = here(x=50, y=40, z=70)
+    device = apart(x=50, y=40, z=70)
     (finding,) = outside(device).findings
     assert outside(device).verdict is Verdict.FAIL
     assert finding.evidence["device_sqnr_db"] == pytest.approx({"x": 50, "y": 40}, abs=1e-3)
@@ -106,43 +111,47 @@ def test_outside_the_band_is_a_failure_with_the_numbers() -> None:
         code="DEVICE_BEYOND_ROUNDING",
         severity="fail",
         where="y",
-        message="device and host compute different things with the same file: only 40 dB SQNR between them in y, worst "
-        "case, rounding leaves at least 60 dB, and 1 more",
-        evidence={"device_sqnr_db": finding.evidence["device_sqnr_db"], "bound": {"x": 60.0, "y": 60.0}},
+        message="device and host compute different things with the same file: only 40 dB SQNR between them in y, case "
+        "'a'; rounding leaves at least 60 dB, and 1 more",
+        evidence={
+            "device_sqnr_db": finding.evidence["device_sqnr_db"],
+            "bound": {"y": 60.0, "x": 60.0},
+            "found": finding.evidence["found"],
+        },
         remedy=REMEDY,
     )
-    said = outside(here(y=12.3456)).findings[0].message
-    assert said.endswith("12.35 dB SQNR between them in y, worst case, rounding leaves at least 60 dB")
+    said = outside(apart(y=12.3456)).findings[0].message
+    assert said.endswith("12.35 dB SQNR between them in y, case 'a'; rounding leaves at least 60 dB")
 
 
 def test_what_cannot_be_outside() -> None:
     assert outside({}) == NOTHING
-    assert outside({"y": summary(None)}) == NOTHING, "of what never came there is no number"
-    assert outside(here(y=0), kinds={"y": "int"}) == NOTHING
-    assert outside({**here(y=0), **here(z=70)}, kinds={"z": "float", "y": "int"}) == NOTHING
+    assert outside(apart(y=None)) == NOTHING, "of what never came there is no number"
+    assert outside(apart(y=0), kinds={"y": "int"}) == NOTHING
+    assert outside({**apart(y=0), **apart(z=70)}, kinds={"z": "float", "y": "int"}) == NOTHING
     # One without a number does not hide the next.
-    assert outside({"x": summary(None), **here(y=0)}).verdict is Verdict.FAIL
-    assert outside({"i": summary(0), **here(y=0)}, kinds={"i": "int", "y": "float"}).findings[0].where == "y"
+    assert outside(apart(x=None, y=0)).verdict is Verdict.FAIL
+    assert outside(apart(i=0, y=0), kinds={"i": "int", "y": "float"}).findings[0].where == "y"
 
 
 def test_static_int8_alone_is_in_doubt() -> None:
-    found = outside(here(y=19), faults=DOUBTED, variant="recipe:r.json")
+    found = outside(apart(y=19), faults=DOUBTED, variant="recipe:r.json")
     assert found.verdict is Verdict.INCONCLUSIVE
     (finding,) = found.findings
     assert (finding.severity, finding.remedy) == ("error", REMEDY.replace("this CPU", "this CPU, or this host's"))
     assert finding.message == (
-        "device and host part with the same file: only 19 dB SQNR between them in y, worst case, where rounding "
-        "usually leaves 20 dB; a static int8 model that decides close calls (a letter, a class) can amplify one step "
-        "that far, so this proves nothing"
+        "device and host part with the same file: only 19 dB SQNR between them in y, case 'a'; rounding leaves "
+        "at least 20 dB, usually; a static int8 model that decides close calls (a letter, a class) can amplify one "
+        "step that far, so this proves nothing"
     )
-    assert list(finding.evidence) == ["device_sqnr_db", "bound"]
+    assert list(finding.evidence) == ["device_sqnr_db", "bound", "found"]
     # What is static int8 is held to its band, whatever the variant says the file is.
-    assert outside(here(y=21), faults=DOUBTED, variant="weight:8") == NOTHING
+    assert outside(apart(y=21), faults=DOUBTED, variant="weight:8") == NOTHING
 
 
 def test_a_user_who_asks_gets_an_answer() -> None:
     def asked(*limits: str) -> Observed:
-        return outside(here(y=19, z=90), faults=DOUBTED, limits=limits)
+        return outside(apart(y=19, z=90), faults=DOUBTED, limits=limits)
 
     assert asked("device_sqnr_db>=25").verdict is Verdict.FAIL
     assert asked("y:device_sqnr_db>=25").findings[0].evidence["bound"] == {"y": 25.0}
@@ -163,7 +172,7 @@ def test_a_user_who_asks_gets_an_answer() -> None:
 )
 def test_a_known_fault_is_held_responsible(i8mm: bool, tails: bool, evidence: dict[str, list[str]]) -> None:
     faults = Faults(STATIC, i8mm, tails, False)
-    found = outside(here(y=10), faults=faults)
+    found = outside(apart(y=10), faults=faults)
     (finding,) = found.findings
     assert found.verdict is Verdict.FAIL
     assert (finding.severity, finding.remedy) == ("fail", AVOID)
@@ -174,15 +183,15 @@ def test_a_known_fault_is_held_responsible(i8mm: bool, tails: bool, evidence: di
 def test_known_layers_are_named_up_to_a_thousand() -> None:
     many = tuple(f"l{i}" for i in range(1002))
     faults = Faults(FileFacts(static_tensors=1, half_tiles=many, tails=many), True, True, False)
-    (finding,) = outside(here(y=10), faults=faults).findings
+    (finding,) = outside(apart(y=10), faults=faults).findings
     assert [len(finding.evidence[key]) for key in ("i8mm_layers", "tail_layers")] == [1000, 1000]
 
 
 def test_where_this_host_is_the_one_that_is_wrong_nothing_is_known() -> None:
     faults = Faults(STATIC, False, False, True)
-    device = here(y=10)
+    device = apart(y=10)
     found = outside(device, faults=faults, there=judged(y=30.0), host=here(y=9))
-    expected = pool_finding(faults, {"y": device["y"].values["sqnr_db"] or 0.0})
+    expected = pool_finding(faults, {"y": device["y"]["a"].sqnr_db or 0.0})
     assert found == Observed((expected,), Verdict.INCONCLUSIVE)
     assert (expected.code, expected.severity, expected.where) == ("HOST_MISCOMPUTES", "error", "y")
     found = outside(device, faults=faults, there=judged(y=8.0), host=here(y=9))
@@ -192,8 +201,8 @@ def test_where_this_host_is_the_one_that_is_wrong_nothing_is_known() -> None:
 
 
 def test_a_limit_on_the_device_needs_a_host() -> None:
-    assert outside(here(y=0), why="it was not run here") == NOTHING
-    assert outside(here(y=0), why="it was not run here", limits=("sqnr_db>=1",)) == NOTHING
+    assert outside(apart(y=0), why="it was not run here") == NOTHING
+    assert outside(apart(y=0), why="it was not run here", limits=("sqnr_db>=1",)) == NOTHING
     for limit in ("device_sqnr_db>=1", "y:device_sqnr_db>=1"):
         assert outside({}, why="it was not run here", limits=(limit,)) == Observed(
             (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from edgequant.archive.arrays import MemoryArrays
 from edgequant.archive.types import Capture, Role
 from edgequant.cases.case import Case
 from edgequant.errors import RunnerError
+from edgequant.lab.probes.engaged import NormalProbe
 from edgequant.lab.probes.repeat import RepeatProbe
 from edgequant.lab.session import DeviceOptions, Session, open_session
-from edgequant.lab.take import HOST_DEATHS, ModelFile, Place, each_case, take
+from edgequant.lab.take import HOST_DEATHS, ModelFile, Place, Taking, each_case, take
 from edgequant.spec import RunOptions
 from tests.beds.models import ModelByName
 from tests.waiting import ended
@@ -121,3 +123,26 @@ def test_who_asks_case_by_case_is_told_of_each(session: Session, model: ModelFil
     with pytest.raises(RunnerError) as caught:
         next(answers)
     assert (caught.value.code, place.deaths) == ("RUNNER_DIED", 1)
+
+
+def test_memory_normal_is_run_in_each_case_and_survives_what_it_refuses(session: Session, model: ModelFile) -> None:
+    """A death costs that case on this host, and the trial on a device."""
+    low = replace(model, memory="low")
+    for on_device, asked in ((False, ["a", "b", "kill", "c"]), (True, ["a", "b", "c"])):
+        taking = Taking(Place.load(session, low), MemoryArrays(), on_device)
+        shapes = {"b": REFUSED}
+        taking.done = Deadly(session, [case(name, shapes.get(name, GOOD)) for name in asked])
+        NormalProbe().take(taking)
+        found = {each.case: each.outputs is not None for each in taking.normal}
+        assert found == {name: name in "ac" for name in asked}
+        assert next(each.refused_code for each in taking.normal if each.case == "b") is None
+        taking.place.unload()  # there may be nothing left to unload
+    taking = Taking(Place.load(session, low), MemoryArrays(), on_device=True)
+    taking.done = Deadly(session, [case("kill")])
+    with pytest.raises(RunnerError) as death:
+        NormalProbe().take(taking)
+    assert death.value.code == "RUNNER_DIED"
+    taking = Taking(Place.load(session, model), MemoryArrays())
+    taking.done = [case("a")]
+    NormalProbe().take(taking)
+    assert taking.normal == [], "a trial with memory normal has it already"

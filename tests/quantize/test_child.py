@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from edgequant.background import Background
 from edgequant.errors import InputError, ToolError
-from edgequant.quantize.child import ChildResult, death, run_child, tools_argv
+from edgequant.quantize.child import ChildResult, Stopper, death, run_child, tools_argv
 from tests.waiting import ended
 
 PYTHON = sys.executable
@@ -271,3 +272,23 @@ def test_missing_mnn_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         tools_argv(("mnnconvert", []))
     assert caught.value.code == "MNN_MISSING"
     assert "pip install MNN" in (caught.value.hint or "")
+
+
+def test_stopped_from_another_thread_nothing_is_left_and_nothing_more_starts(tmp_path: Path) -> None:
+    stopper = Stopper()
+
+    def work() -> ChildResult:
+        with stopper.over_children():
+            return python(family(tmp_path / "pids"), tmp_path)
+
+    working = Background(work)
+    while not (tmp_path / "pids").exists():  # made by the thread, right before it starts the child
+        pass
+    pids = read_pids(tmp_path / "pids")
+    stopper.stop()
+    assert working.result().signal == "SIGKILL"
+    assert all(ended(pid) for pid in pids)
+    with stopper.over_children(), pytest.raises(ToolError) as caught:
+        python("", tmp_path)
+    assert caught.value.code == "INTERRUPTED"
+    assert python("", tmp_path).ok, "what is not its own is none of its business"

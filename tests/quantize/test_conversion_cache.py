@@ -147,8 +147,8 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "no record": lambda entry: (entry / "record.json").unlink(),
     "another record": lambda entry: (entry / "record.json").write_text('{"artifact": {}}'),
     "a list": lambda entry: (entry / "record.json").write_text("[" * 100_000),
-    "the log": lambda entry: (entry / "log").write_bytes(b"another"),
-    "no log": lambda entry: (entry / "log").unlink(),
+    "the log": lambda entry: next((entry / "logs").iterdir()).write_bytes(b"another"),
+    "no log": lambda entry: next((entry / "logs").iterdir()).unlink(),
 }
 
 
@@ -293,12 +293,12 @@ def test_what_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         monkeypatch.delenv(name, raising=False)
     plain = open_cache()
     assert plain is not None
-    assert (plain.folder, plain.limit) == (conversions_folder(), 2 << 30)
+    assert (plain.folder, plain.limit) == (conversions_folder(), 2048 * 10**6)
     assert plain.folder.is_relative_to(tmp_path)
     monkeypatch.setenv("EDGEQUANT_CACHE_MB", "3")
     small = open_cache()
     assert small is not None
-    assert small.limit == 3 << 20
+    assert small.limit == 3 * 10**6
     monkeypatch.setenv("EDGEQUANT_CACHE_MB", "much")
     heard = Heard()
     assert open_cache(heard) is not None
@@ -334,3 +334,58 @@ def test_a_record_is_plain_json(source: Path, tmp_path: Path) -> None:
     record = json.loads((cache.folder / key / "record.json").read_text())
     assert record["artifact"]["path"] == "model.mnn"
     assert str(tmp_path) not in json.dumps(record)
+
+
+def test_every_log_that_is_named_comes_along(source: Path, tmp_path: Path) -> None:
+    """Under another name where the run has one of that name already, and is named by that."""
+    cache, logs, graph = ConversionCache(tmp_path / "cache"), tmp_path / "one" / "logs", read_model(source)
+    (made,) = make(source, tmp_path / "one", None, "fp16")
+    assert made.log is not None
+    assert len(list(logs.iterdir())) == 2  # of the converter's two runs
+    (logs / "tried.log").write_text("it crashed")
+    (logs / "of another variant.log").write_text("not this one's")
+    finding = Finding(code="SEEN", severity="info", message="see tried.log", evidence={"log": "tried.log"})
+    cache.keep("key", made.model_copy(update={"findings": (finding,), "steps": ({"log": "tried.log"},)}), logs, graph)
+    there = tmp_path / "two"
+    there.mkdir()
+    found = cache.take("key", there, there / "logs")
+    assert found is not None
+    said = {path.name: path.read_text() for path in (there / "logs").iterdir()}
+    assert said == {path.name: path.read_text() for path in logs.iterdir() if "another" not in path.name}
+    again = cache.take("key", there, there / "logs")
+    assert again is not None
+    assert again.log == f"{Path(made.log).stem}-2.log"
+    assert again.findings[0].evidence == {"log": "tried-2.log"} == again.steps[0]
+    assert (there / "logs" / "tried-2.log").read_text() == "it crashed"
+    (cache.folder / "key" / "logs" / "tried.log").write_text("something else")
+    assert cache.take("key", there, there / "logs") is None
+    assert keys(cache) == set()
+
+
+def test_what_searches_keep_counts_and_goes_too(source: Path, tmp_path: Path) -> None:
+    searches = tmp_path / "search"
+    cache = ConversionCache(tmp_path / "cache", 1 << 20, searches=searches)
+    for name, age in (("noises/old.jsonl", 9000), ("models/new.mnn", 5)):
+        path = searches / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(bytes(600 << 10))
+        os.utime(path, (path.stat().st_mtime - age,) * 2)
+    make(source, tmp_path / "one", cache, "weight:8")
+    assert [path.name for path in searches.glob("*/*")] == ["new.mnn"]
+    assert len(keys(cache)) == 1
+    (cache.folder / ".gone-1").mkdir()
+    (cache.folder / ".gone-1" / "model.mnn").write_bytes(b"1")
+    assert cache.clean() > 600 << 10
+    assert not searches.exists()
+    assert [path.name for path in cache.folder.iterdir()] == [".lock"]
+
+
+def test_the_float_model_of_a_run_is_not_converted_again(source: Path, tmp_path: Path, runs: Counted) -> None:
+    recipe = tmp_path / "one.json"
+    recipe.write_text('{"schema": "edgequant.recipe/1", "rules": [{"name": "*", "bits": 8}]}')
+    (alone,) = make(source, tmp_path / "one", None, f"recipe:{recipe}")
+    assert len(runs) == 2
+    first, made = make(source, tmp_path / "two", None, "float", f"recipe:{recipe}")
+    assert len(runs) == 4
+    assert (made.sha256, made.warnings) == (alone.sha256, alone.warnings)
+    assert first.path.exists()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgequant.archive.types import Artifact
-from edgequant.errors import InputError, RunnerError, ToolError
+from edgequant.errors import EdgequantError, InputError, RunnerError, ToolError
 from edgequant.judge.sane import Sanity
 from edgequant.models import read_model
 from edgequant.quantize.calibration import CalibrationSet
@@ -134,3 +134,35 @@ def test_samples_that_cannot_be_used_are_wrong_for_all(source: Path, tmp_path: P
     with pytest.raises(InputError):
         fine.make(Variant.parse("static:8,skip=nowhere"))
     assert fine.unreadable is None
+
+
+def test_begun_ahead_they_are_the_same_files(source: Path, tmp_path: Path) -> None:
+    float_, weight, dynamic, static = map(Variant.parse, ("float", "weight:8", "dynamic:8", "static:8,calib=minmax"))
+    ahead = maker(source, tmp_path / "ahead")
+    ahead.begin([float_, weight, dynamic, static])
+    plain = maker(source, tmp_path / "plain")
+    for variant in (dynamic, float_, weight):
+        assert not ahead.has(Variant.parse("fp16"))
+        assert ahead.make(variant).sha256 == plain.make(variant).sha256
+    assert not ahead.has(static), "it takes a runner"
+    ahead.stop()
+
+
+def test_what_was_begun_says_what_is_wrong_where_it_is_asked_for(source: Path, tmp_path: Path) -> None:
+    ahead, plain = maker(source, tmp_path / "ahead"), maker(source, tmp_path / "plain")
+    source.write_bytes(source.read_bytes()[:-200])
+    ahead.begin([Variant.parse("float")])
+    codes = []
+    for each in (ahead, plain):
+        with pytest.raises(EdgequantError) as caught:
+            each.make(Variant.parse("float"))
+        codes.append(caught.value.code)
+    assert codes[0] == codes[1]
+    ahead.stop()
+
+
+def test_what_was_begun_and_is_not_wanted_is_ended(source: Path, tmp_path: Path) -> None:
+    begun = maker(source, tmp_path / "run")
+    begun.begin(map(Variant.parse, ("float", "weight:8", "weight:4", "fp16")))
+    begun.stop()
+    assert not [path for path in (tmp_path / "run" / "models").iterdir() if path.is_dir()], "no folder of a converter's"

@@ -41,7 +41,7 @@ def ort(tmp_path: Path) -> Iterator[Opener]:
     opened: list[OrtReference] = []
 
     def get(model: Path, timeout: float = 60) -> OrtReference:
-        opened.append(OrtReference(model, tmp_path / "ort.log", timeout))
+        opened.append(OrtReference(model, tmp_path / "ort.log", timeout).ready())
         return opened[-1]
 
     yield get
@@ -201,7 +201,7 @@ def test_too_slow(ort: Opener, endless: Path) -> None:
 
 
 def test_close_ends_the_process(generated_model: ModelByName, tmp_path: Path) -> None:
-    reference = OrtReference(generated_model("conv_cnn"), tmp_path / "log", 60)
+    reference = OrtReference(generated_model("conv_cnn"), tmp_path / "log", 60).ready()
     pid = pid_of(reference)
     reference.close()
     assert ended(pid)
@@ -290,3 +290,15 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
             FileReference(path, cases("a")).run(cases("a")[0])
         assert caught.value.code == code
         assert str(path) in str(caught.value)
+
+
+def test_onnxruntime_that_is_closed_before_it_is_ready_leaves_nothing(
+    generated_model: ModelByName, tmp_path: Path
+) -> None:
+    reference = OrtReference(generated_model("conv_cnn"), tmp_path / "log", 600)
+    assert eventually(lambda: bool(reference._device._processes))
+    pids = [process._child.pid for process in reference._device._processes]
+    reference.close()
+    assert all(ended(pid) for pid in pids)
+    with pytest.raises(ToolError):
+        reference.ready()

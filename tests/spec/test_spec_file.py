@@ -121,11 +121,11 @@ def test_how_devices_are_reached_comes_from_both(tmp_path: Path) -> None:
     )
     spec = str(tmp_path / "s.yaml")
     request = make_request("m.onnx", {"device_options": {"wait": 7.0}}, spec=spec)
-    assert request.target == DeviceOptions(work_dir="/data/x", python="/opt/python", wait=7.0)
+    assert request.access == DeviceOptions(work_dir="/data/x", python="/opt/python", wait=7.0)
     assert (request.budget, request.latency) == ("latency", False)
     with pytest.raises(InputError, match="--mnn and --python contradict each other"):
         make_request("m.onnx", {"device_options": {"mnn": "3.6.1"}}, spec=spec)
-    assert make_request("m.onnx", {"devices": ["local:"]}).target == DeviceOptions()
+    assert make_request("m.onnx", {"devices": ["local:"]}).access == DeviceOptions()
 
 
 def test_what_a_spec_has_for_auto_is_used_by_auto(tmp_path: Path) -> None:

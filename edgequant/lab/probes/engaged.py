@@ -1,4 +1,8 @@
-"""What memory normal computes with the same file: the proof that memory low did something else."""
+"""What memory normal computes with the same file, where the trial itself runs with memory low.
+
+It proves that memory low did something else; and as nothing is int8 there, it tells another file or a kernel that is
+wrong from rounding: device and host may part by no more than float kernels do.
+"""
 
 from __future__ import annotations
 
@@ -7,29 +11,42 @@ from dataclasses import replace
 from edgequant.archive.types import SessionCapture
 from edgequant.errors import RunnerError
 from edgequant.lab.probes.memory import session_memory
-from edgequant.lab.take import Place, Taking, each_case
+from edgequant.lab.take import HOST_DEATHS, Place, Taking, each_case, refusal_of
 
 
-class EngagedProbe:
-    """Runs the middle case with memory normal, where the trial itself runs with memory low."""
+class NormalProbe:
+    """Runs each case that memory low has run; one that MNN refuses is kept as that."""
+
+    name = "normal"
+
+    def take(self, taking: Taking) -> None:
+        if taking.place.model.memory == "low":
+            self.run(taking).unload()
+
+    def run(self, taking: Taking) -> Place:
+        """The same, with the model still loaded."""
+        low = taking.place
+        model = replace(low.model, memory="normal")
+        loaded = low.runner.load(low.path, "normal", precision=model.precision)
+        place = Place(low.session, model, low.path, low.runner, loaded)
+        for case, result in each_case(place, taking.done, deaths=0 if taking.on_device else HOST_DEATHS):
+            told = refusal_of(case, result) if isinstance(result, RunnerError) else taking.keep(case, result)
+            taking.normal.append(told)
+        return place
+
+
+class EngagedProbe(NormalProbe):
+    """The same, and what MNN says a session with memory normal holds."""
 
     name = "engaged"
 
     def __init__(self, *, has_subgraphs: bool) -> None:
         self._subgraphs = has_subgraphs
 
-    def take(self, taking: Taking) -> None:
-        low = taking.place
-        if low.model.memory != "low":
-            return
-        model = replace(low.model, memory="normal")
-        place = Place(low.session, model, low.path, low.runner, low.runner.load(low.path, "normal"))
-        for case, result in each_case(place, [taking.middle]):
-            if isinstance(result, RunnerError):
-                raise result
-            taking.normal.append(taking.keep(case, result))
+    def run(self, taking: Taking) -> Place:
+        place = super().run(taking)
         if not self._subgraphs:
             mb, _ = session_memory(place, taking.middle)
             known = taking.session or SessionCapture()
             taking.session = known.model_copy(update={"normal_mb": mb})
-        place.unload()
+        return place

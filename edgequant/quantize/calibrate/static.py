@@ -106,6 +106,7 @@ def make_static(
     timeout: float = 900.0,
     memory_limit: int | None = None,
     chunk: int = CHUNK,
+    float_model: Artifact | None = None,
 ) -> StaticInt8:
     """Make a static int8 model.  `out` appears, or is replaced, only when the model was made, loaded and run.
 
@@ -115,6 +116,7 @@ def make_static(
         timeout: seconds for each run over all samples and each conversion.
         memory_limit: bytes each child process may allocate.
         chunk: inner tensors held in memory at once.
+        float_model: the source as float MNN, where it was made already.
 
     Raises:
         InputError: ALREADY_QUANTIZED, LAYER_UNKNOWN, NOTHING_STATIC, NOTHING_TO_EQUALIZE, TARGET_NOT_REACHED,
@@ -132,7 +134,7 @@ def make_static(
             where=str(graph.path),
         )
     with output_work(out, graph.path) as work:
-        job = _Job(graph, options, work, log_dir, timeout, memory_limit)
+        job = _Job(graph, options, work, log_dir, timeout, memory_limit, float_model)
         return job.run(samples, out, chunk)
 
 
@@ -163,6 +165,7 @@ class _Job:
     log_dir: Path
     timeout: float
     memory_limit: int | None
+    float_model: Artifact | None
 
     def run(self, samples: Iterable[Mapping[str, np.ndarray]], out: Path, chunk: int) -> StaticInt8:
         model = self.convert(self.graph, self.work / "float.mnn").path
@@ -319,6 +322,7 @@ class _Job:
             timeout=self.timeout,
             memory_limit=self.memory_limit,
             parameters=content,
+            float_model=self.float_model,
         )
 
 

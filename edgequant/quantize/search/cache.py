@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgequant.errors import InputError
 from edgequant.files import atomic_write
-from edgequant.quantize.search.mixture import Choice
+
+if TYPE_CHECKING:
+    from edgequant.quantize.search.mixture import Choice
+
 
 _MOST_LINE = 1 << 20
 
@@ -76,10 +80,12 @@ class Cache:
         note = _read(self.folder / "models" / f"{key}.json")
         if note is None:
             return None
+        path = self.folder / "models" / f"{key}.mnn"
         try:
-            source = open(self.folder / "models" / f"{key}.mnn", "rb")  # noqa: SIM115  (its errors, not the copy's)
+            source = open(path, "rb")  # noqa: SIM115  (its errors, not the copy's)
         except OSError:
             return None
+        _used(path)
         found = hashlib.sha256()
         with source, open(out, "wb") as copy:
             while chunk := source.read(1 << 20):
@@ -89,6 +95,7 @@ class Cache:
 
     def keep_model(self, key: str, path: Path, note: Mapping[str, Any]) -> None:
         with self._keeping():
+            (self.folder / "models").mkdir(parents=True, exist_ok=True)  # somebody may have cleaned it meanwhile
             with open(path, "rb") as source, atomic_write(self.folder / "models" / f"{key}.mnn") as file:
                 shutil.copyfileobj(source, file, 1 << 20)
             _write(self.folder / "models" / f"{key}.json", note)
@@ -99,6 +106,7 @@ class Cache:
         path = self.folder / "noises" / f"{key}.jsonl"
         if not path.is_file():
             return found
+        _used(path)
         with open(path, encoding="utf-8", errors="replace") as file:
             while line := file.readline(_MOST_LINE):
                 try:
@@ -151,7 +159,14 @@ def _read(path: Path) -> dict[str, Any] | None:
             value = json.loads(file.read(_MOST_LINE))
     except (OSError, ValueError, RecursionError):
         return None
+    _used(path)
     return value if isinstance(value, dict) else None
+
+
+def _used(path: Path) -> None:
+    """What was not used for longest goes first where the user's cache is full."""
+    with contextlib.suppress(OSError):  # a cache that cannot be written may still be read
+        os.utime(path)
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:

@@ -1,0 +1,57 @@
+"""Cases with values a model may never see: what is wrong at an end of a range does not show in the middle of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from edgequant.cases.case import Case
+from edgequant.cases.meaning import meant
+from edgequant.tensors import TensorSpec
+
+_FLOATS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
+    "silence": ("all inputs 0", np.zeros_like),
+    "loud-3": ("3 times as large", lambda array: array * 3),
+    "loud-10": ("10 times as large", lambda array: array * 10),
+    "negative": ("all inputs negative", lambda array: -np.abs(array)),
+    "whole": ("whole numbers, many of them equal", lambda array: np.rint(array * 2)),
+}
+_BYTES: dict[str, tuple[str, Callable[[np.dtype], int]]] = {
+    "lowest": ("8-bit inputs at their lowest", lambda dtype: int(np.iinfo(dtype).min)),
+    "highest": ("8-bit inputs at their highest", lambda dtype: int(np.iinfo(dtype).max)),
+}
+
+
+def strained(case: Case, inputs: Sequence[TensorSpec]) -> list[Case]:
+    """Variations of `case`: silence, loud, negative, whole numbers for its floats; both ends for its 8-bit integers.
+
+    Wider integers stay as they are: they may be indices or sizes, of which only the model knows how far they go.
+    """
+    found = []
+    kinds = {name: array.dtype.kind for name, array in case.inputs.items()}
+    if "f" in kinds.values():
+        for name, (source, change) in _FLOATS.items():
+            arrays = {
+                key: change(array).astype(array.dtype) if kinds[key] == "f" else array
+                for key, array in case.inputs.items()
+            }
+            found.append(_like(case, name, source, arrays))
+    plain = {spec.name for spec in inputs if meant(spec, inputs, case.shapes) is None}
+    small = {
+        key for key, array in case.inputs.items()
+        if key in plain and kinds[key] in "iu" and array.dtype.itemsize == 1
+    }  # fmt: skip
+    if small:
+        for name, (source, end) in _BYTES.items():
+            arrays = {
+                key: np.full_like(array, end(array.dtype)) if key in small else array
+                for key, array in case.inputs.items()
+            }
+            found.append(_like(case, name, source, arrays))
+    return found
+
+
+def _like(case: Case, name: str, source: str, arrays: dict[str, np.ndarray]) -> Case:
+    return replace(case, name=name, inputs=arrays, source=f"{case.source}; {source}", kind="strain")

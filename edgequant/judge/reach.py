@@ -1,0 +1,98 @@
+"""What the cases of a run do not reach: what they cannot show is not shown, whatever the numbers say."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+
+from edgequant.archive.types import Capture, Source
+from edgequant.findings import Finding
+from edgequant.judge.stages import Comparer
+from edgequant.judge.types import Observed
+from edgequant.judge.verdict import Verdict
+
+_TOLD = 20
+
+
+def reach(source: Source, reference: Capture, comparer: Comparer) -> Observed:
+    """MARGINAL at best where all cases are one, where nothing but constants goes in, or where an output of whole
+    numbers has one value in all of them; a warning where that is so of a part."""
+    looks = (_identical(source), _constant(source, comparer), _one_class(source, reference, comparer))
+    found = [finding for finding, _ in looks if finding is not None]
+    blind = any(whole for _, whole in looks)
+    return Observed(tuple(found), Verdict.MARGINAL if blind else Verdict.PASS)
+
+
+def _identical(source: Source) -> tuple[Finding | None, bool]:
+    same: dict[tuple[tuple[str, str], ...], list[str]] = defaultdict(list)
+    for case in source.cases:
+        if case.name in source.held and case.inputs:
+            same[tuple(sorted((name, ref.sha256) for name, ref in case.inputs.items()))].append(case.name)
+    groups = [names for names in same.values() if len(names) > 1]
+    if not groups:
+        return None, False
+    told = "; ".join(", ".join(names[:_TOLD]) for names in groups[:3])
+    finding = Finding(
+        code="CASES_IDENTICAL",
+        severity="warn",
+        message=f"these cases have the same inputs, value by value: {told}",
+        evidence={"cases": groups[:100]},
+        remedy="Give cases that differ: a case that is there twice shows nothing the second time.",
+    )
+    return finding, len(same) == 1
+
+
+def _constant(source: Source, comparer: Comparer) -> tuple[Finding | None, bool]:
+    """Only of cases that the user gave: what edgequant draws varies, or is meant not to (masks, sampling rates)."""
+    if any(case.generated for case in source.cases):
+        return None, False
+    stuck: dict[str, float] = {}
+    varying = False
+    for name in {name for case in source.cases for name in case.inputs}:
+        low, high, size = np.inf, -np.inf, 0
+        for case in source.cases:
+            array = comparer.array(case.inputs[name])
+            if array.size:
+                low, high, size = min(low, array.min()), max(high, array.max()), max(size, array.size)
+        if low < high:
+            varying = True
+        elif size > 1:
+            stuck[name] = float(low)
+    if not stuck:
+        return None, False
+    finding = Finding(
+        code="INPUT_CONSTANT",
+        severity="warn",
+        where=min(stuck),
+        message="one value everywhere, in every case: "
+        + ", ".join(f"{name} ({stuck[name]:g})" for name in sorted(stuck)[:_TOLD]),
+        evidence={"inputs": dict(sorted(stuck.items())[:1000])},
+        remedy="Use inputs as they are in use; a recurrent state also as it is after some steps.",
+    )
+    return finding, not varying
+
+
+def _one_class(source: Source, reference: Capture, comparer: Comparer) -> tuple[Finding | None, bool]:
+    """Classes, labels, lengths: with one value in all cases, giving always that one would be right."""
+    alike = [name for name, kind in source.kinds.items() if kind == "int"]
+    refs = [case.outputs for case in reference.cases if case.outputs is not None and case.case in source.held]
+    if len(refs) < 2:
+        return None, False
+    one: list[str] = []
+    for name in alike:
+        arrays = [comparer.array(outputs[name]) for outputs in refs if name in outputs]
+        values = {value for array in arrays if array.size for value in (int(array.min()), int(array.max()))}
+        if len(values) == 1:
+            one.append(name)
+    if not one:
+        return None, False
+    finding = Finding(
+        code="ONE_CLASS_ONLY",
+        severity="warn",
+        where=one[0],
+        message=f"the reference has one value in every case: {', '.join(one[:_TOLD])}",
+        evidence={"outputs": one[:1000]},
+        remedy="Give cases of every class: where one is all there is, a model that knows no other is right.",
+    )
+    return finding, True

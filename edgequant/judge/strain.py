@@ -1,0 +1,126 @@
+"""Cases with values a model may never see: whether the same comes out of them as of the source.
+
+How well a quantized model does there is nobody's promise, so no limit is held against it.  But MNN has to compute what
+the source computes, and nothing may come out as NaN or Inf that is a number there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgequant.archive.types import Capture, Source
+from edgequant.compare.metrics import TensorComparison
+from edgequant.findings import Finding
+from edgequant.judge.limits import default_limits
+from edgequant.judge.stages import Comparer, by_case
+from edgequant.judge.types import NOTHING, Observed, Summaries
+from edgequant.judge.verdict import Verdict
+
+_FLOAT = {limit.metric: limit.value for limit in default_limits("float", "float")}
+_QUANTIZED_DB = 20.0
+_TOLD = 5
+
+
+def strained(
+    source: Source,
+    reference: Capture,
+    float_host: Capture | None,
+    capture: Capture,
+    comparer: Comparer,
+    usual: Summaries,
+) -> Observed:
+    """What is found of the strained cases of one trial.
+
+    Args:
+        usual: the outputs over the other cases, for their size: an error is measured against the larger of it and of
+            the output in the case itself, for silence often gives next to nothing.
+    """
+    cases = [case.name for case in source.cases if case.kind == "strain"]
+    if not cases:
+        return NOTHING
+    expected, floats, got = by_case(reference), by_case(float_host) if float_host else {}, by_case(capture)
+    wrong: list[str] = []
+    broken: list[str] = []
+    far: dict[str, float] = {}
+    for case in cases:
+        refs = expected[case].outputs if case in expected else None
+        if refs is None or case not in got:
+            continue
+        for name, ref in refs.items():
+            size = usual[name].reference_max_abs or 0.0 if name in usual else 0.0
+            of_float = None
+            if case in floats:
+                of_float = comparer.of(ref, (floats[case].outputs or {}).get(name))
+                if _converted_wrong(of_float, size):
+                    wrong.append(f"{name} in {case}")
+                    continue
+            outputs = got[case].outputs
+            if outputs is None:
+                continue  # a refusal is told elsewhere
+            found = comparer.of(ref, outputs.get(name))
+            if found.problem in ("nonfinite", "missing", "dtype"):
+                broken.append(f"{name} in {case}")
+            elif (value := _error_db(found, size)) is not None and value < _QUANTIZED_DB:
+                far[f"{name} in {case}"] = value
+    return _said(wrong, broken, far)
+
+
+def _converted_wrong(c: TensorComparison, size: float) -> bool:
+    """Whether float MNN computes something else there than the source."""
+    if c.problem is not None:
+        return c.problem != "reference_nonfinite"
+    if c.kind == "int" or not c.max_abs or c.sqnr_db is None or c.sqnr_db >= _FLOAT["sqnr_db"]:
+        return False  # whole numbers: equal inputs make ties, which may fall either way
+    return c.max_abs > _FLOAT["rel_max"] * max(size, c.reference_max_abs or 0.0)
+
+
+def _error_db(c: TensorComparison, size: float) -> float | None:
+    """SQNR, for an output that is not next to nothing there."""
+    if c.sqnr_db is None or c.max_abs is None:
+        return None
+    return None if c.max_abs <= _FLOAT["rel_max"] * size else c.sqnr_db
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_TOLD]) + (f" and {len(names) - _TOLD} more" if len(names) > _TOLD else "")
+
+
+def _said(wrong: Sequence[str], broken: Sequence[str], far: dict[str, float]) -> Observed:
+    findings = []
+    if wrong:
+        findings.append(
+            Finding(
+                code="STRAIN_CONVERSION",
+                severity="fail",
+                where=wrong[0].split(" in ")[0],
+                message="float MNN does not compute what the source computes of values at the ends of what inputs "
+                f"can be: {_some(wrong)}",
+                evidence={"outputs": list(wrong[:1000])},
+                remedy="Quantization is not the cause.  If inputs are never like that, give real ones with --inputs.",
+            )
+        )
+    if broken:
+        findings.append(
+            Finding(
+                code="STRAIN_BROKEN",
+                severity="fail",
+                where=broken[0].split(" in ")[0],
+                message=f"NaN, Inf or nothing comes out where the source gives numbers: {_some(broken)}",
+                evidence={"outputs": list(broken[:1000])},
+                remedy="If inputs are never like that, give real ones with --inputs; else use another variant.",
+            )
+        )
+    if far:
+        worst = min(far, key=lambda name: far[name])
+        findings.append(
+            Finding(
+                code="STRAIN_ERROR",
+                severity="info",
+                where=worst.split(" in ")[0],
+                message=f"far from the source with values at the ends of what inputs can be: {far[worst]:.3g} dB in "
+                f"{worst}" + (f", and {len(far) - 1} more below {_QUANTIZED_DB:g} dB" if len(far) > 1 else ""),
+                evidence={"sqnr_db": dict(list(far.items())[:1000])},
+                remedy="No limit is held against these.  If inputs can be like that, give such ones with --inputs.",
+            )
+        )
+    return Observed(tuple(findings), Verdict.FAIL if wrong or broken else Verdict.PASS)

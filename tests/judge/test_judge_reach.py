@@ -1,0 +1,84 @@
+"""What cases cannot show, from run folders made by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgequant.archive.open import open_run
+from edgequant.archive.types import CaseFacts
+from edgequant.judge.types import Judgement
+from edgequant.judge.verdict import Verdict
+from tests.judge.archives import HOST, TRUE, Archive, all_off
+
+VARYING = [np.arange(3, dtype=np.float32), np.arange(3, 6, dtype=np.float32)]
+FLAT = [np.full(3, 2, np.float32)] * 2
+CLASSES = {"a": {"label": np.int64([[1]])}, "b": {"label": np.int64([[4]])}}
+
+
+def judged(path: Path, *inputs: list[np.ndarray], reference: Any = TRUE, generated: bool = False) -> Judgement:
+    """Two cases with these arrays of each input."""
+    archive = Archive(path, "weight:8", reference=reference)
+    refs = [[archive.arrays.put(array) for array in arrays] for arrays in inputs]
+    cases = tuple(
+        CaseFacts(
+            name=name,
+            source="file",
+            generated=generated,
+            inputs={f"x{number}": of[place] for number, of in enumerate(refs)},
+        )
+        for place, name in enumerate(reference)
+    )
+    archive.folder.save_source(open_run(archive.folder.path).source.model_copy(update={"cases": cases}))
+    got = all_off(TRUE, 40) if reference is TRUE else reference
+    archive.tried(HOST, "weight:8", got)
+    return archive.judged()
+
+
+def codes(judgement: Judgement) -> list[str]:
+    return [finding.code for finding in judgement.findings]
+
+
+def test_cases_that_differ(tmp_path: Path) -> None:
+    found = judged(tmp_path, VARYING)
+    assert (found.verdict, codes(found)) == (Verdict.PASS, [])
+
+
+def test_one_case_twice_is_marginal_at_best(tmp_path: Path) -> None:
+    found = judged(tmp_path, [VARYING[0]] * 2)
+    assert (found.verdict, codes(found)) == (Verdict.MARGINAL, ["CASES_IDENTICAL"])
+    assert found.findings[0].evidence["cases"] == [["a", "b"]]
+    assert found.trials[0].verdict is Verdict.MARGINAL
+
+
+def test_two_of_three_cases_alike_are_told(tmp_path: Path) -> None:
+    three = {**TRUE, "c": {"y": 3 * TRUE["a"]["y"]}}
+    found = judged(tmp_path, [*VARYING, VARYING[0]], reference=three)
+    assert (found.verdict, codes(found)) == (Verdict.PASS, ["CASES_IDENTICAL"])
+
+
+def test_nothing_but_constants(tmp_path: Path) -> None:
+    found = judged(tmp_path, [np.zeros(3, np.float32)] * 2)
+    assert found.verdict is Verdict.MARGINAL
+    assert codes(found) == ["CASES_IDENTICAL", "INPUT_CONSTANT"]
+
+
+def test_one_constant_input_beside_others_is_told(tmp_path: Path) -> None:
+    found = judged(tmp_path, VARYING, FLAT)
+    assert (found.verdict, codes(found)) == (Verdict.PASS, ["INPUT_CONSTANT"])
+    assert found.findings[0].where == "x1"
+    assert judged(tmp_path / "drawn", VARYING, FLAT, generated=True).findings == ()
+
+
+def test_a_single_number_may_be_a_mode(tmp_path: Path) -> None:
+    assert judged(tmp_path, VARYING, [np.full(1, 3, np.float32)] * 2).findings == ()
+
+
+def test_classes_that_vary_and_one_that_does_not(tmp_path: Path) -> None:
+    assert judged(tmp_path, VARYING, reference=CLASSES).findings == ()
+    one = {case: {"label": np.int64([[7]])} for case in CLASSES}
+    found = judged(tmp_path / "one", VARYING, reference=one)
+    assert (found.verdict, codes(found)) == (Verdict.MARGINAL, ["ONE_CLASS_ONLY"])
+    assert found.findings[0].where == "label"
