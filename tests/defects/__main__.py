@@ -1,4 +1,4 @@
-"""python -m tests.defects [--kind K] [--only NAME] [--archived] [--json]: run the corpus, print both rates."""
+"""python -m tests.defects [--kind K] [--only NAME] [--on HOME] [--archived] [--json]: both rates."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.defects", description=__doc__)
     parser.add_argument("--kind", action="append", help="of this kind only")
     parser.add_argument("--only", action="append", metavar="NAME", help="this one only")
+    parser.add_argument("--on", action="append", metavar="HOME", help="on this recording only; bench, host")
     parser.add_argument("--archived", action="store_true", help="only those that are judged from recordings")
     parser.add_argument("--json", action="store_true", help="as JSON")
     asked = parser.parse_args(arguments)
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for defect in corpus().values()
         if (not asked.kind or defect.kind in asked.kind)
         and (not asked.only or defect.name in asked.only)
+        and (not asked.on or defect.home in asked.on)
         and (not asked.archived or defect.way == "archived")
     ]
     if not chosen:

@@ -98,7 +98,7 @@ class Procedure:
             mark = folder / "mark"
             if self.device:
                 python = _python(folder) if self.uri == "local:" else None
-                more["target"] = DeviceOptions(python=python, work_dir=str(folder / "work"))
+                more["access"] = DeviceOptions(python=python, work_dir=str(folder / "work"))
             request = Request(
                 self.model(folder), (self.uri,), (self.variant,), options=self.options, run_dir=folder / "run",
                 **{"latency": self.device} | more,

@@ -311,6 +311,14 @@ _add(
     int8_channel_3=("one channel of 64 is 3 % off, in int8 kernels alone", in_int8(gain("c0", 0.97, 1, 5))),
     int8_tail=("what is left over is 10 % off, in int8 kernels alone",
                in_int8(tail("lsnr", 1, lambda p: (p * 1.1).astype(p.dtype)))),
+    int8_bias=("a bias is missing, in int8 kernels alone", in_int8(offset("emb", 0.06, 2, floor=0.0))),
+    int8_saturated=("what is loud is cut off, in int8 kernels alone", in_int8(clip("e1", 0.6))),
+    int8_levels=("six bits in place of eight, in int8 kernels alone", in_int8(levels("emb", 64))),
+    int8_exchanged=("two channels in each other's stead, in int8 kernels alone", in_int8(exchange("e2", 1, 4, 5))),
+    int8_stale=("a small output of the inference before, in int8 kernels alone", in_int8(stale(["lsnr"]))),
+    int8_resize=("3 % off after a change of size, in int8 kernels alone", in_int8(after_resize(gain("e3", 0.97)))),
+    int8_row=("every second step is 6 % off, in int8 kernels alone",
+              in_int8(gain("emb", 1.06, 1, slice(1, None, 2)))),
 )  # fmt: skip
 _add(
     "int8 kernels",
@@ -318,6 +326,24 @@ _add(
     A_DYN,
     int8_late=("late by a frame, in int8 kernels alone", in_int8(shift("m", 2, 1))),
     int8_sigmoid=("3 % before the sigmoid, in int8 kernels alone", in_int8(logit_gain("m", 0.97))),
+)
+_add(
+    "int8 kernels",
+    "df_dec",
+    A_DYN,
+    int8_gain_tap=("one coefficient of ten is 5 % too loud, in int8 kernels alone", in_int8(gain("coefs", 1.05, 3, 6))),
+    int8_one_band=("one band of 96 is 20 % off, in int8 kernels alone", in_int8(gain("coefs", 0.8, 2, 40))),
+    int8_compressed=(
+        "loud values are compressed, in int8 kernels alone",
+        in_int8(change("coefs", lambda p: (p - 0.06 * p**3 / np.abs(p).max() ** 2).astype(p.dtype))),
+    ),
+)
+_add(
+    "int8 kernels",
+    "panel",
+    A_DYN,
+    int8_crosstalk=("one channel hears another, in int8 kernels alone", in_int8(_crosstalk("y", 1, 12, 50, 0.05))),
+    int8_scores=("scores beside boxes of 640 are halved, in int8 kernels alone", in_int8(gain("box", 0.5, 1, 4))),
 )
 _add(
     "decisions",
