@@ -157,7 +157,9 @@ def _procedure(model: Callable[[Path], Path], variant: str, cases: Callable[[], 
     return Procedure(model, variant, cases, device=False, more={"latency": False} | more)
 
 
-STATIC = replace(_procedure(_cnn, "static:8", lambda: _pictures(0)), files=_calibrated(lambda: _pictures(1, 8)))
+STATIC = replace(
+    _procedure(_cnn, "static:8,calib=minmax", lambda: _pictures(0)), files=_calibrated(lambda: _pictures(1, 8))
+)
 DYNAMIC = _procedure(_cnn, "dynamic:8", lambda: _pictures(0))
 GIVEN = replace(DYNAMIC, files=_referenced(lambda folder: _right(_cnn(folder), _pictures(0))))
 ENC = _procedure(RECORDINGS["enc"].model, "dynamic:8", _sound)

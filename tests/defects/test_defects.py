@@ -17,7 +17,7 @@ GATE = "panel"
 
 
 def _marks(defect: Defect) -> list[pytest.MarkDecorator]:
-    marks = [pytest.mark.xdist_group("defects")]
+    marks = [pytest.mark.xdist_group(f"defects on {defect.home}")]
     if defect.name in MISSED:
         marks.append(pytest.mark.xfail(strict=True, reason="not caught yet: it stands in known_missed.txt"))
     if defect.home != GATE:
