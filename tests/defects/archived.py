@@ -15,7 +15,7 @@ from tests.defects.outputs import FAULTS, Fault
 from tests.defects.recordings import RECORDINGS, recorded
 
 _NOT_RANDOM = re.compile(f"{Fits().unwanted.pattern}|NOT_DETERMINISTIC")  # type: ignore[union-attr]
-_FITS = {"session": Fits(unwanted=_NOT_RANDOM)}
+_FITS = dict.fromkeys(("session", "int8 kernels"), Fits(unwanted=_NOT_RANDOM))
 """What comes from an earlier inference is no random operator, which NOT_DETERMINISTIC makes one look for."""
 
 

@@ -119,7 +119,8 @@ def exchange(name: str, axis: int, first: int, second: int) -> Effect:
 
     def how(array: np.ndarray) -> np.ndarray:
         order = np.arange(array.shape[axis])
-        order[[first, second]] = second, first
+        last = min(second, len(order) - 1)
+        order[[first, last]] = last, first
         return np.take(array, order, axis=axis)
 
     return whole(name, how)

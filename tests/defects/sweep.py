@@ -43,7 +43,7 @@ def _half(array: np.ndarray) -> np.ndarray:
 def faults(name: str, example: np.ndarray, lone: bool) -> dict[str, Effect]:
     """The twenty, for an output.  lone: nothing is computed in int8 kernels."""
     axis = 1 if example.ndim > 1 else 0
-    wide = int(np.argmax(example.shape))
+    wide = int(np.argmax([size if size < 1000 else 0 for size in example.shape]))  # classes are no places
     some = example.shape[axis] // 3
     peak = np.unravel_index(np.abs(example).argmax(), example.shape)[axis]
     found = {
