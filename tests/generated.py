@@ -122,6 +122,28 @@ def conv_cnn(path: Path) -> Path:
     return save(path, nodes, [_value("x", [1, 3, 32, 32])], [_value("y", [1, 10])], weights)
 
 
+def small_cnn(path: Path) -> Path:
+    """x [1,3,8,8] -> y [1,5]: two convolutions, pooling, a Gemm; 3 000 weights."""
+    nodes = [
+        _node("Conv", ["x", "w1", "b1"], ["c1"], name="conv1", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        _node("Relu", ["c1"], ["r1"]),
+        _node("Conv", ["r1", "w2", "b2"], ["c2"], name="conv2", kernel_shape=[3, 3], pads=[1] * 4, strides=[2, 2]),
+        _node("Relu", ["c2"], ["r2"]),
+        _node("GlobalAveragePool", ["r2"], ["pooled"]),
+        _node("Flatten", ["pooled"], ["flat"]),
+        _node("Gemm", ["flat", "w3", "b3"], ["y"], name="fc", transB=1),
+    ]
+    weights = [
+        _weight("w1", 16, 3, 3, 3),
+        _weight("b1", 16, scale=0.1),
+        _weight("w2", 16, 16, 3, 3),
+        _weight("b2", 16, scale=0.1),
+        _weight("w3", 5, 16),
+        _weight("b3", 5, scale=0.1),
+    ]
+    return save(path, nodes, [_value("x", [1, 3, 8, 8])], [_value("y", [1, 5])], weights)
+
+
 def gru(path: Path, hidden: int = 64) -> Path:
     """x [1,S,32], state [1,1,64] -> y [1,S,64] (Sigmoid behind the GRU), stateN [1,1,64]."""
     nodes = [

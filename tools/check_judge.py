@@ -114,7 +114,7 @@ class Judge:
         if stuck := {n for n in flat if max(a.size for a in seen[n]) > 1}:
             found.append(finding("INPUT_CONSTANT", "warn", min(stuck)))
             self.blind |= not any(a and n not in flat for n, a in seen.items())
-        refs = [c["outputs"] for c in self.reference["cases"] if c["outputs"] and c["case"] not in self.strain]
+        refs = [c["outputs"] for c in self.reference["cases"] if c["outputs"]]
         values = {n: {v for o in refs if n in o and (a := self.arrays[o[n]["sha256"]]).size for v in (a.min(), a.max())}
                   for n, kind in self.source["kinds"].items() if kind == "int"}
         if len(refs) > 1 and (one := [n for n, v in values.items() if len(v) == 1]):
@@ -244,7 +244,7 @@ class Judge:
         looks = [*(each[0] for each in judged.values()), *(v for v, _ in (*notes, *astray, *late) if v != "PASS")]
         doubted = any(each["severity"] in ("error", "fail") for each in made["findings"])
         looks += ["MARGINAL"] * self.blind + ["INCONCLUSIVE"] * doubted
-        keys = (*METRICS, "nan", "inf", "ref_nan", "ref_inf", "exact", "kind", "cases", "worst_case")
+        keys = (*METRICS, "nan", "inf", "ref_nan", "ref_inf", "exact", "kind", "cases", "worst_case", "by_case")
         outputs = {output: {**{key: total[output][key] for key in keys}, "verdict": v, "limits": results,
                             "reasons": [TEXT] * count,
                             "why_null": {m: TEXT for m in METRICS if total[output][m] is None}}

@@ -117,6 +117,8 @@ def fold(cases):
     s["zero"] = {n: c["max_abs"] for n, c in floats if c["ref"] == "zero" and c["max_abs"] is not None}
     s["flat"] = sum(c["ref"] == "flat" for _, c in floats)
     s["exact"] = all(c["exact"] for _, c in items)
+    s["by_case"] = {n: {key: c[key] for key in (*METRICS, "nan", "inf", "ref_nan", "ref_inf", "exact")}
+                    | {"problem": TEXT if c["problem"] else None} for n, c in items}
     s["judgeable"] = any(c["problem"] in (None, "nonfinite") for _, c in sound)
     return s
 

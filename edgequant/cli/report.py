@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgequant.report.model import Report
 
 
-def run(*, run_dir: str | None, schema: bool, csv: str | None, ui: Ui) -> None:
+def run(*, run_dir: str | None, schema: bool, csv: str | None, by_case: bool, ui: Ui) -> None:
     """Show a report again, or the schema of all of them."""
     from edgequant.jobs.overwriting import refuse_table
     from edgequant.report.console import render
@@ -28,6 +28,8 @@ def run(*, run_dir: str | None, schema: bool, csv: str | None, ui: Ui) -> None:
     if schema:
         print_json(json.dumps(json_schema(), indent=2))
         return
+    if by_case and csv is None:
+        raise InputError("OPTION_INVALID", "--by-case is for a table", hint="Name its file with --csv.")
     if run_dir is None:
         raise InputError("OPTION_INVALID", "which run?", hint="Give its folder: edgequant report RUN_DIR")
     path = Path(run_dir)
@@ -36,7 +38,7 @@ def run(*, run_dir: str | None, schema: bool, csv: str | None, ui: Ui) -> None:
         refuse_table(Path(csv), [path], run_dir=path)
     report = load(path)
     render(report, out(ui), path=path, verbose=ui.verbose, quiet=ui.quiet)
-    write_csv(report, csv)
+    write_csv(report, csv, by_case=by_case)
     if ui.json:
         print_json(to_json(report))
     raise typer.Exit(report.verdict.exit_code)
@@ -58,7 +60,7 @@ def refuse_csv(path: str | None, request: Request, output: str | None = None, sp
     refuse_table(Path(path), needed, run_dir=request.run_dir)
 
 
-def write_csv(report: Report, path: str | None) -> None:
+def write_csv(report: Report, path: str | None, *, by_case: bool = False) -> None:
     """Write the table where one is wanted.  Raises EdgequantError (OUTPUT_UNWRITABLE)."""
     from edgequant.report.csv import to_csv
     from edgequant.report.write import write_text
@@ -66,7 +68,7 @@ def write_csv(report: Report, path: str | None) -> None:
     if path is None:
         return
     try:
-        write_text(to_csv(report), Path(path))
+        write_text(to_csv(report, by_case=by_case), Path(path))
     except OSError as error:
         raise EdgequantError(
             "OUTPUT_UNWRITABLE",

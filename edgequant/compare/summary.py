@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgequant.compare.decibel import SQNR_CAP_DB, amplitude_db, capped_db
 from edgequant.compare.metrics import Problem, TensorComparison
@@ -33,6 +33,7 @@ class OutputSummary:
         judgeable: how many cases have a finite, non-empty reference and an array to hold against it.
         cosine_says_nothing: the cosine comes from constant references only.
         audible: as `values`, of the cases whose error is somewhere larger than NEAR_NOTHING, with the worst case.
+        by_case: what all of this was made from, in the order of the cases' names.
     """
 
     cases: int
@@ -57,6 +58,7 @@ class OutputSummary:
     judgeable: int
     cosine_says_nothing: bool
     audible: Mapping[str, tuple[float, str] | None]
+    by_case: Mapping[str, TensorComparison] = field(default_factory=dict, repr=False)
 
 
 NEAR_NOTHING = 1e-6
@@ -114,6 +116,7 @@ def summarize(per_case: Mapping[str, TensorComparison]) -> OutputSummary:
         judgeable=sum(c.problem in (None, "nonfinite") for _, c in sound),
         cosine_says_nothing=cosine_says_nothing,
         audible=audible,
+        by_case=dict(items),
     )
 
 

@@ -50,7 +50,6 @@ class Devices:
         progress: Progress,
         clock: Clock,
     ) -> None:
-        self._uris = uris
         self._progress = progress
         self._clock = clock
         self._clocks: list[Clock] = []

@@ -127,7 +127,6 @@ class _Verify:
         self.clock = Clock()
         self.begun = False
         """There is something to report."""
-        self._mnn = mnn
         self._meanwhile = meanwhile
         self._earlier = earlier
         self._kept: dict[Variant, Artifact | None] = {}

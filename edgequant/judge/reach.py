@@ -76,7 +76,7 @@ def _constant(source: Source, comparer: Comparer) -> tuple[Finding | None, bool]
 def _one_class(source: Source, reference: Capture, comparer: Comparer) -> tuple[Finding | None, bool]:
     """Classes, labels, lengths: with one value in all cases, giving always that one would be right."""
     alike = [name for name, kind in source.kinds.items() if kind == "int"]
-    refs = [case.outputs for case in reference.cases if case.outputs is not None and case.case in source.held]
+    refs = [case.outputs for case in reference.cases if case.outputs is not None]
     if len(refs) < 2:
         return None, False
     one: list[str] = []

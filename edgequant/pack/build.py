@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgequant.errors import EdgequantError, InputError, ToolError
+from edgequant.files import sha256_of
 from edgequant.mnn_version import host_mnn_version
 from edgequant.pack import bytecode, layout
 from edgequant.pack.archives import Files, compress, write_tar, write_tree
@@ -128,7 +129,7 @@ def _plan(options: PackOptions, pins: Lock, cache: Path, inputs: Inputs, progres
     debs, python, digest = pins.debs, pins.python, None
     if options.tarball:
         parts = layout.from_tarball(options.tarball)
-        python, digest = parts.python, _sha256(options.tarball)
+        python, digest = parts.python, sha256_of(options.tarball)
         debs = [item for item in debs if not item.name.startswith(_PYTHON_DEBS)]
         try:
             inputs.get(debs, pins.suite)
@@ -263,7 +264,3 @@ def _builder() -> str:
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     return digest.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

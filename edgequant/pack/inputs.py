@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgequant.errors import ToolError
+from edgequant.files import sha256_of
 from edgequant.pack import wheels
 from edgequant.pack.apt import Apt, disk_full
 from edgequant.pack.lock import DEBS, QEMU_DEB, QEMU_HOSTS, WHEELS, Lock, Pinned
@@ -195,10 +196,6 @@ def _gone(item: Pinned, complaints: Sequence[str]) -> ToolError:
 
 def _sha256_or_none(path: Path) -> str | None:
     try:
-        with open(path, "rb") as stream:
-            digest = hashlib.sha256()
-            while data := stream.read(1 << 20):
-                digest.update(data)
-            return digest.hexdigest()
+        return sha256_of(path)
     except FileNotFoundError:
         return None

@@ -1,4 +1,4 @@
-"""A report as a table: one line for each output of each run, for spreadsheets and plots."""
+"""A report as a table: one line for each output of each run, or of each case, for spreadsheets and plots."""
 
 from __future__ import annotations
 
@@ -7,29 +7,40 @@ import io
 from collections.abc import Iterator
 
 from edgequant.cells import cell
-from edgequant.report.model import ErrorEntry, OutputReport, Report, Run
+from edgequant.report.model import CaseMetrics, ErrorEntry, OutputReport, Report, Run
 
 COLUMNS = (
     "device", "variant", "made_as", "verdict", "error", "file_mb", "session_mb", "rss_peak_mb", "pss_peak_mb",
     "p50_ms", "p90_ms", "latency_valid", "output", "output_verdict", "worst_case", "sqnr_db", "cosine", "rel_max",
     "max_abs", "mismatch", "conversion_sqnr_db", "quantization_sqnr_db", "device_sqnr_db", "findings",
 )  # fmt: skip
+CASE_COLUMNS = ("device", "variant", "output", "case", *CaseMetrics.model_fields)
 
 
-def to_csv(report: Report) -> str:
+def to_csv(report: Report, *, by_case: bool = False) -> str:
     """Comma-separated, with a header line; what was not measured is empty.  MB are 10^6 bytes.
 
-    A run without outputs has one line.
+    by_case: a line for each output in each case.  Else a run without outputs has one line.
     """
+    columns, rows = (CASE_COLUMNS, _cases(report)) if by_case else (COLUMNS, _worst(report))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for run in report.runs:
-        common = _run(run)
-        for row in _outputs(run) or [{}]:
-            cells = {**common, **row}
-            writer.writerow([cell(cells.get(column)) for column in COLUMNS])
+    writer.writerow(columns)
+    writer.writerows([cell(row.get(column)) for column in columns] for row in rows)
     return out.getvalue()
+
+
+def _worst(report: Report) -> Iterator[dict[str, object]]:
+    for run in report.runs:
+        for row in _outputs(run) or [{}]:
+            yield _run(run) | row
+
+
+def _cases(report: Report) -> Iterator[dict[str, object]]:
+    for run in report.runs:
+        for name, output in run.outputs.items():
+            for case, each in output.by_case.items():
+                yield {"device": run.device.uri, "variant": run.variant, "output": name, "case": case, **dict(each)}
 
 
 def _run(run: Run) -> dict[str, object]:

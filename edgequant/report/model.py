@@ -118,11 +118,10 @@ class LimitReport(_Model):
     case: str | None = None
 
 
-class OutputReport(_Model):
-    """One output over all cases: the worst of each metric; null where it is undefined (see why_null).
+class Metrics(_Model):
+    """Those of edgequant.compare.TensorComparison; null where one is undefined.  sqnr_db is capped at +-200.
 
-    The metrics are those of edgequant.compare.TensorComparison; sqnr_db is capped at +-200.  reasons: what kept the
-    output from PASS, in words.
+    nan, inf: how many the output has; ref_nan, ref_inf: how many the reference has.  exact: they are equal.
     """
 
     cosine: float | None = None
@@ -139,6 +138,20 @@ class OutputReport(_Model):
     ref_nan: int = 0
     ref_inf: int = 0
     exact: bool = False
+
+
+class CaseMetrics(Metrics):
+    """One output in one case.  problem: why it could not be compared, or not as a whole, in words."""
+
+    problem: str | None = None
+
+
+class OutputReport(Metrics):
+    """One output over all cases: the worst of each metric; null where it is undefined (see why_null).
+
+    reasons: what kept the output from PASS, in words.  by_case: name of a case -> its own metrics.
+    """
+
     kind: Literal["float", "int"] = "float"
     cases: int = 0
     verdict: Verdict
@@ -146,6 +159,7 @@ class OutputReport(_Model):
     limits: list[LimitReport] = Field(default_factory=list)
     reasons: list[str] = Field(default_factory=list)
     why_null: dict[str, str] = Field(default_factory=dict)
+    by_case: dict[str, CaseMetrics] = Field(default_factory=dict)
 
 
 class ErrorEntry(_Model):
@@ -318,6 +332,11 @@ def output_report(summary: OutputSummary, judged: OutputVerdict) -> OutputReport
             ],
             "reasons": list(judged.reasons),
             "why_null": {metric: _why_null(summary, metric) for metric, value in values.items() if value is None},
+            "by_case": {
+                case: {name: getattr(each, name) for name in Metrics.model_fields}
+                | {"problem": summary.details.get(case)}
+                for case, each in summary.by_case.items()
+            },
         }
     )
 

@@ -114,13 +114,6 @@ class VirtualMachine:
         """Pull the network cable, or plug it in again.  No connection hears of it."""
         self._order("set_link", name="n0", up=up)
 
-    def pause(self) -> None:
-        """Stop all of it, until `resume`: its clock too."""
-        self._order("stop")
-
-    def resume(self) -> None:
-        self._order("cont")
-
     def _order(self, command: str, **arguments: Any) -> None:
         assert self._monitor is not None, f"the {self} is not running"
         self._monitor.order(command, **arguments)
@@ -209,7 +202,6 @@ class Phone(VirtualMachine):
             self.boot()
             return
         self.link(up=True)
-        self.resume()
         end = time.monotonic() + 20
         self._asked = 0.0
         while not self.connected():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,27 @@ def test_folders_that_are_none_of_a_run(archive: Archive, tmp_path: Path) -> Non
     assert done.code == 2
     assert "RUN_INVALID" in done.err
     assert "no plan.json" in done.err
+
+
+def test_numbers_of_each_case(archive: Archive, tmp_path: Path) -> None:
+    """In the report, and as a table with a line for each."""
+    folder, table = archive.folder.path, tmp_path / "table.csv"
+    output = load(archive.folder.report).runs[0].outputs["y"]
+    assert list(output.by_case) == sorted(TRUE)
+    assert min(each.sqnr_db for each in output.by_case.values() if each.sqnr_db is not None) == output.sqnr_db
+    assert edgequant("report", str(folder), "--csv", str(table), "--by-case").code == 0
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert [(row["variant"], row["output"], row["case"]) for row in rows] == [("weight:8", "y", case) for case in TRUE]
+    for row in rows:
+        assert float(row["sqnr_db"]) == pytest.approx(output.by_case[row["case"]].sqnr_db)
+        assert (row["problem"], row["mismatch"]) == ("", "")
+    assert edgequant("report", str(folder), "--by-case").code == 2
+
+
+def test_what_is_wrong_with_a_case_stands_beside_it(tmp_path: Path) -> None:
+    found = Archive(tmp_path, "weight:8")
+    found.tried(HOST, "weight:8", {**TRUE, "b": {}})
+    found.close()
+    report = judge(found.folder.path).report
+    by_case = report.runs[0].outputs["y"].by_case
+    assert [each.problem for each in by_case.values()] == [None, "no such output came back"]

@@ -6,10 +6,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-README, VERDICTS, QUANTIZATION = (
-    " ".join((ROOT / page).read_text().split())
-    for page in ("README.md", "docs/verdicts.md", "docs/quantization.md")
-)  # fmt: skip
+README, VERDICTS = (" ".join((ROOT / page).read_text().split()) for page in ("README.md", "docs/verdicts.md"))
 TABLES = (ROOT / "docs" / "quantization.md").read_text().partition("\n## Measured\n")[2]
 
 

@@ -65,10 +65,10 @@ def test_forty_outputs_are_not_mixed_up(generated_model: ModelByName, tmp_path: 
             np.testing.assert_allclose(outputs[f"y{i}"], outputs["y0"] * (i + 1), rtol=1e-6)
 
 
-def test_rank_one_takes_three_lengths(generated_model: ModelByName, tmp_path: Path) -> None:
+def test_rank_one_takes_every_length(generated_model: ModelByName, tmp_path: Path) -> None:
     report = do(generated_model("rank1_dynamic"), tmp_path / "run", "float")
     lengths = [case.shapes["x"] for case in report.cases]
-    assert len({tuple(shape) for shape in lengths}) == 3
+    assert len({tuple(shape) for shape in lengths}) == 6
     outputs = capture(tmp_path / "run", report.runs[0])
     assert [list(outputs[case.name]["y"].shape) for case in report.cases] == lengths
 
@@ -84,7 +84,8 @@ def test_indices_are_judged_as_indices(generated_model: ModelByName, tmp_path: P
     reference = arrays(tmp_path / "run", "reference")
     for case, outputs in capture(tmp_path / "run", run).items():
         assert outputs["best"].dtype.kind == "i"
-        assert (outputs["best"] == reference[case]["best"]).all()
+        # In silence all scores are equal, and any index is as good as another.
+        assert case == "silence" or (outputs["best"] == reference[case]["best"]).all()
 
 
 @pytest.mark.parametrize("name", ["nan_output", "nan_swallowed"])
