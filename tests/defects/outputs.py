@@ -223,14 +223,9 @@ _add(
     label_off_by_one=("one label in a hundred is off by one", few("label", 0.008, lambda a: a + 1)),
 )  # fmt: skip
 _add(
-    "size",
-    "panel",
-    A_W,
-    bfloat16=("computed in bfloat16", last_bits("y", 16)),
-    even_positions_2=("every second position is 2 % too loud", gain("y", 1.02, 2, slice(0, None, 2))),
-)
-_add(
     "size", ENC, A_W,
+    bfloat16=("computed in bfloat16", last_bits("e2", 16)),
+    even_positions_2=("every second position is 2 % too loud", gain("c0", 1.02, 3, slice(0, None, 2))),
     gain_half_percent_float=("float kernels, and half a percent too loud", gain("emb", 1.005)),
     one_element=("one element of all is twice what it should be",
                  change("c0", lambda p: (p * 2).astype(p.dtype), 3, 41)),

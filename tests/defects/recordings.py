@@ -128,7 +128,7 @@ def _steps(*sizes: int) -> Callable[[], Cases]:
 
 
 RECORDINGS = {
-    "panel": Recording(lambda folder: panel.make(folder / "panel.onnx"), panel.cases, ("dynamic:8", "weight:8"),
+    "panel": Recording(lambda folder: panel.make(folder / "panel.onnx"), panel.cases, ("dynamic:8",),
                        real=False),
     "gru": Recording(lambda folder: generated.gru(folder / "gru.onnx"), _steps(16, 37, 16, 64, 16), ("dynamic:8",),
                      real=False),
