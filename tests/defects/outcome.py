@@ -58,7 +58,7 @@ class Fits:
 
     wanted: the code has to hold one of these words; None: any will do.  unwanted: none of these.
     timing: it costs the timing, not the run: that a warning is said of it, and the times do not count, is right.
-    marginal: what it hides cannot be judged: MARGINAL with a warning is right.
+    marginal: what it hides cannot be judged: a warning is right where the verdict is no PASS, MARGINAL included.
     honest: it is no defect where the time that is reported is near that of the twin.
     """
 
@@ -95,12 +95,12 @@ class Outcome:
 
 def judged(defect: Said, twin: Said, fits: Fits) -> tuple[Result, str | None]:
     """Whether a defect was caught, and by which finding.  What is said of its twin as well is not about the defect."""
-    if defect.verdict not in GOOD:
-        grave = [code for code in defect.grave if code not in twin.grave]
-        code = fits.first(grave)
-        return ("caught", code) if code else ("misnamed", ",".join(grave) or None)
     known = {code for code, _ in twin.findings}
     warned = [code for code, severity in defect.findings if severity != "info" and code not in known]
+    if defect.verdict not in GOOD:
+        grave = [code for code in defect.grave if code not in twin.grave]
+        code = fits.first(grave) or (fits.first(warned) if fits.marginal else None)
+        return ("caught", code) if code else ("misnamed", ",".join(grave) or None)
     code = fits.first(warned)
     if code and ((fits.timing and "LATENCY_INVALID" in warned) or (fits.marginal and defect.verdict == "MARGINAL")):
         return "caught", code
