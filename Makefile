@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WORKERS ?= auto
 
-.PHONY: demo test nightly ready images check durations mutants beds lint format bench system-packages clean
+.PHONY: demo test nightly ready images check durations mutants defects beds lint format bench system-packages clean
 
 demo: $(VENV)/.demo ## the main job on a real model, with this host as the device
 	$(BIN)/edgequant demo
@@ -32,6 +32,9 @@ durations: system-packages $(VENV)/.dev ## how long each test takes, kept for th
 mutants: $(VENV)/.nightly ## mutation testing of compare/ and judge/: an hour; MUTANTS="edgequant.compare.summary*" for a part
 	$(BIN)/mutmut run $(MUTANTS)
 	$(BIN)/python -m tests.mutants
+
+defects: system-packages $(VENV)/.dev ## planted defects: share missed, and false alarms of healthy twins; DEFECTS="--kind session" for a part
+	$(BIN)/python -m tests.defects $(DEFECTS)
 
 beds: system-packages $(VENV)/.dev ## the virtual phone and board and the pack, made ahead of the tests and booted once
 	$(BIN)/python -m tests.beds
