@@ -25,6 +25,7 @@ from pathlib import Path
 
 from edgequant.errors import InputError, ToolError
 from edgequant.files import disk_error
+from edgequant.quantize.log import last_words
 
 WORKER = Path(__file__).with_name("worker.py")
 LOG_LIMIT = 16 * 1024 * 1024
@@ -267,9 +268,8 @@ def death(
     """
     if result.ok:
         return None
-    # Our own marks of where a child is say nothing to the user.
-    lines = [line for line in result.log_tail if not line.startswith("[edgequant] ")]
-    last = f"; last line: {lines[-1]}" if lines else ""
+    words = last_words("\n".join(result.log_tail), 1)
+    last = f"; last line: {words}" if words else ""
     if result.timed_out:
         code, message = "TIMEOUT", f"{doing} did not finish within {timeout:g} s and was killed{last}"
         hint = "Give it more time, or try a smaller model to see whether it hangs."

@@ -281,6 +281,18 @@ class Guard:
                 self._log.feed(data)
 
 
+def _say_at_once() -> None:
+    """Have native code's words written line by line: what is still in a buffer when it crashes is lost, and the last
+    ones are those that say why."""
+    import ctypes
+
+    line_buffered = 1  # _IOLBF
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        library = ctypes.CDLL(None)
+        stream = ctypes.c_void_p.in_dll(library, "stdout" if LINUX else "__stdoutp")
+        library.setvbuf(stream, None, line_buffered, 0)
+
+
 def call(extension: str, calls: list[tuple[str, list[str]]]) -> None:
     """Load MNN's command line tools from their extension module and run them one after the other."""
     import importlib.machinery
@@ -291,6 +303,7 @@ def call(extension: str, calls: list[tuple[str, list[str]]]) -> None:
     assert spec is not None
     tools = importlib.util.module_from_spec(spec)
     loader.exec_module(tools)
+    _say_at_once()
     for function, argv in calls:
         # MNN writes through C and C++ streams: by file descriptor only, or the lines would come out of order.
         os.write(1, f"[edgequant] {function} starts\n".encode())
