@@ -47,6 +47,26 @@ def differing(first, second):
     one, two = first["outputs"] or {}, second["outputs"] or {}
     return [name for name in {**one, **two} if one.get(name) != two.get(name)]
 
+# Codes of a model's own failures; and those that are, where this host fails as well.
+OWN = {
+    "ALREADY_QUANTIZED", "CALIBRATION_BAD_ANSWER", "CALIBRATION_CRASHED", "CALIBRATION_FAILED",
+    "CALIBRATION_MISCOMPUTED", "CALIBRATION_OUT_OF_MEMORY", "CASES_IMPOSSIBLE", "CONVERSION_INPUTS",
+    "CONVERTER_BAD_OUTPUT", "CONVERTER_CRASHED", "CONVERTER_FAILED", "CONVERTER_NO_OUTPUT", "CONVERTER_OUT_OF_MEMORY",
+    "INPUT_RANK_UNKNOWN", "MODEL_BROKEN", "MODEL_DTYPE_UNSUPPORTED", "MODEL_EMPTY", "MODEL_EXTERNAL_DATA_MISSING",
+    "MODEL_EXTERNAL_DATA_UNSAFE", "MODEL_FORMAT_UNKNOWN", "MODEL_INVALID", "MODEL_NOT_CONVERTIBLE", "MODEL_TOO_LARGE",
+    "MODEL_TRUNCATED", "MODEL_WRONG_FORMAT", "NAME_TOO_LONG", "NOTHING_STATIC", "NOTHING_TO_CHOOSE",
+    "NOTHING_TO_EQUALIZE", "OP_UNSUPPORTED", "QUANTIZED_MODEL_INSANE", "QUANTIZER_BAD_OUTPUT", "QUANTIZER_CRASHED",
+    "QUANTIZER_FAILED", "QUANTIZER_NOTHING_DONE", "QUANTIZER_OUTPUT_LOST", "QUANTIZER_OUT_OF_MEMORY",
+    "QUANTIZE_NO_WAY_LEFT", "RECIPE_NOT_APPLIED", "REFERENCE_REFUSED", "REFERENCE_USELESS", "SEARCH_BAD_ANSWER",
+    "SEARCH_CRASHED", "SEARCH_FAILED", "SEARCH_MISCOMPUTED", "SEARCH_OUT_OF_MEMORY", "SEARCH_REFUSED",
+    "SHAPES_NOT_FIXABLE", "SOURCE_ALREADY_QUANTIZED", "STATIC_NOT_APPLIED", "STATIC_NOT_FINITE",
+    "TARGET_NOT_JUDGEABLE", "TARGET_NOT_REACHED", "TARGET_UNREACHABLE",
+}  # fmt: skip
+RUN = {
+    "ANSWER_UNSENDABLE", "INFERENCE_FAILED", "INPUT_DTYPE_UNSUPPORTED", "JOB_FAILED", "MODEL_LOAD_FAILED",
+    "OUTPUT_UNSUPPORTED", "OUT_OF_MEMORY", "RUNNER_DIED", "RUNNER_OUT_OF_MEMORY", "SESSION_FAILED",
+}  # fmt: skip
+
 
 class Judge:
     def __init__(self, root):
@@ -72,6 +92,8 @@ class Judge:
                 if pair not in self.known:
                     self.known[pair] = compare(*(sha and self.arrays[sha] for sha in pair))
                 found.setdefault(name, {})[case["case"]] = self.known[pair]
+                if other["outputs"] is None:  # MNN says why: that is no output that was dropped
+                    found[name][case["case"]] = self.known[pair] | {"problem": "refused"}
         return {name: fold(cases) for name, cases in found.items()}
 
     def limits(self, output, method, given=None):
@@ -137,6 +159,11 @@ class Judge:
         verdict, severity = ("FAIL", "fail") if sure else ("INCONCLUSIVE", "error")
         return [(verdict, finding("DEVICE_BEYOND_ROUNDING", severity, where))]
 
+    @staticmethod
+    def models(failure, here_too):
+        """Whether a failure is the model's own: it cannot be made, or not be run on this host either."""
+        return failure["code"] in OWN or (here_too and failure["code"] in RUN)
+
     def trial(self, uri, variant):
         """What the report should say of a variant on a device; None where it was not tried."""
         name, kind = spell(variant), (self.source["reference"] or {}).get("kind")
@@ -155,6 +182,8 @@ class Judge:
             failure = failure or cap["failure"]
             advised = failure["code"].startswith(("QUANTIZER_", "QUANTIZED_MODEL_INSANE"))
             failure |= {"hint": ANY} if advised else {}
+            if self.models(failure, bool(cap and cap["device"] and cap["device"]["is_host"])):
+                run["verdict"] = "FAIL"
             return run | {"error": failure, "steps": failure["evidence"].get("steps", [])}
         device, host, options = cap["device"] or {"uri": uri}, self.capture(f"host/{safe(name)}"), self.plan["options"]
         local, method, why = device["is_host"], made["run_as"]["method"], {}
@@ -179,6 +208,8 @@ class Judge:
             if not (failure or local or each["refused"] is None or each["case"] in refused):
                 failure = {"code": "INFERENCE_FAILED", "message": each["refused"], "where": uri, "hint": TEXT,
                            "evidence": {"case": each["case"]}}
+        here_too = local or bool(host and host["failure"])
+        failed = [("ERROR", "FAIL")[self.models(failure, here_too)]] if failure else []
         judged = {output: judge_output(s, self.limits(output, variant["method"])[0], output)
                   for output, s in total.items()}
         engaged, engaged_why, evidence, notes, late = self.proof(made, cap)
@@ -212,7 +243,7 @@ class Judge:
             "made_as": made["label"] or spell(made["asked"]), "steps": made["steps"], "error": failure,
             "calibration": made["calibration"] and made["calibration"] | {
                 "cases": any(each["code"] == "CALIBRATED_ON_CASES" for each in made["findings"])},
-            "verdict": worst([*looks, *(["ERROR"] if failure else [])]), "low_memory_engaged": engaged,
+            "verdict": worst([*looks, *failed]), "low_memory_engaged": engaged,
             "low_memory_why": engaged_why, "outputs": outputs, "errors": stages | {"why_null": why},
             "latency_ms": self.latency(cap), "latency_why": self.latency_why(cap), "memory_mb": self.memory(cap, made),
             "memory_why": None, "findings": made["findings"] + [each for _, each in found],
@@ -268,7 +299,7 @@ class Judge:
             gone = [c["name"] for c in source["cases"] if c["name"] in gone]
             findings += [finding("CONVERSION_RUN_FAILED", "fail", case) for case in gone]
             for name, s in self.converted.items():
-                lost = s["problems"] - {"reference_nonfinite"}
+                lost = s["problems"] - {"reference_nonfinite", "refused"}
                 broken = [any(s[limit["metric"]] is not None and not meets(limit, s[limit["metric"]])
                               for limit in self.limits(name, method, [])[0]) for method in ("float", "weight")]
                 if lost or broken[0]:

@@ -13,6 +13,7 @@ from edgequant.archive.arrays import ArraySink
 from edgequant.archive.folder import FLOAT_HOST, REFERENCE, RunFolder
 from edgequant.archive.open import Run
 from edgequant.archive.types import Artifact, Capture, CaseCapture, CaseFacts, ReferenceFacts, Source, TensorFacts
+from edgequant.blame import TABLE, models_own
 from edgequant.cases.case import Case
 from edgequant.cases.generate import generate, pin, spare
 from edgequant.cases.images import ImageReader
@@ -20,7 +21,7 @@ from edgequant.cases.load import load_cases
 from edgequant.cases.pictures import find_pictures, picture_findings, refuse_unused
 from edgequant.clock import Clock
 from edgequant.compare.table import Kind
-from edgequant.errors import InputError, RunnerError, ToolError
+from edgequant.errors import InputError, RunnerError, ToolError, as_input
 from edgequant.findings import Finding
 from edgequant.jobs.remarks import dropped, infinite_inputs, random_cases, unchecked
 from edgequant.judge.limits import defaults_for, resolve_limits
@@ -123,7 +124,12 @@ def prepare(
     with clock.phase("convert"):
         float_model = maker.make(FLOAT)
     with clock.phase("host"):
-        place = Place.load(host(), ModelFile(float_model.path, "normal", float_model.sha256, "normal"))
+        try:
+            place = Place.load(host(), ModelFile(float_model.path, "normal", float_model.sha256, "normal"))
+        except RunnerError as error:
+            if models_own(error.code, host_too=True):
+                raise as_input(error, "MNN cannot run this model: try another export (opset, fixed shapes).") from None
+            raise
     inputs = _inputs(graph, place.loaded)
     findings = find_risks(graph)
     cases = given or _cases(request, inputs)
@@ -204,6 +210,8 @@ def _run_float(place: Place, cases: Sequence[Case], folder: RunFolder) -> None:
     captured: list[CaseCapture] = []
     for case, result in each_case(place, cases, deaths=HOST_DEATHS):
         if isinstance(result, RunnerError):
+            if TABLE.get(result.code) == "user":
+                raise as_input(result, "Give other inputs with --inputs.")
             captured.append(refusal_of(case, result))
             continue
         refs = {name: folder.array_folder.put(array) for name, array in result.outputs.items()}

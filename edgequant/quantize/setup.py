@@ -12,12 +12,12 @@ import numpy as np
 from edgequant.archive.types import Artifact, CalibrationFacts, CalibrationShapes
 from edgequant.cases.case import Case
 from edgequant.clock import Clock
+from edgequant.host_memory import memory_for
 from edgequant.judge.sane import Sanity
 from edgequant.models import ModelGraph
 from edgequant.progress import Progress
 from edgequant.quantize.calibration import CalibrationSet
 from edgequant.quantize.evaluation import Evaluation
-from edgequant.quantize.work import memory_limit
 from edgequant.spec import Limit, MemoryMode, RunOptions
 from edgequant.spec.images import ImageOptions
 from edgequant.tensors import TensorSpec
@@ -108,7 +108,7 @@ class Setup:
         return self.folder / "logs"
 
     def tools(self) -> Tools:
-        return Tools(log_dir=self.logs, timeout=self.options.timeout, memory_limit=memory_limit())
+        return Tools(log_dir=self.logs, timeout=self.options.timeout, memory_limit=memory_for(self.source.size))
 
 
 def calibration_facts(used: CalibrationSet | None) -> CalibrationFacts | None:

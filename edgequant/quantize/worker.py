@@ -221,7 +221,9 @@ class Guard:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         limit = self._options["memory_limit"]
         if limit is not None:
-            resource.setrlimit(resource.RLIMIT_DATA, (int(str(limit)), int(str(limit))))
+            soft = resource.getrlimit(resource.RLIMIT_DATA)[0]
+            most = int(str(limit)) if soft == resource.RLIM_INFINITY else min(soft, int(str(limit)))
+            resource.setrlimit(resource.RLIMIT_DATA, (most, most))
         if LINUX:
             # Where memory runs out, the kernel shall take this process and not edgequant or the user's desktop.
             with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
