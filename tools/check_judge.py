@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+from check_codes import models_own, old
 from check_metrics import ANY, HIGH, METRICS, ORDER, TEXT, close, compare, finding, fold, judge_output, meets, worst
 
 # fmt: off
@@ -37,35 +38,9 @@ def limit_text(limit):
     return f"{limit['output'] + ':' if limit['output'] else ''}{limit['metric']}{limit['op']}{limit['value']:g}"
 
 
-def old(version):
-    """Whether it is an MNN whose int8 kernels are known to be wrong."""
-    found = re.match(r"\s*v?(\d{1,6})(?:\.(\d{1,6}))?(?:\.(\d{1,6}))?", version or "")
-    return bool(found) and tuple(int(n or 0) for n in found.groups()) <= (3, 6, 1)
-
-
 def differing(first, second):
     one, two = first["outputs"] or {}, second["outputs"] or {}
     return [name for name in {**one, **two} if one.get(name) != two.get(name)]
-
-# Codes of a model's own failures; and those that are, where this host fails as well.
-OWN = {
-    "ALREADY_QUANTIZED", "CALIBRATION_BAD_ANSWER", "CALIBRATION_CRASHED", "CALIBRATION_FAILED",
-    "CALIBRATION_MISCOMPUTED", "CALIBRATION_OUT_OF_MEMORY", "CASES_IMPOSSIBLE", "CONVERSION_INPUTS",
-    "CONVERTER_BAD_OUTPUT", "CONVERTER_CRASHED", "CONVERTER_FAILED", "CONVERTER_NO_OUTPUT", "CONVERTER_OUT_OF_MEMORY",
-    "INPUT_RANK_UNKNOWN", "MODEL_BROKEN", "MODEL_DTYPE_UNSUPPORTED", "MODEL_EMPTY", "MODEL_EXTERNAL_DATA_MISSING",
-    "MODEL_EXTERNAL_DATA_UNSAFE", "MODEL_FORMAT_UNKNOWN", "MODEL_INVALID", "MODEL_NOT_CONVERTIBLE", "MODEL_TOO_LARGE",
-    "MODEL_TRUNCATED", "MODEL_WRONG_FORMAT", "NAME_TOO_LONG", "NOTHING_STATIC", "NOTHING_TO_CHOOSE",
-    "NOTHING_TO_EQUALIZE", "OP_UNSUPPORTED", "QUANTIZED_MODEL_INSANE", "QUANTIZER_BAD_OUTPUT", "QUANTIZER_CRASHED",
-    "QUANTIZER_FAILED", "QUANTIZER_NOTHING_DONE", "QUANTIZER_OUTPUT_LOST", "QUANTIZER_OUT_OF_MEMORY",
-    "QUANTIZE_NO_WAY_LEFT", "RECIPE_NOT_APPLIED", "REFERENCE_REFUSED", "REFERENCE_USELESS", "SEARCH_BAD_ANSWER",
-    "SEARCH_CRASHED", "SEARCH_FAILED", "SEARCH_MISCOMPUTED", "SEARCH_OUT_OF_MEMORY", "SEARCH_REFUSED",
-    "SHAPES_NOT_FIXABLE", "SOURCE_ALREADY_QUANTIZED", "STATIC_NOT_APPLIED", "STATIC_NOT_FINITE",
-    "TARGET_NOT_JUDGEABLE", "TARGET_NOT_REACHED", "TARGET_UNREACHABLE",
-}  # fmt: skip
-RUN = {
-    "ANSWER_UNSENDABLE", "INFERENCE_FAILED", "INPUT_DTYPE_UNSUPPORTED", "JOB_FAILED", "MODEL_LOAD_FAILED",
-    "OUTPUT_UNSUPPORTED", "OUT_OF_MEMORY", "RUNNER_DIED", "RUNNER_OUT_OF_MEMORY", "SESSION_FAILED",
-}  # fmt: skip
 
 
 class Judge:
@@ -159,11 +134,6 @@ class Judge:
         verdict, severity = ("FAIL", "fail") if sure else ("INCONCLUSIVE", "error")
         return [(verdict, finding("DEVICE_BEYOND_ROUNDING", severity, where))]
 
-    @staticmethod
-    def models(failure, here_too):
-        """Whether a failure is the model's own: it cannot be made, or not be run on this host either."""
-        return failure["code"] in OWN or (here_too and failure["code"] in RUN)
-
     def trial(self, uri, variant):
         """What the report should say of a variant on a device; None where it was not tried."""
         name, kind = spell(variant), (self.source["reference"] or {}).get("kind")
@@ -182,7 +152,7 @@ class Judge:
             failure = failure or cap["failure"]
             advised = failure["code"].startswith(("QUANTIZER_", "QUANTIZED_MODEL_INSANE"))
             failure |= {"hint": ANY} if advised else {}
-            if self.models(failure, bool(cap and cap["device"] and cap["device"]["is_host"])):
+            if models_own(failure, bool(cap and cap["device"] and cap["device"]["is_host"])):
                 run["verdict"] = "FAIL"
             return run | {"error": failure, "steps": failure["evidence"].get("steps", [])}
         device, host, options = cap["device"] or {"uri": uri}, self.capture(f"host/{safe(name)}"), self.plan["options"]
@@ -209,7 +179,7 @@ class Judge:
                 failure = {"code": "INFERENCE_FAILED", "message": each["refused"], "where": uri, "hint": TEXT,
                            "evidence": {"case": each["case"]}}
         here_too = local or bool(host and host["failure"])
-        failed = [("ERROR", "FAIL")[self.models(failure, here_too)]] if failure else []
+        failed = [("ERROR", "FAIL")[models_own(failure, here_too)]] if failure else []
         judged = {output: judge_output(s, self.limits(output, variant["method"])[0], output)
                   for output, s in total.items()}
         engaged, engaged_why, evidence, notes, late = self.proof(made, cap)

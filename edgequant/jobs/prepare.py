@@ -127,7 +127,7 @@ def prepare(
         try:
             place = Place.load(host(), ModelFile(float_model.path, "normal", float_model.sha256, "normal"))
         except RunnerError as error:
-            if models_own(error.code, host_too=True):
+            if models_own(error.code, host_too=True, evidence=error.evidence):
                 raise as_input(error, "MNN cannot run this model: try another export (opset, fixed shapes).") from None
             raise
     inputs = _inputs(graph, place.loaded)

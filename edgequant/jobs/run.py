@@ -131,7 +131,7 @@ def run_once(
             if failure is None and each.refused is not None:
                 failure = Failure(code=each.refused_code or "INFERENCE_FAILED", message=each.refused, where=uri)
         if failure is not None:
-            if models_own(failure.code, host_too=session.device.is_host):
+            if models_own(failure.code, host_too=session.device.is_host, evidence=failure.evidence):
                 raise InputError(failure.code, failure.message, where=uri, hint=_NO_RUN, evidence=failure.evidence)
             raise failure.error()
         outputs = {

@@ -16,7 +16,7 @@ USERS_OWN = "file"
 
 def conversion_findings(source: Source, conversion: Summaries, refused: dict[str, Failure]) -> list[Finding]:
     """What is to be said of float MNN on this host against the reference.  refused: cases it could not run there."""
-    fixed = all(each.shape is not None and None not in each.shape for each in source.inputs)
+    fixed = bool(source.inputs) and all(each.shape is not None and None not in each.shape for each in source.inputs)
     found = [_failed(case, refused[case.name], fixed=fixed) for case in source.cases if case.name in refused]
     own = source.reference is not None and source.reference.kind == USERS_OWN
     for name, summary in conversion.items():

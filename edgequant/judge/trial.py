@@ -74,7 +74,7 @@ def verdict_of(failure: Failure, *, host_too: bool) -> Verdict:
     """FAIL where it is the model's own, which no rerun changes; else ERROR.
 
     host_too: it happened on this host, or this host fails at the same."""
-    return Verdict.FAIL if models_own(failure.code, host_too=host_too) else Verdict.ERROR
+    return Verdict.FAIL if models_own(failure.code, host_too=host_too, evidence=failure.evidence) else Verdict.ERROR
 
 
 class Trial:
