@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import signal
 from collections.abc import Iterator
@@ -21,7 +22,12 @@ CHILDREN = [f"{tool}_{how}" for tool in ("CONVERTER", "QUANTIZER", "CALIBRATION"
             for how in ("TIMEOUT", "OUT_OF_MEMORY", "CRASHED", "FAILED")]  # fmt: skip
 
 
-def raised() -> Iterator[tuple[str, str]]:
+@functools.cache
+def raised() -> tuple[tuple[str, str], ...]:
+    return tuple(_raised())
+
+
+def _raised() -> Iterator[tuple[str, str]]:
     """(class, code) of everything in the source that makes an error."""
     for folder in ("edgequant", "device_scripts"):
         for path in (ROOT / folder).rglob("*.py"):
