@@ -25,7 +25,18 @@ def take_stdio() -> Tuple[int, int]:
     os.dup2(null, 0)
     os.close(null)
     os.dup2(2, 1)
+    _say_at_once()
     return wire_in, wire_out
+
+
+def _say_at_once() -> None:
+    """Have MNN's words written line by line: what is still in a buffer when it crashes is lost, and the last ones are
+    those that say why."""
+    with contextlib.suppress(ImportError, OSError, AttributeError, ValueError):  # not every system has it so
+        import ctypes
+
+        library = ctypes.CDLL(None)
+        library.setvbuf(ctypes.c_void_p.in_dll(library, "stdout"), None, 1, 0)  # 1: _IOLBF
 
 
 def die_with_host(wire_in: int, *others: int) -> Callable[[], None]:

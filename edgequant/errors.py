@@ -1,14 +1,15 @@
 """Every error edgequant raises on purpose.
 
 An error says what happened, where (device, model), why, and what to do next.  People read one line
-(`str(error)`) and the hint; machines read `code`, which never changes once published.  The classes decide the
-process exit code: bad input is 2, anything that kept a run from being judged is 3.
+(`str(error)`) and the hint; machines read `code`, which never changes once published, and which decides the process
+exit code (`edgequant.blame`): bad input and models that cannot be made are 2, what kept a run from being judged is 3.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from edgequant import blame
 from edgequant.text import EVIDENCE, NAME, bounded, shortened
 
 EXIT_PASS = 0
@@ -30,8 +31,6 @@ class EdgequantError(Exception):
         evidence: JSON-compatible details (log tail, exit status, fingerprints, ...).
     """
 
-    exit_code = EXIT_ERROR
-
     def __init__(
         self,
         code: str,
@@ -49,6 +48,11 @@ class EdgequantError(Exception):
         self.hint = None if hint is None else shortened(hint)
         self.where = None if where is None else shortened(where, EVIDENCE)
         self.evidence: dict[str, Any] = bounded(evidence or {})
+
+    @property
+    def exit_code(self) -> int:
+        """By whose fault it is; the class decides where the code is not in the table (`edgequant.blame`)."""
+        return blame.exit_code(self.code, EXIT_ERROR)
 
     def __str__(self) -> str:
         # Where it happened is half of the message, unless the message names it already.
@@ -68,9 +72,17 @@ class EdgequantError(Exception):
 
 
 class InputError(EdgequantError):
-    """What the user gave cannot be used: file, option, array, limit, URI.  Exit code 2."""
+    """What the user gave cannot be used: file, option, array, limit, URI.  Exit code 2, also where this host cannot run
+    a model: what is a device's failure elsewhere is the model's own then."""
 
-    exit_code = EXIT_USAGE
+    @property
+    def exit_code(self) -> int:
+        return EXIT_USAGE
+
+
+def as_input(error: EdgequantError, hint: str) -> InputError:
+    """The same as a failure of what was given."""
+    return InputError(error.code, error.message, hint=hint, where=error.where, evidence=error.evidence)
 
 
 class DeviceError(EdgequantError):

@@ -185,10 +185,18 @@ _NAMES = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EI
 _NOTHING_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
 
+_MORE = "End other programs, or raise the limit (`ulimit -a`)."
+
+
 def host_error(error: BaseException) -> EdgequantError | None:
     """What to say of an exception by which this host, or a name given to it, stopped a command; None for a bug."""
-    if isinstance(error, MemoryError):
-        return EdgequantError("HOST_EXHAUSTED", "this host has no memory left for it", hint="End other programs.")
+    short = isinstance(error, ImportError) and ("failed to map" in str(error) or "allocate" in str(error))
+    if isinstance(error, MemoryError) or short:
+        return EdgequantError(
+            "HOST_EXHAUSTED",
+            "this host has no memory left for it",
+            hint="End other programs, or raise the limit (`ulimit -a`).",
+        )
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # Path.resolve, before Python 3.13
         return InputError("PATH_UNUSABLE", str(error))
     if not isinstance(error, OSError) or error.errno is None:
@@ -199,7 +207,7 @@ def host_error(error: BaseException) -> EdgequantError | None:
         hint = "Free some space, or inodes (`df -i`); TMPDIR names another folder for what is passing."
         return EdgequantError("DISK_FULL", why, hint=hint)
     if error.errno in _NOTHING_LEFT:
-        return EdgequantError("HOST_EXHAUSTED", why, hint="End other programs, or raise the limit (`ulimit -a`).")
+        return EdgequantError("HOST_EXHAUSTED", why, hint=_MORE)
     if named and error.errno in _NAMES:
         return InputError("PATH_UNUSABLE", why)
     return EdgequantError("HOST_FILE_ERROR", why, hint="Look at that file or folder, its permissions, and its disk.")

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from check_codes import models_own
 from check_decisions import rematch, winners
 from check_device import band, kernels
 from check_measured import Measured
@@ -52,7 +53,10 @@ class Judge(Measured):
             if case["outputs"] is None or not other or (other["outputs"] is None and not refused(case["case"])):
                 continue
             for name in (name for name in case["outputs"] if name in self.source["kinds"]):
-                found.setdefault(name, {})[case["case"]] = self.pair(case, other, name)
+                each = self.pair(case, other, name)
+                if other["outputs"] is None:  # MNN says why: that is no output that was dropped
+                    each = each | {"problem": "refused"}
+                found.setdefault(name, {})[case["case"]] = each
         return found
 
     def pair(self, case, other, name):
@@ -164,6 +168,8 @@ class Judge(Measured):
             failure = failure or cap["failure"]
             advised = failure["code"].startswith(("QUANTIZER_", "QUANTIZED_MODEL_INSANE"))
             failure |= {"hint": ANY} if advised else {}
+            if models_own(failure, bool(cap and cap["device"] and cap["device"]["is_host"])):
+                run["verdict"] = "FAIL"
             return run | {"error": failure, "steps": failure["evidence"].get("steps", [])}
         device, host, options = cap["device"] or {"uri": uri}, self.capture(f"host/{safe(name)}"), self.plan["options"]
         local, method, why = device["is_host"], made["run_as"]["method"], {}
@@ -199,6 +205,8 @@ class Judge(Measured):
                 failure = {"code": "INFERENCE_FAILED", "message": each["refused"], "where": uri, "hint": TEXT,
                            "evidence": {"case": each["case"]}}
         rows = rematch(self, cap, total, lambda name: self.limits(name, variant["method"])[0])
+        here_too = local or bool(host and host["failure"])
+        failed = [("ERROR", "FAIL")[models_own(failure, here_too)]] if failure else []
         judged = {output: judge_output(s, self.limits(output, variant["method"])[0], output)
                   for output, s in total.items()}
         engaged, engaged_why, evidence, notes, late = self.proof(made, cap)
@@ -241,7 +249,7 @@ class Judge(Measured):
             "made_as": made["label"] or spell(made["asked"]), "steps": made["steps"], "error": failure,
             "calibration": made["calibration"] and made["calibration"] | {
                 "cases": any(each["code"] == "CALIBRATED_ON_CASES" for each in made["findings"])},
-            "verdict": self.doubted(worst([*looks, *(["ERROR"] if failure else [])])), "low_memory_engaged": engaged,
+            "verdict": self.doubted(worst([*looks, *failed])), "low_memory_engaged": engaged,
             "low_memory_why": engaged_why, "outputs": outputs, "errors": stages | {"why_null": why},
             "latency_ms": self.latency(cap), "latency_why": self.latency_why(cap), "memory_mb": self.memory(cap, made),
             "memory_why": None, "findings": made["findings"] + [each for _, each in found],
@@ -283,7 +291,7 @@ class Judge(Measured):
             gone = [c["name"] for c in source["cases"] if c["name"] in gone]
             findings += [finding("CONVERSION_RUN_FAILED", "fail", case) for case in gone]
             for name, s in self.converted.items():
-                lost = s["problems"] - {"reference_nonfinite"}
+                lost = s["problems"] - {"reference_nonfinite", "refused"}
                 broken = [any(breaks(s, limit)[0] for limit in self.limits(name, method, [])[0])
                           for method in ("float", "weight")]
                 if lost or broken[0]:

@@ -103,7 +103,7 @@ def fold(cases):
         # Where two are as good as equal, rounding decides which one is named.
         s["where"][metric] = frozenset(n for n, value in found.items() if close(value, s[metric])) if found else None
     s["scale"] = max((c["scale"] for _, c in items if c["scale"] is not None), default=None)
-    ranks, bad = (None, "reference_nonfinite", "nonfinite", "shape", "dtype", "missing"), {}
+    ranks, bad = (None, "reference_nonfinite", "nonfinite", "shape", "dtype", "missing", "refused"), {}
     for n, c in items:
         lost = c["sqnr_db"]
         if lost is None and c["max_abs"] and c["kind"] == "float":
@@ -136,6 +136,7 @@ def breaks(s, limit):
 def judge_output(s, limits, name=None):
     """(verdict, limits as applied, findings, number of reasons)"""
     notes, results, bounds = [], [], {limit["metric"]: limit["value"] for limit in limits}
+    notes += [("FAIL", "RUN_FAILED", ANY)] if "refused" in s["problems"] else []
     notes += [("FAIL", f"OUTPUT_{p.upper()}", ANY) for p in ("missing", "dtype", "shape") if p in s["problems"]]
     if "nonfinite" in s["problems"]:
         notes += [("FAIL", "OUTPUT_NAN", ANY)] if s["nan"] else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -52,6 +53,10 @@ class LocalProcess(Process):
             target=self._drain, args=(child.stderr, on_stderr), name=f"stderr of {child.pid}", daemon=True
         )
         self._stderr_thread.start()
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
 
     def _drain(self, stream: IO[bytes], on_stderr: Callable[[bytes], None] | None) -> None:
         with stream:
@@ -223,6 +228,14 @@ class LocalDevice(Device):
                         progress(len(data))
         except OSError as error:
             raise reason(error.strerror or str(error), f"{source.name} cannot be copied", self.uri) from None
+
+    def bound_memory(self, most: int) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        limits = [most, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
+        for process in self._processes:
+            # The soft one alone: for the next model it may be raised again.
+            with contextlib.suppress(ProcessLookupError, PermissionError, AttributeError):  # Linux only
+                resource.prlimit(process.pid, resource.RLIMIT_DATA, (min(limits), hard))
 
     @property
     def python(self) -> Sequence[str]:

@@ -100,6 +100,9 @@ class Device(ABC):
     ) -> Process:
         """Start a long-lived process; `deadline` covers starting it, not its life."""
 
+    def bound_memory(self, most: int) -> None:  # noqa: B027  (only this host has something to defend)
+        """Bytes that what was started may allocate from now on."""
+
     @abstractmethod
     def send_file(
         self, source: Path, remote_path: str, deadline: Deadline, *, progress: Progress | None = None

@@ -11,13 +11,14 @@ from edgequant.archive.arrays import ArraySink
 from edgequant.archive.folder import FLOAT_HOST, REFERENCE, RunFolder
 from edgequant.archive.open import Run
 from edgequant.archive.types import Artifact, Capture, CaseCapture, CaseFacts, ReferenceFacts, Source, TensorFacts
+from edgequant.blame import TABLE, models_own
 from edgequant.cases.case import Case, usual
 from edgequant.cases.generate import pin
 from edgequant.cases.images import ImageReader
 from edgequant.cases.pictures import find_pictures, picture_findings
 from edgequant.clock import Clock
 from edgequant.compare.table import Kind
-from edgequant.errors import InputError, RunnerError, ToolError
+from edgequant.errors import InputError, RunnerError, ToolError, as_input
 from edgequant.findings import Finding
 from edgequant.jobs.look import Looked, kind_of, read_cases
 from edgequant.jobs.reference_cases import RandomCases, answer_given, answer_random
@@ -125,7 +126,12 @@ def _prepare(
     with clock.phase("convert"):
         float_model = maker.make(FLOAT)
     with clock.phase("host"):
-        place = Place.load(host(), ModelFile(float_model.path, "normal", float_model.sha256, "normal"))
+        try:
+            place = Place.load(host(), ModelFile(float_model.path, "normal", float_model.sha256, "normal"))
+        except RunnerError as error:
+            if models_own(error.code, host_too=True, evidence=error.evidence):
+                raise as_input(error, "MNN cannot run this model: try another export (opset, fixed shapes).") from None
+            raise
     inputs = _inputs(graph, place.loaded)
     findings = find_risks(graph)
     cases = given or read_cases(request, inputs, graph)
@@ -193,6 +199,8 @@ def _run_float(place: Place, cases: Sequence[Case], folder: RunFolder) -> Captur
     captured: list[CaseCapture] = []
     for case, result in each_case(place, cases, deaths=HOST_DEATHS):
         if isinstance(result, RunnerError):
+            if TABLE.get(result.code) == "user":
+                raise as_input(result, "Give other inputs with --inputs.")
             captured.append(refusal_of(case, result))
             continue
         refs = {name: folder.array_folder.put(array) for name, array in result.outputs.items()}

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from edgequant.archive.arrays import MemoryArrays
-from edgequant.archive.types import Capture, Memory
+from edgequant.archive.types import Capture, Failure, Memory
+from edgequant.blame import models_own
 from edgequant.cases.case import Case
 from edgequant.cases.generate import generate, pin
 from edgequant.cases.load import load_cases, save_npz
 from edgequant.cases.pictures import refuse_unused
 from edgequant.cases.whole_numbers import checked
 from edgequant.devices.facts_model import DeviceFacts
-from edgequant.errors import InputError, RunnerError
+from edgequant.errors import InputError
 from edgequant.files import disk_error
 from edgequant.jobs.overwriting import refuse_overwriting
 from edgequant.judge.latency import Latency, latency_of
@@ -31,6 +32,8 @@ from edgequant.progress import Progress
 from edgequant.runner.answers import Facts, Hello
 from edgequant.spec import MemoryMode, RunOptions
 from edgequant.spec.images import ImageOptions
+
+_NO_RUN = "MNN cannot run this model: export it in another way (opset, fixed shapes), or use other sizes (--shape)."
 
 
 @dataclass
@@ -126,11 +129,14 @@ def run_once(
         arrays = MemoryArrays()
         probes: list[Probe] = [LatencyProbe(options)] if latency else []
         capture = take(session, made, cases, probes, arrays, trial="run", role="device")
-        if capture.failure is not None:
-            raise capture.failure.error()
+        failure = capture.failure
         for each in capture.cases:
-            if each.refused is not None:
-                raise RunnerError("INFERENCE_FAILED", each.refused, where=uri)
+            if failure is None and each.refused is not None:
+                failure = Failure(code=each.refused_code or "INFERENCE_FAILED", message=each.refused, where=uri)
+        if failure is not None:
+            if models_own(failure.code, host_too=session.device.is_host, evidence=failure.evidence):
+                raise InputError(failure.code, failure.message, where=uri, hint=_NO_RUN, evidence=failure.evidence)
+            raise failure.error()
         outputs = {
             each.case: {name: arrays.get(ref) for name, ref in (each.outputs or {}).items()} for each in capture.cases
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from edgequant.archive.types import CaseFacts, Failure, Source
 from edgequant.compare.summary import OutputSummary
@@ -18,15 +18,32 @@ KNOWN_CAUSES = ("OPERATOR_MISREAD", "CONSTANT_BEYOND_INT32", "GRU_RESET_FIRST", 
 
 def conversion_findings(source: Source, conversion: Summaries, refused: dict[str, Failure]) -> list[Finding]:
     """What is to be said of float MNN on this host against the reference.  refused: cases it could not run there."""
-    found = [_failed(case, refused[case.name]) for case in source.cases if case.name in refused]
+    fixed = bool(source.inputs) and all(each.shape is not None and None not in each.shape for each in source.inputs)
+    found = [_failed(case, refused[case.name], fixed=fixed) for case in source.cases if case.name in refused]
     own = source.reference is not None and source.reference.kind == USERS_OWN
     known = [each for each in source.findings if each.code in KNOWN_CAUSES]
     for name, summary in conversion.items():
-        found += _wrong(name, summary, own=own, known=known)
+        found += _wrong(name, summary, own=own, known=known, refused=refused)
     return found
 
 
-def _wrong(output: str, summary: OutputSummary, *, own: bool, known: Sequence[Finding]) -> list[Finding]:
+def is_cause(summary: OutputSummary | None) -> bool:
+    """Whether the conversion alone is so far off that no other variant can mend it."""
+    return summary is not None and bool(summary.problems or _broken(summary, "weight"))
+
+
+def _broken(summary: OutputSummary, method: str) -> list[str]:
+    """The default limits of a method that a conversion breaks."""
+    return [
+        str(limit)
+        for limit in default_limits(method, summary.kind)
+        if (value := judged_value(summary, limit)[0]) is not None and not meets(limit, value)
+    ]
+
+
+def _wrong(
+    output: str, summary: OutputSummary, *, own: bool, known: Sequence[Finding], refused: Container[str]
+) -> list[Finding]:
     """A finding where float MNN is not what the source is.
 
     It is "fail" where not even a quantized model would be allowed as much, so that no variant can pass by default;
@@ -34,21 +51,18 @@ def _wrong(output: str, summary: OutputSummary, *, own: bool, known: Sequence[Fi
     is the user's `own`, nobody knows what it was computed with, so it is "warn" as well.
     """
 
-    def broken(method: str) -> list[str]:
-        return [
-            str(limit)
-            for limit in default_limits(method, summary.kind)
-            if (value := judged_value(summary, limit)[0]) is not None and not meets(limit, value)
-        ]
-
-    lost = [summary.details[case] for case, problem in summary.problems.items() if problem != "reference_nonfinite"]
-    if not lost and not broken("float"):
+    lost = [
+        summary.details[case]
+        for case, problem in summary.problems.items()
+        if problem != "reference_nonfinite" and case not in refused  # that it cannot be run is told by itself
+    ]
+    if not lost and not _broken(summary, "float"):
         return []
-    why = "; ".join(lost) if lost else f"it breaks {', '.join(broken('float'))}, the limits of a float model"
+    why = "; ".join(lost) if lost else f"it breaks {', '.join(_broken(summary, 'float'))}, the limits of a float model"
     return [
         Finding(
             code="CONVERSION_ERROR",
-            severity="fail" if (lost or broken("weight")) and not own else "warn",
+            severity="fail" if (lost or _broken(summary, "weight")) and not own else "warn",
             where=output,
             message=f"float MNN does not compute what {'your reference says' if own else 'the source model computes'}, "
             f"before any quantization: {why}",
@@ -69,7 +83,7 @@ def _what_to_do(known: Sequence[Finding]) -> str:
     return f"The model has what is known to do this: {causes}.  {known[0].remedy or ''}"
 
 
-def _failed(case: CaseFacts, error: Failure) -> Finding:
+def _failed(case: CaseFacts, error: Failure, *, fixed: bool) -> Finding:
     sizes = ", ".join(f"{name}={','.join(map(str, ref.shape))}" for name, ref in case.inputs.items())
     return Finding(
         code="CONVERSION_RUN_FAILED",
@@ -77,6 +91,8 @@ def _failed(case: CaseFacts, error: Failure) -> Finding:
         where=case.name,
         message=f"float MNN on this host cannot run case '{case.name}' ({sizes}), the reference can: {error.message}",
         evidence=error.evidence,
-        remedy="If these sizes do not matter to you, pin those that do with --shape; else export the model with fixed "
+        remedy="Export the model without what MNN cannot run, or try another opset."
+        if fixed
+        else "If these sizes do not matter to you, pin those that do with --shape; else export the model with fixed "
         "shapes.",
     )

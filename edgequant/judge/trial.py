@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgequant.archive.types import Artifact, Capture, DeviceCapture, Failure, Plan, Source
+from edgequant.blame import models_own
 from edgequant.findings import Finding
 from edgequant.judge import device as on_device
 from edgequant.judge import float_kernels, trust
 from edgequant.judge.advice import Beside, failure_hint, limit_remedy
 from edgequant.judge.band import Bands
+from edgequant.judge.conversion import is_cause
 from edgequant.judge.decisions import rematched, winners
 from edgequant.judge.doubts import keeps_anything, own_output
 from edgequant.judge.engaged import determinism, engagement
@@ -74,8 +76,17 @@ def not_run(evidence: Evidence, others: Sequence[Beside]) -> TrialJudgement:
     capture = evidence.capture
     failure = evidence.failure or (None if capture is None else capture.failure)
     assert failure is not None, "there is a capture with a file or a failure, or else the folder was refused"
+    device = None if capture is None else capture.device
+    verdict = verdict_of(failure, host_too=device is not None and device.is_host)
     failure = failure.model_copy(update={"hint": failure_hint(failure, others)})
-    return TrialJudgement(evidence.uri, evidence.variant, Verdict.ERROR, failure=failure, latency_why="it was not run")
+    return TrialJudgement(evidence.uri, evidence.variant, verdict, failure=failure, latency_why="it was not run")
+
+
+def verdict_of(failure: Failure, *, host_too: bool) -> Verdict:
+    """FAIL where it is the model's own, which no rerun changes; else ERROR.
+
+    host_too: it happened on this host, or this host fails at the same."""
+    return Verdict.FAIL if models_own(failure.code, host_too=host_too, evidence=failure.evidence) else Verdict.ERROR
 
 
 class Trial:
@@ -139,7 +150,7 @@ class Trial:
                 *verdicts,
                 evidence.reached,
                 *(look.verdict for look in looks if look.verdict is not Verdict.PASS),
-                *([Verdict.ERROR] if self.failure is not None else []),
+                *([verdict_of(self.failure, host_too=self._fails_here())] if self.failure is not None else []),
                 *([Verdict.INCONCLUSIVE] if evidence.doubted else []),
             ]
         )
@@ -166,6 +177,10 @@ class Trial:
         found = winners(e.source, self._reference, self.capture, self._compare, allowed)
         rows = Verdict.MARGINAL if self._rows else Verdict.PASS
         return Observed((*self._rows, *found.findings), worst([rows, found.verdict]))
+
+    def _fails_here(self) -> bool:
+        here = self._e.variant_host
+        return self.device.is_host or (here is not None and here.failure is not None)
 
     def _is_models(self, case: str) -> bool:
         """Whether a case that the device refused is the model's failure: this host cannot run it either."""
@@ -261,6 +276,12 @@ class Trial:
                 )
         return None
 
+    def _remedy(self, output: str, other_variants: str) -> str:
+        """Another variant helps no output that the conversion itself has broken."""
+        if self._e.conversion is None or not is_cause(self._e.conversion.get(output)):
+            return other_variants
+        return "The conversion is the cause, not the variant: see what is said of the model."
+
     def beside(self) -> Beside:
         """What advice about other trials has to know of this one."""
         numbers = [summary.values.get("sqnr_db") for summary in self.total.values()]
@@ -288,7 +309,11 @@ class Trial:
                 summary,
                 # Of one whose error enters on the device, advice to quantize in another way would lead astray.
                 judge_output(
-                    summary, self.limits[name], output=name, remedy=None if name in self._innocent else remedy
+                    summary,
+                    self.limits[name],
+                    output=name,
+                    remedy=None if name in self._innocent else self._remedy(name, remedy),
+                    refused=refused_cases(self.capture),
                 ),
             )
             for name, summary in self.total.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -139,7 +139,12 @@ class _Notes:
 
 
 def judge_output(
-    summary: OutputSummary, limits: Sequence[Limit], *, output: str | None = None, remedy: str | None = None
+    summary: OutputSummary,
+    limits: Sequence[Limit],
+    *,
+    output: str | None = None,
+    remedy: str | None = None,
+    refused: Mapping[str, str] | None = None,
 ) -> OutputVerdict:
     """Judge one output over all its cases.
 
@@ -158,7 +163,7 @@ def judge_output(
     notes = _Notes(output)
     if not summary.cases:
         notes.add(Verdict.ERROR, "NOTHING_COMPARED", "no case was compared", "Give at least one case.")
-    _note_problems(summary, notes)
+    _note_problems(summary, notes, refused or {})
     _note_reference(summary, notes)
     _note_mean(summary, limits, notes)
     results = [_apply(summary, limit) for limit in limits] if summary.judgeable else []
@@ -242,22 +247,29 @@ def _note_result(result: LimitResult, summary: OutputSummary, notes: _Notes, adv
         notes.add(Verdict.MARGINAL, "LIMIT_MARGINAL", message, remedy, **evidence)
 
 
-def _cases(summary: OutputSummary, problem: str) -> tuple[list[str], str]:
+def _cases(summary: OutputSummary, problem: str, but: Sequence[str] = ()) -> tuple[list[str], str]:
     """The cases with a problem, and the first of them in words."""
-    cases = [case for case, found in summary.problems.items() if found == problem]
+    cases = [case for case, found in summary.problems.items() if found == problem and case not in but]
     if not cases:
         return [], ""
     more = f" (and in {len(cases) - 1} more)" if len(cases) > 1 else ""
     return cases, f"{summary.details[cases[0]]} in {cases[0]}{more}"
 
 
-def _note_problems(summary: OutputSummary, notes: _Notes) -> None:
+def _note_problems(summary: OutputSummary, notes: _Notes, refused: Mapping[str, str]) -> None:
+    missing = [case for case, found in summary.problems.items() if found == "missing"]
+    told = [case for case in missing if case in refused]
+    if told:
+        # Nothing was dropped or renamed: MNN says itself why there is no output.
+        more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
+        remedy = "Export the model without what MNN cannot run, or in another way (opset, fixed shapes)."
+        notes.add(Verdict.FAIL, "RUN_FAILED", f"{told[0]}{more} was not run: {refused[told[0]]}", remedy, cases=told)
     for problem, code, remedy in (
         ("missing", "OUTPUT_MISSING", "Check the output's name; the conversion may have dropped or renamed it."),
         ("dtype", "OUTPUT_DTYPE", "Check that both models have the same outputs in the same order."),
         ("shape", "OUTPUT_SHAPE", "Check the input shapes and how dynamic dimensions were resized on the device."),
     ):
-        cases, words = _cases(summary, problem)
+        cases, words = _cases(summary, problem, but=told)
         if cases:
             notes.add(Verdict.FAIL, code, words, remedy, cases=cases)
     cases, words = _cases(summary, "nonfinite")

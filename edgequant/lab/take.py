@@ -29,6 +29,7 @@ from edgequant.archive.types import (
 from edgequant.cases.case import Case, usual
 from edgequant.clock import Clock
 from edgequant.errors import DeviceError, EdgequantError, RunnerError, ToolError
+from edgequant.host_memory import memory_for
 from edgequant.lab.session import Session
 from edgequant.runner.answers import MemoryKb
 from edgequant.runner.client import Loaded, MnnRunner, RunResult
@@ -77,6 +78,14 @@ class ModelFile:
     sha256: str | None = None
     precision: Precision | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes; 0 where it is gone."""
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return 0
+
 
 @dataclass
 class Place:
@@ -96,6 +105,7 @@ class Place:
         Raises DeviceError.
         """
         runner = session.living_runner()
+        session.device.bound_memory(memory_for(model.size))
         where = str(model.path.resolve()) if path is None else path
         loaded = runner.load(where, model.memory, precision=model.precision, sha256=model.sha256)
         return cls(session, model, where, runner, loaded)
@@ -105,6 +115,7 @@ class Place:
         self.deaths += 1
         self.session.drop_runner()
         self.runner = self.session.runner()
+        self.session.device.bound_memory(memory_for(self.model.size))
         self.loaded = self.runner.load(
             self.path, self.model.memory, precision=self.model.precision, sha256=self.model.sha256
         )
@@ -126,6 +137,8 @@ def each_case(
     more, is raised: then nothing is known of the cases that are left.
     """
     for case in cases:
+        size = sum(array.nbytes for array in case.inputs.values())
+        place.session.device.bound_memory(memory_for(place.model.size, size))
         try:
             yield case, place.runner.run(place.loaded, feed(place.loaded, case.inputs))
         except RunnerError as error:

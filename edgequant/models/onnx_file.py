@@ -311,6 +311,7 @@ def read_onnx(data: Data, path: Path) -> Parsed:
     main: _Extent | None = None
     producer, version = "", ""
     opset: int | None = None
+    domains: set[str] = set()
     functions = []
     for number, wire, a, b in fields(data, 0, len(data), reader.work):
         if MODEL_FIELDS.get(number) != wire:
@@ -323,10 +324,21 @@ def read_onnx(data: Data, path: Path) -> Parsed:
             main = (a, b)
         elif number == 8:
             found = {inner: (w, start, end) for inner, w, start, end in reader.fields((a, b))}
-            if 1 not in found or reader.string(*found[1]) in ("", "ai.onnx"):
+            domain = reader.string(*found[1]) if 1 in found else ""
+            if domain in ("", "ai.onnx"):
                 opset = found[2][1] if 2 in found else None
+            else:
+                domains.add(domain)
         elif number == 25:
             functions.append((a, b))
+    if main is not None and opset is None and domains:
+        raise InputError(
+            "OP_UNSUPPORTED",
+            f"its operators are of {', '.join(sorted(domains))}, and MNN converts those of ai.onnx alone",
+            hint="Export it with operators of ONNX itself.",
+            where=str(path),
+            evidence={"domains": sorted(domains)},
+        )
     if main is None or opset is None:
         missing = "graph" if main is None else "operator set"
         raise BrokenFileError(f"it ends before its {missing}", cut=True)

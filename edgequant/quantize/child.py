@@ -28,6 +28,8 @@ from pathlib import Path
 
 from edgequant.errors import InputError, ToolError
 from edgequant.files import disk_error
+from edgequant.host_memory import users_limit
+from edgequant.quantize.log import last_words
 
 WORKER = Path(__file__).with_name("worker.py")
 LOG_LIMIT = 16 * 1024 * 1024
@@ -37,7 +39,8 @@ _PATIENCE = 20.0
 _LOOK = 0.3
 """Seconds between two looks at a log that somebody watches."""
 _LOOK_BYTES = 1 << 20
-_NO_MEMORY = ("std::bad_alloc", "MemoryError", "Cannot allocate memory", "Memory Alloc Failed", "out of memory")
+_NO_MEMORY = ("std::bad_alloc", "MemoryError", "Cannot allocate memory", "Memory Alloc Failed", "out of memory",
+              "failed to map segment")  # fmt: skip
 
 
 class Stopper:
@@ -316,16 +319,24 @@ def death(
     """
     if result.ok:
         return None
-    # Our own marks of where a child is say nothing to the user.
-    lines = [line for line in result.log_tail if not line.startswith("[edgequant] ")]
-    last = f"; last line: {lines[-1]}" if lines else ""
+    words = last_words("\n".join(result.log_tail), 1)
+    last = f"; last line: {words}" if words else ""
     if result.timed_out:
         code, message = "TIMEOUT", f"{doing} did not finish within {timeout:g} s and was killed{last}"
         hint = "Give it more time, or try a smaller model to see whether it hangs."
+    elif result.out_of_memory and (told := users_limit(memory_limit)) is not None:
+        return ToolError(
+            "HOST_EXHAUSTED",
+            f"{doing} ran out of memory: {told} in the shell this was started from{last}",
+            where=where,
+            hint="Raise it there, or start edgequant from a shell without it.",
+            evidence=result.evidence(),
+        )
     elif result.out_of_memory:
         limit = "" if memory_limit is None else f" (limit {memory_limit / 2**20:.0f} MB)"
         code, message = "OUT_OF_MEMORY", f"{doing} ran out of memory{limit}{last}"
-        hint = "Raise the memory limit, end other programs, or do it on a machine with more memory."
+        hint = "It may take 4 GiB and 32 times the model's size, but no more than is free: end other programs, or try "
+        hint += "another export of the model."
     elif result.signal is not None:
         code, message = "CRASHED", f"{doing} crashed with {result.signal}{last}"
         if result.signal == "SIGKILL":

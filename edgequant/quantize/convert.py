@@ -38,7 +38,7 @@ from edgequant.models.mnn.weights import read_weights
 from edgequant.quantize.child import ChildResult, death, run_child, tools_argv
 from edgequant.quantize.finish import count_layers, name_by_contents, sync_and_hash
 from edgequant.quantize.halves import of_halves, round_to_halves
-from edgequant.quantize.log import errors_in, sections, unsupported_ops, warnings_in
+from edgequant.quantize.log import errors_in, last_words, limits_in, sections, unsupported_ops, warnings_in
 from edgequant.quantize.readable import readable_source, written_out
 from edgequant.quantize.work import as_graph, output_work, room_left
 from edgequant.spec import Variant
@@ -268,7 +268,7 @@ class _Job:
         if result.log_error:
             raise ToolError("DISK_FULL", f"the log {str(self.log)!r} could not be written: {result.log_error}")
         text = sections(self.log.read_text(encoding="utf-8", errors="replace"))
-        said = text[0] if text else ""
+        said = text[0] if made.exists() and text else "\n".join(text)
         # What it says of TFLite's operators stays in a buffer until it ends, behind what comes later.
         problem = self._rejection(said, unsupported_ops("".join(text)), made) if not result.timed_out else None
         crash = death(
@@ -278,8 +278,8 @@ class _Job:
             timeout=self.timeout,
             memory_limit=self.memory_limit,
             where=self._where,
-            hint="The model may be damaged, or use what this MNN cannot convert: try `edgequant inspect` on it, "
-            "another variant, or another MNN version.",
+            hint="The model may be damaged, or use what this MNN cannot convert: try another export (opset, fixed "
+            "shapes), or another MNN version.",
         )
         found = problem or crash
         if found is None and not (made.is_file() and made.stat().st_size):
@@ -297,7 +297,7 @@ class _Job:
                 "CONVERTER_BAD_OUTPUT",
                 "the converter said success, but MNN cannot load what it wrote",
                 where=self._where,
-                hint="Try another variant or another MNN version.",
+                hint="Try another export or another MNN version.",
                 evidence=result.evidence(),
             )
         if found is not None:
@@ -307,10 +307,13 @@ class _Job:
 
     def _rejection(self, said: str, ops: list[str], made: Path) -> EdgequantError | None:
         evidence: dict[str, object] = {"log": str(self.log), "log_tail": said.splitlines()[-20:]}
+        limits = limits_in(said)
         if ops:
             return InputError(
                 "OP_UNSUPPORTED",
-                f"MNN {self.version} has no operator for {', '.join(ops)}",
+                f"MNN {self.version} cannot convert {', '.join(ops)}: {'; '.join(limits[:3])}"
+                if limits
+                else f"MNN {self.version} has no operator for {', '.join(ops)}",
                 hint="Export the model without them, or upgrade MNN.",
                 where=self._where,
                 evidence={**evidence, "ops": ops},
@@ -328,7 +331,7 @@ class _Job:
         if errors and (not made.exists() or any(line.startswith("Can't open file") for line in errors)):
             return InputError(
                 "MODEL_NOT_CONVERTIBLE",
-                f"MNN's converter rejects the model: {errors[0]}",
+                f"MNN's converter rejects the model: {(limits or errors)[0]}",
                 hint="Check that the file is whole and of the format its name says.",
                 where=self._where,
                 evidence=evidence,
@@ -344,11 +347,12 @@ class _Job:
                 where=self._where,
                 evidence=result.evidence(),
             )
+        words = last_words(self.log.read_text(encoding="utf-8", errors="replace"))
         return ToolError(
             "CONVERTER_NO_OUTPUT",
-            "the converter ended without an error and without a model",
+            f"the converter ended without a model; {f'it said: {words}' if words else 'it said nothing'}",
             where=self._where,
-            hint="Its log may say why.",
+            hint="MNN cannot convert this model: try another export, or another MNN version.",
             evidence=result.evidence(),
         )
 

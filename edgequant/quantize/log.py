@@ -7,6 +7,14 @@ import re
 _START = re.compile(r"^\[edgequant\] \w+ starts$", re.MULTILINE)
 _STAMP = re.compile(r"^\[[0-9:]+\] :\d+: ")
 _ERROR = re.compile(r"\[ERROR\]|Check failed|Converted Failed|Can't open file|Framework Input ERROR|Does Not Exist")
+_LIMIT = re.compile(
+    r"[Dd]on't [Ss]upport|[Nn]ot [Ss]upport|[Uu]nsupported|(?:only|just) (?:support|accept|constant)|must be const"
+)
+_EMPTY = re.compile(
+    r"^\[edgequant\]|^The device supports|^Start to |^ONNX Model (?:ir|opset) version|^(?:input|output)Tensors *:"
+    r"|^Converted Failed!$|^\[ERROR\] Convert error, please check|Model File Does Not Exist"
+)
+"""What the converter says whether it fails or not, or of every failure."""
 _PLAIN = (
     ("caution: some weight absolute values", "some weights are denormal numbers (below 1.2e-38); MNN takes them as 0"),
     ("Disable Hqq", "the converter switched hqq off"),
@@ -24,13 +32,26 @@ def errors_in(text: str) -> list[str]:
 
 
 def unsupported_ops(text: str) -> list[str]:
-    """Names of operators the converter does not know, such as ``ONNX::Bogus``.
+    """Names of operators the converter does not take, such as ``ONNX::Bogus`` or, of TFLite, ``LSTM``.
 
     It lists those of ONNX, and stops at the first one of TFLite or TensorFlow.
     """
-    match = re.search(r"These Op Not Support: (.*)|NOT_SUPPORTED_OP: \[ (.*?) \]", text)
-    names = (match[1] or match[2]).split(" | ") if match else []
-    return [name.strip() for name in names if name.strip()]
+    match = re.search(r"These Op Not Support: (.*)", text)
+    found = match[1].split(" | ") if match else re.findall(r"NOT_SUPPORTED_OP: \[(.*?)\]", text)
+    return list(dict.fromkeys(name.strip() for name in found if name.strip()))
+
+
+def limits_in(text: str) -> list[str]:
+    """Lines that tell of an operator which MNN has, and of what it does not take of it."""
+    lines = (_STAMP.sub("", line).strip() for line in text.splitlines() if "Op Not Support" not in line)
+    return list(dict.fromkeys(line for line in lines if _LIMIT.search(line) and "NOT_SUPPORTED_OP" not in line))
+
+
+def last_words(text: str, most: int = 2) -> str:
+    """The last lines that say something, in MNN's own words; empty where there are none."""
+    lines = (_STAMP.sub("", line).strip() for line in text.splitlines())
+    said = [line for line in lines if line and not _EMPTY.search(line)]
+    return "; ".join(dict.fromkeys(said[-most:]))
 
 
 def warnings_in(text: str) -> list[str]:

@@ -12,9 +12,9 @@ import numpy as np
 from edgequant.archive.types import Artifact, CalibrationFacts, CalibrationShapes
 from edgequant.cases.case import Case
 from edgequant.clock import Clock
+from edgequant.host_memory import memory_for
 from edgequant.models import ModelGraph
 from edgequant.progress import Progress
-from edgequant.quantize.work import memory_limit
 from edgequant.spec import Limit, MemoryMode, RunOptions
 from edgequant.spec.images import ImageOptions
 from edgequant.tensors import TensorSpec
@@ -116,7 +116,7 @@ class Setup:
         return Tools(
             log_dir=self.logs,
             timeout=self.options.timeout,
-            memory_limit=memory_limit(),
+            memory_limit=memory_for(self.source.size),
             float_model=self.float_model,
         )
 

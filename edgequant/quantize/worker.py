@@ -221,7 +221,9 @@ class Guard:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         limit = self._options["memory_limit"]
         if limit is not None:
-            resource.setrlimit(resource.RLIMIT_DATA, (int(str(limit)), int(str(limit))))
+            soft = resource.getrlimit(resource.RLIMIT_DATA)[0]
+            most = int(str(limit)) if soft == resource.RLIM_INFINITY else min(soft, int(str(limit)))
+            resource.setrlimit(resource.RLIMIT_DATA, (most, most))
         if LINUX:
             # Where memory runs out, the kernel shall take this process and not edgequant or the user's desktop.
             with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
@@ -281,6 +283,18 @@ class Guard:
                 self._log.feed(data)
 
 
+def _say_at_once() -> None:
+    """Have native code's words written line by line: what is still in a buffer when it crashes is lost, and the last
+    ones are those that say why."""
+    import ctypes
+
+    line_buffered = 1  # _IOLBF
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        library = ctypes.CDLL(None)
+        stream = ctypes.c_void_p.in_dll(library, "stdout" if LINUX else "__stdoutp")
+        library.setvbuf(stream, None, line_buffered, 0)
+
+
 def call(extension: str, calls: list[tuple[str, list[str]]]) -> None:
     """Load MNN's command line tools from their extension module and run them one after the other."""
     import importlib.machinery
@@ -291,6 +305,7 @@ def call(extension: str, calls: list[tuple[str, list[str]]]) -> None:
     assert spec is not None
     tools = importlib.util.module_from_spec(spec)
     loader.exec_module(tools)
+    _say_at_once()
     for function, argv in calls:
         # MNN writes through C and C++ streams: by file descriptor only, or the lines would come out of order.
         os.write(1, f"[edgequant] {function} starts\n".encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import re
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from edgequant.deadline import Deadline
 from edgequant.device_scripts import wire
 from edgequant.devices.protocol import CommandResult, Device, Process
 from edgequant.errors import DeadlineExceeded, DeviceError, RunnerError
+from edgequant.host_memory import memory_for, users_limit
 from edgequant.runner import answers
 from edgequant.runner.start_errors import not_started, signal_text
 from edgequant.spec import first_problem
@@ -27,6 +29,11 @@ Model = TypeVar("Model", bound=BaseModel)
 LOG_LIMIT = 4 << 20
 TAIL_LINES = 20
 START_SECONDS = 60.0
+_WORDS_SECONDS = 0.3
+_MOST_WORDS = 600
+_EMPTY_WORDS = re.compile(r"^code=\d+ in|^Create execution error|^The device supports|^Traceback|^edgequant-runner")
+"""What MNN says of every failure."""
+_MNNS_OWN = ("INFERENCE_FAILED", "MODEL_LOAD_FAILED", "SESSION_FAILED", "JOB_FAILED")
 _OOM_KILLS = ["sh", "-c", "grep '^oom_kill ' /proc/vmstat 2>/dev/null || true"]
 
 
@@ -35,6 +42,9 @@ class ErrorLog:
 
     def __init__(self, path: Path | None) -> None:
         self._lock = threading.Lock()
+        self._came = threading.Condition(self._lock)
+        self.lines = 0
+        """How many there have been."""
         self._tail: collections.deque[bytes] = collections.deque(maxlen=TAIL_LINES)
         self._partial = b""
         self._left = LOG_LIMIT
@@ -50,7 +60,18 @@ class ErrorLog:
                 self._left -= len(data)
             *lines, self._partial = (self._partial + data).split(b"\n")
             self._partial = self._partial[-4000:]
-            self._tail.extend(line[:1000] for line in lines if line.strip())
+            lines = [line[:1000] for line in lines if line.strip()]
+            self._tail.extend(lines)
+            self.lines += len(lines)
+            self._came.notify_all()
+
+    def words(self, since: int) -> str:
+        """What MNN said last, of what came after so many lines; it comes on a stream of its own, so a little later."""
+        with self._lock:
+            self._came.wait_for(lambda: self.lines > since, _WORDS_SECONDS)
+            new = list(self._tail)[-min(self.lines - since, TAIL_LINES) :] if self.lines > since else []
+        said = [line.decode("utf-8", "replace").strip() for line in new]
+        return "; ".join(dict.fromkeys(line for line in said if not _EMPTY_WORDS.search(line)))[-_MOST_WORDS:]
 
     def tail(self) -> list[str]:
         with self._lock:
@@ -168,6 +189,7 @@ class RunnerSession:
             raise RunnerError("RUNNER_DIED", f"{self._name} is not running", where=self._device.uri)
         self._number += 1
         self._deadline = deadline
+        since = self._log.lines
         try:
             frame_out = wire.encode(wire.REQUEST, {**(header or {}), "id": self._number, "op": op}, tensors)
             for piece in wire.gathered(frame_out):
@@ -184,7 +206,7 @@ class RunnerSession:
                     continue
                 if frame.kind != wire.RESPONSE:
                     raise self.broken("it sent a request")
-                return self._answer(op, frame)
+                return self._answer(op, frame, since)
         except wire.WireError as error:
             # A stream that stops inside a frame is a death; anything else is nonsense on the wire.
             if "stream ended" in str(error):
@@ -230,14 +252,16 @@ class RunnerSession:
 
     # ---- answers
 
-    def _answer(self, op: str, frame: wire.Frame) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    def _answer(self, op: str, frame: wire.Frame, since: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         envelope = self.checked(answers.AnyAnswer, frame.header)
         if envelope.ok:
             return frame.header, frame.tensors()
         failure = envelope.error or answers.JobFailure(code="RUNNER_ERROR", message="it gave no reason")
+        words = self._log.words(since) if failure.code in _MNNS_OWN else ""
+        said = f"; MNN said: {words}" if words else ""
         raise RunnerError(
             failure.code,
-            f"{self._name} could not do '{op}': {failure.message}",
+            f"{self._name} could not do '{op}': {failure.message}{said}",
             where=self._device.uri,
             evidence={"stderr": self._log.tail()},
         )
@@ -303,6 +327,8 @@ class RunnerSession:
             hint = "Somebody or the system killed it; on small devices the reason is usually memory."
         tail = self._log.tail()
         said = f"; its last line: {tail[-1]}" if tail else ""
+        if self._device.is_host and (told := users_limit(memory_for(0))) is not None:
+            code, hint = "HOST_EXHAUSTED", f"{told} in the shell this was started from: raise it there."
         return RunnerError(
             code,
             f"{self._name} died during '{op}': {how}{said}",

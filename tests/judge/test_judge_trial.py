@@ -305,7 +305,8 @@ def test_one_that_was_never_begun(tmp_path: Path) -> None:
     archive.made("weight:8")
     archive.on_device(HOST, "weight:8", {}, artifact_sha256=None, failure=failed("DEVICE_UNREACHABLE", "no route"))
     trial, _, unreached = archive.judged().trials
-    assert (trial.verdict, trial.latency_why) == (Verdict.ERROR, "it was not run")
+    # No rerun makes it of this model.
+    assert (trial.verdict, trial.latency_why) == (Verdict.FAIL, "it was not run")
     assert (trial.uri, trial.variant, trial.artifact, trial.capture) == (HOST, Variant.parse("kl"), None, None)
     assert trial.failure is not None
     assert trial.failure.hint == (

@@ -55,7 +55,8 @@ def test_no_permission(tmp_path, monkeypatch):
     def refused(*_, **__):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "open", refused)  # root, who often runs tests in containers, may read anything
+    # Root, who often runs tests in containers, may read anything.
+    monkeypatch.setattr("edgequant.models.open_file", refused)
     assert "Permission denied" in str(refuse(path, "MODEL_UNREADABLE"))
 
 

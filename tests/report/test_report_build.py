@@ -186,7 +186,7 @@ def test_one_that_was_not_run(tmp_path: Path) -> None:
         "hint": "h",
         "evidence": {"steps": [{"tried": "kl"}]},
     }
-    assert (kl.device, kl.variant, kl.verdict) == (DeviceInfo(uri=HOST), "kl", Verdict.ERROR)
+    assert (kl.device, kl.variant, kl.verdict) == (DeviceInfo(uri=HOST), "kl", Verdict.FAIL)
     assert kl.steps == [{"tried": "kl"}]
     assert (kl.latency_why, kl.memory_why, kl.memory_mb) == ("it was not run", "it was not run", None)
     assert weight.error is not None
