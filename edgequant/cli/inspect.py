@@ -28,7 +28,7 @@ from edgequant.tensors import TensorSpec
 from edgequant.text import NAME, shortened
 
 MAX_OPS = 12
-MAX_TENSORS = 40
+MAX_TENSORS = 30
 """Inputs or outputs that are shown without -v."""
 
 
