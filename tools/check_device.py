@@ -45,7 +45,7 @@ def bounds(judge, method, memory, here, device):
         worst = least if chance or (worst > 90 and not floats) else worst
         if worst > 90 and not floats:
             return fixed, False
-        return min(fixed, worst - 12) if chance else min(60.0, worst - 6), True
+        return min(fixed, worst - 12) if chance else min(60.0, worst - 8), True
 
     return of
 

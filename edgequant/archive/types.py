@@ -303,11 +303,9 @@ class Strayed(Record):
 class Moved(Record):
     """This host against itself: a case once more, with its inputs moved by next to nothing.
 
-    Attributes:
-        by: "noise": each number of each float input by up to 2^-12 of it, or 2^-16 where nothing is int8.  "step": one
-            number of each by 1/255 of its range, as an activation moves that rounds the other way.
-        memory: what it ran with.
-        outputs: against those of the same case, not moved.
+    by: "noise": each number of each float input by up to 2^-12 of it, or 2^-16 where nothing is int8.  "step": one
+    number of each by 1/255 of its range, as an activation moves that rounds the other way.  memory: what it ran with.
+    outputs: against those of the same case, not moved.
     """
 
     case: _Name

@@ -317,33 +317,30 @@ class _Verify:
         self._runtime_told[uri] = session.runtime_bytes
         self.folder.save_capture(device_capture(uri, variant), capture)
         if session.device.is_host and self._archive.on_host(variant) is None and capture.failure is None:
-            # For the devices behind it, this is what the file computes on this host.
-            self.folder.save_capture(
-                host_capture(variant), capture.model_copy(update={"role": "variant-host", "timings": ()})
-            )
+            # What the file computes on this host; before another device it is taken anew, with what rounding does.
+            here = capture.model_copy(update={"role": "variant-host", "timings": ()})
+            self.folder.save_capture(host_capture(variant), here)
 
     def _on_host(self, artifact: Artifact, prepared: Prepared, host: Session) -> None:
         """What the file computes on this host, the middle between quantization error and device error; and how far
         rounding carries it there."""
         name, memory = host_capture(artifact.asked), self.request.options.memory_for(artifact.run_as)
+        said, model = str(artifact.asked), ModelFile(artifact.path, memory, artifact.sha256)
         for variant in (artifact.asked, *self.request.variants):  # two variants may be one file
             kept = self._archive.on_host(variant)
             if kept is None or kept.failure is not None or not kept.trial.startswith("host/"):
                 continue  # of what `local:` brought back nothing is known of rounding
             if (kept.artifact_sha256, kept.memory_mode) == (artifact.sha256, memory):
                 if variant != artifact.asked:
-                    same = {"trial": name, "variant": str(artifact.asked)}
-                    self.folder.save_capture(name, kept.model_copy(update=same))
+                    self.folder.save_capture(name, kept.model_copy(update={"trial": name, "variant": said}))
                 return
         self.progress.say(f"running {artifact.asked} on this host (the quantization error)")
         probes: list[Probe] = [NormalProbe(), RoundingProbe(int8=artifact.facts.static or memory == "low")]
         with self.clock.phase("host"):
-            capture = take(
-                host, ModelFile(artifact.path, memory, artifact.sha256), prepared.cases, probes,
-                self.folder.array_folder, trial=name, role="variant-host", variant=str(artifact.asked),
-            )  # fmt: skip
-        self.folder.save_capture(name, capture)
-        self._reporter.compare_meanwhile(self._archive, capture)
+            found = take(host, model, prepared.cases, probes, self.folder.array_folder, trial=name, role="variant-host",
+                         variant=said)  # fmt: skip
+        self.folder.save_capture(name, found)
+        self._reporter.compare_meanwhile(self._archive, found)
 
     def _failed_device(self, uri: str, error: EdgequantError) -> None:
         for variant in self.request.variants:

@@ -21,7 +21,7 @@ from edgequant.judge.types import NOTHING, Compared, Observed
 from edgequant.judge.verdict import Verdict
 from edgequant.spec import DEVICE_METRIC, Limit, Precision
 
-MARGIN_DB, CHANCE_DB = 6.0, 12.0
+MARGIN_DB, CHANCE_DB = 8.0, 12.0
 """A device may be so much farther off than this host from itself at the worst of its tries; the second where it is a
 matter of chance how far that goes, and then all cases of the output stand for each."""
 FEW, SPREAD_DB, DECIDES_DB = 64, 6.0, 20.0

@@ -28,10 +28,10 @@ def of(*tries: Moved, elements: int = MANY, method: str = "dynamic", limits: tup
 
 
 def test_the_worst_of_its_tries_less_the_margin() -> None:
-    assert of(moved(50), moved(45), moved(48, "b")) == Band(39, 45)
-    assert of(moved(5.4), method="static") == Band(pytest.approx(-0.6), 5.4), "wide because it was seen"
+    assert of(moved(50), moved(45), moved(48, "b")) == Band(37, 45)
+    assert of(moved(5.4), method="static") == Band(pytest.approx(-2.6), 5.4), "wide because it was seen"
     assert of(moved(95), method="float") == Band(60, 95), "never more than float kernels are good for"
-    assert of(moved(65), method="float") == Band(59, 65), "but less, where a float model is that unstable"
+    assert of(moved(65), method="float") == Band(57, 65), "but less, where a float model is that unstable"
 
 
 def test_without_tries_it_is_fixed_and_the_users_own_comes_first() -> None:
@@ -42,25 +42,25 @@ def test_without_tries_it_is_fixed_and_the_users_own_comes_first() -> None:
     assert of(method="float", precision="low") == Band(30)
     for limits in (("device_sqnr_db>=7",), ("y:device_sqnr_db>=7",)):
         assert of(moved(50), limits=limits) == Band(7, asked=True)
-    assert of(moved(50), limits=("sqnr_db>=7",)) == Band(44, 50)
+    assert of(moved(50), limits=("sqnr_db>=7",)) == Band(42, 50)
 
 
 def test_where_chance_decides_all_cases_stand_for_each() -> None:
     """Of few numbers, of tries that part by far, and where another case has gone much farther."""
     tries = [moved(50), moved(40, "b"), moved(45, "c")]
-    assert of(*tries, elements=64) == Band(44, 50)
+    assert of(*tries, elements=64) == Band(42, 50)
     assert of(*tries, elements=63) == Band(20, 40), "no more than the fixed one"
-    assert of(moved(30), moved(36), moved(31, "b")) == Band(24, 30)
+    assert of(moved(30), moved(36), moved(31, "b")) == Band(22, 30)
     assert of(moved(30), moved(36.1), moved(29, "b")) == Band(17, 29)
-    assert of(moved(30), moved(36.1, by="step"), moved(29, "b")) == Band(24, 30), "one step goes as far as it will"
+    assert of(moved(30), moved(36.1, by="step"), moved(29, "b")) == Band(22, 30), "one step goes as far as it will"
     assert of(moved(50), moved(200), moved(29, "b"), moved(29, "b")) == Band(17, 29)
-    assert of(moved(50), moved(30, "b")) == Band(44, 50)
+    assert of(moved(50), moved(30, "b")) == Band(42, 50)
 
 
 def test_cases_that_strain_the_model_stand_for_themselves() -> None:
     tries = [moved(50), moved(28, "silence")]
     bands = Bands({"y": "float"}, "dynamic", "normal", (), tries, {"a"})
-    assert bands.of("y", "a", MANY) == Band(44, 50)
+    assert bands.of("y", "a", MANY) == Band(42, 50)
     assert bands.of("y", "silence", MANY) == Band(16, 28)
 
 
@@ -115,16 +115,16 @@ def board(path: Path, db: float, own: float | None, variant: str = "dynamic:8", 
 
 def test_a_device_has_to_be_as_near_as_this_host_is_to_itself(tmp_path: Path) -> None:
     assert codes(only(board(tmp_path, 40, 45))) == []
-    trial = only(board(tmp_path / "far", 38, 45))
+    trial = only(board(tmp_path / "far", 36, 45))
     assert (trial.verdict, codes(trial)) == (Verdict.FAIL, ["DEVICE_BEYOND_ROUNDING"])
     (finding,) = trial.findings
     assert finding.message == (
-        "device and host compute different things with the same file: only 38 dB SQNR between them in y, case 'a'; "
+        "device and host compute different things with the same file: only 36 dB SQNR between them in y, case 'a'; "
         "this host itself keeps 45 dB there when its inputs move by next to nothing, so that rounding leaves at least "
-        "39 dB"
+        "37 dB"
     )
     assert finding.evidence["found"][0] | {"sqnr_db": 0, "max_abs": 0} == {
-        "output": "y", "case": "a", "sqnr_db": 0, "mismatch": None, "max_abs": 0, "problem": None, "bound": 39.0,
+        "output": "y", "case": "a", "sqnr_db": 0, "mismatch": None, "max_abs": 0, "problem": None, "bound": 37.0,
         "own": 45.0, "asked": False,
     }  # fmt: skip
     assert codes(only(board(tmp_path / "older", 34, None))) == [], "fixed bands are those of before"
@@ -173,7 +173,7 @@ def test_a_band_that_lets_anything_through_is_told(tmp_path: Path) -> None:
     trial = only(board(tmp_path, 25, 8.5, asked=lenient))
     assert (trial.verdict, codes(trial)) == (Verdict.MARGINAL, ["DEVICE_BAND_WIDE"])
     assert "y of case 'a' keeps only 8.5 dB SQNR on this host itself" in trial.findings[0].message
-    assert codes(only(board(tmp_path / "9", 25, 9.5, asked=lenient))) == []
+    assert codes(only(board(tmp_path / "9", 25, 11.5, asked=lenient))) == []
 
 
 def test_memory_normal_has_a_band_of_its_own(tmp_path: Path) -> None:
