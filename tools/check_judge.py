@@ -12,6 +12,9 @@ from check_metrics import ANY, HIGH, METRICS, ORDER, TEXT, close, compare, findi
 # fmt: off
 BOUNDS = {"float": (0.9999, 40, 0.02), "fp16": (0.999, 30, 0.05)}
 ARM64, X86 = ("aarch64", "arm64"), ("x86_64", "amd64", "i686", "i386")
+SYSTEMATIC = ("OUTPUT_SWAPPED", "CASE_SWAPPED", "OUTPUT_STALE", "OUTPUT_STUCK", "OUTPUT_SATURATED", "FEW_LEVELS",
+              "SMALL_CHANNEL_LOST", *(f"RESIDUAL_{what}" for what in ("PERMUTED", "LAG", "GAIN", "OFFSET", "CHANNEL",
+              "STEP", "ELEMENT", "CASE", "CURVE", "REQUANTIZED")))
 DEVICE = ("uri", "is_host", "arch", "cpu", "features", "mnn", "cores", "ram_mb", "os", "facts")
 
 
@@ -194,6 +197,10 @@ class Judge:
             late.append(("INCONCLUSIVE", finding("NOTHING_QUANTIZED", "error")))
         elif method != "dynamic" or made["quantized_layers"]:
             late += [("PASS", finding("CONVERTER_WARNING", "warn") | {"message": text}) for text in made["warnings"]]
+        told = next((r["findings"] for r in self.report["runs"]
+                     if (r["device"]["uri"], r["variant"]) == (uri, name)), []) + self.report["findings"]
+        if any(each["code"] in SYSTEMATIC and each["severity"] == "fail" for each in told):
+            late.append(("FAIL", finding(SYSTEMATIC[0], "fail")))
         if device["mnn"] not in (None, self.plan["host"]["mnn"]):
             late.append(("PASS", finding("MNN_VERSION_DIFFERS", "warn", device["uri"])))
         found = [*notes, *(("PASS", each) for _, _, each, _ in judged.values() for each in each), *band, *late]

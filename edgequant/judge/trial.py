@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgequant.archive.types import Artifact, Capture, DeviceCapture, Failure, Plan, Source
-from edgequant.findings import Finding
+from edgequant.findings import Finding, Severity
 from edgequant.judge import device as on_device
 from edgequant.judge.advice import Beside, failure_hint, limit_remedy
 from edgequant.judge.engaged import determinism, engagement
@@ -15,6 +15,7 @@ from edgequant.judge.kernel_faults import i8mm_remark, known_faults, pool_remark
 from edgequant.judge.latency import latency_of, why_no_latency
 from edgequant.judge.limits import defaults_for, resolve_limits
 from edgequant.judge.resembles import file_resembles
+from edgequant.judge.residual import Residuals
 from edgequant.judge.stages import Comparer, refused_cases, untold
 from edgequant.judge.types import NOTHING, JudgedOutput, Observed, Stages, Summaries, TrialJudgement
 from edgequant.judge.verdict import Verdict, judge_output, worst
@@ -29,6 +30,7 @@ class Evidence:
 
     Attributes:
         conversion: float MNN on this host against the reference; None where it is the reference.
+        conversion_residual: what it comes to that this is no rounding; its findings are told of the whole.
         float_host: what float MNN computes on this host.
         variant_host: what the same file computes on this host; None where the device is this host, or where it could
             not be run here.
@@ -43,6 +45,7 @@ class Evidence:
     source: Source
     reference: Capture | None = None
     conversion: Summaries | None = None
+    conversion_residual: Observed = NOTHING
     float_host: Capture | None = None
     variant_host: Capture | None = None
     artifact: Artifact | None = None
@@ -100,11 +103,12 @@ class Trial:
                 self.stages, plain, self.on_host, self.faults, self._names, self.artifact.run_as,
                 evidence.plan.options, evidence.plan.limits, self.device,
             )  # fmt: skip
+        self._residual = self._systematic(Residuals(comparer, evidence.source))
         self._converter = _converter(self.artifact)
         verdicts = [output.verdict.verdict for output in plain.values()]
         self._limits_verdict = worst([Verdict.PASS, *verdicts])
         self._broken = any(output.verdict.failed for output in plain.values())
-        looks = (self._repeat, self._band, self._engagement, self._converter)
+        looks = (self._repeat, self._band, *self._residual, self._engagement, self._converter)
         self.verdict = worst(
             [
                 *verdicts,
@@ -146,6 +150,21 @@ class Trial:
         if middle is not None and "device" not in why:
             device = self._compare.between(middle, self.capture, self._names)
         return Stages(e.conversion or {}, quantization, device, why)
+
+    def _systematic(self, residuals: Residuals) -> tuple[Observed, ...]:
+        """What of the errors of quantization and device is no rounding."""
+        e, looks = self._e, [self._e.conversion_residual]
+        base = e.float_host or e.reference
+        middle = self.capture if self.device.is_host else e.variant_host
+        if base is not None and middle is not None and "quantization" not in self.stages.why:
+            looks.append(residuals.observed("quantization", base, middle, self._names))
+        if middle is not None and "device" not in self.stages.why:
+            own = None if self.artifact.run_as == FLOAT else base
+            # Where this host is the one that is known to be wrong, nobody can say what the device adds.
+            doubt = any(finding.code == "HOST_MISCOMPUTES" for finding in self._band.findings)
+            level: Severity = "warn" if doubt else "fail"
+            looks.append(residuals.observed("device", middle, self.capture, self._names, base=own, severity=level))
+        return tuple(looks)
 
     def _failure(self) -> Failure | None:
         """Why it did not get to its end: as captured, a case that is not in it, or one that this device refused and
@@ -209,6 +228,7 @@ class Trial:
         after: tuple[Observed, ...] = (
             on_device.blame(self._innocent, self.faults, e.plan.options, self.device),
             self._band,
+            *self._residual,
             pool_remark(self.faults, is_host=self.device.is_host, verdict=self._limits_verdict),
             i8mm_remark(self.faults, self.device),
             on_device.device_limit_unused(e.plan.limits, only_host=e.only_host),
