@@ -7,7 +7,7 @@ wrong, the other notices.
 
 Text that the report copies from a record has to be the same there.  Not computed anew are sentences that judging makes
 (messages, remedies, reasons, hints), evidence other than that of limits, and the findings of UNCOMPUTED, which no
-verdict depends on.  Nor are the findings of SYSTEMATIC: that one of them is "fail" makes its run FAIL, and so it is held.
+verdict depends on.  Nor are the findings of SYSTEMATIC: that a run with one of them that is "fail" is FAIL, is held.
 """
 
 import hashlib

@@ -56,6 +56,7 @@ RULES: dict[str, Rule] = {
     "stuck": Rule("OUTPUT_STUCK", 0.05, 5.0, "fail", 0.1),
     "levels": Rule("FEW_LEVELS", 0.002, 2.0),
     "saturated": Rule("OUTPUT_SATURATED", 0.01, 8.0, "warn", 0.02),
+    "small": Rule("SMALL_CHANNEL_LOST", 0.32, 2.0, "fail", 0.32),
     "gain": Rule("RESIDUAL_GAIN", 0.01, 0.3, "warn", 0.05),
     "offset": Rule("RESIDUAL_OFFSET", 0.01, 0.3, "warn", 0.05),
     "pattern": Rule("RESIDUAL_OFFSET", 0.01, 0.5, "warn", 0.1),
@@ -88,6 +89,8 @@ def systematic(sign: Sign, elements: int, cases: int) -> bool:
         return False
     if sign.kind in ("gain", "offset"):
         return bool(where["low"] > 0 or where["high"] < 0) and where["explained"] >= 0.2
+    if sign.kind == "small":
+        return bool(where["elements"] >= _FEW)
     if sign.kind in ("other output", "permuted", "lag"):
         return elements >= _FEW or sign.strength >= _EXACT
     if sign.kind == "other case":
@@ -228,6 +231,7 @@ _WORDS = {
     "stuck": "it is {value:.4g} everywhere{at}, where it should vary",
     "levels": "it has {levels} levels where {expected} are expected",
     "saturated": "{count} values are piled up at its {side}, where those expected go on (by {size:.2%} of its size)",
+    "small": "of indices {first} to {last} of axis {axis}, which are small beside the others, the error is {size:.0%}",
     "gain": "it is {value:+.2%} too loud (between {low:+.2%} and {high:+.2%}), in {parts} parts of its cases alike",
     "offset": "it is off by {value:+.2%} of its size (between {low:+.2%} and {high:+.2%}), in {parts} parts alike",
     "pattern": "an offset of {size:.2%} of its size is the same along axis {axis} in every case "
@@ -262,6 +266,9 @@ def _finding(stage: Stage, output: str, code: str, sign: Sign, level: Severity) 
     if "axis" in sign.where and "index" in sign.where:
         facts["at"] = f" at index {sign.where['index']} of axis {sign.where['axis']}"
     said = _WORDS[sign.kind].format(**facts, size=sign.size, strength=sign.strength)
+    if "channels" in sign.where:
+        low, high = sign.where["channels"]
+        said = f"in indices {low} to {high} of axis {sign.where['channel_axis']}, which are small beside others, {said}"
     return Finding(
         code=code,
         severity=level,

@@ -18,6 +18,8 @@ _SHIFTS = (1, -1, 2, -2)
 _MOST_PERMUTED = 4
 """Axes, of which all orders are tried; of more, only two exchanged."""
 _MOST_CHANNELS = 2048
+_QUIET = 0.1
+"""An index that is quieter (power) than this part of the mean one fits others by chance."""
 _ENOUGH = 16
 """Elements at an index, over all cases."""
 
@@ -112,6 +114,8 @@ def exchanged(samples: Sequence[Sample], axis: int, index: int) -> Sign | None:
         if rows.shape[0] > _MOST_CHANNELS:
             return None
         rows = rows.reshape(rows.shape[0], -1)
+        if power(rows[here]) < _QUIET * power(rows) / rows.shape[0]:
+            return None
         got = rows[here] + np.moveaxis(sample.error, axis, 0)[here].reshape(-1)
         distances = np.array([power(row - got) for row in rows])
         gains = np.sqrt(distances[here] / np.maximum(distances, 1e-12 * distances[here] + 1e-300))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ class Sample:
     steps: tuple[int, ...]
     twin: bool = False
 
-    @property
+    @cached_property
     def got(self) -> Floats:
         return self.expected + self.error
 
