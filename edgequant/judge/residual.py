@@ -28,6 +28,7 @@ _PLAIN = 0.25
 _ALIKE = 0.9999
 """Cosine of the inputs of two cases."""
 _MANY = 1000
+_EIGHT_BITS = 256
 Stage = Literal["conversion", "quantization", "device"]
 Array = npt.NDArray[Any]
 
@@ -89,6 +90,8 @@ def systematic(sign: Sign, elements: int, cases: int) -> bool:
         return False
     if sign.kind in ("gain", "offset"):
         return bool(where["low"] > 0 or where["high"] < 0) and where["explained"] >= 0.2
+    if sign.kind == "levels":
+        return bool(where["levels"] <= _EIGHT_BITS)  # more than that has half precision
     if sign.kind == "small":
         return bool(where["elements"] >= _FEW)
     if sign.kind in ("other output", "permuted", "lag"):
@@ -232,14 +235,14 @@ _WORDS = {
     "levels": "it has {levels} levels where {expected} are expected",
     "saturated": "{count} values are piled up at its {side}, where those expected go on (by {size:.2%} of its size)",
     "small": "of indices {first} to {last} of axis {axis}, which are small beside the others, the error is {size:.0%}",
-    "gain": "it is {value:+.2%} too loud (between {low:+.2%} and {high:+.2%}), in {parts} parts of its cases alike",
+    "gain": "its gain is off by {value:+.2%} (between {low:+.2%} and {high:+.2%}), in {parts} parts of its cases alike",
     "offset": "it is off by {value:+.2%} of its size (between {low:+.2%} and {high:+.2%}), in {parts} parts alike",
     "pattern": "an offset of {size:.2%} of its size is the same along axis {axis} in every case "
     "({strength:.0%} of the error), as where a bias was dropped",
     "exchanged": "index {index} of axis {axis} holds what belongs to index {has}",
     "slice": "the error at index {index} of axis {axis} is {strength:.3g} times as large as beside it, in every case "
     "({size:.2%} of the signal there)",
-    "tilt": "index {index} of axis {axis} is {value:+.2%} too loud, in every part",
+    "tilt": "the gain at index {index} of axis {axis} is off by {value:+.2%}, in every part",
     "undone": "its error is {size:.3g} times as large as that of quantizing, and undoes that: this is another rounding "
     "of the same model (another file, other bits, other scales)",
     "element": "the element at {index} is off by {size:.2%} of the output's size in every case, {strength:.3g} times "

@@ -139,13 +139,12 @@ def other_case(samples: Sequence[Sample]) -> Sign | None:
         for number, other in enumerate(samples):
             if other is sample or other.expected.shape != sample.expected.shape:
                 continue
-            if number < place and np.array_equal(sample.got, other.got):
+            strength = _gain(power(sample.error), power(sample.got - other.expected))
+            stale = number < place and np.array_equal(sample.got, other.got)
+            if stale:
                 apart = power(sample.expected - other.expected)
-                usual = min(power(sample.error), power(other.error))
-                found.append((_gain(apart, max(usual, 1e-6 * apart)), sample.case, other.case, True))
-            found.append(
-                (_gain(power(sample.error), power(sample.got - other.expected)), sample.case, other.case, False)
-            )
+                strength = max(strength, _gain(apart, max(min(power(sample.error), power(other.error)), 1e-6 * apart)))
+            found.append((strength, sample.case, other.case, stale))
     if not found:
         return None
     best, case, of, stale = max(found)

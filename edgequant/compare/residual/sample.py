@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -63,14 +62,11 @@ class Sample:
 
     case: str
     expected: Floats
+    got: Floats
     error: Floats
     own: Floats | None
     steps: tuple[int, ...]
     twin: bool = False
-
-    @cached_property
-    def got(self) -> Floats:
-        return self.expected + self.error
 
 
 def samples_of(pairs: Sequence[Pair]) -> list[Sample]:
@@ -113,12 +109,13 @@ def _sample(pair: Pair, arrays: Sequence[Any], largest: float, steps: tuple[int,
     both = np.isfinite(expected) & np.isfinite(got)
     expected, got = np.where(both, expected, 0.0), np.where(both, got, 0.0)
     # What is a thousand times the largest number is told by every metric; its square must not overflow here.
-    error = np.clip(got, -1e3, 1e3) - expected
+    got = np.clip(got, -1e3, 1e3)
+    error = got - expected
     own = None
     if arrays[2] is not None:
         base = arrays[2].astype(np.float64) / largest
         own = np.where(both & np.isfinite(base), expected - np.clip(base, -1e3, 1e3), 0.0)
-    return Sample(pair.case, expected, error, own, steps, pair.twin)
+    return Sample(pair.case, expected, got, error, own, steps, pair.twin)
 
 
 def pieces(samples: Sequence[Sample]) -> Iterator[tuple[Floats, Floats, Floats | None]]:

@@ -12,9 +12,11 @@ from edgequant.compare.residual.sample import Floats, Sample, Sign, power
 
 _GAP = 10.0
 """Between the rms of the loudest of the small channels and of the quietest of the large ones."""
-_LEAST = 1e-6
+_LEAST = 1e-5
 """Of the large ones' rms; what is smaller is as good as silent."""
 _MOST_CHANNELS = 1 << 16
+_ACTIVE = 32
+"""Elements of a tenth of their rms or more."""
 
 
 def small_channels(samples: Sequence[Sample]) -> tuple[int, int, int] | None:
@@ -31,9 +33,19 @@ def small_channels(samples: Sequence[Sample]) -> tuple[int, int, int] | None:
         ):
             continue
         found = _gap(np.sqrt(sum(_powers(sample, axis) for sample in samples)))
-        if found is not None and (best is None or found[0] > best[0]):
+        if (
+            found is not None
+            and _active(only(samples, axis, found[1], found[2]))
+            and (best is None or found[0] > best[0])
+        ):
             best = found[0], (axis, found[1], found[2])
     return None if best is None else best[1]
+
+
+def _active(samples: Sequence[Sample]) -> bool:
+    """Whether there is something in them: not a channel that a ReLU has closed but for a few numbers."""
+    rms = math.sqrt(sum(power(s.expected) for s in samples) / sum(s.expected.size for s in samples))
+    return sum(int(np.count_nonzero(np.abs(s.expected) > 0.1 * rms)) for s in samples) >= _ACTIVE
 
 
 def _powers(sample: Sample, axis: int) -> Floats:
@@ -58,8 +70,14 @@ def only(samples: Sequence[Sample], axis: int, first: int, stop: int) -> list[Sa
     """The samples with these indices of an axis alone."""
     taken = (slice(None),) * axis + (slice(first, stop),)
     return [
-        replace(s, expected=s.expected[taken], error=s.error[taken], own=None if s.own is None else s.own[taken])
-        for s in samples
+        replace(
+            sample,
+            expected=sample.expected[taken],
+            got=sample.got[taken],
+            error=sample.error[taken],
+            own=None if sample.own is None else sample.own[taken],
+        )
+        for sample in samples
     ]
 
 
