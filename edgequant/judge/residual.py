@@ -6,7 +6,7 @@ names.  Calibrated on pairs of captures that differ by rounding alone: see docs/
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -89,7 +89,8 @@ def systematic(sign: Sign, elements: int, cases: int) -> bool:
     if not (sign.size >= rule.size and sign.strength >= factor * rule.strength):
         return False
     if sign.kind in ("gain", "offset"):
-        return bool(where["low"] > 0 or where["high"] < 0) and where["explained"] >= 0.2
+        proven = where["parts"] >= 4 and (where["low"] > 0 or where["high"] < 0)
+        return bool(proven and where["explained"] >= 0.2)
     if sign.kind == "levels":
         return bool(where["levels"] <= _EIGHT_BITS)  # more than that has half precision
     if sign.kind == "small":
@@ -123,10 +124,13 @@ class Residuals:
         *,
         base: Capture | None = None,
         severity: Severity = "fail",
+        accepted: Collection[str] = (),
     ) -> Observed:
         """What is systematic in an output of `got`, held against `expected`.
 
         base: what `expected` is itself an approximation of.  severity: of what is found in any stage but quantization.
+        accepted: outputs that the user lets be further off than rounding leaves them: there only what no limit can mean
+        (the rules that are "fail" for a quantized model too) is of that severity, and the rest "warn".
         """
         findings = []
         rank = {name: len(ref.shape) for case in expected.cases for name, ref in (case.outputs or {}).items()}
@@ -135,6 +139,8 @@ class Residuals:
             for kind in RULES:
                 for sign in (sign for sign in signs if sign.kind == kind and systematic(sign, elements, cases)):
                     level = _quantized(sign) if stage == "quantization" else severity
+                    if name in accepted and RULES[kind].quantized != "fail":
+                        level = "warn"
                     code = code_of(sign, rank[name])
                     if level is None or code in told or len(told) == _MOST:
                         continue

@@ -13,7 +13,7 @@ from edgequant.judge.advice import Beside, failure_hint, limit_remedy
 from edgequant.judge.engaged import determinism, engagement
 from edgequant.judge.kernel_faults import i8mm_remark, known_faults, pool_remark
 from edgequant.judge.latency import latency_of, why_no_latency
-from edgequant.judge.limits import defaults_for, resolve_limits
+from edgequant.judge.limits import defaults_for, device_bands, resolve_limits
 from edgequant.judge.resembles import file_resembles
 from edgequant.judge.residual import Residuals
 from edgequant.judge.stages import Comparer, refused_cases, untold
@@ -163,8 +163,20 @@ class Trial:
             # Where this host is the one that is known to be wrong, nobody can say what the device adds.
             doubt = any(finding.code == "HOST_MISCOMPUTES" for finding in self._band.findings)
             level: Severity = "warn" if doubt else "fail"
-            looks.append(residuals.observed("device", middle, self.capture, self._names, base=own, severity=level))
+            accepted = self._accepted()
+            looks.append(
+                residuals.observed(
+                    "device", middle, self.capture, self._names, base=own, severity=level, accepted=accepted
+                )
+            )
         return tuple(looks)
+
+    def _accepted(self) -> list[str]:
+        """Outputs for which the user has opened the band of the device."""
+        method, plan = "static" if self.faults.static else self.artifact.run_as.method, self._e.plan
+        usual = device_bands(self._names, method, plan.options.precision, ())
+        asked = device_bands(self._names, method, plan.options.precision, plan.limits)
+        return [name for name in usual if asked[name].value < usual[name].value]
 
     def _failure(self) -> Failure | None:
         """Why it did not get to its end: as captured, a case that is not in it, or one that this device refused and
