@@ -52,7 +52,7 @@ class Rule:
 RULES: dict[str, Rule] = {
     "other output": Rule("OUTPUT_SWAPPED", 0.01, 2.0, "fail", 0.1),
     "other case": Rule("CASE_SWAPPED", 0.01, 2.0, "fail", 0.1),
-    "permuted": Rule("RESIDUAL_PERMUTED", 0.01, 2.0, "fail", 0.1),
+    "permuted": Rule("RESIDUAL_PERMUTED", 0.1, 2.0, "fail", 0.1),
     "lag": Rule("RESIDUAL_LAG", 0.01, 2.0, "fail", 0.05),
     "stuck": Rule("OUTPUT_STUCK", 0.05, 5.0, "fail", 0.1),
     "levels": Rule("FEW_LEVELS", 0.002, 2.0),
@@ -64,9 +64,9 @@ RULES: dict[str, Rule] = {
     "exchanged": Rule("RESIDUAL_PERMUTED", 0.01, 2.0, "fail", 0.3),
     "slice": Rule("RESIDUAL_CHANNEL", 0.015, 5.0, "warn", 0.3),
     "tilt": Rule("RESIDUAL_CHANNEL", 0.015, 4.0, "warn", 0.3),
-    "undone": Rule("RESIDUAL_REQUANTIZED", 1.5, 0.7),
+    "undone": Rule("RESIDUAL_REQUANTIZED", 0.7, 0.7),
     "element": Rule("RESIDUAL_ELEMENT", 0.05, 6.0, "warn", 0.5),
-    "case": Rule("RESIDUAL_CASE", 0.1, 20.0),
+    "case": Rule("RESIDUAL_CASE", 0.1, 12.0),
     "curve": Rule("RESIDUAL_CURVE", 0.01, 0.6),
 }
 """By kind of sign, the one that explains most first: where it holds, those after it say the same in other words."""
@@ -91,6 +91,8 @@ def systematic(sign: Sign, elements: int, cases: int) -> bool:
     if sign.kind in ("gain", "offset"):
         proven = where["parts"] >= 4 and (where["low"] > 0 or where["high"] < 0)
         return bool(proven and where["explained"] >= 0.2)
+    if sign.kind == "undone":
+        return bool(where["parts"] >= 8 and (sign.size >= 1.5 or sign.strength >= 0.9))
     if sign.kind == "levels":
         return bool(where["levels"] <= _EIGHT_BITS)  # more than that has half precision
     if sign.kind == "small":
@@ -101,10 +103,9 @@ def systematic(sign: Sign, elements: int, cases: int) -> bool:
         return where["elements"] >= _FEW or (sign.strength >= _EXACT and sign.size >= _PLAIN)
     if sign.kind == "saturated":
         return bool(where["count"] >= 8 and where["beyond"] >= 0.9)
-    least = {"undone": ("parts", 8), "pattern": ("of", 8)}.get(sign.kind)
-    if sign.kind == "curve":
-        return elements >= _MANY
-    return least is None or bool(where[least[0]] >= least[1])
+    if sign.kind == "pattern":
+        return bool(where["of"] >= 8)
+    return sign.kind != "curve" or elements >= _MANY
 
 
 class Residuals:

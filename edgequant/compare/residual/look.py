@@ -16,6 +16,8 @@ _NOTHING = 1e-3
 slice that is a tenth as loud as the others it would be as much."""
 _MOVED = 0.01
 """rms error in signal.  What belongs somewhere else is further off than that."""
+_TURNED = 0.1
+"""The same of what is flipped or transposed."""
 
 
 def look(samples: Sequence[Sample]) -> list[Sign]:
@@ -40,8 +42,11 @@ def _look(samples: Sequence[Sample]) -> list[Sign]:
         return []
     elsewhere = [moved.other_case(samples)] if any(_share(sample) >= _MOVED for sample in samples) else []
     samples = [sample for sample in samples if not sample.twin] or samples[:1]
-    if all(_share(sample) >= _MOVED for sample in samples):
-        elsewhere += [moved.permuted(samples), moved.lag(samples)]
+    shares = [_share(sample) for sample in samples]
+    if min(shares) >= _MOVED:
+        elsewhere.append(moved.lag(samples))
+    if min(shares) >= _TURNED:
+        elsewhere.append(moved.permuted(samples))
     tables = list(slices.tables(samples))
     found: list[Sign | None] = [
         *elsewhere,
