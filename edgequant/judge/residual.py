@@ -86,13 +86,17 @@ def systematic(sign: Sign, elements: int, cases: int) -> bool:
     """Whether a sign is none that rounding leaves.  elements: of the output, over all `cases`."""
     rule, where = RULES[sign.kind], sign.where
     factor = _FEW_CASES.get(cases, 1.0) if sign.kind in _AT_ONE_PLACE else 1.0
+    if sign.kind in _AT_ONE_PLACE and sign.size >= _PLAIN:
+        factor *= 2  # only where rounding itself is loud is so large an error not plain: a decision that tips
     if not (sign.size >= rule.size and sign.strength >= factor * rule.strength):
         return False
     if sign.kind in ("gain", "offset"):
         proven = where["parts"] >= 4 and (where["low"] > 0 or where["high"] < 0)
         return bool(proven and where["explained"] >= 0.2)
     if sign.kind == "undone":
-        return bool(where["parts"] >= 8 and (sign.size >= 1.5 or sign.strength >= 0.9))
+        return bool(
+            where["parts"] >= 8 and (sign.size >= 1.5 or (sign.strength >= 0.9 and abs(where["value"] - 1) <= 0.05))
+        )
     if sign.kind == "levels":
         return bool(where["levels"] <= _EIGHT_BITS)  # more than that has half precision
     if sign.kind == "small":
