@@ -14,6 +14,9 @@ from check_trust import trust
 # fmt: off
 BOUNDS = {"float": (0.9999, 40, 0.02), "fp16": (0.999, 30, 0.05)}
 STAGES = ("conversion", "quantization", "device", "weights", "activations", "kernels", "why_null")
+SYSTEMATIC = ("OUTPUT_SWAPPED", "CASE_SWAPPED", "OUTPUT_STALE", "OUTPUT_STUCK", "OUTPUT_SATURATED", "FEW_LEVELS",
+              "SMALL_CHANNEL_LOST", *(f"RESIDUAL_{what}" for what in ("PERMUTED", "LAG", "GAIN", "OFFSET", "CHANNEL",
+              "STEP", "ELEMENT", "CASE", "CURVE", "REQUANTIZED")))
 DEVICE = ("uri", "is_host", "arch", "cpu", "features", "mnn", "cores", "ram_mb", "os", "facts")
 
 
@@ -228,6 +231,10 @@ class Judge(Measured):
             late.append(("INCONCLUSIVE", finding("NOTHING_QUANTIZED", "error")))
         elif method != "dynamic" or made["quantized_layers"]:
             late += [("PASS", finding("CONVERTER_WARNING", "warn") | {"message": text}) for text in made["warnings"]]
+        told = next((r["findings"] for r in self.report["runs"]
+                     if (r["device"]["uri"], r["variant"]) == (uri, name)), []) + self.report["findings"]
+        if any(each["code"] in SYSTEMATIC and each["severity"] == "fail" for each in told):
+            late.append(("FAIL", finding(SYSTEMATIC[0], "fail")))
         if device["mnn"] not in (None, self.plan["host"]["mnn"]):
             late.append(("PASS", finding("MNN_VERSION_DIFFERS", "warn", device["uri"])))
         late += self.doubts(total, made, variant["method"])

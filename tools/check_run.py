@@ -7,7 +7,7 @@ wrong, the other notices.
 
 Text that the report copies from a record has to be the same there.  Not computed anew are sentences that judging makes
 (messages, remedies, reasons, hints), evidence other than that of limits, and the findings of UNCOMPUTED, which no
-verdict depends on.
+verdict depends on.  Nor are the findings of SYSTEMATIC: that a run with one of them that is "fail" is FAIL, is held.
 """
 
 import hashlib
@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from check_judge import Judge
+from check_judge import SYSTEMATIC, Judge
 from check_metrics import ANY, TEXT, close
 from check_names import safe, spell
 
 # fmt: off
 UNCOMPUTED = ("FILE_NOT_WRITTEN", "MEAN_HIDES_ERROR", "OUTPUT_NEAR_NOTHING", "REFERENCE_CONSTANT",
               "REFERENCE_ZERO", "STATIC_I8MM_UNSEEN", "STATIC_POOL_ON_X86", "DEVICE_LIMIT_UNUSED",
-              "PRECISION_LOW_INEFFECTIVE", "STRAIN_ERROR")
+              "PRECISION_LOW_INEFFECTIVE", "STRAIN_ERROR", *SYSTEMATIC)
 
 
 def same(want, got, where, say):

@@ -51,7 +51,7 @@ def trust(cap, steady):
         names = [n for n in {**(once or {}), **(got or {})} if once and got and once.get(n) != got.get(n)]
         others = [o for case, o in first.items() if case != again["case"] and o is not None]
         if names and any(all(got.get(n) == o.get(n) for n in names) for o in others):
-            found.append(("OUTPUT_STALE", names[0]))
+            found.append(("OUTPUT_OF_OTHER_CASE", names[0]))
             break
     lost = [c["case"] for c in cap["repeated"] if c["refused"] is not None]
     found += [("REFUSED_AGAIN", lost[0])] if lost else []

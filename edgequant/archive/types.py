@@ -58,9 +58,6 @@ class Failure(Record):
         return DeviceError(self.code, self.message, where=self.where, hint=self.hint, evidence=self.evidence)
 
 
-# ---- what was asked for
-
-
 class HostFacts(Record):
     """This host, as far as verdicts need it: its CPU's architecture, and the MNN that models were made with."""
 

@@ -8,13 +8,14 @@ from edgequant.archive.open import Run
 from edgequant.archive.types import Artifact, Capture, Failure, Plan
 from edgequant.compare.table import Kind
 from edgequant.errors import InputError
-from edgequant.findings import Finding
-from edgequant.judge.conversion import conversion_findings
+from edgequant.findings import Finding, Severity
+from edgequant.judge.conversion import USERS_OWN, conversion_findings
 from edgequant.judge.doubts import doubt
 from edgequant.judge.reach import reach
+from edgequant.judge.residual import Residuals
 from edgequant.judge.stages import Comparer, only, untold
 from edgequant.judge.trial import Evidence, Trial, limits_of, not_run
-from edgequant.judge.types import NOTHING, Judgement, Summaries, TrialJudgement
+from edgequant.judge.types import NOTHING, Judgement, Observed, Summaries, TrialJudgement
 from edgequant.judge.verdict import Verdict, worst
 from edgequant.spec import Variant
 
@@ -34,6 +35,8 @@ def judge(run: Run, plan: Plan | None = None, comparer: Comparer | None = None) 
     asked = plan or run.plan
     comparer = comparer or Comparer(run.arrays)
     conversion, findings = _conversion(run, comparer)
+    residual = _conversion_residual(run, comparer)
+    findings += residual.findings
     evidence = [
         found
         for uri in asked.devices
@@ -47,7 +50,10 @@ def judge(run: Run, plan: Plan | None = None, comparer: Comparer | None = None) 
         evidence = [replace(each, reached=reached.verdict) for each in evidence]
     hosts = all(each.capture is None or each.capture.device is None or each.capture.device.is_host for each in evidence)
     doubted, void = doubt(findings)
-    evidence = [replace(each, only_host=hosts, doubted=doubted, void=void) for each in evidence]
+    told = Observed(verdict=residual.verdict)
+    evidence = [
+        replace(each, only_host=hosts, doubted=doubted, void=void, conversion_residual=told) for each in evidence
+    ]
     begun = {id(each): Trial(each, comparer) for each in evidence if _was_run(each)}
     beside = {key: trial.beside() for key, trial in begun.items()}
     trials: list[TrialJudgement] = []
@@ -89,6 +95,17 @@ def _conversion(run: Run, comparer: Comparer) -> tuple[Summaries | None, list[Fi
     held = only(run.reference, run.source.held)
     found = comparer.between(held, host, run.source.kinds, refused=lambda _case: True)
     return found, [*findings, *conversion_findings(run.source, found, refused)]
+
+
+def _conversion_residual(run: Run, comparer: Comparer) -> Observed:
+    """What of the conversion's error is no rounding.  Where the reference is the user's own, nobody knows what it was
+    computed with, so it is "warn"."""
+    reference = run.source.reference
+    if reference is None or reference.kind == MNN_FLOAT or run.float_host is None:
+        return NOTHING
+    severity: Severity = "warn" if reference.kind == USERS_OWN else "fail"
+    residuals = Residuals(comparer, run.source)
+    return residuals.observed("conversion", run.reference, run.float_host, run.source.kinds, severity=severity)
 
 
 def _evidence(run: Run, plan: Plan, uri: str, variant: Variant, conversion: Summaries | None) -> Evidence | None:

@@ -9,19 +9,21 @@ from typing import Any
 
 from edgequant.archive.types import Artifact, Capture, DeviceCapture, Failure, Plan, Source
 from edgequant.blame import models_own
-from edgequant.findings import Finding
+from edgequant.findings import Finding, Severity
 from edgequant.judge import device as on_device
 from edgequant.judge import float_kernels, trust
 from edgequant.judge.advice import Beside, failure_hint, limit_remedy
 from edgequant.judge.band import Bands
 from edgequant.judge.conversion import is_cause
+from edgequant.judge.converter import made_otherwise
 from edgequant.judge.decisions import rematched, winners
 from edgequant.judge.doubts import keeps_anything, own_output
 from edgequant.judge.engaged import determinism, engagement
 from edgequant.judge.kernel_faults import i8mm_remark, known_faults, pool_remark
 from edgequant.judge.latency import latency_of, why_no_latency
-from edgequant.judge.limits import default_limits, defaults_for, resolve_limits
+from edgequant.judge.limits import default_limits, defaults_for, device_bands, resolve_limits
 from edgequant.judge.resembles import file_resembles
+from edgequant.judge.residual import Residuals
 from edgequant.judge.stages import Comparer, only, refused_cases, summaries, untold
 from edgequant.judge.strain import strained
 from edgequant.judge.types import NOTHING, Compared, JudgedOutput, Observed, Stages, Summaries, TrialJudgement
@@ -37,6 +39,7 @@ class Evidence:
 
     Attributes:
         conversion: float MNN on this host against the reference; None where it is the reference.
+        conversion_residual: what it comes to that this is no rounding; its findings are told of the whole.
         float_host: what float MNN computes on this host.
         variant_host: what the same file computes on this host; None where the device is this host, or where it could
             not be run here.
@@ -54,6 +57,7 @@ class Evidence:
     source: Source
     reference: Capture | None = None
     conversion: Summaries | None = None
+    conversion_residual: Observed = NOTHING
     float_host: Capture | None = None
     variant_host: Capture | None = None
     artifact: Artifact | None = None
@@ -127,7 +131,8 @@ class Trial:
                 evidence.plan.options, evidence.plan.limits, self.device,
             )  # fmt: skip
         self._kernels = self._float_kernels()
-        self._converter = _converter(self.artifact)
+        self._residual = self._systematic(Residuals(comparer, evidence.source))
+        self._converter = made_otherwise(self.artifact)
         self._decisions = self._decided()
         self._trust = trust.looks(self.capture, self.deterministic)
         self._strain = strained(
@@ -142,8 +147,8 @@ class Trial:
         doubted = any(each.severity in ("error", "fail") for each in self.artifact.findings)
         made = Observed((), Verdict.INCONCLUSIVE if doubted else Verdict.PASS)
         looks = (
-            self._repeat, self._kernels, self._band, self._decisions, self._engagement, self._converter, self._strain,
-            made, *self._trust, self._own, self._loose,
+            self._repeat, self._kernels, self._band, *self._residual, self._decisions, self._engagement,
+            self._converter, self._strain, made, *self._trust, self._own, self._loose,
         )  # fmt: skip
         verdict = worst(
             [
@@ -249,6 +254,35 @@ class Trial:
         found = float_kernels.file_or_kernel(self.stages.kernels, self._bands("weight", "normal"))
         return found if found.findings else float_kernels.unchecked(here, self.capture)
 
+    def _systematic(self, residuals: Residuals) -> tuple[Observed, ...]:
+        """What of the errors of quantization and device is no rounding."""
+        e, looks = self._e, [self._e.conversion_residual]
+        base = e.float_host or e.reference
+        middle = self.capture if self.device.is_host else e.variant_host
+        if base is not None and middle is not None and "quantization" not in self.stages.why:
+            looks.append(residuals.observed("quantization", base, middle, self._names))
+        if middle is not None and "device" not in self.stages.why:
+            own = None if self.artifact.run_as == FLOAT else base
+            # Where this host is the one that is known to be wrong, nobody can say what the device adds.
+            level: Severity = "warn" if self.faults.pools else "fail"
+            accepted = self._accepted()
+            looks.append(
+                residuals.observed(
+                    "device", middle, self.capture, self._names, base=own, severity=level, accepted=accepted
+                )
+            )
+        return tuple(looks)
+
+    def _accepted(self) -> list[str]:
+        """Outputs for which the user has opened the band of the device: all with precision low, whose functions are
+        coarser there (a sigmoid is off by the same in every case)."""
+        if self._e.plan.options.precision == "low":
+            return list(self._names)
+        method, plan = "static" if self.faults.static else self.artifact.run_as.method, self._e.plan
+        usual = device_bands(self._names, method, plan.options.precision, ())
+        asked = device_bands(self._names, method, plan.options.precision, plan.limits)
+        return [name for name in usual if asked[name].value < usual[name].value]
+
     def _failure(self) -> Failure | None:
         """Why it did not get to its end: as captured, a case that is not in it, or one that this device refused and
         this host can run."""
@@ -322,6 +356,7 @@ class Trial:
             on_device.blame(self._innocent, self.faults, e.plan.options, self.device),
             self._kernels,
             self._band,
+            *self._residual,
             self._decisions,
             self._strain,
             *self._trust,
@@ -357,25 +392,3 @@ class Trial:
             why_no_latency(self.capture, wanted=e.plan.latency),
             findings,
         )
-
-
-def _converter(artifact: Artifact) -> Observed:
-    """What the converter did other than it was asked.  Weights that stayed float prove nothing about quantized ones."""
-    method = artifact.run_as.method
-    if method == "weight" and not artifact.quantized_layers:
-        finding = Finding(
-            code="NOTHING_QUANTIZED",
-            severity="error",
-            message="no layer has weights of a kind or size that MNN quantizes: the file is a float model",
-            evidence={"float_layers": artifact.float_layers, "log": artifact.log},
-            remedy="There is nothing to gain from quantizing this model: use fp16 or float.",
-        )
-        return Observed((finding,), Verdict.INCONCLUSIVE)
-    if method == "dynamic" and not artifact.quantized_layers:
-        return NOTHING  # the finding about low memory says so
-    return Observed(
-        tuple(
-            Finding(code="CONVERTER_WARNING", severity="warn", message=text, evidence={"log": artifact.log})
-            for text in artifact.warnings
-        )
-    )

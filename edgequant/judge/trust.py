@@ -93,7 +93,7 @@ def stale(capture: Capture) -> Observed:
                 continue
             if all(again.outputs.get(name) == other.outputs.get(name) for name in names):
                 return _inconclusive(
-                    "OUTPUT_STALE",
+                    "OUTPUT_OF_OTHER_CASE",
                     f"case '{again.case}', run a second time, gave the outputs of case '{other.case}': "
                     f"{', '.join(names[:20])}",
                     "The device hands out results of another call.  Nothing it says of outputs counts.",

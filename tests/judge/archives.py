@@ -49,9 +49,11 @@ def sha(text: str) -> str:
 
 
 def off(array: np.ndarray, db: float) -> np.ndarray:
-    """The array with an error of so many dB SQNR, of the same size in each element."""
+    """The array with an error of so many dB SQNR, of the same size in each element, and of a sign by chance: no pattern
+    that another array has too."""
     size = float(np.sqrt(np.mean(np.square(array, dtype=np.float64)))) * 10 ** (-db / 20)
-    return array + (size * np.resize([1, -1], array.shape)).astype(array.dtype)
+    chance = np.random.default_rng(list(array.tobytes()[:64])).permutation(np.resize([1, -1], array.size))
+    return array + (size * chance.reshape(array.shape)).astype(array.dtype)
 
 
 def all_off(cases: Mapping[str, Outputs], db: float) -> dict[str, dict[str, np.ndarray]]:

@@ -101,7 +101,7 @@ def test_what_is_timed_is_what_is_judged() -> None:
 
 def test_outputs_of_another_case() -> None:
     assert code(trust.stale(took(repeated=TRUE))) is None
-    assert code(trust.stale(took(repeated={"a": TRUE["b"]}))) == "OUTPUT_STALE"
+    assert code(trust.stale(took(repeated={"a": TRUE["b"]}))) == "OUTPUT_OF_OTHER_CASE"
     assert code(trust.stale(took(repeated={"a": {"y": np.flip(WAVE)}}))) is None  # other, but nobody's
     alike = {"a": {"y": WAVE}, "b": {"y": WAVE}}
     assert code(trust.stale(took(alike, repeated=alike))) is None
