@@ -98,6 +98,10 @@ class Check(Judge):
             need(good, f"{name}: not a {kind} of this version")
             both = kind != "artifact" or (record["artifact"] is None) != (record["failure"] is None)
             need(both, f"{name}: it was made and failed, or neither")
+        known = {None, "probabilities", "scores", "classes", "ordered", "set"}
+        need({*source.get("decisions", {}).values()} <= known, "source.json: no such decision")
+        whole = self.older or all("moved" in each for name, each in self.records.items() if "captures/" in name)
+        need(whole, "a capture of another version than the others")
         need(plan["job"] in ("verify", "quantize"), f"plan.json: no such job: {plan['job']}")
         need(self.end["ended"] == (self.end["source_now"] is not None), "closing.json: it has ended, or it has not")
         if not self.reference:
@@ -172,11 +176,11 @@ class Check(Judge):
             usual = {c["name"] for c in self.source["cases"] if c.get("kind", "usual") == "usual"}
             middle = (usual := [name for name in done if name in usual] or done)[len(usual) // 2]
             again = [[c["case"] for c in cap[key]] for key in ("repeated", "normal", "timings")]
-            older = "moved" not in cap  # then one case was run again, and with memory normal; and on devices only
+            older = self.older  # then one case was run again, and with memory normal; and on devices only
             want = [[middle] if older else done[::-1], ([middle] if older else done) if memory == "low" else [],
                     [middle] * timed]
             need(again == want, f"{where}: a probe is missing")
-            here = {} if host is None or host["failure"] or "moved" not in host else host
+            here = {} if host is None or host["failure"] or older else host
             need(not here or [c["case"] for c in here["normal"]] == [c["case"] for c in here["cases"]
                  if memory == "low" and c["outputs"] is not None], f"{where}: memory normal is missing on this host")
             session, loop = cap["session"], made["facts"]["has_subgraphs"]

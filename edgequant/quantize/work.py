@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgequant.errors import InputError, ToolError
+from edgequant.host_memory import available
 from edgequant.models import ModelGraph, read_model
 
 HOPELESS = {"DISK_FULL", "MNN_MISSING", "MNN_TOO_OLD", "CHILD_NOT_STARTED", "CHILD_LOST", "LOG_NOT_WRITABLE",
@@ -45,17 +46,7 @@ def source_sha256(graph: ModelGraph) -> str | None:
 
 def memory_limit() -> int:
     """Bytes a tool may take: what is free now, less a tenth, so that it dies before this host starts to swap."""
-    return max(1 << 30, int(_available() * 0.9))
-
-
-def _available() -> int:
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            return next(int(line.split()[1]) << 10 for line in file if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        import psutil  # which takes longer to load than the file to read
-
-        return int(psutil.virtual_memory().available)
+    return max(1 << 30, int(available() * 0.9))
 
 
 @contextlib.contextmanager

@@ -85,7 +85,10 @@ def _run(trial: TrialJudgement, run: Run) -> report.Run:
         verdict=trial.verdict,
         low_memory_engaged=trial.engaged.engaged,
         low_memory_why=trial.engaged.why,
-        outputs={name: report.output_report(output.summary, output.verdict) for name, output in trial.outputs.items()},
+        outputs={
+            name: report.output_report(output.summary, output.verdict, run.source.decisions.get(name))
+            for name, output in trial.outputs.items()
+        },
         errors=_stages(trial.stages),
         latency_ms=trial.latency,
         latency_why=trial.latency_why,

@@ -150,7 +150,8 @@ class CaseMetrics(Metrics):
 class OutputReport(Metrics):
     """One output over all cases: the worst of each metric; null where it is undefined (see why_null).
 
-    reasons: what kept the output from PASS, in words.  by_case: name of a case -> its own metrics.
+    reasons: what kept the output from PASS, in words.  by_case: name of a case -> its own metrics.  decision: what it
+    decides (probabilities, scores, classes, an ordered list, a set), as far as the graph tells.
     """
 
     kind: Literal["float", "int"] = "float"
@@ -161,6 +162,7 @@ class OutputReport(Metrics):
     reasons: list[str] = Field(default_factory=list)
     why_null: dict[str, str] = Field(default_factory=dict)
     by_case: dict[str, CaseMetrics] = Field(default_factory=dict)
+    decision: str | None = None
 
 
 class ErrorEntry(_Model):
@@ -305,7 +307,7 @@ class Report(_Model):
         return self
 
 
-def output_report(summary: OutputSummary, judged: OutputVerdict) -> OutputReport:
+def output_report(summary: OutputSummary, judged: OutputVerdict, decision: str | None = None) -> OutputReport:
     """The entry of one output, from its summary and its verdict."""
     values = {metric: summary.values.get(metric) for metric in TABLE}
     return OutputReport.model_validate(
@@ -320,6 +322,7 @@ def output_report(summary: OutputSummary, judged: OutputVerdict) -> OutputReport
             "cases": summary.cases,
             "verdict": judged.verdict,
             "worst_case": summary.worst_case,
+            "decision": decision,
             "limits": [
                 LimitReport(
                     metric=result.limit.metric,

@@ -148,7 +148,7 @@ def test_an_error_of_arithmetic_is_none_whatever_the_value(tmp_path: Path) -> No
         archive = Archive(tmp_path / str(len(list(tmp_path.iterdir()))), "float", reference=scores, float_host=other)
         archive.tried(HOST, "float", other, normal={})
         assert only(archive).verdict is Verdict.FAIL
-        assert [each.code for each in archive.judged().findings] == ["CONVERSION_ERROR"]
+        assert archive.judged().findings[0].code == "CONVERSION_ERROR"
 
 
 def test_static_int8_is_judged_by_what_was_seen_of_it(tmp_path: Path) -> None:

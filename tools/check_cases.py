@@ -1,0 +1,50 @@
+"""What cases with strained values say, and what the cases of a run do not reach."""
+
+import json
+
+from check_metrics import finding
+
+# fmt: off
+
+
+class Cases:
+    def strained(self, cap, total):
+        """What is said of the strained cases: no limits, but the conversion has to be right, and numbers numbers."""
+        ends, marks = [{c["case"]: c for c in (one or {"cases": []})["cases"]} for one in (self.float, cap)], {}
+        for case in self.reference["cases"]:
+            f, got = (end.get(case["case"]) for end in ends)
+            for name in (case["outputs"] or {}) if case["case"] in self.strain and got else ():
+                size = (total[name]["scale"] or 0.0) if name in total else 0.0
+                c = self.pair(case, f, name) if f else {"problem": None, "max_abs": None}
+                large = c["max_abs"] and c["kind"] == "float" and c["max_abs"] > 0.02 * max(size, c["scale"] or 0.0)
+                if c["problem"] not in (None, "reference_nonfinite") or (
+                    not c["problem"] and large and c["sqnr_db"] is not None and c["sqnr_db"] < 40):
+                    marks.setdefault("STRAIN_CONVERSION", name)
+                elif got["outputs"] is not None and (
+                    self.pair(case, got, name)["problem"] in ("nonfinite", "missing", "dtype")):
+                    marks.setdefault("STRAIN_BROKEN", name)
+        return [("FAIL", finding(code, "fail", marks[code])) for code in sorted(marks, reverse=True)]
+
+    def reach(self):
+        """What these cases cannot show; with it, MARGINAL is the best there is."""
+        held = [c for c in self.source["cases"] if c["name"] not in self.strain and c["inputs"]]
+        found, self.blind = [], False
+        tried = any(name.startswith("captures/") and cap["role"] == "device" and cap["artifact_sha256"]
+                    for name, cap in self.records.items() if "role" in cap)
+        if not tried:
+            return []
+        kinds = {json.dumps({n: ref["sha256"] for n, ref in c["inputs"].items()}, sort_keys=True) for c in held}
+        if len(kinds) < len(held):
+            found, self.blind = [finding("CASES_IDENTICAL", "warn", None)], len(kinds) == 1
+        names = {n for c in held for n in c["inputs"]} if not any(c["generated"] for c in held) else ()
+        seen = {n: [a for c in held if (a := self.arrays[c["inputs"][n]["sha256"]]).size] for n in names}
+        flat = {n for n, a in seen.items() if a and min(x.min() for x in a) == max(x.max() for x in a)}
+        if stuck := {n for n in flat if max(a.size for a in seen[n]) > 1}:
+            found.append(finding("INPUT_CONSTANT", "warn", min(stuck)))
+            self.blind |= not any(a and n not in flat for n, a in seen.items())
+        refs = [c["outputs"] for c in self.reference["cases"] if c["outputs"]]
+        values = {n: {v for o in refs if n in o and (a := self.arrays[o[n]["sha256"]]).size for v in (a.min(), a.max())}
+                  for n, kind in self.source["kinds"].items() if kind == "int"}
+        if len(refs) > 1 and (one := [n for n, v in values.items() if len(v) == 1]):
+            found, self.blind = [*found, finding("ONE_CLASS_ONLY", "warn", one[0])], True
+        return found
