@@ -101,7 +101,7 @@ class Check(Judge):
         known = {None, "probabilities", "scores", "classes", "ordered", "set"}
         need({*source.get("decisions", {}).values()} <= known, "source.json: no such decision")
         whole = self.older or all("moved" in each for name, each in self.records.items() if "captures/" in name)
-        need(whole, "a capture of another version than the others")
+        need(whole and (self.older or "decisions" in source), "records of different versions")
         need(plan["job"] in ("verify", "quantize"), f"plan.json: no such job: {plan['job']}")
         need(self.end["ended"] == (self.end["source_now"] is not None), "closing.json: it has ended, or it has not")
         if not self.reference:
