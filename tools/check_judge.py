@@ -150,7 +150,7 @@ class Judge(Measured, Cases):
         if "quantization" not in why:
             parts["quantization"] = self.between(self.float or self.reference, middle)
         if "device" not in why:
-            parts["device"] = self.between(middle, cap, strained=True)
+            parts["device"] = self.between(middle, cap)
         if split and "quantization" not in why:
             held = [c for c in middle["normal"] if c["case"] not in self.strain]
             pairs = {"weights": ((self.float or self.reference)["cases"], held),

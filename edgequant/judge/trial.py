@@ -220,7 +220,13 @@ class Trial:
         if middle is not None and "device" not in why:
             apart = self._compare.each(middle.cases, self.capture.cases, self._names)
         split = self._split(base, middle) if middle is not None and "quantization" not in why else {}
-        return Stages(e.conversion or {}, quantization, summaries(apart), why, apart=apart, **split)
+        # What a stage adds is told of the cases that are held against limits; the band looks at all of them.
+        usual = {
+            name: kept
+            for name, cases in apart.items()
+            if (kept := {case: each for case, each in cases.items() if case in e.source.held})
+        }
+        return Stages(e.conversion or {}, quantization, summaries(usual), why, apart=apart, **split)
 
     def _split(self, base: Capture, middle: Capture) -> dict[str, Any]:
         """The stages that memory normal tells apart; middle: the file on this host."""

@@ -79,7 +79,7 @@ def test_a_place_where_nothing_may_be_executed(phone: Phone, real_model: ModelBy
 
 
 def test_power_cut_in_the_middle_of_a_run(phone: Phone, real_model: ModelByName, tmp_path: Path) -> None:
-    cut = Sent("running dynamic:8", phone.kill, after=2)
+    cut = Sent("running dynamic:8 on adb", phone.kill, after=2)
     error = error_of(verify(real_model("enc"), tmp_path / "cut", phone, cut, latency=True))
     assert error.code == "LINK_LOST", error
     phone.boot()
