@@ -114,7 +114,7 @@ def test_four_bits_are_too_few_for_the_encoder(real_model: ModelByName, tmp_path
     failed = {finding.where for finding in four.findings if finding.code == "LIMIT_EXCEEDED"}
     assert failed == {name for name, output in four.outputs.items() if output.verdict == "FAIL"}
     assert "lsnr" in failed
-    assert not eight.findings
+    assert codes(eight) <= {"MEAN_HIDES_ERROR"}
     # The same conversion error in both: the fault is the quantization's.
     assert four.errors.conversion == eight.errors.conversion
     assert (four.errors.quantization["lsnr"].sqnr_db or 0) < 20 < (eight.errors.quantization["lsnr"].sqnr_db or 0)
