@@ -145,7 +145,8 @@ def test_low_precision(real_model: ModelByName, tmp_path: Path) -> None:
     report = do(real_model("enc"), tmp_path / "run", "dynamic:8", devices=devices, options=options)
     host, without, with_fp16 = report.runs
     assert host.verdict == "PASS"
-    assert "PRECISION_LOW_INEFFECTIVE" not in codes(host)
+    # On x86 nothing is shown of fp16 either.
+    assert ("PRECISION_LOW_INEFFECTIVE" in codes(host)) is (platform.machine() == "x86_64")
     assert without.verdict == "PASS"
     (finding,) = [finding for finding in without.findings if finding.code == "PRECISION_LOW_INEFFECTIVE"]
     assert finding.severity == "warn"
@@ -161,7 +162,11 @@ def test_low_precision(real_model: ModelByName, tmp_path: Path) -> None:
 def test_beyond_rounding_is_fail_though_every_limit_is_kept(real_model: ModelByName, tmp_path: Path) -> None:
     limits = ("sqnr_db>=-200", "cosine>=-1", "rel_max<=1e9")
     options = RunOptions(threads=1, precision="low")
-    for more, verdict in (((), "FAIL"), (("device_sqnr_db>=-100",), "PASS"), (("lsnr:device_sqnr_db>=-100",), "FAIL")):
+    for more, verdict in (
+        ((), "FAIL"),
+        (("device_sqnr_db>=-100",), "INCONCLUSIVE"),
+        (("lsnr:device_sqnr_db>=-100",), "FAIL"),
+    ):
         run_dir = tmp_path / f"run{len(more)}{''.join(more)[:4]}"
         (run,) = do(
             real_model("enc"), run_dir, "dynamic:8", devices=("emulated:cortex-a76",), options=options,

@@ -19,7 +19,7 @@ from tests.jobs.support import Arrays, arrays, capture, codes, do
 pytestmark = [pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(900)]
 
 BAND = device_bands({"y": "float"}, "static", "normal", ())["y"].value
-ANYTHING = ("sqnr_db>=-200", "cosine>=-1", "rel_max<=1e9")
+ANYTHING = ("sqnr_db>=0.01", "cosine>=0.001", "rel_max<=0.999")  # wider ones would be void
 FILLED = "GLIBC_TUNABLES=glibc.malloc.perturb=85:glibc.malloc.tcache_count=0"
 """Has glibc fill whatever it gives out."""
 WITHOUT, SDOT, I8MM = "emulated:cortex-a53", "emulated:cortex-a76", "emulated:max"
