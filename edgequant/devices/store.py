@@ -120,9 +120,11 @@ class Store:
             self._device.send_file(source, incoming, deadline, progress=progress)
         except DeviceError as error:
             self._discard(incoming)
-            if error.code != "LINK_LOST" and not self.is_there():
-                raise self._cleaned() from error
-            raise
+            # Where the link is what failed, nothing can be asked, and the error stays what it is.
+            with contextlib.suppress(DeviceError):
+                if error.code != "LINK_LOST" and not self.is_there():
+                    error = self._cleaned()
+            raise error
         except BaseException:  # an interrupt too
             self._discard(incoming)
             raise

@@ -6,6 +6,7 @@ The bands are those of `edgequant.judge.limits.device_bands`, which says what wa
 from __future__ import annotations
 
 import os
+import platform
 import zipfile
 from pathlib import Path
 
