@@ -83,7 +83,7 @@ def test_marginal_is_no_failure(generated_model: ModelByName, tmp_path: Path) ->
     limit = f"y:sqnr_db>={value - 0.5}"
     done = edgequant("verify", model, *QUICK, "--variant", "fp16", "--limit", limit, "--run-dir", str(tmp_path / "2"))
     assert done.code == 0
-    assert "MARGINAL  1 run: 1 MARGINAL" in done.out
+    assert "MARGINAL on random inputs  1 run: 1 MARGINAL" in done.out
     assert "only just keeps it" in done.out
 
 
@@ -92,7 +92,7 @@ def test_quiet_and_verbose(generated_model: ModelByName, tmp_path: Path) -> None
     quiet = edgequant("verify", model, *QUICK, "--variant", "float", "-q", "--run-dir", str(tmp_path / "1"))
     assert quiet.err == ""
     assert quiet.code == 0
-    assert "PASS  1 run" in quiet.out
+    assert "PASS on random inputs  1 run" in quiet.out
     assert "more outputs not shown" in quiet.out
     verbose = edgequant("verify", model, *QUICK, "--variant", "float", "-v", "--run-dir", str(tmp_path / "2"))
     assert "converting to float MNN" in verbose.err
