@@ -47,7 +47,6 @@ def do(model: Path, folder: Path, access: DeviceOptions, *variants: str, **more:
         ("missing", "other outputs than the model has"),
         ("undeclared", "other outputs than the model has"),
         ("fast", "latencies"),
-        ("slow", "latencies add up to more"),
         ("absurd", "samples"),
         ("flood", "samples"),
         ("memory", "session_mb"),
@@ -71,6 +70,17 @@ def test_nonsense_is_the_devices_error_and_no_verdict_on_the_model(
     assert run.error is not None
     assert run.error.code == "RUNNER_PROTOCOL"
     assert says in run.error.message
+
+
+def test_a_clock_that_jumps_costs_the_timing_and_nothing_else(
+    generated_model: ModelByName, liar: DeviceOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIE", "slow")
+    (run,) = do(generated_model("conv_cnn"), tmp_path / "run", liar).runs
+    assert run.verdict == "PASS"
+    assert run.latency_ms is not None
+    assert not run.latency_ms.valid
+    assert "its clock jumps" in run.latency_ms.why_invalid[0]
 
 
 def test_what_is_wrong_on_the_device_only_is_told_apart(
