@@ -59,16 +59,16 @@ def test_numbers_that_a_report_rounds_are_no_change(tmp_path: Path) -> None:
 def test_other_limits_are_told_with_what_they_change(tmp_path: Path) -> None:
     archive = judged_once(tmp_path, limits=("sqnr_db>=30",))
     before = archive.folder.report.read_bytes()
-    found = judge(archive.folder.path, ["sqnr_db>=50", Limit.parse("max_abs<=9")])
+    found = judge(archive.folder.path, ["sqnr_db>=50", Limit.parse("max_abs<=1.5")])
     assert found.changes == (
         "verdict: PASS -> FAIL",
         "weight:8 on local:, verdict: PASS -> FAIL",
         "weight:8 on local:, output y: PASS -> FAIL",
         "weight:8 on local:, output y: sqnr_db >= 50, was 30",
-        "weight:8 on local:, output y: max_abs <= 9, was not limited",
+        "weight:8 on local:, output y: max_abs <= 1.5, was not limited",
         "weight:8 on local:, new: LIMIT_EXCEEDED",
     )
-    assert found.report.options["limits"] == ["sqnr_db>=30", "sqnr_db>=50", "max_abs<=9"]
+    assert found.report.options["limits"] == ["sqnr_db>=30", "sqnr_db>=50", "max_abs<=1.5"]
     assert archive.folder.report.read_bytes() == before
     # The other way round.
     write(found.report, archive.folder.report)
