@@ -96,7 +96,7 @@ def test_quiet_and_verbose(generated_model: ModelByName, tmp_path: Path) -> None
     assert "more outputs not shown" in quiet.out
     verbose = edgequant("verify", model, *QUICK, "--variant", "float", "-v", "--run-dir", str(tmp_path / "2"))
     assert "converting to float MNN" in verbose.err
-    assert "running float on local: (2 cases)" in verbose.err
+    assert "running float on local: (7 cases)" in verbose.err
     assert "PASS: float on local:" in verbose.err
     assert "more outputs not shown" not in verbose.out
     assert all(re.search(rf"^ +y{i} ", verbose.out, re.MULTILINE) for i in range(40))
