@@ -71,11 +71,12 @@ def test_a_runner_that_drips_its_answer(local: LocalDevice) -> None:
 
 
 @pytest.mark.ssh
-def test_a_login_shell_that_drips(sshd: SshServer) -> None:
+def test_a_login_shell_that_drips(sshd: SshServer, tmp_path: Path) -> None:
     if not sshd.accounts:
         pytest.skip("needs an account with its own .bashrc: run as root")
-    sshd.config.write_text(sshd.config.read_text().replace(f"User {sshd.user}", "User eqdrip"))
-    with SshDevice(f"ssh://{ALIAS}", config_path=sshd.config) as device:
+    config = tmp_path / "ssh_config"  # of its own: the server is everybody's
+    config.write_text(sshd.config.read_text().replace(f"User {sshd.user}", "User eqdrip"))
+    with SshDevice(f"ssh://{ALIAS}", config_path=config) as device:
         device.open(Deadline(LONG))
         late(lambda: device.run(["true"], Deadline(LIMIT_S)))
 
