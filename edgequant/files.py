@@ -183,8 +183,6 @@ def disk_error(path: Path, error: OSError) -> EdgequantError:
 
 _NAMES = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL)
 _NOTHING_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
-
-
 _MORE = "End other programs, or raise the limit (`ulimit -a`)."
 
 
@@ -195,7 +193,7 @@ def host_error(error: BaseException) -> EdgequantError | None:
         return EdgequantError(
             "HOST_EXHAUSTED",
             "this host has no memory left for it",
-            hint="End other programs, or raise the limit (`ulimit -a`).",
+            hint=_MORE,
         )
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # Path.resolve, before Python 3.13
         return InputError("PATH_UNUSABLE", str(error))

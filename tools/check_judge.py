@@ -5,7 +5,7 @@ from pathlib import Path
 
 from check_cases import Cases
 from check_codes import models_own
-from check_decisions import rematch, winners
+from check_decisions import by_rows, rematch, winners
 from check_device import band, kernels
 from check_measured import Measured
 from check_metrics import ANY, HIGH, METRICS, ORDER, TEXT, breaks, compare, finding, fold, judge_output, worst
@@ -44,8 +44,8 @@ class Judge(Measured, Cases):
     def capture(self, name):
         return self.records.get(f"captures/{name}.json")
 
-    def between(self, expected, got, refused=lambda _: False, strained=False):
-        held = [c for c in expected["cases"] if strained or c["case"] not in self.strain]
+    def between(self, expected, got, refused=lambda _: False):
+        held = [c for c in expected["cases"] if c["case"] not in self.strain]
         each = self.each(held, got["cases"], refused)
         return {name: fold(cases) for name, cases in each.items()}
 
@@ -150,14 +150,18 @@ class Judge(Measured, Cases):
         if "quantization" not in why:
             parts["quantization"] = self.between(self.float or self.reference, middle)
         if "device" not in why:
-            parts["device"] = self.between(middle, cap)
+            spread = by_rows(self, self.each(middle["cases"], cap["cases"]), middle["cases"], cap["cases"])
+            held = {name: {case: c for case, c in cases.items() if case not in self.strain}
+                    for name, cases in spread.items()}
+            parts["device"] = {name: fold(cases) for name, cases in held.items() if cases}
         if split and "quantization" not in why:
             held = [c for c in middle["normal"] if c["case"] not in self.strain]
             pairs = {"weights": ((self.float or self.reference)["cases"], held),
                       "activations": (held, middle["cases"])}
             parts |= {key: {name: fold(cases) for name, cases in self.each(*pair).items()}
                        for key, pair in pairs.items()}
-            apart = {} if local else self.each(middle["normal"], cap["normal"])
+            apart = {} if local else by_rows(self, self.each(middle["normal"], cap["normal"]), middle["normal"],
+                                             cap["normal"])
             parts["kernels"] = {name: fold(cases) for name, cases in apart.items()}
         failure, taken = cap["failure"], [each["case"] for each in cap["cases"]]
         if not failure and (lost := [c["name"] for c in self.source["cases"] if c["name"] not in taken]):
@@ -179,8 +183,7 @@ class Judge(Measured, Cases):
         astray = [("FAIL", finding("DEVICE_DIFFERS", "fail", innocent[0]))] if innocent else []
         astray += kernels(self, apart, host, cap) if split and host and not local else []
         if not local and "device" not in why:
-            each = self.each(middle["cases"], cap["cases"])
-            astray += band(self, each, total, here, made, device, host, cap["memory_mode"])
+            astray += band(self, spread, total, here, made, device, host, cap["memory_mode"])
         elif not local and any(limit["metric"] == "device_sqnr_db" for limit in self.plan["limits"]):
             astray.append(("INCONCLUSIVE", finding("DEVICE_ERROR_UNKNOWN", "error")))
         astray += [("MARGINAL", each) for each in rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,16 +18,17 @@ _FLOATS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
     "negative": ("all inputs negative", lambda array: -np.abs(array)),
     "whole": ("whole numbers, many of them equal", lambda array: np.rint(array * 2)),
 }
-_BYTES: dict[str, tuple[str, Callable[[np.dtype], int]]] = {
-    "lowest": ("8-bit inputs at their lowest", lambda dtype: int(np.iinfo(dtype).min)),
-    "highest": ("8-bit inputs at their highest", lambda dtype: int(np.iinfo(dtype).max)),
-}
+_ENDS = {"lowest": "whole numbers at their lowest", "highest": "whole numbers at their highest"}
 
 
-def strained(case: Case, inputs: Sequence[TensorSpec]) -> list[Case]:
-    """Variations of `case`: silence, loud, negative, whole numbers for its floats; both ends for its 8-bit integers.
+def strained(case: Case, inputs: Sequence[TensorSpec], rows: Mapping[str, int]) -> list[Case]:
+    """Variations of `case`: silence, loud, negative, whole numbers for its floats; both ends for its 8-bit integers and
+    for those that are row numbers of a table.
 
-    Wider integers stay as they are: they may be indices or sizes, of which only the model knows how far they go.
+    Other integers stay as they are: they may be sizes or modes, of which nobody knows how far they go.
+
+    Args:
+        rows: inputs that are row numbers -> of how many.
     """
     found = []
     kinds = {name: array.dtype.kind for name, array in case.inputs.items()}
@@ -39,14 +40,14 @@ def strained(case: Case, inputs: Sequence[TensorSpec]) -> list[Case]:
             }
             found.append(_like(case, name, source, arrays))
     plain = {spec.name for spec in inputs if meant(spec, inputs, case.shapes) is None}
-    small = {
-        key for key, array in case.inputs.items()
-        if key in plain and kinds[key] in "iu" and array.dtype.itemsize == 1
-    }  # fmt: skip
-    if small:
-        for name, (source, end) in _BYTES.items():
+    ends: dict[str, tuple[int, int]] = {key: (0, count - 1) for key, count in rows.items() if key in case.inputs}
+    for key, array in case.inputs.items():
+        if key in plain and key not in ends and kinds[key] in "iu" and array.dtype.itemsize == 1:
+            ends[key] = int(np.iinfo(array.dtype).min), int(np.iinfo(array.dtype).max)
+    for place, (name, source) in enumerate(_ENDS.items()):
+        if ends:
             arrays = {
-                key: np.full_like(array, end(array.dtype)) if key in small else array
+                key: np.full_like(array, ends[key][place]) if key in ends else array
                 for key, array in case.inputs.items()
             }
             found.append(_like(case, name, source, arrays))

@@ -103,7 +103,7 @@ def answer_random(
     if not answers.kept:
         return [], [], findings
     answers.refused.clear()
-    beside = [*more_sizes(random.inputs, random.seed), *strained(_smallest(answers.kept), random.inputs)]
+    beside = [*more_sizes(random.inputs, random.seed), *strained(_smallest(answers.kept), random.inputs, random.rows)]
     for case in beside:
         answers.ask(case)
     findings += not_reached(answers.refused.values(), answers.infinite, reference.name)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from edgequant.archive.types import Capture, Source
+from edgequant.archive.types import Capture, CaseCapture, Source
 from edgequant.compare.metrics import compare
 from edgequant.compare.rows import Matched, match_rows
 from edgequant.compare.summary import OutputSummary, summarize
 from edgequant.compare.winners import Winners, of_classes, of_probabilities, of_scores
 from edgequant.findings import Finding
 from edgequant.judge.stages import Comparer, by_case
-from edgequant.judge.types import Observed
+from edgequant.judge.types import Compared, Observed
 from edgequant.judge.verdict import Verdict
 
+LISTS = ("ordered", "set")
+"""Decisions whose rows may stand in another order, or be one more or less."""
 CLASS_ROWS = 3
 """A class is lost where so many of its rows came out wrong, all of them."""
 MATCHED = 0.9
@@ -130,6 +132,29 @@ def rematched(name: str, reference: Capture, capture: Capture, comparer: Compare
         summarize({case: compare(each.expected, each.got) for case, each in cases.items()}) if enough else None,
         _matched(name, worst, cases, enough=enough),
     )
+
+
+def by_rows(
+    compared: Compared, source: Source, expected: Sequence[CaseCapture], got: Sequence[CaseCapture], comparer: Comparer
+) -> Compared:
+    """The same, of lists and sets row by row where enough of them are on both sides.
+
+    Between this host and a device rounding changes the order of close scores as well, and no band is made for that.
+    """
+    lists = [name for name, decision in source.decisions.items() if decision in LISTS and name in compared]
+    if not lists:
+        return compared
+    one, two = ({each.case: each.outputs or {} for each in side} for side in (expected, got))
+    found = {name: dict(cases) for name, cases in compared.items()}
+    for name in lists:
+        for case, each in compared[name].items():
+            if each.exact or each.problem not in (None, "shape"):
+                continue
+            arrays = comparer.array(one[case][name]), comparer.array(two[case][name])
+            matched = match_rows(*arrays, last=source.decisions[name] == "set")
+            if matched is not None and _enough(matched):
+                found[name][case] = compare(matched.expected, matched.got)
+    return found
 
 
 def _enough(found: Matched) -> bool:

@@ -7,6 +7,7 @@ from collections import defaultdict
 import numpy as np
 
 from edgequant.archive.types import Capture, Source
+from edgequant.compare.winners import of_probabilities
 from edgequant.findings import Finding
 from edgequant.judge.stages import Comparer
 from edgequant.judge.types import Observed
@@ -85,13 +86,19 @@ def _one_class(source: Source, reference: Capture, comparer: Comparer) -> tuple[
         values = {value for array in arrays if array.size for value in (int(array.min()), int(array.max()))}
         if len(values) == 1:
             one.append(name)
+    if not any(case.generated for case in source.cases):  # of noise one class often wins
+        for name, decision in source.decisions.items():
+            pairs = ((array, array) for outputs in refs if name in outputs for array in [comparer.array(outputs[name])])
+            won = of_probabilities(pairs) if decision == "probabilities" else None
+            if won is not None and won.judged > 1 and len(won.clear) == 1:
+                one.append(name)
     if not one:
         return None, False
     finding = Finding(
         code="ONE_CLASS_ONLY",
         severity="warn",
         where=one[0],
-        message=f"the reference has one value in every case: {', '.join(one[:_TOLD])}",
+        message=f"the reference has one value, or one winner, in every case: {', '.join(one[:_TOLD])}",
         evidence={"outputs": one[:1000]},
         remedy="Give cases of every class: where one is all there is, a model that knows no other is right.",
     )

@@ -17,6 +17,7 @@ from edgequant.compare.metrics import compare
 from edgequant.compare.residual import Pair, Sign, look, samples_of, swapped
 from edgequant.compare.table import Kind
 from edgequant.findings import Finding, Severity
+from edgequant.judge.decisions import LISTS
 from edgequant.judge.stages import Comparer, by_case, only
 from edgequant.judge.types import Observed
 from edgequant.judge.verdict import Verdict
@@ -118,7 +119,7 @@ class Residuals:
     def __init__(self, comparer: Comparer, source: Source) -> None:
         self._comparer = comparer
         self._held = source.held
-        self._lists = {name for name, decision in source.decisions.items() if decision in ("ordered", "set")}
+        self._lists = {name for name, decision in source.decisions.items() if decision in LISTS}
         self._twins = _twins(comparer, source)
         self._known: dict[tuple[str | None, ...], list[Sign]] = {}
 

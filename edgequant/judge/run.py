@@ -11,10 +11,11 @@ from edgequant.errors import InputError
 from edgequant.findings import Finding, Severity
 from edgequant.judge.conversion import USERS_OWN, conversion_findings
 from edgequant.judge.doubts import doubt
+from edgequant.judge.evidence import Evidence
 from edgequant.judge.reach import reach
 from edgequant.judge.residual import Residuals
 from edgequant.judge.stages import Comparer, only, untold
-from edgequant.judge.trial import Evidence, Trial, limits_of, not_run
+from edgequant.judge.trial import Trial, limits_of, not_run
 from edgequant.judge.types import NOTHING, Judgement, Observed, Summaries, TrialJudgement
 from edgequant.judge.verdict import Verdict, worst
 from edgequant.spec import Variant

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from edgequant.archive.types import Capture, Source
 from edgequant.compare.metrics import TensorComparison
 from edgequant.findings import Finding
+from edgequant.judge.decisions import LISTS
 from edgequant.judge.limits import default_limits
 from edgequant.judge.stages import Comparer, by_case
 from edgequant.judge.types import NOTHING, Observed, Summaries
@@ -58,7 +59,9 @@ def strained(
             if outputs is None:
                 continue  # a refusal is told elsewhere
             found = comparer.of(ref, outputs.get(name))
-            if found.problem in ("nonfinite", "missing", "dtype"):
+            # Of a list or a set the length depends on the data; of anything else it does not.
+            shape = found.problem == "shape" and source.decisions.get(name) not in LISTS
+            if shape or found.problem in ("nonfinite", "missing", "dtype"):
                 broken.append(f"{name} in {case}")
             elif (value := _error_db(found, size)) is not None and value < _QUANTIZED_DB:
                 far[f"{name} in {case}"] = value
@@ -105,7 +108,7 @@ def _said(wrong: Sequence[str], broken: Sequence[str], far: dict[str, float]) ->
                 code="STRAIN_BROKEN",
                 severity="fail",
                 where=broken[0].split(" in ")[0],
-                message=f"NaN, Inf or nothing comes out where the source gives numbers: {_some(broken)}",
+                message=f"NaN, Inf, another shape or nothing comes out where the source gives numbers: {_some(broken)}",
                 evidence={"outputs": list(broken[:1000])},
                 remedy="If inputs are never like that, give real ones with --inputs; else use another variant.",
             )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from edgequant.archive.types import Artifact, Capture, DeviceCapture, Failure, Plan, Source
 from edgequant.blame import models_own
@@ -16,57 +14,20 @@ from edgequant.judge.advice import Beside, failure_hint, limit_remedy
 from edgequant.judge.band import Bands
 from edgequant.judge.conversion import is_cause
 from edgequant.judge.converter import made_otherwise
-from edgequant.judge.decisions import rematched, winners
+from edgequant.judge.decisions import LISTS, rematched, winners
 from edgequant.judge.doubts import keeps_anything, own_output
 from edgequant.judge.engaged import determinism, engagement
+from edgequant.judge.evidence import FLOAT, Evidence, has_normal, stage_errors
 from edgequant.judge.kernel_faults import i8mm_remark, known_faults, pool_remark
 from edgequant.judge.latency import latency_of, why_no_latency
 from edgequant.judge.limits import default_limits, defaults_for, device_bands, resolve_limits
 from edgequant.judge.resembles import file_resembles
 from edgequant.judge.residual import Residuals
-from edgequant.judge.stages import Comparer, only, refused_cases, summaries, untold
+from edgequant.judge.stages import Comparer, only, refused_cases, untold
 from edgequant.judge.strain import strained
-from edgequant.judge.types import NOTHING, Compared, JudgedOutput, Observed, Stages, Summaries, TrialJudgement
+from edgequant.judge.types import NOTHING, JudgedOutput, Observed, Summaries, TrialJudgement
 from edgequant.judge.verdict import Verdict, judge_output, worst
 from edgequant.spec import Limit, MemoryMode, Variant
-
-FLOAT = Variant(method="float")
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """All that is known of one trial.
-
-    Attributes:
-        conversion: float MNN on this host against the reference; None where it is the reference.
-        conversion_residual: what it comes to that this is no rounding; its findings are told of the whole.
-        float_host: what float MNN computes on this host.
-        variant_host: what the same file computes on this host; None where the device is this host, or where it could
-            not be run here.
-        capture: what the device brought back; None where the file was never run there.
-        failure: why there is no artifact.
-        only_host: this host is all there is.
-        doubted: a finding says that what it is held against, or what was made of the source, proves nothing; void:
-            not even where it is a FAIL.
-        reached: the best that can be said with these cases.
-    """
-
-    uri: str
-    variant: Variant
-    plan: Plan
-    source: Source
-    reference: Capture | None = None
-    conversion: Summaries | None = None
-    conversion_residual: Observed = NOTHING
-    float_host: Capture | None = None
-    variant_host: Capture | None = None
-    artifact: Artifact | None = None
-    capture: Capture | None = None
-    failure: Failure | None = None
-    only_host: bool = False
-    doubted: bool = False
-    void: bool = False
-    reached: Verdict = Verdict.PASS
 
 
 def limits_of(plan: Plan, source: Source, variant: Variant) -> dict[str, tuple[Limit, ...]]:
@@ -113,7 +74,7 @@ class Trial:
         self.on_host: Summaries = {}
         if evidence.variant_host is not None and evidence.variant_host.failure is None:
             self.on_host = comparer.between(self._reference, evidence.variant_host, self._names)
-        self.stages = self._stages()
+        self.stages = stage_errors(evidence, self.artifact, self.capture, comparer)
         self.failure = self._failure()
         self.faults = known_faults(self.artifact.facts, self.device, evidence.plan.host)
         self.deterministic, self._repeat = determinism(self.capture)
@@ -165,7 +126,10 @@ class Trial:
         """Where a list or a set breaks its limits place by place, its rows are matched first."""
         self._rows: list[Finding] = []
         for name, decision in self._e.source.decisions.items():
-            if decision not in ("ordered", "set") or name not in self.total:
+            if decision not in LISTS or name not in self.total:
+                continue
+            # What is NaN, of another type or not there is wrong in whatever order.
+            if set(self.total[name].problems.values()) - {"shape"}:
                 continue
             if judge_output(self.total[name], self.limits[name]).verdict is not Verdict.FAIL:
                 continue
@@ -191,56 +155,6 @@ class Trial:
         """Whether a case that the device refused is the model's failure: this host cannot run it either."""
         return self.device.is_host or case in self._refused_here
 
-    def _stages(self) -> Stages:
-        """The three errors that are never mixed up: conversion, quantization, device."""
-        e = self._e
-        assert e.reference is not None
-        why: dict[str, str] = {}
-        middle = self.capture if self.device.is_host else e.variant_host
-        lost = None
-        if middle is None or (not self.device.is_host and middle.failure is not None):
-            told = middle.failure if middle is not None else None
-            lost = f"it could not be run on this host ({told.code}: {told.message})" if told else "it was not run here"
-        if e.conversion is None:
-            known = e.source.reference
-            why["conversion"] = (known.why or "") if known is not None and known.kind == "mnn-float" else "not measured"
-        if self.artifact.run_as == FLOAT:
-            why["quantization"] = "nothing is quantized"
-        elif lost is not None:
-            why["quantization"] = lost
-        if self.device.is_host:
-            why["device"] = "the device is this host"
-        elif lost is not None:
-            why["device"] = lost
-        quantization: Summaries = {}
-        apart: Compared = {}
-        base = only(e.float_host or e.reference, e.source.held)
-        if middle is not None and "quantization" not in why:
-            quantization = self._compare.between(base, middle, self._names)
-        if middle is not None and "device" not in why:
-            apart = self._compare.each(middle.cases, self.capture.cases, self._names)
-        split = self._split(base, middle) if middle is not None and "quantization" not in why else {}
-        # What a stage adds is told of the cases that are held against limits; the band looks at all of them.
-        usual = {
-            name: kept
-            for name, cases in apart.items()
-            if (kept := {case: each for case, each in cases.items() if case in e.source.held})
-        }
-        return Stages(e.conversion or {}, quantization, summaries(usual), why, apart=apart, **split)
-
-    def _split(self, base: Capture, middle: Capture) -> dict[str, Any]:
-        """The stages that memory normal tells apart; middle: the file on this host."""
-        if not self._has_normal(middle):
-            return {}
-        each = self._compare.each
-        held = [case for case in middle.normal if case.case in self._e.source.held]
-        found = {
-            "weights": each(base.cases, held, self._names),
-            "activations": each(held, middle.cases, self._names),
-        }
-        kernels = {} if self.device.is_host else each(middle.normal, self.capture.normal, self._names)
-        return {key: summaries(cases) for key, cases in found.items()} | {"kernels": kernels}
-
     def _bands(self, method: str, memory: MemoryMode | None) -> Bands:
         """How far the device may be from this host in what is computed so."""
         here, plan = self._e.variant_host, self._e.plan
@@ -248,14 +162,10 @@ class Trial:
         moved = [each for each in here.moved if each.memory == memory] if here is not None and alike else []
         return Bands(self._names, method, plan.options.precision, plan.limits, moved, self._e.source.held)
 
-    def _has_normal(self, capture: Capture) -> bool:
-        """Whether memory normal is something else, and nothing is int8 in it."""
-        return capture.memory_mode == "low" and not self.artifact.facts.static
-
     def _float_kernels(self) -> Observed:
         """Whether device and host part by more than float kernels do where nothing is int8."""
         here = self._e.variant_host
-        if here is None or self.device.is_host or not self._has_normal(here):
+        if here is None or self.device.is_host or not has_normal(self.artifact, here):
             return NOTHING
         found = float_kernels.file_or_kernel(self.stages.kernels, self._bands("weight", "normal"))
         return found if found.findings else float_kernels.unchecked(here, self.capture)

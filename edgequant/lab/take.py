@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -119,6 +119,12 @@ class Place:
         self.loaded = self.runner.load(
             self.path, self.model.memory, precision=self.model.precision, sha256=self.model.sha256
         )
+
+    def with_memory(self, memory: MemoryMode) -> Place:
+        """The same file in the same runner once more, loaded with another memory mode."""
+        model, runner = replace(self.model, memory=memory), self.session.runner()
+        loaded = runner.load(self.path, memory, precision=model.precision, sha256=model.sha256)
+        return Place(self.session, model, self.path, runner, loaded)
 
     def unload(self) -> None:
         """Nothing to do where the runner that had it has been replaced."""

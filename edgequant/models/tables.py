@@ -16,16 +16,23 @@ def row_limits(graph: ModelGraph) -> dict[str, int]:
     origin = {spec.name: spec.name for spec in graph.inputs or ()}
     constants = dict(graph.constants)
     rows: dict[str, int] = {}
+    added: dict[str, set[int | None]] = {}
     for op in graph.ops:
         if op.subgraph is not None or not op.inputs:
             continue
         if op.type in _PASSED_ON and op.inputs[0] in origin:
+            origin.update(dict.fromkeys(op.outputs, origin[op.inputs[0]]))
+        if op.type == "BinaryOp" and len(op.inputs) == 2 and op.inputs[0] in origin:
+            # MNN's converter adds the number of rows and takes the remainder, for ids that count from the end.
+            added.setdefault(origin[op.inputs[0]], set()).add(graph.integers.get(op.inputs[1]))
             origin.update(dict.fromkeys(op.outputs, origin[op.inputs[0]]))
         if op.type == "Identity" and op.inputs[0] in constants:  # frozen TensorFlow graphs read all through one
             constants.update(dict.fromkeys(op.outputs, constants[op.inputs[0]]))
         found = _table(graph, op, constants)
         if found is not None and found[0] in origin:
             name = origin[found[0]]
+            if added.get(name, set()) - {found[1]}:
+                continue  # it is computed with otherwise
             rows[name] = min(found[1], rows.get(name, found[1]))
     return rows
 

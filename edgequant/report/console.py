@@ -64,9 +64,8 @@ class _Printer(Tables):
             self.console.print()
             self.overview(report.runs)
         self.console.print()
-        good = report.verdict in (Verdict.PASS, Verdict.MARGINAL)
-        random = good and any(finding.code == "RANDOM_INPUTS" for finding in report.findings)
-        self.line(self.verdict(report.verdict), " on random inputs" * random, f"  {_sum_up(report.runs)}")
+        on = _on_random_inputs(report) if report.verdict in (Verdict.PASS, Verdict.MARGINAL) else ""
+        self.line(self.verdict(report.verdict), on, f"  {_sum_up(report.runs)}")
         if path is not None:
             # Never folded: it is there to be copied.
             self.console.print(Text("Report: ") + self.text(str(path)), soft_wrap=True)
@@ -217,6 +216,11 @@ class _Printer(Tables):
                 continue  # worth knowing, but there is nothing that has to be done: the report has the rest
             for remedy in dict.fromkeys(f.remedy for _, found in shown for f in found if f.remedy):
                 self.hang(Text(" " * 9 + "-> ", style="cyan"), self.text(remedy))
+
+
+def _on_random_inputs(report: Report) -> str:
+    """What a good verdict has to be read with, where its cases were made up."""
+    return " on random inputs" if any(finding.code == "RANDOM_INPUTS" for finding in report.findings) else ""
 
 
 def _sum_up(runs: Sequence[Run]) -> str:

@@ -44,7 +44,7 @@ def test_fixed_shapes_have_no_other_sizes() -> None:
 
 def test_strained_values() -> None:
     case = generate(ENC, 0)[0]
-    found = by_name(strained(case, ENC))
+    found = by_name(strained(case, ENC, {}))
     x = case.inputs["feat_erb"]
     assert list(found) == ["silence", "loud-3", "loud-10", "negative", "whole"]
     assert all(each.kind == "strain" and each.shapes == case.shapes and each.generated for each in found.values())
@@ -60,15 +60,22 @@ def test_strained_values() -> None:
 def test_ends_of_bytes_and_nothing_of_wider_integers() -> None:
     inputs = [TensorSpec("picture", "uint8", (1, 3, 8, 8)), TensorSpec("ids", "int64", (1, 8))]
     case = generate(inputs, 0)[0]
-    found = by_name(strained(case, inputs))
+    found = by_name(strained(case, inputs, {}))
     assert list(found) == ["lowest", "highest"]
     assert set(found["highest"].inputs["picture"].flat) == {255}
     assert all(np.array_equal(each.inputs["ids"], case.inputs["ids"]) for each in found.values())
 
 
+def test_both_ends_of_a_table() -> None:
+    inputs = [TensorSpec("x", "float32", (1, 8)), TensorSpec("ids", "int64", (1, 8))]
+    found = by_name(strained(generate(inputs, 0)[0], inputs, {"ids": 1000}))
+    assert [set(found[name].inputs["ids"].flat) for name in ("lowest", "highest")] == [{0}, {999}]
+    assert np.array_equal(found["highest"].inputs["x"], generate(inputs, 0)[0].inputs["x"])
+
+
 def test_usual_cases_are_all_where_there_are_no_others() -> None:
     first, *others = generate(ENC, 0)
-    silent = strained(first, ENC)[0]
+    silent = strained(first, ENC, {})[0]
     assert usual([first, silent, *others]) == [first, *others]
     assert usual([silent]) == [silent]
 

@@ -15,6 +15,7 @@ from tests.judge.archives import HOST, TRUE, Archive, all_off
 
 VARYING = [np.arange(3, dtype=np.float32), np.arange(3, 6, dtype=np.float32)]
 FLAT = [np.full(3, 2, np.float32)] * 2
+WINNERS = {"a": {"p": np.float32([[0.9, 0.1], [0.8, 0.2]])}, "b": {"p": np.float32([[0.7, 0.3], [0.1, 0.9]])}}
 CLASSES = {"a": {"label": np.int64([[1]])}, "b": {"label": np.int64([[4]])}}
 
 
@@ -31,7 +32,8 @@ def judged(path: Path, *inputs: list[np.ndarray], reference: Any = TRUE, generat
         )
         for place, name in enumerate(reference)
     )
-    archive.folder.save_source(open_run(archive.folder.path).source.model_copy(update={"cases": cases}))
+    more = {"cases": cases, "decisions": {"p": "probabilities"} if "p" in reference["a"] else {}}
+    archive.folder.save_source(open_run(archive.folder.path).source.model_copy(update=more))
     got = all_off(TRUE, 40) if reference is TRUE else reference
     archive.tried(HOST, "weight:8", got)
     return archive.judged()
@@ -82,3 +84,11 @@ def test_classes_that_vary_and_one_that_does_not(tmp_path: Path) -> None:
     found = judged(tmp_path / "one", VARYING, reference=one)
     assert (found.verdict, codes(found)) == (Verdict.MARGINAL, ["ONE_CLASS_ONLY"])
     assert found.findings[0].where == "label"
+
+
+def test_one_winner_in_all_cases_that_a_user_gives(tmp_path: Path) -> None:
+    assert judged(tmp_path, VARYING, reference=WINNERS).findings == ()
+    upright = {"a": WINNERS["a"], "b": {"p": WINNERS["a"]["p"] * 0.9 + 0.05}}
+    found = judged(tmp_path / "one", VARYING, reference=upright)
+    assert (found.verdict, codes(found)) == (Verdict.MARGINAL, ["ONE_CLASS_ONLY"])
+    assert judged(tmp_path / "drawn", VARYING, reference=upright, generated=True).findings == ()

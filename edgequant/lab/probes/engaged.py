@@ -6,8 +6,6 @@ wrong from rounding: device and host may part by no more than float kernels do.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from edgequant.archive.types import SessionCapture
 from edgequant.errors import RunnerError
 from edgequant.lab.probes.memory import session_memory
@@ -25,10 +23,7 @@ class NormalProbe:
 
     def run(self, taking: Taking) -> Place:
         """The same, with the model still loaded."""
-        low = taking.place
-        model = replace(low.model, memory="normal")
-        loaded = low.runner.load(low.path, "normal", precision=model.precision)
-        place = Place(low.session, model, low.path, low.runner, loaded)
+        place = taking.place.with_memory("normal")
         for case, result in each_case(place, taking.done, deaths=0 if taking.on_device else HOST_DEATHS):
             told = refusal_of(case, result) if isinstance(result, RunnerError) else taking.keep(case, result)
             taking.normal.append(told)

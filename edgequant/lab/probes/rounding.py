@@ -43,10 +43,7 @@ class RoundingProbe:
         place = taking.place
         self._take(taking, place, taking.cases, int8=self._int8)
         if place.model.memory == "low":
-            model = replace(place.model, memory="normal")
-            runner = place.session.runner()
-            loaded = runner.load(place.path, "normal", precision=model.precision)
-            normal = Place(place.session, model, place.path, runner, loaded)
+            normal = place.with_memory("normal")
             self._take(taking, normal, {each.case: each for each in taking.normal}, int8=False)
             normal.unload()
 
