@@ -48,12 +48,16 @@ def render(
     _Printer(console, max_outputs, verbose, quiet).report(report, path)
 
 
+GOOD = (Verdict.PASS, Verdict.MARGINAL)
+
+
 class _Printer(Tables):
     def report(self, report: Report, path: Path | None) -> None:
         self.header(report)
+        on = _on_random_inputs(report)
         for run in report.runs:
             self.console.print()
-            self.run(run)
+            self.run(run, on)
         findings = [f for f in report.findings if not (self.quiet and f.severity == "info")]
         # Where nothing could be run, the reason is what counts.
         if findings and (self.verbose or not report.runs or any(run.outputs for run in report.runs)):
@@ -64,8 +68,7 @@ class _Printer(Tables):
             self.console.print()
             self.overview(report.runs)
         self.console.print()
-        on = _on_random_inputs(report) if report.verdict in (Verdict.PASS, Verdict.MARGINAL) else ""
-        self.line(self.verdict(report.verdict), on, f"  {_sum_up(report.runs)}")
+        self.line(self.verdict(report.verdict), on if report.verdict in GOOD else "", f"  {_sum_up(report.runs)}")
         if path is not None:
             # Never folded: it is there to be copied.
             self.console.print(Text("Report: ") + self.text(str(path)), soft_wrap=True)
@@ -114,14 +117,17 @@ class _Printer(Tables):
             of += [f"; for {', '.join(variants)}"] if len(sets) > 1 else []
             self.field("calibrated", *of)
 
-    def run(self, run: Run) -> None:
+    def run(self, run: Run, on: str = "") -> None:
+        """on: what a good verdict has to be read with."""
         device = run.device
         instead: list[Text | str] = []
         if run.made_as not in (None, run.variant):
             instead = ["  made as  ", self.name(run.made_as or "", "bold")]
+        told = f"  ({on.strip()})" if on and run.verdict in GOOD else ""
         self.line(
-            self.verdict(run.verdict), "  ", self.name(run.variant, "bold"), *instead, "  on  ", self.name(device.uri)
-        )
+            self.verdict(run.verdict), "  ", self.name(run.variant, "bold"), *instead, "  on  ", self.name(device.uri),
+            told,
+        )  # fmt: skip
         facts = [
             _product(device.facts),
             device.cpu,

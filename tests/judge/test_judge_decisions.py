@@ -10,7 +10,7 @@ import pytest
 
 from edgequant.judge.types import TrialJudgement
 from edgequant.judge.verdict import Verdict
-from tests.judge.archives import HOST, Archive, codes, only, parsed
+from tests.judge.archives import BOARD, HOST, Archive, codes, only, parsed
 
 RANDOM = np.random.default_rng(7)
 
@@ -125,3 +125,35 @@ def test_one_more_in_a_set(tmp_path: Path) -> None:
     fewer = judged(tmp_path / "fewer", places, places[:, :100], "set")
     assert fewer.verdict is Verdict.FAIL
     assert {"ROWS_DIFFER", "OUTPUT_SHAPE"} <= set(codes(fewer))
+
+
+def on_a_board(path: Path, here: np.ndarray, there: np.ndarray, decision: str = "ordered") -> TrialJudgement:
+    """The same file on both: this host has what the reference has."""
+    reference: dict[str, Any] = {case: {"y": here} for case in ("a", "b")}
+    archive = Archive(path, "weight:8", reference=reference, source={"decisions": {"y": decision}}, devices=(BOARD,))
+    archive.made("weight:8")
+    archive.on_host("weight:8", reference)
+    archive.on_device(BOARD, "weight:8", {case: {"y": there} for case in reference})
+    return only(archive)
+
+
+def test_rows_that_change_places_on_a_device_are_matched_there_as_well(tmp_path: Path) -> None:
+    got = BOXES.copy()
+    got[[0, 5]] = got[[5, 0]]
+    trial = on_a_board(tmp_path, BOXES, got)
+    assert trial.verdict in (Verdict.PASS, Verdict.MARGINAL)
+    assert set(codes(trial)) <= {"ROWS_MATCHED"}
+    plain = on_a_board(tmp_path / "plain", BOXES, got, "scores")
+    assert "DEVICE_BEYOND_ROUNDING" in codes(plain)
+    shuffled = on_a_board(tmp_path / "shuffled", BOXES, BOXES[::-1])
+    assert "DEVICE_BEYOND_ROUNDING" in codes(shuffled)
+    other = on_a_board(tmp_path / "other", BOXES, BOXES * np.float32(1.02))
+    assert (other.verdict, "DEVICE_BEYOND_ROUNDING" in codes(other)) == (Verdict.FAIL, True)
+
+
+def test_nan_in_a_list_is_nan_in_whatever_order(tmp_path: Path) -> None:
+    got = BOXES.copy()
+    got[7] = np.nan
+    trial = judged(tmp_path, BOXES, got, "ordered")
+    assert trial.verdict is Verdict.FAIL
+    assert "OUTPUT_NAN" in codes(trial)

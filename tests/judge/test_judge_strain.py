@@ -51,7 +51,7 @@ def test_what_is_near_enough_is_not_told(tmp_path: Path) -> None:
     assert judged(tmp_path, off(10 * WAVE, 25)).findings == ()
 
 
-@pytest.mark.parametrize("there", [NAN, np.full_like(WAVE, np.inf)], ids=["nan", "inf"])
+@pytest.mark.parametrize("there", [NAN, np.full_like(WAVE, np.inf), WAVE[:9]], ids=["nan", "inf", "shape"])
 def test_what_is_no_number_any_more(tmp_path: Path, there: np.ndarray) -> None:
     trial = judged(tmp_path, there)
     assert (trial.verdict, codes(trial)) == (Verdict.FAIL, ["STRAIN_BROKEN"])
