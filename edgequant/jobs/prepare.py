@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -99,99 +100,87 @@ def prepare(
 
     Raises InputError, ToolError, DeviceError (the host's own runner).
     """
-    early: RuntimeReference | None = None
-    if request.reference is None and looked.graph.size <= MOST_AT_ONCE:
-        early = begin(looked.graph.format, looked.graph.path, folder.log("reference"), request.options.timeout)
-    try:
-        meanwhile()
-        return _prepare(request, looked, folder, host, maker, progress, clock, early)
-    finally:
-        if early is not None:
-            early.close()
-
-
-def _prepare(
-    request: Request,
-    looked: Looked,
-    folder: RunFolder,
-    host: Callable[[], Session],
-    maker: Maker,
-    progress: Progress,
-    clock: Clock,
-    early: RuntimeReference | None,
-) -> Prepared:
-    """early: the source's own runtime, where it has been started already."""
     graph, given = looked.graph, looked.cases
-    progress.say("converting to float MNN")
-    with clock.phase("convert"):
-        float_model = maker.make(FLOAT)
-    with clock.phase("host"):
-        try:
-            place = Place.load(host(), ModelFile(float_model.path, "normal", float_model.sha256, "normal"))
-        except RunnerError as error:
-            if models_own(error.code, host_too=True, evidence=error.evidence):
-                raise as_input(error, "MNN cannot run this model: try another export (opset, fixed shapes).") from None
-            raise
-    inputs = _inputs(graph, place.loaded)
-    findings = find_risks(graph)
-    cases = given or read_cases(request, inputs, graph)
-    if cases[0].generated:
-        calibrated = [each for each in request.variants if each.calibrated and request.calibration is not None]
-        findings.append(random_cases(request.options.seed, calibrated))
-    findings += infinite_inputs(cases)
-    findings += _of_pictures(request, inputs)
-    reference, why = _reference(request, graph, cases, place, folder, early)
-    progress.say(f"reference: {reference.name} {reference.version or ''} ({why})")
-    if reference.name == MnnFloatReference.name:
-        findings.append(unchecked(graph.format, why))
-    try:
-        with clock.phase("reference"):
-            if cases[0].generated and request.reference is None:
-                random = RandomCases(pin(inputs, request.shapes), request.options.seed, row_limits(graph))
-                kept, captured, refused = answer_random(reference, cases, random, folder)
-            else:
-                kept, captured = answer_given(reference, cases, folder)
-                refused = []
-    finally:
-        reference.close()
-    findings += refused
-    if not kept:
-        raise InputError(
-            "CASES_IMPOSSIBLE",
-            f"{reference.name} can run the model with none of the random cases: "
-            f"{findings[-1].evidence.get('reason', '')}",
-            hint="Give shapes it can run with --shape NAME=..., or real inputs with --inputs.",
-        )
-    kinds = {name: kind_of(ref.dtype) for case in captured for name, ref in (case.outputs or {}).items()}
-    named = {case.case: set(case.outputs or {}) for case in captured}
-    findings += _check_reference_names(request, kinds, named, place.loaded)
-    expected = Capture(trial="reference", role="reference", cases=tuple(captured))
-    folder.save_capture(REFERENCE, expected)
-    if reference.name != MnnFloatReference.name:
-        progress.say("running float MNN on this host (the conversion error)")
+    with contextlib.ExitStack() as stack:
+        # The source's own runtime starts beside the conversion, where both at once are not too much for this host.
+        early: RuntimeReference | None = None
+        if request.reference is None and graph.size <= MOST_AT_ONCE:
+            early = begin(graph.format, graph.path, folder.log("reference"), request.options.timeout)
+        if early is not None:
+            stack.callback(early.close)
+        meanwhile()
+        progress.say("converting to float MNN")
+        with clock.phase("convert"):
+            float_model = maker.make(FLOAT)
         with clock.phase("host"):
-            host_capture = _run_float(place, kept, folder)
-        if request.reference is not None:
-            findings += reference_findings(expected, host_capture, folder.array_folder, float_model.path)
-    with clock.phase("convert"):
-        findings += maker.repeated()
-    folder.save_source(
-        Source(
-            path=str(request.model),
-            format=graph.format,
-            sha256=graph.sha256,
-            size=graph.size,
-            inputs=tuple(_facts(spec) for spec in inputs),
-            declared=tuple(_facts(spec) for spec in graph.outputs or ()),
-            cases=tuple(_case_facts(case, folder) for case in kept),
-            reference=ReferenceFacts(kind=reference.name, version=reference.version, why=why),
-            kinds=kinds,
-            decisions={name: decision for name, decision in find_decisions(graph).items() if name in kinds},
-            float_sha256=float_model.sha256,
-            findings=tuple(findings),
+            try:
+                place = Place.load(host(), ModelFile(float_model.path, "normal", float_model.sha256, "normal"))
+            except RunnerError as error:
+                if models_own(error.code, host_too=True, evidence=error.evidence):
+                    raise as_input(
+                        error, "MNN cannot run this model: try another export (opset, fixed shapes)."
+                    ) from None
+                raise
+        inputs = _inputs(graph, place.loaded)
+        findings = find_risks(graph)
+        cases = given or read_cases(request, inputs, graph)
+        if cases[0].generated:
+            calibrated = [each for each in request.variants if each.calibrated and request.calibration is not None]
+            findings.append(random_cases(request.options.seed, calibrated))
+        findings += infinite_inputs(cases)
+        findings += _of_pictures(request, inputs)
+        reference, why = _reference(request, graph, cases, place, folder, early)
+        progress.say(f"reference: {reference.name} {reference.version or ''} ({why})")
+        if reference.name == MnnFloatReference.name:
+            findings.append(unchecked(graph.format, why))
+        try:
+            with clock.phase("reference"):
+                if cases[0].generated and request.reference is None:
+                    random = RandomCases(pin(inputs, request.shapes), request.options.seed, row_limits(graph))
+                    kept, captured, refused = answer_random(reference, cases, random, folder)
+                else:
+                    kept, captured = answer_given(reference, cases, folder)
+                    refused = []
+        finally:
+            reference.close()
+        findings += refused
+        if not kept:
+            raise InputError(
+                "CASES_IMPOSSIBLE",
+                f"{reference.name} can run the model with none of the random cases: "
+                f"{findings[-1].evidence.get('reason', '')}",
+                hint="Give shapes it can run with --shape NAME=..., or real inputs with --inputs.",
+            )
+        kinds = {name: kind_of(ref.dtype) for case in captured for name, ref in (case.outputs or {}).items()}
+        named = {case.case: set(case.outputs or {}) for case in captured}
+        findings += _check_reference_names(request, kinds, named, place.loaded)
+        expected = Capture(trial="reference", role="reference", cases=tuple(captured))
+        folder.save_capture(REFERENCE, expected)
+        if reference.name != MnnFloatReference.name:
+            progress.say("running float MNN on this host (the conversion error)")
+            with clock.phase("host"):
+                host_capture = _run_float(place, kept, folder)
+            if request.reference is not None:
+                findings += reference_findings(expected, host_capture, folder.array_folder, float_model.path)
+        with clock.phase("convert"):
+            findings += maker.repeated()
+        folder.save_source(
+            Source(
+                path=str(request.model),
+                format=graph.format,
+                sha256=graph.sha256,
+                size=graph.size,
+                inputs=tuple(_facts(spec) for spec in inputs),
+                declared=tuple(_facts(spec) for spec in graph.outputs or ()),
+                cases=tuple(_case_facts(case, folder) for case in kept),
+                reference=ReferenceFacts(kind=reference.name, version=reference.version, why=why),
+                kinds=kinds,
+                decisions={name: decision for name, decision in find_decisions(graph).items() if name in kinds},
+                float_sha256=float_model.sha256,
+                findings=tuple(findings),
+            )
         )
-    )
-    return Prepared(graph, inputs, kept, Expected(expected, folder.array_folder), kinds, float_model)
+        return Prepared(graph, inputs, kept, Expected(expected, folder.array_folder), kinds, float_model)
 
 
 def _run_float(place: Place, cases: Sequence[Case], folder: RunFolder) -> Capture:
