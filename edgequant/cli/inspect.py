@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -22,6 +22,7 @@ from edgequant.jobs.ranges import ActivationRanges
 from edgequant.models import ModelGraph
 from edgequant.models.advice import Advice
 from edgequant.models.mnn.weights import Weights
+from edgequant.models.unsupported import CODE as UNSUPPORTED
 from edgequant.plain import name, printable
 from edgequant.spec.images import ImageOptions
 from edgequant.tensors import TensorSpec
@@ -85,9 +86,9 @@ def run(*, model: str, inputs: str | None = None, images: Sequence[str] | None =
             console.print(f"{each.order:>3}. --variant {each.variant}", markup=False, soft_wrap=True)
             console.print(Padding(Text(printable(each.reason), style="dim"), (0, 0, 0, 6)))
     else:
-        console.print(f"Recommended: none  ({recommend(advice)[1]})", markup=False)
+        console.print(f"Recommended: none  ({recommend(advice, risks)[1]})", markup=False)
     if ui.json:
-        print_json(json.dumps(as_dict(graph, advice, [risk.model_dump() for risk in risks], ranges, layers), indent=2))
+        print_json(json.dumps(as_dict(graph, advice, risks, ranges, layers), indent=2))
 
 
 def _show_layers(console: Console, layers: Sequence[Weights], *, every: bool) -> None:
@@ -121,8 +122,10 @@ def _named(risk: Finding) -> tuple[list[str], int]:
     return lines, max(0, evidence.get("count", 0) - len(lines)) if lines else 0
 
 
-def recommend(advice: list[Advice]) -> tuple[str, str]:
+def recommend(advice: list[Advice], risks: Iterable[Finding]) -> tuple[str, str]:
     """The variant to ship if it keeps its limits, and why."""
+    if any(risk.code == UNSUPPORTED for risk in risks):
+        return "none", "MNN cannot convert it"
     for each in advice:
         if each.variant != "float" or len(advice) == 1:
             return each.variant, each.reason
@@ -138,7 +141,7 @@ def _said(ranges: ActivationRanges) -> str:
 def as_dict(
     graph: ModelGraph,
     advice: list[Advice],
-    risks: list[dict[str, Any]],
+    risks: Sequence[Finding],
     ranges: ActivationRanges | None = None,
     layers: Sequence[Weights] = (),
 ) -> dict[str, Any]:
@@ -157,7 +160,7 @@ def as_dict(
             for spec in specs
         ]
 
-    recommended, why = recommend(advice)
+    recommended, why = recommend(advice, risks)
     return {
         "schema": "edgequant.inspect/1",
         "path": str(graph.path),
@@ -184,7 +187,7 @@ def as_dict(
         ],
         "recurrent": list(graph.recurrent),
         "has_subgraphs": graph.has_subgraphs,
-        "findings": risks,
+        "findings": [risk.model_dump() for risk in risks],
         "ranges": ranges
         and {
             "samples": ranges.samples,

@@ -35,10 +35,12 @@ from edgequant.findings import Finding
 from edgequant.mnn_version import host_mnn_version, require_supported
 from edgequant.models import ModelGraph
 from edgequant.models.mnn.weights import read_weights
+from edgequant.models.unsupported import find_lacking
 from edgequant.quantize.child import ChildResult, death, run_child, tools_argv
 from edgequant.quantize.finish import count_layers, name_by_contents, sync_and_hash
 from edgequant.quantize.halves import of_halves, round_to_halves
 from edgequant.quantize.log import errors_in, last_words, limits_in, sections, unsupported_ops, warnings_in
+from edgequant.quantize.operators import known_operators
 from edgequant.quantize.readable import readable_source, written_out
 from edgequant.quantize.work import as_graph, output_work, room_left
 from edgequant.spec import Variant
@@ -270,7 +272,12 @@ class _Job:
         text = sections(self.log.read_text(encoding="utf-8", errors="replace"))
         said = text[0] if made.exists() and text else "\n".join(text)
         # What it says of TFLite's operators stays in a buffer until it ends, behind what comes later.
-        problem = self._rejection(said, unsupported_ops("".join(text)), made) if not result.timed_out else None
+        ops = unsupported_ops("".join(text))
+        if not ops and not result.timed_out and not result.out_of_memory and not (result.ok and made.exists()):
+            # It may crash at such an operator, or end without a word.
+            known = known_operators(self.graph.format)
+            ops = list(find_lacking(self.graph, known)) if known else []
+        problem = self._rejection(said, ops, made) if not result.timed_out else None
         crash = death(
             result,
             doing="the converter" if len(text) < 2 else "loading the converted model",

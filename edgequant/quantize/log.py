@@ -41,6 +41,13 @@ def unsupported_ops(text: str) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in found if name.strip()))
 
 
+def dumped_operators(text: str) -> frozenset[str]:
+    """What it lists of the operators it takes; empty where the list is not whole."""
+    match = re.search(r"^Dump \w+ support Ops\n(.*?)^Total: (\d+)$", text, re.MULTILINE | re.DOTALL)
+    found = frozenset(match[1].split()) if match else frozenset()
+    return found if match and len(found) == int(match[2]) else frozenset()
+
+
 def limits_in(text: str) -> list[str]:
     """Lines that tell of an operator which MNN has, and of what it does not take of it."""
     lines = (_STAMP.sub("", line).strip() for line in text.splitlines() if "Op Not Support" not in line)
