@@ -273,10 +273,11 @@ class _Job:
         said = text[0] if made.exists() and text else "\n".join(text)
         # What it says of TFLite's operators stays in a buffer until it ends, behind what comes later.
         ops = unsupported_ops("".join(text))
-        if not ops and not result.timed_out and not result.out_of_memory and not (result.ok and made.exists()):
-            # It may crash at such an operator, or end without a word.
+        failed = not result.timed_out and not result.out_of_memory and not (result.ok and made.exists())
+        if failed and (not ops or self.graph.format != "onnx"):
+            # It may crash at such an operator, or end without a word; of others than ONNX it names the first alone.
             known = known_operators(self.graph.format)
-            ops = list(find_lacking(self.graph, known)) if known else []
+            ops = list(dict.fromkeys([*ops, *(find_lacking(self.graph, known) if known else ())]))
         problem = self._rejection(said, ops, made) if not result.timed_out else None
         crash = death(
             result,
