@@ -9,7 +9,7 @@ from edgequant.models.model import ModelGraph
 
 CODE = "OPERATOR_UNSUPPORTED"
 _CUSTOM = "CUSTOM:"
-_CUSTOM_KNOWN = {"TFLite_Detection_PostProcess"}
+_CUSTOM_KNOWN = {"TFLite_Detection_PostProcess", "Convolution2DTransposeBias"}
 """Of TFLite's custom operators; the converter speaks of all of them as one."""
 _SHOWN = 20
 

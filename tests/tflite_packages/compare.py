@@ -22,17 +22,25 @@ ENOUGH_DB = 40.0
 """A right conversion has this much and more on random inputs: the limit of float."""
 
 
-def models() -> dict[str, Path]:
-    """By package and file.  Fetched on first use, then kept in the user's cache.  Raises CalledProcessError."""
+def packages() -> list[str]:
+    """As pip takes them."""
+    return (HERE / "packages.txt").read_text("ascii").split()
+
+
+def models(*wanted: str) -> dict[str, Path]:
+    """By package and file; of all packages where none is named.  Fetched on first use, then kept in the user's cache.
+
+    Raises CalledProcessError.
+    """
     home = platformdirs.user_cache_path("edgequant-tests") / "tflite"
     home.mkdir(parents=True, exist_ok=True)
     found = {}
-    for wanted in (HERE / "packages.txt").read_text("ascii").split():
-        folder = home / wanted
+    for package in wanted or packages():
+        folder = home / package
         if not folder.exists():
             with tempfile.TemporaryDirectory(dir=home) as work, contextlib.suppress(FileExistsError):
-                _fetch(wanted, Path(work)).rename(folder)
-        found.update({f"{wanted.partition('==')[0]}/{path.stem}": path for path in sorted(folder.glob("*.tflite"))})
+                _fetch(package, Path(work)).rename(folder)
+        found.update({f"{package.partition('==')[0]}/{path.stem}": path for path in sorted(folder.glob("*.tflite"))})
     return found
 
 
@@ -87,7 +95,7 @@ def compared(name: str, model: Path, work: Path) -> Compared:
         agrees &= verdict != "ERROR"
     said = "; ".join(f"{each.code}: {each.message}" for each_run in report.runs for each in each_run.findings
                      if each.severity in ("error", "fail"))  # fmt: skip
-    return Compared(name, verdict, "MNN cannot run it" if own is None else f"{own:.1f} dB", agrees, said[:300])
+    return Compared(name, verdict, "LiteRT or MNN cannot run it" if own is None else f"{own:.1f} dB", agrees, said[:300])
 
 
 def _own(model: Path, made: Path, cases: list[Path]) -> float | None:
