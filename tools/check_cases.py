@@ -28,6 +28,16 @@ class Cases:
                     marks.setdefault("STRAIN_BROKEN", name)
         return [("FAIL", finding(code, "fail", marks[code])) for code in sorted(marks, reverse=True)]
 
+    def less(self, made, device):
+        """Whether what was calibrated, run or referred to leaves a part of the question open: MARGINAL at best."""
+        told = {e["code"] for e in made["findings"] + self.source["findings"]
+                if e["evidence"].get("all", e["code"] != "CALIBRATED_ON_CASES")}
+        fp16 = device["facts"].get("mnn_kernels", {}).get("fp16")
+        full = device["arch"] in ("x86_64", "amd64", "i686", "i386") or (
+            device["arch"] in ("aarch64", "arm64") and fp16 is False)
+        return bool(told & {"CALIBRATION_RANGE", "CALIBRATION_IDENTICAL", "CALIBRATED_ON_CASES", "OUTPUTS_NOT_JUDGED"}
+                    or (self.plan["options"]["precision"] == "low" and full))
+
     def reach(self):
         """What these cases cannot show; with it, MARGINAL is the best there is."""
         held = [c for c in self.source["cases"] if c["name"] not in self.strain and c["inputs"]]

@@ -204,7 +204,7 @@ class Judge(Measured, Cases):
         found = [*notes, *(("PASS", each) for _, _, each, _ in judged.values() for each in each), *astray, *late]
         looks = [*(each[0] for each in judged.values()), *(v for v, _ in (*notes, *astray, *late) if v != "PASS")]
         doubted = any(each["severity"] in ("error", "fail") for each in made["findings"])
-        looks += ["MARGINAL"] * self.blind + ["INCONCLUSIVE"] * doubted
+        looks += ["MARGINAL"] * (self.blind or self.less(made, device)) + ["INCONCLUSIVE"] * doubted
         keys = (*METRICS, "nan", "inf", "ref_nan", "ref_inf", "exact", "kind", "cases", "worst_case", "by_case")
         outputs = {output: {**{key: total[output][key] for key in keys}, "verdict": v, "limits": results,
                             "reasons": [TEXT] * count,

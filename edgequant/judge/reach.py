@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -14,6 +15,18 @@ from edgequant.judge.types import Observed
 from edgequant.judge.verdict import Verdict
 
 _TOLD = 20
+_SHOWS_LESS = {
+    "CALIBRATION_RANGE", "CALIBRATION_IDENTICAL", "CALIBRATED_ON_CASES", "PRECISION_LOW_INEFFECTIVE",
+    "OUTPUTS_NOT_JUDGED",
+}  # fmt: skip
+"""Findings of what was calibrated, run and referred to that leave a part of the question open."""
+
+
+def shows_less(findings: Iterable[Finding]) -> Verdict:
+    """MARGINAL where numbers that are good do not say that all is: it was calibrated on the very cases or on other
+    ranges, run in another precision than asked for, or not all outputs have a reference."""
+    codes = {each.code for each in findings if each.evidence.get("all", each.code != "CALIBRATED_ON_CASES")}
+    return Verdict.MARGINAL if codes & _SHOWS_LESS else Verdict.PASS
 
 
 def reach(source: Source, reference: Capture, comparer: Comparer) -> Observed:

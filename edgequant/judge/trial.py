@@ -21,6 +21,7 @@ from edgequant.judge.evidence import FLOAT, Evidence, has_normal, stage_errors
 from edgequant.judge.kernel_faults import i8mm_remark, known_faults, pool_remark
 from edgequant.judge.latency import latency_of, why_no_latency
 from edgequant.judge.limits import default_limits, defaults_for, device_bands, resolve_limits
+from edgequant.judge.reach import shows_less
 from edgequant.judge.resembles import file_resembles
 from edgequant.judge.residual import Residuals
 from edgequant.judge.stages import Comparer, only, refused_cases, untold
@@ -107,6 +108,8 @@ class Trial:
         # Of a file that is not known to be what was asked for, nothing can be concluded.
         doubted = any(each.severity in ("error", "fail") for each in self.artifact.findings)
         made = Observed((), Verdict.INCONCLUSIVE if doubted else Verdict.PASS)
+        self._precision = on_device.precision_ineffective(self.device, evidence.plan.options)
+        less = (*self.artifact.findings, *evidence.source.findings, *self._precision.findings)
         looks = (
             self._repeat, self._kernels, self._band, *self._residual, self._decisions, self._engagement,
             self._converter, self._strain, made, *self._trust, self._own, self._loose,
@@ -115,6 +118,7 @@ class Trial:
             [
                 *verdicts,
                 evidence.reached,
+                shows_less(less),
                 *(look.verdict for look in looks if look.verdict is not Verdict.PASS),
                 *([verdict_of(self.failure, host_too=self._fails_here())] if self.failure is not None else []),
                 *([Verdict.INCONCLUSIVE] if evidence.doubted else []),
@@ -282,7 +286,7 @@ class Trial:
             self._engagement,
             self._converter,
             on_device.versions_differ(self.device, e.plan.host.mnn),
-            on_device.precision_ineffective(self.device, e.plan.options),
+            self._precision,
             self._own,
             self._loose,
         )

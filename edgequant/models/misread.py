@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from edgequant.findings import Finding
 from edgequant.models.model import Attribute, ModelGraph, OpInfo
+from edgequant.models.onnx_defaults import REDUCTIONS
 
 CODE = "OPERATOR_MISREAD"
 WIDE_CODE = "CONSTANT_BEYOND_INT32"
@@ -56,7 +57,25 @@ _ONNX = (
         "it knows neither", "Export it with half_pixel, asymmetric or align_corners.",
     ),
     _Rule(("Resize",), "antialias", _any, "it leaves that out", "Export it without antialias."),
-    _Rule(("MaxPool",), "dilations", _not_ones, "it leaves them out", "Export it without dilations."),
+    _Rule(
+        ("MaxPool", "AveragePool", "LpPool"), "dilations", _not_ones, "it leaves them out",
+        "Export it without dilations.",
+    ),
+    _Rule(
+        ("Resize",), "axes", _any, "it takes the scales or sizes for those of the first axes",
+        "Export it with scales or sizes for every axis.",
+    ),
+    _Rule(
+        ("Mod",), "fmod", _any, "the remainder is another one where the signs differ",
+        "Compute it with Div, Floor, Mul and Sub.",
+    ),
+    _Rule(
+        ("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"), "ignore_index", lambda value: value is not None,
+        "it counts that class all the same", "Leave the loss out of what is shipped.",
+    ),
+    _Rule(
+        ("Pad",), "mode", _words("wrap"), "it takes constant, reflect and edge alone", "Export it with another mode.",
+    ),
     _Rule(("ArgMax", "ArgMin"), "select_last_index", _any, "it takes the first", "Export it without."),
     _Rule(
         ("ScatterND", "ScatterElements"), "reduction", _words("add", "mul", "max", "min"),
@@ -107,6 +126,7 @@ def find_misread(graph: ModelGraph) -> list[Finding]:
 def _misread(graph: ModelGraph) -> Iterator[tuple[OpInfo, str, str, str]]:
     """Operator, what it has, what MNN does instead, what to do."""
     rules = _RULES[graph.format]
+    batched = any(spec.shape is None or spec.shape[:1] != (1,) for spec in graph.inputs or ())
     for op in graph.ops:
         for rule in rules:
             value = op.attributes.get(rule.attribute)
@@ -114,10 +134,13 @@ def _misread(graph: ModelGraph) -> Iterator[tuple[OpInfo, str, str, str]]:
                 yield op, f"{rule.attribute}={_text(value)}", rule.what, rule.remedy
         if graph.format == "onnx":
             yield from _recurrent(op)
+            yield from _reduction(graph, op)
+            yield from _three_dimensions(op, batched)
         elif graph.format == "tflite":
             yield from _tflite(graph, op)
     if graph.format == "onnx":
         yield from _constant_first(graph)
+        yield from _one_dimension(graph)
 
 
 def _recurrent(op: OpInfo) -> Iterator[tuple[OpInfo, str, str, str]]:
@@ -130,6 +153,44 @@ def _recurrent(op: OpInfo) -> Iterator[tuple[OpInfo, str, str, str]]:
             op, f"activations={_text(given)}", f"it computes with {' and '.join(default)}",
             f"Export the layer unrolled, or train it with {' and '.join(default)}.",
         )  # fmt: skip
+
+
+def _reduction(graph: ModelGraph, op: OpInfo) -> Iterator[tuple[OpInfo, str, str, str]]:
+    """Axes that are constant are written out for it, see `onnx_defaults`."""
+    if op.type in REDUCTIONS and len(op.inputs) > 1 and op.inputs[1] and op.inputs[1] not in graph.constants:
+        yield op, "axes that are computed", "it reduces all axes", "Export it with constant axes."
+
+
+def _three_dimensions(op: OpInfo, batched: bool) -> Iterator[tuple[OpInfo, str, str, str]]:
+    kernel, dilations, strides = (op.attributes.get(key) for key in ("kernel_shape", "dilations", "strides"))
+    if batched and op.type in ("MaxPool", "AveragePool") and isinstance(kernel, tuple) and len(kernel) == 3:
+        yield (
+            op, "a kernel of three dimensions", "of a batch it pools the first right, and no other",
+            "Run it with a batch of 1, or export the pool as two, of one and of two dimensions.",
+        )  # fmt: skip
+    plain = not isinstance(strides, tuple) or strides[0] == 1
+    if plain and op.type == "Conv" and isinstance(dilations, tuple) and len(dilations) == 3 and dilations[0] != 1:
+        yield (
+            op, f"dilations={_text(dilations)}", "with a stride of 1 the first of three dimensions comes out wrong",
+            "Export it without a dilation of the first dimension.",
+        )  # fmt: skip
+
+
+def _one_dimension(graph: ModelGraph) -> Iterator[tuple[OpInfo, str, str, str]]:
+    """A convolution over a length is one over a picture to MNN, and stays one where it, or its Relu, comes last."""
+    outputs = {spec.name for spec in graph.outputs or ()}
+    flat: set[str] = set()
+    for op in graph.ops:
+        first = op.outputs[0] if op.outputs else ""
+        weights = graph.constants.get(op.inputs[1], ()) if len(op.inputs) > 1 else ()
+        conv = op.type in _CONVOLUTIONS and len(weights) == 3
+        if conv or (op.type == "Relu" and op.inputs[0] in flat):
+            flat.add(first)
+            if first in outputs:
+                yield (
+                    op, "a kernel of one dimension, as the last operator", "the output gets a fourth dimension, of 1",
+                    "Put a Transpose behind it, or expect that shape.",
+                )  # fmt: skip
 
 
 def _tflite(graph: ModelGraph, op: OpInfo) -> Iterator[tuple[OpInfo, str, str, str]]:

@@ -8,6 +8,8 @@ Read in its sources, tried with the standard's own tests under MALLOC_PERTURB_:
   linear, normalizations have an epsilon of 1e-10, RoiAlign and Resize below the opsets that let one choose compute as
   the later ones do by default.
 - A GRU needs to be told its size, a convolution over three dimensions its kernel.
+- ReduceL1 and its kin take the axes from an attribute, as ONNX had it before opset 18; where these are an input, all
+  axes are reduced.
 - Of an LSTM it reads three outputs, however many there are: what lies behind the last is no name, and may end it.
 
 So what is left out is written out in a copy, which is what is converted; by the standard both are the same model.
@@ -26,9 +28,20 @@ from edgequant.models.proto import BYTES, MAX_FIELDS, VARINT, fields, integers
 
 _Piece = tuple[int, int] | bytes
 """An extent of the source, or bytes of our own."""
+_INT64 = 7
+_MOST_BYTES = 1024
+"""Of constants whose numbers are read."""
 _MOST_DEPTH = 40
 """Of branches in branches.  What is deeper stays as it is."""
 _STANDARD = ("", "ai.onnx")
+
+
+@dataclass(frozen=True)
+class Constants:
+    """sizes: dimensions of initializers, by name; numbers: what those of a few integers hold, and Constant nodes."""
+
+    sizes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    numbers: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,11 +54,11 @@ class _Node:
     lists: dict[str, int]
     outputs: int = 0
 
-    def rank(self, known: dict[str, tuple[int, ...]]) -> int:
+    def rank(self, known: Constants) -> int:
         """Spatial dimensions of a kernel; 0 where they are not known."""
         if "kernel_shape" in self.lists:
             return self.lists["kernel_shape"]
-        weights = known.get(self.inputs[1]) if len(self.inputs) > 1 else None
+        weights = known.sizes.get(self.inputs[1]) if len(self.inputs) > 1 else None
         return 0 if weights is None else max(len(weights) - 2, 0)
 
 
@@ -87,14 +100,14 @@ class _Copier:
     def __init__(self, data: Data, opset: int) -> None:
         self.data = data
         self.opset = opset
-        self.work = Work(2 * MAX_FIELDS)
+        self.work = Work(3 * MAX_FIELDS)
         self.written = WrittenOut()
 
     def string(self, a: int, b: int) -> str:
         return text(self.data[a:b])
 
     def model(self) -> list[_Piece]:
-        return self.message((0, len(self.data)), {7: lambda extent: self.graph(extent, {}, 0)})
+        return self.message((0, len(self.data)), {7: lambda extent: self.graph(extent, Constants(), 0)})
 
     def message(
         self, extent: tuple[int, int], inner: dict[int, Callable[[tuple[int, int]], list[_Piece]]]
@@ -113,26 +126,58 @@ class _Copier:
         pieces.append((copied, extent[1]))
         return [piece for piece in pieces if isinstance(piece, bytes) or piece[0] < piece[1]]
 
-    def graph(self, extent: tuple[int, int], outer: dict[str, tuple[int, ...]], depth: int) -> list[_Piece]:
+    def graph(self, extent: tuple[int, int], outer: Constants, depth: int) -> list[_Piece]:
         if depth > _MOST_DEPTH:
             return [extent]
-        known = {**outer, **dict(self.shapes(extent))}
+        known = Constants(dict(outer.sizes), dict(outer.numbers))
+        for number, wire, a, b in fields(self.data, *extent, self.work):
+            if number == 5 and wire == BYTES:
+                name, sizes, numbers = self.tensor(a, b)
+                known.sizes[name] = sizes
+                if numbers:
+                    known.numbers[name] = numbers
+            elif number == 1 and wire == BYTES:
+                known.numbers.update(self.constant(a, b))
         return self.message(extent, {1: lambda node: self.node(node, known, depth)})
 
-    def shapes(self, extent: tuple[int, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """The initializers of a graph, with their dimensions."""
-        for number, wire, a, b in fields(self.data, *extent, self.work):
-            if number != 5 or wire != BYTES:
-                continue
-            name, dims = "", []
-            for inner, inner_wire, start, end in fields(self.data, a, b, self.work):
-                if inner == 1:
-                    dims += integers(self.data, inner_wire, start, end, self.work)
-                elif inner == 8 and inner_wire == BYTES:
-                    name = self.string(start, end)
-            yield name, tuple(dims)
+    def tensor(self, start: int, end: int) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+        """Name, dimensions, and what it holds where that is a few int64."""
+        name, kind = "", 0
+        sizes: list[int] = []
+        numbers: list[int] = []
+        for number, wire, a, b in fields(self.data, start, end, self.work):
+            if number == 1:
+                sizes += integers(self.data, wire, a, b, self.work)
+            elif number == 2 and wire == VARINT:
+                kind = a
+            elif number == 7 and (wire == VARINT or b - a <= _MOST_BYTES):
+                numbers += integers(self.data, wire, a, b, self.work)
+            elif number == 8 and wire == BYTES:
+                name = self.string(a, b)
+            elif number == 9 and wire == BYTES and b - a <= _MOST_BYTES and (b - a) % 8 == 0:
+                numbers += struct.unpack(f"<{(b - a) // 8}q", self.data[a:b])
+        return name, tuple(sizes), tuple(numbers) if kind == _INT64 else ()
 
-    def node(self, extent: tuple[int, int], known: dict[str, tuple[int, ...]], depth: int) -> list[_Piece]:
+    def constant(self, start: int, end: int) -> dict[str, tuple[int, ...]]:
+        """The output of a Constant node of a few integers, and what it is; nothing of another node."""
+        kind = name = ""
+        numbers: tuple[int, ...] = ()
+        for number, wire, a, b in fields(self.data, start, end, self.work):
+            if number == 2 and wire == BYTES:
+                name = self.string(a, b)
+            elif number == 4 and wire == BYTES:
+                kind = self.string(a, b)
+            elif number == 5 and wire == BYTES and b - a <= 4 * _MOST_BYTES:
+                listed: list[int] = []
+                for inner, inner_wire, first, last in fields(self.data, a, b, self.work):
+                    if inner == 5 and inner_wire == BYTES:
+                        numbers = self.tensor(first, last)[2]
+                    elif inner == 8:
+                        listed += integers(self.data, inner_wire, first, last, self.work)
+                numbers = numbers or tuple(listed)
+        return {name: numbers} if kind == "Constant" and numbers else {}
+
+    def node(self, extent: tuple[int, int], known: Constants, depth: int) -> list[_Piece]:
         kind, domain, inputs, outputs = "", "", [], 0
         lists: dict[str, int] = {}
         given: set[str] = set()
@@ -175,7 +220,7 @@ class _Copier:
                 count += len(integers(self.data, wire, a, b, self.work))
         return name, count
 
-    def branches(self, extent: tuple[int, int], known: dict[str, tuple[int, ...]], depth: int) -> list[_Piece]:
+    def branches(self, extent: tuple[int, int], known: Constants, depth: int) -> list[_Piece]:
         def graph(inner: tuple[int, int]) -> list[_Piece]:
             return self.graph(inner, known, depth + 1)
 
@@ -189,12 +234,14 @@ _LAST, _ANY = 1 << 30, 0
 _ZERO_TENSOR = bytes([0x08, 1, 0x10, 1, 0x4A, 4, 0, 0, 0, 0])
 """A TensorProto: one float32, 0."""
 
+REDUCTIONS = ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare")
+"""That MNN's converter puts together from others."""
 _PLAIN: tuple[tuple[tuple[str, ...], str, _Value, int, int], ...] = (
     (("ConstantOfShape",), "value", _ZERO_TENSOR, _ANY, _LAST),
     (("Softmax", "LogSoftmax"), "axis", 1, _ANY, 12),
     (("LogSoftmax",), "axis", -1, 13, _LAST),
     (("Concat",), "axis", 1, _ANY, 3),
-    (("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"), "keepdims", 1, _ANY, _LAST),
+    (REDUCTIONS, "keepdims", 1, _ANY, _LAST),
     (("BatchNormalization", "InstanceNormalization"), "epsilon", 1e-5, _ANY, _LAST),
     (("Resize", "Upsample"), "mode", "nearest", _ANY, _LAST),
     (("Resize",), "coordinate_transformation_mode", "asymmetric", _ANY, 10),
@@ -204,11 +251,15 @@ _PLAIN: tuple[tuple[tuple[str, ...], str, _Value, int, int], ...] = (
 """Operators, attribute, default, first and last opset it is that in."""
 
 
-def missing(node: _Node, opset: int, known: dict[str, tuple[int, ...]]) -> Iterator[tuple[str, _Value]]:
-    """What has to be written out of a node.  known: dimensions of constants."""
+def missing(node: _Node, opset: int, known: Constants) -> Iterator[tuple[str, _Value]]:
+    """What has to be written out of a node."""
     for kinds, name, value, first, last in _PLAIN:
         if node.kind in kinds and name not in node.given and first <= opset <= last:
             yield name, value
+    if node.kind in REDUCTIONS and "axes" not in node.given and len(node.inputs) > 1:
+        axes = known.numbers.get(node.inputs[1])
+        if axes:
+            yield "axes", axes
     rank = node.rank(known)
     if node.kind in ("MaxPool", "AveragePool", "LpPool") and rank:
         if "strides" not in node.given:
@@ -216,9 +267,9 @@ def missing(node: _Node, opset: int, known: dict[str, tuple[int, ...]]) -> Itera
         if rank == 3 and "pads" not in node.given and "auto_pad" not in node.given:
             yield "pads", (0,) * 6
     if node.kind in ("Conv", "ConvTranspose") and rank == 3 and "kernel_shape" not in node.given:
-        yield "kernel_shape", known[node.inputs[1]][2:]
+        yield "kernel_shape", known.sizes[node.inputs[1]][2:]
     if node.kind in ("GRU", "LSTM", "RNN") and "hidden_size" not in node.given:
-        recurrence = known.get(node.inputs[2]) if len(node.inputs) > 2 else None
+        recurrence = known.sizes.get(node.inputs[2]) if len(node.inputs) > 2 else None
         if recurrence is not None and len(recurrence) == 3:
             yield "hidden_size", recurrence[2]
 
@@ -268,4 +319,4 @@ def _attribute(name: str, value: _Value) -> bytes:
     return _bytes_field(1, name.encode()) + content + _tag(20, VARINT) + _varint(kind)
 
 
-__all__ = ["BrokenFileError", "WrittenOut", "missing", "write_defaults"]
+__all__ = ["REDUCTIONS", "BrokenFileError", "Constants", "WrittenOut", "missing", "write_defaults"]

@@ -184,6 +184,8 @@ def load_calibration(
         ranges.add(case)
     if len(readers) == 1:
         findings.append(_one(name))
+    elif len({each.sha256 for each in facts}) == 1:
+        findings.append(_same(name, len(readers)))
     findings += ranges.findings(len(readers))
     if pictures is not None:
         used = pictures.files[: len(readers)]
@@ -383,6 +385,16 @@ def _one(source: str) -> Finding:
         code="CALIBRATION_FEW",
         severity="warn",
         message=f"{source} holds one sample: ranges seen once are seldom those of all data",
+        remedy="Give at least 8 samples that differ as real data does.",
+    )
+
+
+def _same(source: str, count: int) -> Finding:
+    return Finding(
+        code="CALIBRATION_IDENTICAL",
+        severity="warn",
+        message=f"the {count} samples of {source} are one, value by value: ranges seen once are seldom those of all data",
+        evidence={"samples": count},
         remedy="Give at least 8 samples that differ as real data does.",
     )
 

@@ -66,13 +66,14 @@ def _copies(calibration: CalibrationSet, cases: Sequence[Case]) -> list[Finding]
     same = [facts.name for facts in calibration.facts if facts.sha256 in known]
     if not same:
         return []
-    what = "very cases" if len(same) >= len(cases) else f"very data of {len(same)} of {len(cases)} cases"
+    whole = {facts.sha256 for facts in calibration.facts} >= set(known)
+    what = "very cases" if whole else f"very data of {len(same)} of {len(cases)} cases"
     return [
         Finding(
             code="CALIBRATED_ON_CASES",
             severity="warn",
             message=f"the model is calibrated on the {what} it is judged on, so it looks better than it is",
-            evidence={"samples": same[:1000]},
+            evidence={"samples": same[:1000], "all": whole},
             remedy="Give calibration data of its own with --calibration.",
         )
     ]

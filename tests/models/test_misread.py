@@ -40,6 +40,11 @@ def named(path: Path) -> list[Finding]:
         ("Resize", "nearest_mode", "ceil", "floor"),
         ("Resize", "coordinate_transformation_mode", "tf_crop_and_resize", "asymmetric"),
         ("MaxPool", "dilations", [1, 2], [1, 1]),
+        ("AveragePool", "dilations", [2, 1], [1, 1]),
+        ("Resize", "axes", [2, 3], None),
+        ("Mod", "fmod", 1, 0),
+        ("Pad", "mode", "wrap", "edge"),
+        ("SoftmaxCrossEntropyLoss", "ignore_index", 1, None),
         ("ArgMax", "select_last_index", 1, 0),
         ("ScatterND", "reduction", "add", "none"),
         ("Conv", "auto_pad", "SAME_LOWER", "SAME_UPPER"),
@@ -59,6 +64,41 @@ def test_an_attribute_that_is_passed_over(
             text = ",".join(map(str, given)) if isinstance(given, list) else str(given)
             assert f"{kind} with {attribute}={text}" in found[0].message
             assert found[0].remedy
+
+
+def _kernel(path: Path, kind: str, *more: onnx.NodeProto, batch: int = 2, rank: int = 3, **given: object) -> list[str]:
+    """What is said of an operator with a kernel of these dimensions."""
+    inputs, constants = ["x"], {}
+    if kind == "Conv":
+        inputs, constants = ["x", "w"], {"w": np.zeros((4, 4) + (2,) * rank, np.float32)}
+    last = "c" if more else "y"
+    node = helper.make_node(kind, inputs, [last], kernel_shape=[2] * rank, **given)
+    tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    x = value("x", T.FLOAT, [batch, 4, *(8,) * rank])
+    graph = helper.make_graph([node, *more], "g", [x], [value("y", T.FLOAT, None)], tensors)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), path)
+    return [each.message for each in named(path)]
+
+
+def test_kernels_of_one_and_of_three_dimensions(tmp_path: Path) -> None:
+    """Seen: of a batch that is pooled over three dimensions the first is right; a convolution over a length keeps
+    MNN's fourth dimension where nothing comes behind."""
+    path = tmp_path / "m.onnx"
+    assert "three dimensions" in _kernel(path, "MaxPool")[0]
+    assert _kernel(path, "MaxPool", batch=1) == _kernel(path, "MaxPool", rank=2) == []
+    assert "dilations=2,1,1" in _kernel(path, "Conv", dilations=[2, 1, 1])[0]
+    assert _kernel(path, "Conv", dilations=[2, 1, 1], strides=[2, 1, 1]) == _kernel(path, "Conv") == []
+    assert "fourth dimension" in _kernel(path, "Conv", rank=1)[0]
+    assert "fourth dimension" in _kernel(path, "Conv", helper.make_node("Relu", ["c"], ["y"]), rank=1)[0]
+    assert _kernel(path, "Conv", helper.make_node("Tanh", ["c"], ["y"]), rank=1) == []
+
+
+def test_axes_of_a_reduction_that_are_computed(tmp_path: Path) -> None:
+    computed = [helper.make_node("Shape", ["x"], ["axes"]), helper.make_node("ReduceL2", ["x", "axes"], ["y"])]
+    (found,) = named(onnx_of(tmp_path / "m.onnx", *computed))
+    assert "ReduceL2 with axes that are computed" in found.message
+    constant = onnx_of(tmp_path / "c.onnx", helper.make_node("ReduceL2", ["x", "axes"], ["y"]), axes=np.array([1]))
+    assert named(constant) == []
 
 
 def test_a_gru_that_stays_wrong_is_not_advised_to_reset_after(tmp_path: Path) -> None:

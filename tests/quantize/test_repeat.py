@@ -177,3 +177,21 @@ def test_another_file_the_second_time(
         monkeypatch.setattr(repeat, "convert", fail)
         findings, same = repeated(made)
         assert (bool(findings), same) == (told, False)
+
+
+@pytest.mark.parametrize("how", ["initializer", "constant"])
+def test_axes_given_as_an_input_are_written_out(tmp_path: Path, how: str) -> None:
+    """As exporters write them since opset 18: MNN's converter reduced all axes."""
+    nodes = [helper.make_node("ReduceL2", ["x", "axes"], ["y"], keepdims=1)]
+    axes = np.array([1, -1], np.int64)
+    if how == "constant":
+        nodes.insert(0, helper.make_node("Constant", [], ["axes"], value=numpy_helper.from_array(axes)))
+        source = saved(tmp_path / "m.onnx", nodes, 18)
+    else:
+        source = saved(tmp_path / "m.onnx", nodes, 18, axes=axes)
+    found = copied(source, tmp_path / "copy.onnx")
+    assert found is not None
+    given = {each.name: helper.get_attribute_value(each) for each in found[0].graph.node[-1].attribute}
+    assert given == {"keepdims": 1, "axes": [1, -1]}
+    made = convert(source, FLOAT, tmp_path / "m.mnn", log_dir=tmp_path)
+    assert [each.code for each in made.findings] == ["DEFAULTS_WRITTEN_OUT"]

@@ -61,7 +61,7 @@ def _fetch(wanted: str, work: Path) -> Path:
 
 @dataclass(frozen=True)
 class Compared:
-    """verdict: of the product, or the code of its error.  own: in words.  agrees: whether one follows from the other."""
+    """verdict: of the product, or the code of its error.  own: in words.  agrees: one follows from the other."""
 
     name: str
     verdict: str
@@ -95,7 +95,9 @@ def compared(name: str, model: Path, work: Path) -> Compared:
         agrees &= verdict != "ERROR"
     said = "; ".join(f"{each.code}: {each.message}" for each_run in report.runs for each in each_run.findings
                      if each.severity in ("error", "fail"))  # fmt: skip
-    return Compared(name, verdict, "LiteRT or MNN cannot run it" if own is None else f"{own:.1f} dB", agrees, said[:300])
+    return Compared(
+        name, verdict, "LiteRT or MNN cannot run it" if own is None else f"{own:.1f} dB", agrees, said[:300]
+    )
 
 
 def _own(model: Path, made: Path, cases: list[Path]) -> float | None:
