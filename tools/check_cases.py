@@ -32,11 +32,9 @@ class Cases:
         """Whether what was calibrated, run or referred to leaves a part of the question open: MARGINAL at best."""
         told = {e["code"] for e in made["findings"] + self.source["findings"]
                 if e["evidence"].get("all", e["code"] != "CALIBRATED_ON_CASES")}
-        fp16 = device["facts"].get("mnn_kernels", {}).get("fp16")
-        full = device["arch"] in ("x86_64", "amd64", "i686", "i386") or (
-            device["arch"] in ("aarch64", "arm64") and fp16 is False)
-        return bool(told & {"CALIBRATION_RANGE", "CALIBRATION_IDENTICAL", "CALIBRATED_ON_CASES", "OUTPUTS_NOT_JUDGED"}
-                    or (self.plan["options"]["precision"] == "low" and full))
+        low = self.plan["options"]["precision"] == "low" and device["arch"] in ("x86_64", "amd64", "i686", "i386")
+        return low or bool(
+            told & {"CALIBRATION_RANGE", "CALIBRATION_IDENTICAL", "CALIBRATED_ON_CASES", "OUTPUTS_NOT_JUDGED"})
 
     def reach(self):
         """What these cases cannot show; with it, MARGINAL is the best there is."""

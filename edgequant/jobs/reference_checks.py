@@ -17,7 +17,7 @@ from edgequant.models.mnn.weights import read_weights
 _LONG = 32
 """Terms of a sum that two programs do not add up in the same way, so that some of its last bits differ."""
 _ENOUGH = 256
-"""Elements, of which none differs."""
+"""Different numbers, all of which are met."""
 _MOST_CASES = 20
 _FITS_DB, _BETTER_DB = 40.0, 20.0
 """What a case computes is within rounding of its reference, which no other case is by that much more."""
@@ -65,8 +65,9 @@ def _same(expected: _Outputs, got: _Outputs, arrays: ArraySink) -> bool:
 
 
 def _rough(array: np.ndarray) -> int:
-    """Elements that use all of their bits: whole numbers and halves come out the same everywhere."""
-    values = array[np.isfinite(array)].astype(np.float32)
+    """Numbers that use all of their bits, each counted once: whole ones and halves come out the same everywhere, and
+    what is one number all over has met one chance to differ."""
+    values = np.unique(array[np.isfinite(array)].astype(np.float32))
     return int(np.count_nonzero(values.view(np.uint32) & 0xFFF))
 
 

@@ -174,7 +174,8 @@ def precision_ineffective(device: DeviceCapture, options: RunOptions) -> Observe
     """Where fp16 was asked for and the CPU has none, MNN computes in fp32 and says nothing.
 
     Not quite as with precision normal: its sigmoid and SiLU get coarser (MNN's CPUUnary.cpp), which costs a GRU down
-    to 39 dB.  On x86 MNN has no fp16 at all.
+    to 39 dB.  That is what such a CPU does in the field as well.  On x86 MNN has no fp16 at all, which is like nothing
+    that is asked about: MARGINAL at best.
     """
     kernels = device.facts.get("mnn_kernels", {})
     if options.precision != "low":
@@ -189,7 +190,7 @@ def precision_ineffective(device: DeviceCapture, options: RunOptions) -> Observe
             evidence={"arch": device.arch},
             remedy="Judge fp16 on an ARM CPU that has it, or on emulated:cortex-a76.",
         )
-        return Observed((finding,))
+        return Observed((finding,), Verdict.MARGINAL)
     if device.arch not in ARM64 or kernels.get("fp16") is not False:
         return NOTHING
     finding = Finding(

@@ -15,16 +15,13 @@ from edgequant.judge.types import Observed
 from edgequant.judge.verdict import Verdict
 
 _TOLD = 20
-_SHOWS_LESS = {
-    "CALIBRATION_RANGE", "CALIBRATION_IDENTICAL", "CALIBRATED_ON_CASES", "PRECISION_LOW_INEFFECTIVE",
-    "OUTPUTS_NOT_JUDGED",
-}  # fmt: skip
-"""Findings of what was calibrated, run and referred to that leave a part of the question open."""
+_SHOWS_LESS = {"CALIBRATION_RANGE", "CALIBRATION_IDENTICAL", "CALIBRATED_ON_CASES", "OUTPUTS_NOT_JUDGED"}
+"""Findings of what was calibrated and referred to that leave a part of the question open."""
 
 
 def shows_less(findings: Iterable[Finding]) -> Verdict:
-    """MARGINAL where numbers that are good do not say that all is: it was calibrated on the very cases or on other
-    ranges, run in another precision than asked for, or not all outputs have a reference."""
+    """MARGINAL where numbers that are good do not say that all is: it was calibrated on the very cases, on one sample
+    or on other ranges, or not all outputs have a reference."""
     codes = {each.code for each in findings if each.evidence.get("all", each.code != "CALIBRATED_ON_CASES")}
     return Verdict.MARGINAL if codes & _SHOWS_LESS else Verdict.PASS
 

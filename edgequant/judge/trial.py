@@ -109,10 +109,10 @@ class Trial:
         doubted = any(each.severity in ("error", "fail") for each in self.artifact.findings)
         made = Observed((), Verdict.INCONCLUSIVE if doubted else Verdict.PASS)
         self._precision = on_device.precision_ineffective(self.device, evidence.plan.options)
-        less = (*self.artifact.findings, *evidence.source.findings, *self._precision.findings)
+        less = (*self.artifact.findings, *evidence.source.findings)
         looks = (
             self._repeat, self._kernels, self._band, *self._residual, self._decisions, self._engagement,
-            self._converter, self._strain, made, *self._trust, self._own, self._loose,
+            self._converter, self._strain, made, *self._trust, self._own, self._loose, self._precision,
         )  # fmt: skip
         verdict = worst(
             [

@@ -393,7 +393,7 @@ def _same(source: str, count: int) -> Finding:
     return Finding(
         code="CALIBRATION_IDENTICAL",
         severity="warn",
-        message=f"the {count} samples of {source} are one, value by value: ranges seen once are seldom those of all data",
+        message=f"the {count} samples of {source} are one, value by value: ranges seen once seldom are all data's",
         evidence={"samples": count},
         remedy="Give at least 8 samples that differ as real data does.",
     )

@@ -145,8 +145,8 @@ def test_low_precision(real_model: ModelByName, tmp_path: Path) -> None:
     devices = ("local:", "emulated:cortex-a53", "emulated:cortex-a76")
     report = do(real_model("enc"), tmp_path / "run", "dynamic:8", devices=devices, options=options)
     host, without, with_fp16 = report.runs
-    assert host.verdict == "PASS"
-    # On x86 nothing is shown of fp16 either.
+    # On x86 nothing is shown of fp16.
+    assert host.verdict == ("MARGINAL" if platform.machine() == "x86_64" else "PASS")
     assert ("PRECISION_LOW_INEFFECTIVE" in codes(host)) is (platform.machine() == "x86_64")
     assert without.verdict == "PASS"
     (finding,) = [finding for finding in without.findings if finding.code == "PRECISION_LOW_INEFFECTIVE"]

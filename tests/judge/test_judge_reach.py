@@ -9,6 +9,8 @@ import numpy as np
 
 from edgequant.archive.open import open_run
 from edgequant.archive.types import CaseFacts
+from edgequant.findings import Finding
+from edgequant.judge.reach import shows_less
 from edgequant.judge.types import Judgement
 from edgequant.judge.verdict import Verdict
 from tests.judge.archives import HOST, TRUE, Archive, all_off
@@ -92,3 +94,21 @@ def test_one_winner_in_all_cases_that_a_user_gives(tmp_path: Path) -> None:
     found = judged(tmp_path / "one", VARYING, reference=upright)
     assert (found.verdict, codes(found)) == (Verdict.MARGINAL, ["ONE_CLASS_ONLY"])
     assert judged(tmp_path / "drawn", VARYING, reference=upright, generated=True).findings == ()
+
+
+def test_what_was_calibrated_and_referred_to_can_leave_a_part_open(tmp_path: Path) -> None:
+    def finding(code: str, **evidence: Any) -> Finding:
+        return Finding(code=code, severity="warn", message="m", evidence=evidence)
+
+    for code in ("CALIBRATION_RANGE", "CALIBRATION_IDENTICAL", "OUTPUTS_NOT_JUDGED"):
+        assert shows_less([finding("OTHER"), finding(code)]) is Verdict.MARGINAL
+    assert shows_less([finding("CALIBRATED_ON_CASES", all=True)]) is Verdict.MARGINAL
+    assert shows_less([finding("CALIBRATED_ON_CASES", all=False)]) is Verdict.PASS
+    assert shows_less([finding("CALIBRATED_ON_CASES")]) is Verdict.PASS  # of an older run
+    assert shows_less([finding("OTHER")]) is shows_less([]) is Verdict.PASS
+    for place in ("made", "source"):
+        found = (finding("CALIBRATION_RANGE"),)
+        archive = Archive(tmp_path / place, "weight:8", source={"findings": found if place == "source" else ()})
+        archive.made("weight:8", findings=found if place == "made" else ())
+        archive.on_device(HOST, "weight:8", all_off(TRUE, 60))
+        assert archive.judged().trials[0].verdict is Verdict.MARGINAL

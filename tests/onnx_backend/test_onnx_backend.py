@@ -59,7 +59,7 @@ def test_what_counts_as_wrong() -> None:
 
 def test_deviations_have_names() -> None:
     def deviation(exit_code: int, truth: str, code: str = "X", seconds: float = 1.0) -> str:
-        return Outcome("t", True, exit_code, code, seconds, truth).deviation
+        return Outcome("t", True, exit_code, code, seconds, truth, cpu=seconds).deviation
 
     assert deviation(0, "right") == deviation(1, "y: 1 of 2 differ") == deviation(2, "right") == ""
     assert deviation(0, "unknown") == deviation(4, "right") == ""
@@ -67,4 +67,5 @@ def test_deviations_have_names() -> None:
     assert deviation(1, "right") == "FAIL, but right"
     assert deviation(3, "signal 11") == "exit 3"
     assert deviation(2, "right", seconds=61) == "slow"
+    assert Outcome("t", True, 2, "X", 61, "right", cpu=2).deviation == ""
     assert deviation(1, "wrong", "INTERNAL_ERROR") == "bug"

@@ -66,3 +66,9 @@ def test_samples_that_are_cases_under_other_names(tmp_path: Path) -> None:
     assert "2 of 4 cases" in found[0].message
     whole = beside(samples(tmp_path / "b", PICTURES), cases(PICTURES))
     assert "very cases" in whole[0].message
+    assert [each.evidence["all"] for each in (*found, *whole)] == [False, True]
+
+
+def test_samples_that_are_one(tmp_path: Path) -> None:
+    assert [each.code for each in samples(tmp_path / "a", PICTURES[:1] * 4).findings] == ["CALIBRATION_IDENTICAL"]
+    assert samples(tmp_path / "b", [PICTURES[0], PICTURES[0], PICTURES[1]]).findings == ()
