@@ -27,7 +27,7 @@ _PASSING = {
 _ANYWHERE: dict[str, Decision] = {
     "topk": "ordered", "topkv2": "ordered", "topk_v2": "ordered", "nonmaxsuppression": "ordered",
     "nonmaxsuppressionv2": "ordered", "tflite_detection_postprocess": "ordered", "detectionpostprocess": "ordered",
-    "unique": "set", "nonzero": "set", "where_nonzero": "set", "compress": "set",
+    "nonzero": "set", "where_nonzero": "set", "compress": "set",
 }  # fmt: skip
 _MOST_STEPS = 100_000
 

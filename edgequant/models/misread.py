@@ -82,6 +82,10 @@ _ONNX = (
         "it puts the last value there, unless it is ScatterElements without an axis",
         "Compute the sum or product in another way.",
     ),
+    _Rule(
+        ("Unique",), "sorted", lambda value: value == 0, "it sorts them all the same", "Sort what comes out of it.",
+    ),
+    _Rule(("Unique",), "axis", lambda value: value is not None, "it leaves the axis out", "Export it without."),
     _Rule(("NonMaxSuppression",), "center_point_box", _any, "it takes corners", "Export it with corners."),
     _Rule(
         ("Conv", "ConvTranspose", "MaxPool", "AveragePool"), "auto_pad", _words("SAME_LOWER"),

@@ -44,6 +44,8 @@ def named(path: Path) -> list[Finding]:
         ("Resize", "axes", [2, 3], None),
         ("Mod", "fmod", 1, 0),
         ("Pad", "mode", "wrap", "edge"),
+        ("Unique", "sorted", 0, 1),
+        ("Unique", "axis", 0, None),
         ("SoftmaxCrossEntropyLoss", "ignore_index", 1, None),
         ("ArgMax", "select_last_index", 1, 0),
         ("ScatterND", "reduction", "add", "none"),
