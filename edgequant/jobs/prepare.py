@@ -22,6 +22,7 @@ from edgequant.compare.table import Kind
 from edgequant.errors import InputError, RunnerError, ToolError, as_input
 from edgequant.findings import Finding
 from edgequant.jobs.look import Looked, kind_of, read_cases
+from edgequant.jobs.ranges import beyond_half
 from edgequant.jobs.reference_cases import RandomCases, answer_given, answer_random
 from edgequant.jobs.reference_checks import reference_findings
 from edgequant.jobs.remarks import infinite_inputs, random_cases, unchecked
@@ -162,6 +163,9 @@ def prepare(
                 host_capture = _run_float(place, kept, folder)
             if request.reference is not None:
                 findings += reference_findings(expected, host_capture, folder.array_folder, float_model.path)
+        if request.options.precision == "low":
+            work = folder.path / "models" / ".half"
+            findings += beyond_half(float_model.path, usual(kept), inputs, work, request.options.timeout)
         with clock.phase("convert"):
             findings += maker.repeated()
         folder.save_source(
