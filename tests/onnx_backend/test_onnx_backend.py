@@ -53,7 +53,9 @@ def test_what_counts_as_wrong() -> None:
     assert difference(one, one + np.array([1e-3, 0, 0, 0, 0.9], np.float32)) == ""
     for other in (one + 2e-3, -one, one[::-1], one.reshape(1, 5), np.nan_to_num(one)):
         assert difference(one, other)
-    assert difference(np.array([1, 2]), np.array([1, 2.0001]))
+    assert difference(np.array([1, 2]), np.array([1, 3]))
+    assert difference(np.array([1, 2]), np.array([1.0, 2.0]))
+    assert difference(np.array([True]), np.array([1])) == ""
     assert difference(np.array(1.0), np.array([1.0]))
 
 

@@ -26,10 +26,13 @@ _M_PERTURB = -6
 
 
 def difference(expected: np.ndarray, got: np.ndarray) -> str:
-    """Empty where they are the same within 1e-3 relative or 1e-4 absolute; whole numbers have to be equal."""
+    """Empty where they are the same within 1e-3 relative or 1e-4 absolute; whole numbers have to be equal, and no
+    floats."""
     one, two = np.asarray(expected, np.float64).ravel(), np.asarray(got, np.float64).ravel()
     if expected.shape != got.shape:
         return f"shape {list(got.shape)}, not {list(expected.shape)}"
+    if (expected.dtype.kind == "f") != (got.dtype.kind == "f"):
+        return f"{got.dtype}, not {expected.dtype}"
     if expected.dtype.kind in "iub":
         close = one == two
     else:
