@@ -1,0 +1,433 @@
+"""Which node of a source float MNN computes otherwise, why, and the proof of it.
+
+The source's runtime and float MNN hand out the same inner tensors.  Where the way to a wrong output begins to depart,
+the node is cut out, converted alone and fed with the source's own tensors: only if it departs there too, it is blamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from edgequant.archive.types import Artifact
+from edgequant.cases.case import Case
+from edgequant.device_scripts import model_file
+from edgequant.errors import DeviceError, RunnerError
+from edgequant.jobs.conversion_causes import Cause, cause_of, known_cause
+from edgequant.jobs.conversion_likeness import Likeness, Suspect, liken, suspects
+from edgequant.jobs.conversion_trial import Bench, Trial, shrink
+from edgequant.lab.session import Session
+from edgequant.lab.take import feed
+from edgequant.models import ModelGraph
+from edgequant.models.onnx_cut import Node, OnnxFile, Value
+from edgequant.reference.inside import Inside, LiteInside, batches
+from edgequant.tensors import TensorSpec
+
+Proof = Literal["alone", "with those before it", "none"]
+CONVERTER_RUNS = 16
+"""At most, for the proof and the smallest inputs."""
+_MOST_SUSPECTS = 4
+_MOST_REFUSED = 8
+_SHOWN = 20
+_EXACT_OUTPUT_SQNR_DB = 40.0
+
+
+class TensorFact(BaseModel):
+    """A tensor of the source: its sizes there and in MNN, None where it was not seen; how far MNN is from it, measured
+    in the whole model.  See `compare.metrics`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    shape: tuple[int, ...] | None = None
+    mnn_shape: tuple[int, ...] | None = None
+    sqnr_db: float | None = None
+    rel_max: float | None = None
+    mismatch: float | None = None
+    what: str | None = None
+
+    @classmethod
+    def of(cls, name: str, seen: Likeness | None) -> TensorFact:
+        if seen is None:
+            return cls(name=name, what="conversion fused it away")
+        return cls(
+            name=name, shape=seen.shape, mnn_shape=seen.got, sqnr_db=seen.sqnr_db, rel_max=seen.rel_max,
+            mismatch=seen.mismatch, what=seen.what,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """The smallest part that shows it: its files, inputs, what the source's runtime makes of them, and MNN.
+
+    The files last as long as the folder `first_departing` was given."""
+
+    onnx: Path
+    mnn: Path
+    inputs: Mapping[str, np.ndarray]
+    expected: Mapping[str, np.ndarray]
+    got: Mapping[str, np.ndarray]
+
+
+class Departure(BaseModel):
+    """The first node of a source that float MNN computes otherwise.
+
+    Attributes:
+        node, operator, attributes: of the source.
+        inputs, outputs: of the node, as measured in the whole model.
+        proof: "alone": cut out and converted alone, fed with the source's tensors, it departs; "with those before it":
+            the same, together with `context`; "none": it is a suspicion.
+        proven_by: in words.
+        stretch: names of the nodes it cannot be told from, for conversion fused what lies between; itself included.
+        context: names of the nodes without which it does not show.
+        error: of the proof: output -> SQNR in dB, None where the error has no size.
+        cause: a stable name, None where none is known.  why: a sentence.  cause_shown: the cause was seen, by
+            computing what MNN does with the source's own runtime.
+        remedy: what to do.
+        unseen: tensors that could not be looked at, and why not.
+        smallest: input of the part -> sizes that still show it.
+        converter_runs: that the proof took.
+    """
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    node: str
+    operator: str
+    attributes: dict[str, Value]
+    inputs: tuple[TensorFact, ...]
+    outputs: tuple[TensorFact, ...]
+    case: str
+    proof: Proof
+    proven_by: str
+    stretch: tuple[str, ...] = ()
+    context: tuple[str, ...] = ()
+    error: dict[str, float | None] = {}
+    cause: str | None = None
+    why: str | None = None
+    cause_shown: bool = False
+    remedy: str
+    unseen: tuple[str, ...] = ()
+    smallest: dict[str, tuple[int, ...]] = {}
+    converter_runs: int = 0
+    reference: str = ""
+
+    _reproduction: Reproduction | None = None
+
+    @property
+    def reproduction(self) -> Reproduction | None:
+        """For `export_case`; None where nothing is proven."""
+        return self._reproduction
+
+    def __str__(self) -> str:
+        given = "".join(f" {key}={_text(value)}" for key, value in list(self.attributes.items())[:8])
+        blame = "departs" if self.proof != "none" else "may be where it departs (a suspicion)"
+        stretch = f", in the stretch {' > '.join(self.stretch)}" if len(self.stretch) > 1 else ""
+        why = f": {self.why}" if self.why else ""
+        return f"{self.operator} {self.node}{given} {blame}{stretch}{why}"
+
+
+class _Source(Protocol):
+    name: str
+
+    def sizes(self, names: Iterable[str], case: Case) -> dict[str, tuple[int, ...]]: ...
+
+    def values(self, names: Iterable[str], case: Case) -> dict[str, np.ndarray]: ...
+
+
+@dataclass
+class _Survey:
+    """seen: what is known of each tensor; unseen: why others are not."""
+
+    seen: dict[str, Likeness]
+    unseen: dict[str, str]
+
+
+def first_departing(
+    graph: ModelGraph,
+    float_model: Artifact | Path,
+    host: Session,
+    cases: Sequence[Case],
+    work: Path,
+    *,
+    timeout: float = 300.0,
+    runs: int = CONVERTER_RUNS,
+    say: Callable[[str], None] = lambda _text: None,
+) -> Departure | None:
+    """The first node of an ONNX or TFLite source that departs; None where float MNN computes what the source does.
+
+    The cases are tried in order until one shows something.  A TFLite source is not cut: its node is a suspicion.
+
+    Args:
+        graph: of the source.
+        float_model: float MNN, made of it.
+        host: this host's session.
+        cases: with the inputs that show it first, where that is known.
+        work: an empty folder, whose contents `Departure.reproduction` needs.
+        timeout: seconds for each thing that is run.
+        runs: of the converter, at most.
+        say: told what is being done.
+
+    Raises InputError MODEL_INVALID where no runtime can load the source; ToolError; DeviceError where this host's
+    runner cannot be kept alive; ValueError for a source that is neither.
+    """
+    mnn = float_model if isinstance(float_model, Path) else float_model.path
+    work.mkdir(parents=True, exist_ok=True)
+    if graph.format == "tflite":
+        return _of_lite(graph, mnn, host, cases, work, timeout)
+    if graph.format != "onnx":
+        raise ValueError(f"inner tensors of {graph.format} sources cannot be had")
+    with OnnxFile(graph.path) as file, Inside(graph, file, work / "inside", work / "reference.log", timeout) as inside:
+        for case in cases:
+            say(f"comparing inner tensors with {inside.name} (case '{case.name}')")
+            survey = survey_of(inside, file.nodes, graph.outputs or (), mnn, host, case, file.constant)
+            found = suspects(file.nodes, survey.seen, wrong_outputs(survey, graph.outputs or ()))
+            if not found:
+                continue
+            parts = work / "parts"
+            parts.mkdir(exist_ok=True)
+            bench = Bench(file, inside, host, case, parts, runs=runs, timeout=timeout)
+            return _proven(graph, bench, survey, found, say)
+    return None
+
+
+def survey_of(
+    source: _Source, nodes: Sequence[Node], outputs: Sequence[TensorSpec], mnn: Path, host: Session, case: Case,
+    constant: Iterable[str] = (),
+) -> _Survey:  # fmt: skip
+    """Each tensor of the source held against MNN's of the same name, in batches of bounded size."""
+    known = model_file.tensor_names(str(mnn))
+    final = {spec.name for spec in outputs}
+    folded = set(constant) - final
+    makes = [name for node in nodes for name in node.makes if name not in folded]
+    unseen = {name: "conversion fused it away" for name in makes if name not in known}
+    sizes = source.sizes([name for name in makes if name in known or name in final], case)
+    seen: dict[str, Likeness] = {}
+    refused = 0
+    for batch in batches(sizes):
+        values = source.values(batch, case)
+        asked = [name for name in batch if name in known and name in values]
+        got = _tapped(host, mnn, asked, case) if refused < _MOST_REFUSED else {}
+        for name in batch:
+            if name not in values:
+                unseen[name] = "the source's runtime does not hand it out"
+            elif name in got or name in final:
+                seen[name] = liken(values[name], got.get(name))
+            else:
+                refused += name in known
+                unseen[name] = "MNN cannot hand it out"
+    return _Survey(seen, unseen)
+
+
+def wrong_outputs(survey: _Survey, outputs: Sequence[TensorSpec]) -> set[str]:
+    """The model's outputs that are not the source's, by the limits of a float model."""
+    found = set[str]()
+    for spec in outputs:
+        each = survey.seen.get(spec.name)
+        if each is None:
+            continue
+        small = each.sqnr_db is not None and each.sqnr_db >= _EXACT_OUTPUT_SQNR_DB and (each.rel_max or 0.0) <= 0.02
+        if each.kind == "arranged" or (each.departs and not (small and each.shape == each.got and not each.what)):
+            found.add(spec.name)
+    return found
+
+
+def _tapped(host: Session, mnn: Path, names: list[str], case: Case) -> dict[str, np.ndarray]:
+    """Inner tensors of float MNN; those are left out that it cannot hand out."""
+    if not names:
+        return {}
+    try:
+        runner = host.living_runner()
+        loaded = runner.load(str(mnn.resolve()), "normal", precision="normal", outputs=names)
+    except RunnerError as error:
+        return _halved(host, mnn, names, case, error)
+    try:
+        found = runner.run(loaded, feed(loaded, case.inputs)).outputs
+    except RunnerError as error:
+        if error.code == "INFERENCE_FAILED":
+            runner.unload(loaded)
+        return _halved(host, mnn, names, case, error)
+    runner.unload(loaded)
+    return found
+
+
+def _halved(host: Session, mnn: Path, names: list[str], case: Case, error: DeviceError) -> dict[str, np.ndarray]:
+    if error.code not in ("INFERENCE_FAILED", "MODEL_LOAD_FAILED", "TENSOR_UNKNOWN"):
+        host.drop_runner()
+    if len(names) == 1:
+        return {}
+    middle = len(names) // 2
+    return _tapped(host, mnn, names[:middle], case) | _tapped(host, mnn, names[middle:], case)
+
+
+# ---- proof
+
+
+def _proven(
+    graph: ModelGraph, bench: Bench, survey: _Survey, found: Sequence[Suspect], say: Callable[[str], None]
+) -> Departure:
+    """The first suspect that is proven, or the first as a suspicion."""
+    for suspect in found[:_MOST_SUSPECTS]:
+        node = bench.file.nodes[suspect.place]
+        say(f"proving {node.kind} {node.name} on its own")
+        attempt = _attempt(bench, suspect)
+        if attempt is not None:
+            trial, place, how = attempt
+            return _departure(graph, bench, survey, suspect, place, trial, how)
+    return _departure(graph, bench, survey, found[0], found[0].place, None, "none")
+
+
+def _attempt(bench: Bench, suspect: Suspect) -> tuple[Trial, int, Proof] | None:
+    """The least of the source that departs on its own: a node of the stretch, the stretch, or more before it."""
+    nodes = bench.file.nodes
+    reached = set(suspect.outputs)
+    for loose in (False, True):
+        # From the last on: that one's output is what is known to depart.
+        for place in reversed(suspect.stretch):
+            outputs = suspect.outputs if place == suspect.place else nodes[place].makes
+            if place == suspect.place or reached & set(outputs) or place in suspect.stretch:
+                trial = bench.attempt([place], outputs, loose=loose)
+                if trial is not None and trial.departs:
+                    return trial, place, "alone"
+        if len(suspect.stretch) > 1:
+            trial = bench.attempt(suspect.stretch, suspect.outputs, loose=loose)
+            if trial is not None and trial.departs:
+                return trial, suspect.place, "alone"
+        part, last = set(suspect.stretch), 0
+        while len(part) != last:
+            last = len(part)
+            for _ in range(max(1, last // 2)):
+                part |= {
+                    bench.file.maker[name] for name in bench.inputs_of(part) if name in bench.file.maker
+                }  # fmt: skip
+            trial = bench.attempt(part, suspect.outputs, loose=loose) if len(part) != last else None
+            if trial is not None and trial.departs:
+                return trial, suspect.place, "with those before it"
+        if not bench.varies:
+            break
+    return None
+
+
+def _departure(
+    graph: ModelGraph, bench: Bench, survey: _Survey, suspect: Suspect, place: int, trial: Trial | None, how: Proof
+) -> Departure:
+    nodes = bench.file.nodes
+    node = nodes[place]
+    single = how == "alone" and trial is not None and len(trial.part.nodes) == 1
+    stretch = () if single else suspect.stretch
+    context: tuple[str, ...] = ()
+    if trial is not None and how == "with those before it":
+        context = tuple(nodes[each].name for each in trial.part.nodes if each not in suspect.stretch)
+    cause = cause_of(graph, node, [nodes[each] for each in stretch], trial, bench) or _open_sizes(trial)
+    trial = shrink(bench, trial) if trial is not None and trial.got else trial
+    unseen = [f"{name}: {survey.unseen[name]}" for name in suspect.unseen if name in survey.unseen]
+    found = Departure(
+        node=node.name,
+        operator=node.kind,
+        attributes=dict(node.attributes),
+        inputs=tuple(_fact(name, survey, bench) for name in node.reads if name not in bench.file.constant),
+        outputs=tuple(_fact(name, survey, bench) for name in node.makes),
+        case=bench.case.name,
+        proof=how,
+        proven_by=_how(bench, trial, how),
+        stretch=tuple(nodes[each].name for each in stretch) if len(stretch) > 1 else (),
+        context=context[:_SHOWN],
+        error={} if trial is None else {name: each.sqnr_db for name, each in trial.alike.items()},
+        cause=None if cause is None else cause.code,
+        why=None if cause is None else cause.what,
+        cause_shown=cause is not None and cause.shown,
+        remedy=cause.remedy if cause is not None else _unknown(node, how),
+        unseen=tuple(unseen[:_SHOWN]),
+        smallest={} if trial is None else {name: array.shape for name, array in trial.inputs.items()},
+        converter_runs=bench.used,
+        reference=bench.inside.name,
+    )
+    if trial is not None and trial.got:
+        found._reproduction = Reproduction(trial.onnx, trial.mnn, trial.inputs, trial.expected, trial.got)
+    return found
+
+
+def _fact(name: str, survey: _Survey, bench: Bench) -> TensorFact:
+    if name in bench.case.inputs:
+        return TensorFact(name=name, shape=bench.case.inputs[name].shape, what="an input of the model")
+    return TensorFact.of(name, survey.seen.get(name))
+
+
+def _open_sizes(trial: Trial | None) -> Cause | None:
+    if trial is None or all(None not in sizes for _, sizes in trial.part.inputs.values()):
+        return None
+    return Cause(
+        "LEADING_DIMENSION_FIXED",
+        "it departs only where sizes are left open: the converter writes a first dimension that is open as 1",
+        "Export the model with fixed sizes, or with a batch of 1 in front of the length.",
+    )
+
+
+def _how(bench: Bench, trial: Trial | None, how: Proof) -> str:
+    if trial is None:
+        return "nothing: fed with the source's own tensors, no part that was cut out departs"
+    what = {"alone": "it", "with those before it": "it, with the nodes before it that it needs to show,"}.get(how, "")
+    if len(trial.part.nodes) > 1 and how == "alone":
+        what = f"the stretch of {len(trial.part.nodes)} nodes"
+    worst = min((each.sqnr_db for each in trial.alike.values() if each.sqnr_db is not None), default=None)
+    size = "" if worst is None else f", at {worst:.1f} dB"
+    return f"{what} was cut out, converted alone and fed with the inputs {bench.inside.name} computes: it departs{size}"
+
+
+def _unknown(node: Node, how: Proof) -> str:
+    if how == "none":
+        return "Verify the model in parts, with this tensor as an output, before you change anything."
+    return f"Export the model without this form of {node.kind}, and report the exported case to MNN."
+
+
+def _text(value: Value) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+# ---- TFLite
+
+
+def _of_lite(
+    graph: ModelGraph, mnn: Path, host: Session, cases: Sequence[Case], work: Path, timeout: float
+) -> Departure | None:
+    main = [op for op in graph.ops if op.subgraph is None]
+    nodes = [
+        Node(op.name, op.type, tuple(filter(None, op.inputs)), op.inputs, op.outputs, op.attributes, (0, 0))
+        for op in main
+    ]
+    with LiteInside(graph, work / "reference.log", timeout) as inside:
+        for case in cases:
+            survey = survey_of(inside, nodes, graph.outputs or (), mnn, host, case)
+            found = suspects(nodes, survey.seen, wrong_outputs(survey, graph.outputs or ()))
+            if found:
+                return _lite_departure(graph, nodes, survey, found[0], case, inside.name)
+    return None
+
+
+def _lite_departure(
+    graph: ModelGraph, nodes: Sequence[Node], survey: _Survey, suspect: Suspect, case: Case, name: str
+) -> Departure:
+    node = nodes[suspect.place]
+    cause = known_cause(graph, [nodes[place] for place in reversed(suspect.stretch)])
+    if cause is not None:
+        node = next(each for each in nodes if each.name == cause.node)
+    return Departure(
+        node=node.name,
+        operator=node.kind,
+        attributes=dict(node.attributes),
+        inputs=tuple(TensorFact.of(each, survey.seen.get(each)) for each in node.reads if each in survey.seen),
+        outputs=tuple(TensorFact.of(each, survey.seen.get(each)) for each in node.makes),
+        case=case.name,
+        proof="none",
+        proven_by="nothing: parts of TFLite models cannot be cut out yet; what is in front of it does not depart",
+        stretch=tuple(nodes[each].name for each in suspect.stretch) if len(suspect.stretch) > 1 else (),
+        cause=None if cause is None else cause.code,
+        why=None if cause is None else cause.what,
+        remedy=cause.remedy if cause is not None else "Convert the model by way of ONNX.",
+        unseen=tuple(f"{each}: {survey.unseen[each]}" for each in suspect.unseen if each in survey.unseen)[:_SHOWN],
+        reference=name,
+    )
