@@ -38,6 +38,9 @@ _NORMALIZATIONS = {
     "BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization", "LpNormalization",
     "MeanVarianceNormalization", "RMSNormalization",
 }  # fmt: skip
+_ACTIVATIONS = {"Elu", "Erf", "Exp", "Gelu", "Log", "Sigmoid", "Softplus", "Softsign", "Tanh"}
+_FAR = 10.0
+"""Inputs beyond this are far out for an activation."""
 _DEVIATION = {"Sqrt", "Div", "ReduceMean"}
 
 
@@ -65,8 +68,11 @@ def cause_of(graph: ModelGraph, node: Node, stretch: Sequence[Node], trial: Tria
             return Cause(code, f"MNN computes what {node.kind} {said} does", remedy, shown=True)
     if known is not None:
         return known
-    if trial is None or trial.failure is not None:
+    if trial is None:
         return None
+    if trial.failure is not None:
+        remedy = f"Export the model without {node.kind}, or in another form."
+        return Cause("CANNOT_RUN", trial.failure.message, remedy, shown=True)
     return _normalization([node, *stretch]) or _by_numbers(node, trial)
 
 
@@ -171,9 +177,11 @@ def _where(node: Node, trial: Trial, expected: np.ndarray, got: np.ndarray) -> C
     for side, beyond in (("above", values.min() > others.max()), ("below", values.max() < others.min())):
         if beyond:
             edge = values.min() if side == "above" else values.max()
+            limit = node.kind in _ACTIVATIONS and abs(edge) >= _FAR
             return Cause(
-                "ACTIVATION_LIMIT",
-                f"it departs for inputs {side} {edge:.4g} alone: MNN's {node.kind} has a limit there",
-                "Keep its inputs within that limit, with a Clip in front of it.",
+                "ACTIVATION_LIMIT" if limit else "DEPARTS_FOR_SOME_INPUTS",
+                f"it departs for inputs {side} {edge:.4g} alone{f': {node.kind} of MNN has a limit' if limit else ''}",
+                f"Keep its inputs {'below' if side == 'above' else 'above'} that, with a Clip in front of it, or "
+                "compute it with other operators.",
             )
     return None

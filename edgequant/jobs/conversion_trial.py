@@ -18,6 +18,7 @@ from edgequant.models.onnx_cut import Cut, Declared, OnnxFile, Value
 from edgequant.quantize.convert import convert
 from edgequant.reference.inside import Inside
 from edgequant.reference.reference import CaseRefused
+from edgequant.runner.client import Loaded, MnnRunner
 from edgequant.spec import Variant
 
 FLOAT = Variant(method="float")
@@ -37,6 +38,16 @@ class Trial:
     got: Arrays
     alike: Mapping[str, Likeness]
     failure: EdgequantError | None = None
+
+    @property
+    def died(self) -> bool:
+        """MNN died of it."""
+        return self.failure is not None and self.failure.code == "RUNNER_DIED"
+
+    @property
+    def refused(self) -> bool:
+        """MNN has the file, and cannot run it."""
+        return self.failure is not None and self.failure.code in ("INFERENCE_FAILED", "MODEL_LOAD_FAILED")
 
     @property
     def departs(self) -> bool:
@@ -149,12 +160,12 @@ class Bench:
             place = Place.load(self._host, ModelFile(path, "normal", None, "normal"))
             found = place.runner.run(place.loaded, feed(place.loaded, inputs)).outputs
         except DeviceError as error:
-            if place is None or not isinstance(error, RunnerError) or error.code != "INFERENCE_FAILED":
+            if place is None or error.code != "INFERENCE_FAILED":
                 self._host.drop_runner()
             else:
-                place.unload()
+                let_go(self._host, place.runner, place.loaded)
             raise
-        place.unload()
+        let_go(self._host, place.runner, place.loaded)
         return found
 
     def _declared(self, array: np.ndarray, *, loose: bool) -> Declared:
@@ -181,6 +192,14 @@ class Bench:
             if array is not None and spec.shape is not None:
                 found.update(size for size, said in zip(array.shape, spec.shape, strict=False) if said is None)
         return found
+
+
+def let_go(host: Session, runner: MnnRunner, loaded: Loaded) -> None:
+    """Unload a model; some wrong conversions write where they must not, and the runner only dies of it here."""
+    try:
+        runner.unload(loaded)
+    except RunnerError:
+        host.drop_runner()
 
 
 def shrink(bench: Bench, trial: Trial, most: int = 48) -> Trial:

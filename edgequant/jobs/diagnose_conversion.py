@@ -6,35 +6,30 @@ the node is cut out, converted alone and fed with the source's own tensors: only
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from edgequant.archive.types import Artifact
 from edgequant.cases.case import Case
-from edgequant.device_scripts import model_file
-from edgequant.errors import DeviceError, RunnerError
 from edgequant.jobs.conversion_causes import Cause, cause_of, known_cause
-from edgequant.jobs.conversion_likeness import Likeness, Suspect, liken, suspects
+from edgequant.jobs.conversion_likeness import Likeness, Suspect, suspects
+from edgequant.jobs.conversion_survey import Survey, survey_of, wrong_outputs
 from edgequant.jobs.conversion_trial import Bench, Trial, shrink
 from edgequant.lab.session import Session
-from edgequant.lab.take import feed
 from edgequant.models import ModelGraph
 from edgequant.models.onnx_cut import Node, OnnxFile, Value
-from edgequant.reference.inside import Inside, LiteInside, batches
-from edgequant.tensors import TensorSpec
+from edgequant.reference.inside import Inside, LiteInside
 
 Proof = Literal["alone", "with those before it", "none"]
 CONVERTER_RUNS = 16
 """At most, for the proof and the smallest inputs."""
 _MOST_SUSPECTS = 4
-_MOST_REFUSED = 8
 _SHOWN = 20
-_EXACT_OUTPUT_SQNR_DB = 40.0
 
 
 class TensorFact(BaseModel):
@@ -131,22 +126,6 @@ class Departure(BaseModel):
         return f"{self.operator} {self.node}{given} {blame}{stretch}{why}"
 
 
-class _Source(Protocol):
-    name: str
-
-    def sizes(self, names: Iterable[str], case: Case) -> dict[str, tuple[int, ...]]: ...
-
-    def values(self, names: Iterable[str], case: Case) -> dict[str, np.ndarray]: ...
-
-
-@dataclass
-class _Survey:
-    """seen: what is known of each tensor; unseen: why others are not."""
-
-    seen: dict[str, Likeness]
-    unseen: dict[str, str]
-
-
 def first_departing(
     graph: ModelGraph,
     float_model: Artifact | Path,
@@ -195,125 +174,79 @@ def first_departing(
     return None
 
 
-def survey_of(
-    source: _Source, nodes: Sequence[Node], outputs: Sequence[TensorSpec], mnn: Path, host: Session, case: Case,
-    constant: Iterable[str] = (),
-) -> _Survey:  # fmt: skip
-    """Each tensor of the source held against MNN's of the same name, in batches of bounded size."""
-    known = model_file.tensor_names(str(mnn))
-    final = {spec.name for spec in outputs}
-    folded = set(constant) - final
-    makes = [name for node in nodes for name in node.makes if name not in folded]
-    unseen = {name: "conversion fused it away" for name in makes if name not in known}
-    sizes = source.sizes([name for name in makes if name in known or name in final], case)
-    seen: dict[str, Likeness] = {}
-    refused = 0
-    for batch in batches(sizes):
-        values = source.values(batch, case)
-        asked = [name for name in batch if name in known and name in values]
-        got = _tapped(host, mnn, asked, case) if refused < _MOST_REFUSED else {}
-        for name in batch:
-            if name not in values:
-                unseen[name] = "the source's runtime does not hand it out"
-            elif name in got or name in final:
-                seen[name] = liken(values[name], got.get(name))
-            else:
-                refused += name in known
-                unseen[name] = "MNN cannot hand it out"
-    return _Survey(seen, unseen)
-
-
-def wrong_outputs(survey: _Survey, outputs: Sequence[TensorSpec]) -> set[str]:
-    """The model's outputs that are not the source's, by the limits of a float model."""
-    found = set[str]()
-    for spec in outputs:
-        each = survey.seen.get(spec.name)
-        if each is None:
-            continue
-        small = each.sqnr_db is not None and each.sqnr_db >= _EXACT_OUTPUT_SQNR_DB and (each.rel_max or 0.0) <= 0.02
-        if each.kind == "arranged" or (each.departs and not (small and each.shape == each.got and not each.what)):
-            found.add(spec.name)
-    return found
-
-
-def _tapped(host: Session, mnn: Path, names: list[str], case: Case) -> dict[str, np.ndarray]:
-    """Inner tensors of float MNN; those are left out that it cannot hand out."""
-    if not names:
-        return {}
-    try:
-        runner = host.living_runner()
-        loaded = runner.load(str(mnn.resolve()), "normal", precision="normal", outputs=names)
-    except RunnerError as error:
-        return _halved(host, mnn, names, case, error)
-    try:
-        found = runner.run(loaded, feed(loaded, case.inputs)).outputs
-    except RunnerError as error:
-        if error.code == "INFERENCE_FAILED":
-            runner.unload(loaded)
-        return _halved(host, mnn, names, case, error)
-    runner.unload(loaded)
-    return found
-
-
-def _halved(host: Session, mnn: Path, names: list[str], case: Case, error: DeviceError) -> dict[str, np.ndarray]:
-    if error.code not in ("INFERENCE_FAILED", "MODEL_LOAD_FAILED", "TENSOR_UNKNOWN"):
-        host.drop_runner()
-    if len(names) == 1:
-        return {}
-    middle = len(names) // 2
-    return _tapped(host, mnn, names[:middle], case) | _tapped(host, mnn, names[middle:], case)
-
-
 # ---- proof
 
 
 def _proven(
-    graph: ModelGraph, bench: Bench, survey: _Survey, found: Sequence[Suspect], say: Callable[[str], None]
+    graph: ModelGraph, bench: Bench, survey: Survey, found: Sequence[Suspect], say: Callable[[str], None]
 ) -> Departure:
     """The first suspect that is proven, or the first as a suspicion."""
     for suspect in found[:_MOST_SUSPECTS]:
         node = bench.file.nodes[suspect.place]
         say(f"proving {node.kind} {node.name} on its own")
-        attempt = _attempt(bench, suspect)
+        attempt = _attempt(bench, survey, suspect)
         if attempt is not None:
             trial, place, how = attempt
             return _departure(graph, bench, survey, suspect, place, trial, how)
     return _departure(graph, bench, survey, found[0], found[0].place, None, "none")
 
 
-def _attempt(bench: Bench, suspect: Suspect) -> tuple[Trial, int, Proof] | None:
+def _attempt(bench: Bench, survey: Survey, suspect: Suspect) -> tuple[Trial, int, Proof] | None:
     """The least of the source that departs on its own: a node of the stretch, the stretch, or more before it."""
     nodes = bench.file.nodes
-    reached = set(suspect.outputs)
-    for loose in (False, True):
+    refused = any(survey.seen[name].kind == "missing" for name in suspect.outputs if name in survey.seen)
+
+    def shows(trial: Trial | None) -> bool:
+        # One that MNN refuses alone may be refused for how it was cut; one that it dies of is not right.
+        return trial is not None and (trial.departs or trial.died or (refused and trial.refused))
+
+    for loose in (False, True) if bench.varies else (False,):
         # From the last on: that one's output is what is known to depart.
         for place in reversed(suspect.stretch):
             outputs = suspect.outputs if place == suspect.place else nodes[place].makes
-            if place == suspect.place or reached & set(outputs) or place in suspect.stretch:
-                trial = bench.attempt([place], outputs, loose=loose)
-                if trial is not None and trial.departs:
-                    return trial, place, "alone"
+            trial = bench.attempt([place], outputs, loose=loose)
+            if trial is not None and shows(trial):
+                return trial, place, "alone"
         if len(suspect.stretch) > 1:
             trial = bench.attempt(suspect.stretch, suspect.outputs, loose=loose)
-            if trial is not None and trial.departs:
+            if trial is not None and shows(trial):
                 return trial, suspect.place, "alone"
-        part, last = set(suspect.stretch), 0
-        while len(part) != last:
-            last = len(part)
-            for _ in range(max(1, last // 2)):
-                part |= {
-                    bench.file.maker[name] for name in bench.inputs_of(part) if name in bench.file.maker
-                }  # fmt: skip
-            trial = bench.attempt(part, suspect.outputs, loose=loose) if len(part) != last else None
-            if trial is not None and trial.departs:
-                return trial, suspect.place, "with those before it"
-        if not bench.varies:
-            break
+        found = _with_more(bench, suspect, shows, loose=loose)
+        if found is not None:
+            return found, suspect.place, "with those before it"
     return None
 
 
+def _with_more(bench: Bench, suspect: Suspect, shows: Callable[[Trial | None], bool], *, loose: bool) -> Trial | None:
+    """The stretch with as few steps of what is before it as still show it: more and more, then halves back."""
+    parts = [frozenset(suspect.stretch)]
+    while True:
+        before = {bench.file.maker[name] for name in bench.inputs_of(parts[-1]) if name in bench.file.maker}
+        if not before - parts[-1]:
+            break
+        parts.append(parts[-1] | before)
+    without, steps, found = 0, 1, None
+    while found is None and without < len(parts) - 1:
+        steps = min(steps, len(parts) - 1)
+        trial = bench.attempt(parts[steps], suspect.outputs, loose=loose)
+        if shows(trial):
+            found = trial
+        else:
+            without, steps = steps, steps * 2
+            if bench.runs <= 0:
+                return None
+    while found is not None and steps - without > 1:
+        middle = (steps + without) // 2
+        trial = bench.attempt(parts[middle], suspect.outputs, loose=loose)
+        if shows(trial):
+            found, steps = trial, middle
+        else:
+            without = middle
+    return found
+
+
 def _departure(
-    graph: ModelGraph, bench: Bench, survey: _Survey, suspect: Suspect, place: int, trial: Trial | None, how: Proof
+    graph: ModelGraph, bench: Bench, survey: Survey, suspect: Suspect, place: int, trial: Trial | None, how: Proof
 ) -> Departure:
     nodes = bench.file.nodes
     node = nodes[place]
@@ -322,7 +255,7 @@ def _departure(
     context: tuple[str, ...] = ()
     if trial is not None and how == "with those before it":
         context = tuple(nodes[each].name for each in trial.part.nodes if each not in suspect.stretch)
-    cause = cause_of(graph, node, [nodes[each] for each in stretch], trial, bench) or _open_sizes(trial)
+    cause = _open_sizes(trial) or cause_of(graph, node, [nodes[each] for each in stretch], trial, bench)
     trial = shrink(bench, trial) if trial is not None and trial.got else trial
     unseen = [f"{name}: {survey.unseen[name]}" for name in suspect.unseen if name in survey.unseen]
     found = Departure(
@@ -346,12 +279,12 @@ def _departure(
         converter_runs=bench.used,
         reference=bench.inside.name,
     )
-    if trial is not None and trial.got:
+    if trial is not None:
         found._reproduction = Reproduction(trial.onnx, trial.mnn, trial.inputs, trial.expected, trial.got)
     return found
 
 
-def _fact(name: str, survey: _Survey, bench: Bench) -> TensorFact:
+def _fact(name: str, survey: Survey, bench: Bench) -> TensorFact:
     if name in bench.case.inputs:
         return TensorFact(name=name, shape=bench.case.inputs[name].shape, what="an input of the model")
     return TensorFact.of(name, survey.seen.get(name))
@@ -373,6 +306,8 @@ def _how(bench: Bench, trial: Trial | None, how: Proof) -> str:
     what = {"alone": "it", "with those before it": "it, with the nodes before it that it needs to show,"}.get(how, "")
     if len(trial.part.nodes) > 1 and how == "alone":
         what = f"the stretch of {len(trial.part.nodes)} nodes"
+    if trial.failure is not None:
+        return f"{what} was cut out, converted alone, and MNN cannot run it: {trial.failure.message}"
     worst = min((each.sqnr_db for each in trial.alike.values() if each.sqnr_db is not None), default=None)
     size = "" if worst is None else f", at {worst:.1f} dB"
     return f"{what} was cut out, converted alone and fed with the inputs {bench.inside.name} computes: it departs{size}"
@@ -409,7 +344,7 @@ def _of_lite(
 
 
 def _lite_departure(
-    graph: ModelGraph, nodes: Sequence[Node], survey: _Survey, suspect: Suspect, case: Case, name: str
+    graph: ModelGraph, nodes: Sequence[Node], survey: Survey, suspect: Suspect, case: Case, name: str
 ) -> Departure:
     node = nodes[suspect.place]
     cause = known_cause(graph, [nodes[place] for place in reversed(suspect.stretch)])

@@ -83,8 +83,9 @@ def _readme(departure: Departure) -> str:
 
     given = ", ".join(f"{key}={_text(value)}" for key, value in departure.attributes.items())
     why = f"  {departure.why}." if departure.why else ""
+    what = "computes something else" if departure.reproduction and departure.reproduction.got else "cannot run it"
     lines = (
-        f"# {departure.operator}{f' ({given})' if given else ''}: MNN {host_mnn_version()} computes something else",
+        f"# {departure.operator}{f' ({given})' if given else ''}: MNN {host_mnn_version()} {what}",
         f"`part.onnx` holds {_parts(departure)}; `part.mnn` is what MNN's converter makes of it.{why}",
         f"`inputs.npz`: {sizes(departure.smallest)}.  `expected.npz`: what {departure.reference} computes of them.",
         "`python show.py` (MNN and NumPy) runs it, prints the difference and exits with 1; with 0 where it is mended.",
