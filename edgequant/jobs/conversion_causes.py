@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgequant.jobs.conversion_likeness import liken
+from edgequant.jobs.conversion_likeness import same
 from edgequant.jobs.conversion_trial import Bench, Trial
 from edgequant.models import ModelGraph, find_risks
 from edgequant.models.misread import CODE as MISREAD
@@ -109,7 +109,7 @@ def _instead(node: Node, trial: Trial, bench: Bench) -> Mapping[str, Value | Non
         found = bench.expected(trial.part, trial.inputs, changed)
         if found is None or any(found[name].shape != array.shape for name, array in trial.expected.items()):
             continue
-        if all(name in trial.got and liken(array, trial.got[name]).kind == "same" for name, array in found.items()):
+        if all(same(array, trial.got.get(name)) for name, array in found.items()):
             return changed
     return None
 

@@ -64,6 +64,14 @@ def liken(reference: np.ndarray, got: np.ndarray | None) -> Likeness:
     return _arranged(reference, got) or found
 
 
+def same(reference: np.ndarray, got: np.ndarray | None) -> bool:
+    """Whether `liken` calls it the same; without looking for what else it may be."""
+    if got is None or reference.shape != got.shape:
+        return False
+    converted = got if (reference.dtype.kind == "f") == (got.dtype.kind == "f") else got.astype(reference.dtype)
+    return not _same_sizes(reference, converted).departs
+
+
 def _same_sizes(reference: np.ndarray, got: np.ndarray) -> Likeness:
     found = compare(reference, got)
     if found.kind == "int":

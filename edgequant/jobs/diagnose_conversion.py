@@ -25,11 +25,12 @@ from edgequant.models import ModelGraph
 from edgequant.models.onnx_cut import Node, OnnxFile, Value
 from edgequant.reference.inside import Inside, LiteInside
 
-Proof = Literal["alone", "with those before it", "none"]
+Proof = Literal["alone", "with those before it", "its tensors", "none"]
 CONVERTER_RUNS = 16
 """At most, for the proof and the smallest inputs."""
 _MOST_SUSPECTS = 4
 _SHOWN = 20
+_BODIES = ("If", "Loop", "Scan")
 
 
 class TensorFact(BaseModel):
@@ -76,7 +77,8 @@ class Departure(BaseModel):
         node, operator, attributes: of the source.
         inputs, outputs: of the node, as measured in the whole model.
         proof: "alone": cut out and converted alone, fed with the source's tensors, it departs; "with those before it":
-            the same, together with `context`; "none": it is a suspicion.
+            the same, together with `context`; "its tensors": in the whole model its inputs are right and its output is
+            not (a TFLite source, which cannot be cut); "none": it is a suspicion.
         proven_by: in words.
         stretch: names of the nodes it cannot be told from, for conversion fused what lies between; itself included.
         context: names of the nodes without which it does not show.
@@ -84,7 +86,8 @@ class Departure(BaseModel):
         cause: a stable name, None where none is known.  why: a sentence.  cause_shown: the cause was seen, by
             computing what MNN does with the source's own runtime.
         remedy: what to do.
-        unseen: tensors that could not be looked at, and why not.
+        unseen: what could not be looked at, and why not.
+        passed_over: nodes before it with which a way that departs began, and which are right on their own.
         smallest: input of the part -> sizes that still show it.
         converter_runs: that the proof took.
     """
@@ -107,6 +110,7 @@ class Departure(BaseModel):
     cause_shown: bool = False
     remedy: str
     unseen: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
     smallest: dict[str, tuple[int, ...]] = {}
     converter_runs: int = 0
     reference: str = ""
@@ -169,7 +173,7 @@ def first_departing(
                 continue
             parts = work / "parts"
             parts.mkdir(exist_ok=True)
-            bench = Bench(file, inside, host, case, parts, runs=runs, timeout=timeout)
+            bench = Bench(graph, file, inside, host, case, parts, runs=runs, timeout=timeout)
             return _proven(graph, bench, survey, found, say)
     return None
 
@@ -181,13 +185,13 @@ def _proven(
     graph: ModelGraph, bench: Bench, survey: Survey, found: Sequence[Suspect], say: Callable[[str], None]
 ) -> Departure:
     """The first suspect that is proven, or the first as a suspicion."""
-    for suspect in found[:_MOST_SUSPECTS]:
+    for count, suspect in enumerate(found[:_MOST_SUSPECTS]):
         node = bench.file.nodes[suspect.place]
         say(f"proving {node.kind} {node.name} on its own")
         attempt = _attempt(bench, survey, suspect)
         if attempt is not None:
             trial, place, how = attempt
-            return _departure(graph, bench, survey, suspect, place, trial, how)
+            return _departure(graph, bench, survey, suspect, place, trial, how, found[:count])
     return _departure(graph, bench, survey, found[0], found[0].place, None, "none")
 
 
@@ -203,7 +207,9 @@ def _attempt(bench: Bench, survey: Survey, suspect: Suspect) -> tuple[Trial, int
     for loose in (False, True) if bench.varies else (False,):
         # From the last on: that one's output is what is known to depart.
         for place in reversed(suspect.stretch):
-            outputs = suspect.outputs if place == suspect.place else nodes[place].makes
+            # What nothing reads, such as the indices of a pool, is nobody's fault.
+            makes = nodes[place].makes
+            outputs = suspect.outputs if place == suspect.place else [name for name in makes if name in suspect.unseen]
             trial = bench.attempt([place], outputs, loose=loose)
             if trial is not None and shows(trial):
                 return trial, place, "alone"
@@ -246,7 +252,14 @@ def _with_more(bench: Bench, suspect: Suspect, shows: Callable[[Trial | None], b
 
 
 def _departure(
-    graph: ModelGraph, bench: Bench, survey: Survey, suspect: Suspect, place: int, trial: Trial | None, how: Proof
+    graph: ModelGraph,
+    bench: Bench,
+    survey: Survey,
+    suspect: Suspect,
+    place: int,
+    trial: Trial | None,
+    how: Proof,
+    passed_over: Sequence[Suspect] = (),
 ) -> Departure:
     nodes = bench.file.nodes
     node = nodes[place]
@@ -258,6 +271,8 @@ def _departure(
     cause = _open_sizes(trial) or cause_of(graph, node, [nodes[each] for each in stretch], trial, bench)
     trial = shrink(bench, trial) if trial is not None and trial.got else trial
     unseen = [f"{name}: {survey.unseen[name]}" for name in suspect.unseen if name in survey.unseen]
+    if node.kind in _BODIES:
+        unseen.insert(0, f"{node.name}: what is computed inside of it")
     found = Departure(
         node=node.name,
         operator=node.kind,
@@ -275,6 +290,7 @@ def _departure(
         cause_shown=cause is not None and cause.shown,
         remedy=cause.remedy if cause is not None else _unknown(node, how),
         unseen=tuple(unseen[:_SHOWN]),
+        passed_over=tuple(nodes[each.place].name for each in passed_over),
         smallest={} if trial is None else {name: array.shape for name, array in trial.inputs.items()},
         converter_runs=bench.used,
         reference=bench.inside.name,
@@ -350,6 +366,8 @@ def _lite_departure(
     cause = known_cause(graph, [nodes[place] for place in reversed(suspect.stretch)])
     if cause is not None:
         node = next(each for each in nodes if each.name == cause.node)
+    inputs = [each for each in node.reads if each not in graph.constants and each not in case.inputs]
+    right = len(suspect.stretch) == 1 and all(each in survey.seen and not survey.seen[each].departs for each in inputs)
     return Departure(
         node=node.name,
         operator=node.kind,
@@ -357,8 +375,10 @@ def _lite_departure(
         inputs=tuple(TensorFact.of(each, survey.seen.get(each)) for each in node.reads if each in survey.seen),
         outputs=tuple(TensorFact.of(each, survey.seen.get(each)) for each in node.makes),
         case=case.name,
-        proof="none",
-        proven_by="nothing: parts of TFLite models cannot be cut out yet; what is in front of it does not depart",
+        proof="its tensors" if right else "none",
+        proven_by=f"in the whole model its inputs are those {name} has, and its output is not"
+        if right
+        else "nothing: parts of TFLite models cannot be cut out, and what lies before it was not all seen",
         stretch=tuple(nodes[each].name for each in suspect.stretch) if len(suspect.stretch) > 1 else (),
         cause=None if cause is None else cause.code,
         why=None if cause is None else cause.what,

@@ -32,8 +32,8 @@ def export_case(departure: Departure, out: Path) -> Path:
     if case is None:
         raise InputError(
             "OUTPUT_NOT_WRITABLE",
-            f"there is no case to write: that {departure.node} departs is a suspicion",
-            hint="Only what departs on its own makes a case.",
+            f"there is no case to write: {departure.node} was not cut out and seen to depart on its own",
+            hint="Its proof says why not.",
             where=str(out),
         )
     out = out.absolute()

@@ -225,11 +225,13 @@ class OnnxFile:
             node = content(1, name) + content(2, name + SHAPE) + content(4, "Shape")
             added += content(1, node) + content(12, _value(name + SHAPE, "int64", (None,)))
         a, b = self._graph
-        with out.open("wb") as file:
-            file.write(self._data[: self._field] + tag(7, BYTES) + varint(b - a + len(added)))
-            file.write(self._data[a:b])
-            file.write(added)
-            file.write(self._data[b:])
+        with out.open("wb") as file, memoryview(self._data) as data:
+            for start, end, more in ((0, self._field, tag(7, BYTES) + varint(b - a + len(added))), (a, b, added)):
+                with data[start:end] as kept:
+                    file.write(kept)
+                file.write(more)
+            with data[b:] as kept:
+                file.write(kept)
 
     def cut(self, part: Cut, out: Path) -> None:
         """Write a part as a model of its own, with its weights in it."""

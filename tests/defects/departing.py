@@ -1,17 +1,8 @@
-"""Conversion faults in the midst of longer models, each with the name of the node that is to be blamed; and sound ones.
-
-`python -m tests.defects.departing` diagnoses all of them, prints how often the right node was named, and exits with 1
-where that is less than 95 % or a sound model is blamed.
-"""
+"""Conversion faults in the midst of longer models, each with the name of the node that is to be blamed."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +13,8 @@ from onnx import TensorProto as T
 from onnx import helper, numpy_helper
 
 from edgequant.cases.case import Case
-from edgequant.jobs.diagnose_conversion import Departure, first_departing
-from edgequant.lab.session import DeviceOptions, Session, open_session
 from edgequant.models import read_model
-from edgequant.progress import Progress
-from edgequant.quantize.convert import convert
-from edgequant.spec import RunOptions, Variant
-from tests import generated, sources
+from tests import sources
 from tests.generated import save
 
 _node = helper.make_node
@@ -242,6 +228,30 @@ PARTS: dict[str, Callable[[], Part]] = {
         [_one("ConvTranspose", ["a", "wd"], kernel_shape=[3, 3], strides=[2, 2], output_shape=[24, 20])],
         [random("wd", 8, 8, 3, 3)],
     ),
+    "resize_axes": lambda: Part(
+        [_one("Resize", ["a", "", "scales"], mode="linear", axes=[3])], [const("scales", [2.0])], opset=18,
+        causes=("CANNOT_RUN",),
+    ),
+    "resize_aspect": lambda: Part(
+        [
+            _one("Resize", ["a", "", "", "size"], mode="linear", axes=[2, 3],
+                 keep_aspect_ratio_policy="not_larger")
+        ],
+        [const("size", [17, 25], "int64")], opset=18, causes=("SHAPE_WRONG", "OPERATOR_MISREAD"),
+    ),
+    "resize_exclude": lambda: _resize(
+        causes=(None,), mode="cubic", coordinate_transformation_mode="half_pixel", exclude_outside=1
+    ),
+    "rnn_clip": lambda: _rnn("RNN", 1, clip=0.2),
+    "rnn_reverse": lambda: _rnn("RNN", 1, direction="reverse"),
+    "roi_max": lambda: Part(
+        [_one("RoiAlign", ["a", "rois", "image"], output_height=5, output_width=5, sampling_ratio=2, mode="max")],
+        [const("rois", [[1, 1, 8, 9]]), const("image", [0], "int64")], causes=(None,),
+    ),
+    "mean_of_three": lambda: Part([_one("Mean", ["a", "a", "c4"])], [const("c4", 0.4)], causes=(None, "NOT_FINITE")),
+    "max_of_three": lambda: Part(
+        [_one("Max", ["a", "c1", "c2"])], [const("c1", 0.1), const("c2", -0.1)], causes=(None, "NOT_FINITE", PARTLY)
+    ),
     "pool_indices": lambda: Part(
         [
             _node("MaxPool", ["a"], ["m", "i"], name=BAD, kernel_shape=[2, 2], strides=[2, 2], storage_order=1),
@@ -342,92 +352,3 @@ def case_of(path: Path, seed: int = 0, real: str | None = None) -> Case:
         else:
             arrays[spec.name] = rng.integers(1, 12, shape).astype(spec.dtype)
     return Case("c0", arrays, "random, seed 0")
-
-
-@contextmanager
-def this_host(folder: Path) -> Iterator[Session]:
-    session = open_session(
-        "local:", DeviceOptions(), RunOptions(threads=1, timeout=120), log=folder / "runner.log", progress=Progress()
-    )
-    try:
-        yield session
-    finally:
-        session.close()
-
-
-def diagnosed(path: Path, host: Session, work: Path, case: Case | None = None) -> Departure | None:
-    work.mkdir(parents=True, exist_ok=True)
-    graph = read_model(path)
-    made = convert(graph, Variant(method="float"), work / "float.mnn", log_dir=work)
-    return first_departing(graph, made, host, [case or case_of(path)], work / "inner")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """wanted: the node to be blamed; None: nobody.  causes: codes that are right; None: whichever."""
-
-    name: str
-    wanted: str | None
-    causes: tuple[str | None, ...] | None
-    found: Departure | None
-    seconds: float
-
-    @property
-    def right(self) -> bool:
-        return (None if self.found is None else self.found.node) == self.wanted
-
-    @property
-    def right_cause(self) -> bool:
-        return self.right and self.found is not None and (self.causes is None or self.found.cause in self.causes)
-
-    def __str__(self) -> str:
-        said = "nobody" if self.found is None else f"{self.found}; proof: {self.found.proof}; {self.found.smallest}"
-        return f"{'right' if self.right else 'WRONG'} {self.name} ({self.seconds:.1f} s): {said}"
-
-
-NAMES = (*PARTS, *SPLICED, *RESET_FIRST, *(f"sound_{name}" for name in (*SOUND, *SOUND_GENERATED)))
-
-
-def outcome(name: str, host: Session, folder: Path) -> Outcome:
-    """Make a model and diagnose it."""
-    start, real = time.monotonic(), None
-    wanted: str | None = None
-    causes: tuple[str | None, ...] | None = None
-    if name in PARTS:
-        part = PARTS[name]()
-        path, wanted, causes = between(part, folder / "model.onnx"), part.blamed, part.causes
-    elif name in SPLICED or name in RESET_FIRST:
-        real = (SPLICED[name] if name in SPLICED else RESET_FIRST[name])[0]
-        path, wanted = spliced(name, folder / "model.onnx")
-    elif (sound := name.removeprefix("sound_")) in SOUND:
-        path = sources.real(real := sound)
-    else:
-        path = generated.ONNX_MODELS[sound](folder / "model.onnx")
-    found = diagnosed(path, host, folder / "work", case_of(path, real=real))
-    return Outcome(name, wanted, causes, found, time.monotonic() - start)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", choices=NAMES)
-    names = parser.parse_args(argv).only or NAMES
-    done = []
-    with tempfile.TemporaryDirectory() as scratch, this_host(Path(scratch)) as host:
-        for name in names:
-            (folder := Path(scratch) / name).mkdir()
-            done.append(outcome(name, host, folder))
-            print(done[-1], flush=True)
-    faults, sound = [each for each in done if each.wanted], [each for each in done if not each.wanted]
-    right = [each for each in faults if each.right]
-    proven = [each for each in right if each.found and each.found.proof != "none"]
-    named = [each for each in right if each.right_cause]
-    blamed = [each for each in sound if not each.right]
-    print(
-        f"right node: {len(right)} of {len(faults)}; proven: {len(proven)}; right cause: {len(named)}; "
-        f"sound models blamed: {len(blamed)} of {len(sound)}"
-    )
-    return 0 if len(right) >= 0.95 * len(faults) and not blamed else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

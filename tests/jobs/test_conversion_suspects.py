@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgequant.jobs.conversion_likeness import Likeness, liken, suspects
+from edgequant.jobs.conversion_likeness import Likeness, liken, same, suspects
+from edgequant.jobs.conversion_survey import Survey, wrong_outputs
 from edgequant.models.onnx_cut import Node
+from edgequant.tensors import TensorSpec
 
 _RNG = np.random.default_rng(0)
 _X = _RNG.standard_normal((1, 4, 6, 5)).astype(np.float32)
@@ -33,6 +35,7 @@ def test_likeness(got: np.ndarray | None, kind: str) -> None:
     found = liken(_X, None if got is None else got.astype(np.float32))
     assert found.kind == kind
     assert found.departs == (kind in ("departs", "missing"))
+    assert same(_X, None if got is None else got.astype(np.float32)) == (kind == "same")
 
 
 def test_the_permutation_is_named() -> None:
@@ -101,3 +104,20 @@ def test_only_what_leads_to_the_output() -> None:
         Node("b", "Op", ("x",), ("x",), ("b",), {}, (0, 0)),
     ]
     assert [each.place for each in suspects(nodes, {"a": OFF, "b": OFF}, {"b"})] == [1]
+
+
+def test_outputs_are_held_against_the_limits_of_a_float_model() -> None:
+    """Sizes and order count there; an output that is nowhere is wrong."""
+    sizes = {"shape": (2,), "got": (2,)}
+    seen = {
+        "right": Likeness("same", sqnr_db=120.0),
+        "fair": Likeness("departs", sqnr_db=45.0, rel_max=0.015, **sizes),  # type: ignore[arg-type]
+        "poor": Likeness("departs", sqnr_db=39.0, rel_max=0.015, **sizes),  # type: ignore[arg-type]
+        "single": Likeness("departs", sqnr_db=60.0, rel_max=0.03, **sizes),  # type: ignore[arg-type]
+        "swapped": Likeness("arranged", sqnr_db=120.0),
+        "dropped": MISSING,
+        "swallowed": Likeness("departs", sqnr_db=140.0, rel_max=0.0, what="0 NaN", **sizes),  # type: ignore[arg-type]
+    }
+    outputs = [TensorSpec(name, "float32", (2,)) for name in (*seen, "unseen")]
+    found = wrong_outputs(Survey(seen, {}), outputs)
+    assert found == {"poor", "single", "swapped", "dropped", "swallowed"}
