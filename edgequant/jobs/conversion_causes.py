@@ -13,7 +13,7 @@ from edgequant.jobs.conversion_trial import Bench, Trial
 from edgequant.models import ModelGraph, find_risks
 from edgequant.models.misread import CODE as MISREAD
 from edgequant.models.misread import WIDE_CODE
-from edgequant.models.onnx_cut import Node, Value
+from edgequant.models.onnx_cut import Node, Value, words
 
 _STATIC = (WIDE_CODE, MISREAD, "GRU_RESET_FIRST", "LSTM_OUTPUTS_LEFT_OUT")
 _INSTEAD: dict[tuple[str, str], tuple[Value, ...]] = {
@@ -115,17 +115,13 @@ def _instead(node: Node, trial: Trial, bench: Bench) -> Mapping[str, Value | Non
 
 
 def _said(node: Node, name: str, value: Value | None) -> str:
-    was = _text(node.attributes[name]) if name in node.attributes else "its default"
-    return f"without {name}={was}" if value is None else f"with {name}={_text(value)} in place of {was}"
+    was = words(node.attributes[name]) if name in node.attributes else "its default"
+    return f"without {name}={was}" if value is None else f"with {name}={words(value)} in place of {was}"
 
 
 def _remedy(node: Node, instead: Mapping[str, Value | None]) -> str:
     names = ", ".join(instead)
     return f"Export or train {node.kind} so that it needs no other {names}, or compute it with other operators."
-
-
-def _text(value: Value) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _normalization(nodes: Sequence[Node]) -> Cause | None:
@@ -134,7 +130,7 @@ def _normalization(nodes: Sequence[Node]) -> Cause | None:
     if not named and not kinds >= _DEVIATION:
         return None
     axes = next((node.attributes[key] for node in nodes for key in ("axes", "axis") if key in node.attributes), None)
-    over = "" if axes is None else f" over {_text(axes if isinstance(axes, tuple) else (axes,))}"  # type: ignore[arg-type]
+    over = "" if axes is None else f" over {words(axes)}"
     return Cause(
         "NORMALIZATION_AXES",
         f"a normalization{over} becomes one over other dimensions",

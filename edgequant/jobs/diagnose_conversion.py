@@ -22,7 +22,7 @@ from edgequant.jobs.conversion_survey import Survey, survey_of, wrong_outputs
 from edgequant.jobs.conversion_trial import Bench, Trial, shrink
 from edgequant.lab.session import Session
 from edgequant.models import ModelGraph
-from edgequant.models.onnx_cut import Node, OnnxFile, Value
+from edgequant.models.onnx_cut import Node, OnnxFile, Value, words
 from edgequant.reference.inside import Inside, LiteInside
 
 Proof = Literal["alone", "with those before it", "its tensors", "none"]
@@ -123,7 +123,7 @@ class Departure(BaseModel):
         return self._reproduction
 
     def __str__(self) -> str:
-        given = "".join(f" {key}={_text(value)}" for key, value in list(self.attributes.items())[:8])
+        given = "".join(f" {key}={words(value)}" for key, value in list(self.attributes.items())[:8])
         blame = "departs" if self.proof != "none" else "may be where it departs (a suspicion)"
         stretch = f", in the stretch {' > '.join(self.stretch)}" if len(self.stretch) > 1 else ""
         why = f": {self.why}" if self.why else ""
@@ -333,10 +333,6 @@ def _unknown(node: Node, how: Proof) -> str:
     if how == "none":
         return "Verify the model in parts, with this tensor as an output, before you change anything."
     return f"Export the model without this form of {node.kind}, and report the exported case to MNN."
-
-
-def _text(value: Value) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 # ---- TFLite

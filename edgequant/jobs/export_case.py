@@ -15,6 +15,7 @@ from edgequant.errors import InputError
 from edgequant.files import atomic_write, disk_error
 from edgequant.jobs.diagnose_conversion import Departure
 from edgequant.mnn_version import host_mnn_version
+from edgequant.models.onnx_cut import words
 
 _SCRIPT = "show_case.txt"
 
@@ -81,7 +82,7 @@ def _readme(departure: Departure) -> str:
     def sizes(arrays: Mapping[str, tuple[int, ...]]) -> str:
         return ", ".join(f"{name} [{','.join(map(str, shape))}]" for name, shape in arrays.items())
 
-    given = ", ".join(f"{key}={_text(value)}" for key, value in departure.attributes.items())
+    given = ", ".join(f"{key}={words(value)}" for key, value in departure.attributes.items())
     why = f"  {departure.why}." if departure.why else ""
     what = "computes something else" if departure.reproduction and departure.reproduction.got else "cannot run it"
     lines = (
@@ -98,7 +99,3 @@ def _parts(departure: Departure) -> str:
     nodes = departure.stretch or (departure.node,)
     before = f", and what is before it: {', '.join(departure.context)}" if departure.context else ""
     return f"{', '.join(nodes)} of the model{before}"
-
-
-def _text(value: object) -> str:
-    return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -294,6 +294,13 @@ class OnnxFile:
             return b"".join(kept) + content(9, file.read(length))
 
 
+def words(value: Value) -> str:
+    """An attribute's value for people; floats as short as float32 has them."""
+    if isinstance(value, tuple):
+        return ",".join(words(each) for each in value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
 def tensor(name: str, array: np.ndarray) -> bytes:
     """A TensorProto."""
     little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)

@@ -300,7 +300,7 @@ SPLICED: dict[str, tuple[str, str, Callable[[str, str], list[onnx.NodeProto]]]] 
 """Name -> a real model, the tensor behind which a fault is put, and the fault."""
 RESET_FIRST = {"df_dec_reset": ("df_dec", "/df_gru/gru/GRU"), "erb_dec_reset": ("erb_dec", "/emb_gru/GRU_1")}
 """Name -> a real model and its GRU that gets linear_before_reset = 0."""
-SOUND = (*(name for name in sources.REAL if name not in ("silero_vad", "face_detection", "hand_recrop")),)
+SOUND = tuple(name for name in sources.REAL if name != "silero_vad")
 SOUND_GENERATED = (
     "many_dtypes", "many_inputs", "many_outputs", "conv_cnn", "gru", "lstm", "rank1_dynamic", "argmax_ints", "old_ir",
     "branches", "big_mlp",

@@ -1,7 +1,7 @@
 """How often the right node is named: `python -m tests.defects.departures`.
 
-It diagnoses every fault of `departing` and sound models, prints what it found and the rates, and exits with 1 where less
-than 95 % of the nodes are right or a sound model is blamed.
+It diagnoses every fault of `departing` and sound models, prints what it found and the rates, and exits with 1 where
+less than 95 % of the nodes are right or a sound model is blamed.
 """
 
 from __future__ import annotations

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto as T
-from onnx import helper
 
 from edgequant.cases.case import Case
 from edgequant.cases.load import read_npz
@@ -120,18 +118,12 @@ def test_a_length_in_front_is_named_for_what_it_is(host: Session, tmp_path: Path
 
 @pytest.mark.nightly
 def test_an_operator_that_mnn_cannot_run_is_named(host: Session, tmp_path: Path) -> None:
-    nodes = [
-        helper.make_node("Mul", ["x", "two"], ["a"], name="before"),
-        helper.make_node("Dropout", ["a"], ["b"], name="bad", seed=0),
-        helper.make_node("Tanh", ["b"], ["y"], name="behind"),
-    ]
-    value = helper.make_tensor_value_info("x", T.FLOAT, [3, 4, 5])
-    out = helper.make_tensor_value_info("y", T.FLOAT, [3, 4, 5])
-    path = generated.save(tmp_path / "m.onnx", nodes, [value], [out], [departing.const("two", 2.0)])
+    """In MNN's own words; its case fails to run too."""
+    path = departing.between(PARTS["resize_axes"](), tmp_path / "m.onnx")
     found = diagnosed(path, host, tmp_path / "work")
     assert found is not None
     assert (found.node, found.cause, found.proof) == ("bad", "CANNOT_RUN", "alone")
-    assert "Dropout" in (found.why or "")
+    assert "MNN said" in (found.why or "")
     assert _run(export_case(found, tmp_path / "case")).returncode == 1
 
 
@@ -145,12 +137,16 @@ def test_inputs_that_mnn_cannot_take_are_the_users(host: Session, tmp_path: Path
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("make", [tflite.transposed_convolution(3, 5), tflite.nearest(True)], ids=["conv", "nearest"])
+@pytest.mark.parametrize(
+    "make",
+    [tflite.transposed_convolution(3, 5), tflite.nearest(True), tflite.depthwise(3), tflite.padded(True)],
+    ids=["transposed", "nearest", "depthwise", "mirrored"],
+)
 def test_an_operator_of_tflite_is_named_by_its_tensors(make: departing.Make, host: Session, tmp_path: Path) -> None:
     path = make(tmp_path)
     found = diagnosed(path, host, tmp_path / "work")
     assert found is not None
-    assert found.operator in ("TRANSPOSE_CONV", "RESIZE_NEAREST_NEIGHBOR")
+    assert found.operator in ("TRANSPOSE_CONV", "RESIZE_NEAREST_NEIGHBOR", "DEPTHWISE_CONV_2D", "MIRROR_PAD")
     assert (found.proof, found.cause) == ("its tensors", "OPERATOR_MISREAD")
     with pytest.raises(InputError, match="no case"):
         export_case(found, tmp_path / "case")
