@@ -47,7 +47,7 @@ def survey_of(
     constant: Iterable[str] = (),
 ) -> Survey:  # fmt: skip
     """Each tensor of the source held against MNN's of the same name, in batches of bounded size."""
-    known = model_file.tensor_names(str(mnn))
+    known = known_tensors(mnn)
     final = {spec.name for spec in outputs}
     folded = set(constant) - final
     makes = [name for node in nodes for name in node.makes if name not in folded]
@@ -58,7 +58,7 @@ def survey_of(
     for batch in batches(sizes):
         values = source.values(batch, case)
         asked = [name for name in batch if name in known and name in values]
-        got = _tapped(host, mnn, asked, case) if refused < _MOST_REFUSED else {}
+        got = tapped(host, mnn, asked, case) if refused < _MOST_REFUSED else {}
         for name in batch:
             if name not in values:
                 unseen[name] = "the source's runtime does not hand it out"
@@ -87,7 +87,12 @@ def wrong_outputs(survey: Survey, outputs: Sequence[TensorSpec]) -> set[str]:
     return found
 
 
-def _tapped(host: Session, mnn: Path, names: list[str], case: Case) -> dict[str, np.ndarray]:
+def known_tensors(mnn: Path) -> set[str]:
+    """Names of tensors that a float MNN model can be asked for."""
+    return model_file.tensor_names(str(mnn))
+
+
+def tapped(host: Session, mnn: Path, names: list[str], case: Case) -> dict[str, np.ndarray]:
     """Inner tensors of float MNN; those are left out that it cannot hand out."""
     if not names:
         return {}
@@ -114,4 +119,4 @@ def _halved(host: Session, mnn: Path, names: list[str], case: Case, error: Runne
     if len(names) == 1:
         return {}
     middle = len(names) // 2
-    return _tapped(host, mnn, names[:middle], case) | _tapped(host, mnn, names[middle:], case)
+    return tapped(host, mnn, names[:middle], case) | tapped(host, mnn, names[middle:], case)

@@ -75,7 +75,7 @@ class Bench:
         self.file, self.inside, self.case = file, inside, case
         self.runs = runs
         self.used = 0
-        self._host, self._work, self._timeout = host, work, timeout
+        self.host, self._work, self._timeout = host, work, timeout
         self._count = 0
         self._known: Arrays = dict(case.inputs)
         self._sized = self._of_sizes()
@@ -166,15 +166,15 @@ class Bench:
         """Float MNN's outputs.  Raises EdgequantError; the host has a new runner where this one died."""
         place: Place | None = None
         try:
-            place = Place.load(self._host, ModelFile(path, "normal", None, "normal"))
+            place = Place.load(self.host, ModelFile(path, "normal", None, "normal"))
             found = place.runner.run(place.loaded, feed(place.loaded, inputs)).outputs
         except DeviceError as error:
             if place is None or error.code != "INFERENCE_FAILED":
-                self._host.drop_runner()
+                self.host.drop_runner()
             else:
-                let_go(self._host, place.runner, place.loaded)
+                let_go(self.host, place.runner, place.loaded)
             raise
-        let_go(self._host, place.runner, place.loaded)
+        let_go(self.host, place.runner, place.loaded)
         return found
 
     def _declared(self, array: np.ndarray, *, loose: bool) -> Declared:

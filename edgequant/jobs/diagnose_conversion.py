@@ -6,128 +6,27 @@ the node is cut out, converted alone and fed with the source's own tensors: only
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
-
-import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from edgequant.archive.types import Artifact
 from edgequant.cases.case import Case
-from edgequant.jobs.conversion_causes import Cause, cause_of, known_cause
-from edgequant.jobs.conversion_likeness import Likeness, Suspect, suspects
-from edgequant.jobs.conversion_survey import Survey, survey_of, wrong_outputs
+from edgequant.jobs.conversion_causes import Cause, cause_of
+from edgequant.jobs.conversion_likeness import Suspect, liken, suspects
+from edgequant.jobs.conversion_survey import Survey, known_tensors, survey_of, tapped, wrong_outputs
 from edgequant.jobs.conversion_trial import Bench, Trial, shrink
+from edgequant.jobs.departure import SHOWN, Departure, Proof, Reproduction, TensorFact
+from edgequant.jobs.diagnose_lite import first_departing_of_lite
 from edgequant.lab.session import Session
 from edgequant.models import ModelGraph
-from edgequant.models.onnx_cut import Node, OnnxFile, Value, words
-from edgequant.reference.inside import Inside, LiteInside
+from edgequant.models.onnx_cut import Node, OnnxFile
+from edgequant.reference.inside import Inside
+from edgequant.reference.reference import CaseRefused
 
-Proof = Literal["alone", "with those before it", "its tensors", "none"]
 CONVERTER_RUNS = 16
 """At most, for the proof and the smallest inputs."""
 _MOST_SUSPECTS = 4
-_SHOWN = 20
 _BODIES = ("If", "Loop", "Scan")
-
-
-class TensorFact(BaseModel):
-    """A tensor of the source: its sizes there and in MNN, None where it was not seen; how far MNN is from it, measured
-    in the whole model.  See `compare.metrics`."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    shape: tuple[int, ...] | None = None
-    mnn_shape: tuple[int, ...] | None = None
-    sqnr_db: float | None = None
-    rel_max: float | None = None
-    mismatch: float | None = None
-    what: str | None = None
-
-    @classmethod
-    def of(cls, name: str, seen: Likeness | None) -> TensorFact:
-        if seen is None:
-            return cls(name=name, what="conversion fused it away")
-        return cls(
-            name=name, shape=seen.shape, mnn_shape=seen.got, sqnr_db=seen.sqnr_db, rel_max=seen.rel_max,
-            mismatch=seen.mismatch, what=seen.what,
-        )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Reproduction:
-    """The smallest part that shows it: its files, inputs, what the source's runtime makes of them, and MNN.
-
-    The files last as long as the folder `first_departing` was given."""
-
-    onnx: Path
-    mnn: Path
-    inputs: Mapping[str, np.ndarray]
-    expected: Mapping[str, np.ndarray]
-    got: Mapping[str, np.ndarray]
-
-
-class Departure(BaseModel):
-    """The first node of a source that float MNN computes otherwise.
-
-    Attributes:
-        node, operator, attributes: of the source.
-        inputs, outputs: of the node, as measured in the whole model.
-        proof: "alone": cut out and converted alone, fed with the source's tensors, it departs; "with those before it":
-            the same, together with `context`; "its tensors": in the whole model its inputs are right and its output is
-            not (a TFLite source, which cannot be cut); "none": it is a suspicion.
-        proven_by: in words.
-        stretch: names of the nodes it cannot be told from, for conversion fused what lies between; itself included.
-        context: names of the nodes without which it does not show.
-        error: of the proof: output -> SQNR in dB, None where the error has no size.
-        cause: a stable name, None where none is known.  why: a sentence.  cause_shown: the cause was seen, by
-            computing what MNN does with the source's own runtime.
-        remedy: what to do.
-        unseen: what could not be looked at, and why not.
-        passed_over: nodes before it with which a way that departs began, and which are right on their own.
-        smallest: input of the part -> sizes that still show it.
-        converter_runs: that the proof took.
-    """
-
-    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
-
-    node: str
-    operator: str
-    attributes: dict[str, Value]
-    inputs: tuple[TensorFact, ...]
-    outputs: tuple[TensorFact, ...]
-    case: str
-    proof: Proof
-    proven_by: str
-    stretch: tuple[str, ...] = ()
-    context: tuple[str, ...] = ()
-    error: dict[str, float | None] = {}
-    cause: str | None = None
-    why: str | None = None
-    cause_shown: bool = False
-    remedy: str
-    unseen: tuple[str, ...] = ()
-    passed_over: tuple[str, ...] = ()
-    smallest: dict[str, tuple[int, ...]] = {}
-    converter_runs: int = 0
-    reference: str = ""
-
-    _reproduction: Reproduction | None = None
-
-    @property
-    def reproduction(self) -> Reproduction | None:
-        """For `export_case`; None where nothing is proven."""
-        return self._reproduction
-
-    def __str__(self) -> str:
-        given = "".join(f" {key}={words(value)}" for key, value in list(self.attributes.items())[:8])
-        blame = "departs" if self.proof != "none" else "may be where it departs (a suspicion)"
-        stretch = f", in the stretch {' > '.join(self.stretch)}" if len(self.stretch) > 1 else ""
-        why = f": {self.why}" if self.why else ""
-        return f"{self.operator} {self.node}{given} {blame}{stretch}{why}"
 
 
 def first_departing(
@@ -143,7 +42,8 @@ def first_departing(
 ) -> Departure | None:
     """The first node of an ONNX or TFLite source that departs; None where float MNN computes what the source does.
 
-    The cases are tried in order until one shows something.  A TFLite source is not cut: its node is a suspicion.
+    The cases are tried in order until one shows something.  A TFLite source is not cut: its proof are its tensors, or
+    there is none.
 
     Args:
         graph: of the source.
@@ -161,13 +61,16 @@ def first_departing(
     mnn = float_model if isinstance(float_model, Path) else float_model.path
     work.mkdir(parents=True, exist_ok=True)
     if graph.format == "tflite":
-        return _of_lite(graph, mnn, host, cases, work, timeout)
+        return first_departing_of_lite(graph, mnn, host, cases, work, timeout)
     if graph.format != "onnx":
         raise ValueError(f"inner tensors of {graph.format} sources cannot be had")
     with OnnxFile(graph.path) as file, Inside(graph, file, work / "inside", work / "reference.log", timeout) as inside:
         for case in cases:
             say(f"comparing inner tensors with {inside.name} (case '{case.name}')")
-            survey = survey_of(inside, file.nodes, graph.outputs or (), mnn, host, case, file.constant)
+            try:
+                survey = survey_of(inside, file.nodes, graph.outputs or (), mnn, host, case, file.constant)
+            except CaseRefused:
+                continue  # the source cannot run it, so nothing is known of it
             found = suspects(file.nodes, survey.seen, wrong_outputs(survey, graph.outputs or ()))
             if not found:
                 continue
@@ -217,10 +120,24 @@ def _attempt(bench: Bench, survey: Survey, suspect: Suspect) -> tuple[Trial, int
             trial = bench.attempt(suspect.stretch, suspect.outputs, loose=loose)
             if trial is not None and shows(trial):
                 return trial, suspect.place, "alone"
-        found = _with_more(bench, suspect, shows, loose=loose)
+        found = _with_more(
+            bench, suspect, lambda trial: shows(trial) and _begins_there(bench, survey, trial), loose=loose
+        )
         if found is not None:
             return found, suspect.place, "with those before it"
     return None
+
+
+def _begins_there(bench: Bench, survey: Survey, trial: Trial | None) -> bool:
+    """Whether what is right in the whole model is right in the part as well: it does not depart for another reason."""
+    if trial is None or trial.failure is not None:
+        return trial is not None
+    makes = {name for place in trial.part.nodes for name in bench.file.nodes[place].makes}
+    right = {name for name in makes if name in survey.seen and survey.seen[name].kind == "same"}
+    names = sorted(right & known_tensors(trial.mnn))
+    got = tapped(bench.host, trial.mnn, names, Case("part", trial.inputs, "inner tensors"))
+    expected = bench.value(got)
+    return all(not liken(expected[name], array).departs for name, array in got.items() if name in expected)
 
 
 def _with_more(bench: Bench, suspect: Suspect, shows: Callable[[Trial | None], bool], *, loose: bool) -> Trial | None:
@@ -283,13 +200,13 @@ def _departure(
         proof=how,
         proven_by=_how(bench, trial, how),
         stretch=tuple(nodes[each].name for each in stretch) if len(stretch) > 1 else (),
-        context=context[:_SHOWN],
+        context=context[:SHOWN],
         error={} if trial is None else {name: each.sqnr_db for name, each in trial.alike.items()},
         cause=None if cause is None else cause.code,
         why=None if cause is None else cause.what,
         cause_shown=cause is not None and cause.shown,
         remedy=cause.remedy if cause is not None else _unknown(node, how),
-        unseen=tuple(unseen[:_SHOWN]),
+        unseen=tuple(unseen[:SHOWN]),
         passed_over=tuple(nodes[each.place].name for each in passed_over),
         smallest={} if trial is None else {name: array.shape for name, array in trial.inputs.items()},
         converter_runs=bench.used,
@@ -333,52 +250,3 @@ def _unknown(node: Node, how: Proof) -> str:
     if how == "none":
         return "Verify the model in parts, with this tensor as an output, before you change anything."
     return f"Export the model without this form of {node.kind}, and report the exported case to MNN."
-
-
-# ---- TFLite
-
-
-def _of_lite(
-    graph: ModelGraph, mnn: Path, host: Session, cases: Sequence[Case], work: Path, timeout: float
-) -> Departure | None:
-    main = [op for op in graph.ops if op.subgraph is None]
-    nodes = [
-        Node(op.name, op.type, tuple(filter(None, op.inputs)), op.inputs, op.outputs, op.attributes, (0, 0))
-        for op in main
-    ]
-    with LiteInside(graph, work / "reference.log", timeout) as inside:
-        for case in cases:
-            survey = survey_of(inside, nodes, graph.outputs or (), mnn, host, case)
-            found = suspects(nodes, survey.seen, wrong_outputs(survey, graph.outputs or ()))
-            if found:
-                return _lite_departure(graph, nodes, survey, found[0], case, inside.name)
-    return None
-
-
-def _lite_departure(
-    graph: ModelGraph, nodes: Sequence[Node], survey: Survey, suspect: Suspect, case: Case, name: str
-) -> Departure:
-    node = nodes[suspect.place]
-    cause = known_cause(graph, [nodes[place] for place in reversed(suspect.stretch)])
-    if cause is not None:
-        node = next(each for each in nodes if each.name == cause.node)
-    inputs = [each for each in node.reads if each not in graph.constants and each not in case.inputs]
-    right = len(suspect.stretch) == 1 and all(each in survey.seen and not survey.seen[each].departs for each in inputs)
-    return Departure(
-        node=node.name,
-        operator=node.kind,
-        attributes=dict(node.attributes),
-        inputs=tuple(TensorFact.of(each, survey.seen.get(each)) for each in node.reads if each in survey.seen),
-        outputs=tuple(TensorFact.of(each, survey.seen.get(each)) for each in node.makes),
-        case=case.name,
-        proof="its tensors" if right else "none",
-        proven_by=f"in the whole model its inputs are those {name} has, and its output is not"
-        if right
-        else "nothing: parts of TFLite models cannot be cut out, and what lies before it was not all seen",
-        stretch=tuple(nodes[each].name for each in suspect.stretch) if len(suspect.stretch) > 1 else (),
-        cause=None if cause is None else cause.code,
-        why=None if cause is None else cause.what,
-        remedy=cause.remedy if cause is not None else "Convert the model by way of ONNX.",
-        unseen=tuple(f"{each}: {survey.unseen[each]}" for each in suspect.unseen if each in survey.unseen)[:_SHOWN],
-        reference=name,
-    )

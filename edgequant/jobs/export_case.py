@@ -13,7 +13,7 @@ from pathlib import Path
 from edgequant.cases.load import save_npz
 from edgequant.errors import InputError
 from edgequant.files import atomic_write, disk_error
-from edgequant.jobs.diagnose_conversion import Departure
+from edgequant.jobs.departure import Departure
 from edgequant.mnn_version import host_mnn_version
 from edgequant.models.onnx_cut import words
 

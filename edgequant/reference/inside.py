@@ -16,7 +16,7 @@ from edgequant.deadline import Deadline
 from edgequant.errors import EdgequantError, InputError
 from edgequant.models import ModelGraph
 from edgequant.models.onnx_cut import SHAPE, OnnxFile
-from edgequant.reference.reference import Outputs
+from edgequant.reference.reference import CaseRefused, Outputs
 from edgequant.reference.runtime import RuntimeReference, available
 from edgequant.runner.answers import LoadAnswer
 
@@ -46,6 +46,7 @@ class Inside:
     def __init__(self, graph: ModelGraph, file: OnnxFile, folder: Path, log: Path, timeout: float) -> None:
         self._graph, self._file, self._folder, self._log, self._timeout = graph, file, folder, log, timeout
         self._runtime: _Reloading | None = None
+        self._ran: Case | None = None
         folder.mkdir(exist_ok=True)
         self._beside(folder)
         refused: InputError | None = None
@@ -66,13 +67,13 @@ class Inside:
             self._runtime.close()
 
     def sizes(self, names: Iterable[str], case: Case) -> dict[str, tuple[int, ...]]:
-        """The sizes of inner tensors; what cannot be asked for is left out."""
+        """The sizes of inner tensors; what cannot be asked for is left out.  Raises CaseRefused."""
         wanted = list(names)
         found = self._opened((), wanted, case)
         return {name: tuple(int(size) for size in found[name + SHAPE]) for name in wanted if name + SHAPE in found}
 
     def values(self, names: Iterable[str], case: Case) -> dict[str, np.ndarray]:
-        """Inner tensors, or outputs; what cannot be asked for is left out."""
+        """Inner tensors, or outputs; what cannot be asked for is left out.  Raises CaseRefused."""
         wanted = list(names)
         found = self._opened(wanted, (), case)
         return {name: found[name] for name in wanted if name in found}
@@ -89,8 +90,9 @@ class Inside:
         self._file.open_tensors(names, sizes, copy)
         try:
             return self._living(copy).run(case)
-        except EdgequantError:
-            # Sequences have no shape, and cannot be handed out: what can be is found by halving.
+        except (EdgequantError, CaseRefused):
+            # Sequences have no shape, and words cannot be handed out: what can be is found by halving.
+            self._require(case)
             asked = names or sizes
             if len(asked) == 1:
                 return {}
@@ -98,6 +100,12 @@ class Inside:
             for part in (asked[: len(asked) // 2], asked[len(asked) // 2 :]):
                 found |= self._opened(part if names else (), () if names else part, case)
             return found
+
+    def _require(self, case: Case) -> None:
+        """Raises CaseRefused where the source itself cannot run it."""
+        if case is not self._ran:
+            self._living(self._graph.path).run(case)
+            self._ran = case
 
     def _living(self, model: Path) -> RuntimeReference:
         """The runtime with this model in it; a new one where it died."""

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgequant.cases.case import Case
-from edgequant.jobs.diagnose_conversion import Departure, first_departing
+from edgequant.jobs.departure import Departure
+from edgequant.jobs.diagnose_conversion import first_departing
 from edgequant.lab.session import DeviceOptions, Session, open_session
 from edgequant.models import read_model
 from edgequant.progress import Progress
@@ -114,7 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     named = [each for each in right if each.right_cause]
     blamed = [each for each in sound if not each.right]
     print(
-        f"right node: {len(right)} of {len(faults)}; proven: {len(proven)}; right cause: {len(named)}; "
+        f"right node: {len(right)} of {len(faults)}; proven: {len(proven)}; right cause: {len(named)}, of these "
+        f"{sum(each.found is not None and each.found.cause is not None for each in named)} with a name; "
         f"sound models blamed: {len(blamed)} of {len(sound)}"
     )
     return 0 if len(right) >= 0.95 * len(faults) and not blamed else 1

@@ -10,16 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from edgequant.cases.case import Case
 from edgequant.cases.load import read_npz
 from edgequant.errors import InputError
-from edgequant.jobs.diagnose_conversion import Departure, Reproduction, TensorFact
+from edgequant.jobs.departure import Departure, Reproduction, TensorFact
 from edgequant.jobs.export_case import export_case
 from edgequant.lab.session import Session
 from edgequant.models import read_model
 from edgequant.models.onnx_cut import OnnxFile
 from edgequant.reference.inside import Inside, batches
+from edgequant.reference.reference import CaseRefused
 from tests import generated
 from tests.defects import departing, tflite
 from tests.defects.departing import PARTS, case_of
@@ -168,6 +170,26 @@ def test_inner_tensors_with_weights_beside_the_model(tmp_path: Path) -> None:
         assert inside.sizes(["y"], case) == {"y": (1, 8)}
         weights = np.frombuffer((path.parent / "weights.bin").read_bytes()[64:], np.float32).reshape(8, 8)
         np.testing.assert_allclose(inside.values(["y"], case)["y"], case.inputs["x"] @ weights, rtol=1e-4, atol=1e-6)
+
+
+def test_what_cannot_be_handed_out_is_left_out(tmp_path: Path) -> None:
+    """Sequences; and a case that the source cannot run is refused, whatever is asked."""
+    nodes = [
+        helper.make_node("Split", ["x"], ["a", "b"], axis=1),
+        helper.make_node("SequenceConstruct", ["a", "b"], ["both"]),
+        helper.make_node("ConcatFromSequence", ["both"], ["y"], axis=1),
+    ]
+    value, out = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8]) for name in "xy")
+    path = generated.save(tmp_path / "m.onnx", nodes, [value], [out])
+    case = case_of(path)
+    with (
+        OnnxFile(path) as file,
+        Inside(read_model(path), file, tmp_path / "inside", tmp_path / "log", 60) as inside,
+    ):
+        assert inside.sizes(["a", "both", "y"], case) == {"a": (1, 4), "y": (1, 8)}
+        assert set(inside.values(["a", "both", "y"], case)) == {"a", "y"}
+        with pytest.raises(CaseRefused):
+            inside.sizes(["a", "y"], Case("c1", {"x": np.zeros((1, 7), np.float32)}, "test"))
 
 
 def test_batches_hold_no_more_than_they_may() -> None:
