@@ -47,7 +47,7 @@ def random(name: str, *shape: int, scale: float = 0.3) -> onnx.TensorProto:
     return const(name, scale * np.random.default_rng([*name.encode()]).standard_normal(shape))
 
 
-def _value(name: str, shape: Sequence[Any], dtype: int = T.FLOAT) -> onnx.ValueInfoProto:
+def value(name: str, shape: Sequence[Any], dtype: int = T.FLOAT) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, dtype, shape)
 
 
@@ -68,7 +68,7 @@ def between(part: Part, path: Path) -> Path:
         ]
         weights = [random("w0", 8, 3, 3, 3), random("w1", 8, 8, 1, 1, scale=0.6), random("w2", 8, 8, 3, 3)]
         weights.append(random("w3", 4, 8, 1, 1))
-        inputs, outputs = [_value("x", [1, 3, 12, 10])], [_value("y", [1, 4, "H", "W"])]
+        inputs, outputs = [value("x", [1, 3, 12, 10])], [value("y", [1, 4, "H", "W"])]
     else:
         before = [
             _node("Transpose", ["x"], ["p0"], perm=[1, 0, 2], name="before0"),
@@ -81,7 +81,7 @@ def between(part: Part, path: Path) -> Path:
             _node("Transpose", ["s1"], ["y"], perm=[1, 0, 2], name="behind2"),
         ]
         weights = [random("w0", 12, 8, scale=0.5), random("w2", 8, 5, scale=0.6)]
-        inputs, outputs = [_value("x", [1, 6, 12])], [_value("y", [1, "L", 5])]
+        inputs, outputs = [value("x", [1, 6, 12])], [value("y", [1, "L", 5])]
     nodes = [*before, *part.nodes, *behind]
     more = [const("three", 3.0), *weights, *part.weights]
     return save(path, nodes, [*inputs, *part.inputs], outputs, more, opset=part.opset)
@@ -126,7 +126,7 @@ _HALVES = (
     _node("Floor", ["d"], ["f"], name="floor"),
     _node("Mul", ["f", "half"], ["h"], name="halve"),
 )
-_NUMBERS = (const("two", 2.0), const("half", 0.5))
+NUMBERS = (const("two", 2.0), const("half", 0.5))
 
 
 def _one_first() -> Part:
@@ -155,7 +155,7 @@ def _hash() -> Part:
         _node("Mul", ["a", "row"], ["z"], name="scale"),
     ]
     weights = [const("hash", [2654435761], "int64"), const("buckets", [17], "int64"), random("table", 17, scale=1)]
-    inputs = [_value("ids", [10], T.INT64)]
+    inputs = [value("ids", [10], T.INT64)]
     return Part(nodes, weights, causes=("CONSTANT_BEYOND_INT32",), inputs=inputs)
 
 
@@ -166,7 +166,7 @@ def _last_index() -> Part:
         _node("Cast", ["i"], ["z0"], name="cast", to=T.FLOAT),
         _node("Mul", ["z0", "a"], ["z"], name="mix"),
     ]
-    return Part(nodes, _NUMBERS)
+    return Part(nodes, NUMBERS)
 
 
 PARTS: dict[str, Callable[[], Part]] = {
@@ -187,7 +187,7 @@ PARTS: dict[str, Callable[[], Part]] = {
     "lstm_forget_input": lambda: _rnn("LSTM", 4, input_forget=1),
     "rnn_relu": lambda: _rnn("RNN", 1, activations=["Relu"]),
     "one_first": _one_first,
-    "round_ties": lambda: Part([*_HALVES, _one("Round", ["h"])], _NUMBERS, causes=("TIES_ROUNDED_OTHERWISE",)),
+    "round_ties": lambda: Part([*_HALVES, _one("Round", ["h"])], NUMBERS, causes=("TIES_ROUNDED_OTHERWISE",)),
     "softplus_beyond_87": lambda: Part(
         [_node("Mul", ["a", "much"], ["m"], name="much_more"), _one("Softplus", ["m"])], [const("much", 40.0)],
         causes=("ACTIVATION_LIMIT",),

@@ -25,6 +25,7 @@ from edgequant.quantize.convert import convert
 from edgequant.spec import RunOptions, Variant
 from tests import generated, sources
 from tests.defects.departing import (
+    BAD,
     PARTS,
     RESET_FIRST,
     SOUND,
@@ -34,6 +35,7 @@ from tests.defects.departing import (
     case_of,
     spliced,
 )
+from tests.defects.departing_elsewhere import ELSEWHERE
 
 
 @contextmanager
@@ -77,7 +79,7 @@ class Outcome:
         return f"{'right' if self.right else 'WRONG'} {self.name} ({self.seconds:.1f} s): {said}"
 
 
-NAMES = (*PARTS, *SPLICED, *RESET_FIRST, *(f"sound_{name}" for name in (*SOUND, *SOUND_GENERATED)))
+NAMES = (*PARTS, *ELSEWHERE, *SPLICED, *RESET_FIRST, *(f"sound_{name}" for name in (*SOUND, *SOUND_GENERATED)))
 
 
 def outcome(name: str, host: Session, folder: Path) -> Outcome:
@@ -88,6 +90,8 @@ def outcome(name: str, host: Session, folder: Path) -> Outcome:
     if name in PARTS:
         part = PARTS[name]()
         path, wanted, causes = between(part, folder / "model.onnx"), part.blamed, part.causes
+    elif name in ELSEWHERE:
+        path, wanted = ELSEWHERE[name](folder / "model.onnx"), BAD
     elif name in SPLICED or name in RESET_FIRST:
         real = (SPLICED[name] if name in SPLICED else RESET_FIRST[name])[0]
         path, wanted = spliced(name, folder / "model.onnx")
