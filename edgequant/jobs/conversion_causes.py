@@ -16,6 +16,11 @@ from edgequant.models.misread import WIDE_CODE
 from edgequant.models.onnx_cut import Node, Value, words
 
 _STATIC = (WIDE_CODE, MISREAD, "GRU_RESET_FIRST", "LSTM_OUTPUTS_LEFT_OUT")
+_SAID = {
+    "GRU_RESET_FIRST": "MNN applies the reset gate to the recurrent product, without its bias, where "
+    "linear_before_reset=0 applies it to the state before that product",
+}
+"""What MNN does instead, measured: with linear_before_reset=1 the bias would be in it."""
 _INSTEAD: dict[tuple[str, str], tuple[Value, ...]] = {
     ("GRU", "linear_before_reset"): (1,),
     ("GridSample", "mode"): ("linear", "bilinear"),
@@ -83,7 +88,7 @@ def known_cause(graph: ModelGraph, nodes: Iterable[Node]) -> Cause | None:
         for each in findings:
             wide = each.code == WIDE_CODE and set(node.reads) & set(graph.beyond_int32)
             if wide or (each.code != WIDE_CODE and node.name in each.evidence.get("names", ())):
-                return Cause(each.code, each.message, each.remedy or "", node=node.name)
+                return Cause(each.code, _SAID.get(each.code, each.message), each.remedy or "", node=node.name)
     return None
 
 
