@@ -8,6 +8,7 @@ Read in its sources, tried with the standard's own tests under MALLOC_PERTURB_:
   linear, normalizations have an epsilon of 1e-10, RoiAlign and Resize below the opsets that let one choose compute as
   the later ones do by default.
 - A GRU needs to be told its size, a convolution over three dimensions its kernel.
+- Of an LSTM it reads three outputs, however many there are: what lies behind the last is no name, and may end it.
 
 So what is left out is written out in a copy, which is what is converted; by the standard both are the same model.
 """
@@ -32,12 +33,13 @@ _STANDARD = ("", "ai.onnx")
 
 @dataclass(frozen=True)
 class _Node:
-    """inputs: in order; given: its attributes; lists: number of integers in those that are lists of them."""
+    """inputs: in order; given: its attributes; lists: integers in those that are lists of them; outputs: how many."""
 
     kind: str
     inputs: tuple[str, ...]
     given: frozenset[str]
     lists: dict[str, int]
+    outputs: int = 0
 
     def rank(self, known: dict[str, tuple[int, ...]]) -> int:
         """Spatial dimensions of a kernel; 0 where they are not known."""
@@ -131,7 +133,7 @@ class _Copier:
             yield name, tuple(dims)
 
     def node(self, extent: tuple[int, int], known: dict[str, tuple[int, ...]], depth: int) -> list[_Piece]:
-        kind, domain, inputs = "", "", []
+        kind, domain, inputs, outputs = "", "", [], 0
         lists: dict[str, int] = {}
         given: set[str] = set()
         for number, wire, a, b in fields(self.data, *extent, self.work):
@@ -139,6 +141,8 @@ class _Copier:
                 continue
             if number == 1:
                 inputs.append(self.string(a, b))
+            elif number == 2:
+                outputs += 1
             elif number == 4:
                 kind = self.string(a, b)
             elif number == 7:
@@ -150,10 +154,15 @@ class _Copier:
         pieces = self.message(extent, {5: lambda attribute: self.branches(attribute, known, depth)})
         if domain not in _STANDARD:
             return pieces
-        added = list(missing(_Node(kind, tuple(inputs), frozenset(given), lists), self.opset, known))
-        if added:
+        node = _Node(kind, tuple(inputs), frozenset(given), lists, outputs)
+        added = list(missing(node, self.opset, known))
+        unnamed = unnamed_outputs(node)
+        if added or unnamed:
             self.written.nodes += 1
-            self.written.attributes.setdefault(kind, set()).update(name for name, _ in added)
+            names = [name for name, _ in added] + ["outputs"] * bool(unnamed)
+            self.written.attributes.setdefault(kind, set()).update(names)
+        # An output without a name is one that nobody uses.
+        pieces += [_bytes_field(2, b"")] * unnamed
         return pieces + [_bytes_field(5, _attribute(name, value)) for name, value in added]
 
     def attribute(self, start: int, end: int) -> tuple[str, int]:
@@ -212,6 +221,11 @@ def missing(node: _Node, opset: int, known: dict[str, tuple[int, ...]]) -> Itera
         recurrence = known.get(node.inputs[2]) if len(node.inputs) > 2 else None
         if recurrence is not None and len(recurrence) == 3:
             yield "hidden_size", recurrence[2]
+
+
+def unnamed_outputs(node: _Node) -> int:
+    """How many outputs have to be added to a node's, without names."""
+    return max(3 - node.outputs, 0) if node.kind == "LSTM" else 0
 
 
 # ---- protobuf
