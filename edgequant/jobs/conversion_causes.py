@@ -15,7 +15,7 @@ from edgequant.models.misread import CODE as MISREAD
 from edgequant.models.misread import WIDE_CODE
 from edgequant.models.onnx_cut import Node, Value, words
 
-_STATIC = (WIDE_CODE, MISREAD, "GRU_RESET_FIRST", "LSTM_OUTPUTS_LEFT_OUT")
+_STATIC = (WIDE_CODE, MISREAD, "GRU_RESET_FIRST")
 _SAID = {
     "GRU_RESET_FIRST": "MNN applies the reset gate to the recurrent product, without its bias, where "
     "linear_before_reset=0 applies it to the state before that product",

@@ -186,6 +186,8 @@ def _departure(
     if trial is not None and how == "with those before it":
         context = tuple(nodes[each].name for each in trial.part.nodes if each not in suspect.stretch)
     cause = _open_sizes(trial) or cause_of(graph, node, [nodes[each] for each in stretch], trial, bench)
+    if cause is not None and not single:
+        node = next((nodes[each] for each in stretch if nodes[each].name == cause.node), node)
     trial = shrink(bench, trial) if trial is not None and trial.got else trial
     unseen = [f"{name}: {survey.unseen[name]}" for name in suspect.unseen if name in survey.unseen]
     if node.kind in _BODIES:

@@ -121,12 +121,16 @@ class OnnxEngine(Engine):
         return [str(name) for name in self._evaluator.output_names]
 
     def _check(self, path: str) -> None:
-        """Raises what is wrong with a model.  Outputs whose sizes are left out are not: nobody needs them."""
+        """Raises what is wrong with a model.  Outputs whose sizes or types are left out are not: nobody needs them."""
         model = self._onnx.load(path, load_external_data=False)
-        unsized = [each for each in model.graph.output if not each.type.tensor_type.HasField("shape")]
+        outputs = model.graph.output
+        untyped = [each for each in outputs if not each.HasField("type")]  # inner tensors that are asked for
+        for each in untyped:
+            outputs.remove(each)
+        unsized = [each for each in outputs if not each.type.tensor_type.HasField("shape")]
         for each in unsized:
             each.type.tensor_type.shape.SetInParent()
-        self._onnx.checker.check_model(model if unsized else path)
+        self._onnx.checker.check_model(model if unsized or untyped else path)
 
     def run(self, inputs: Tensors) -> dict[str, Any]:
         return dict(zip(self._evaluator.output_names, self._evaluator.run(None, dict(inputs)), strict=True))

@@ -1,5 +1,5 @@
 """Conversion faults at places where they are harder to find: before another one, in a branch, beside a sound way, with
-open sizes, in half precision."""
+open sizes, without ONNX Runtime, in half precision."""
 
 from __future__ import annotations
 
@@ -68,6 +68,16 @@ def _open_sizes(path: Path) -> Path:
     return save(path, nodes, inputs, outputs, [random("w", 8, 3, 3, 3), *numbers])
 
 
+def _no_kernel(path: Path) -> Path:
+    """Behind an operator that ONNX Runtime has no kernel for: ONNX's own evaluator is asked."""
+    nodes = [
+        _node("RoiAlign", ["a", "rois", "image"], ["r"], name="roi", output_height=6, output_width=6),
+        _node("MaxPool", ["r"], ["z"], **_POOL),
+    ]
+    weights = [const("rois", [[1, 1, 8, 9]]), const("image", [0], "int64")]
+    return between(Part(nodes, weights, opset=22), path)
+
+
 def _half_precision(path: Path) -> Path:
     model = onnx.load(between(PARTS["pool_lower"](), path))
     for weight in model.graph.initializer:
@@ -83,5 +93,6 @@ ELSEWHERE: dict[str, Callable[[Path], Path]] = {
     "in_a_branch": _in_a_branch,
     "beside": _beside,
     "open_sizes": _open_sizes,
+    "no_kernel": _no_kernel,
     "half_precision": _half_precision,
 }
