@@ -18,6 +18,11 @@ from edgequant.mnn_version import host_mnn_version
 from edgequant.models.onnx_cut import words
 
 _SCRIPT = "show_case.txt"
+# Not the command mnnconvert: it sends what it is used for to a server, and installs packages.
+_CONVERT = (
+    "python -c \"import _tools; _tools.mnnconvert(['', '-f', 'ONNX', '--modelFile', 'part.onnx', "
+    "'--MNNModel', 'part.mnn', '--bizCode', 'MNN'])\""
+)
 
 
 def export_case(departure: Departure, out: Path) -> Path:
@@ -90,7 +95,7 @@ def _readme(departure: Departure) -> str:
         f"`part.onnx` holds {_parts(departure)}; `part.mnn` is what MNN's converter makes of it.{why}",
         f"`inputs.npz`: {sizes(departure.smallest)}.  `expected.npz`: what {departure.reference} computes of them.",
         "`python show.py` (MNN and NumPy) runs it, prints the difference and exits with 1; with 0 where it is mended.",
-        "To convert again: `mnnconvert -f ONNX --modelFile part.onnx --MNNModel part.mnn --bizCode MNN`.",
+        f"To convert again, here: `{_CONVERT}`.",
     )
     return "".join(f"{line}\n" for line in lines)
 

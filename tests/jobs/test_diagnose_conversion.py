@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,6 +74,12 @@ def test_a_case_shows_it_with_mnn_and_numpy_alone(host: Session, tmp_path: Path)
     shown = _run(script)
     assert shown.returncode == 1, shown.stderr
     assert "WRONG s" in shown.stdout
+    # It can be converted again, as the README says.
+    command = (script.parent / "README.md").read_text().splitlines()[4].split("`")[1]
+    (script.parent / "part.mnn").unlink()
+    again = shlex.split(command.replace("python ", f"{sys.executable} -I ", 1))
+    subprocess.run(again, capture_output=True, timeout=60, cwd=script.parent, check=True)
+    assert _run(script).returncode == 1
     # With what MNN makes of it as what is expected, nothing is wrong.
     assert found.reproduction is not None
     np.savez(script.parent / "expected.npz", **{str(k): v for k, v in found.reproduction.got.items()})
