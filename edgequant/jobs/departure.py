@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from edgequant.findings import Finding
 from edgequant.jobs.conversion_likeness import Likeness
 from edgequant.models.onnx_cut import Value, words
 
@@ -106,6 +107,22 @@ class Departure(BaseModel):
     def reproduction(self) -> Reproduction | None:
         """For `export_case`; None where nothing is proven."""
         return self._reproduction
+
+    @property
+    def proven(self) -> bool:
+        """Whether it is more than a suspicion."""
+        return self.proof != "none"
+
+    def finding(self) -> Finding:
+        """It, as a finding of a report: under the name of its cause, where there is one."""
+        return Finding(
+            code=self.cause or "CONVERSION_ERROR",
+            severity="fail" if self.proven else "warn",
+            where=self.node,
+            message=str(self),
+            evidence=self.model_dump(mode="json"),
+            remedy=self.remedy,
+        )
 
     def __str__(self) -> str:
         given = "".join(f" {key}={words(value)}" for key, value in list(self.attributes.items())[:8])

@@ -103,6 +103,8 @@ def test_the_smallest_inputs_hold_what_the_source_computes(tmp_path: Path) -> No
         node="n", operator="Op", attributes={"axes": (1, 2)}, inputs=(TensorFact(name="a/b"),), outputs=(),
         case="c0", proof="alone", proven_by="it", remedy="none", smallest={"a/b": (3,)},
     )  # fmt: skip
+    assert (found.proven, found.finding().code, found.finding().severity) == (True, "CONVERSION_ERROR", "fail")
+    assert found.finding().evidence["attributes"] == {"axes": [1, 2]}
     with pytest.raises(InputError, match="no case"):
         export_case(found, tmp_path / "case")
     assert not (tmp_path / "case").exists()
