@@ -162,8 +162,8 @@ class _Copier:
             names = [name for name, _ in added] + ["outputs"] * bool(unnamed)
             self.written.attributes.setdefault(kind, set()).update(names)
         # An output without a name is one that nobody uses.
-        pieces += [_bytes_field(2, b"")] * unnamed
-        return pieces + [_bytes_field(5, _attribute(name, value)) for name, value in added]
+        pieces += [bytes_field(2, b"")] * unnamed
+        return pieces + [bytes_field(5, attribute_field(name, value)) for name, value in added]
 
     def attribute(self, start: int, end: int) -> tuple[str, int]:
         """An attribute's name, and how many integers it lists."""
@@ -245,27 +245,33 @@ def _tag(number: int, wire: int) -> bytes:
     return _varint(number << 3 | wire)
 
 
-def _bytes_field(number: int, content: bytes) -> bytes:
+def bytes_field(number: int, content: bytes) -> bytes:
     return _tag(number, BYTES) + _varint(len(content)) + content
+
+
+def number_field(number: int, value: int) -> bytes:
+    return _tag(number, VARINT) + _varint(value)
 
 
 def _length(pieces: Sequence[_Piece]) -> int:
     return sum(len(piece) if isinstance(piece, bytes) else piece[1] - piece[0] for piece in pieces)
 
 
-def _attribute(name: str, value: _Value) -> bytes:
+def attribute_field(name: str, value: _Value) -> bytes:
     """An AttributeProto: one float (type 1), integer (2), string (3), tensor (4) or list of integers (7)."""
     if isinstance(value, float):
         kind, content = 1, _tag(2, 5) + struct.pack("<f", value)
     elif isinstance(value, int):
-        kind, content = 2, _tag(3, VARINT) + _varint(value)
+        kind, content = 2, number_field(3, value)
     elif isinstance(value, str):
-        kind, content = 3, _bytes_field(4, value.encode())
+        kind, content = 3, bytes_field(4, value.encode())
     elif isinstance(value, bytes):
-        kind, content = 4, _bytes_field(5, value)
+        kind, content = 4, bytes_field(5, value)
     else:
-        kind, content = 7, b"".join(_tag(8, VARINT) + _varint(each) for each in value)
-    return _bytes_field(1, name.encode()) + content + _tag(20, VARINT) + _varint(kind)
+        kind, content = 7, b"".join(number_field(8, each) for each in value)
+    return bytes_field(1, name.encode()) + content + number_field(20, kind)
 
 
-__all__ = ["BrokenFileError", "WrittenOut", "missing", "write_defaults"]
+__all__ = [
+    "BrokenFileError", "WrittenOut", "attribute_field", "bytes_field", "missing", "number_field", "write_defaults",
+]  # fmt: skip
