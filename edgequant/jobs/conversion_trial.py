@@ -110,7 +110,12 @@ class Bench:
         values = self.value([*reads, *wanted])
         if self.runs <= 0 or any(name not in values for name in (*reads, *wanted)):
             return None
-        plain = {name for name in reads if name not in self._sized and values[name].dtype.kind == "f"}
+        # Whole numbers that are computed become constants, as they are to most converters; inputs stay inputs.
+        plain = {
+            name
+            for name in reads
+            if name in self.case.inputs or (name not in self._sized and values[name].dtype.kind == "f")
+        }
         running = plain or {name for name in reads if name not in self._sized} or set(reads)
         part = Cut(
             tuple(sorted(nodes)),
