@@ -188,7 +188,7 @@ def _one_dimension(graph: ModelGraph) -> Iterator[tuple[OpInfo, str, str, str]]:
         first = op.outputs[0] if op.outputs else ""
         weights = graph.constants.get(op.inputs[1], ()) if len(op.inputs) > 1 else ()
         conv = op.type in _CONVOLUTIONS and len(weights) == 3
-        if conv or (op.type == "Relu" and op.inputs[0] in flat):
+        if conv or (op.type == "Relu" and flat.intersection(op.inputs)):
             flat.add(first)
             if first in outputs:
                 yield (
