@@ -11,7 +11,7 @@ import numpy as np
 from edgequant.deadline import Deadline
 from edgequant.errors import DeviceError, RunnerError
 from edgequant.mnn_version import require_supported
-from edgequant.runner import answers
+from edgequant.runner import answers, rolling
 from edgequant.runner.session import RunnerSession
 from edgequant.spec import MemoryMode, Precision, RunOptions
 
@@ -171,6 +171,13 @@ class MnnRunner:
             # MNN's own failures have a code; this is a runner that does not keep its word.
             raise self._session.broken("it returned other outputs than the model has")
         return RunResult(outputs, answer.ms, answer.memory)
+
+    def roll(self, model: Loaded, asked: rolling.Asked) -> rolling.RollResult:
+        """Many steps with outputs fed back, in one request: see `rolling.roll`."""
+        known = asked.of([entry.name for entry in model.answer.inputs])
+        return rolling.roll(
+            self._session, model.handle, known, seconds=self._options.timeout, outputs=model.answer.outputs
+        )
 
     def time(
         self,
