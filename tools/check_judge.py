@@ -7,6 +7,7 @@ from check_cases import Cases
 from check_codes import models_own
 from check_decisions import by_rows, rematch, winners
 from check_device import band, kernels
+from check_drift import rolled
 from check_measured import Measured
 from check_metrics import ANY, HIGH, METRICS, ORDER, TEXT, breaks, compare, finding, fold, judge_output, worst
 from check_names import limit_text, safe, spell
@@ -124,6 +125,7 @@ class Judge(Measured, Cases):
                "low_memory_engaged": None, "low_memory_why": None, "outputs": {},
                "errors": {key: {} for key in STAGES}, "latency_ms": None,
                "latency_why": "it was not run", "memory_mb": None, "memory_why": "it was not run", "findings": [],
+               "rollout_steps": None, "drift": {},
                "file": None, "sha256": None, "options": {}, "timing_s": {}}
         if cap is None and failure is None:
             return None
@@ -189,7 +191,8 @@ class Judge(Measured, Cases):
         astray += [("MARGINAL", each) for each in rows]
         told = winners(self, cap, variant["method"])
         astray += [("FAIL" if each["severity"] == "fail" else "MARGINAL", each) for each in told]
-        astray += self.strained(cap, total) + trust(cap, bool(cap["repeated"]) and not notes)
+        drift, rolls = rolled(self, cap, host, made, variant["method"])
+        astray += self.strained(cap, total) + trust(cap, bool(cap["repeated"]) and not notes) + rolls
         if method == "weight" and not made["quantized_layers"]:
             late.append(("INCONCLUSIVE", finding("NOTHING_QUANTIZED", "error")))
         elif method != "dynamic" or made["quantized_layers"]:
@@ -215,7 +218,7 @@ class Judge(Measured, Cases):
         stages = {stage: {output: {key: s[key] for key in keys}
                           | {"problem": TEXT if s["problems"] else None} for output, s in each.items()}
                   for stage, each in parts.items()}
-        return run | {
+        return run | drift | {
             "device": {key: device[key] for key in DEVICE} | {"emulated": device["emulator"] is not None},
             "made_as": made["label"] or spell(made["asked"]), "steps": made["steps"], "error": failure,
             "calibration": made["calibration"] and made["calibration"] | {

@@ -53,7 +53,8 @@ class RolloutCapture(Record):
         done: steps that were run; fewer than asked for where time ran out.  ms: for all of them.
         replays: some steps by themselves.
         again: the first steps once more, from the start: output -> [steps, *shape].
-        moved: of this host only: the whole once more with start and frames moved by next to nothing; the same steps.
+        moved: of this host and the reference only: the whole once more with start and frames moved by next to nothing;
+            the same steps.
         failure: why there is nothing, or not all of it.
     """
 

@@ -53,9 +53,7 @@ def find_feedback(inputs: Arrays, outputs: Arrays) -> dict[str, str]:
 
     Raises InputError: FEEDBACK_AMBIGUOUS where several would do, FEEDBACK_NOT_FOUND; both list what there is.
     """
-    pairs = {
-        name: [output for output, got in outputs.items() if _alike(array, got)] for name, array in inputs.items()
-    }
+    pairs = {name: [output for output, got in outputs.items() if _alike(array, got)] for name, array in inputs.items()}
     # The narrowest way of matching names that finds anything for an input counts for it.
     named = {name: _by_name(name, fitting) for name, fitting in pairs.items()}
     named = {name: fitting for name, fitting in named.items() if fitting}
@@ -76,8 +74,9 @@ def find_feedback(inputs: Arrays, outputs: Arrays) -> dict[str, str]:
         raise InputError(
             "FEEDBACK_NOT_FOUND",
             f"no output has the name, type and shape of an input's next state{could}",
-            hint="Say which is fed back: --feedback OUTPUT=INPUT.  "
-            f"Inputs: {_all(inputs)}.  Outputs: {_all(outputs)}."[:600],
+            hint=f"Say which is fed back: --feedback OUTPUT=INPUT.  Inputs: {_all(inputs)}.  Outputs: {_all(outputs)}."[
+                :600
+            ],
             evidence={"candidates": fits},
         )
     return {name: fitting[0] for name, fitting in named.items()}

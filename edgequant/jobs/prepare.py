@@ -28,7 +28,6 @@ from edgequant.jobs.reference_checks import reference_findings
 from edgequant.jobs.remarks import infinite_inputs, random_cases, unchecked
 from edgequant.jobs.rollout import roll_reference, rollout_findings, rollout_of
 from edgequant.lab.probes.rollout import PlaceRoller, take_rollout
-from edgequant.lab.probes.rounding import FLOAT_NOISE
 from edgequant.lab.session import Session
 from edgequant.lab.take import HOST_DEATHS, ModelFile, Place, device_capture_of, each_case, memory_of, refusal_of
 from edgequant.models import ModelGraph, find_risks
@@ -211,9 +210,7 @@ def _run_float(place: Place, cases: Sequence[Case], folder: RunFolder, rollout: 
         memory_mode="normal",
         device=device_capture_of(place.session),
         cases=tuple(captured),
-        rollout=None
-        if rollout is None
-        else take_rollout(PlaceRoller(place), rollout, folder.array_folder, noise=FLOAT_NOISE),
+        rollout=None if rollout is None else take_rollout(PlaceRoller(place), rollout, folder.array_folder),
     )
     folder.save_capture(FLOAT_HOST, found)
     return found

@@ -17,6 +17,7 @@ from edgequant.errors import InputError
 from edgequant.findings import Finding
 from edgequant.jobs.reference_cases import RandomCases
 from edgequant.lab.probes.rollout import take_rollout
+from edgequant.lab.probes.rounding import FLOAT_NOISE
 from edgequant.plan.request import Request
 from edgequant.reference.reference import CaseRefused, FileReference, Reference
 from edgequant.runner.rolling import Asked, RollResult
@@ -67,7 +68,6 @@ def rollout_of(
     )
 
 
-
 class _ReferenceRoller:
     def __init__(self, reference: Reference) -> None:
         self._reference = reference
@@ -84,7 +84,7 @@ def roll_reference(reference: Reference, rollout: Rollout, sink: ArraySink) -> R
     if isinstance(reference, FileReference):
         return None
     try:
-        return take_rollout(_ReferenceRoller(reference), rollout, sink)
+        return take_rollout(_ReferenceRoller(reference), rollout, sink, noise=FLOAT_NOISE)
     except CaseRefused as refusal:
         raise InputError(
             "ROLLOUT_REFUSED",

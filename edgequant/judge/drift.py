@@ -115,7 +115,7 @@ class _Judge:
             return OutputDrift(drawn, bound), NOTHING
         at = {stage: _at(each, step) for stage, each in curves.items() if stage != "total"}
         stage = max(at, key=lambda each: at[each]) if at else "quantization"
-        own = None if whole else self.own(sides.base, name)
+        own = None if whole else self.own(sides.source or sides.base, name)
         sensitive = own is not None and _at(own, step) >= _at(total, step) / 2
         drift = OutputDrift(drawn, bound, step, "model" if sensitive else stage)
         return drift, self.drifts(name, drift, "; the model carries any rounding as far" if sensitive else "")
@@ -177,7 +177,7 @@ class _Judge:
             fixed = device_bands({name: "float"}, bounds.method, bounds.precision, ())[name]
             asked = device_bands({name: "float"}, bounds.method, bounds.precision, bounds.given)[name]
             db, known = asked.value, bounds.alike and asked == fixed and bounds.precision != "low"
-        own = envelope(self.own(sides.pairs[stage][0 if stage == "device" else 1], name) if known else None, found.steps)
+        own = envelope(self.own(sides.pairs[stage][0], name) if known else None, found.steps)
         least = np.full(len(found.steps), found.signal * 10 ** (-db / 20))
         if own is not None:
             floats = bounds.method in ("float", "fp16", "weight")
@@ -188,9 +188,7 @@ class _Judge:
             least = np.maximum(least, found.rms[0] * 10 ** (MARGIN_DB / 20))
         return least
 
-    def _first(
-        self, expected: Capture, got: Capture, name: str, found: Errors, allowed: np.ndarray
-    ) -> int | None:
+    def _first(self, expected: Capture, got: Capture, name: str, found: Errors, allowed: np.ndarray) -> int | None:
         """The first step beyond, of those that came back, or of all by their statistics: mean and root mean square of
         two tensors are never farther apart than the root mean square of their difference."""
         steps = [int(step) for step in found.steps[~(found.rms <= allowed)]]
@@ -271,8 +269,10 @@ class _Judge:
                         found.append(("STATE_ALTERED", replay.step, name))
         for name, ref in told.again.items():
             stack, again = self.stack(capture, name), self._array(ref)
-            if stack is None or len(again) > len(stack[1]) or tuple(stack[0][: len(again)]) != tuple(
-                range(1, len(again) + 1)
+            if (
+                stack is None
+                or len(again) > len(stack[1])
+                or tuple(stack[0][: len(again)]) != tuple(range(1, len(again) + 1))
             ):
                 continue
             for place in range(len(again)):
@@ -367,5 +367,3 @@ def drift(
     done = 0 if sides.device.rollout is None else sides.device.rollout.done
     outputs = {name: each for name, (each, _) in found.items() if each.curves}
     return Drift(rollout.steps, done, outputs), tuple(look for look in severe if look.findings)
-
-
