@@ -6,7 +6,7 @@ Knows no engine: `roll` is given what runs one step, so that a reference runtime
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Dict, List, Mapping, Tuple
+from typing import Callable, Dict, List, Mapping, Tuple
 
 import numpy as np
 

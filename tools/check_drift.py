@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-
 from check_metrics import finding
 from check_names import limit_text
 

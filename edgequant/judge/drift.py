@@ -5,8 +5,8 @@ Three looks, each of which sees what the others cannot:
 
 - the limit on sqnr_db (mismatch of whole numbers) along the steps, source against device: what a user would hear;
 - conversion and device held against what rounding does to this very model, in each step: a state that is a hundredth
-  too small, or fp16, keeps every limit.  How far rounding goes is measured: the rollout once more on this host, with its
-  inputs moved by next to nothing;
+  too small, or fp16, keeps every limit.  How far rounding goes is measured: the rollout once more on this host, with
+  its inputs moved by next to nothing;
 - steps by themselves, from the state that came back: what a loop did to its state shows in every bit, on any CPU.
 """
 
@@ -162,8 +162,8 @@ class _Judge:
             code="RECURRENT_DRIFT",
             severity="fail",
             where=name,
-            message=f"{stage}: from step {step} of {self._rollout.steps} on, with its state fed back, it is farther off "
-            f"than rounding takes this model: {db:.1f} dB, {bound:.1f} dB would be",
+            message=f"{stage}: from step {step} of {self._rollout.steps} on, with its state fed back, it is farther "
+            f"off than rounding takes this model: {db:.1f} dB, {bound:.1f} dB would be",
             evidence={"stage": stage, "step": step, "sqnr_db": db, "bound_db": bound},
             remedy=_REMEDIES[stage],
         )
@@ -338,10 +338,10 @@ _REMEDIES = {
     "another MNN there.",
 }
 _WORDS = {
-    "STATE_ALTERED": "step {step}, run by itself from the state that step before it gave, comes out otherwise than in "
-    "the rollout: the state is not what goes from step to step",
-    "STATE_STALE": "step {step}, run once more from the first state, comes out otherwise than the first time: something "
-    "of earlier steps is left",
+    "STATE_ALTERED": "step {step}, run by itself from the state that the step before it gave, comes out otherwise "
+    "than in the rollout: the state is not what goes from step to step",
+    "STATE_STALE": "step {step}, run once more from the first state, comes out otherwise than the first time: "
+    "something of earlier steps is left",
 }
 
 

@@ -14,8 +14,8 @@ from edgequant.judge.advice import Beside, failure_hint, limit_remedy
 from edgequant.judge.band import Bands
 from edgequant.judge.conversion import is_cause
 from edgequant.judge.converter import made_otherwise
-from edgequant.judge.decisions import LISTS, rematched, winners
 from edgequant.judge.curve import Drift
+from edgequant.judge.decisions import LISTS, rematched, winners
 from edgequant.judge.doubts import keeps_anything, own_output
 from edgequant.judge.drift import Bounds, Sides, drift
 from edgequant.judge.engaged import determinism, engagement

@@ -89,7 +89,7 @@ class TrialJudgement:
     latency: Latency | None = None
     latency_why: str | None = None
     findings: tuple[Finding, ...] = ()
-    drift: Drift = Drift()
+    drift: Drift = field(default_factory=Drift)
 
 
 @dataclass(frozen=True)

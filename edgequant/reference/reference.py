@@ -35,7 +35,7 @@ class Reference(ABC):
     def run(self, case: Case) -> Outputs:
         """Outputs by name.  Raises CaseRefused where this case cannot be run, EdgequantError where nothing can."""
 
-    def roll(self, asked: Asked) -> RollResult:
+    def roll(self, asked: Asked) -> RollResult:  # noqa: ARG002  (most can)
         """Many steps with outputs fed back.  Raises as `run`."""
         raise CaseRefused(f"reference outputs of a {self.name} belong to cases, and a rollout is none")
 

@@ -194,8 +194,8 @@ class ErrorsByStage(_Model):
 
 
 class DriftCurve(_Model):
-    """An error along the steps.  octaves: [last step, SQNR in dB against the whole rollout's signal] for the steps 1, 2,
-    3-4, 5-8, ...  kind: exact, steady, saturates, grows or explodes, as the slope (dB an octave, with its standard
+    """An error along the steps.  octaves: [last step, SQNR in dB against the whole rollout's signal] for the steps 1,
+    2, 3-4, 5-8, ...  kind: exact, steady, saturates, grows or explodes, as the slope (dB an octave, with its standard
     error; null where there are too few octaves) and the levels say."""
 
     octaves: list[tuple[int, float]]
@@ -261,9 +261,9 @@ class Run(_Model):
     """One variant on one device.
 
     low_memory_engaged: whether dynamic quantization really took place; null where it was not asked for or cannot be
-    known, and low_memory_why says which.  rollout_steps: that were run, null where no rollout was asked for; drift: what
-    they come to, by output.  timing_s: seconds per phase.  error: why it could not be run.  made_as: what
-    the file is, where another way to quantize had to take the place of the variant that was asked for; steps: what was
+    known, and low_memory_why says which.  rollout_steps: that were run, null where no rollout was asked for; drift:
+    what they come to, by output.  timing_s: seconds per phase.  error: why it could not be run.  made_as: what the
+    file is, where another way to quantize had to take the place of the variant that was asked for; steps: what was
     tried on the way, in order.  calibration: the data it was made from; null where it needed none.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -83,7 +84,7 @@ def roll(session: RunnerSession, handle: int, asked: Asked, *, seconds: float, o
     found = {}
     for index, name in enumerate(answer.outputs):
         kept, stats, steps = arrays.get(f"kept/{index}"), arrays.get(f"stats/{index}"), answer.kept[index]
-        ordered = all(one < other for one, other in zip(steps, steps[1:], strict=False))
+        ordered = all(one < other for one, other in pairwise(steps))
         if kept is None or stats is None or not steps or not ordered or steps[0] != 1 or steps[-1] > answer.done:
             raise session.broken(f"it does not say which steps of '{name[:80]}' it brings back")
         if len(kept) != len(steps) or stats.shape != (answer.done, STATS) or stats.dtype != np.float64:
