@@ -6,7 +6,7 @@ Knows no engine: `roll` is given what runs one step, so that a reference runtime
 from __future__ import annotations
 
 import time
-from typing import Callable, Dict, List, Mapping, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Tuple
 
 import numpy as np
 
@@ -71,8 +71,8 @@ class Keeper:
     def __init__(self, steps: int, array: np.ndarray) -> None:
         self._wanted = set(kept_steps(steps, array.size))
         self._like = (array.dtype, array.shape)
-        self.steps = []  # type: List[int]
-        self.arrays = []  # type: List[np.ndarray]
+        self.steps: List[int] = []
+        self.arrays: List[np.ndarray] = []
         self.stats = np.zeros((steps, STATS))
 
     def take(self, step: int, name: str, array: np.ndarray) -> None:
@@ -108,7 +108,7 @@ def roll(job: Job, step: Step, every: float = 1.0) -> Answer:
     `done`, `ms` for all of it, and for each output `kept/I` (the steps listed under "kept", stacked) and `stats/I`.
     """
     steps, feedback, seconds, state, frames = asked(job)
-    keepers = {}  # type: Dict[str, Keeper]
+    keepers: Dict[str, Keeper] = {}
     begin = last = time.perf_counter()
     done = 0
     while done < steps:
@@ -128,7 +128,7 @@ def roll(job: Job, step: Step, every: float = 1.0) -> Answer:
             job.emit({"event": "steps", "done": done})
             last = now
     names = list(keepers)
-    header = {  # type: Dict[str, Any]
+    header: Dict[str, Any] = {
         "done": done,
         "ms": (time.perf_counter() - begin) * 1e3,
         "outputs": names,

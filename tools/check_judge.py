@@ -11,7 +11,7 @@ from check_drift import rolled
 from check_measured import Measured
 from check_metrics import ANY, HIGH, METRICS, ORDER, TEXT, breaks, compare, finding, fold, judge_output, worst
 from check_names import limit_text, safe, spell
-from check_trust import trust
+from check_trust import differing, repeats, settings, trust
 
 # fmt: off
 BOUNDS = {"float": (0.9999, 40, 0.02), "fp16": (0.999, 30, 0.05)}
@@ -20,11 +20,6 @@ SYSTEMATIC = ("OUTPUT_SWAPPED", "CASE_SWAPPED", "OUTPUT_STALE", "OUTPUT_STUCK", 
               "SMALL_CHANNEL_LOST", *(f"RESIDUAL_{what}" for what in ("PERMUTED", "LAG", "GAIN", "OFFSET", "CHANNEL",
               "STEP", "ELEMENT", "CASE", "CURVE", "REQUANTIZED")))
 DEVICE = ("uri", "is_host", "arch", "cpu", "features", "mnn", "cores", "ram_mb", "os", "facts")
-
-
-def differing(first, second):
-    one, two = first["outputs"] or {}, second["outputs"] or {}
-    return [name for name in {**one, **two} if one.get(name) != two.get(name)]
 
 
 class Judge(Measured, Cases):
@@ -85,12 +80,8 @@ class Judge(Measured, Cases):
 
     def proof(self, made, cap):
         """Whether it computes the same twice, and whether memory low did something."""
-        first, notes, late = {each["case"]: each for each in cap["cases"]}, [], []
-        steady = True if cap["repeated"] else None
-        for again in cap["repeated"]:
-            if steady and (names := differing(first[again["case"]], again)):
-                steady = False
-                notes.append(("INCONCLUSIVE", finding("NOT_DETERMINISTIC", "error", names[0])))
+        first, late = {each["case"]: each for each in cap["cases"]}, []
+        steady, notes = repeats(self, cap)
         wanted, engaged, why, evidence = made["run_as"]["method"] == "dynamic", None, None, {}
         if cap["memory_mode"] != "low":
             engaged, why = (False, TEXT) if wanted and any(each["outputs"] for each in cap["cases"]) else (None, None)
@@ -192,7 +183,8 @@ class Judge(Measured, Cases):
         told = winners(self, cap, variant["method"])
         astray += [("FAIL" if each["severity"] == "fail" else "MARGINAL", each) for each in told]
         drift, rolls = rolled(self, cap, host, made, variant["method"])
-        astray += self.strained(cap, total) + trust(cap, bool(cap["repeated"]) and not notes) + rolls
+        astray += self.strained(cap, total) + trust(cap, bool(cap["repeated"]) and not notes)
+        astray += settings(self, cap, made["facts"]["static_tensors"]) + rolls
         if method == "weight" and not made["quantized_layers"]:
             late.append(("INCONCLUSIVE", finding("NOTHING_QUANTIZED", "error")))
         elif method != "dynamic" or made["quantized_layers"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from edgequant.archive.record import ArrayRef, Failure, Name, Record
@@ -43,6 +45,15 @@ class Replay(Record):
 
     step: int = Field(ge=2)
     fixed: Name | None = None
+    outputs: dict[Name, ArrayRef] = Field(default_factory=dict)
+
+
+class Setting(Record):
+    """A case once more: with another number of threads, or after another model was run in the same process."""
+
+    kind: Literal["threads", "model"]
+    case: Name
+    threads: int | None = None
     outputs: dict[Name, ArrayRef] = Field(default_factory=dict)
 
 

@@ -17,7 +17,7 @@ from edgequant.archive.record import Failure as Failure
 from edgequant.archive.record import Name as _Name
 from edgequant.archive.record import Record as Record
 from edgequant.archive.record import Sha256
-from edgequant.archive.rollout import Rollout, RolloutCapture
+from edgequant.archive.rollout import Rollout, RolloutCapture, Setting
 from edgequant.findings import Finding
 from edgequant.spec import Limit, MemoryMode, RunOptions, Variant
 
@@ -337,7 +337,7 @@ class Capture(Record):
             one of them, and only of devices.
         moved: each case some times more, with its inputs moved; of this host only, where there are other devices.
         timings: where it was timed.
-        rollout: where one was asked for.
+        rollout, settings: where one was asked for.
         load_ms: reading the model.  before, loaded: memory before and after that.
         pushed_bytes: of the model; runtime_bytes: of runner and pack; 0 where the device had them.
         failure: why it did not get to its end; what came before is here all the same.
@@ -358,6 +358,7 @@ class Capture(Record):
     timings: tuple[TimingCapture, ...] = ()
     session: SessionCapture | None = None
     rollout: RolloutCapture | None = None
+    settings: tuple[Setting, ...] = ()
     load_ms: float | None = Field(default=None, ge=0)
     before: Memory = Memory()
     loaded: Memory = Memory()

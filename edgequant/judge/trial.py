@@ -79,7 +79,8 @@ class Trial:
         self.stages = stage_errors(evidence, self.artifact, self.capture, comparer)
         self.failure = self._failure()
         self.faults = known_faults(self.artifact.facts, self.device, evidence.plan.host)
-        self.deterministic, self._repeat = determinism(self.capture)
+        shapes = {case.name: {n: ref.shape for n, ref in case.inputs.items()} for case in evidence.source.cases}
+        self.deterministic, self._repeat = determinism(self.capture, shapes, comparer)
         self.engaged, self._engagement = engagement(self.artifact, self.capture, self.deterministic)
         self._rematch()
         plain = {name: JudgedOutput(each, judge_output(each, self.limits[name])) for name, each in self.total.items()}
@@ -98,7 +99,11 @@ class Trial:
         self._converter = made_otherwise(self.artifact)
         self._decisions = self._decided()
         self._drift, self._drifts = self._rolled()
-        self._trust = trust.looks(self.capture, self.deterministic)
+        rounds = self.faults.static or self.capture.memory_mode == "low" or evidence.plan.options.precision == "low"
+        self._trust = (
+            *trust.looks(self.capture, self.deterministic),
+            trust.settings(self.capture, comparer, rounds=rounds),
+        )
         self._strain = strained(
             evidence.source, evidence.reference, evidence.float_host, self.capture, comparer, self.total
         )

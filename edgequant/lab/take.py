@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from edgequant.archive.arrays import ArraySink
-from edgequant.archive.rollout import RolloutCapture
+from edgequant.archive.rollout import RolloutCapture, Setting
 from edgequant.archive.types import (
     ArrayRef,
     Capture,
@@ -174,6 +174,7 @@ class Taking:
     timings: list[TimingCapture] = field(default_factory=list)
     session: SessionCapture | None = None
     rollout: RolloutCapture | None = None
+    settings: list[Setting] = field(default_factory=list)
 
     @property
     def middle(self) -> Case:
@@ -281,6 +282,7 @@ def take(
             "timings": tuple(taking.timings),
             "session": taking.session,
             "rollout": taking.rollout,
+            "settings": tuple(taking.settings),
         }
     return found.model_copy(
         update={

@@ -130,18 +130,19 @@ class MnnRunner:
         precision: Precision | None = None,
         outputs: Sequence[str] | None = None,
         sha256: str | None = None,
+        threads: int | None = None,
     ) -> Loaded:
         """Load the model at `path` on the device.
 
-        sha256: of the file that is meant.  precision: another than the options say.  outputs: the tensors of its main
-        graph that it hands out, by the names MNN's file gives them; None for the model's own outputs.
+        sha256: of the file that is meant.  precision, threads: others than the options say.  outputs: the tensors of
+        its main graph that it hands out, by the names MNN's file gives them; None for the model's own outputs.
 
         Raises RunnerError (MODEL_LOAD_FAILED, MODEL_FILE_OTHER, TENSOR_UNKNOWN, CORES_UNAVAILABLE, ...).
         """
         options = {
             "memory": memory,
             "precision": precision or self._options.precision,
-            "threads": self.threads,
+            "threads": threads or self.threads,
             "cores": None if self._options.cores is None else list(self._options.cores),
             "dynamic_quant_option": self._options.dynamic_quant_option,
         }

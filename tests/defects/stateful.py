@@ -55,7 +55,7 @@ def _zero_one(flat: np.ndarray) -> None:
 
 
 def _late_nan(step: int, state: States, _earlier: Sequence[States]) -> States:
-    return {name: array * np.float32(np.nan) if step == 150 else array for name, array in state.items()}
+    return {name: array * np.float32(np.nan) if step == 70 else array for name, array in state.items()}
 
 
 def _bfloat(array: np.ndarray) -> np.ndarray:
@@ -70,7 +70,7 @@ FAULTS: dict[str, tuple[str, Fault]] = {
     "decayed_little": ("it loses a thousandth in each step", _each(lambda array: 0.999 * array)),
     "stale": ("it is that of the step before", _stale),
     "reset_often": ("it is reset every 50 steps", _reset(lambda step: step % 50 == 0)),
-    "reset_once": ("it is reset once, in step 183", _reset(lambda step: step == 183)),
+    "reset_once": ("it is reset once, in step 83", _reset(lambda step: step == 83)),
     "clipped": ("it is clipped to +-0.3", _each(lambda array: np.clip(array, -0.3, 0.3))),
     "bias": ("it is too large by 0.001", _each(lambda array: array + 0.001)),
     "fp16": ("it is kept in fp16", _each(lambda array: array.astype(np.float16))),
@@ -78,7 +78,7 @@ FAULTS: dict[str, tuple[str, Fault]] = {
     "int8": ("it is kept in int8", _each(lambda array: np.round(array * 127) / 127)),
     "element_lost": ("one number of it is lost", _part(_zero_one)),
     "rotated": ("its numbers are moved by one place", _each(lambda array: np.roll(array, 1, axis=-1))),
-    "nan": ("it is NaN once, in step 150", _late_nan),
+    "nan": ("it is NaN once, in step 70", _late_nan),
     "healthy": ("the twin", lambda _step, state, _earlier: state),
 }
 

@@ -11,17 +11,13 @@ import pytest
 from edgequant.archive.open import open_run
 from edgequant.cases.load import save_npz
 from edgequant.errors import InputError
-from edgequant.report.model import Report
+from edgequant.plan.request import Request
 from tests import generated
 from tests.defects import states
 from tests.defects.stateful import FAULTS
 from tests.jobs.support import do
 
 ALL = [*FAULTS, *states.FILES]
-
-
-def codes(report: Report) -> list[str]:
-    return [finding.code for run in report.runs for finding in run.findings]
 
 
 def test_a_streaming_model_is_rolled_out_and_its_states_are_found(tmp_path: Path) -> None:
@@ -39,14 +35,10 @@ def test_a_streaming_model_is_rolled_out_and_its_states_are_found(tmp_path: Path
     kept = open_run(tmp_path / "run")
     assert kept.source.rollout is not None
     assert kept.source.rollout.feedback == {"cache_prev": "cache_next", "h": "hN"}
-    told = kept.reference.rollout
-    assert told is not None
-    assert told.done == 40
-    # The loop did what its own steps say: the reference, computed step by step, is that of the loop.
-    state, steps = {}, kept.source.rollout
-    for name, ref in steps.start.items():
-        state[name] = kept.arrays.get(ref)
-    assert all(not array.any() for array in state.values())
+    assert not any(kept.arrays.get(ref).any() for ref in kept.source.rollout.start.values())
+    capture = kept.on_device("local:", kept.plan.variants[0])
+    assert capture is not None
+    assert [each.kind for each in capture.settings] == ["threads", "model"]
 
 
 def test_frames_are_the_users_cases_in_order(tmp_path: Path) -> None:
@@ -72,6 +64,7 @@ def test_frames_are_the_users_cases_in_order(tmp_path: Path) -> None:
     assert [np.array_equal(cached[step][0, :, 2], frames[step % 3][0, :, 0]) for step in range(7)] == [True] * 7
 
 
+@pytest.mark.nightly
 def test_what_cannot_be_fed_back_is_said_before_anything_is_judged(tmp_path: Path) -> None:
     model = generated.small_cnn(tmp_path / "m.onnx")
     with pytest.raises(InputError) as error:
@@ -80,9 +73,19 @@ def test_what_cannot_be_fed_back_is_said_before_anything_is_judged(tmp_path: Pat
     with pytest.raises(InputError) as error:
         do(model, tmp_path / "run2", "float", feedback=("y=x",))
     assert error.value.code == "FEEDBACK_SHAPE"
-    with pytest.raises(InputError) as error:
-        do(model, tmp_path / "run3", "float", rollout=10_001)
-    assert error.value.code == "OPTION_INVALID"
+
+
+def test_a_request_that_makes_no_sense_is_refused() -> None:
+    for wrong in ({"rollout": 10_001}, {"rollout": 1}, {"feedback": ("h",)}):
+        with pytest.raises(InputError) as error:
+            Request(Path("m.onnx"), **wrong)  # type: ignore[arg-type]
+        assert error.value.code in ("OPTION_INVALID", "FEEDBACK_INVALID")
+
+
+def test_a_state_that_decays_on_the_device_is_found() -> None:
+    said = states.bench("streaming").run("state", "decayed_little")
+    assert said.verdict == "FAIL"
+    assert "STATE_ALTERED" in said.grave
 
 
 @functools.cache
@@ -90,10 +93,8 @@ def _twin(home: str) -> bool:
     return states.bench(home).healthy.healthy
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name in ("decayed", "file_decayed") else pytest.mark.nightly) for name in ALL],
-)
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.nightly
 @pytest.mark.xdist_group("states")
 def test_a_state_that_goes_wrong_is_found(name: str) -> None:
     if name == "healthy":

@@ -24,7 +24,7 @@ from edgequant.lab.probes.rollout import take_rollout
 from edgequant.runner.rolling import Asked, RolledOutput, RollResult
 from tests.defects.stateful import FAULTS
 
-STEPS, WIDTH = 200, 16
+STEPS, WIDTH = 100, 16
 RNG = np.random.default_rng(0)
 WEIGHTS = (0.9 * np.linalg.qr(RNG.standard_normal((WIDTH, WIDTH)))[0]).astype(np.float32)
 FRAMES = RNG.standard_normal((50, 1, WIDTH)).astype(np.float32)
@@ -117,7 +117,7 @@ def test_a_sound_rollout_is_blamed_for_nothing() -> None:
     assert found.outputs["y"].breaks is None
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_another_machines_rounding_is_blamed_for_nothing(seed: int) -> None:
     device = took(Net(noise=2e-3, seed=3, step=None, gain=1.0 + 1e-7 * (seed + 1)))
     assert judged(source=SOURCE, base=FLOAT, here=QUANTIZED, device=device)[1] == []
@@ -278,7 +278,7 @@ def test_octaves_and_their_levels() -> None:
 
 def test_statistics_show_a_step_that_did_not_come_back() -> None:
     """Of a large output some steps only: what happens between them moves its mean or its size."""
-    few = (1, 2, 99, 100, 199, 200)
+    few = (1, 2, 39, 40, 99, 100)
 
     def thinned(capture: Capture) -> Capture:
         told = capture.rollout
