@@ -214,6 +214,9 @@ class _Printer(Tables):
             of = f" ({', '.join(stages)})" if stages else ""
             broke = f"; breaks {found.limit} in step {found.breaks_at}: {found.stage}" if found.breaks_at else ""
             first, (last, db) = total.octaves[0][1], total.octaves[-1]
+            if total.kind == "exact":
+                self.field("" if number else "  drift", self.name(name), f": exact in all {last} steps")
+                continue
             said = f": {total.kind}{slope}, {first:.0f} dB in step 1, {db:.0f} dB at step {last}{of}{broke}"
             self.field("" if number else "  drift", self.name(name), said)
 
