@@ -87,7 +87,7 @@ def roll(session: RunnerSession, handle: int, asked: Asked, *, seconds: float, o
         ordered = all(one < other for one, other in pairwise(steps))
         if kept is None or stats is None or not steps or not ordered or steps[0] != 1 or steps[-1] > answer.done:
             raise session.broken(f"it does not say which steps of '{name[:80]}' it brings back")
-        if len(kept) != len(steps) or stats.shape != (answer.done, STATS) or stats.dtype != np.float64:
+        if kept.shape[:1] != (len(steps),) or stats.shape != (answer.done, STATS) or stats.dtype != np.float64:
             raise session.broken(f"it brings back other steps of '{name[:80]}' than it says")
         found[name] = RolledOutput(tuple(steps), kept, stats)
     return RollResult(found, answer.done, answer.ms)

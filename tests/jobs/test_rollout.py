@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from edgequant.errors import InputError
 from edgequant.plan.request import Request
 from tests import generated
 from tests.defects import states
+from tests.defects.recordings import A53
 from tests.defects.stateful import FAULTS
 from tests.jobs.support import do
 
@@ -102,6 +104,14 @@ def test_a_state_that_goes_wrong_is_found(name: str) -> None:
         return
     found = next(each for each in states.defects() if each.name == f"state_{name}").outcome()
     assert (found.result, found.false_alarm) == ("caught", False), found
+
+
+@pytest.mark.nightly
+@pytest.mark.arm64
+def test_the_same_where_rounding_lies_between_device_and_host() -> None:
+    there = replace(states.bench("lstm"), uri=A53)
+    assert there.healthy.healthy, there.healthy
+    assert "STATE_ALTERED" in there.run("state", "fp16").grave
 
 
 @pytest.mark.nightly

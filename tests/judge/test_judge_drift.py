@@ -177,6 +177,28 @@ def test_a_model_that_carries_any_rounding_that_far_is_nobodys_fault() -> None:
     assert verdict is Verdict.INCONCLUSIVE
 
 
+@pytest.mark.parametrize("gain", [0.6, 1.3, 3.0])
+def test_rounding_is_nobodys_fault_however_far_a_model_carries_it(gain: float) -> None:
+    """Sums in another order and in double precision; from a model that forgets to one that is chaos."""
+    rough, order = 0.003 * np.abs(WEIGHTS).mean() * RNG.standard_normal(WEIGHTS.shape), RNG.permutation(WIDTH)
+    right = np.float32(gain) * WEIGHTS
+    wrong = (right + rough).astype(np.float32)
+
+    def plain(weights: np.ndarray) -> Callable[[State, State], State]:
+        return lambda h, x: np.tanh(h @ weights + np.float32(0.3) * x)
+
+    def double(h: State, x: State) -> State:
+        return np.asarray(np.tanh(h.astype(np.float64) @ right + 0.3 * x))
+
+    def reordered(h: State, x: State) -> State:
+        return np.asarray(np.tanh(h[:, order] @ wrong[order] + np.float32(0.3) * x))
+
+    source, base = took(Net(step=double), moved=True), took(Net(step=plain(right)))
+    here, device = took(Net(step=plain(wrong)), moved=True), took(Net(step=reordered))
+    _, told, _ = judged(source=source, base=base, here=here, device=device, method="weight")
+    assert not {"conversion", "device"} & {stage for *_, stage in told}
+
+
 def test_a_state_that_nothing_reads_is_named_by_the_stage_that_lost_it() -> None:
     ignoring = took(Net(step=lambda _h, x: np.tanh(0.3 * x)))
     _, told, _ = judged(source=SOURCE, base=ignoring, here=ignoring, device=ignoring, is_host=True, quantized=False)
