@@ -79,6 +79,7 @@ FAULTS: dict[str, tuple[str, Fault]] = {
     "element_lost": ("one number of it is lost", _part(_zero_one)),
     "rotated": ("its numbers are moved by one place", _each(lambda array: np.roll(array, 1, axis=-1))),
     "nan": ("it is NaN once, in step 70", _late_nan),
+    "left_over": ("a rollout begins with what the one before left", lambda _step, state, _earlier: state),
     "healthy": ("the twin", lambda _step, state, _earlier: state),
 }
 
@@ -89,10 +90,12 @@ def plant(rollout: Any, fault: str) -> None:
     earlier: list[States] = []
     step = [0]
 
-    def roll(*args: Any, **more: Any) -> Any:
+    def roll(job: Any, *args: Any, **more: Any) -> Any:
+        if earlier and fault == "left_over":
+            job.tensors = {**job.tensors, **{f"start/{name}": array for name, array in earlier[-1].items()}}
         earlier.clear()
         step[0] = 0
-        return real_roll(*args, **more)
+        return real_roll(job, *args, **more)
 
     def fed(feedback: Any, state: Any, outputs: Any) -> Any:
         step[0] += 1
