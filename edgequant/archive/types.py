@@ -217,6 +217,20 @@ class CalibrationFacts(Record):
     images: str | None = None
 
 
+class LayerRounding(Record):
+    """What became of one layer's weights: see `models.mnn.rounding.Rounded`."""
+
+    layer: _Name
+    subgraph: _Name = ""
+    bits: int = Field(ge=1, le=32)
+    block: int | None = None
+    sym: bool = False
+    scale: float
+    error: float = Field(ge=0)
+    row: int = Field(ge=0)
+    bias: float = Field(ge=0)
+
+
 class Artifact(Record):
     """One file made from a source for a variant, with how it came about.
 
@@ -235,6 +249,7 @@ class Artifact(Record):
         seconds: wall-clock time it took.
         calibration: the samples it was made from; None where it needed none.
         facts: what was read of the file.
+        rounding: of each layer whose weights could be held against the float model's; None where none was.
     """
 
     path: Path
@@ -253,6 +268,7 @@ class Artifact(Record):
     seconds: float = Field(default=0.0, ge=0)
     calibration: CalibrationFacts | None = None
     facts: FileFacts = FileFacts()
+    rounding: tuple[LayerRounding, ...] | None = None
 
 
 class Making(Record):

@@ -23,6 +23,7 @@ from edgequant.judge.latency import latency_of, why_no_latency
 from edgequant.judge.limits import default_limits, defaults_for, device_bands, resolve_limits
 from edgequant.judge.resembles import file_resembles
 from edgequant.judge.residual import Residuals
+from edgequant.judge.rounding import beyond_rounding
 from edgequant.judge.stages import Comparer, only, refused_cases, untold
 from edgequant.judge.strain import strained
 from edgequant.judge.types import NOTHING, JudgedOutput, Observed, Summaries, TrialJudgement
@@ -94,6 +95,7 @@ class Trial:
         self._kernels = self._float_kernels()
         self._residual = self._systematic(Residuals(comparer, evidence.source))
         self._converter = made_otherwise(self.artifact)
+        self._rounding = beyond_rounding(self.artifact)
         self._decisions = self._decided()
         self._trust = trust.looks(self.capture, self.deterministic)
         self._strain = strained(
@@ -109,7 +111,7 @@ class Trial:
         made = Observed((), Verdict.INCONCLUSIVE if doubted else Verdict.PASS)
         looks = (
             self._repeat, self._kernels, self._band, *self._residual, self._decisions, self._engagement,
-            self._converter, self._strain, made, *self._trust, self._own, self._loose,
+            self._converter, self._rounding, self._strain, made, *self._trust, self._own, self._loose,
         )  # fmt: skip
         verdict = worst(
             [
@@ -281,6 +283,7 @@ class Trial:
             on_device.device_limit_unused(e.plan.limits, only_host=e.only_host),
             self._engagement,
             self._converter,
+            self._rounding,
             on_device.versions_differ(self.device, e.plan.host.mnn),
             on_device.precision_ineffective(self.device, e.plan.options),
             self._own,
