@@ -222,6 +222,7 @@ class LayerRounding(Record):
 
     layer: _Name
     subgraph: _Name = ""
+    kept: Literal["float", "fp16", "quantized", "static"]
     bits: int = Field(ge=1, le=32)
     block: int | None = None
     sym: bool = False

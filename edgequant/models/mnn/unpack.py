@@ -39,8 +39,8 @@ class Values:
 
 
 def values(net: Table, layer: Weights) -> Values | None:
-    """The numbers of a layer in the net it was found in; None where they are in a form that is not read here: static
-    int8, sparse, or in a file beside it.
+    """The numbers of a layer in the net it was found in; None where they are in a form that is not read here: sparse,
+    an older static int8, or in a file beside it.
 
     Raises BrokenFileError.
     """
@@ -54,7 +54,7 @@ def values(net: Table, layer: Weights) -> Values | None:
         flat = _floats(parameter.raw(Convolution2D.weight), "<f4")
     elif layer.kept == "fp16" and quant is not None:
         flat = _floats(quant.raw(IDSTQuan.buffer), "<f2")
-    elif layer.kept == "quantized" and quant is not None and quant.number(IDSTQuan.type) == IDSTQuanType.INT8:
+    elif quant is not None and quant.number(IDSTQuan.type) == IDSTQuanType.INT8:
         return _packed(quant, layer, bias)
     else:
         return None
