@@ -83,7 +83,21 @@ class Judge(Measured, Cases):
                 chosen[limit["metric"]] = limit
         return [limit for m, limit in chosen.items() if m != "device_sqnr_db"], chosen.get("device_sqnr_db")
 
-    def proof(self, made, cap):
+    def faint(self, host, cap):
+        """How far memory low is from memory normal, on this host and on the device, where that is far less there."""
+        def apart(of):
+            normal = [c for c in of["normal"] if c["case"] not in self.strain]
+            found = {name: fold(cases)["sqnr_db"] for name, cases in self.each(normal, of["cases"]).items()}
+            return {name: db for name, db in found.items() if db is not None}
+
+        mine, there = (apart(host), apart(cap)) if host and not cap["device"]["is_host"] else ({}, {})
+        mine = {name: db for name, db in mine.items() if db < 90 and name in there}
+        if not mine or any(there[name] < db + 20 for name, db in mine.items()):
+            return None
+        worst = min(mine, key=mine.get)
+        return {"sqnr_db": there[worst], "host_sqnr_db": mine[worst]}
+
+    def proof(self, made, cap, host):
         """Whether it computes the same twice, and whether memory low did something."""
         first, notes, late = {each["case"]: each for each in cap["cases"]}, [], []
         steady = True if cap["repeated"] else None
@@ -106,8 +120,10 @@ class Judge(Measured, Cases):
                         "deterministic": steady, "session_mb_low": mb[0], "session_mb_normal": mb[1]}
             engaged, why = None if reached else False, TEXT
             if reached and (steady or (None not in mb and mb[0] < mb[1])):
-                engaged, why = True, "outputs differ from memory normal"
-                if missed and steady and wanted:
+                engaged, why, little = True, "outputs differ from memory normal", self.faint(host, cap)
+                if little:
+                    engaged, evidence = False, evidence | little
+                elif missed and steady and wanted:
                     late.append(("PASS", finding("LOW_MEMORY_PARTIAL", "warn", missed[0])))
         if wanted and not engaged:
             why, ended = TEXT, cap["failure"] and why is None
@@ -177,7 +193,7 @@ class Judge(Measured, Cases):
         failed = [("ERROR", "FAIL")[models_own(failure, here_too)]] if failure else []
         judged = {output: judge_output(s, self.limits(output, variant["method"])[0], output)
                   for output, s in total.items()}
-        engaged, engaged_why, evidence, notes, late = self.proof(made, cap)
+        engaged, engaged_why, evidence, notes, late = self.proof(made, cap, host)
         innocent = [output for output, (verdict, *_) in judged.items() if not local and verdict == "FAIL"
                     and output in here
                     and judge_output(here[output], self.limits(output, variant["method"])[0])[0] in ORDER[:2]]

@@ -16,7 +16,7 @@ from edgequant.judge.conversion import is_cause
 from edgequant.judge.converter import made_otherwise
 from edgequant.judge.decisions import LISTS, rematched, winners
 from edgequant.judge.doubts import keeps_anything, own_output
-from edgequant.judge.engaged import determinism, engagement
+from edgequant.judge.engaged import determinism, engagement, faint
 from edgequant.judge.evidence import FLOAT, Evidence, has_normal, stage_errors
 from edgequant.judge.kernel_faults import i8mm_remark, known_faults, pool_remark
 from edgequant.judge.latency import latency_of, why_no_latency
@@ -79,7 +79,9 @@ class Trial:
         self.failure = self._failure()
         self.faults = known_faults(self.artifact.facts, self.device, evidence.plan.host)
         self.deterministic, self._repeat = determinism(self.capture)
-        self.engaged, self._engagement = engagement(self.artifact, self.capture, self.deterministic)
+        here = None if self.device.is_host else evidence.variant_host
+        little = faint(here, self.capture, self._names, evidence.source.held, comparer)
+        self.engaged, self._engagement = engagement(self.artifact, self.capture, self.deterministic, little)
         self._rematch()
         plain = {name: JudgedOutput(each, judge_output(each, self.limits[name])) for name, each in self.total.items()}
         self._innocent: tuple[str, ...] = ()

@@ -104,7 +104,8 @@ def _held(layer: Weights, was: Values, has: Values) -> Rounded:
     row = int(np.argmax(far if far.max(initial=0.0) > _OFF else most)) if len(weights) else 0
     return Rounded(
         layer.name, layer.subgraph, layer.kept, layer.bits, layer.block, layer.sym,
-        float(np.clip(off[row], -FAR, FAR)), min(float(most.max(initial=0.0)), FAR), row * layer.channels // max(1, len(weights)),
+        float(np.clip(off[row], -FAR, FAR)), min(float(most.max(initial=0.0)), FAR),
+        row * layer.channels // max(1, len(weights)),
         _bias(was.bias, has.bias),
     )  # fmt: skip
 
