@@ -38,6 +38,7 @@ class Judge(Measured, Cases):
             each["moved"] = []
         self.report = json.loads((root / "report.json").read_bytes())
         self.plan, self.source, self.end = (self.records[f"{name}.json"] for name in ("plan", "source", "closing"))
+        self.source["decisions"] = self.source.get("decisions", {}) | self.plan.get("decides", {})
         self.root, self.said, self.known, self.arrays = root, [], {}, {}
         self.reference, self.float, self.converted = self.capture("reference"), self.capture("float-host"), None
         self.strain = [c["name"] for c in self.source["cases"] if c.get("kind") == "strain"]
@@ -306,6 +307,6 @@ class Judge(Measured, Cases):
             "reference": source["reference"], "runs": runs, "findings": findings + told, "timing_s": end["seconds"],
             "cases": [{"name": c["name"], "shapes": {n: ref["shape"] for n, ref in c["inputs"].items()},
                        "source": c["source"], "steps": 1} for c in source["cases"]],
-            "options": {"limits": [limit_text(each) for each in plan["limits"]],
+            "options": {"limits": [limit_text(each) for each in plan["limits"]], "decides": plan.get("decides", {}),
                         **{key: plan[key] for key in ("calibration", "images", "fallback", "shapes")},
                         **plan["options"]}}

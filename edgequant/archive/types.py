@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from edgequant.errors import DeviceError, EdgequantError
 from edgequant.findings import Finding
-from edgequant.spec import Limit, MemoryMode, RunOptions, Variant
+from edgequant.spec import Decision, Limit, MemoryMode, RunOptions, Variant
 
 Role = Literal["reference", "float-host", "variant-host", "device"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -73,6 +73,7 @@ class Plan(Record):
         model, inputs, reference: absolute paths.
         devices, variants: each device runs each variant.
         limits, goals: as the user gave them, without the defaults.
+        decides: what outputs decide, as the user says; over what the graph tells.
         reach: how devices are reached: the fields of `DeviceOptions` that JSON can hold.
     """
 
@@ -90,6 +91,7 @@ class Plan(Record):
     images: dict[str, Any] | None = None
     shapes: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     limits: tuple[Limit, ...] = ()
+    decides: dict[_Name, Decision] = Field(default_factory=dict)
     goals: tuple[Limit, ...] = ()
     budget: Literal["size", "latency"] = "size"
     fallback: bool = True
@@ -136,7 +138,7 @@ class Source(Record):
         inputs: what a case holds.
         cases: in order; empty where nothing got that far.
         kinds: output -> "float" or "int", of the outputs the reference has.
-        decisions: output -> what it decides (`models.decisions.Decision`), of those that do.
+        decisions: output -> what it decides (`spec.decides.Decision`), of those that do, by the graph.
         declared: outputs of the model, as its file has them.
         float_sha256: of the float .mnn made from it.
         findings: what is to be known of the model and the cases.
@@ -152,9 +154,7 @@ class Source(Record):
     cases: tuple[CaseFacts, ...] = ()
     reference: ReferenceFacts | None = None
     kinds: dict[_Name, Literal["float", "int"]] = Field(default_factory=dict)
-    decisions: dict[_Name, Literal["probabilities", "scores", "classes", "ordered", "set"]] = Field(
-        default_factory=dict
-    )
+    decisions: dict[_Name, Decision] = Field(default_factory=dict)
     float_sha256: Sha256 | None = None
     findings: tuple[Finding, ...] = ()
 

@@ -147,7 +147,7 @@ class Trial:
         """What is said of outputs that decide something."""
         e, method = self._e, self._e.variant.method
         allowed = next(limit.value for limit in default_limits(method, "int") if limit.metric == "mismatch")
-        found = winners(e.source, self._reference, self.capture, self._compare, allowed)
+        found = winners(e.source, self._reference, self.capture, self._compare, allowed, e.plan.decides)
         rows = Verdict.MARGINAL if self._rows else Verdict.PASS
         return Observed((*self._rows, *found.findings), worst([rows, found.verdict]))
 
@@ -312,4 +312,5 @@ class Trial:
             latency_of(self.capture, e.plan.options),
             why_no_latency(self.capture, wanted=e.plan.latency),
             findings,
+            e.source.decisions,
         )

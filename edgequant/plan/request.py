@@ -8,7 +8,7 @@ from typing import Literal
 
 from edgequant.errors import InputError
 from edgequant.lab.session import DeviceOptions
-from edgequant.spec import Limit, RunOptions, Variant
+from edgequant.spec import Decision, Limit, RunOptions, Variant, decision
 from edgequant.spec.images import ImageOptions
 
 DEFAULT_VARIANT = Variant(method="dynamic", bits=8)
@@ -25,6 +25,7 @@ class Request:
         inputs: .npz file, folder of them, MNN test folder, or pictures; None for random cases.
         shapes: sizes pinned for random cases, by input name.
         limits: the user's limits, over the defaults.
+        decides: output -> what it decides, over what the graph tells.
         reference: .npz file or folder with reference outputs; None to compute them.
         options: how models are run.
         access: how devices are reached.
@@ -44,6 +45,7 @@ class Request:
     inputs: Path | None = None
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     limits: tuple[Limit, ...] = ()
+    decides: dict[str, Decision] = field(default_factory=dict)
     reference: Path | None = None
     options: RunOptions = field(default_factory=RunOptions)
     access: DeviceOptions = field(default_factory=DeviceOptions)
@@ -59,7 +61,7 @@ class Request:
     def __post_init__(self) -> None:
         """Take what a caller would naturally write: one device as a string, variants and limits in their written form.
 
-        Raises InputError (DEVICE_MISSING, VARIANT_INVALID, LIMIT_INVALID, IMAGE_OPTION_INVALID, ...).
+        Raises InputError (DEVICE_MISSING, VARIANT_INVALID, LIMIT_INVALID, DECIDES_INVALID, IMAGE_OPTION_INVALID, ...).
         """
 
         def several(value: object) -> tuple[object, ...]:
@@ -73,6 +75,8 @@ class Request:
             raise InputError("DEVICE_MISSING", "at least one device and one variant are needed")
         for name, value in (("devices", devices), ("variants", variants), ("limits", limits), ("goals", goals)):
             object.__setattr__(self, name, value)
+        for word in self.decides.values():
+            decision(word)
         if isinstance(self.images, str):
             object.__setattr__(self, "images", ImageOptions.parse(self.images))
         if isinstance(self.calibration, Path):
