@@ -106,6 +106,12 @@ class Judge(Measured, Cases):
             if steady and (names := differing(first[again["case"]], again)):
                 steady = False
                 notes.append(("INCONCLUSIVE", finding("NOT_DETERMINISTIC", "error", names[0])))
+        for t in cap["timings"] if steady is False else ():
+            then = next((c for c in cap["repeated"] if c["case"] == t["case"]), None)
+            names = differing(first[t["case"]], then) if then and t.get("outputs") == then["outputs"] else []
+            if names and t.get("outputs"):
+                notes = [("INCONCLUSIVE", finding("OUTPUT_CHANGED_LATER", "error", names[0]))]
+                break
         wanted, engaged, why, evidence = made["run_as"]["method"] == "dynamic", None, None, {}
         if cap["memory_mode"] != "low":
             engaged, why = (False, TEXT) if wanted and any(each["outputs"] for each in cap["cases"]) else (None, None)
@@ -207,7 +213,7 @@ class Judge(Measured, Cases):
         astray += [("MARGINAL", each) for each in rows]
         told = winners(self, cap, variant["method"])
         astray += [("FAIL" if each["severity"] == "fail" else "MARGINAL", each) for each in told]
-        astray += self.strained(cap, total) + trust(cap, bool(cap["repeated"]) and not notes)
+        astray += self.strained(cap, total) + trust(cap, bool(cap["repeated"]) and not notes, made["size"])
         if method == "weight" and not made["quantized_layers"]:
             late.append(("INCONCLUSIVE", finding("NOTHING_QUANTIZED", "error")))
         elif method != "dynamic" or made["quantized_layers"]:

@@ -333,6 +333,8 @@ class TimingCapture(Record):
 
     warmup: inferences run before and thrown away.  complete: as many as were wanted; None where it did not get to its
     end.  seconds: that this host waited for all of it, by its own clock.  outputs: of the last inference.
+    looped: seconds of this host's clock from the end of the warm-up to the last sample.  apart_ms: of a few inferences
+    after it, each by itself and on other numbers than any before it.
     """
 
     case: _Name
@@ -341,6 +343,8 @@ class TimingCapture(Record):
     complete: bool | None = None
     memory: Memory | None = None
     seconds: float | None = Field(default=None, ge=0)
+    looped: float | None = Field(default=None, ge=0)
+    apart_ms: tuple[float, ...] = ()
     outputs: dict[_Name, ArrayRef] | None = None
 
 

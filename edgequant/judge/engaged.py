@@ -36,6 +36,8 @@ def determinism(capture: Capture) -> tuple[bool | None, Observed]:
     if changed is None:
         return True, NOTHING
     case, names = changed
+    if (later := _later(capture, first)) is not None:
+        return False, later
     finding = Finding(
         code="NOT_DETERMINISTIC",
         severity="error",
@@ -68,6 +70,29 @@ def faint(
         return None
     worst = min(moved, key=lambda name: moved[name])
     return worst, moved[worst], there[worst]
+
+
+def _later(capture: Capture, first: Mapping[str, CaseCapture]) -> Observed | None:
+    """Where a case came out otherwise later in the session, and then the same each time: that is not by chance."""
+    again = {each.case: each for each in capture.repeated}
+    for timing in capture.timings:
+        once, then = first.get(timing.case), again.get(timing.case)
+        if once is None or then is None or timing.outputs is None or timing.outputs != then.outputs:
+            continue
+        if names := differing(once, then):
+            count = len(capture.cases) + timing.warmup + len(timing.samples_ms)
+            finding = Finding(
+                code="OUTPUT_CHANGED_LATER",
+                severity="error",
+                where=names[0],
+                message=f"case '{timing.case}' gave other outputs after {count} inferences than before, and then the "
+                f"same ones again: {', '.join(names[:20])}",
+                evidence={"outputs": names[:1000], "inferences": count},
+                remedy="That is not by chance: what is computed depends on how much was computed before.  Neither the "
+                "first outputs nor the later ones say what the next will be.  Compare the MNN versions.",
+            )
+            return Observed((finding,), Verdict.INCONCLUSIVE)
+    return None
 
 
 def engagement(

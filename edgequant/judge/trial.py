@@ -99,7 +99,7 @@ class Trial:
         self._converter = made_otherwise(self.artifact)
         self._rounding = beyond_rounding(self.artifact)
         self._decisions = self._decided()
-        self._trust = trust.looks(self.capture, self.deterministic)
+        self._trust = trust.looks(self.capture, self.deterministic, self.artifact.size)
         self._strain = strained(
             evidence.source, evidence.reference, evidence.float_host, self.capture, comparer, self.total
         )
