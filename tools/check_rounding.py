@@ -21,6 +21,8 @@ def beyond(layer, asked):
 def rounding(made):
     """What leaves a run a FAIL."""
     layers, asked = made.get("rounding") or [], made["run_as"]
+    if made["asked"]["method"] in ("recipe", "auto"):
+        asked = made["asked"]
     bad = [layer for layer in layers if beyond(layer, asked)]
     floats = [layer for layer in layers if layer["kept"] in ("float", "fp16")]
     if asked["method"] in ("weight", "dynamic") and len(floats) > made["float_layers"]:

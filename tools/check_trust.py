@@ -15,7 +15,7 @@ def clock(timing):
     first, second = (median(part or [0]) for part in (ms[:len(ms) // 2], ms[len(ms) - len(ms) // 2:]))
     found += len(ms) >= 10 and second > 2 * first > 0
     apart, looped = timing.get("apart_ms") or [0], timing.get("looped")
-    found += bool(ms) and 10 * median(ms) + 1 < min(apart)
+    found += bool(ms) and 10 * median(ms) + 0.3 < min(apart)
     if waited is not None and ms:
         worked = sum(ms) / 1e3
         found += worked > 1.05 * waited + 0.1

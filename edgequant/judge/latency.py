@@ -26,7 +26,7 @@ LOOP_SHARE, LOOP_SECONDS, LOOP_LEAST = 1.2, 0.3, 0.5
 the third by the device's clock."""
 HALVES, HALVES_OF = 2.0, 10
 """The median of the second half of so many samples may be so many times that of the first: else it is not at rest."""
-APART, APART_MS = 10.0, 1.0
+APART, APART_MS = 10.0, 0.3
 """An inference in the loop may be so many times faster than the same on other numbers by itself, and by so much more,
 for what comes around it."""
 

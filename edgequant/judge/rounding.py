@@ -27,6 +27,8 @@ _TOLD = 3
 def beyond_rounding(artifact: Artifact) -> Observed:
     """FAIL where it is not."""
     layers, asked = artifact.rounding or (), artifact.run_as
+    if artifact.asked.method in ("recipe", "auto"):
+        asked = artifact.asked  # each layer has a form of its own there, however the file is run
     found = [(layer, why) for layer in layers if (why := _beyond(layer, asked)) is not None]
     floats = [layer for layer in layers if layer.kept in ("float", "fp16")]
     if asked.method in ("weight", "dynamic") and len(floats) > artifact.float_layers:

@@ -10,6 +10,7 @@ import pytest
 from edgequant.archive.types import LayerRounding
 from edgequant.judge.rounding import beyond_rounding
 from edgequant.judge.verdict import Verdict
+from edgequant.spec import Variant
 from tests.judge.archives import HOST, Archive, artifact, codes, only
 
 GOOD = {"layer": "conv", "kept": "quantized", "bits": 8, "scale": 1.0, "error": 0.5, "row": 3, "bias": 0.0}
@@ -63,6 +64,14 @@ def test_what_no_rounding_does_is_said(variant: str, of_layer: dict[str, Any], t
     assert (finding.code, finding.severity, finding.where) == ("QUANTIZATION_BEYOND_ROUNDING", "fail", "conv")
     assert told in finding.message
     assert finding.remedy
+
+
+def test_a_recipe_has_forms_of_its_own_however_it_is_run() -> None:
+    recipe, run_as = Variant.parse("recipe:r.json"), Variant.parse("dynamic:8")
+    mixed = (layer(bits=3, sym=True), layer(bits=4, block=32, error=0.6), layer(kept="fp16", bits=16))
+    assert not beyond_rounding(artifact("dynamic:8", rounding=mixed, asked=recipe, run_as=run_as)).findings
+    wrong = artifact("dynamic:8", rounding=(layer(scale=1.1),), asked=recipe, run_as=run_as)
+    assert beyond_rounding(wrong).verdict is Verdict.FAIL
 
 
 def test_few_are_told_and_all_are_counted() -> None:
