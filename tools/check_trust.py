@@ -1,8 +1,8 @@
 """What a device says of itself, held against what else a run folder holds."""
 
 from itertools import pairwise
-from statistics import median
 
+import numpy as np
 from check_metrics import finding
 
 # fmt: off
@@ -12,10 +12,10 @@ def clock(timing):
     """How many things speak against its times."""
     ms, waited = timing["samples_ms"], timing.get("seconds")
     found = int(bool(ms) and 2 * ms.count(0) > len(ms))
-    first, second = (median(part or [0]) for part in (ms[:len(ms) // 2], ms[len(ms) - len(ms) // 2:]))
+    first, second = (np.median(part or [0]) for part in (ms[:len(ms) // 2], ms[len(ms) - len(ms) // 2:]))
     found += len(ms) >= 10 and second > 2 * first > 0
     apart, looped = timing.get("apart_ms") or [0], timing.get("looped")
-    found += bool(ms) and 10 * median(ms) + 0.3 < min(apart)
+    found += bool(ms) and 10 * np.median(ms) + 0.3 < min(apart)
     if waited is not None and ms:
         worked = sum(ms) / 1e3
         found += worked > 1.05 * waited + 0.1

@@ -52,7 +52,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "decides of no output": (("verify", M, *L, "--decides", "z=set"), "DECIDES_UNKNOWN_OUTPUT", "no output 'z'"),
     "decides what it cannot": (("verify", M, *L, "--decides", "y=classes"), "DECIDES_WRONG_KIND", "whole numbers"),
     "decides nothing": (("verify", M, *L, "--decides", "y"), "DECIDES_INVALID", "OUTPUT=KIND"),
-    "decides something else": (("verify", M, *L, "--decides", "y=logits"), "DECIDES_INVALID", "probabilities, scores"),
+    "decides something else": (("verify", M, *L, "--decides", "y=logits"), "DECIDES_INVALID", "'logits' is nothing"),
     "decides two things": (
         ("verify", M, *L, "--decides", "y=set", "--decides", "y=scores"),
         "DECIDES_INVALID",
