@@ -13,7 +13,7 @@ import MNN.expr as F  # noqa: N812  (the name MNN's own documentation uses)
 import MNN.nn as nn
 import numpy as np
 
-from . import RUNNER_VERSION, facts, lock, model_file, wire
+from . import RUNNER_VERSION, facts, lock, model_file, rollout, wire
 from .process import Memory, own_arguments, reset_peak
 from .server import Answer, Job, JobError, Tensors
 
@@ -270,6 +270,11 @@ class Engine:
         arrays = model.read(model.forward(variables))
         elapsed = (time.perf_counter_ns() - start) / 1e6
         return {"ms": elapsed, "memory": self._memory.read()}, arrays
+
+    def job_rollout(self, job: Job) -> Answer:
+        """Many steps, with outputs fed back into inputs: see `rollout.roll`."""
+        model = self._model(job)
+        return rollout.roll(job, lambda inputs: model.read(model.forward(model.feed(inputs))), EVENT_SECONDS)
 
     def job_time(self, job: Job) -> Answer:
         """Warm up, then time inferences one by one until both `repeat` and `min_seconds` are reached.

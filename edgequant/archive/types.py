@@ -8,54 +8,25 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, ConfigDict, Field
 
-from edgequant.errors import DeviceError, EdgequantError
+from edgequant.archive.record import ArrayRef as ArrayRef
+from edgequant.archive.record import Failure as Failure
+from edgequant.archive.record import Name as _Name
+from edgequant.archive.record import Record as Record
+from edgequant.archive.record import Sha256
+from edgequant.archive.rollout import Rollout, RolloutCapture, Setting
 from edgequant.findings import Finding
-from edgequant.spec import Limit, MemoryMode, RunOptions, Variant
+from edgequant.spec import Decision, Limit, MemoryMode, RunOptions, Variant
 
 Role = Literal["reference", "float-host", "variant-host", "device"]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_Name = Annotated[str, Field(max_length=4000)]
 
 
 def now() -> datetime:
     """The time to the second, in UTC."""
     return datetime.now(timezone.utc).replace(microsecond=0)
-
-
-class Record(BaseModel):
-    """Base of all of these.  A later version may have written more than this one knows."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, ser_json_inf_nan="strings", allow_inf_nan=False)
-
-
-class ArrayRef(Record):
-    """An array: SHA-256 of its .npy file, NumPy's name of its dtype, shape."""
-
-    sha256: Sha256
-    dtype: str = Field(max_length=20)
-    shape: tuple[int, ...]
-
-
-class Failure(Record):
-    """Why something could not be done: an EdgequantError as data."""
-
-    code: str = Field(pattern=r"^[A-Z][A-Z0-9_]*$")
-    message: str
-    where: str | None = None
-    hint: str | None = None
-    evidence: dict[str, Any] = Field(default_factory=dict)
-
-    @classmethod
-    def of(cls, error: EdgequantError) -> Failure:
-        return cls.model_validate(error.as_dict())
-
-    def error(self) -> DeviceError:
-        """The same, to be raised."""
-        return DeviceError(self.code, self.message, where=self.where, hint=self.hint, evidence=self.evidence)
 
 
 class HostFacts(Record):
@@ -73,6 +44,7 @@ class Plan(Record):
         model, inputs, reference: absolute paths.
         devices, variants: each device runs each variant.
         limits, goals: as the user gave them, without the defaults.
+        decides: what outputs decide, as the user says; over what the graph tells.
         reach: how devices are reached: the fields of `DeviceOptions` that JSON can hold.
     """
 
@@ -90,10 +62,13 @@ class Plan(Record):
     images: dict[str, Any] | None = None
     shapes: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     limits: tuple[Limit, ...] = ()
+    decides: dict[_Name, Decision] = Field(default_factory=dict)
     goals: tuple[Limit, ...] = ()
     budget: Literal["size", "latency"] = "size"
     fallback: bool = True
     latency: bool = True
+    rollout: int | None = None
+    feedback: tuple[str, ...] = ()
     options: RunOptions = Field(default_factory=RunOptions)
     convert_timeout: float = 900.0
     reach: dict[str, Any] = Field(default_factory=dict)
@@ -136,10 +111,11 @@ class Source(Record):
         inputs: what a case holds.
         cases: in order; empty where nothing got that far.
         kinds: output -> "float" or "int", of the outputs the reference has.
-        decisions: output -> what it decides (`models.decisions.Decision`), of those that do.
+        decisions: output -> what it decides (`spec.decides.Decision`), of those that do, by the graph.
         declared: outputs of the model, as its file has them.
         float_sha256: of the float .mnn made from it.
         findings: what is to be known of the model and the cases.
+        rollout: what is fed back, where that was asked for.
     """
 
     schema_: Literal["edgequant.source/1"] = Field(default="edgequant.source/1", alias="schema")
@@ -152,11 +128,10 @@ class Source(Record):
     cases: tuple[CaseFacts, ...] = ()
     reference: ReferenceFacts | None = None
     kinds: dict[_Name, Literal["float", "int"]] = Field(default_factory=dict)
-    decisions: dict[_Name, Literal["probabilities", "scores", "classes", "ordered", "set"]] = Field(
-        default_factory=dict
-    )
+    decisions: dict[_Name, Decision] = Field(default_factory=dict)
     float_sha256: Sha256 | None = None
     findings: tuple[Finding, ...] = ()
+    rollout: Rollout | None = None
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -217,6 +192,21 @@ class CalibrationFacts(Record):
     images: str | None = None
 
 
+class LayerRounding(Record):
+    """What became of one layer's weights: see `models.mnn.rounding.Rounded`."""
+
+    layer: _Name
+    subgraph: _Name = ""
+    kept: Literal["float", "fp16", "quantized", "static"]
+    bits: int = Field(ge=1, le=32)
+    block: int | None = None
+    sym: bool = False
+    scale: float
+    error: float = Field(ge=0)
+    row: int = Field(ge=0)
+    bias: float = Field(ge=0)
+
+
 class Artifact(Record):
     """One file made from a source for a variant, with how it came about.
 
@@ -235,6 +225,7 @@ class Artifact(Record):
         seconds: wall-clock time it took.
         calibration: the samples it was made from; None where it needed none.
         facts: what was read of the file.
+        rounding: of each layer whose weights could be held against the float model's; None where none was.
     """
 
     path: Path
@@ -253,6 +244,7 @@ class Artifact(Record):
     seconds: float = Field(default=0.0, ge=0)
     calibration: CalibrationFacts | None = None
     facts: FileFacts = FileFacts()
+    rounding: tuple[LayerRounding, ...] | None = None
 
 
 class Making(Record):
@@ -316,6 +308,8 @@ class TimingCapture(Record):
 
     warmup: inferences run before and thrown away.  complete: as many as were wanted; None where it did not get to its
     end.  seconds: that this host waited for all of it, by its own clock.  outputs: of the last inference.
+    looped: seconds of this host's clock from the end of the warm-up to the last sample.  apart_ms: of a few inferences
+    after it, each by itself and on other numbers than any before it.
     """
 
     case: _Name
@@ -324,6 +318,8 @@ class TimingCapture(Record):
     complete: bool | None = None
     memory: Memory | None = None
     seconds: float | None = Field(default=None, ge=0)
+    looped: float | None = Field(default=None, ge=0)
+    apart_ms: tuple[float, ...] = ()
     outputs: dict[_Name, ArrayRef] | None = None
 
 
@@ -362,6 +358,7 @@ class Capture(Record):
             one of them, and only of devices.
         moved: each case some times more, with its inputs moved; of this host only, where there are other devices.
         timings: where it was timed.
+        rollout, settings: where one was asked for.
         load_ms: reading the model.  before, loaded: memory before and after that.
         pushed_bytes: of the model; runtime_bytes: of runner and pack; 0 where the device had them.
         failure: why it did not get to its end; what came before is here all the same.
@@ -381,6 +378,8 @@ class Capture(Record):
     moved: tuple[Moved, ...] = ()
     timings: tuple[TimingCapture, ...] = ()
     session: SessionCapture | None = None
+    rollout: RolloutCapture | None = None
+    settings: tuple[Setting, ...] = ()
     load_ms: float | None = Field(default=None, ge=0)
     before: Memory = Memory()
     loaded: Memory = Memory()

@@ -20,11 +20,14 @@ from edgequant.jobs.devices import Devices, begin_host, end_host, is_arm
 from edgequant.jobs.look import Looked, look
 from edgequant.jobs.making import on_host, open_maker
 from edgequant.jobs.prepare import FLOAT, Prepared, prepare, prepared_again, source_of
+from edgequant.jobs.rounding import with_rounding
 from edgequant.lab.probes.engaged import EngagedProbe, NormalProbe
 from edgequant.lab.probes.latency import LatencyProbe
 from edgequant.lab.probes.memory import SessionMemoryProbe
 from edgequant.lab.probes.repeat import RepeatProbe
+from edgequant.lab.probes.rollout import RolloutProbe
 from edgequant.lab.probes.rounding import RoundingProbe
+from edgequant.lab.probes.settings import SettingsProbe
 from edgequant.lab.session import Session
 from edgequant.lab.take import ModelFile, Probe, device_capture_of, take
 from edgequant.mnn_version import host_mnn_version, require_supported
@@ -208,7 +211,7 @@ class _Verify:
             maker = maker.knowing(on_host(prepared, self.request, host, device=next(iter(usable), None), arm=arm))
         found: dict[Variant, Artifact] = {}
         for variant in self.request.variants:
-            artifact = self._kept[variant] or self._make(variant, maker)
+            artifact = self._kept[variant] or self._make(variant, maker, prepared.float_model)
             if artifact is not None:
                 found[variant] = artifact
         return found
@@ -223,13 +226,13 @@ class _Verify:
             return None
         return making.artifact.model_copy(update={"path": path})
 
-    def _make(self, variant: Variant, maker: Maker) -> Artifact | None:
+    def _make(self, variant: Variant, maker: Maker, float_model: Artifact) -> Artifact | None:
         if not maker.has(variant):
             self.progress.say(f"quantizing {variant}")
         alone = len(self.request.variants) == 1
         try:
             with self.clock.phase("convert"):
-                artifact = maker.make(variant)
+                artifact = with_rounding(maker.make(variant), float_model)
         except EdgequantError as error:
             # Calibration data that cannot be read is no one variant's; an option that does not fit fails only its own.
             of_all = error is maker.unreadable
@@ -293,6 +296,7 @@ class _Verify:
         probes: list[Probe] = [LatencyProbe(self.request.options)] if timed else []
         subgraphs = artifact.facts.has_subgraphs
         probes += [RepeatProbe(), SessionMemoryProbe(has_subgraphs=subgraphs), EngagedProbe(has_subgraphs=subgraphs)]
+        probes += [] if prepared.rollout is None else [RolloutProbe(prepared.rollout), SettingsProbe()]
         model = ModelFile(artifact.path, self.request.options.memory_for(artifact.run_as), artifact.sha256)
         cases = self._archive.source.cases
         trial = trial_id(artifact, uri, cases, self.request.options, [probe.name for probe in probes])
@@ -335,7 +339,9 @@ class _Verify:
                     self.folder.save_capture(name, kept.model_copy(update={"trial": name, "variant": said}))
                 return
         self.progress.say(f"running {artifact.asked} on this host (the quantization error)")
-        probes: list[Probe] = [NormalProbe(), RoundingProbe(int8=artifact.facts.static or memory == "low")]
+        int8 = artifact.facts.static or memory == "low"
+        probes: list[Probe] = [NormalProbe(), RoundingProbe(int8=int8)]
+        probes += [] if prepared.rollout is None else [RolloutProbe(prepared.rollout, moved=True, int8=int8)]
         with self.clock.phase("host"):
             found = take(host, model, prepared.cases, probes, self.folder.array_folder, trial=name, role="variant-host",
                          variant=said)  # fmt: skip

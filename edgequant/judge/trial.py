@@ -14,9 +14,11 @@ from edgequant.judge.advice import Beside, failure_hint, limit_remedy
 from edgequant.judge.band import Bands
 from edgequant.judge.conversion import is_cause
 from edgequant.judge.converter import made_otherwise
+from edgequant.judge.curve import Drift
 from edgequant.judge.decisions import LISTS, rematched, winners
 from edgequant.judge.doubts import keeps_anything, own_output
-from edgequant.judge.engaged import determinism, engagement
+from edgequant.judge.drift import Bounds, Sides, drift
+from edgequant.judge.engaged import determinism, engagement, faint
 from edgequant.judge.evidence import FLOAT, Evidence, has_normal, stage_errors
 from edgequant.judge.kernel_faults import i8mm_remark, known_faults, pool_remark
 from edgequant.judge.latency import latency_of, why_no_latency
@@ -24,6 +26,7 @@ from edgequant.judge.limits import default_limits, defaults_for, device_bands, r
 from edgequant.judge.reach import shows_less
 from edgequant.judge.resembles import file_resembles
 from edgequant.judge.residual import Residuals
+from edgequant.judge.rounding import beyond_rounding
 from edgequant.judge.stages import Comparer, only, refused_cases, untold
 from edgequant.judge.strain import strained
 from edgequant.judge.types import NOTHING, JudgedOutput, Observed, Summaries, TrialJudgement
@@ -78,8 +81,11 @@ class Trial:
         self.stages = stage_errors(evidence, self.artifact, self.capture, comparer)
         self.failure = self._failure()
         self.faults = known_faults(self.artifact.facts, self.device, evidence.plan.host)
-        self.deterministic, self._repeat = determinism(self.capture)
-        self.engaged, self._engagement = engagement(self.artifact, self.capture, self.deterministic)
+        shapes = {case.name: {n: ref.shape for n, ref in case.inputs.items()} for case in evidence.source.cases}
+        self.deterministic, self._repeat = determinism(self.capture, shapes, comparer)
+        here = None if self.device.is_host else evidence.variant_host
+        little = faint(here, self.capture, self._names, evidence.source.held, comparer)
+        self.engaged, self._engagement = engagement(self.artifact, self.capture, self.deterministic, little)
         self._rematch()
         plain = {name: JudgedOutput(each, judge_output(each, self.limits[name])) for name, each in self.total.items()}
         self._innocent: tuple[str, ...] = ()
@@ -95,8 +101,14 @@ class Trial:
         self._kernels = self._float_kernels()
         self._residual = self._systematic(Residuals(comparer, evidence.source))
         self._converter = made_otherwise(self.artifact)
+        self._rounding = beyond_rounding(self.artifact)
         self._decisions = self._decided()
-        self._trust = trust.looks(self.capture, self.deterministic)
+        self._drift, self._drifts = self._rolled()
+        rounds = self.faults.static or self.capture.memory_mode == "low" or evidence.plan.options.precision == "low"
+        self._trust = (
+            *trust.looks(self.capture, self.deterministic, self.artifact.size),
+            trust.settings(self.capture, comparer, rounds=rounds),
+        )
         self._strain = strained(
             evidence.source, evidence.reference, evidence.float_host, self.capture, comparer, self.total
         )
@@ -112,7 +124,8 @@ class Trial:
         less = (*self.artifact.findings, *evidence.source.findings)
         looks = (
             self._repeat, self._kernels, self._band, *self._residual, self._decisions, self._engagement,
-            self._converter, self._strain, made, *self._trust, self._own, self._loose, self._precision,
+            self._converter, self._rounding, self._strain, made, *self._trust, *self._drifts, self._own, self._loose,
+            self._precision,
         )  # fmt: skip
         verdict = worst(
             [
@@ -147,7 +160,7 @@ class Trial:
         """What is said of outputs that decide something."""
         e, method = self._e, self._e.variant.method
         allowed = next(limit.value for limit in default_limits(method, "int") if limit.metric == "mismatch")
-        found = winners(e.source, self._reference, self.capture, self._compare, allowed)
+        found = winners(e.source, self._reference, self.capture, self._compare, allowed, e.plan.decides)
         rows = Verdict.MARGINAL if self._rows else Verdict.PASS
         return Observed((*self._rows, *found.findings), worst([rows, found.verdict]))
 
@@ -165,6 +178,20 @@ class Trial:
         alike = plan.options.precision != "low" and self.device.mnn == plan.host.mnn
         moved = [each for each in here.moved if each.memory == memory] if here is not None and alike else []
         return Bands(self._names, method, plan.options.precision, plan.limits, moved, self._e.source.held)
+
+    def _rolled(self) -> tuple[Drift, tuple[Observed, ...]]:
+        """What the rollout comes to, where there was one."""
+        e, plan = self._e, self._e.plan
+        assert e.reference is not None
+        here = self.capture if self.device.is_host else e.variant_host
+        sides = Sides(
+            e.reference if e.float_host is not None and e.reference.rollout is not None else None,
+            e.float_host or e.reference,
+            here, self.capture, self.device.is_host, self.artifact.run_as != FLOAT,
+        )  # fmt: skip
+        method = "static" if self.faults.static else self.artifact.run_as.method
+        bounds = Bounds(self.limits, method, plan.options.precision, plan.limits, self.device.mnn == plan.host.mnn)
+        return drift(e.source.rollout, sides, self._names, bounds, self._compare)
 
     def _float_kernels(self) -> Observed:
         """Whether device and host part by more than float kernels do where nothing is int8."""
@@ -280,11 +307,13 @@ class Trial:
             self._decisions,
             self._strain,
             *self._trust,
+            *self._drifts,
             pool_remark(self.faults, is_host=self.device.is_host, verdict=self._limits_verdict),
             i8mm_remark(self.faults, self.device),
             on_device.device_limit_unused(e.plan.limits, only_host=e.only_host),
             self._engagement,
             self._converter,
+            self._rounding,
             on_device.versions_differ(self.device, e.plan.host.mnn),
             self._precision,
             self._own,
@@ -311,4 +340,6 @@ class Trial:
             latency_of(self.capture, e.plan.options),
             why_no_latency(self.capture, wanted=e.plan.latency),
             findings,
+            e.source.decisions,
+            self._drift,
         )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from edgequant.archive.types import Capture, Memory
+from edgequant.archive.rollout import Setting
+from edgequant.archive.types import Capture, CaseCapture, Memory
 from edgequant.findings import Finding
-from edgequant.judge.engaged import differing
-from edgequant.judge.stages import by_case
+from edgequant.judge.engaged import STALE_DB, differing
+from edgequant.judge.stages import Comparer, by_case
 from edgequant.judge.types import NOTHING, Observed
 from edgequant.judge.verdict import Verdict
 
@@ -18,13 +19,20 @@ LEAK_KIB, LEAK_EACH_KIB = 16 << 10, 16
 """Memory may grow by so much while it is timed, and by so much in each inference."""
 
 
-def memory(capture: Capture) -> Observed:
-    """INCONCLUSIVE where readings of memory cannot be, or grow with each inference."""
+FROZEN_BYTES = 256 << 10
+"""A file of this size takes memory when it is loaded."""
+
+
+def memory(capture: Capture, size: int = 0) -> Observed:
+    """INCONCLUSIVE where readings of memory cannot be, or grow with each inference.  size: of the file, in bytes."""
     readings = [capture.before, *capture.readings]
     wrong = next((why for each in readings if (why := _impossible(each)) is not None), None)
     peaks = [each.rss_peak for each in capture.readings if each.rss_peak is not None]
     if wrong is None and any(later + SLACK_KIB < earlier for earlier, later in pairwise(peaks)):
         wrong = "the highest mark of its memory fell"
+    frozen = capture.loaded.rss is not None and len(readings) > 2 and len(set(map(_numbers, readings))) == 1
+    if wrong is None and frozen and size >= FROZEN_BYTES:
+        wrong = f"all readings are the same, those before a file of {size / 1e6:.2g} MB was loaded too"
     if wrong is not None:
         return _inconclusive(
             "MEMORY_IMPOSSIBLE",
@@ -32,6 +40,10 @@ def memory(capture: Capture) -> Observed:
             "What /proc tells there is not to be trusted: see what stands between (a container, a sandbox).",
         )
     return _leak(capture)
+
+
+def _numbers(reading: Memory) -> tuple[int | None, ...]:
+    return reading.rss, reading.rss_peak, reading.pss
 
 
 def _impossible(reading: Memory) -> str | None:
@@ -115,15 +127,44 @@ def refused_again(capture: Capture) -> Observed:
     )
 
 
+def settings(capture: Capture, comparer: Comparer, *, rounds: bool) -> Observed:
+    """INCONCLUSIVE where another number of threads comes out farther off than rounding, or anything at all changes
+    after another model.  rounds: activations are rounded to int8 or fp16, so that a last bit may become a step."""
+    first = by_case(capture)
+    for each in capture.settings:
+        once = first.get(each.case)
+        if once is None or once.outputs is None:
+            continue
+        names = [name for name, ref in once.outputs.items() if each.outputs.get(name) != ref]
+        apart = min((db for name in names if (db := _db(once, each, name, comparer)) is not None), default=None)
+        allowed = 20.0 if rounds else STALE_DB
+        if not names or (each.kind == "threads" and (apart is None or apart >= allowed)):
+            continue
+        how = "after another model was run" if each.kind == "model" else f"with {each.threads} threads"
+        size = "" if apart is None else f", {apart:.0f} dB from the first time"
+        return _inconclusive(
+            "NOT_DETERMINISTIC",
+            f"case '{each.case}' came out otherwise {how}{size}: {', '.join(names[:20])}",
+            "What else the process does must not change what a model computes: run it in a process of its own, and "
+            "report it to MNN with this model.",
+            names[0],
+        )
+    return NOTHING
+
+
+def _db(once: CaseCapture, again: Setting, name: str, comparer: Comparer) -> float | None:
+    return comparer.of((once.outputs or {})[name], again.outputs.get(name)).sqnr_db
+
+
 def _inconclusive(code: str, message: str, remedy: str, where: str | None = None) -> Observed:
     finding = Finding(code=code, severity="error", where=where, message=message, remedy=remedy)
     return Observed((finding,), Verdict.INCONCLUSIVE)
 
 
-def looks(capture: Capture, deterministic: bool | None) -> Sequence[Observed]:
-    """All of them."""
+def looks(capture: Capture, deterministic: bool | None, size: int = 0) -> Sequence[Observed]:
+    """All of them.  size: of the file, in bytes."""
     return (
-        memory(capture),
+        memory(capture, size),
         timed_outputs(capture, deterministic=deterministic),
         stale(capture),
         refused_again(capture),

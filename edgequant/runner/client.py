@@ -11,7 +11,7 @@ import numpy as np
 from edgequant.deadline import Deadline
 from edgequant.errors import DeviceError, RunnerError
 from edgequant.mnn_version import require_supported
-from edgequant.runner import answers
+from edgequant.runner import answers, rolling
 from edgequant.runner.session import RunnerSession
 from edgequant.spec import MemoryMode, Precision, RunOptions
 
@@ -45,13 +45,14 @@ class TimeResult:
     """A timing: latencies in milliseconds in order.
 
     `end` is None where the runner did not get to the end; what was measured before is kept.  `seconds`: that this host
-    waited for it.  `outputs`: of the last inference that was timed.
+    waited for it; `looped`: for the timed part alone.  `outputs`: of the last inference that was timed.
     """
 
     samples: list[float] = field(default_factory=list)
     warmup: int = 0
     end: answers.TimeAnswer | None = None
     seconds: float | None = None
+    looped: float | None = None
     outputs: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -130,18 +131,19 @@ class MnnRunner:
         precision: Precision | None = None,
         outputs: Sequence[str] | None = None,
         sha256: str | None = None,
+        threads: int | None = None,
     ) -> Loaded:
         """Load the model at `path` on the device.
 
-        sha256: of the file that is meant.  precision: another than the options say.  outputs: the tensors of its main
-        graph that it hands out, by the names MNN's file gives them; None for the model's own outputs.
+        sha256: of the file that is meant.  precision, threads: others than the options say.  outputs: the tensors of
+        its main graph that it hands out, by the names MNN's file gives them; None for the model's own outputs.
 
         Raises RunnerError (MODEL_LOAD_FAILED, MODEL_FILE_OTHER, TENSOR_UNKNOWN, CORES_UNAVAILABLE, ...).
         """
         options = {
             "memory": memory,
             "precision": precision or self._options.precision,
-            "threads": self.threads,
+            "threads": threads or self.threads,
             "cores": None if self._options.cores is None else list(self._options.cores),
             "dynamic_quant_option": self._options.dynamic_quant_option,
         }
@@ -172,6 +174,13 @@ class MnnRunner:
             raise self._session.broken("it returned other outputs than the model has")
         return RunResult(outputs, answer.ms, answer.memory)
 
+    def roll(self, model: Loaded, asked: rolling.Asked) -> rolling.RollResult:
+        """Many steps with outputs fed back, in one request: see `rolling.roll`."""
+        known = asked.of([entry.name for entry in model.answer.inputs])
+        return rolling.roll(
+            self._session, model.handle, known, seconds=self._options.timeout, outputs=model.answer.outputs
+        )
+
     def time(
         self,
         model: Loaded,
@@ -189,8 +198,14 @@ class MnnRunner:
         """
         result = TimeResult() if into is None else into
 
+        warm: float | None = None
+
         def collect(event: dict[str, object]) -> None:
+            nonlocal warm
+            if event.get("event") == "warm":
+                warm = time.monotonic()
             if event.get("event") == "samples":
+                result.looped = None if warm is None else time.monotonic() - warm
                 result.samples += self._session.checked(answers.SamplesEvent, event).samples
                 if len(result.samples) > answers.MAX_SAMPLES:
                     raise self._session.broken(f"it sent more than {answers.MAX_SAMPLES} latencies")
