@@ -77,6 +77,7 @@ def test_what_was_asked_for_and_of_what(tmp_path: Path) -> None:
         "calibration": "/data",
         "images": {"mean": [1.0]},
         "fallback": False,
+        "decides": {},
         "shapes": {"x": [1, 3]},
         **RunOptions(threads=3, precision="low").model_dump(),
     }
