@@ -1,0 +1,329 @@
+"""From what a diagnosis captured to its story: which stage, which layer, why, and whether that is proven.
+
+Pure: no device, no runner, no MNN.  The layer that is blamed is the one where the error comes in, not where it is
+largest: of a quantized layer this is told by the file with only that layer quantized, of a device's kernel by right
+inputs and a wrong output.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from edgequant.archive.layers import LayerCapture, LayerFacts, Stats, Swap, Tap
+from edgequant.findings import Finding
+
+Proof = Literal["proven", "suspicion"]
+
+_FLOOR = {"quantization": 1e-8, "device": 1e-10}
+"""Error power in the signal that nobody asks after: the last bits of a float."""
+JUMP = 10.0
+"""So many times more error than rounding explains (power) is more than it; and so many times more than went in."""
+_RIGHT = 3.0
+"""Up to so many times what rounding explains, inputs are right."""
+_CARRIES = 0.1
+"""A layer that causes less than this share of the whole error is not what it comes from."""
+SETS = (1, 2, 3, 5, 8, 12)
+"""So many of the worst layers are tried in float, one set after the other."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A layer in the table.
+
+    entire: dB of its output, with all that comes in from before.  single: the output of the whole model where this
+    layer alone is quantized.  device: dB of the device against this host.  moved: what rounding explains of that.
+    """
+
+    layer: str
+    type: str
+    entire: float | None = None
+    single: float | None = None
+    device: float | None = None
+    moved: float | None = None
+    blamed: bool = False
+
+
+@dataclass(frozen=True)
+class Blame:
+    """What is known of who is to blame, before anybody asks why.
+
+    layers: worst first; empty where no few of them are.  spread: the error comes from many.
+    """
+
+    layers: tuple[str, ...] = ()
+    proof: Proof | None = None
+    how: str = ""
+    spread: bool = False
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The story.  stage: None where nothing is to be blamed.  cause: a finding: code, evidence and the one remedy."""
+
+    stage: str | None
+    blame: Blame = field(default_factory=Blame)
+    cause: Finding | None = None
+    findings: tuple[Finding, ...] = ()
+    rows: tuple[Row, ...] = ()
+
+
+class Graph:
+    """The layers of a capture, and how tensors flow between those that were looked at."""
+
+    def __init__(self, capture: LayerCapture) -> None:
+        self.layers = capture.layers
+        self.by_key = {each.key: each for each in capture.layers}
+        self.maker = {name: each for each in capture.layers if not each.subgraph for name in each.outputs}
+        self.taps: dict[str, list[Tap]] = {}
+        for tap in capture.taps:
+            self.taps.setdefault(tap.tensor, []).append(tap)
+
+    def seen_before(self, layer: LayerFacts) -> list[str]:
+        """The nearest tensors in front of a layer that were looked at."""
+        found, seen, waiting = [], set(layer.inputs), list(layer.inputs)
+        while waiting:
+            name = waiting.pop()
+            if name in self.taps:
+                found.append(name)
+            elif (maker := self.maker.get(name)) is not None:
+                new = [each for each in maker.inputs if each not in seen]
+                seen.update(new)
+                waiting += new
+        return found
+
+    def share(self, tensor: str, stage: str) -> float | None:
+        """Error power in the signal, of the case where it is most; None where it was not compared."""
+        found = [part.share for tap in self.taps.get(tensor, ()) if (part := _part(tap, stage)) is not None]
+        return max(found, default=None)
+
+    def excess(self, tensor: str) -> float | None:
+        """How many times more a device errs than rounding explains, of the case where it is most."""
+        floor = _FLOOR["device"]
+        found = [
+            tap.device.share / max(tap.moved.share if tap.moved is not None else 0.0, floor)
+            for tap in self.taps.get(tensor, ())
+            if tap.device is not None
+        ]
+        return max(found, default=None)
+
+    def main(self) -> Iterator[LayerFacts]:
+        return (each for each in self.layers if not each.subgraph)
+
+
+def _part(tap: Tap, stage: str):  # type: ignore[no-untyped-def]
+    return {"quantization": tap.quantization, "device": tap.device, "moved": tap.moved}[stage]
+
+
+# ---- quantization
+
+
+def suspects(capture: LayerCapture) -> list[tuple[str, float]]:
+    """Layers by what the whole model loses where they alone are quantized, worst first."""
+    found: dict[str, float] = {}
+    for swap in capture.swaps:
+        if swap.what == "one" and len(swap.layers) == 1 and swap.memory == capture.memory and swap.failure is None:
+            found[swap.layers[0]] = math.inf if swap.share is None else swap.share
+    return sorted(found.items(), key=lambda item: -item[1])
+
+
+def of_quantization(capture: LayerCapture, graph: Graph) -> Blame:
+    """Who is to blame for what quantizing costs."""
+    alone = next((swap for swap in capture.swaps if swap.what == "alone"), None)
+    everything = next((swap for swap in capture.swaps if swap.what == "all"), None)
+    ranked = suspects(capture)
+    if everything is not None and everything.failure is None and not everything.holds:
+        layer = departing(capture, graph, "quantization")
+        how = "with all layers in float the limits do not hold either: it is not the weights of any layer"
+        return Blame(() if layer is None else (layer.key,), "suspicion", how)
+    cures = [swap for swap in capture.swaps if swap.what == "without" and swap.holds and swap.failure is None]
+    whole = alone.share if alone is not None and alone.share is not None else math.inf
+    if ranked and ranked[0][1] < _CARRIES * min(whole, 1.0) and not cures:
+        layer = departing(capture, graph, "quantization")
+        if layer is not None and layer.weights is None:
+            how = "no layer with weights causes it by itself, and the error jumps here"
+            return Blame((layer.key,), "suspicion", how)
+    if cures:
+        best = min(cures, key=lambda swap: len(swap.layers))
+        order = {name: number for number, (name, _) in enumerate(ranked)}
+        names = tuple(sorted(best.layers, key=lambda name: order.get(name, len(order))))
+        return Blame(names, "proven", _cured(best, _still_breaks(capture, names)))
+    if not ranked:
+        layer = departing(capture, graph, "quantization")
+        return Blame(() if layer is None else (layer.key,), "suspicion", capture.why_no_proof or "")
+    if _still_breaks(capture, ranked[0][:1]):
+        return Blame(ranked[0][:1], "proven", "with all other layers in float the limits still break")
+    tried = max((len(swap.layers) for swap in capture.swaps if swap.what == "without"), default=0)
+    how = f"with the {tried} worst of {len(ranked)} layers in float the limits still break" if tried else ""
+    return Blame(tuple(name for name, _ in ranked[:3]), "suspicion", how, spread=True)
+
+
+def _cured(swap: Swap, also: bool) -> str:
+    which = "this layer" if len(swap.layers) == 1 else f"these {len(swap.layers)} layers"
+    more = "; with all others in float they still break" if also else ""
+    return f"with only {which} in float the limits hold{more}"
+
+
+def _still_breaks(capture: LayerCapture, names: Sequence[str]) -> bool:
+    return any(
+        swap.what == "one" and set(swap.layers) == set(names) and not swap.holds and swap.failure is None
+        and swap.memory == capture.memory
+        for swap in capture.swaps
+    )  # fmt: skip
+
+
+def departing(capture: LayerCapture, graph: Graph, stage: str) -> LayerFacts | None:
+    """The layer where the error jumps: its output has far more of it than what goes into it.
+
+    Of those whose own part is a tenth of the largest or more, the first.
+    """
+    born: list[tuple[float, float, LayerFacts]] = []
+    for layer in graph.main():
+        shares = [share for name in layer.outputs if (share := graph.share(name, stage)) is not None]
+        if not shares:
+            continue
+        before = sum(graph.share(name, stage) or 0.0 for name in graph.seen_before(layer))
+        share = max(shares)
+        if share > max(JUMP * before, _FLOOR[stage]):
+            born.append((min(share, 1e6), before, layer))
+    top = max((share for share, _, _ in born), default=0.0)
+    return next((layer for share, _, layer in born if share >= top / JUMP), None)
+
+
+# ---- device
+
+
+def of_device(capture: LayerCapture, graph: Graph) -> Blame:
+    """Who is to blame where a device computes something else with the same file: right inputs, wrong output."""
+    for layer in graph.main():
+        over = [found for name in layer.outputs if (found := graph.excess(name)) is not None]
+        if not over or max(over) < JUMP:
+            continue
+        before = [found for name in graph.seen_before(layer) if (found := graph.excess(name)) is not None]
+        if max(before, default=0.0) * _RIGHT > max(over):
+            continue
+        if max(before, default=0.0) <= _RIGHT:
+            how = "its inputs are right on the device and its output is not: more than rounding explains"
+            return Blame((layer.key,), "proven", how)
+        return Blame((layer.key,), "suspicion", "its inputs are off too, though less than its output")
+    return Blame()
+
+
+# ---- what is not finite
+
+
+def not_finite(capture: LayerCapture, graph: Graph, outputs: Sequence[str]) -> Finding | None:
+    """The first layer whose output is not finite where float MNN's is."""
+    clean = all(
+        _bad(side) == 0 for name in outputs for tap in graph.taps.get(name, ()) for side in (tap.here, tap.there)
+    )
+    for layer in graph.main():
+        for tap in (tap for name in layer.outputs for tap in graph.taps.get(name, ())):
+            for where, side, base in (("this host", tap.here, tap.plain), ("the device", tap.there, tap.here)):
+                if side is None or not _bad(side) or base is None or _bad(base):
+                    continue
+                what = f"{side.nan} NaN and {side.inf} Inf" if side.nan and side.inf else (
+                    f"{side.nan} NaN" if side.nan else f"{side.inf} Inf"
+                )  # fmt: skip
+                swallowed = clean and tap.tensor not in outputs
+                told = ", and a later activation hides them from the outputs" if swallowed else ""
+                return Finding(
+                    code="NAN_SWALLOWED" if swallowed else "NAN_BORN",
+                    severity="fail",
+                    where=layer.key,
+                    message=f"{what} of {side.n} elements are born here on {where} (case {tap.case}){told}",
+                    evidence={"tensor": tap.tensor, "case": tap.case, "nan": side.nan, "inf": side.inf},
+                    remedy="Keep this layer in float, or its inputs inside of what it can take.",
+                )
+    return None
+
+
+def _bad(side: Stats | None) -> int:
+    return 0 if side is None else side.nan + side.inf
+
+
+# ---- the story
+
+
+def taps_finding(capture: LayerCapture) -> list[Finding]:
+    """Where asking for inner tensors changes what the model computes, what they show is of another model."""
+    if not capture.changed:
+        return []
+    worst = min(capture.changed, key=lambda each: math.inf if each.sqnr_db is None else each.sqnr_db)
+    where = {"plain": "float MNN", "here": "this host", "there": "the device"}[worst.where]
+    db = "" if worst.sqnr_db is None else f", down to {worst.sqnr_db:.1f} dB"
+    return [
+        Finding(
+            code="TAPS_CHANGE_OUTPUTS",
+            severity="info",
+            where=worst.output,
+            message=f"asking for inner tensors changes outputs on {where}{db}: MNN computes something else then, "
+            "and the numbers of these tensors are of that",
+            evidence={"tensors": list(worst.tensors[:20]), "case": worst.case, "times": len(capture.changed)},
+        )
+    ]
+
+
+def rows_of(capture: LayerCapture, graph: Graph, blamed: Sequence[str]) -> list[Row]:
+    """Worst first: those that are blamed, then by what they cost alone, then by their own error."""
+    single = dict(suspects(capture))
+    found = []
+    for layer in graph.layers:
+        shares = {
+            stage: _most(graph.share(name, stage) for name in layer.outputs)
+            for stage in ("quantization", "device", "moved")
+        }
+        if layer.key not in single and all(share is None for share in shares.values()):
+            continue
+        found.append(
+            Row(
+                layer.key, layer.type, _db(shares["quantization"]), _db(single.get(layer.key)), _db(shares["device"]),
+                _db(shares["moved"]), layer.key in blamed,
+            )
+        )  # fmt: skip
+    device = capture.stage == "device"
+
+    def rank(row: Row) -> tuple[bool, float, float]:
+        one = row.device if device else row.single
+        return not row.blamed, math.inf if one is None else one, math.inf if row.entire is None else row.entire
+
+    return sorted(found, key=rank)
+
+
+def _most(shares: Iterator[float | None]) -> float | None:
+    return max((share for share in shares if share is not None), default=None)
+
+
+def _db(share: float | None) -> float | None:
+    if share is None:
+        return None
+    return math.inf if share == 0 else -math.inf if share == math.inf else -10 * math.log10(share)
+
+
+def diagnose(capture: LayerCapture, outputs: Sequence[str], more: Mapping[str, object] | None = None) -> Diagnosis:
+    """The whole story of a capture.
+
+    outputs: of the model.  more: evidence from the verdict, such as {"engaged": False}.
+    """
+    from edgequant.judge.causes import cause_of, spread_cause
+
+    graph = Graph(capture)
+    findings = taps_finding(capture)
+    born = not_finite(capture, graph, outputs)
+    stage = capture.stage
+    blame = Blame()
+    cause: Finding | None = None
+    if born is not None:
+        stage = stage or "quantization"
+        blame = Blame((born.where or "",), "proven", "its inputs are finite and its output is not")
+        cause = born
+    elif stage == "quantization":
+        blame = of_quantization(capture, graph)
+        cause = spread_cause(capture, graph, blame) if blame.spread else cause_of(capture, graph, blame, more or {})
+    elif stage == "device":
+        blame = of_device(capture, graph)
+        cause = cause_of(capture, graph, blame, more or {})
+    rows = tuple(rows_of(capture, graph, blame.layers))
+    return Diagnosis(stage, blame, cause, tuple(findings), rows)
