@@ -6,7 +6,8 @@ A cause is never guessed: what fits none of these is said to be unknown.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from edgequant.archive.layers import LayerCapture, LayerFacts, Swap, Tap
@@ -38,6 +39,15 @@ Told = tuple[str, str, dict[str, Any], str]
 _FLOAT = "Keep this layer in float (the recipe below does)."
 
 
+@dataclass(frozen=True)
+class _At:
+    """What a rule looks at."""
+
+    capture: LayerCapture
+    graph: Graph
+    layer: LayerFacts
+
+
 def cause_of(capture: LayerCapture, graph: Graph, blame: Blame, more: Mapping[str, object]) -> Finding | None:
     """Why the first of the blamed layers is to blame; None where none is."""
     if more.get("engaged") is False and capture.memory == "low" and not blame.layers:
@@ -49,16 +59,15 @@ def cause_of(capture: LayerCapture, graph: Graph, blame: Blame, more: Mapping[st
     layer = graph.by_key.get(blame.layers[0])
     if layer is None:
         return None
-    rules: tuple[Callable[[LayerCapture, Graph, LayerFacts], Told | None], ...]
     rules = _DEVICE if capture.stage == "device" else _QUANTIZATION
     for rule in rules:
-        if (told := rule(capture, graph, layer)) is not None:
+        if (told := rule(_At(capture, graph, layer))) is not None:
             return _finding(told, layer.key)
     message = "why is not known: none of the causes that are looked for shows in its tensors and weights"
     return _finding(("CAUSE_UNKNOWN", message, {}, _FLOAT), layer.key)
 
 
-def spread_cause(capture: LayerCapture, graph: Graph, blame: Blame) -> Finding:
+def spread_cause(capture: LayerCapture, graph: Graph) -> Finding:
     """No few layers are to blame."""
     ranked = suspects(capture)
     bits = [found.bits for each in graph.layers if (found := each.weights) is not None and found.kept != "float"]
@@ -88,10 +97,15 @@ def _finding(told: Told, where: str | None) -> Finding:
 # ---- what weights tell
 
 
-def _zero_scale(capture: LayerCapture, graph: Graph, layer: LayerFacts) -> Told | None:
-    if layer.scale is not None and not layer.scale[0] > 0:
-        return "ZERO_SCALE", f"its output has the fixed scale {layer.scale[0]:g}", {"scale": layer.scale[0]}, _AGAIN
-    found = layer.weights
+def _zero_scale(at: _At) -> Told | None:
+    if at.layer.scale is not None and not at.layer.scale[0] > 0:
+        return (
+            "ZERO_SCALE",
+            f"its output has the fixed scale {at.layer.scale[0]:g}",
+            {"scale": at.layer.scale[0]},
+            _AGAIN,
+        )
+    found = at.layer.weights
     if found is None or not found.zero_channels:
         return None
     lost = list(found.zero_channels)
@@ -104,16 +118,16 @@ def _zero_scale(capture: LayerCapture, graph: Graph, layer: LayerFacts) -> Told 
 _AGAIN = "Quantize again: the file is not what quantizing this layer makes.  Until then keep this layer in float."
 
 
-def _bias(capture: LayerCapture, graph: Graph, layer: LayerFacts) -> Told | None:
-    found = layer.weights
+def _bias(at: _At) -> Told | None:
+    found = at.layer.weights
     if found is None or not (found.bias_zero or found.bias_gap > 0.05):
         return None
     what = "all of its bias is gone" if found.bias_zero else f"its bias is off by up to {100 * found.bias_gap:.0f} %"
     return "BIAS_LOST", what, {"gap": found.bias_gap, "zero": found.bias_zero}, _AGAIN
 
 
-def _misplaced(capture: LayerCapture, graph: Graph, layer: LayerFacts) -> Told | None:
-    found = layer.weights
+def _misplaced(at: _At) -> Told | None:
+    found = at.layer.weights
     if found is None or found.like is None:
         return None
     channel, other = found.like
@@ -121,8 +135,8 @@ def _misplaced(capture: LayerCapture, graph: Graph, layer: LayerFacts) -> Told |
     return "WEIGHTS_MISPLACED", message, {"channel": channel, "has": other}, _AGAIN
 
 
-def _wrong_weights(capture: LayerCapture, graph: Graph, layer: LayerFacts) -> Told | None:
-    found = layer.weights
+def _wrong_weights(at: _At) -> Told | None:
+    found = at.layer.weights
     if found is None or found.excess is None or found.excess <= _EXCESS:
         return None
     evidence = {"excess": found.excess, "channel": found.excess_channel, "gain": found.gain}
@@ -136,16 +150,16 @@ def _wrong_weights(capture: LayerCapture, graph: Graph, layer: LayerFacts) -> To
     return "WEIGHT_ROUNDED_BADLY", message, evidence, _AGAIN
 
 
-def _one_scale(capture: LayerCapture, graph: Graph, layer: LayerFacts) -> Told | None:
-    found = layer.weights
+def _one_scale(at: _At) -> Told | None:
+    found = at.layer.weights
     if found is None or not found.one_scale or (found.range_ratio or 0) < _RANGES:
         return None
     message = f"all its channels share one scale, and the loudest is {found.range_ratio:.1f} times the median one"
     return "PER_TENSOR", message, {"range_ratio": found.range_ratio}, "Quantize with a scale for each channel."
 
 
-def _outlier(capture: LayerCapture, graph: Graph, layer: LayerFacts) -> Told | None:
-    found = layer.weights
+def _outlier(at: _At) -> Told | None:
+    found = at.layer.weights
     if (
         found is None
         or found.block is not None
@@ -162,8 +176,8 @@ def _outlier(capture: LayerCapture, graph: Graph, layer: LayerFacts) -> Told | N
     )
 
 
-def _few_bits(capture: LayerCapture, graph: Graph, layer: LayerFacts) -> Told | None:
-    found = layer.weights
+def _few_bits(at: _At) -> Told | None:
+    found = at.layer.weights
     if found is None or found.kept != "quantized" or found.bits > _FEW_BITS:
         return None
     message = f"its weights have {found.bits} bits, which cost {_shown(found.sqnr_db)} of them"
@@ -174,10 +188,10 @@ def _few_bits(capture: LayerCapture, graph: Graph, layer: LayerFacts) -> Told | 
 # ---- what tensors tell
 
 
-def _stuck(capture: LayerCapture, graph: Graph, layer: LayerFacts) -> Told | None:
-    for tap in _taps(graph, layer):
-        side = tap.there if capture.stage == "device" else tap.here
-        base = tap.here if capture.stage == "device" else tap.plain
+def _stuck(at: _At) -> Told | None:
+    for tap in _taps(at.graph, at.layer):
+        side = tap.there if at.capture.stage == "device" else tap.here
+        base = tap.here if at.capture.stage == "device" else tap.plain
         if side is None or base is None or side.n < 2 or side.min is None or base.min is None or base.max is None:
             continue
         if side.min == side.max and base.max - base.min > 1e-6 * max(abs(base.max), abs(base.min)):
@@ -187,9 +201,9 @@ def _stuck(capture: LayerCapture, graph: Graph, layer: LayerFacts) -> Told | Non
     return None
 
 
-def _moved(capture: LayerCapture, graph: Graph, layer: LayerFacts) -> Told | None:
-    for name in layer.outputs:
-        for sign in capture.signs.get(name, ()):
+def _moved(at: _At) -> Told | None:
+    for name in at.layer.outputs:
+        for sign in at.capture.signs.get(name, ()):
             if sign.kind in _MOVED and sign.strength > 3:
                 evidence = {"kind": sign.kind, "strength": sign.strength, "where": sign.where}
                 message = f"the right numbers are in the wrong place: {_MOVED[sign.kind]} ({_place(sign.where)})"
@@ -197,12 +211,12 @@ def _moved(capture: LayerCapture, graph: Graph, layer: LayerFacts) -> Told | Non
     return None
 
 
-def _range(capture: LayerCapture, graph: Graph, layer: LayerFacts) -> Told | None:
-    if layer.scale is None:
+def _range(at: _At) -> Told | None:
+    if at.layer.scale is None:
         return None
-    scale, zero = layer.scale
+    scale, zero = at.layer.scale
     low, high = scale * (-128 - zero), scale * (127 - zero)
-    for tap in _taps(graph, layer):
+    for tap in _taps(at.graph, at.layer):
         plain = tap.plain
         if plain is None or plain.min is None or plain.max is None:
             continue
@@ -244,13 +258,13 @@ def _activations(capture: LayerCapture, layer: str | None = None) -> bool:
     return normal.share < low.share / 4
 
 
-def _of_activations(capture: LayerCapture, graph: Graph, layer: LayerFacts) -> Told | None:
-    if capture.memory != "low" or not _activations(capture, layer.key):
+def _of_activations(at: _At) -> Told | None:
+    if at.capture.memory != "low" or not _activations(at.capture, at.layer.key):
         return None
     peaks = [
         max(abs(tap.plain.min or 0), abs(tap.plain.max or 0)) / tap.plain.rms
-        for name in graph.seen_before(layer)
-        for tap in graph.taps.get(name, ())
+        for name in at.graph.seen_before(at.layer)
+        for tap in at.graph.taps.get(name, ())
         if tap.plain is not None and tap.plain.rms
     ]
     peak = max(peaks, default=0.0)
@@ -262,22 +276,23 @@ def _of_activations(capture: LayerCapture, graph: Graph, layer: LayerFacts) -> T
     return "ACTIVATION_ROUNDING", message, {"peak": peak}, remedy
 
 
-def _recurrent(capture: LayerCapture, graph: Graph, layer: LayerFacts) -> Told | None:
-    loop = next((each for each in graph.main() if layer.subgraph and layer.subgraph in each.bodies), None)
-    if not layer.subgraph and layer.type not in ("While", "RNNSequenceGRU", "LSTM", "RNN"):
+def _recurrent(at: _At) -> Told | None:
+    loop = next((each for each in at.graph.main() if at.layer.subgraph and at.layer.subgraph in each.bodies), None)
+    if not at.layer.subgraph and at.layer.type not in ("While", "RNNSequenceGRU", "LSTM", "RNN"):
         return None
-    name = loop.name if loop is not None else layer.key
+    name = loop.name if loop is not None else at.layer.key
     message = f"it is in the loop '{name}', which feeds every rounding error back into the next step"
     return "RECURRENT_SENSITIVE", message, {"loop": name}, "Keep the layers of this loop in float."
 
 
-def _sensitive(capture: LayerCapture, graph: Graph, layer: LayerFacts) -> Told | None:
+def _sensitive(at: _At) -> Told | None:
     """Its own rounding is as small as it should be, and the model makes much of it."""
-    found = layer.weights
+    found = at.layer.weights
     own = max(
-        (share for name in layer.outputs if (share := graph.share(name, "quantization")) is not None), default=None
+        (share for name in at.layer.outputs if (share := at.graph.share(name, "quantization")) is not None),
+        default=None,
     )
-    cost = dict(suspects(capture)).get(layer.key)
+    cost = dict(suspects(at.capture)).get(at.layer.key)
     if found is None or own is None or cost is None or found.bits < 8 or cost < 4 * own or own == 0:
         return None
     message = (
@@ -290,18 +305,21 @@ def _sensitive(capture: LayerCapture, graph: Graph, layer: LayerFacts) -> Told |
 # ---- what a device tells
 
 
-def _half(capture: LayerCapture, graph: Graph, layer: LayerFacts) -> Told | None:
-    if capture.precision != "low":
+def _half(at: _At) -> Told | None:
+    if at.capture.precision != "low":
         return None
-    loop = f" in the loop '{layer.name}'" if layer.type == "While" else ""
+    loop = f" in the loop '{at.layer.name}'" if at.layer.type == "While" else ""
     remedy = "Run with --precision normal."
-    for tap in [*_taps(graph, layer), *(tap for name in graph.seen_before(layer) for tap in graph.taps.get(name, ()))]:
+    for tap in [
+        *_taps(at.graph, at.layer),
+        *(tap for name in at.graph.seen_before(at.layer) for tap in at.graph.taps.get(name, ())),
+    ]:
         if tap.plain is not None and max(abs(tap.plain.min or 0), abs(tap.plain.max or 0)) > HALF_MAX:
-            evidence = {"tensor": tap.tensor, "range": [tap.plain.min, tap.plain.max], "case": tap.case}
+            evidence: dict[str, Any] = {"tensor": tap.tensor, "case": tap.case, "range": [tap.plain.min, tap.plain.max]}
             return "FP16_OVERFLOW", f"numbers of '{tap.tensor}' are beyond what half precision has", evidence, remedy
         if tap.plain is not None and tap.plain.rms is not None and 0 < tap.plain.rms < HALF_LEAST:
             return "FP16_UNDERFLOW", f"numbers of '{tap.tensor}' are below what half precision has", {}, remedy
-    for rerun in capture.reruns:
+    for rerun in at.capture.reruns:
         if rerun.what == "precision=normal" and _better(rerun.before_db, rerun.sqnr_db):
             evidence = {"low_db": rerun.before_db, "normal_db": rerun.sqnr_db}
             message = (
@@ -312,9 +330,10 @@ def _half(capture: LayerCapture, graph: Graph, layer: LayerFacts) -> Told | None
     return None
 
 
-def _kernel(capture: LayerCapture, graph: Graph, layer: LayerFacts) -> Told | None:
+def _kernel(at: _At) -> Told | None:
     worst = max(
-        (tap for tap in _taps(graph, layer) if tap.device is not None), key=lambda t: t.device.share if t.device else 0,
+        (tap for tap in _taps(at.graph, at.layer) if tap.device is not None),
+        key=lambda tap: tap.device.share if tap.device is not None else 0,
         default=None,
     )  # fmt: skip
     if worst is None or worst.device is None:
@@ -331,7 +350,7 @@ def _kernel(capture: LayerCapture, graph: Graph, layer: LayerFacts) -> Told | No
     where = f", most of it at {', '.join(places)}" if places else ""
     evidence["axes"] = [list(each) for each in worst.device.axes]
     how = ""
-    for rerun in capture.reruns:
+    for rerun in at.capture.reruns:
         if rerun.what == "memory=normal" and _better(rerun.before_db, rerun.sqnr_db):
             how = "; with memory normal (no int8) the device is right, so it is the int8 kernel"
             evidence["normal_db"] = rerun.sqnr_db

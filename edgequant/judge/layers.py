@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from edgequant.archive.layers import LayerCapture, LayerFacts, Stats, Swap, Tap
+from edgequant.archive.layers import Apart, LayerCapture, LayerFacts, Stats, Swap, Tap
 from edgequant.findings import Finding
 
 Proof = Literal["proven", "suspicion"]
@@ -113,7 +113,7 @@ class Graph:
         return (each for each in self.layers if not each.subgraph)
 
 
-def _part(tap: Tap, stage: str):  # type: ignore[no-untyped-def]
+def _part(tap: Tap, stage: str) -> Apart | None:
     return {"quantization": tap.quantization, "device": tap.device, "moved": tap.moved}[stage]
 
 
@@ -131,17 +131,17 @@ def suspects(capture: LayerCapture) -> list[tuple[str, float]]:
 
 def of_quantization(capture: LayerCapture, graph: Graph) -> Blame:
     """Who is to blame for what quantizing costs."""
-    alone = next((swap for swap in capture.swaps if swap.what == "alone"), None)
+    whole_file = next((swap for swap in capture.swaps if swap.what == "alone"), None)
     everything = next((swap for swap in capture.swaps if swap.what == "all"), None)
     ranked = suspects(capture)
     if everything is not None and everything.failure is None and not everything.holds:
-        layer = departing(capture, graph, "quantization")
+        layer = departing(graph, "quantization")
         how = "with all layers in float the limits do not hold either: it is not the weights of any layer"
         return Blame(() if layer is None else (layer.key,), "suspicion", how)
     cures = [swap for swap in capture.swaps if swap.what == "without" and swap.holds and swap.failure is None]
-    whole = alone.share if alone is not None and alone.share is not None else math.inf
+    whole = whole_file.share if whole_file is not None and whole_file.share is not None else math.inf
     if ranked and ranked[0][1] < _CARRIES * min(whole, 1.0) and not cures:
-        layer = departing(capture, graph, "quantization")
+        layer = departing(graph, "quantization")
         if layer is not None and layer.weights is None:
             how = "no layer with weights causes it by itself, and the error jumps here"
             return Blame((layer.key,), "suspicion", how)
@@ -151,12 +151,15 @@ def of_quantization(capture: LayerCapture, graph: Graph) -> Blame:
         names = tuple(sorted(best.layers, key=lambda name: order.get(name, len(order))))
         return Blame(names, "proven", _cured(best, _still_breaks(capture, names)))
     if not ranked:
-        layer = departing(capture, graph, "quantization")
+        layer = departing(graph, "quantization")
         return Blame(() if layer is None else (layer.key,), "suspicion", capture.why_no_proof or "")
-    if _still_breaks(capture, ranked[0][:1]):
-        return Blame(ranked[0][:1], "proven", "with all other layers in float the limits still break")
     tried = max((len(swap.layers) for swap in capture.swaps if swap.what == "without"), default=0)
     how = f"with the {tried} worst of {len(ranked)} layers in float the limits still break" if tried else ""
+    alone = [name for name, _ in ranked if _still_breaks(capture, (name,))]
+    if alone:
+        each = "by itself" if len(alone) == 1 else f"each of {len(alone)} layers by itself"
+        told = f"{each} breaks the limits, with all others in float"
+        return Blame(tuple(alone), "proven", f"{told}; {how}" if how else told, spread=True)
     return Blame(tuple(name for name, _ in ranked[:3]), "suspicion", how, spread=True)
 
 
@@ -174,7 +177,7 @@ def _still_breaks(capture: LayerCapture, names: Sequence[str]) -> bool:
     )  # fmt: skip
 
 
-def departing(capture: LayerCapture, graph: Graph, stage: str) -> LayerFacts | None:
+def departing(graph: Graph, stage: str) -> LayerFacts | None:
     """The layer where the error jumps: its output has far more of it than what goes into it.
 
     Of those whose own part is a tenth of the largest or more, the first.
@@ -195,7 +198,7 @@ def departing(capture: LayerCapture, graph: Graph, stage: str) -> LayerFacts | N
 # ---- device
 
 
-def of_device(capture: LayerCapture, graph: Graph) -> Blame:
+def of_device(graph: Graph) -> Blame:
     """Who is to blame where a device computes something else with the same file: right inputs, wrong output."""
     for layer in graph.main():
         over = [found for name in layer.outputs if (found := graph.excess(name)) is not None]
@@ -214,7 +217,7 @@ def of_device(capture: LayerCapture, graph: Graph) -> Blame:
 # ---- what is not finite
 
 
-def not_finite(capture: LayerCapture, graph: Graph, outputs: Sequence[str]) -> Finding | None:
+def not_finite(graph: Graph, outputs: Sequence[str]) -> Finding | None:
     """The first layer whose output is not finite where float MNN's is."""
     clean = all(
         _bad(side) == 0 for name in outputs for tap in graph.taps.get(name, ()) for side in (tap.here, tap.there)
@@ -311,7 +314,7 @@ def diagnose(capture: LayerCapture, outputs: Sequence[str], more: Mapping[str, o
 
     graph = Graph(capture)
     findings = taps_finding(capture)
-    born = not_finite(capture, graph, outputs)
+    born = not_finite(graph, outputs)
     stage = capture.stage
     blame = Blame()
     cause: Finding | None = None
@@ -321,9 +324,9 @@ def diagnose(capture: LayerCapture, outputs: Sequence[str], more: Mapping[str, o
         cause = born
     elif stage == "quantization":
         blame = of_quantization(capture, graph)
-        cause = spread_cause(capture, graph, blame) if blame.spread else cause_of(capture, graph, blame, more or {})
+        cause = spread_cause(capture, graph) if blame.spread else cause_of(capture, graph, blame, more or {})
     elif stage == "device":
-        blame = of_device(capture, graph)
+        blame = of_device(graph)
         cause = cause_of(capture, graph, blame, more or {})
     rows = tuple(rows_of(capture, graph, blame.layers))
     return Diagnosis(stage, blame, cause, tuple(findings), rows)

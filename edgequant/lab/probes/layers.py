@@ -6,6 +6,7 @@ bounded on both sides whatever the model.  On the device they are reduced there,
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -159,9 +160,8 @@ class Layers:
         if self.there is not None:
             loaded = self.here.load(names)
             for case in self.cases:
-                # The middle of the ways to move it: by noise, and all inputs.
-                for _, other in list(moved(case, int8=self.int8))[:1]:
-                    nudged[case.name] = self.here.run(loaded, other)
+                for _, near in itertools.islice(moved(case, int8=self.int8), 1):
+                    nudged[case.name] = self.here.run(loaded, near)
             self.here.drop(loaded)
         device = {} if self.there is None else self._reduced(self.there, names, here, changed)
         taps = []
