@@ -224,19 +224,16 @@ def _next(found: Diagnosis, run: Run, request: Request, trial: TrialJudgement) -
         variant = f"recipe:{recipe}"
     else:
         return None
-    return shlex.join(
-        [
-            "edgequant",
-            "verify",
-            str(request.model),
-            "--device",
-            trial.uri,
-            "--variant",
-            variant,
-            *_given(request),
-            *more,
-        ]
-    )
+    asked = ["edgequant", "verify", str(request.model), "--device", trial.uri, "--variant", variant]
+    return shlex.join([*asked, *_given(request), *more])
+
+
+def _rounds_less(trial: TrialJudgement) -> str:
+    """A variant for a model whose error comes from many layers."""
+    variant = trial.variant
+    if variant.method in ("dynamic", "weight") and (variant.bits or 8) < 8:
+        return f"{variant.method}:8"
+    return "auto" if variant.method != "auto" else "weight:8"
 
 
 def _given(request: Request) -> list[str]:
@@ -266,8 +263,7 @@ def _recipe(found: Diagnosis, run: Run, artifact: Artifact | None) -> Path | Non
     blamed = [keys[name] for name in found.blame.layers if name in keys]
     if not blamed or any(each.kept not in ("quantized", "float") for each in layers):
         return None
-    memory = "low" if artifact.run_as.method == "dynamic" else "normal"
-    recipe = recipe_of(layers, memory)
+    recipe = recipe_of(layers, "low" if artifact.run_as.method == "dynamic" else "normal")
     if artifact.run_as.hqq or artifact.asked.hqq:
         changed = [rule.model_copy(update={"hqq": True}) if 2 <= rule.bits <= 8 else rule for rule in recipe.rules]
         recipe = recipe.model_copy(update={"rules": tuple(changed)})

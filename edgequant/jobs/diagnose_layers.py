@@ -90,7 +90,7 @@ class Looking:
                 type=op.type,
                 inputs=tuple(name for name in op.inputs if name and name not in both.constants),
                 outputs=op.outputs,
-                weights=WeightFacts(**found) if (found := weights.get((op.subgraph or "", op.name))) else None,
+                weights=WeightFacts(**told) if (told := weights.get((op.subgraph or "", op.name))) else None,
                 scale=both.scales.get(op.outputs[0]) if op.outputs and op.subgraph is None else None,
                 bodies=both.bodies.get(op.name, ()) if op.subgraph is None else (),
             )
@@ -263,7 +263,12 @@ class _Proof:
         cases = list(job.cases) if cases is None else list(cases)
         path = job.work / f"swap-{self.files}.mnn"
         self.files += 1
-        told = {"what": what, "layers": names if what != "all" else (), "memory": memory, "cases": len(cases)}
+        told: dict[str, object] = {
+            "what": what,
+            "layers": names if what != "all" else (),
+            "memory": memory,
+            "cases": len(cases),
+        }
         try:
             data = with_float(job.made, self.plain, floats)
             self.bytes += len(data)
