@@ -18,7 +18,7 @@ from edgequant.compare.residual import Pair, look, samples_of
 from edgequant.compare.summary import summarize
 from edgequant.errors import DeviceError, InputError, ToolError
 from edgequant.files import disk_error
-from edgequant.judge.layers import SETS, Graph, departing, of_device, suspects
+from edgequant.judge.layers import Graph, departing, next_try, of_device, suspects
 from edgequant.judge.verdict import Verdict, judge_output
 from edgequant.lab.probes.layers import Layers, Spot, once
 from edgequant.lab.session import Session
@@ -237,18 +237,17 @@ class _Proof:
             if self.bytes > MOST_BYTES:
                 break
             yield run(self._swap("one", (name,), keys, memory, cases=self.chosen))
-        ranked = suspects(capture.model_copy(update={"swaps": tuple(found)}))
-        for count in SETS:
-            if count > max(1, len(ranked) // 2):
-                break
-            names = tuple(name for name, _ in ranked[:count])
-            self.looking.progress.say(f"counter-proof: {count} layer{'s' * (count > 1)} in float")
+        sofar = capture.model_copy(update={"swaps": tuple(found)})
+        while (names := next_try(sofar)) is not None:
+            self.looking.progress.say(f"counter-proof: {len(names)} layer{'s' * (len(names) > 1)} in float")
             cured = run(self._swap("without", names, keys, memory))
             yield cured
-            if cured.holds:
-                if count > 1:
-                    yield run(self._swap("one", names, keys, memory))
+            if cured.failure is not None:
                 break
+            if cured.holds and len(names) > 1:
+                yield run(self._swap("one", names, keys, memory))
+            sofar = capture.model_copy(update={"swaps": tuple(found)})
+        ranked = suspects(sofar)
         if ranked and memory == "low":
             yield self._swap("one", ranked[0][:1], keys, "normal", cases=self.chosen)
 

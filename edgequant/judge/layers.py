@@ -8,7 +8,7 @@ inputs and a wrong output.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -120,13 +120,39 @@ def _part(tap: Tap, stage: str) -> Apart | None:
 # ---- quantization
 
 
-def suspects(capture: LayerCapture) -> list[tuple[str, float]]:
-    """Layers by what the whole model loses where they alone are quantized, worst first."""
+def suspects(capture: LayerCapture, outputs: Collection[str] = ()) -> list[tuple[str, float]]:
+    """Layers by what the model loses where they alone are quantized (error power in the signal), worst first.
+
+    outputs: that are looked at; none: those that break limits.
+    """
     found: dict[str, float] = {}
     for swap in capture.swaps:
-        if swap.what == "one" and len(swap.layers) == 1 and swap.memory == capture.memory and swap.failure is None:
-            found[swap.layers[0]] = math.inf if swap.share is None else swap.share
+        if swap.what != "one" or len(swap.layers) != 1 or swap.memory != capture.memory or swap.failure is not None:
+            continue
+        shares = [10 ** (-held.sqnr_db / 10) for name, held in swap.outputs.items()
+                  if name in outputs and held.sqnr_db is not None]  # fmt: skip
+        share = max(shares, default=0.0) if outputs else swap.share
+        found[swap.layers[0]] = math.inf if share is None else share
     return sorted(found.items(), key=lambda item: -item[1])
+
+
+def next_try(capture: LayerCapture) -> tuple[str, ...] | None:
+    """The layers to try in float next, of which the limits may hold; None where no more are tried.
+
+    Each time those are added that cost the outputs most which still break.
+    """
+    tried = [swap for swap in capture.swaps if swap.what == "without" and swap.failure is None]
+    last = tried[-1] if tried else next((swap for swap in capture.swaps if swap.what == "alone"), None)
+    count = next((count for count in SETS if count > len(tried[-1].layers if tried else ())), None)
+    names = list(tried[-1].layers) if tried else []
+    total = len(suspects(capture))
+    if last is None or last.holds or count is None or count > max(1, total // 2):
+        return None
+    broken = [name for name, held in last.outputs.items() if not held.holds]
+    for name, share in suspects(capture, broken):
+        if len(names) < count and name not in names and share > 0:
+            names.append(name)
+    return tuple(names) if len(names) > (len(tried[-1].layers) if tried else 0) else None
 
 
 def of_quantization(capture: LayerCapture, graph: Graph) -> Blame:

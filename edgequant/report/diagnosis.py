@@ -149,10 +149,9 @@ class _Printer(Lines):
         for row in shown:
             numbers = [row.entire_db, row.single_db, *([row.device_db, row.rounding_db] if device else [])]
             cells = "".join(f"{'-' if value is None else f'{value:.1f}':>12}" for value in numbers)
-            name = self.cut(
-                self.name(("* " if row.blamed else "  ") + row.layer, "bold" if row.blamed else ""), width - 1
-            )
-            padded = Text.assemble(name, " " * (width - name.cell_len), f"{row.type[:13]:<14}{cells}")
+            name = self.cut(self.name(row.layer, "bold" if row.blamed else ""), width - 3)
+            mark, room = "* " if row.blamed else "  ", " " * (width - 2 - name.cell_len)
+            padded = Text.assemble(mark, name, room, f"{row.type[:13]:<14}{cells}")
             self.console.print(padded, soft_wrap=True)
         if len(found.table) > len(shown):
             self.line(f"  and {len(found.table) - len(shown)} more layers (--verbose shows them)")
