@@ -12,7 +12,7 @@ from typing import Any
 
 from edgequant.archive.layers import LayerCapture, LayerFacts, Swap, Tap
 from edgequant.findings import Finding
-from edgequant.judge.layers import Blame, Graph, suspects
+from edgequant.judge.layers import Blame, Graph, misfit, suspects
 
 HALF_MAX, HALF_LEAST = 65504.0, 6e-8
 _EXCESS = 16.0
@@ -22,9 +22,6 @@ _PEAK = 8.0
 """Largest weight over rms: a Gauss of 10,000 weights has 4."""
 _RANGES = 4.0
 _ACTIVATION_PEAK = 20.0
-_CLIPPED = 1.15
-"""What float MNN has beyond what a fixed scale can say."""
-_WIDE = 1 / 16
 _FEW_BITS = 6
 _MOVED = {
     "lag": "it is shifted",
@@ -212,35 +209,21 @@ def _moved(at: _At) -> Told | None:
 
 
 def _range(at: _At) -> Told | None:
-    if at.layer.scale is None:
-        return None
-    scale, zero = at.layer.scale
-    low, high = scale * (-128 - zero), scale * (127 - zero)
-    for tap in _taps(at.graph, at.layer):
-        plain = tap.plain
-        if plain is None or plain.min is None or plain.max is None:
+    for tensor in at.layer.outputs[:1]:
+        found = misfit(at.graph, tensor)
+        if found is None or at.layer.scale is None:
             continue
-        over = max(plain.max / high if high > 0 else 0, plain.min / low if low < 0 else 0)
+        over, tap = found
+        plain, (scale, zero) = tap.plain, at.layer.scale
+        assert plain is not None
         evidence = {"scale": scale, "zero": zero, "float": [plain.min, plain.max], "case": tap.case}
-        if over > _CLIPPED:
-            message = (
-                f"its output is clipped: int8 reaches from {low:.3g} to {high:.3g}, float has {plain.min:.3g} to "
-                f"{plain.max:.3g}"
-            )
-            return (
-                "RANGE_CLIPPED",
-                message,
-                evidence,
-                ("Calibrate with data like this case (--calibration), or keep this layer in float (skip=)."),
-            )
-        if 0 < over < _WIDE:
-            message = f"its scale is too wide: float uses {100 * over:.1f} % of what int8 reaches"
-            return (
-                "RANGE_TOO_WIDE",
-                message,
-                evidence,
-                ("Calibrate with data like this case, or keep this layer in float (skip=)."),
-            )
+        remedy = "Calibrate with data like this case (--calibration), or keep this layer in float (skip=)."
+        if over > 1:
+            reach = f"int8 reaches from {scale * (-128 - zero):.3g} to {scale * (127 - zero):.3g}"
+            message = f"its output is clipped: {reach}, float has {plain.min:.3g} to {plain.max:.3g}"
+            return "RANGE_CLIPPED", message, evidence, remedy
+        message = f"its output's scale is too wide: float uses {100 * over:.1f} % of what int8 reaches"
+        return "RANGE_TOO_WIDE", message, evidence, remedy
     return None
 
 

@@ -175,7 +175,8 @@ def of_quantization(capture: LayerCapture, graph: Graph) -> Blame:
         best = min(cures, key=lambda swap: len(swap.layers))
         order = {name: number for number, (name, _) in enumerate(ranked)}
         names = tuple(sorted(best.layers, key=lambda name: order.get(name, len(order))))
-        return Blame(names, "proven", _cured(best, _still_breaks(capture, names)))
+        how = _cured(best, _still_breaks(capture, names))
+        return Blame(_before(graph, names), "proven", how)
     if not ranked:
         layer = departing(graph, "quantization")
         return Blame(() if layer is None else (layer.key,), "suspicion", capture.why_no_proof or "")
@@ -187,6 +188,43 @@ def of_quantization(capture: LayerCapture, graph: Graph) -> Blame:
         told = f"{each} breaks the limits, with all others in float"
         return Blame(tuple(alone), "proven", f"{told}; {how}" if how else told, spread=True)
     return Blame(tuple(name for name, _ in ranked[:3]), "suspicion", how, spread=True)
+
+
+CLIPPED = 1.3
+"""Float MNN has so many times more than a fixed scale can say: calibration clips a little, and means to."""
+WIDE = 1 / 16
+"""Float MNN uses so little of what a fixed scale can say."""
+
+
+def misfit(graph: Graph, tensor: str) -> tuple[float, Tap] | None:
+    """How many times too small (above 1) or too wide (below 1) the fixed scale of a tensor is, in the case where it is
+    most; None where it has none, or fits."""
+    maker = graph.maker.get(tensor)
+    if maker is None or maker.scale is None or not maker.scale[0] > 0 or tensor != maker.outputs[0]:
+        return None
+    scale, zero = maker.scale
+    high, low = scale * (127 - zero), scale * (-128 - zero)
+    worst: tuple[float, Tap] | None = None
+    for tap in graph.taps.get(tensor, ()):
+        plain = tap.plain
+        if plain is None or plain.max is None or plain.min is None:
+            continue
+        over = max(plain.max / high if high > 0 else 0.0, plain.min / low if low < 0 else 0.0)
+        if worst is None or over > worst[0]:
+            worst = over, tap
+    return None if worst is None or not worst[0] > 0 or WIDE <= worst[0] <= CLIPPED else worst
+
+
+def _before(graph: Graph, names: tuple[str, ...]) -> tuple[str, ...]:
+    """A fixed scale belongs to the tensor between two layers, and to each by itself: where it is that of the first
+    layer's input which does not fit, and not that of its output, it is the layer in front of it that is meant."""
+    layer = graph.by_key.get(names[0])
+    if layer is None or any(misfit(graph, name) is not None for name in layer.outputs):
+        return names
+    for tensor in layer.inputs:
+        if misfit(graph, tensor) is not None and (maker := graph.maker.get(tensor)) is not None:
+            return (maker.key, *(name for name in names if name != maker.key))
+    return names
 
 
 def _cured(swap: Swap, also: bool) -> str:

@@ -19,8 +19,8 @@ from edgequant.quantize.calibrate.layers import read_layers
 
 _APART = 0.05
 """A channel's weights are another size than rounding leaves them."""
-_MANY = 0.25
-"""Of the channels of a tensor: so many are not a fault, but equalization."""
+_MANY = 0.5
+"""Of the channels of a tensor: so many are not a fault, but equalization, which leaves only the loudest as they are."""
 
 
 def equalized_like(quantized: Path, float_model: Path, out: Path) -> bool:
@@ -31,6 +31,8 @@ def equalized_like(quantized: Path, float_model: Path, out: Path) -> bool:
 
     Raises InputError (MODEL_BROKEN), OSError.
     """
+    if not any(layer.kept == "static" for layer in read_weights(quantized)):
+        return False
     joints = find_joints(read_model(float_model), read_layers(float_model))
     have = _unpacked(quantized, {joint.maker.name for joint in joints})
     current, done = float_model, False

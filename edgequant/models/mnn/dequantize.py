@@ -20,8 +20,8 @@ from edgequant.models.mnn.weights import Weights, read_weights
 from edgequant.models.model import BrokenFileError
 
 Floats = npt.NDArray[np.float64]
-_MOST_LIKE = 512
-"""Channels up to which all pairs are compared."""
+_MOST_LIKE = 8192
+"""Channels up to which those that are far off are looked for among the others."""
 
 
 @dataclass(frozen=True)
