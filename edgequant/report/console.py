@@ -70,9 +70,10 @@ class _Printer(Tables):
             self.overview(report.runs)
         self.console.print()
         self.line(self.verdict(report.verdict), on if report.verdict in GOOD else "", f"  {_sum_up(report.runs)}")
-        if (run := next((run for run in report.runs if run.verdict is Verdict.FAIL and run.outputs), None)) is not None:
-            asked = ["edgequant", "diagnose", report.model.path, "--device", run.device.uri, "--variant", run.variant]
-            self.console.print(Text("Where and why: ") + self.text(shlex.join(asked)), soft_wrap=True)
+        if failed := [run for run in report.runs if run.verdict is Verdict.FAIL and run.outputs]:
+            where = ["--device", failed[0].device.uri, "--variant", failed[0].variant]
+            asked = shlex.join(["edgequant", "diagnose", report.model.path, *where])
+            self.hang(Text("Where and why: "), self.text(asked))
         if path is not None:
             # Never folded: it is there to be copied.
             self.console.print(Text("Report: ") + self.text(str(path)), soft_wrap=True)
