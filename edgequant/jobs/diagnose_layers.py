@@ -18,7 +18,8 @@ from edgequant.compare.residual import Pair, look, samples_of
 from edgequant.compare.summary import summarize
 from edgequant.errors import DeviceError, InputError, ToolError
 from edgequant.files import disk_error
-from edgequant.judge.layers import Graph, departing, next_try, of_device, suspects
+from edgequant.judge.layer_graph import Graph
+from edgequant.judge.layers import departing, next_try, of_device, suspects
 from edgequant.judge.verdict import Verdict, judge_output
 from edgequant.lab.probes.layers import Layers, Spot, once
 from edgequant.lab.session import Session

@@ -12,11 +12,10 @@ from typing import Any
 
 from edgequant.archive.layers import LayerCapture, LayerFacts, Swap, Tap
 from edgequant.findings import Finding
-from edgequant.judge.layers import Blame, Graph, misfit, suspects
+from edgequant.judge.layer_graph import EXCESS, Graph, misfit
+from edgequant.judge.layers import Blame, suspects
 
 HALF_MAX, HALF_LEAST = 65504.0, 6e-8
-_EXCESS = 16.0
-"""Times the error that rounding with a layer's own scales has (power): 1 to 1.7 in sound files, up to 4 with hqq."""
 _GAIN = 0.1
 _PEAK = 8.0
 """Largest weight over rms: a Gauss of 10,000 weights has 4."""
@@ -134,7 +133,7 @@ def _misplaced(at: _At) -> Told | None:
 
 def _wrong_weights(at: _At) -> Told | None:
     found = at.layer.weights
-    if found is None or found.excess is None or found.excess <= _EXCESS:
+    if found is None or found.excess is None or found.excess <= EXCESS:
         return None
     evidence = {"excess": found.excess, "channel": found.excess_channel, "gain": found.gain}
     if found.gain is not None and abs(found.gain - 1) > _GAIN:

@@ -12,13 +12,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from edgequant.archive.layers import Apart, LayerCapture, LayerFacts, Stats, Swap, Tap
+from edgequant.archive.layers import LayerCapture, LayerFacts, Stats, Swap
 from edgequant.findings import Finding
+from edgequant.judge.layer_graph import FLOOR, Graph, misfit, sound
 
 Proof = Literal["proven", "suspicion"]
 
-_FLOOR = {"quantization": 1e-8, "device": 1e-10}
-"""Error power in the signal that nobody asks after: the last bits of a float."""
 JUMP = 10.0
 """So many times more error than rounding explains (power) is more than it; and so many times more than went in."""
 _RIGHT = 3.0
@@ -68,53 +67,6 @@ class Diagnosis:
     cause: Finding | None = None
     findings: tuple[Finding, ...] = ()
     rows: tuple[Row, ...] = ()
-
-
-class Graph:
-    """The layers of a capture, and how tensors flow between those that were looked at."""
-
-    def __init__(self, capture: LayerCapture) -> None:
-        self.layers = capture.layers
-        self.by_key = {each.key: each for each in capture.layers}
-        self.maker = {name: each for each in capture.layers if not each.subgraph for name in each.outputs}
-        self.taps: dict[str, list[Tap]] = {}
-        for tap in capture.taps:
-            self.taps.setdefault(tap.tensor, []).append(tap)
-
-    def seen_before(self, layer: LayerFacts) -> list[str]:
-        """The nearest tensors in front of a layer that were looked at."""
-        found, seen, waiting = [], set(layer.inputs), list(layer.inputs)
-        while waiting:
-            name = waiting.pop()
-            if name in self.taps:
-                found.append(name)
-            elif (maker := self.maker.get(name)) is not None:
-                new = [each for each in maker.inputs if each not in seen]
-                seen.update(new)
-                waiting += new
-        return found
-
-    def share(self, tensor: str, stage: str) -> float | None:
-        """Error power in the signal, of the case where it is most; None where it was not compared."""
-        found = [part.share for tap in self.taps.get(tensor, ()) if (part := _part(tap, stage)) is not None]
-        return max(found, default=None)
-
-    def excess(self, tensor: str) -> float | None:
-        """How many times more a device errs than rounding explains, of the case where it is most."""
-        floor = _FLOOR["device"]
-        found = [
-            tap.device.share / max(tap.moved.share if tap.moved is not None else 0.0, floor)
-            for tap in self.taps.get(tensor, ())
-            if tap.device is not None
-        ]
-        return max(found, default=None)
-
-    def main(self) -> Iterator[LayerFacts]:
-        return (each for each in self.layers if not each.subgraph)
-
-
-def _part(tap: Tap, stage: str) -> Apart | None:
-    return {"quantization": tap.quantization, "device": tap.device, "moved": tap.moved}[stage]
 
 
 # ---- quantization
@@ -190,36 +142,11 @@ def of_quantization(capture: LayerCapture, graph: Graph) -> Blame:
     return Blame(tuple(name for name, _ in ranked[:3]), "suspicion", how, spread=True)
 
 
-CLIPPED = 1.3
-"""Float MNN has so many times more than a fixed scale can say: calibration clips a little, and means to."""
-WIDE = 1 / 16
-"""Float MNN uses so little of what a fixed scale can say."""
-
-
-def misfit(graph: Graph, tensor: str) -> tuple[float, Tap] | None:
-    """How many times too small (above 1) or too wide (below 1) the fixed scale of a tensor is, in the case where it is
-    most; None where it has none, or fits."""
-    maker = graph.maker.get(tensor)
-    if maker is None or maker.scale is None or not maker.scale[0] > 0 or tensor != maker.outputs[0]:
-        return None
-    scale, zero = maker.scale
-    high, low = scale * (127 - zero), scale * (-128 - zero)
-    worst: tuple[float, Tap] | None = None
-    for tap in graph.taps.get(tensor, ()):
-        plain = tap.plain
-        if plain is None or plain.max is None or plain.min is None:
-            continue
-        over = max(plain.max / high if high > 0 else 0.0, plain.min / low if low < 0 else 0.0)
-        if worst is None or over > worst[0]:
-            worst = over, tap
-    return None if worst is None or not worst[0] > 0 or WIDE <= worst[0] <= CLIPPED else worst
-
-
 def _before(graph: Graph, names: tuple[str, ...]) -> tuple[str, ...]:
     """A fixed scale belongs to the tensor between two layers, and to each by itself: where it is that of the first
     layer's input which does not fit, and not that of its output, it is the layer in front of it that is meant."""
     layer = graph.by_key.get(names[0])
-    if layer is None or any(misfit(graph, name) is not None for name in layer.outputs):
+    if layer is None or not sound(layer.weights) or any(misfit(graph, name) is not None for name in layer.outputs):
         return names
     for tensor in layer.inputs:
         if misfit(graph, tensor) is not None and (maker := graph.maker.get(tensor)) is not None:
@@ -253,7 +180,7 @@ def departing(graph: Graph, stage: str) -> LayerFacts | None:
             continue
         before = sum(graph.share(name, stage) or 0.0 for name in graph.seen_before(layer))
         share = max(shares)
-        if share > max(JUMP * before, _FLOOR[stage]):
+        if share > max(JUMP * before, FLOOR[stage]):
             born.append((min(share, 1e6), before, layer))
     top = max((share for share, _, _ in born), default=0.0)
     return next((layer for share, _, layer in born if share >= top / JUMP), None)

@@ -169,6 +169,14 @@ def test_a_scale_that_does_not_fit_belongs_to_the_layer_in_front() -> None:
     assert (found.blame.layers[0], cause(found)) == ("first", "RANGE_CLIPPED")
 
 
+def test_a_layer_whose_weights_are_wrong_is_not_excused_by_a_scale_in_front_of_it() -> None:
+    layers = (layer("first", "x", "a", weights={}, scale=(1 / 127, 0.0)), *CHAIN[1:])
+    wrong = layer("second", "a", "b", weights={"excess": 900.0})
+    taps = (tap("a", plain=stats(-2.0, 2.0)), tap("b", 11), tap("y", 10))
+    found = diagnose(capture(layers=(layers[0], wrong, layers[2]), taps=taps, swaps=GUILTY), ("y",))
+    assert (found.blame.layers[0], cause(found)) == ("second", "WEIGHT_ROUNDED_BADLY")
+
+
 def test_activations_are_told_from_weights_by_memory_normal() -> None:
     swaps = tuple(each.model_copy(update={"memory": "low"}) for each in GUILTY)
     more = swap("one", "second", db=40, holds=True)
