@@ -15,7 +15,7 @@ from edgequant.archive.open import Run, open_run
 from edgequant.archive.types import Artifact
 from edgequant.cases.case import Case
 from edgequant.clock import Clock
-from edgequant.errors import EdgequantError, InputError, ToolError
+from edgequant.errors import EdgequantError, InputError
 from edgequant.findings import Finding
 from edgequant.jobs.devices import Devices, begin_host, end_host
 from edgequant.jobs.diagnose_layers import Looking
@@ -161,7 +161,7 @@ def _look(
 
 
 def _float_model(run: Run) -> Path:
-    """The float .mnn of a run.  Raises ToolError (RUN_INCOMPLETE)."""
+    """The float .mnn of a run.  Raises InputError (RUN_INVALID)."""
     wanted = run.source.float_sha256 or ""
     for path in sorted((run.path / "models").glob("*.mnn")):
         if path.stem.rpartition("-")[2] and wanted.startswith(path.stem.rpartition("-")[2]):
@@ -169,7 +169,7 @@ def _float_model(run: Run) -> Path:
     source = Path(run.source.path)
     if run.source.format == "mnn" and source.is_file():
         return source
-    raise ToolError("RUN_INCOMPLETE", f"{run.path}: its float model is not there", hint="Diagnose the model anew.")
+    raise InputError("RUN_INVALID", f"{run.path}: its float model is missing", hint="Diagnose the model anew.")
 
 
 def _told(
