@@ -22,23 +22,31 @@ _APART = 0.05
 _MANY = 0.5
 """Of the channels of a tensor: so many are not a fault, but equalization, which leaves only the loudest as they are."""
 
+_FAR = 0.5
+"""(ln) Between what makes a channel and what reads it: the maker is exact where it is sound, the reader never."""
+
 
 def equalized_like(quantized: Path, float_model: Path, out: Path) -> bool:
     """Write the float model with the channel factors of `quantized` to `out`; False (and nothing) where it has none.
 
-    Factors come from biases where these are not 0, else from weights, to about one part in a thousand: whatever they
-    are, the copy computes what the float model computes.
+    Factors come from biases where these are not 0, else from the maker's weights, to about one part in a thousand; from
+    the reader's, where the two contradict each other.  Whatever they are, the copy computes what the float model does.
 
     Raises InputError (MODEL_BROKEN), OSError.
     """
     if not any(layer.kept == "static" for layer in read_weights(quantized)):
         return False
     joints = find_joints(read_model(float_model), read_layers(float_model))
-    have = _unpacked(quantized, {joint.maker.name for joint in joints})
+    names = {each.name for joint in joints for each in (joint.maker, *joint.readers)}
+    have = _unpacked(quantized, names)
     current, done = float_model, False
     for joint in joints:
-        want = _unpacked(current, {joint.maker.name}).get(joint.maker.name)
-        scales = None if want is None else _scales(want, have.get(joint.maker.name))
+        wanted = _unpacked(current, {joint.maker.name, joint.readers[0].name})
+        want, reader = wanted.get(joint.maker.name), joint.readers[0]
+        read = None
+        if reader.type == "Convolution" and reader.name in wanted and reader.name in have:
+            read = _read(wanted[reader.name], have[reader.name], joint.maker.channels)
+        scales = None if want is None else _scales(want, have.get(joint.maker.name), read)
         if scales is not None and equalized(current, [joint], {joint.tensor: scales}, out):
             current, done = out, True
     return done
@@ -54,7 +62,25 @@ def _unpacked(path: Path, names: set[str]) -> dict[str, Unpacked]:
     return {name: each for name, each in found.items() if each is not None}
 
 
-def _scales(want: Unpacked, have: Unpacked | None) -> np.ndarray | None:
+def _read(want: Unpacked, have: Unpacked, channels: int) -> np.ndarray | None:
+    """The factors of the channels a layer reads, up to one of all of them: what its weights for a channel have more of
+    than its others, in the median over its own output channels.  A fault in some of these changes no median."""
+    if want.weights.shape != have.weights.shape or want.weights.shape[1] % channels:
+        return None
+    w, q = (each.weights.reshape(each.weights.shape[0], channels, -1) for each in (want, have))
+    power, both = np.einsum("ock,ock->oc", w, w), np.einsum("ock,ock->oc", w, q)
+    good = (both > 0) & (power > 0.25 * power.mean(axis=1, keepdims=True))
+    if not good.any(axis=0).all() or not good.any(axis=1).all():
+        return None
+    gains = np.where(good, np.log(np.where(good, both / np.where(good, power, 1.0), 1.0)), np.nan)
+    for _ in range(3):
+        gains = gains - np.nanmedian(gains, axis=1, keepdims=True)
+        found = np.nanmedian(gains, axis=0)
+        gains = np.where(good, gains - found, np.nan) + found
+    return np.asarray(np.exp(found))
+
+
+def _scales(want: Unpacked, have: Unpacked | None, read: np.ndarray | None) -> np.ndarray | None:
     """float32 [channels], the largest 1; None where it was not equalized."""
     if have is None or want.weights.shape != have.weights.shape:
         return None
@@ -64,6 +90,10 @@ def _scales(want: Unpacked, have: Unpacked | None) -> np.ndarray | None:
     if not good.any():
         return None
     scales = np.where(good, power / np.where(good, both, 1.0), 1.0)
+    if read is not None:
+        read = read * float(np.median(scales[good] / read[good]))
+        far = good & (np.abs(np.log(np.where(good, scales / read, 1.0))) > _FAR)
+        scales = np.where(far, read, scales)
     if want.bias.size and have.bias.size:
         told = np.abs(want.bias) > 1e-3 * max(float(np.abs(want.bias).max()), 1e-30)
         told &= (have.bias != 0) & (np.sign(have.bias) == np.sign(want.bias))

@@ -11,6 +11,7 @@ import pytest
 
 from edgequant.archive.open import open_run
 from edgequant.jobs.diagnose import diagnose
+from edgequant.judge.layers import diagnose as judge_layers
 from edgequant.judge.verdict import Verdict
 from edgequant.lab.probes.layers import Layers, Spot, once
 from edgequant.lab.session import Session
@@ -124,6 +125,25 @@ def test_a_device_reduces_its_tensors_as_this_host_does(cnn: Subject, host: Sess
         assert tap.device.error == 0
         assert tap.moved is not None
         assert tap.moved.error > 0 or tap.here is None or not tap.here.rms
+
+
+def test_a_device_that_computes_something_else_in_one_layer_is_found_by_right_inputs_and_a_wrong_output(
+    cnn: Subject, host: Session, tmp_path: Path
+) -> None:
+    layers = [each for each in read_weights(cnn.made) if each.kept == "quantized"]
+    path, layer = tmp_path / "other.mnn", layers[1]
+    assert planted(cnn, layer, EDITS["scales of a quarter of the channels times 3"][0], path)
+    capture, _ = look(cnn, cnn.made, host, tmp_path, [])
+    spots = [
+        Spot("plain", host, ModelFile(cnn.plain, "normal", precision="normal")),
+        Spot("here", host, ModelFile(cnn.made, "low")),
+        Spot("there", host, ModelFile(path, "low")),
+    ]
+    names = sides(read_model(cnn.made), read_model(cnn.plain)).common
+    taps = Layers(spots[0], spots[1], spots[2], cnn.cases).take(names).taps
+    found = judge_layers(capture.model_copy(update={"stage": "device", "taps": tuple(taps)}), tuple(cnn.floor))
+    assert found.blame.layers == (layer.name,)
+    assert (found.blame.proof, found.cause and found.cause.code) == ("proven", "KERNEL_DIFFERS")
 
 
 def test_the_whole_story_of_a_failing_variant(tmp_path: Path) -> None:
