@@ -1,14 +1,16 @@
 """The whole job against the sum of the steps nobody can leave out.
 
-Timed: wall time of the command `edgequant verify` for enc (a GRU model, three random cases), from starting the
-process to its end, with this host as the device and with a real sshd on loopback.
+Timed: wall time of the command `edgequant verify` for enc (a GRU model, random cases), from starting the process to
+its end, with this host as the device and with a real sshd on loopback.
 
-The peer is a user's own five scripts (bare.py), run one after the other in the same minute: convert to float MNN;
-convert to quantized MNN; ONNX Runtime on every case; float MNN on every case; quantized MNN on every case, with the
-same warm-up, number and duration of timed inferences as edgequant's.  Over SSH also quantized MNN on this host, which
-is what device error is measured against.  Each script is a process and pays for its own imports, as it would in real
-life.  None of them compares, judges, hashes, checks that the converter's output loads, proves that dynamic
-quantization took place, or writes anything: that is what is above 1.  Ours and the steps alternate.
+The peer is a user's own scripts (bare.py), run one after the other in the same minute, which make the same files and
+the same inferences: convert to float MNN, and again on another heap; convert to quantized MNN; ONNX Runtime on every
+case; float MNN on every case; quantized MNN on every case, twice, with the same warm-up, number and duration of timed
+inferences as edgequant's; every case with memory normal.  Over SSH also quantized MNN on this host, as it is and with
+memory normal, and again with the cases moved, which is what a device is held against.  The cases are those that verify
+drew, moved as verify moves them; that is done before.  Each script is a process and pays for its own imports, as it
+would in real life.  None of them compares, judges, hashes, draws, checks that the converter's output loads, or writes
+anything: that is what is above 1.  Ours and the steps alternate.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,21 +49,56 @@ def run(settings: Settings) -> list[Result]:
         ]
 
 
-def _cases(source: Path, folder: Path) -> list[Path]:
+@dataclass(frozen=True)
+class _Cases:
+    """Files of the cases that verify runs; and of these, moved as it does for memory low and for memory normal."""
+
+    all: list[Path]
+    moved: list[Path]
+    moved_normal: list[Path]
+
+
+def _cases(source: Path, folder: Path) -> _Cases:
+    """What one run of verify, which is not timed, has drawn; the one that it times in the middle."""
     import numpy as np
 
-    from edgequant.cases.generate import generate
-    from edgequant.models import read_model
+    from edgequant.archive.open import open_run
+    from edgequant.cases.case import Case
+    from edgequant.lab.probes.rounding import moved
 
-    paths = []
-    for case in generate(read_model(source).inputs or (), 0):
-        paths.append(folder / f"{source.stem}-{case.name}.npz")
-        np.savez(paths[-1], **case.inputs)  # type: ignore[arg-type]
-    return paths
+    _verify(source, ["--device", "local:"], folder, None)
+    facts = open_run(folder / "run").source.cases
+    usual = [case.name for case in facts if case.kind == "usual"]
+    timed = usual[len(usual) // 2]
+    names = [case.name for case in facts if case.name != timed]
+    names.insert((len(names) + 1) // 2, timed)
+    kinds = {case.name: case.kind for case in facts}
+    paths: list[Path] = []
+    low: list[Path] = []
+    normal: list[Path] = []
+    for name in names:
+        with np.load(folder / "run" / "cases" / f"{name}.npz") as arrays:
+            case = Case(name=name, inputs=dict(arrays), source="bench", kind=kinds[name])
+        paths.append(_saved(case.inputs, folder / f"case-{name}.npz"))
+        half = case.kind == "strain"
+        for files, several in (
+            (low, moved(case, int8=True, half=half)),
+            (normal, moved(case, int8=False, half=True)),
+        ):
+            for _, other in several:
+                files.append(_saved(other.inputs, folder / f"moved-{len(low)}-{len(normal)}.npz"))
+    return _Cases(paths, low, normal)
+
+
+def _saved(inputs: Mapping[str, Any], path: Path) -> Path:
+    import numpy as np
+
+    np.savez(path, **inputs)
+    return path
 
 
 def _one(
-    name: str, device: list[str], source: Path, cases: list[Path], settings: Settings, count: int, home: Path | None
+    name: str, device: list[str], source: Path, cases: _Cases, settings: Settings, count: int, home: Path | None
 ) -> Result:
     phases: list[dict[str, float]] = []
     steps: list[dict[str, float]] = []
@@ -114,7 +153,7 @@ def _verify(source: Path, device: list[str], folder: Path, home: Path | None) ->
     return seconds, found
 
 
-def _steps(source: Path, cases: list[Path], folder: Path, *, on_host_too: bool) -> dict[str, float]:
+def _steps(source: Path, cases: _Cases, folder: Path, *, on_host_too: bool) -> dict[str, float]:
     from edgequant.lab.probes.latency import TIMING_MIN_SECONDS
     from edgequant.runner.client import DEFAULT_THREADS
     from edgequant.spec import RunOptions
@@ -126,16 +165,26 @@ def _steps(source: Path, cases: list[Path], folder: Path, *, on_host_too: bool) 
     timing = [options.warmup, options.repeat, TIMING_MIN_SECONDS]
     jobs: dict[str, list[object]] = {
         "convert float": ["convert", source, plain],
+        "convert again": ["convert", source, plain],
         "convert quantized": ["convert", source, small, *flags],
-        "reference": ["ort", source, *cases],
-        "float on host": ["mnn", plain, "normal", threads, 0, 0, 0, *cases],
-        "device and timing": ["mnn", small, "low", threads, *timing, *cases],
+        "reference": ["ort", source, *cases.all],
+        "float on host": ["mnn", plain, "normal", threads, 0, 0, 0, *cases.all],
+        # Every case twice; with as many before the timed one as behind it.
+        "device and timing": ["mnn", small, "low", threads, *timing, *_twice(cases.all)],
+        "device, memory normal": ["mnn", small, "normal", threads, 0, 0, 0, *cases.all],
     }
     if on_host_too:
-        jobs["quantized on host"] = ["mnn", small, "low", threads, 0, 0, 0, *cases]
+        jobs["quantized on host"] = ["mnn", small, "low", threads, 0, 0, 0, *cases.all, *cases.moved]
+        jobs["host, memory normal"] = ["mnn", small, "normal", threads, 0, 0, 0, *cases.all, *cases.moved_normal]
     seconds = {}
     for name, arguments in jobs.items():
         start = time.perf_counter()
         bare(*arguments)
         seconds[name] = time.perf_counter() - start
     return seconds
+
+
+def _twice(cases: list[Path]) -> list[Path]:
+    """Each twice, with the same one in the middle."""
+    half = len(cases) // 2
+    return [*cases[:half], *cases[:half], cases[half], cases[half], *cases[half + 1 :], *cases[half + 1 :]]

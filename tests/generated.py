@@ -206,8 +206,14 @@ def leading_length(path: Path) -> Path:
 
 
 def lstm_two_outputs(path: Path) -> Path:
-    """x [6,1,24], h [1,1,16] -> y [6,1,1,16], hN: no cell state output, on which MNN's converter (3.6.1) can crash."""
+    """x [6,1,24], h [1,1,16] -> y [6,1,1,16], hN: no cell state output, which MNN's converter (3.6.1) reads."""
     return _bare_rnn(path, "LSTM", ["y", "hN"], 6)
+
+
+def scale_as_input(path: Path) -> Path:
+    """x [1,8], s [] -> y [1,8]: to int8 and back by a scale that goes in, where MNN's converter (3.6.1) crashes."""
+    nodes = [_node("QuantizeLinear", ["x", "s"], ["q"]), _node("DequantizeLinear", ["q", "s"], ["y"])]
+    return save(path, nodes, [_value("x", [1, 8]), _value("s", [])], [_value("y", [1, 8])])
 
 
 def rank1_dynamic(path: Path) -> Path:
@@ -318,9 +324,9 @@ ONNX_MODELS = {
     for function in (
         many_dtypes, many_inputs, many_outputs, conv_cnn, gru, lstm, rank1_dynamic, nan_swallowed, nan_output,
         constant_output, zero_output, big_mlp, argmax_ints, old_ir, branches, quantized, gru_reset_first,
-        leading_length, lstm_two_outputs,
+        leading_length, lstm_two_outputs, scale_as_input,
     )
 }  # fmt: skip
 
-NOT_CONVERTIBLE = ("quantized", "lstm_two_outputs")
-"""MNN's converter crashes on these, or leaves operators out and writes a file that cannot be loaded."""
+NOT_CONVERTIBLE = ("quantized", "lstm_two_outputs", "scale_as_input")
+"""MNN's own converter crashes on these as they are, or leaves operators out and writes a file that cannot be loaded."""

@@ -220,14 +220,24 @@ def devices_list(ui: opt.Ui) -> None:
 
 
 @devices.command("probe", short_help="What a device is.")
-def devices_probe(uri: opt.Uri, options: opt.Runtime, ui: opt.Ui) -> None:
+def devices_probe(uri: opt.Uri, options: opt.Runtime, ui: opt.Ui, activations: opt.Activations = False) -> None:
     """Connect and show what the device is: system, CPU and cores, MNN and the kernels it enables, memory, heat.
 
     What is not known is shown with the reason.  To ask MNN, the runtime is sent
     where it is not there yet.  The exit code is 3 where MNN could not be asked.
+
+    With --activations: what MNN there makes of each activation and
+    normalization at its limits (NaN, Inf, the largest numbers, the ends of
+    fp16), in each precision and memory mode, against its definition.
     """
-    from edgequant.cli import probe as command
     from edgequant.cli.request import device_options
+
+    if activations:
+        from edgequant.cli import activations as limits
+
+        limits.run(uri, device_options(typed(options)), ui)
+        return
+    from edgequant.cli import probe as command
 
     command.run(uri, device_options(typed(options)), ui)
 

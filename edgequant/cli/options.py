@@ -53,6 +53,9 @@ ModelOrNone = Annotated[
     ),
 ]
 Uri = Annotated[str, typer.Argument(metavar="URI", help=_URI)]
+Activations = Annotated[
+    bool, typer.Option("--activations", help="Run every activation with inputs at its limits, and show what is wrong.")
+]
 OneDevice = Annotated[str, typer.Option("--device", metavar="URI", help=f"Where to run it: {_URI}.")]
 RunDir = Annotated[str | None, typer.Option("--run-dir", metavar="DIR", help="New folder for everything of this run.")]
 Csv = Annotated[str | None, typer.Option("--csv", metavar="FILE", help="A table with a line per output, too.")]

@@ -135,6 +135,24 @@ def compare(reference: npt.ArrayLike, got: npt.ArrayLike | None) -> TensorCompar
     return TensorComparison(**facts, **(_integers(ref, out) if facts["kind"] == "int" else _floats(ref, out)))
 
 
+def strayed(reference: npt.NDArray[Any], got: npt.NDArray[Any]) -> tuple[float | None, float | None, float | None]:
+    """sqnr_db, max_abs and mismatch as `compare` has them, in a tenth of its time where all is plain float32."""
+    plain = reference.dtype == got.dtype == np.float32 and reference.shape == got.shape and reference.size > 0
+    signal = noise = largest = loudest = 0.0
+    if plain:
+        for r, g in _pairs(reference, got):
+            error = r - g
+            signal += float(np.dot(r, r))
+            noise += float(np.dot(error, error))
+            largest = max(largest, float(error.max()), -float(error.min()))
+            loudest = max(loudest, float(r.max()), -float(r.min()))
+    # Squares of these lose nothing to overflow or underflow.  NaN and Inf are in neither range.
+    if plain and 1e-30 < loudest < 1e30 and (largest == 0 or 1e-30 < largest < 1e30) and math.isfinite(noise):
+        return capped_db(power_db(signal, noise)), largest, None
+    found = compare(reference, got)
+    return found.sqnr_db, found.max_abs, found.mismatch
+
+
 def _chunks(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
     """The elements in C order, a chunk at a time, without copying the whole array."""
     flat: Any = array.reshape(-1) if array.flags.c_contiguous else array.flat

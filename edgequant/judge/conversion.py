@@ -12,7 +12,7 @@ from edgequant.judge.types import Summaries
 
 USERS_OWN = "file"
 """The kind of a reference that the user gave."""
-KNOWN_CAUSES = ("OPERATOR_MISREAD", "CONSTANT_BEYOND_INT32", "GRU_RESET_FIRST", "LSTM_OUTPUTS_LEFT_OUT")
+KNOWN_CAUSES = ("OPERATOR_MISREAD", "CONSTANT_BEYOND_INT32", "GRU_RESET_FIRST")
 """Findings of a source that explain why its float MNN model is wrong."""
 
 

@@ -8,6 +8,7 @@ Read in its sources, tried with the standard's own tests under MALLOC_PERTURB_:
   linear, normalizations have an epsilon of 1e-10, RoiAlign and Resize below the opsets that let one choose compute as
   the later ones do by default.
 - A GRU needs to be told its size, a convolution over three dimensions its kernel.
+- Of an LSTM it reads three outputs, however many there are: what lies behind the last is no name, and may end it.
 
 So what is left out is written out in a copy, which is what is converted; by the standard both are the same model.
 """
@@ -32,12 +33,13 @@ _STANDARD = ("", "ai.onnx")
 
 @dataclass(frozen=True)
 class _Node:
-    """inputs: in order; given: its attributes; lists: number of integers in those that are lists of them."""
+    """inputs: in order; given: its attributes; lists: integers in those that are lists of them; outputs: how many."""
 
     kind: str
     inputs: tuple[str, ...]
     given: frozenset[str]
     lists: dict[str, int]
+    outputs: int = 0
 
     def rank(self, known: dict[str, tuple[int, ...]]) -> int:
         """Spatial dimensions of a kernel; 0 where they are not known."""
@@ -131,7 +133,7 @@ class _Copier:
             yield name, tuple(dims)
 
     def node(self, extent: tuple[int, int], known: dict[str, tuple[int, ...]], depth: int) -> list[_Piece]:
-        kind, domain, inputs = "", "", []
+        kind, domain, inputs, outputs = "", "", [], 0
         lists: dict[str, int] = {}
         given: set[str] = set()
         for number, wire, a, b in fields(self.data, *extent, self.work):
@@ -139,6 +141,8 @@ class _Copier:
                 continue
             if number == 1:
                 inputs.append(self.string(a, b))
+            elif number == 2:
+                outputs += 1
             elif number == 4:
                 kind = self.string(a, b)
             elif number == 7:
@@ -150,11 +154,16 @@ class _Copier:
         pieces = self.message(extent, {5: lambda attribute: self.branches(attribute, known, depth)})
         if domain not in _STANDARD:
             return pieces
-        added = list(missing(_Node(kind, tuple(inputs), frozenset(given), lists), self.opset, known))
-        if added:
+        node = _Node(kind, tuple(inputs), frozenset(given), lists, outputs)
+        added = list(missing(node, self.opset, known))
+        unnamed = unnamed_outputs(node)
+        if added or unnamed:
             self.written.nodes += 1
-            self.written.attributes.setdefault(kind, set()).update(name for name, _ in added)
-        return pieces + [_bytes_field(5, _attribute(name, value)) for name, value in added]
+            names = [name for name, _ in added] + ["outputs"] * bool(unnamed)
+            self.written.attributes.setdefault(kind, set()).update(names)
+        # An output without a name is one that nobody uses.
+        pieces += [bytes_field(2, b"")] * unnamed
+        return pieces + [bytes_field(5, attribute_field(name, value)) for name, value in added]
 
     def attribute(self, start: int, end: int) -> tuple[str, int]:
         """An attribute's name, and how many integers it lists."""
@@ -214,6 +223,11 @@ def missing(node: _Node, opset: int, known: dict[str, tuple[int, ...]]) -> Itera
             yield "hidden_size", recurrence[2]
 
 
+def unnamed_outputs(node: _Node) -> int:
+    """How many outputs have to be added to a node's, without names."""
+    return max(3 - node.outputs, 0) if node.kind == "LSTM" else 0
+
+
 # ---- protobuf
 
 
@@ -231,27 +245,33 @@ def _tag(number: int, wire: int) -> bytes:
     return _varint(number << 3 | wire)
 
 
-def _bytes_field(number: int, content: bytes) -> bytes:
+def bytes_field(number: int, content: bytes) -> bytes:
     return _tag(number, BYTES) + _varint(len(content)) + content
+
+
+def number_field(number: int, value: int) -> bytes:
+    return _tag(number, VARINT) + _varint(value)
 
 
 def _length(pieces: Sequence[_Piece]) -> int:
     return sum(len(piece) if isinstance(piece, bytes) else piece[1] - piece[0] for piece in pieces)
 
 
-def _attribute(name: str, value: _Value) -> bytes:
+def attribute_field(name: str, value: _Value) -> bytes:
     """An AttributeProto: one float (type 1), integer (2), string (3), tensor (4) or list of integers (7)."""
     if isinstance(value, float):
         kind, content = 1, _tag(2, 5) + struct.pack("<f", value)
     elif isinstance(value, int):
-        kind, content = 2, _tag(3, VARINT) + _varint(value)
+        kind, content = 2, number_field(3, value)
     elif isinstance(value, str):
-        kind, content = 3, _bytes_field(4, value.encode())
+        kind, content = 3, bytes_field(4, value.encode())
     elif isinstance(value, bytes):
-        kind, content = 4, _bytes_field(5, value)
+        kind, content = 4, bytes_field(5, value)
     else:
-        kind, content = 7, b"".join(_tag(8, VARINT) + _varint(each) for each in value)
-    return _bytes_field(1, name.encode()) + content + _tag(20, VARINT) + _varint(kind)
+        kind, content = 7, b"".join(number_field(8, each) for each in value)
+    return bytes_field(1, name.encode()) + content + number_field(20, kind)
 
 
-__all__ = ["BrokenFileError", "WrittenOut", "missing", "write_defaults"]
+__all__ = [
+    "BrokenFileError", "WrittenOut", "attribute_field", "bytes_field", "missing", "number_field", "write_defaults",
+]  # fmt: skip

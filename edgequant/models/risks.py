@@ -58,7 +58,6 @@ def find_risks(graph: ModelGraph) -> list[Finding]:
         _already_quantized(graph),
         *misread,
         _reset_first(graph, misread_names(misread)),
-        _lstm_outputs(graph),
         _leading_dynamic(graph),
         _nonlinear_behind_recurrent(graph),
         _recurrent(graph),
@@ -124,22 +123,6 @@ def _reset_first(graph: ModelGraph, misread: set[str]) -> Finding | None:
         "them as if it were 1, and the results are wrong",
         evidence=_evidence(names),
         remedy="Export the model with linear_before_reset=1 (in Keras reset_after=True).",
-    )
-
-
-def _lstm_outputs(graph: ModelGraph) -> Finding | None:
-    if graph.format != "onnx":
-        return None
-    names = [op.name for op in graph.ops if op.type == "LSTM" and len(op.outputs) < 3]
-    if not names:
-        return None
-    return Finding(
-        code="LSTM_OUTPUTS_LEFT_OUT",
-        severity="warn",
-        where=names[0],
-        message=f"{len(names)} LSTM layer(s) do not list all three outputs: the MNN converter (3.6.1) can crash there",
-        evidence=_evidence(names),
-        remedy="Name all three outputs of the node (Y, Y_h, Y_c), whether they are used or not.",
     )
 
 

@@ -103,7 +103,7 @@ def test_quiet_and_verbose(generated_model: ModelByName, tmp_path: Path) -> None
 
 
 def test_verbose_errors_show_evidence(tmp_path: Path) -> None:
-    model = generated.ONNX_MODELS["lstm_two_outputs"](tmp_path / "m.onnx")
+    model = generated.ONNX_MODELS["scale_as_input"](tmp_path / "m.onnx")
     short = edgequant("verify", str(model), *QUICK, "--run-dir", str(tmp_path / "1"))
     long = edgequant("verify", str(model), *QUICK, "-v", "--run-dir", str(tmp_path / "2"))
     assert short.code == long.code == 2

@@ -75,7 +75,7 @@ def test_quantize_writes_nothing_that_computes_something_else(generated_model: M
 
 def test_quantize_where_the_converter_crashes(generated_model: ModelByName, tmp_path: Path) -> None:
     out = tmp_path / "out.mnn"
-    model = generated_model("lstm_two_outputs")
+    model = generated_model("scale_as_input")
     done = edgequant("quantize", str(model), "-o", str(out), *ONE, "--json", "--run-dir", str(tmp_path / "run"))
     assert done.code == 2
     error = done.json["error"]

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from edgequant.compare import metrics
 from edgequant.compare.decibel import SQNR_CAP_DB
-from edgequant.compare.metrics import compare
+from edgequant.compare.metrics import compare, strayed
 
 quick = settings(deadline=None, max_examples=60)
 moderate = st.floats(-1e6, 1e6, width=32)
@@ -313,3 +313,17 @@ def test_masked_logits_are_equal_where_both_are() -> None:
         assert compare(ref, ref.copy()).problem == "reference_nonfinite"
     masked = np.full(3, -np.inf)
     assert compare(masked, masked).problem == "reference_nonfinite", "nothing else is there to compare"
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-8, 1e8, 1e-25, 1e35])
+@pytest.mark.parametrize("size", [1, 7, 30_000])
+def test_the_fast_way_says_the_same(size: int, scale: float) -> None:
+    rng = np.random.default_rng(size)
+    reference = (rng.standard_normal(size) * scale).astype(np.float32)
+    near = (reference * (1 + 1e-3 * rng.standard_normal(size))).astype(np.float32)
+    others = (near, reference.copy(), -reference, np.zeros_like(reference), np.full_like(reference, np.nan), near[:-1])
+    for got in (*others, near.astype(np.float64), near.astype(np.int32) if scale == 1 else near):
+        for one, other in ((reference, got), (got, reference)):
+            found = compare(one, other)
+            for fast, slow in zip(strayed(one, other), (found.sqnr_db, found.max_abs, found.mismatch), strict=True):
+                assert fast == slow or fast == pytest.approx(slow, rel=1e-9, abs=0)

@@ -177,7 +177,7 @@ def test_a_length_that_mnn_takes_for_a_batch(generated_model: ModelByName, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("name", "code"), [("quantized", "CONVERTER_BAD_OUTPUT"), ("lstm_two_outputs", "CONVERTER_CRASHED")]
+    ("name", "code"), [("quantized", "CONVERTER_BAD_OUTPUT"), ("scale_as_input", "CONVERTER_CRASHED")]
 )
 def test_what_the_converter_cannot_do_is_no_verdict(
     name: str, code: str, generated_model: ModelByName, tmp_path: Path

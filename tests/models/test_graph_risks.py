@@ -32,7 +32,7 @@ def codes(path):
         ("rank1_dynamic", {"DYNAMIC_SHAPE", "LEADING_DIMENSION_FIXED"}),
         ("many_inputs", set()),
         ("gru_reset_first", {"RECURRENT_LAYER", "GRU_RESET_FIRST"}),
-        ("lstm_two_outputs", {"RECURRENT_LAYER", "LSTM_OUTPUTS_LEFT_OUT"}),
+        ("lstm_two_outputs", {"RECURRENT_LAYER"}),
         ("leading_length", {"RECURRENT_LAYER", "DYNAMIC_SHAPE", "LEADING_DIMENSION_FIXED"}),
     ],
 )

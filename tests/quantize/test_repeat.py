@@ -115,6 +115,21 @@ def test_in_branches_and_by_the_sizes_of_weights(tmp_path: Path) -> None:
     assert told == "Conv (kernel_shape), GRU (hidden_size)"
 
 
+def test_the_outputs_an_lstm_does_not_list(tmp_path: Path) -> None:
+    """MNN reads three names; with what lies behind the last one it crashed, on some days, and on others did not."""
+    source = generated.lstm_two_outputs(tmp_path / "a.onnx")
+    found = copied(source, tmp_path / "b.onnx")
+    assert found is not None
+    model, told = found
+    assert [list(node.output) for node in model.graph.node if node.op_type == "LSTM"] == [["y", "hN", ""]]
+    assert told == "LSTM (outputs)"
+    onnx.checker.check_model(model)
+    files = {
+        convert(source, FLOAT, tmp_path / f"{heap}.mnn", log_dir=tmp_path, heap=heap).sha256 for heap in (0, 1, 85, 165)
+    }
+    assert len(files) == 1
+
+
 def test_a_constant_without_value_is_one_file(tmp_path: Path) -> None:
     shape = helper.make_node("Shape", ["x"], ["s"])
     nodes = [shape, helper.make_node("ConstantOfShape", ["s"], ["c"]), helper.make_node("Add", ["x", "c"], ["y"])]

@@ -18,7 +18,7 @@ import numpy as np
 
 from edgequant.archive.types import CaseCapture, Moved, Strayed
 from edgequant.cases.case import Case
-from edgequant.compare.metrics import compare
+from edgequant.compare.metrics import strayed
 from edgequant.errors import RunnerError
 from edgequant.lab.take import HOST_DEATHS, Place, Taking, each_case
 
@@ -64,8 +64,8 @@ class RoundingProbe:
 
 
 def _strayed(expected: np.ndarray, got: np.ndarray) -> Strayed:
-    found = compare(expected, got)
-    return Strayed(sqnr_db=found.sqnr_db, max_abs=found.max_abs, mismatch=found.mismatch)
+    sqnr_db, max_abs, mismatch = strayed(expected, got)
+    return Strayed(sqnr_db=sqnr_db, max_abs=max_abs, mismatch=mismatch)
 
 
 def moved(case: Case, *, int8: bool, half: bool = False) -> Iterator[tuple[str, Case]]:
