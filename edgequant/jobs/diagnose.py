@@ -21,8 +21,8 @@ from edgequant.jobs.devices import Devices, begin_host, end_host
 from edgequant.jobs.diagnose_layers import Looking
 from edgequant.jobs.verify import verify
 from edgequant.judge.broken_stage import Stage, broken_stage, failing_outputs, worst_cases
-from edgequant.judge.layers import Diagnosis
-from edgequant.judge.layers import diagnose as judge_layers
+from edgequant.judge.diagnosis import Diagnosis
+from edgequant.judge.diagnosis import diagnose as judge_layers
 from edgequant.judge.run import judge
 from edgequant.judge.trial import limits_of
 from edgequant.judge.types import Judgement, TrialJudgement

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from edgequant import plain
 from edgequant.findings import Finding
-from edgequant.judge.layers import Diagnosis, Row
+from edgequant.judge.diagnosis import Diagnosis, Row
 from edgequant.judge.verdict import Verdict
 from edgequant.report.lines import STYLE, Lines
 
@@ -19,7 +19,7 @@ MAX_ROWS = 12
 
 
 class LayerRow(BaseModel):
-    """A layer in the table; dB, None where it is not known or both are equal.  See `judge.layers.Row`."""
+    """A layer in the table; dB, None where it is not known or both are equal.  See `judge.diagnosis.Row`."""
 
     layer: str
     type: str

@@ -23,7 +23,7 @@ from edgequant.cases.case import Case
 from edgequant.cases.generate import generate
 from edgequant.compare.metrics import compare
 from edgequant.jobs.diagnose_layers import Looking, key_of
-from edgequant.judge.layers import Diagnosis, diagnose
+from edgequant.judge.diagnosis import Diagnosis, diagnose
 from edgequant.lab.probes.layers import once
 from edgequant.lab.session import DeviceOptions, Session, open_session
 from edgequant.lab.take import ModelFile

@@ -11,7 +11,7 @@ import pytest
 
 from edgequant.archive.open import open_run
 from edgequant.jobs.diagnose import diagnose
-from edgequant.judge.layers import diagnose as judge_layers
+from edgequant.judge.diagnosis import diagnose as judge_layers
 from edgequant.judge.verdict import Verdict
 from edgequant.lab.probes.layers import Layers, Spot, once
 from edgequant.lab.session import Session

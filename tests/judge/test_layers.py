@@ -21,7 +21,8 @@ from edgequant.archive.layers import (
     WeightFacts,
 )
 from edgequant.archive.types import Failure
-from edgequant.judge.layers import Diagnosis, diagnose, next_try, suspects
+from edgequant.judge.diagnosis import Diagnosis, diagnose
+from edgequant.judge.layers import next_try, suspects
 
 SOUND: dict[str, Any] = {
     "kept": "quantized", "bits": 8, "channels": 16, "sqnr_db": 45.0, "excess": 1.3, "excess_channel": 2, "gain": 1.001,
