@@ -14,7 +14,7 @@ from typing import Literal
 
 from edgequant.archive.layers import LayerCapture, LayerFacts, Stats, Swap
 from edgequant.findings import Finding
-from edgequant.judge.layer_graph import FLOOR, Graph, misfit, sound
+from edgequant.judge.layer_graph import CLIPPED, FLOOR, WIDE, Graph, misfit, sound
 
 Proof = Literal["proven", "suspicion"]
 
@@ -118,12 +118,21 @@ def _before(graph: Graph, names: tuple[str, ...]) -> tuple[str, ...]:
     """A fixed scale belongs to the tensor between two layers, and to each by itself: where it is that of the first
     layer's input which does not fit, and not that of its output, it is the layer in front of it that is meant."""
     layer = graph.by_key.get(names[0])
-    if layer is None or not sound(layer.weights) or any(misfit(graph, name) is not None for name in layer.outputs):
+    if layer is None or not sound(layer.weights):
         return names
-    for tensor in layer.inputs:
-        if misfit(graph, tensor) is not None and (maker := graph.maker.get(tensor)) is not None:
-            return (maker.key, *(name for name in names if name != maker.key))
-    return names
+    own = max((_badly(graph, name) for name in layer.outputs), default=0.0)
+    worst = max(layer.inputs, key=lambda name: _badly(graph, name), default=None)
+    if worst is None or _badly(graph, worst) <= own or (maker := graph.maker.get(worst)) is None:
+        return names
+    return (maker.key, *(name for name in names if name != maker.key))
+
+
+def _badly(graph: Graph, tensor: str) -> float:
+    """How far (ln) a tensor's fixed scale is outside of what fits; 0 where it fits."""
+    found = misfit(graph, tensor)
+    if found is None:
+        return 0.0
+    return math.log(found[0] / CLIPPED if found[0] > CLIPPED else WIDE / found[0])
 
 
 def _cured(swap: Swap, also: bool) -> str:

@@ -170,6 +170,18 @@ def test_a_scale_that_does_not_fit_belongs_to_the_layer_in_front() -> None:
     assert (found.blame.layers[0], cause(found)) == ("first", "RANGE_CLIPPED")
 
 
+def test_of_two_scales_that_do_not_fit_the_worse_one_is_meant() -> None:
+    layers = (
+        layer("first", "x", "a", weights={}, scale=(1 / 127, 0.0)),
+        layer("second", "a", "b", weights={}, scale=(1 / 127, 0.0)),
+        CHAIN[2],
+    )
+    for (a, b), name in {(0.01, 1.5): "first", (1.5, 9.0): "second"}.items():
+        taps = (tap("a", plain=stats(-a, a)), tap("b", 11, plain=stats(-b, b)), tap("y", 10))
+        found = diagnose(capture(layers=layers, taps=taps, swaps=GUILTY), ("y",))
+        assert found.blame.layers[0] == name
+
+
 def test_a_layer_whose_weights_are_wrong_is_not_excused_by_a_scale_in_front_of_it() -> None:
     layers = (layer("first", "x", "a", weights={}, scale=(1 / 127, 0.0)), *CHAIN[1:])
     wrong = layer("second", "a", "b", weights={"excess": 900.0})
