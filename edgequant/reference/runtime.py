@@ -40,6 +40,7 @@ RUNTIMES = {
     "onnxruntime": Runtime("ONNX Runtime", "onnxruntime", "onnx"),
     "onnx": Runtime("ONNX's reference evaluator", "onnx", "onnx"),
     "litert": Runtime("LiteRT", "ai_edge_litert", "tflite"),
+    "litert-inner": Runtime("LiteRT", "ai_edge_litert", "tflite"),
 }
 """By the kind that is reported."""
 _KINDS = {"onnx": "onnxruntime", "tflite": "litert"}

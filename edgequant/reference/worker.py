@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
@@ -17,12 +18,15 @@ import numpy as np
 
 from edgequant.device_scripts import process, server, wire
 from edgequant.device_scripts.server import Answer, Job, JobError, Tensors
+from edgequant.models.onnx_cut import SHAPE
 
 
 class Engine(ABC):
     """The jobs `hello`, `load` and `run`, done on the CPU in full precision."""
 
     version: str
+    inner: Sequence[str] = ()
+    """Tensors that are asked for in place of the outputs, where it can do that."""
 
     @abstractmethod
     def load(self, path: str) -> list[str]:
@@ -44,6 +48,7 @@ class Engine(ABC):
 
     def job_load(self, job: Job) -> Answer:
         start = time.perf_counter()
+        self.inner = [str(name) for name in job.header.get("inner") or ()]
         outputs = self.load(job.header["path"])
         return {"handle": 1, "load_ms": (time.perf_counter() - start) * 1e3, "inputs": [], "outputs": outputs}, None
 
@@ -116,12 +121,16 @@ class OnnxEngine(Engine):
         return [str(name) for name in self._evaluator.output_names]
 
     def _check(self, path: str) -> None:
-        """Raises what is wrong with a model.  Outputs whose sizes are left out are not: nobody needs them."""
+        """Raises what is wrong with a model.  Outputs whose sizes or types are left out are not: nobody needs them."""
         model = self._onnx.load(path, load_external_data=False)
-        unsized = [each for each in model.graph.output if not each.type.tensor_type.HasField("shape")]
+        outputs = model.graph.output
+        untyped = [each for each in outputs if not each.HasField("type")]  # inner tensors that are asked for
+        for each in untyped:
+            outputs.remove(each)
+        unsized = [each for each in outputs if not each.type.tensor_type.HasField("shape")]
         for each in unsized:
             each.type.tensor_type.shape.SetInParent()
-        self._onnx.checker.check_model(model if unsized else path)
+        self._onnx.checker.check_model(model if unsized or untyped else path)
 
     def run(self, inputs: Tensors) -> dict[str, Any]:
         return dict(zip(self._evaluator.output_names, self._evaluator.run(None, dict(inputs)), strict=True))
@@ -137,10 +146,13 @@ class LiteRtEngine(Engine):
         self.version = metadata.version("ai-edge-litert")
         self._model: Any = None
 
+    keeps_all = False
+
     def load(self, path: str) -> list[str]:
         try:
             self._model = self._litert.Interpreter(
                 model_path=path,
+                experimental_preserve_all_tensors=self.keeps_all,
                 num_threads=len(os.sched_getaffinity(0)),
                 experimental_op_resolver_type=self._litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
             )
@@ -164,12 +176,36 @@ class LiteRtEngine(Engine):
         return {_name(each): self._model.get_tensor(each["index"]) for each in self._model.get_output_details()}
 
 
+class LiteRtInside(LiteRtEngine):
+    """LiteRT that keeps every tensor of the main graph, and hands out those that are asked for."""
+
+    keeps_all = True
+
+    def run(self, inputs: Tensors) -> dict[str, Any]:
+        super().run(inputs)
+        places = {_name(each): each["index"] for each in self._model.get_tensor_details()}
+        found = {}
+        for name in self.inner:
+            tensor = name.removesuffix(SHAPE)
+            try:
+                value = self._model.get_tensor(places[tensor])
+            except (KeyError, ValueError):
+                continue  # LiteRT has no such tensor, or folded it into another
+            found[name] = np.array(value.shape, np.int64) if name != tensor else value
+        return found
+
+
 def _name(tensor: dict[str, Any]) -> str:
     """As `models.tflite_file` calls it."""
     return tensor["name"] or f"tensor_{tensor['index']}"
 
 
-ENGINES: dict[str, type[Engine]] = {"onnxruntime": OrtEngine, "onnx": OnnxEngine, "litert": LiteRtEngine}
+ENGINES: dict[str, type[Engine]] = {
+    "onnxruntime": OrtEngine,
+    "onnx": OnnxEngine,
+    "litert": LiteRtEngine,
+    "litert-inner": LiteRtInside,
+}
 
 
 def _first_line(error: Exception) -> str:
