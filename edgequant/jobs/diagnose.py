@@ -17,8 +17,11 @@ from edgequant.cases.case import Case
 from edgequant.clock import Clock
 from edgequant.errors import EdgequantError, InputError
 from edgequant.findings import Finding
+from edgequant.jobs.departure import Departure
 from edgequant.jobs.devices import Devices, begin_host, end_host
+from edgequant.jobs.diagnose_conversion import first_departing
 from edgequant.jobs.diagnose_layers import Looking
+from edgequant.jobs.export_case import export_case
 from edgequant.jobs.verify import verify
 from edgequant.judge.broken_stage import Stage, broken_stage, failing_outputs, worst_cases
 from edgequant.judge.diagnosis import Diagnosis
@@ -28,6 +31,7 @@ from edgequant.judge.trial import limits_of
 from edgequant.judge.types import Judgement, TrialJudgement
 from edgequant.judge.verdict import Verdict
 from edgequant.lab.session import Session
+from edgequant.models import read_model
 from edgequant.models.mnn.weights import read_weights
 from edgequant.plan.request import Request
 from edgequant.progress import Progress
@@ -35,6 +39,7 @@ from edgequant.quantize.recipe import Rule, exactly, recipe_of
 from edgequant.report.diagnosis import DiagnosisReport, rows
 
 RECIPE = "diagnosis-recipe.json"
+CASE = "conversion-case"
 
 
 @dataclass(frozen=True)
@@ -85,31 +90,61 @@ def look_inside(folder: RunFolder, request: Request, progress: Progress) -> Diag
             told.model_copy(update={"stage": None, "why": f"Nothing could be looked into: {why}."}), None, folder
         )
     if stage == "conversion":
-        return Diagnosed(_of_conversion(told, judgement, trial), None, folder)
+        return Diagnosed(_of_conversion(told, judgement, run, folder, request, progress), None, folder)
     capture = _look(run, folder, request, trial, stage, progress)
     folder.save_layers(device_capture(trial.uri, trial.variant), capture)
     found = judge_layers(capture, tuple(run.source.kinds), {"engaged": trial.engaged.engaged})
     return Diagnosed(_told(told, found, capture, run, request, trial, judgement), capture, folder)
 
 
-def _of_conversion(told: DiagnosisReport, judgement: Judgement, trial: TrialJudgement) -> DiagnosisReport:
-    """The source and float MNN part: what the run's own findings say of it.
-
-    The first node of the source that departs belongs here: it becomes `layers`, `cause` and `proof` of the report.
-    """
-    del trial
+def _of_conversion(
+    told: DiagnosisReport, judgement: Judgement, run: Run, folder: RunFolder, request: Request, progress: Progress
+) -> DiagnosisReport:
+    """The first node of the source that float MNN computes otherwise; where none is found, what the run says of it."""
     named = [each for each in judgement.findings if each.severity == "fail"] or list(judgement.findings)
-    cause = next((each for each in named if each.code.startswith("CONVERSION_")), named[0] if named else None)
-    how = "float MNN on this host does not compute what the source's own runtime computes, before any quantization"
+    departure = _departure(run, folder, request, progress)
+    if departure is None:
+        cause = next((each for each in named if each.code.startswith("CONVERSION_")), named[0] if named else None)
+        how = "float MNN on this host does not compute what the source's own runtime computes"
+        more = {"cause": cause, "proof": "proven", "how": how, "next": f"edgequant inspect {shlex.quote(told.model)}"}
+        return told.model_copy(update={**more, "findings": [each for each in named if each is not cause]})
+    follow = None
+    if departure.reproduction is not None:
+        follow = f"{shlex.join(['python', str(folder.path / CASE / 'show.py')])} shows it with MNN and NumPy alone"
     return told.model_copy(
         update={
-            "cause": cause,
-            "proof": "proven",
-            "how": how,
-            "findings": [each for each in named if each is not cause],
-            "next": f"edgequant inspect {shlex.quote(told.model)}",
+            "layers": [departure.node],
+            "cause": departure.finding(),
+            "proof": "proven" if departure.proven else "suspicion",
+            "how": departure.proven_by.rstrip("."),
+            "findings": named,
+            "cases": [departure.case],
+            "next": follow,
         }
     )
+
+
+def _departure(run: Run, folder: RunFolder, request: Request, progress: Progress) -> Departure | None:
+    """None where nothing departs, or the source's inner tensors cannot be had."""
+    graph = read_model(request.model)
+    if graph.format not in ("onnx", "tflite"):
+        return None
+    cases = [
+        Case(each.name, run.inputs(each.name), each.source, each.generated, each.kind)
+        for each in run.source.cases
+        if each.name in run.source.held
+    ]
+    starting = begin_host(request.options, folder, progress)
+    try:
+        with tempfile.TemporaryDirectory(prefix="edgequant-diagnose-") as work:
+            departure = first_departing(
+                graph, _float_model(run), starting.result(), cases, Path(work) / "work", say=progress.say
+            )
+            if departure is not None and departure.reproduction is not None:
+                export_case(departure, folder.path / CASE)
+            return departure
+    finally:
+        end_host(starting)
 
 
 def _look(

@@ -177,6 +177,16 @@ def test_what_passes_blames_nobody(tmp_path: Path) -> None:
 
 
 @pytest.mark.nightly
+def test_a_wrong_conversion_is_named_by_the_node_of_the_source(tmp_path: Path) -> None:
+    model = generated.gru_reset_first(tmp_path / "gru.onnx")
+    request = Request(model, devices="local:", run_dir=tmp_path / "run", options=ONE_THREAD, latency=False)  # type: ignore[arg-type]
+    report = diagnose(request).report
+    assert (report.verdict, report.stage, report.proof) == (Verdict.FAIL, "conversion", "proven")
+    assert len(report.layers) == 1
+    assert (tmp_path / "run" / "conversion-case" / "show.py").is_file()
+
+
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", ["conv_cnn", "small_cnn", "gru", "lstm"])
 @pytest.mark.parametrize("variant", ["dynamic:8", "dynamic:4"])
 def test_every_kind_of_fault_in_generated_models(kind: str, variant: str, host: Session, tmp_path: Path) -> None:
