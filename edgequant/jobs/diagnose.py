@@ -110,7 +110,7 @@ def _of_conversion(
         return told.model_copy(update={**more, "findings": [each for each in named if each is not cause]})
     follow = None
     if departure.reproduction is not None:
-        follow = f"{shlex.join(['python', str(folder.path / CASE / 'show.py')])} shows it with MNN and NumPy alone"
+        follow = shlex.join(["python", str(folder.path / CASE / "show.py")])
     return told.model_copy(
         update={
             "layers": [departure.node],
