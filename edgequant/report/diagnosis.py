@@ -143,12 +143,12 @@ class _Printer(Lines):
         shown = found.table if self.verbose else found.table[: self.max_outputs]
         device = any(row.device_db is not None for row in shown)
         heads = ["entire dB", "single dB", *(["device dB", "noise dB"] if device else [])]
-        room = max(self.console.width - 14 - 12 * len(heads), 20)
+        room = max(self.console.width - 14 - 11 * len(heads), 20)
         width = min(room, max(len(plain.name(row.layer, self.console.encoding)) for row in shown) + 4)
-        self.line(f"{'layer':<{width}}{'type':<14}" + "".join(f"{head:>12}" for head in heads))
+        self.line(f"{'layer':<{width}}{'type':<14}" + "".join(f"{head:>11}" for head in heads))
         for row in shown:
             numbers = [row.entire_db, row.single_db, *([row.device_db, row.rounding_db] if device else [])]
-            cells = "".join(f"{'-' if value is None else f'{value:.1f}':>12}" for value in numbers)
+            cells = "".join(f"{'-' if value is None else f'{value:.1f}':>11}" for value in numbers)
             name = self.cut(self.name(row.layer, "bold" if row.blamed else ""), width - 3)
             mark, blanks = "* " if row.blamed else "  ", " " * (width - 2 - name.cell_len)
             padded = Text.assemble(mark, name, blanks, f"{row.type[:13]:<14}{cells}")
