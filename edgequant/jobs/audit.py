@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,10 +157,12 @@ def audit(
     with open_session("local:", DeviceOptions(), options, log=None, progress=progress) as host:
         bench = _Bench(run, trial, artifact, capture, host)
         bench.check()
+        met: Counter[str] = Counter()
         for number, fault in enumerate([*nothings(path, NULLS, seed), *drawn]):
             if number % 20 == 0:
                 progress.say(f"planted {number} of {NULLS + len(drawn)} faults")
-            where: Where = "device" if number % 2 else "file"
+            met[fault.kind] += 1
+            where: Where = "file" if met[fault.kind] % 2 else "device"
             tried = bench.plant(fault, where)
             (found.nulls if fault.kind == "nothing" else found.tried).append(tried)
     found.seconds = time.monotonic() - started

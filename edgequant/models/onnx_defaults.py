@@ -15,14 +15,14 @@ So what is left out is written out in a copy, which is what is converted; by the
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from edgequant.models import proto_write as write
 from edgequant.models.model import BrokenFileError, Data, Work, text
-from edgequant.models.proto import BYTES, MAX_FIELDS, VARINT, fields, integers
+from edgequant.models.proto import BYTES, MAX_FIELDS, fields, integers
 
 _Piece = tuple[int, int] | bytes
 """An extent of the source, or bytes of our own."""
@@ -107,7 +107,7 @@ class _Copier:
             if wire == BYTES and number in inner:
                 found = inner[number]((a, b))
                 if found != [(a, b)]:
-                    pieces += [(copied, position), _tag(number, BYTES) + _varint(_length(found)), *found]
+                    pieces += [(copied, position), write.tag(number, BYTES) + write.varint(_length(found)), *found]
                     copied = end
             position = end
         pieces.append((copied, extent[1]))
@@ -162,8 +162,8 @@ class _Copier:
             names = [name for name, _ in added] + ["outputs"] * bool(unnamed)
             self.written.attributes.setdefault(kind, set()).update(names)
         # An output without a name is one that nobody uses.
-        pieces += [bytes_field(2, b"")] * unnamed
-        return pieces + [bytes_field(5, attribute_field(name, value)) for name, value in added]
+        pieces += [write.content(2, b"")] * unnamed
+        return pieces + [write.content(5, attribute(name, value)) for name, value in added]
 
     def attribute(self, start: int, end: int) -> tuple[str, int]:
         """An attribute's name, and how many integers it lists."""
@@ -228,50 +228,23 @@ def unnamed_outputs(node: _Node) -> int:
     return max(3 - node.outputs, 0) if node.kind == "LSTM" else 0
 
 
-# ---- protobuf
-
-
-def _varint(value: int) -> bytes:
-    value &= 0xFFFFFFFFFFFFFFFF
-    found = bytearray()
-    while value > 0x7F:
-        found.append(value & 0x7F | 0x80)
-        value >>= 7
-    found.append(value)
-    return bytes(found)
-
-
-def _tag(number: int, wire: int) -> bytes:
-    return _varint(number << 3 | wire)
-
-
-def bytes_field(number: int, content: bytes) -> bytes:
-    return _tag(number, BYTES) + _varint(len(content)) + content
-
-
-def number_field(number: int, value: int) -> bytes:
-    return _tag(number, VARINT) + _varint(value)
-
-
 def _length(pieces: Sequence[_Piece]) -> int:
     return sum(len(piece) if isinstance(piece, bytes) else piece[1] - piece[0] for piece in pieces)
 
 
-def attribute_field(name: str, value: _Value) -> bytes:
+def attribute(name: str, value: _Value) -> bytes:
     """An AttributeProto: one float (type 1), integer (2), string (3), tensor (4) or list of integers (7)."""
     if isinstance(value, float):
-        kind, content = 1, _tag(2, 5) + struct.pack("<f", value)
+        kind, value_field = 1, write.real(2, value)
     elif isinstance(value, int):
-        kind, content = 2, number_field(3, value)
+        kind, value_field = 2, write.number(3, value)
     elif isinstance(value, str):
-        kind, content = 3, bytes_field(4, value.encode())
+        kind, value_field = 3, write.content(4, value)
     elif isinstance(value, bytes):
-        kind, content = 4, bytes_field(5, value)
+        kind, value_field = 4, write.content(5, value)
     else:
-        kind, content = 7, b"".join(number_field(8, each) for each in value)
-    return bytes_field(1, name.encode()) + content + number_field(20, kind)
+        kind, value_field = 7, write.numbers(8, value)
+    return write.content(1, name) + value_field + write.number(20, kind)
 
 
-__all__ = [
-    "BrokenFileError", "WrittenOut", "attribute_field", "bytes_field", "missing", "number_field", "write_defaults",
-]  # fmt: skip
+__all__ = ["BrokenFileError", "WrittenOut", "attribute", "missing", "write_defaults"]

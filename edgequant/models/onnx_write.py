@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from edgequant.models.onnx_defaults import attribute_field, bytes_field, number_field
+from edgequant.models.onnx_defaults import attribute
+from edgequant.models.proto_write import content, number, numbers
 
 _IR_VERSION, _FLOAT = 9, 1
 
@@ -15,36 +16,36 @@ def one_operator(
     kind: str, attributes: Mapping[str, float | int | str], constants: Sequence[np.ndarray], opset: int
 ) -> bytes:
     """x float32 [R, C] -> y, through one operator whose further inputs are constants (float32)."""
-    names = [f"c{number}" for number in range(len(constants))]
+    names = [f"c{place}" for place in range(len(constants))]
     node = b"".join(
         [
-            *(bytes_field(1, name.encode()) for name in ("x", *names)),
-            bytes_field(2, b"y"),
-            bytes_field(4, kind.encode()),
-            *(bytes_field(5, attribute_field(name, value)) for name, value in attributes.items()),
+            *(content(1, name) for name in ("x", *names)),
+            content(2, b"y"),
+            content(4, kind),
+            *(content(5, attribute(name, value)) for name, value in attributes.items()),
         ]
     )
     graph = b"".join(
         [
-            bytes_field(1, node),
-            bytes_field(2, b"g"),
-            *(bytes_field(5, _constant(name, array)) for name, array in zip(names, constants, strict=True)),
-            bytes_field(11, _value("x")),
-            bytes_field(12, _value("y")),
+            content(1, node),
+            content(2, b"g"),
+            *(content(5, _constant(name, array)) for name, array in zip(names, constants, strict=True)),
+            content(11, _value("x")),
+            content(12, _value("y")),
         ]
     )
-    return number_field(1, _IR_VERSION) + bytes_field(7, graph) + bytes_field(8, number_field(2, opset))
+    return number(1, _IR_VERSION) + content(7, graph) + content(8, number(2, opset))
 
 
 def _value(name: str) -> bytes:
     """A ValueInfoProto: float32, of two dimensions that are open."""
-    shape = b"".join(bytes_field(1, bytes_field(2, symbol)) for symbol in (b"R", b"C"))
-    tensor = number_field(1, _FLOAT) + bytes_field(2, shape)
-    return bytes_field(1, name.encode()) + bytes_field(2, bytes_field(1, tensor))
+    shape = b"".join(content(1, content(2, symbol)) for symbol in (b"R", b"C"))
+    tensor = number(1, _FLOAT) + content(2, shape)
+    return content(1, name) + content(2, content(1, tensor))
 
 
 def _constant(name: str, array: np.ndarray) -> bytes:
     """A TensorProto: float32."""
-    dims = b"".join(number_field(1, size) for size in array.shape)
+    dims = numbers(1, array.shape)
     data = array.astype("<f4").tobytes()
-    return dims + number_field(2, _FLOAT) + bytes_field(8, name.encode()) + bytes_field(9, data)
+    return dims + number(2, _FLOAT) + content(8, name) + content(9, data)
