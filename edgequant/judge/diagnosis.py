@@ -60,6 +60,25 @@ def taps_finding(capture: LayerCapture) -> list[Finding]:
     ]
 
 
+def _device_too(graph: Graph) -> list[Finding]:
+    """Where a device strays beside what quantizing costs, though not so far that an output is blamed on it."""
+    found = of_device(graph)
+    if found.proof != "proven":
+        return []
+    layer = graph.by_key[found.layers[0]]
+    times = max(excess for name in layer.outputs if (excess := graph.excess(name)) is not None)
+    return [
+        Finding(
+            code="DEVICE_LAYER_STRAYS",
+            severity="info",
+            where=layer.key,
+            message=f"the device, too: in '{layer.key}' it is {10 * math.log10(times):.0f} dB farther from this host "
+            "than rounding explains, with right inputs",
+            evidence={"times": times},
+        )
+    ]
+
+
 def rows_of(capture: LayerCapture, graph: Graph, blamed: Sequence[str]) -> list[Row]:
     """Worst first: those that are blamed, then by what they cost alone, then by their own error."""
     single = dict(suspects(capture))
@@ -114,6 +133,7 @@ def diagnose(capture: LayerCapture, outputs: Sequence[str], more: Mapping[str, o
     elif stage == "quantization":
         blame = of_quantization(capture, graph)
         cause = spread_cause(capture, graph) if blame.spread else cause_of(capture, graph, blame, more or {})
+        findings += _device_too(graph)
     elif stage == "device":
         blame = of_device(graph)
         cause = cause_of(capture, graph, blame, more or {})

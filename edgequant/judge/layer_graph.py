@@ -15,6 +15,9 @@ class Graph:
 
     def __init__(self, capture: LayerCapture) -> None:
         self.layers = capture.layers
+        self.reruns = capture.reruns
+        self.disturbed = {name for each in capture.changed if each.where != "plain" for name in each.tensors}
+        """Tensors that were asked for together with others, upon which the file computed something else."""
         self.by_key = {each.key: each for each in capture.layers}
         self.maker = {name: each for each in capture.layers if not each.subgraph for name in each.outputs}
         self.taps: dict[str, list[Tap]] = {}

@@ -181,6 +181,15 @@ def of_device(graph: Graph) -> Blame:
             continue
         if max(before, default=0.0) <= _RIGHT:
             how = "its inputs are right on the device and its output is not: more than rounding explains"
+            for rerun in graph.reruns:
+                if rerun.before_db is not None and rerun.sqnr_db is not None and rerun.sqnr_db > rerun.before_db + 10:
+                    return Blame(
+                        (layer.key,), "proven", f"{how}; with {rerun.what.replace('=', ' ')} the device is right"
+                    )
+            if not graph.disturbed.isdisjoint((*layer.outputs, *graph.seen_before(layer))):
+                return Blame(
+                    (layer.key,), "suspicion", f"{how}, but asking for these tensors changed what MNN computes"
+                )
             return Blame((layer.key,), "proven", how)
         return Blame((layer.key,), "suspicion", "its inputs are off too, though less than its output")
     return Blame()

@@ -238,6 +238,16 @@ def test_inputs_that_are_off_as_well_make_it_a_suspicion() -> None:
     assert on_device(44, 20, 18).blame.proof == "suspicion"
 
 
+def test_where_asking_changed_the_device_it_is_a_suspicion_unless_a_rerun_proves_it() -> None:
+    changed = (Changed(where="there", case="one", output="y", tensors=("a", "b"), sqnr_db=30.0),)
+    assert on_device(50, 20, 18, changed=changed).blame.proof == "suspicion"
+    plain = (changed[0].model_copy(update={"where": "plain"}),)
+    assert on_device(50, 20, 18, changed=plain).blame.proof == "proven"
+    normal = (Rerun(what="memory=normal", sqnr_db=90.0, before_db=18.0),)
+    found = on_device(50, 20, 18, changed=changed, reruns=normal)
+    assert (found.blame.proof, "memory normal" in found.blame.how) == ("proven", True)
+
+
 def test_a_rerun_tells_what_the_device_gets_wrong() -> None:
     normal = (Rerun(what="memory=normal", sqnr_db=90.0, before_db=18.0),)
     assert cause(on_device(50, 20, 18, reruns=normal)) == "INT8_KERNEL_DIFFERS"
@@ -251,6 +261,15 @@ def test_what_half_precision_cannot_hold_is_called_overflow() -> None:
     taps = (tap("a", 40, 50), tap("b", 40, 20, plain=stats(-1e5, 1e5)), tap("y", 40, 18))
     found = diagnose(capture(stage="device", taps=taps, precision="low"), ("y",))
     assert cause(found) == "FP16_OVERFLOW"
+
+
+def test_a_device_that_strays_too_is_said_where_quantizing_is_to_blame() -> None:
+    taps = tuple(tap(name, 11, db) for name, db in zip("aby", (50, 35, 34), strict=True))
+    found = diagnose(capture(taps=taps, swaps=GUILTY), ("y",))
+    assert found.blame.layers == ("second",)
+    assert [(each.code, each.where) for each in found.findings] == [("DEVICE_LAYER_STRAYS", "second")]
+    quiet = diagnose(capture(taps=tuple(tap(name, 11, 49) for name in "aby"), swaps=GUILTY), ("y",))
+    assert quiet.findings == ()
 
 
 # ---- the rest
