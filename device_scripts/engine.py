@@ -13,7 +13,7 @@ import MNN.expr as F  # noqa: N812  (the name MNN's own documentation uses)
 import MNN.nn as nn
 import numpy as np
 
-from . import RUNNER_VERSION, facts, lock, model_file, tensor_stats, wire
+from . import RUNNER_VERSION, facts, lock, model_file, rollout, tensor_stats, wire
 from .process import Memory, own_arguments, reset_peak
 from .server import Answer, Job, JobError, Tensors
 
@@ -290,6 +290,11 @@ class Engine:
             "memory": self._memory.read(),
         }
         return answer, {name: arrays[name] for name in job.header.get("whole", []) if name in arrays}
+
+    def job_rollout(self, job: Job) -> Answer:
+        """Many steps, with outputs fed back into inputs: see `rollout.roll`."""
+        model = self._model(job)
+        return rollout.roll(job, lambda inputs: model.read(model.forward(model.feed(inputs))), EVENT_SECONDS)
 
     def job_time(self, job: Job) -> Answer:
         """Warm up, then time inferences one by one until both `repeat` and `min_seconds` are reached.

@@ -181,6 +181,32 @@ def lstm(path: Path, hidden: int = 48) -> Path:
     return save(path, nodes, inputs, outputs, weights)
 
 
+def streaming(path: Path, hidden: int = 32) -> Path:
+    """frame [1,24,1], cache_prev [1,24,3], h [1,1,32] -> y [1,1,32], cache_next, hN: a causal convolution over the last
+    four frames, a GRU behind it."""
+    nodes = [
+        _node("Concat", ["cache_prev", "frame"], ["window"], axis=2),
+        _node("Slice", ["window", "one", "four", "two"], ["cache_next"]),
+        _node("Conv", ["window", "k", "kb"], ["c"], name="conv", kernel_shape=[4]),
+        _node("Relu", ["c"], ["r"]),
+        _node("Transpose", ["r"], ["rt"], perm=[2, 0, 1]),
+        _node("GRU", ["rt", "w", "u", "b", "", "h"], ["g", "hN"], name="gru", hidden_size=hidden,
+              linear_before_reset=1),
+        _node("Squeeze", ["g", "one"], ["y"]),
+    ]  # fmt: skip
+    weights = [
+        _weight("k", 32, 24, 4),
+        _weight("kb", 32, scale=0.1),
+        _weight("w", 1, 3 * hidden, 32, scale=0.2),
+        _weight("u", 1, 3 * hidden, hidden, scale=0.2),
+        _weight("b", 1, 6 * hidden, scale=0.1),
+        *(_const(name, [value], "int64") for name, value in (("one", 1), ("four", 4), ("two", 2))),
+    ]
+    inputs = [_value("frame", [1, 24, 1]), _value("cache_prev", [1, 24, 3]), _value("h", [1, 1, hidden])]
+    outputs = [_value("y", [1, 1, hidden]), _value("cache_next", [1, 24, 3]), _value("hN", [1, 1, hidden])]
+    return save(path, nodes, inputs, outputs, weights)
+
+
 def _bare_rnn(path: Path, kind: str, outputs: Sequence[str], length: Any) -> Path:
     hidden, gates = 16, {"LSTM": 4, "GRU": 3}[kind]
     weights = [
@@ -324,7 +350,7 @@ ONNX_MODELS = {
     for function in (
         many_dtypes, many_inputs, many_outputs, conv_cnn, gru, lstm, rank1_dynamic, nan_swallowed, nan_output,
         constant_output, zero_output, big_mlp, argmax_ints, old_ir, branches, quantized, gru_reset_first,
-        leading_length, lstm_two_outputs, scale_as_input,
+        leading_length, lstm_two_outputs, scale_as_input, streaming,
     )
 }  # fmt: skip
 

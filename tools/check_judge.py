@@ -7,10 +7,11 @@ from check_cases import Cases
 from check_codes import models_own
 from check_decisions import by_rows, rematch, winners
 from check_device import band, kernels
+from check_drift import rolled
 from check_measured import Measured
 from check_metrics import ANY, HIGH, METRICS, ORDER, TEXT, breaks, compare, finding, fold, judge_output, worst
 from check_names import limit_text, safe, spell
-from check_trust import trust
+from check_trust import differing, repeats, settings, trust
 
 # fmt: off
 BOUNDS = {"float": (0.9999, 40, 0.02), "fp16": (0.999, 30, 0.05)}
@@ -19,11 +20,6 @@ SYSTEMATIC = ("OUTPUT_SWAPPED", "CASE_SWAPPED", "OUTPUT_STALE", "OUTPUT_STUCK", 
               "SMALL_CHANNEL_LOST", *(f"RESIDUAL_{what}" for what in ("PERMUTED", "LAG", "GAIN", "OFFSET", "CHANNEL",
               "STEP", "ELEMENT", "CASE", "CURVE", "REQUANTIZED")))
 DEVICE = ("uri", "is_host", "arch", "cpu", "features", "mnn", "cores", "ram_mb", "os", "facts")
-
-
-def differing(first, second):
-    one, two = first["outputs"] or {}, second["outputs"] or {}
-    return [name for name in {**one, **two} if one.get(name) != two.get(name)]
 
 
 class Judge(Measured, Cases):
@@ -84,12 +80,8 @@ class Judge(Measured, Cases):
 
     def proof(self, made, cap):
         """Whether it computes the same twice, and whether memory low did something."""
-        first, notes, late = {each["case"]: each for each in cap["cases"]}, [], []
-        steady = True if cap["repeated"] else None
-        for again in cap["repeated"]:
-            if steady and (names := differing(first[again["case"]], again)):
-                steady = False
-                notes.append(("INCONCLUSIVE", finding("NOT_DETERMINISTIC", "error", names[0])))
+        first, late = {each["case"]: each for each in cap["cases"]}, []
+        steady, notes = repeats(self, cap)
         wanted, engaged, why, evidence = made["run_as"]["method"] == "dynamic", None, None, {}
         if cap["memory_mode"] != "low":
             engaged, why = (False, TEXT) if wanted and any(each["outputs"] for each in cap["cases"]) else (None, None)
@@ -124,6 +116,7 @@ class Judge(Measured, Cases):
                "low_memory_engaged": None, "low_memory_why": None, "outputs": {},
                "errors": {key: {} for key in STAGES}, "latency_ms": None,
                "latency_why": "it was not run", "memory_mb": None, "memory_why": "it was not run", "findings": [],
+               "rollout_steps": None, "drift": {},
                "file": None, "sha256": None, "options": {}, "timing_s": {}}
         if cap is None and failure is None:
             return None
@@ -189,7 +182,9 @@ class Judge(Measured, Cases):
         astray += [("MARGINAL", each) for each in rows]
         told = winners(self, cap, variant["method"])
         astray += [("FAIL" if each["severity"] == "fail" else "MARGINAL", each) for each in told]
+        drift, rolls = rolled(self, cap, host, made, variant["method"])
         astray += self.strained(cap, total) + trust(cap, bool(cap["repeated"]) and not notes)
+        astray += settings(self, cap, made["facts"]["static_tensors"]) + rolls
         if method == "weight" and not made["quantized_layers"]:
             late.append(("INCONCLUSIVE", finding("NOTHING_QUANTIZED", "error")))
         elif method != "dynamic" or made["quantized_layers"]:
@@ -215,7 +210,7 @@ class Judge(Measured, Cases):
         stages = {stage: {output: {key: s[key] for key in keys}
                           | {"problem": TEXT if s["problems"] else None} for output, s in each.items()}
                   for stage, each in parts.items()}
-        return run | {
+        return run | drift | {
             "device": {key: device[key] for key in DEVICE} | {"emulated": device["emulator"] is not None},
             "made_as": made["label"] or spell(made["asked"]), "steps": made["steps"], "error": failure,
             "calibration": made["calibration"] and made["calibration"] | {

@@ -25,4 +25,4 @@ def spell(v):
 
 
 def limit_text(limit):
-    return f"{limit['output'] + ':' if limit['output'] else ''}{limit['metric']}{limit['op']}{limit['value']:g}"
+    return f"{limit['output'] + ':' if limit.get('output') else ''}{limit['metric']}{limit['op']}{limit['value']:g}"

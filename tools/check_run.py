@@ -153,6 +153,7 @@ class Check(Judge):
         memory = options["memory"] or ("low" if made["run_as"]["method"] == "dynamic" else "normal")
         local, timed = cap["device"]["is_host"], plan["latency"] and cap["device"]["emulator"] is None
         probes = ["timing"] * timed + ["repeat", "memory", "engaged"]
+        probes += ["rollout", "settings"] if self.source.get("rollout") else []
         content = {"source": made["source_sha256"], "artifact": made["sha256"], "variant": name, "options": options,
                    "device": cap["device"]["uri"], "probes": probes,
                    "cases": [[c["name"], {n: ref["sha256"] for n, ref in c["inputs"].items()}]

@@ -37,6 +37,50 @@ def memory(cap):
     return ["MEMORY_GROWS"] * grew
 
 
+def differing(first, second):
+    one, two = first["outputs"] or {}, second["outputs"] or {}
+    return [name for name in {**one, **two} if one.get(name) != two.get(name)]
+
+
+def repeats(judge, cap):
+    """Whether it computes the same twice; where not, whether that takes another size before."""
+    first, seen = {each["case"]: each for each in cap["cases"]}, cap["repeated"]
+    changed = [(each, names) for each in seen if (names := differing(first[each["case"]], each))]
+    if not changed:
+        return (True if seen else None), []
+    again, names = changed[0]
+    both = [n for n in names if n in (first[again["case"]]["outputs"] or {}) and n in (again["outputs"] or {})]
+    apart = [judge.pair(first[again["case"]], again, n)["sqnr_db"] for n in both]
+    apart = min((db for db in apart if db is not None), default=None)
+    shapes = {c["name"]: {n: ref["shape"] for n, ref in c["inputs"].items()} for c in judge.source["cases"]}
+    ran = [c["case"] for c in cap["cases"] if c["outputs"] is not None]
+    last, kept, moved, own = cap["timings"][0]["case"] if cap["timings"] else ran[-1], 0, 0, True
+    for each in seen:
+        name, other = each["case"], each in [one for one, _ in changed]
+        place = ran.index(name)
+        if shapes[name] == shapes[last] and (not place or shapes[ran[place - 1]] == shapes[name]):
+            kept, own = kept + 1, own and not other
+        else:
+            moved += other
+        last = name
+    if apart is not None and apart < 60 and own and kept and moved:
+        return False, [("FAIL", finding("STALE_SHAPE", "fail", names[0]))]
+    return False, [("INCONCLUSIVE", finding("NOT_DETERMINISTIC", "error", names[0]))]
+
+
+def settings(judge, cap, static):
+    """Of another number of threads, and of what comes after another model."""
+    first = {c["case"]: c for c in cap["cases"]}
+    rounds = static or cap["memory_mode"] == "low" or judge.plan["options"]["precision"] == "low"
+    for each in cap.get("settings", ()):
+        once = first.get(each["case"])
+        off = [n for n, ref in ((once and once["outputs"]) or {}).items() if each["outputs"].get(n) != ref]
+        apart = [db for n in off if (db := judge.pair(once, each, n)["sqnr_db"]) is not None]
+        if off and (each["kind"] == "model" or (apart and min(apart) < (20 if rounds else 60))):
+            return [("INCONCLUSIVE", finding("NOT_DETERMINISTIC", "error", off[0]))]
+    return []
+
+
 def trust(cap, steady):
     """Findings, each of which leaves a run INCONCLUSIVE."""
     found, first = [(code, None) for code in memory(cap)], {c["case"]: c["outputs"] for c in cap["cases"]}

@@ -10,7 +10,8 @@ from typing import Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field
 
-from edgequant.archive.types import Failure, Record, _Name, now
+from edgequant.archive.record import Name as _Name
+from edgequant.archive.types import Failure, Record, now
 from edgequant.spec import MemoryMode, Precision
 
 

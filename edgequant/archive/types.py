@@ -8,54 +8,25 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, ConfigDict, Field
 
-from edgequant.errors import DeviceError, EdgequantError
+from edgequant.archive.record import ArrayRef as ArrayRef
+from edgequant.archive.record import Failure as Failure
+from edgequant.archive.record import Name as _Name
+from edgequant.archive.record import Record as Record
+from edgequant.archive.record import Sha256
+from edgequant.archive.rollout import Rollout, RolloutCapture, Setting
 from edgequant.findings import Finding
 from edgequant.spec import Limit, MemoryMode, RunOptions, Variant
 
 Role = Literal["reference", "float-host", "variant-host", "device"]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_Name = Annotated[str, Field(max_length=4000)]
 
 
 def now() -> datetime:
     """The time to the second, in UTC."""
     return datetime.now(timezone.utc).replace(microsecond=0)
-
-
-class Record(BaseModel):
-    """Base of all of these.  A later version may have written more than this one knows."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, ser_json_inf_nan="strings", allow_inf_nan=False)
-
-
-class ArrayRef(Record):
-    """An array: SHA-256 of its .npy file, NumPy's name of its dtype, shape."""
-
-    sha256: Sha256
-    dtype: str = Field(max_length=20)
-    shape: tuple[int, ...]
-
-
-class Failure(Record):
-    """Why something could not be done: an EdgequantError as data."""
-
-    code: str = Field(pattern=r"^[A-Z][A-Z0-9_]*$")
-    message: str
-    where: str | None = None
-    hint: str | None = None
-    evidence: dict[str, Any] = Field(default_factory=dict)
-
-    @classmethod
-    def of(cls, error: EdgequantError) -> Failure:
-        return cls.model_validate(error.as_dict())
-
-    def error(self) -> DeviceError:
-        """The same, to be raised."""
-        return DeviceError(self.code, self.message, where=self.where, hint=self.hint, evidence=self.evidence)
 
 
 class HostFacts(Record):
@@ -94,6 +65,8 @@ class Plan(Record):
     budget: Literal["size", "latency"] = "size"
     fallback: bool = True
     latency: bool = True
+    rollout: int | None = None
+    feedback: tuple[str, ...] = ()
     options: RunOptions = Field(default_factory=RunOptions)
     convert_timeout: float = 900.0
     reach: dict[str, Any] = Field(default_factory=dict)
@@ -140,6 +113,7 @@ class Source(Record):
         declared: outputs of the model, as its file has them.
         float_sha256: of the float .mnn made from it.
         findings: what is to be known of the model and the cases.
+        rollout: what is fed back, where that was asked for.
     """
 
     schema_: Literal["edgequant.source/1"] = Field(default="edgequant.source/1", alias="schema")
@@ -157,6 +131,7 @@ class Source(Record):
     )
     float_sha256: Sha256 | None = None
     findings: tuple[Finding, ...] = ()
+    rollout: Rollout | None = None
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -362,6 +337,7 @@ class Capture(Record):
             one of them, and only of devices.
         moved: each case some times more, with its inputs moved; of this host only, where there are other devices.
         timings: where it was timed.
+        rollout, settings: where one was asked for.
         load_ms: reading the model.  before, loaded: memory before and after that.
         pushed_bytes: of the model; runtime_bytes: of runner and pack; 0 where the device had them.
         failure: why it did not get to its end; what came before is here all the same.
@@ -381,6 +357,8 @@ class Capture(Record):
     moved: tuple[Moved, ...] = ()
     timings: tuple[TimingCapture, ...] = ()
     session: SessionCapture | None = None
+    rollout: RolloutCapture | None = None
+    settings: tuple[Setting, ...] = ()
     load_ms: float | None = Field(default=None, ge=0)
     before: Memory = Memory()
     loaded: Memory = Memory()

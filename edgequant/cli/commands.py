@@ -51,6 +51,7 @@ def verify(
     spec: opt.Spec,
     making: opt.Making,
     cases: opt.Cases,
+    rolling: opt.Rolling,
     judging: opt.Judging,
     running: opt.Running,
     device: opt.Device,
@@ -67,7 +68,7 @@ def verify(
     """
     from edgequant.cli import verify as command
 
-    given = typed(where, making, cases, judging, running, device)
+    given = typed(where, making, cases, rolling, judging, running, device)
     command.run(model, given, spec=spec.spec, kept=kept, resume=resuming.resume, ui=ui)
 
 

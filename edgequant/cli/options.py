@@ -182,6 +182,32 @@ class Cases(Inputs):
     ] = None
 
 
+class Rolling(Group):
+    """Many steps, each with what the one before gave."""
+
+    section = ""
+    rollout: Annotated[
+        int | None,
+        typer.Option(
+            "--rollout",
+            metavar="N",
+            min=2,
+            max=10_000,
+            help="Of a streaming model: N steps, its states fed back, on source, host and device side by side.  "
+            "(default: none, or 100 with --feedback)",
+        ),
+    ] = None
+    feedback: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--feedback",
+            metavar="OUT=IN",
+            help="The output that is fed into this input in the next step; once for each.  (default: as names and "
+            "shapes tell)",
+        ),
+    ] = None
+
+
 class Limits(Group):
     """What the outputs have to keep."""
 

@@ -51,6 +51,8 @@ def make_request(
         goals=wanted.goals,  # type: ignore[arg-type]
         budget=wanted.budget,
         images=wanted.images,
+        rollout=wanted.rollout,
+        feedback=tuple(wanted.feedback),
         **more,  # type: ignore[arg-type]
     )
     _refuse_unused(request, typed)

@@ -316,8 +316,12 @@ def _in_place(kept: Capture, wrong: Capture) -> Capture:
         else each
         for each in kept.timings
     )
+    settings = tuple(
+        each.model_copy(update={"outputs": outputs.get(each.case) or each.outputs}) for each in kept.settings
+    )
     return kept.model_copy(
         update={
+            "settings": settings,
             "cases": changed(kept.cases, outputs),
             "repeated": changed(kept.repeated, outputs),
             "normal": changed(kept.normal, normal),

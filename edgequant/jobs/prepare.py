@@ -11,6 +11,7 @@ import numpy as np
 from edgequant.archive.arrays import ArraySink
 from edgequant.archive.folder import FLOAT_HOST, REFERENCE, RunFolder
 from edgequant.archive.open import Run
+from edgequant.archive.rollout import Rollout
 from edgequant.archive.types import Artifact, Capture, CaseCapture, CaseFacts, ReferenceFacts, Source, TensorFacts
 from edgequant.blame import TABLE, models_own
 from edgequant.cases.case import Case, usual
@@ -25,6 +26,8 @@ from edgequant.jobs.look import Looked, kind_of, read_cases
 from edgequant.jobs.reference_cases import RandomCases, answer_given, answer_random
 from edgequant.jobs.reference_checks import reference_findings
 from edgequant.jobs.remarks import infinite_inputs, random_cases, unchecked
+from edgequant.jobs.rollout import roll_reference, rollout_findings, rollout_of
+from edgequant.lab.probes.rollout import PlaceRoller, take_rollout
 from edgequant.lab.session import Session
 from edgequant.lab.take import HOST_DEATHS, ModelFile, Place, device_capture_of, each_case, memory_of, refusal_of
 from edgequant.models import ModelGraph, find_risks
@@ -54,6 +57,7 @@ class Prepared:
         expected: the reference outputs.
         kinds: output name -> "float" or "int", for the outputs the reference has.
         float_model: the float .mnn that was made of the source.
+        rollout: what is rolled out; None for nothing.
     """
 
     graph: ModelGraph
@@ -62,6 +66,7 @@ class Prepared:
     expected: Expected
     kinds: dict[str, Kind]
     float_model: Artifact
+    rollout: Rollout | None = None
 
     @property
     def usual(self) -> list[Case]:
@@ -135,12 +140,14 @@ def prepare(
             findings.append(unchecked(graph.format, why))
         try:
             with clock.phase("reference"):
+                random = RandomCases(pin(inputs, request.shapes), request.options.seed, row_limits(graph))
                 if cases[0].generated and request.reference is None:
-                    random = RandomCases(pin(inputs, request.shapes), request.options.seed, row_limits(graph))
                     kept, captured, refused = answer_random(reference, cases, random, folder)
                 else:
                     kept, captured = answer_given(reference, cases, folder)
                     refused = []
+                rollout = rollout_of(request, kept, captured, random, folder.array_folder)
+                rolled = None if rollout is None else roll_reference(reference, rollout, folder.array_folder)
         finally:
             reference.close()
         findings += refused
@@ -154,12 +161,12 @@ def prepare(
         kinds = {name: kind_of(ref.dtype) for case in captured for name, ref in (case.outputs or {}).items()}
         named = {case.case: set(case.outputs or {}) for case in captured}
         findings += _check_reference_names(request, kinds, named, place.loaded)
-        expected = Capture(trial="reference", role="reference", cases=tuple(captured))
+        expected = Capture(trial="reference", role="reference", cases=tuple(captured), rollout=rolled)
         folder.save_capture(REFERENCE, expected)
         if reference.name != MnnFloatReference.name:
             progress.say("running float MNN on this host (the conversion error)")
             with clock.phase("host"):
-                host_capture = _run_float(place, kept, folder)
+                host_capture = _run_float(place, kept, folder, rollout)
             if request.reference is not None:
                 findings += reference_findings(expected, host_capture, folder.array_folder, float_model.path)
         with clock.phase("convert"):
@@ -177,13 +184,14 @@ def prepare(
                 kinds=kinds,
                 decisions={name: decision for name, decision in find_decisions(graph).items() if name in kinds},
                 float_sha256=float_model.sha256,
-                findings=tuple(findings),
+                findings=(*findings, *(rollout_findings(rollout) if rollout is not None else ())),
+                rollout=rollout,
             )
         )
-        return Prepared(graph, inputs, kept, Expected(expected, folder.array_folder), kinds, float_model)
+        return Prepared(graph, inputs, kept, Expected(expected, folder.array_folder), kinds, float_model, rollout)
 
 
-def _run_float(place: Place, cases: Sequence[Case], folder: RunFolder) -> Capture:
+def _run_float(place: Place, cases: Sequence[Case], folder: RunFolder, rollout: Rollout | None) -> Capture:
     """Float MNN on this host, every case.  Raises DeviceError where its runner cannot be kept alive."""
     captured: list[CaseCapture] = []
     for case, result in each_case(place, cases, deaths=HOST_DEATHS):
@@ -202,6 +210,7 @@ def _run_float(place: Place, cases: Sequence[Case], folder: RunFolder) -> Captur
         memory_mode="normal",
         device=device_capture_of(place.session),
         cases=tuple(captured),
+        rollout=None if rollout is None else take_rollout(PlaceRoller(place), rollout, folder.array_folder),
     )
     folder.save_capture(FLOAT_HOST, found)
     return found
@@ -325,4 +334,4 @@ def prepared_again(run: Run, looked: Looked, folder: RunFolder, maker: Maker, cl
         float_model = maker.make(FLOAT)
     expected = Expected(run.reference, folder.array_folder)
     kinds: dict[str, Kind] = dict(source.kinds)
-    return Prepared(looked.graph, inputs, cases, expected, kinds, float_model)
+    return Prepared(looked.graph, inputs, cases, expected, kinds, float_model, source.rollout)

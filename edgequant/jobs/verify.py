@@ -24,7 +24,9 @@ from edgequant.lab.probes.engaged import EngagedProbe, NormalProbe
 from edgequant.lab.probes.latency import LatencyProbe
 from edgequant.lab.probes.memory import SessionMemoryProbe
 from edgequant.lab.probes.repeat import RepeatProbe
+from edgequant.lab.probes.rollout import RolloutProbe
 from edgequant.lab.probes.rounding import RoundingProbe
+from edgequant.lab.probes.settings import SettingsProbe
 from edgequant.lab.session import Session
 from edgequant.lab.take import ModelFile, Probe, device_capture_of, take
 from edgequant.mnn_version import host_mnn_version, require_supported
@@ -293,6 +295,7 @@ class _Verify:
         probes: list[Probe] = [LatencyProbe(self.request.options)] if timed else []
         subgraphs = artifact.facts.has_subgraphs
         probes += [RepeatProbe(), SessionMemoryProbe(has_subgraphs=subgraphs), EngagedProbe(has_subgraphs=subgraphs)]
+        probes += [] if prepared.rollout is None else [RolloutProbe(prepared.rollout), SettingsProbe()]
         model = ModelFile(artifact.path, self.request.options.memory_for(artifact.run_as), artifact.sha256)
         cases = self._archive.source.cases
         trial = trial_id(artifact, uri, cases, self.request.options, [probe.name for probe in probes])
@@ -335,7 +338,9 @@ class _Verify:
                     self.folder.save_capture(name, kept.model_copy(update={"trial": name, "variant": said}))
                 return
         self.progress.say(f"running {artifact.asked} on this host (the quantization error)")
-        probes: list[Probe] = [NormalProbe(), RoundingProbe(int8=artifact.facts.static or memory == "low")]
+        int8 = artifact.facts.static or memory == "low"
+        probes: list[Probe] = [NormalProbe(), RoundingProbe(int8=int8)]
+        probes += [] if prepared.rollout is None else [RolloutProbe(prepared.rollout, moved=True, int8=int8)]
         with self.clock.phase("host"):
             found = take(host, model, prepared.cases, probes, self.folder.array_folder, trial=name, role="variant-host",
                          variant=said)  # fmt: skip

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import pairwise
+
 from edgequant.archive.types import Artifact, Capture, CaseCapture, FileFacts
 from edgequant.findings import Finding
-from edgequant.judge.stages import by_case
+from edgequant.judge.stages import Comparer, by_case
 from edgequant.judge.types import NOTHING, Engaged, Observed
 from edgequant.judge.verdict import Verdict
 
@@ -15,26 +18,84 @@ def differing(first: CaseCapture, second: CaseCapture) -> list[str]:
     return [name for name in {**one, **other} if one.get(name) != other.get(name)]
 
 
-def determinism(capture: Capture) -> tuple[bool | None, Observed]:
-    """Whether cases that were run twice came out the same; None where none was."""
+Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
+"""Case -> its inputs' sizes."""
+STALE_DB = 60.0
+"""What differs by less is a last bit, whatever size was run before."""
+
+
+def determinism(
+    capture: Capture, shapes: Shapes | None = None, comparer: Comparer | None = None
+) -> tuple[bool | None, Observed]:
+    """Whether cases that were run twice came out the same; None where none was.
+
+    comparer: says by how much they differ.  shapes: say, with it, whether it takes another size before them.
+    """
     first = by_case(capture)
     pairs = [(first[each.case], each) for each in capture.repeated if each.case in first]
     if not pairs:
         return None, NOTHING
-    changed = next(((again.case, names) for once, again in pairs if (names := differing(once, again))), None)
+    changed = next(((once, again, names) for once, again in pairs if (names := differing(once, again))), None)
     if changed is None:
         return True, NOTHING
-    case, names = changed
+    once, again, names = changed
+    case, apart = again.case, None if comparer is None else _apart(once, again, names, comparer)
+    if apart is not None and apart < STALE_DB and shapes is not None and _follows_sizes(capture, shapes):
+        return False, _stale_shape(case, names, apart)
+    size = "" if apart is None else f", {apart:.0f} dB from the first time"
     finding = Finding(
         code="NOT_DETERMINISTIC",
         severity="error",
         where=names[0],
-        message=f"the same inputs (case '{case}') gave other outputs the second time: {', '.join(names[:20])}",
-        evidence={"outputs": names[:1000]},
+        message=f"the same inputs (case '{case}') gave other outputs the second time{size}: {', '.join(names[:20])}",
+        evidence={"outputs": names[:1000]} | ({} if apart is None else {"sqnr_db": apart}),
         remedy="A single run says nothing about such a model.  Look for random operators in it, try --threads 1, and "
         "suspect the device's memory if other models do the same.",
     )
     return False, Observed((finding,), Verdict.INCONCLUSIVE)
+
+
+def _apart(once: CaseCapture, again: CaseCapture, names: list[str], comparer: Comparer) -> float | None:
+    """SQNR in dB of the output that differs most; None where none has one."""
+    one, other = once.outputs or {}, again.outputs or {}
+    found = [comparer.of(one[name], other[name]).sqnr_db for name in names if name in one and name in other]
+    return min((each for each in found if each is not None), default=None)
+
+
+def _follows_sizes(capture: Capture, shapes: Shapes) -> bool:
+    """Whether what changed came after a case of another size than before, and nothing else did: of those that followed
+    one of their own size some came twice, and all of them the same."""
+    cases = [each for each in capture.cases if each.outputs is not None]
+    first = {each.case: each for each in cases}
+    before = {one.case: other.case for other, one in pairwise(cases)}
+    last = capture.timings[0].case if capture.timings else cases[-1].case if cases else ""
+    same, other = 0, 0
+    for again in capture.repeated:
+        if again.case not in first or again.case not in shapes or last not in shapes:
+            return False
+        own = shapes[again.case]
+        changed = bool(differing(first[again.case], again))
+        if own == shapes[last] and own == shapes.get(before.get(again.case, ""), own):
+            if changed:
+                return False
+            same += 1
+        else:
+            other += changed
+        last = again.case
+    return same > 0 and other > 0
+
+
+def _stale_shape(case: str, names: list[str], apart: float) -> Observed:
+    finding = Finding(
+        code="STALE_SHAPE",
+        severity="fail",
+        where=names[0],
+        message=f"case '{case}' came out otherwise after a case of another size, {apart:.0f} dB from the first time, "
+        f"while what followed its own size came out the same: {', '.join(names[:20])}",
+        evidence={"outputs": names[:1000], "sqnr_db": apart},
+        remedy="MNN keeps something of the size before: load the model anew for each size, or pin sizes with --shape.",
+    )
+    return Observed((finding,), Verdict.FAIL)
 
 
 def engagement(artifact: Artifact, capture: Capture, deterministic: bool | None) -> tuple[Engaged, Observed]:

@@ -14,8 +14,10 @@ from edgequant.judge.advice import Beside, failure_hint, limit_remedy
 from edgequant.judge.band import Bands
 from edgequant.judge.conversion import is_cause
 from edgequant.judge.converter import made_otherwise
+from edgequant.judge.curve import Drift
 from edgequant.judge.decisions import LISTS, rematched, winners
 from edgequant.judge.doubts import keeps_anything, own_output
+from edgequant.judge.drift import Bounds, Sides, drift
 from edgequant.judge.engaged import determinism, engagement
 from edgequant.judge.evidence import FLOAT, Evidence, has_normal, stage_errors
 from edgequant.judge.kernel_faults import i8mm_remark, known_faults, pool_remark
@@ -77,7 +79,8 @@ class Trial:
         self.stages = stage_errors(evidence, self.artifact, self.capture, comparer)
         self.failure = self._failure()
         self.faults = known_faults(self.artifact.facts, self.device, evidence.plan.host)
-        self.deterministic, self._repeat = determinism(self.capture)
+        shapes = {case.name: {n: ref.shape for n, ref in case.inputs.items()} for case in evidence.source.cases}
+        self.deterministic, self._repeat = determinism(self.capture, shapes, comparer)
         self.engaged, self._engagement = engagement(self.artifact, self.capture, self.deterministic)
         self._rematch()
         plain = {name: JudgedOutput(each, judge_output(each, self.limits[name])) for name, each in self.total.items()}
@@ -95,7 +98,12 @@ class Trial:
         self._residual = self._systematic(Residuals(comparer, evidence.source))
         self._converter = made_otherwise(self.artifact)
         self._decisions = self._decided()
-        self._trust = trust.looks(self.capture, self.deterministic)
+        self._drift, self._drifts = self._rolled()
+        rounds = self.faults.static or self.capture.memory_mode == "low" or evidence.plan.options.precision == "low"
+        self._trust = (
+            *trust.looks(self.capture, self.deterministic),
+            trust.settings(self.capture, comparer, rounds=rounds),
+        )
         self._strain = strained(
             evidence.source, evidence.reference, evidence.float_host, self.capture, comparer, self.total
         )
@@ -109,7 +117,7 @@ class Trial:
         made = Observed((), Verdict.INCONCLUSIVE if doubted else Verdict.PASS)
         looks = (
             self._repeat, self._kernels, self._band, *self._residual, self._decisions, self._engagement,
-            self._converter, self._strain, made, *self._trust, self._own, self._loose,
+            self._converter, self._strain, made, *self._trust, *self._drifts, self._own, self._loose,
         )  # fmt: skip
         verdict = worst(
             [
@@ -161,6 +169,20 @@ class Trial:
         alike = plan.options.precision != "low" and self.device.mnn == plan.host.mnn
         moved = [each for each in here.moved if each.memory == memory] if here is not None and alike else []
         return Bands(self._names, method, plan.options.precision, plan.limits, moved, self._e.source.held)
+
+    def _rolled(self) -> tuple[Drift, tuple[Observed, ...]]:
+        """What the rollout comes to, where there was one."""
+        e, plan = self._e, self._e.plan
+        assert e.reference is not None
+        here = self.capture if self.device.is_host else e.variant_host
+        sides = Sides(
+            e.reference if e.float_host is not None and e.reference.rollout is not None else None,
+            e.float_host or e.reference,
+            here, self.capture, self.device.is_host, self.artifact.run_as != FLOAT,
+        )  # fmt: skip
+        method = "static" if self.faults.static else self.artifact.run_as.method
+        bounds = Bounds(self.limits, method, plan.options.precision, plan.limits, self.device.mnn == plan.host.mnn)
+        return drift(e.source.rollout, sides, self._names, bounds, self._compare)
 
     def _float_kernels(self) -> Observed:
         """Whether device and host part by more than float kernels do where nothing is int8."""
@@ -276,6 +298,7 @@ class Trial:
             self._decisions,
             self._strain,
             *self._trust,
+            *self._drifts,
             pool_remark(self.faults, is_host=self.device.is_host, verdict=self._limits_verdict),
             i8mm_remark(self.faults, self.device),
             on_device.device_limit_unused(e.plan.limits, only_host=e.only_host),
@@ -307,4 +330,5 @@ class Trial:
             latency_of(self.capture, e.plan.options),
             why_no_latency(self.capture, wanted=e.plan.latency),
             findings,
+            self._drift,
         )

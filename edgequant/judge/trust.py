@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from edgequant.archive.types import Capture, Memory
+from edgequant.archive.rollout import Setting
+from edgequant.archive.types import Capture, CaseCapture, Memory
 from edgequant.findings import Finding
-from edgequant.judge.engaged import differing
-from edgequant.judge.stages import by_case
+from edgequant.judge.engaged import STALE_DB, differing
+from edgequant.judge.stages import Comparer, by_case
 from edgequant.judge.types import NOTHING, Observed
 from edgequant.judge.verdict import Verdict
 
@@ -113,6 +114,35 @@ def refused_again(capture: Capture) -> Observed:
         "MNN goes wrong when it is resized back: load the model anew for each size, or pin sizes with --shape.",
         lost[0].case,
     )
+
+
+def settings(capture: Capture, comparer: Comparer, *, rounds: bool) -> Observed:
+    """INCONCLUSIVE where another number of threads comes out farther off than rounding, or anything at all changes
+    after another model.  rounds: activations are rounded to int8 or fp16, so that a last bit may become a step."""
+    first = by_case(capture)
+    for each in capture.settings:
+        once = first.get(each.case)
+        if once is None or once.outputs is None:
+            continue
+        names = [name for name, ref in once.outputs.items() if each.outputs.get(name) != ref]
+        apart = min((db for name in names if (db := _db(once, each, name, comparer)) is not None), default=None)
+        allowed = 20.0 if rounds else STALE_DB
+        if not names or (each.kind == "threads" and (apart is None or apart >= allowed)):
+            continue
+        how = "after another model was run" if each.kind == "model" else f"with {each.threads} threads"
+        size = "" if apart is None else f", {apart:.0f} dB from the first time"
+        return _inconclusive(
+            "NOT_DETERMINISTIC",
+            f"case '{each.case}' came out otherwise {how}{size}: {', '.join(names[:20])}",
+            "What else the process does must not change what a model computes: run it in a process of its own, and "
+            "report it to MNN with this model.",
+            names[0],
+        )
+    return NOTHING
+
+
+def _db(once: CaseCapture, again: Setting, name: str, comparer: Comparer) -> float | None:
+    return comparer.of((once.outputs or {})[name], again.outputs.get(name)).sqnr_db
 
 
 def _inconclusive(code: str, message: str, remedy: str, where: str | None = None) -> Observed:

@@ -10,6 +10,7 @@ from edgequant.archive.types import Artifact, Capture, Failure
 from edgequant.compare.metrics import TensorComparison
 from edgequant.compare.summary import OutputSummary
 from edgequant.findings import Finding
+from edgequant.judge.curve import Drift
 from edgequant.judge.latency import Latency
 from edgequant.judge.verdict import OutputVerdict, Verdict
 from edgequant.spec import Variant
@@ -88,6 +89,7 @@ class TrialJudgement:
     latency: Latency | None = None
     latency_why: str | None = None
     findings: tuple[Finding, ...] = ()
+    drift: Drift = field(default_factory=Drift)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from edgequant.archive.arrays import ArraySink
+from edgequant.archive.rollout import RolloutCapture, Setting
 from edgequant.archive.types import (
     ArrayRef,
     Capture,
@@ -172,6 +173,8 @@ class Taking:
     moved: list[Moved] = field(default_factory=list)
     timings: list[TimingCapture] = field(default_factory=list)
     session: SessionCapture | None = None
+    rollout: RolloutCapture | None = None
+    settings: list[Setting] = field(default_factory=list)
 
     @property
     def middle(self) -> Case:
@@ -278,6 +281,8 @@ def take(
             "moved": tuple(taking.moved),
             "timings": tuple(taking.timings),
             "session": taking.session,
+            "rollout": taking.rollout,
+            "settings": tuple(taking.settings),
         }
     return found.model_copy(
         update={

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from edgequant.cases.rollout import MAX_STEPS, MIN_STEPS, parse_feedback
 from edgequant.errors import InputError
 from edgequant.lab.session import DeviceOptions
 from edgequant.spec import Limit, RunOptions, Variant
@@ -35,6 +36,8 @@ class Request:
         goals: of auto: what its model has to keep, on ``sqnr_db``; none: the limits on it, with their margin.
         budget: of auto: the smallest model, or the fastest on the first device.
         images: how pictures among `inputs` and `calibration` become tensors; None: as they are, RGB from 0 to 255.
+        rollout: so many steps with outputs fed back into inputs; None for none, or 100 where there is `feedback`.
+        feedback: ``OUT=IN`` of each output that is fed back; none: those that names and shapes tell.
         fallback: whether another way to quantize may be tried where the one that was asked for does not work.
     """
 
@@ -55,6 +58,8 @@ class Request:
     goals: tuple[Limit, ...] = ()
     budget: Literal["size", "latency"] = "size"
     images: ImageOptions | None = None
+    rollout: int | None = None
+    feedback: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Take what a caller would naturally write: one device as a string, variants and limits in their written form.
@@ -73,6 +78,10 @@ class Request:
             raise InputError("DEVICE_MISSING", "at least one device and one variant are needed")
         for name, value in (("devices", devices), ("variants", variants), ("limits", limits), ("goals", goals)):
             object.__setattr__(self, name, value)
+        object.__setattr__(self, "feedback", tuple(several(self.feedback)))
+        parse_feedback(self.feedback)
+        if self.rollout is not None and not MIN_STEPS <= self.rollout <= MAX_STEPS:
+            raise InputError("OPTION_INVALID", f"--rollout: {self.rollout} is not from {MIN_STEPS} to {MAX_STEPS}")
         if isinstance(self.images, str):
             object.__setattr__(self, "images", ImageOptions.parse(self.images))
         if isinstance(self.calibration, Path):

@@ -38,6 +38,8 @@ def plan_of(request: Request, mnn: str, job: Literal["verify", "quantize"] = "ve
         budget=request.budget,
         fallback=request.fallback,
         latency=request.latency,
+        rollout=request.rollout,
+        feedback=request.feedback,
         options=request.options,
         convert_timeout=request.convert_timeout,
         reach={
@@ -68,6 +70,8 @@ def request_of(plan: Plan, run_dir: Path) -> Request:
         access=DeviceOptions(**reach, wanted=wanted),
         run_dir=run_dir,
         latency=plan.latency,
+        rollout=plan.rollout,
+        feedback=plan.feedback,
         convert_timeout=plan.convert_timeout,
         calibration=plan.calibration,
         fallback=plan.fallback,

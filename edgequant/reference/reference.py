@@ -12,6 +12,7 @@ from edgequant.cases.case import Case
 from edgequant.cases.load import read_npz
 from edgequant.errors import InputError, RunnerError
 from edgequant.runner.client import Loaded, MnnRunner
+from edgequant.runner.rolling import Asked, RollResult
 
 Outputs = dict[str, np.ndarray]
 
@@ -34,6 +35,10 @@ class Reference(ABC):
     def run(self, case: Case) -> Outputs:
         """Outputs by name.  Raises CaseRefused where this case cannot be run, EdgequantError where nothing can."""
 
+    def roll(self, asked: Asked) -> RollResult:  # noqa: ARG002  (most can)
+        """Many steps with outputs fed back.  Raises as `run`."""
+        raise CaseRefused(f"reference outputs of a {self.name} belong to cases, and a rollout is none")
+
     def close(self) -> None:  # noqa: B027  (most references hold nothing)
         """Let go of what it holds.  Never raises."""
 
@@ -53,6 +58,14 @@ class MnnFloatReference(Reference):
             return self._runner.run(self._model, case.inputs).outputs
         except RunnerError as error:
             if error.code == "INFERENCE_FAILED":
+                raise CaseRefused(error.message.split(": ", 1)[-1]) from None
+            raise
+
+    def roll(self, asked: Asked) -> RollResult:
+        try:
+            return self._runner.roll(self._model, asked)
+        except RunnerError as error:
+            if error.code in ("INFERENCE_FAILED", "FEEDBACK_MISSING", "FEEDBACK_SHAPE", "ROLLOUT_SHAPE"):
                 raise CaseRefused(error.message.split(": ", 1)[-1]) from None
             raise
 

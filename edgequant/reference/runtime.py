@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from edgequant.devices.local import LocalDevice
 from edgequant.errors import InputError, RunnerError, ToolError
 from edgequant.reference.reference import CaseRefused, Outputs, Reference
 from edgequant.runner.answers import LoadAnswer, RunAnswer
+from edgequant.runner.rolling import Asked, RollResult, roll
 from edgequant.runner.session import RunnerSession
 
 # Not with -m, which would import from the current directory first: that may be a folder somebody else filled.
@@ -65,7 +68,7 @@ class RuntimeReference(Reference):
         self.version = self._session.start(Deadline(60)).mnn
         asked = {"path": str(self._model.resolve())}
         header, _ = self._session.request("load", asked, deadline=Deadline(self._timeout))
-        self._session.checked(LoadAnswer, header)
+        self._outputs = self._session.checked(LoadAnswer, header).outputs
 
     def ready(self) -> RuntimeReference:
         """Itself, once it has loaded the model; `version` is known then.
@@ -90,14 +93,14 @@ class RuntimeReference(Reference):
         return self
 
     def run(self, case: Case) -> Outputs:
-        try:
+        with _told():
             header, outputs = self._session.request("run", {"handle": 1}, case.inputs, deadline=Deadline(self._timeout))
-        except RunnerError as error:
-            if error.code in ("INFERENCE_FAILED", "OUTPUT_UNSUPPORTED"):
-                raise CaseRefused(error.message.split(": ", 1)[-1]) from None
-            raise _as_tool_error(error, None) from None
         self._session.checked(RunAnswer, header)
         return outputs
+
+    def roll(self, asked: Asked) -> RollResult:
+        with _told():
+            return roll(self._session, 1, asked, seconds=self._timeout, outputs=self._outputs)
 
     def close(self) -> None:
         if not self._starting.done:
@@ -105,6 +108,17 @@ class RuntimeReference(Reference):
             self._starting.wait()
         self._session.close()
         self._device.close()
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What it refuses is CaseRefused, all else a ToolError."""
+    try:
+        yield
+    except RunnerError as error:
+        if error.code in ("INFERENCE_FAILED", "OUTPUT_UNSUPPORTED", "FEEDBACK_SHAPE", "ROLLOUT_SHAPE"):
+            raise CaseRefused(error.message.split(": ", 1)[-1]) from None
+        raise _as_tool_error(error, None) from None
 
 
 def _as_tool_error(error: RunnerError, model: Path | None) -> ToolError:

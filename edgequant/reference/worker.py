@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edgequant.device_scripts import process, server, wire
+from edgequant.device_scripts import process, rollout, server, wire
 from edgequant.device_scripts.server import Answer, Job, JobError, Tensors
 from edgequant.models.onnx_cut import SHAPE
 
@@ -54,11 +54,18 @@ class Engine(ABC):
 
     def job_run(self, job: Job) -> Answer:
         start = time.perf_counter()
+        arrays = self._ran(job.tensors)
+        return {"ms": (time.perf_counter() - start) * 1e3}, arrays
+
+    def job_rollout(self, job: Job) -> Answer:
+        """Many steps, with outputs fed back into inputs: as the runner does it."""
+        return rollout.roll(job, self._ran)
+
+    def _ran(self, inputs: Tensors) -> dict[str, np.ndarray]:
         try:
-            found = self.run({name: np.array(array) for name, array in job.tensors.items()})
+            found = self.run({name: np.array(array) for name, array in inputs.items()})
         except Exception as error:  # noqa: BLE001  (native runtimes' errors share no base class but Exception)
             raise JobError("INFERENCE_FAILED", _first_line(error)) from None
-        elapsed = (time.perf_counter() - start) * 1e3
         arrays = {}
         for name, result in found.items():
             # Some hand out a number where there are no dimensions.
@@ -66,7 +73,7 @@ class Engine(ABC):
             if not isinstance(array, np.ndarray) or array.dtype.name not in wire.DTYPES:
                 raise JobError("OUTPUT_UNSUPPORTED", f"output '{name}' is not a tensor of numbers")
             arrays[name] = array
-        return {"ms": elapsed}, arrays
+        return arrays
 
 
 class OrtEngine(Engine):

@@ -8,6 +8,7 @@ from typing import Any
 from edgequant.archive.open import Run
 from edgequant.archive.types import Artifact, Capture, DeviceCapture, Plan, TensorFacts, now
 from edgequant.compare.summary import summarize
+from edgequant.judge.curve import OutputDrift
 from edgequant.judge.types import Judgement, Stages, Summaries, TrialJudgement
 from edgequant.report import model as report
 
@@ -90,6 +91,8 @@ def _run(trial: TrialJudgement, run: Run) -> report.Run:
             for name, output in trial.outputs.items()
         },
         errors=_stages(trial.stages),
+        rollout_steps=trial.drift.done if trial.drift.asked else None,
+        drift={name: _drift(each) for name, each in trial.drift.outputs.items()},
         latency_ms=trial.latency,
         latency_why=trial.latency_why,
         memory_mb=_memory(capture, artifact),
@@ -154,6 +157,20 @@ def _stages(stages: Stages) -> report.ErrorsByStage:
         activations=entries(stages.activations),
         kernels=entries({name: summarize(cases) for name, cases in stages.kernels.items()}),
         why_null=dict(stages.why),
+    )
+
+
+def _drift(found: OutputDrift) -> report.OutputDrift:
+    return report.OutputDrift(
+        curves={
+            stage: report.DriftCurve(
+                octaves=list(each.octaves), kind=each.kind, slope_db=each.slope_db, slope_error=each.slope_error
+            )
+            for stage, each in found.curves.items()
+        },
+        limit=None if found.bound is None else str(found.bound),
+        breaks_at=found.breaks,
+        stage=found.stage,
     )
 
 

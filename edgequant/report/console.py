@@ -190,6 +190,7 @@ class _Printer(Tables):
             self.field("  latency", f"not measured: {run.latency_why}")
         if latency is not None and not latency.valid:
             self.field("", Text("not valid: ", style=STYLE[Verdict.INCONCLUSIVE]), "; ".join(latency.why_invalid))
+        self.drift(run)
         if run.memory_mb is not None:
             labels = {"model_file": "file", "session": "session", "rss_load": "RSS after load", "rss_peak": "RSS peak",
                       "pss_peak": "PSS peak"}  # fmt: skip
@@ -206,6 +207,23 @@ class _Printer(Tables):
             what = "nothing, it was all there" if not sent + runtime else f"{sent + runtime:,} bytes"
             split = f" (model {sent:,}, runtime {runtime:,})" if sent and runtime else ""
             self.field("  sent", f"{what}{split}")
+
+    def drift(self, run: Run) -> None:
+        """A line for each output of a rollout: how its error goes on, and what the stages have of it in the end."""
+        for number, (name, found) in enumerate(run.drift.items()):
+            total = found.curves.get("total")
+            if total is None or (number >= self.max_outputs and not self.verbose):
+                continue
+            slope = f" by {total.slope_db:.1f} dB an octave" if total.kind == "grows" and total.slope_db else ""
+            stages = [f"{key} {each.octaves[-1][1]:.0f}" for key, each in found.curves.items() if key != "total"]
+            of = f" ({', '.join(stages)})" if stages else ""
+            broke = f"; breaks {found.limit} in step {found.breaks_at}: {found.stage}" if found.breaks_at else ""
+            first, (last, db) = total.octaves[0][1], total.octaves[-1]
+            if total.kind == "exact":
+                self.field("" if number else "  drift", self.name(name), f": exact in all {last} steps")
+                continue
+            said = f": {total.kind}{slope}, {first:.0f} dB in step 1, {db:.0f} dB at step {last}{of}{broke}"
+            self.field("" if number else "  drift", self.name(name), said)
 
     def findings(self, findings: Sequence[Finding], places: Sequence[str] = ()) -> None:
         """Findings of one code together, the worst output first: forty outputs with one fault are one thing to do."""

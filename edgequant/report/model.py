@@ -193,6 +193,27 @@ class ErrorsByStage(_Model):
     why_null: dict[str, str] = Field(default_factory=dict)
 
 
+class DriftCurve(_Model):
+    """An error along the steps.  octaves: [last step, SQNR in dB against the whole rollout's signal] for the steps 1,
+    2, 3-4, 5-8, ...  kind: exact, steady, saturates, grows or explodes, as the slope (dB an octave, with its standard
+    error; null where there are too few octaves) and the levels say."""
+
+    octaves: list[tuple[int, float]]
+    kind: str
+    slope_db: float | None = None
+    slope_error: float | None = None
+
+
+class OutputDrift(_Model):
+    """One output in a rollout.  curves: total (source against device), conversion, quantization, device.  limit: held
+    along the steps; breaks_at: the first step that breaks it, null where none does; stage: whose it is."""
+
+    curves: dict[str, DriftCurve] = Field(default_factory=dict)
+    limit: str | None = None
+    breaks_at: int | None = None
+    stage: str | None = None
+
+
 class Memory(_Model):
     """MB (10^6 bytes).  session: what MNN says it holds; rss and pss: what the system says of the process."""
 
@@ -240,8 +261,9 @@ class Run(_Model):
     """One variant on one device.
 
     low_memory_engaged: whether dynamic quantization really took place; null where it was not asked for or cannot be
-    known, and low_memory_why says which.  timing_s: seconds per phase.  error: why it could not be run.  made_as: what
-    the file is, where another way to quantize had to take the place of the variant that was asked for; steps: what was
+    known, and low_memory_why says which.  rollout_steps: that were run, null where no rollout was asked for; drift:
+    what they come to, by output.  timing_s: seconds per phase.  error: why it could not be run.  made_as: what the
+    file is, where another way to quantize had to take the place of the variant that was asked for; steps: what was
     tried on the way, in order.  calibration: the data it was made from; null where it needed none.
     """
 
@@ -255,6 +277,8 @@ class Run(_Model):
     low_memory_why: str | None = None
     outputs: dict[str, OutputReport] = Field(default_factory=dict)
     errors: ErrorsByStage = Field(default_factory=ErrorsByStage)
+    rollout_steps: int | None = None
+    drift: dict[str, OutputDrift] = Field(default_factory=dict)
     latency_ms: Latency | None = None
     latency_why: str | None = None
     memory_mb: Memory | None = None

@@ -11,7 +11,7 @@ import numpy as np
 from edgequant.deadline import Deadline
 from edgequant.errors import DeviceError, RunnerError
 from edgequant.mnn_version import require_supported
-from edgequant.runner import answers
+from edgequant.runner import answers, rolling
 from edgequant.runner.session import RunnerSession
 from edgequant.spec import MemoryMode, Precision, RunOptions
 
@@ -130,18 +130,19 @@ class MnnRunner:
         precision: Precision | None = None,
         outputs: Sequence[str] | None = None,
         sha256: str | None = None,
+        threads: int | None = None,
     ) -> Loaded:
         """Load the model at `path` on the device.
 
-        sha256: of the file that is meant.  precision: another than the options say.  outputs: the tensors of its main
-        graph that it hands out, by the names MNN's file gives them; None for the model's own outputs.
+        sha256: of the file that is meant.  precision, threads: others than the options say.  outputs: the tensors of
+        its main graph that it hands out, by the names MNN's file gives them; None for the model's own outputs.
 
         Raises RunnerError (MODEL_LOAD_FAILED, MODEL_FILE_OTHER, TENSOR_UNKNOWN, CORES_UNAVAILABLE, ...).
         """
         options = {
             "memory": memory,
             "precision": precision or self._options.precision,
-            "threads": self.threads,
+            "threads": threads or self.threads,
             "cores": None if self._options.cores is None else list(self._options.cores),
             "dynamic_quant_option": self._options.dynamic_quant_option,
         }
@@ -190,6 +191,13 @@ class MnnRunner:
         if not set(arrays) <= set(whole):
             raise self._session.broken("it sent tensors that nobody asked for")
         return self._session.checked(answers.TapsAnswer, header), arrays
+
+    def roll(self, model: Loaded, asked: rolling.Asked) -> rolling.RollResult:
+        """Many steps with outputs fed back, in one request: see `rolling.roll`."""
+        known = asked.of([entry.name for entry in model.answer.inputs])
+        return rolling.roll(
+            self._session, model.handle, known, seconds=self._options.timeout, outputs=model.answer.outputs
+        )
 
     def time(
         self,

@@ -28,7 +28,7 @@ from tests.defects.outcome import Said
 from tests.defects.tampering import TAMPERED
 
 HERE = Path(__file__).parent
-SHIPPED = ("mechanisms.py", "outputs.py", "tampering.py")
+SHIPPED = ("mechanisms.py", "outputs.py", "stateful.py", "tampering.py")
 MAIN = """
 from device_scripts import tampering
 tampering.begin({name!r}, {argument!r}, {mark!r})

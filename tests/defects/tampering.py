@@ -19,6 +19,7 @@ import numpy as np
 
 from .mechanisms import At
 from .outputs import FAULTS
+from .stateful import plant
 
 TAMPERED = "EDGEQUANT_TAMPERED"
 """Environment of the device's Python.  An emulated device has none, but another CPU than this host."""
@@ -62,6 +63,11 @@ def outputs(engine: Engine, fault: str) -> None:
         return header, got
 
     engine.Engine.job_run = run
+
+
+def state(engine: Engine, fault: str) -> None:
+    """One of the table of what happens to a state between two steps of a rollout."""
+    plant(engine.rollout, fault)
 
 
 def after_many(engine: Engine, calls: str) -> None:
@@ -331,7 +337,7 @@ BEFORE: dict[str, Callable[[], None]] = {
 AFTER: dict[str, Callable[[Engine, str], None]] = {
     each.__name__: each
     for each in (
-        outputs, after_many, cached, loop_of_one, loop_of_zeros, other_file, low_ignored, throttled, memory_zero,
+        outputs, state, after_many, cached, loop_of_one, loop_of_zeros, other_file, low_ignored, throttled, memory_zero,
         memory_peak_below, memory_pss_above, memory_frozen, memory_leak, claims_version, claims_kernels, one_thread,
         nothing,
     )

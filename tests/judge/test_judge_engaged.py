@@ -11,6 +11,7 @@ from edgequant.archive.arrays import MemoryArrays
 from edgequant.archive.types import Capture, FileFacts, SessionCapture
 from edgequant.findings import Finding
 from edgequant.judge.engaged import determinism, differing, engagement
+from edgequant.judge.stages import Comparer
 from edgequant.judge.types import NOTHING, Engaged, Observed
 from edgequant.judge.verdict import Verdict
 from tests.judge.archives import TRUE, WAVE, all_off, artifact, capture, captured, failed
@@ -91,6 +92,34 @@ def test_a_case_that_comes_out_otherwise_is_not_deterministic() -> None:
     thousands = {"a": {f"y{i}": WAVE for i in range(1002)}}
     _, observed = determinism(took(thousands, repeated={"a": {}}))
     assert len(observed.findings[0].evidence["outputs"]) == 1000
+
+
+SIZES = {"a": {"x": (1, 4)}, "b": {"x": (1, 4)}, "c": {"x": (1, 9)}}
+THREE = {"a": {"y": WAVE}, "b": {"y": 2 * WAVE}, "c": {"y": 3 * WAVE}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "factor", "code"),
+    [
+        ("a", 1.0, None),
+        ("b", 1.5, "STALE_SHAPE"),  # c comes before it, which was a before
+        ("b", 1.0 + 1e-6, "NOT_DETERMINISTIC"),  # a last bit
+        ("a", 1.5, "NOT_DETERMINISTIC"),  # after one of its own size, as before
+    ],
+)
+def test_what_changes_only_after_another_size_is_called_that(changed: str, factor: float, code: str | None) -> None:
+    arrays = MemoryArrays()
+    again = {name: THREE[name] for name in "cba"}
+    again[changed] = {"y": np.float32(factor) * THREE[changed]["y"]}
+    found = capture(arrays, THREE, repeated=again)
+    _, observed = determinism(found, SIZES, Comparer(arrays))
+    assert [each.code for each in observed.findings] == ([] if code is None else [code])
+    if code == "STALE_SHAPE":
+        assert observed.verdict is Verdict.FAIL
+        assert observed.findings[0].evidence["sqnr_db"] == pytest.approx(6, abs=0.1)
+    elif code is not None:
+        assert observed.findings[0].evidence["sqnr_db"] is not None
+        assert "dB from the first time" in observed.findings[0].message
 
 
 def test_it_is_engaged_where_outputs_differ_from_memory_normal() -> None:

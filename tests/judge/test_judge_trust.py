@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from edgequant.archive.arrays import MemoryArrays
+from edgequant.archive.rollout import Setting
 from edgequant.archive.types import Capture, Memory, TimingCapture
 from edgequant.judge import trust
 from edgequant.judge.latency import clock
+from edgequant.judge.stages import Comparer
 from edgequant.judge.types import NOTHING, Observed
 from edgequant.judge.verdict import Verdict
-from tests.judge.archives import TRUE, WAVE, capture
+from tests.judge.archives import TRUE, WAVE, capture, off
 
 ARRAYS = MemoryArrays()
 
@@ -110,3 +112,25 @@ def test_outputs_of_another_case() -> None:
 def test_refused_after_another_size() -> None:
     assert code(trust.refused_again(took(repeated=TRUE))) is None
     assert code(trust.refused_again(took(repeated={"b": TRUE["b"], "a": "resize failed"}))) == "REFUSED_AGAIN"
+
+
+@pytest.mark.parametrize(
+    ("kind", "db", "rounds", "wrong"),
+    [
+        ("threads", 80, False, False),
+        ("threads", 40, False, True),
+        ("threads", 40, True, False),
+        ("threads", 10, True, True),
+        ("model", 80, True, True),
+        ("model", None, True, False),
+    ],
+)
+def test_other_threads_and_what_comes_after_another_model(
+    kind: Any, db: float | None, rounds: bool, wrong: bool
+) -> None:
+    outputs = {"y": ARRAYS.put(TRUE["a"]["y"] if db is None else off(TRUE["a"]["y"], db))}
+    found = took(settings=(Setting(kind=kind, case="a", threads=2, outputs=outputs),))
+    observed = trust.settings(found, Comparer(ARRAYS), rounds=rounds)
+    assert code(observed) == ("NOT_DETERMINISTIC" if wrong else None)
+    if wrong:
+        assert f"{db} dB" in observed.findings[0].message

@@ -73,7 +73,7 @@ def moved(case: Case, *, int8: bool, half: bool = False) -> Iterator[tuple[str, 
     if not any(array.dtype.kind == "f" and array.size for array in case.inputs.values()):
         return
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(case.name.encode()).digest()[:8], "little"))
-    noise = functools.partial(_noisy, size=INT8_NOISE if int8 else FLOAT_NOISE)
+    noise = functools.partial(noisy, size=INT8_NOISE if int8 else FLOAT_NOISE)
     for by, count, move in (("noise", NOISES, noise), ("step", STEPPED if int8 else 0, _stepped)):
         for _ in range(count // 2 if half else count):
             inputs = {
@@ -83,7 +83,7 @@ def moved(case: Case, *, int8: bool, half: bool = False) -> Iterator[tuple[str, 
             yield by, replace(case, inputs=inputs)
 
 
-def _noisy(array: np.ndarray, rng: np.random.Generator, size: float) -> np.ndarray:
+def noisy(array: np.ndarray, rng: np.random.Generator, size: float) -> np.ndarray:
     """Each number moved by up to `size` of it, or of the root mean square where this is more; of 1 where all are 0."""
     found = np.abs(array.astype(np.float64))
     scale = np.maximum(found, float(np.sqrt(np.mean(np.square(found)))) or 1.0)
