@@ -23,6 +23,20 @@ def axis_of(p):
     return None
 
 
+def of_logits(decision, pairs):
+    """What a softmax or a sigmoid makes of outputs that their user calls so, where they are none yet."""
+    if decision == "scores" and any(p.min() < 0 or p.max() > 1 for p, _ in pairs):
+        return [tuple(0.5 + 0.5 * np.tanh(a.astype(float) / 2) for a in pair) for pair in pairs]
+    found = []
+    for p, q in pairs:
+        if decision == "probabilities" and axis_of(p) is None and p.ndim:
+            axis = 1 if p.ndim >= 4 else p.ndim - 1
+            e = np.exp(p.astype(float) - p.max(axis, keepdims=True))
+            p, q = np.moveaxis(e / e.sum(axis, keepdims=True), axis, -1), np.moveaxis(q, axis, -1)
+        found.append((p, q))
+    return found
+
+
 def rows_of(decision, p, q):
     """Winner expected, winner got, whether it is clear, of each row; None where it is not of that kind."""
     if decision == "classes":
@@ -45,8 +59,11 @@ def winners(judge, cap, method):
     for name, decision in judge.source.get("decisions", {}).items():
         if decision in ("ordered", "set"):
             continue
-        rows = [rows_of(decision, p, q) for _, p, q in pairs(judge, cap, name)
+        both = [(p, q) for _, p, q in pairs(judge, cap, name)
                 if p.shape == q.shape and 0 < p.size <= 1 << 25 and np.isfinite(p).all()]
+        if name in judge.plan.get("decides", {}):
+            both = of_logits(decision, both)
+        rows = [rows_of(decision, p, q) for p, q in both]
         if not rows or any(r is None for r in rows):
             continue
         p, q, clear = (np.concatenate(parts) for parts in zip(*rows, strict=True))

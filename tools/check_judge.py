@@ -11,7 +11,9 @@ from check_drift import rolled
 from check_measured import Measured
 from check_metrics import ANY, HIGH, METRICS, ORDER, TEXT, breaks, compare, finding, fold, judge_output, worst
 from check_names import limit_text, safe, spell
-from check_trust import differing, repeats, settings, trust
+from check_proof import Proof, settings
+from check_rounding import rounding
+from check_trust import trust
 
 # fmt: off
 BOUNDS = {"float": (0.9999, 40, 0.02), "fp16": (0.999, 30, 0.05)}
@@ -22,7 +24,7 @@ SYSTEMATIC = ("OUTPUT_SWAPPED", "CASE_SWAPPED", "OUTPUT_STALE", "OUTPUT_STUCK", 
 DEVICE = ("uri", "is_host", "arch", "cpu", "features", "mnn", "cores", "ram_mb", "os", "facts")
 
 
-class Judge(Measured, Cases):
+class Judge(Measured, Cases, Proof):
     def __init__(self, root):
         places = ("plan.json", "source.json", "closing.json", "artifacts/*.json", "captures/**/*.json")
         names = [path.relative_to(root).as_posix() for place in places for path in root.glob(place)]
@@ -33,6 +35,7 @@ class Judge(Measured, Cases):
             each["moved"] = []
         self.report = json.loads((root / "report.json").read_bytes())
         self.plan, self.source, self.end = (self.records[f"{name}.json"] for name in ("plan", "source", "closing"))
+        self.source["decisions"] = self.source.get("decisions", {}) | self.plan.get("decides", {})
         self.root, self.said, self.known, self.arrays = root, [], {}, {}
         self.reference, self.float, self.converted = self.capture("reference"), self.capture("float-host"), None
         self.strain = [c["name"] for c in self.source["cases"] if c.get("kind") == "strain"]
@@ -77,33 +80,6 @@ class Judge(Measured, Cases):
             if limit["output"] == output or (limit["output"] is None and fits):
                 chosen[limit["metric"]] = limit
         return [limit for m, limit in chosen.items() if m != "device_sqnr_db"], chosen.get("device_sqnr_db")
-
-    def proof(self, made, cap):
-        """Whether it computes the same twice, and whether memory low did something."""
-        first, late = {each["case"]: each for each in cap["cases"]}, []
-        steady, notes = repeats(self, cap)
-        wanted, engaged, why, evidence = made["run_as"]["method"] == "dynamic", None, None, {}
-        if cap["memory_mode"] != "low":
-            engaged, why = (False, TEXT) if wanted and any(each["outputs"] for each in cap["cases"]) else (None, None)
-        elif normals := [each for each in cap["normal"] if each["outputs"] is not None]:
-            lows = first | {each["case"]: each for each in cap["repeated"]}
-            normal = max(normals, key=lambda each: len(differing(lows[each["case"]], each)))
-            mb = [(cap["session"] or {}).get(key) for key in ("mb", "normal_mb")]
-            low = lows[normal["case"]]
-            reached = differing(low, normal)
-            missed = [name for name, ref in (low["outputs"] or {}).items()
-                      if name not in reached and ref["dtype"].startswith("float")]
-            evidence = {"case": normal["case"], "outputs_differ": bool(reached), "outputs_reached": reached,
-                        "deterministic": steady, "session_mb_low": mb[0], "session_mb_normal": mb[1]}
-            engaged, why = None if reached else False, TEXT
-            if reached and (steady or (None not in mb and mb[0] < mb[1])):
-                engaged, why = True, "outputs differ from memory normal"
-                if missed and steady and wanted:
-                    late.append(("PASS", finding("LOW_MEMORY_PARTIAL", "warn", missed[0])))
-        if wanted and not engaged:
-            why, ended = TEXT, cap["failure"] and why is None
-            late += [] if ended else [("INCONCLUSIVE", finding("LOW_MEMORY_NOT_ENGAGED", "error", None))]
-        return engaged, why, evidence, notes, late
 
     def trial(self, uri, variant):
         """What the report should say of a variant on a device; None where it was not tried."""
@@ -169,7 +145,7 @@ class Judge(Measured, Cases):
         failed = [("ERROR", "FAIL")[models_own(failure, here_too)]] if failure else []
         judged = {output: judge_output(s, self.limits(output, variant["method"])[0], output)
                   for output, s in total.items()}
-        engaged, engaged_why, evidence, notes, late = self.proof(made, cap)
+        engaged, engaged_why, evidence, notes, late = self.proof(made, cap, host)
         innocent = [output for output, (verdict, *_) in judged.items() if not local and verdict == "FAIL"
                     and output in here
                     and judge_output(here[output], self.limits(output, variant["method"])[0])[0] in ORDER[:2]]
@@ -183,12 +159,13 @@ class Judge(Measured, Cases):
         told = winners(self, cap, variant["method"])
         astray += [("FAIL" if each["severity"] == "fail" else "MARGINAL", each) for each in told]
         drift, rolls = rolled(self, cap, host, made, variant["method"])
-        astray += self.strained(cap, total) + trust(cap, bool(cap["repeated"]) and not notes)
+        astray += self.strained(cap, total) + trust(cap, bool(cap["repeated"]) and not notes, made["size"])
         astray += settings(self, cap, made["facts"]["static_tensors"]) + rolls
         if method == "weight" and not made["quantized_layers"]:
             late.append(("INCONCLUSIVE", finding("NOTHING_QUANTIZED", "error")))
         elif method != "dynamic" or made["quantized_layers"]:
             late += [("PASS", finding("CONVERTER_WARNING", "warn") | {"message": text}) for text in made["warnings"]]
+        late += rounding(made)
         told = next((r["findings"] for r in self.report["runs"]
                      if (r["device"]["uri"], r["variant"]) == (uri, name)), []) + self.report["findings"]
         if any(each["code"] in SYSTEMATIC and each["severity"] == "fail" for each in told):
@@ -283,6 +260,6 @@ class Judge(Measured, Cases):
             "reference": source["reference"], "runs": runs, "findings": findings + told, "timing_s": end["seconds"],
             "cases": [{"name": c["name"], "shapes": {n: ref["shape"] for n, ref in c["inputs"].items()},
                        "source": c["source"], "steps": 1} for c in source["cases"]],
-            "options": {"limits": [limit_text(each) for each in plan["limits"]],
+            "options": {"limits": [limit_text(each) for each in plan["limits"]], "decides": plan.get("decides", {}),
                         **{key: plan[key] for key in ("calibration", "images", "fallback", "shapes")},
                         **plan["options"]}}

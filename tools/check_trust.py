@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy as np
 from check_metrics import finding
 
 # fmt: off
@@ -10,11 +11,16 @@ from check_metrics import finding
 def clock(timing):
     """How many things speak against its times."""
     ms, waited = timing["samples_ms"], timing.get("seconds")
-    found = int(bool(ms) and not any(ms))
+    found = int(bool(ms) and 2 * ms.count(0) > len(ms))
+    first, second = (np.median(part or [0]) for part in (ms[:len(ms) // 2], ms[len(ms) - len(ms) // 2:]))
+    found += len(ms) >= 10 and second > 2 * first > 0
+    apart, looped = timing.get("apart_ms") or [0], timing.get("looped")
+    found += bool(ms) and 10 * np.median(ms) + 0.3 < min(apart)
     if waited is not None and ms:
         worked = sum(ms) / 1e3
         found += worked > 1.05 * waited + 0.1
-        found += waited > 3 * (worked + timing["warmup"] * worked / len(ms)) + 2
+        slow = looped is not None and looped > 1.2 * max(worked, 0.5) + 0.3
+        found += slow or waited > 3 * (worked + timing["warmup"] * worked / len(ms)) + 2
     return found
 
 
@@ -24,10 +30,13 @@ def impossible(m):
                                              or (pss is not None and pss > rss + 4096)))
 
 
-def memory(cap):
+def memory(cap, size):
     seen = [m for m in (cap["loaded"], *(c["memory"] for c in cap["cases"] + cap["timings"])) if m]
     peaks = [m["rss_peak"] for m in seen if m["rss_peak"] is not None]
-    if any(map(impossible, [cap["before"], *seen])) or any(b + 4096 < a for a, b in pairwise(peaks)):
+    every = [cap["before"], *seen]
+    frozen = size >= 1 << 18 and len(every) > 2 and all(m == every[0] for m in every)
+    frozen = frozen and cap["loaded"]["rss"] is not None
+    if frozen or any(map(impossible, every)) or any(b + 4096 < a for a, b in pairwise(peaks)):
         return ["MEMORY_IMPOSSIBLE"]
     before = next((c["memory"]["rss"] for c in reversed(cap["cases"]) if c["memory"]), None)
     t = cap["timings"][0] if cap["timings"] else None
@@ -37,53 +46,9 @@ def memory(cap):
     return ["MEMORY_GROWS"] * grew
 
 
-def differing(first, second):
-    one, two = first["outputs"] or {}, second["outputs"] or {}
-    return [name for name in {**one, **two} if one.get(name) != two.get(name)]
-
-
-def repeats(judge, cap):
-    """Whether it computes the same twice; where not, whether that takes another size before."""
-    first, seen = {each["case"]: each for each in cap["cases"]}, cap["repeated"]
-    changed = [(each, names) for each in seen if (names := differing(first[each["case"]], each))]
-    if not changed:
-        return (True if seen else None), []
-    again, names = changed[0]
-    both = [n for n in names if n in (first[again["case"]]["outputs"] or {}) and n in (again["outputs"] or {})]
-    apart = [judge.pair(first[again["case"]], again, n)["sqnr_db"] for n in both]
-    apart = min((db for db in apart if db is not None), default=None)
-    shapes = {c["name"]: {n: ref["shape"] for n, ref in c["inputs"].items()} for c in judge.source["cases"]}
-    ran = [c["case"] for c in cap["cases"] if c["outputs"] is not None]
-    last, kept, moved, own = cap["timings"][0]["case"] if cap["timings"] else ran[-1], 0, 0, True
-    for each in seen:
-        name, other = each["case"], each in [one for one, _ in changed]
-        place = ran.index(name)
-        if shapes[name] == shapes[last] and (not place or shapes[ran[place - 1]] == shapes[name]):
-            kept, own = kept + 1, own and not other
-        else:
-            moved += other
-        last = name
-    if apart is not None and apart < 60 and own and kept and moved:
-        return False, [("FAIL", finding("STALE_SHAPE", "fail", names[0]))]
-    return False, [("INCONCLUSIVE", finding("NOT_DETERMINISTIC", "error", names[0]))]
-
-
-def settings(judge, cap, static):
-    """Of another number of threads, and of what comes after another model."""
-    first = {c["case"]: c for c in cap["cases"]}
-    rounds = static or cap["memory_mode"] == "low" or judge.plan["options"]["precision"] == "low"
-    for each in cap.get("settings", ()):
-        once = first.get(each["case"])
-        off = [n for n, ref in ((once and once["outputs"]) or {}).items() if each["outputs"].get(n) != ref]
-        apart = [db for n in off if (db := judge.pair(once, each, n)["sqnr_db"]) is not None]
-        if off and (each["kind"] == "model" or (apart and min(apart) < (20 if rounds else 60))):
-            return [("INCONCLUSIVE", finding("NOT_DETERMINISTIC", "error", off[0]))]
-    return []
-
-
-def trust(cap, steady):
+def trust(cap, steady, size):
     """Findings, each of which leaves a run INCONCLUSIVE."""
-    found, first = [(code, None) for code in memory(cap)], {c["case"]: c["outputs"] for c in cap["cases"]}
+    found, first = [(code, None) for code in memory(cap, size)], {c["case"]: c["outputs"] for c in cap["cases"]}
     for t in cap["timings"]:
         case, got = first.get(t["case"]), t.get("outputs")
         off = [n for n in case if got.get(n) != case[n]] if case and got is not None and steady else []

@@ -19,7 +19,7 @@ from edgequant.archive.record import Record as Record
 from edgequant.archive.record import Sha256
 from edgequant.archive.rollout import Rollout, RolloutCapture, Setting
 from edgequant.findings import Finding
-from edgequant.spec import Limit, MemoryMode, RunOptions, Variant
+from edgequant.spec import Decision, Limit, MemoryMode, RunOptions, Variant
 
 Role = Literal["reference", "float-host", "variant-host", "device"]
 
@@ -44,6 +44,7 @@ class Plan(Record):
         model, inputs, reference: absolute paths.
         devices, variants: each device runs each variant.
         limits, goals: as the user gave them, without the defaults.
+        decides: what outputs decide, as the user says; over what the graph tells.
         reach: how devices are reached: the fields of `DeviceOptions` that JSON can hold.
     """
 
@@ -61,6 +62,7 @@ class Plan(Record):
     images: dict[str, Any] | None = None
     shapes: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     limits: tuple[Limit, ...] = ()
+    decides: dict[_Name, Decision] = Field(default_factory=dict)
     goals: tuple[Limit, ...] = ()
     budget: Literal["size", "latency"] = "size"
     fallback: bool = True
@@ -109,7 +111,7 @@ class Source(Record):
         inputs: what a case holds.
         cases: in order; empty where nothing got that far.
         kinds: output -> "float" or "int", of the outputs the reference has.
-        decisions: output -> what it decides (`models.decisions.Decision`), of those that do.
+        decisions: output -> what it decides (`spec.decides.Decision`), of those that do, by the graph.
         declared: outputs of the model, as its file has them.
         float_sha256: of the float .mnn made from it.
         findings: what is to be known of the model and the cases.
@@ -126,9 +128,7 @@ class Source(Record):
     cases: tuple[CaseFacts, ...] = ()
     reference: ReferenceFacts | None = None
     kinds: dict[_Name, Literal["float", "int"]] = Field(default_factory=dict)
-    decisions: dict[_Name, Literal["probabilities", "scores", "classes", "ordered", "set"]] = Field(
-        default_factory=dict
-    )
+    decisions: dict[_Name, Decision] = Field(default_factory=dict)
     float_sha256: Sha256 | None = None
     findings: tuple[Finding, ...] = ()
     rollout: Rollout | None = None
@@ -192,6 +192,21 @@ class CalibrationFacts(Record):
     images: str | None = None
 
 
+class LayerRounding(Record):
+    """What became of one layer's weights: see `models.mnn.rounding.Rounded`."""
+
+    layer: _Name
+    subgraph: _Name = ""
+    kept: Literal["float", "fp16", "quantized", "static"]
+    bits: int = Field(ge=1, le=32)
+    block: int | None = None
+    sym: bool = False
+    scale: float
+    error: float = Field(ge=0)
+    row: int = Field(ge=0)
+    bias: float = Field(ge=0)
+
+
 class Artifact(Record):
     """One file made from a source for a variant, with how it came about.
 
@@ -210,6 +225,7 @@ class Artifact(Record):
         seconds: wall-clock time it took.
         calibration: the samples it was made from; None where it needed none.
         facts: what was read of the file.
+        rounding: of each layer whose weights could be held against the float model's; None where none was.
     """
 
     path: Path
@@ -228,6 +244,7 @@ class Artifact(Record):
     seconds: float = Field(default=0.0, ge=0)
     calibration: CalibrationFacts | None = None
     facts: FileFacts = FileFacts()
+    rounding: tuple[LayerRounding, ...] | None = None
 
 
 class Making(Record):
@@ -291,6 +308,8 @@ class TimingCapture(Record):
 
     warmup: inferences run before and thrown away.  complete: as many as were wanted; None where it did not get to its
     end.  seconds: that this host waited for all of it, by its own clock.  outputs: of the last inference.
+    looped: seconds of this host's clock from the end of the warm-up to the last sample.  apart_ms: of a few inferences
+    after it, each by itself and on other numbers than any before it.
     """
 
     case: _Name
@@ -299,6 +318,8 @@ class TimingCapture(Record):
     complete: bool | None = None
     memory: Memory | None = None
     seconds: float | None = Field(default=None, ge=0)
+    looped: float | None = Field(default=None, ge=0)
+    apart_ms: tuple[float, ...] = ()
     outputs: dict[_Name, ArrayRef] | None = None
 
 

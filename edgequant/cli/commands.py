@@ -188,7 +188,8 @@ def judge(
     run_dir: Annotated[str, typer.Argument(metavar="RUN_DIR", help="Folder of an earlier run.")],
     *,
     spec: Annotated[
-        str | None, typer.Option("--spec", metavar="FILE", help="Limits and goals of this file instead of the run's.")
+        str | None,
+        typer.Option("--spec", metavar="FILE", help="Limits, goals and decides of this file instead of the run's."),
     ] = None,
     limits: opt.Limits,
     write: Annotated[
@@ -205,7 +206,8 @@ def judge(
     """
     from edgequant.cli import judge as command
 
-    command.run(run_dir, spec=spec, limits=limits.limit or (), write=write, csv=csv, ui=ui)
+    given = {"limits": limits.limit or (), "decides": limits.decides or ()}
+    command.run(run_dir, spec=spec, **given, write=write, csv=csv, ui=ui)
 
 
 @app.command("audit", short_help="What a check would have missed: faults are planted.")

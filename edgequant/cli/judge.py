@@ -12,18 +12,28 @@ from edgequant.cli.options import Ui
 from edgequant.cli.report import write_csv
 
 
-def run(run_dir: str, *, spec: str | None, limits: Sequence[str], write: bool, csv: str | None, ui: Ui) -> None:
+def run(
+    run_dir: str,
+    *,
+    spec: str | None,
+    limits: Sequence[str],
+    decides: Sequence[str],
+    write: bool,
+    csv: str | None,
+    ui: Ui,
+) -> None:
     """Judge again, say what has changed, show; exits with the verdict's code."""
     from edgequant.jobs.overwriting import refuse_table
     from edgequant.jobs.rejudge import judge, keep
     from edgequant.plain import printable
     from edgequant.report.console import render
     from edgequant.report.write import to_json
+    from edgequant.spec import parse_decides
     from edgequant.spec.file import load_spec
 
     if csv is not None:
         refuse_table(Path(csv), [], run_dir=Path(run_dir))
-    found = judge(run_dir, limits, None if spec is None else load_spec(Path(spec)))
+    found = judge(run_dir, limits, None if spec is None else load_spec(Path(spec)), parse_decides(decides))
     path = keep(run_dir, found.report) if write else None
     console = out(ui)
     render(found.report, console, path=path, verbose=ui.verbose, quiet=ui.quiet)

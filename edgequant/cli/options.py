@@ -222,6 +222,15 @@ class Limits(Group):
         ),
         Key("limits"),
     ] = None
+    decides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--decides",
+            metavar="OUTPUT=KIND",
+            help="What an output decides, where the graph does not tell: probabilities or scores (of logits, too), "
+            "classes, ordered (a sorted list) or set.",
+        ),
+    ] = None
 
 
 class Judging(Limits):

@@ -41,6 +41,7 @@ def make_request(
         inputs=wanted.inputs,
         shapes={name: tuple(sizes) for name, sizes in wanted.shapes.items()},
         limits=wanted.limits,  # type: ignore[arg-type]  # Request parses them
+        decides=dict(wanted.decides),
         reference=wanted.reference,
         options=wanted.options,
         access=_device_options(wanted.device_options),

@@ -9,6 +9,7 @@ import numpy as np
 
 CLEAR = 0.2
 """A winner this far ahead of the second, in probability, is a clear one: of others rounding may make any."""
+_IMAGE = 4
 _MOST = 1 << 25
 """Elements that are looked at as a whole; of more, the first."""
 
@@ -62,34 +63,52 @@ class Winners:
                 self.instead[key] = self.instead.get(key, 0) + int(count)
 
 
-def of_probabilities(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Winners | None:
+def of_probabilities(pairs: Iterable[tuple[np.ndarray, np.ndarray]], *, logits: bool = False) -> Winners | None:
     """Winners over pairs of (expected, got); None where the expected ones are no probabilities of exclusive classes.
 
     Their axis is the one along which they, or their exponentials, add up to 1.
+
+    logits: what is no probabilities is what a softmax makes them of, along axis 1 of four and more, else the last.
     """
     found = Winners()
     for expected, got in _alike(pairs):
-        axis = _class_axis(expected)
-        if axis is None:
+        axis, plain = _class_axis(expected), True
+        if axis is None and logits and expected.ndim:
+            axis, plain = 1 if expected.ndim >= _IMAGE else expected.ndim - 1, False
+        if axis is None or expected.shape[axis] < 2:
             return None
         p, q = np.moveaxis(expected, axis, -1), np.moveaxis(got, axis, -1)
         p, q = p.reshape(-1, p.shape[-1]), q.reshape(-1, q.shape[-1])
-        if float(p.max()) <= 0:
+        if not plain:
+            p = np.exp(p.astype(np.float64) - p.max(-1, keepdims=True))
+            p /= p.sum(-1, keepdims=True)
+        elif float(p.max()) <= 0:
             p = np.exp(p.astype(np.float64))
         two = np.partition(p, -2, axis=-1)[:, -2:]
         found.add(p.argmax(-1), np.nan_to_num(q, nan=-np.inf).argmax(-1), two[:, 1] - two[:, 0] > CLEAR)
     return found if found.rows else None
 
 
-def of_scores(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Winners | None:
-    """Yes (1) or no (0) for each element, as more or less than one half."""
+def of_scores(pairs: Iterable[tuple[np.ndarray, np.ndarray]], *, logits: bool = False) -> Winners | None:
+    """Yes (1) or no (0) for each element, as more or less than one half.
+
+    logits: where one is no number from 0 to 1, they are what a sigmoid makes scores of.
+    """
     found = Winners()
-    for expected, got in _alike(pairs):
-        if float(expected.min()) < 0 or float(expected.max()) > 1:
+    kept = list(_alike(pairs)) if logits else _alike(pairs)
+    outside = logits and any(_outside(expected) for expected, _ in kept)
+    for expected, got in kept:
+        if not logits and _outside(expected):
             return None
-        flat = expected.reshape(-1).astype(np.float64)
-        found.add((flat > 0.5).astype(int), (got.reshape(-1) > 0.5).astype(int), np.abs(flat - 0.5) > CLEAR / 2)
+        flat, other = expected.reshape(-1).astype(np.float64), got.reshape(-1).astype(np.float64)
+        if outside:
+            flat, other = (0.5 + 0.5 * np.tanh(each / 2) for each in (flat, other))
+        found.add((flat > 0.5).astype(int), (other > 0.5).astype(int), np.abs(flat - 0.5) > CLEAR / 2)
     return found if found.rows else None
+
+
+def _outside(scores: np.ndarray) -> bool:
+    return float(scores.min()) < 0 or float(scores.max()) > 1
 
 
 def of_classes(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Winners | None:

@@ -72,6 +72,10 @@ def _check_early(request: Request, graph: ModelGraph) -> list[Case] | None:
     if graph.outputs:
         kinds: dict[str, Kind] = {spec.name: kind_of(spec.dtype) for spec in graph.outputs}
         resolve_limits(kinds, defaults_for("float"), request.limits)
+        if request.decides:
+            from edgequant.judge.decisions import check_named
+
+            check_named(kinds, request.decides)
     if graph.inputs is None:
         return None
     pin(graph.inputs, request.shapes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from edgequant.report.model import Report
 from edgequant.report.model import Run as ReportRun
 from edgequant.report.read import load, loads
 from edgequant.report.write import to_json, write
-from edgequant.spec import Limit
+from edgequant.spec import Decision, Limit, decision
 from edgequant.spec.file import VerifySpec
 
 
@@ -41,21 +41,27 @@ class Rejudged:
         return f"<Rejudged {self.report.verdict}: {len(self.changes)} change(s)>"
 
 
-def judge(run_dir: str | Path | Run, limits: Sequence[Limit | str] = (), spec: VerifySpec | None = None) -> Rejudged:
+def judge(
+    run_dir: str | Path | Run,
+    limits: Sequence[Limit | str] = (),
+    spec: VerifySpec | None = None,
+    decides: Mapping[str, Decision] | None = None,
+) -> Rejudged:
     """Judge what a run has captured.
 
     Args:
         run_dir: the folder of the run, or what `open_run` made of it.
         limits: over those of the run; of the same output and metric they take the place of its own.
-        spec: a file's limits and goals, in place of those of the run.
+        spec: a file's limits, goals and decides, in place of those of the run.
+        decides: what outputs decide, over what the run says of it.
 
-    Raises InputError (RUN_NOT_FOUND, RUN_INVALID, LIMIT_...), ToolError (CAPTURE_UNREADABLE).
+    Raises InputError (RUN_NOT_FOUND, RUN_INVALID, LIMIT_..., DECIDES_...), ToolError (CAPTURE_UNREADABLE).
     """
     run = run_dir if isinstance(run_dir, Run) else open_run(run_dir)
-    plan = _plan(run, limits, spec)
+    plan = _plan(run, limits, spec, decides or {})
     if run.source.kinds:
         check_limits(run, plan)
-    elif limits or spec is not None:
+    elif limits or decides or spec is not None:
         raise InputError("RUN_INVALID", f"{run.path}: it ended before there was anything to judge")
     report = build_report(run, judge_run(run, plan), plan)
     path = run.path / "report.json"
@@ -95,7 +101,7 @@ def _unwritable(path: Path, error: OSError) -> EdgequantError:
     return found
 
 
-def _plan(run: Run, limits: Sequence[Limit | str], spec: VerifySpec | None) -> Plan:
+def _plan(run: Run, limits: Sequence[Limit | str], spec: VerifySpec | None, decides: Mapping[str, Decision]) -> Plan:
     given = tuple(Limit.parse(each) if isinstance(each, str) else each for each in limits)
     plan = run.plan
     if spec is not None:
@@ -103,9 +109,11 @@ def _plan(run: Run, limits: Sequence[Limit | str], spec: VerifySpec | None) -> P
             update={
                 "limits": tuple(Limit.parse(each) for each in spec.limits),
                 "goals": tuple(Limit.parse(each) for each in spec.goals),
+                "decides": spec.decides,
             }
         )
-    return plan.model_copy(update={"limits": (*plan.limits, *given)})
+    named = {name: decision(word) for name, word in decides.items()}
+    return plan.model_copy(update={"limits": (*plan.limits, *given), "decides": {**plan.decides, **named}})
 
 
 def _changes(before: Report, after: Report) -> list[str]:

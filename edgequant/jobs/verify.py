@@ -20,6 +20,7 @@ from edgequant.jobs.devices import Devices, begin_host, end_host, is_arm
 from edgequant.jobs.look import Looked, look
 from edgequant.jobs.making import on_host, open_maker
 from edgequant.jobs.prepare import FLOAT, Prepared, prepare, prepared_again, source_of
+from edgequant.jobs.rounding import with_rounding
 from edgequant.lab.probes.engaged import EngagedProbe, NormalProbe
 from edgequant.lab.probes.latency import LatencyProbe
 from edgequant.lab.probes.memory import SessionMemoryProbe
@@ -210,7 +211,7 @@ class _Verify:
             maker = maker.knowing(on_host(prepared, self.request, host, device=next(iter(usable), None), arm=arm))
         found: dict[Variant, Artifact] = {}
         for variant in self.request.variants:
-            artifact = self._kept[variant] or self._make(variant, maker)
+            artifact = self._kept[variant] or self._make(variant, maker, prepared.float_model)
             if artifact is not None:
                 found[variant] = artifact
         return found
@@ -225,13 +226,13 @@ class _Verify:
             return None
         return making.artifact.model_copy(update={"path": path})
 
-    def _make(self, variant: Variant, maker: Maker) -> Artifact | None:
+    def _make(self, variant: Variant, maker: Maker, float_model: Artifact) -> Artifact | None:
         if not maker.has(variant):
             self.progress.say(f"quantizing {variant}")
         alone = len(self.request.variants) == 1
         try:
             with self.clock.phase("convert"):
-                artifact = maker.make(variant)
+                artifact = with_rounding(maker.make(variant), float_model)
         except EdgequantError as error:
             # Calibration data that cannot be read is no one variant's; an option that does not fit fails only its own.
             of_all = error is maker.unreadable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +11,14 @@ from edgequant.archive.types import Capture, CaseCapture, Source
 from edgequant.compare.metrics import compare
 from edgequant.compare.rows import Matched, match_rows
 from edgequant.compare.summary import OutputSummary, summarize
+from edgequant.compare.table import Kind
 from edgequant.compare.winners import Winners, of_classes, of_probabilities, of_scores
+from edgequant.errors import InputError
 from edgequant.findings import Finding
 from edgequant.judge.stages import Comparer, by_case
 from edgequant.judge.types import Compared, Observed
 from edgequant.judge.verdict import Verdict
+from edgequant.spec import Decision
 
 LISTS = ("ordered", "set")
 """Decisions whose rows may stand in another order, or be one more or less."""
@@ -28,6 +31,7 @@ FEW = 5
 MOVED = 0.5
 """So many of them may stand in another order: close scores change places, a list that is shuffled is no close call."""
 _TOLD = 5
+_NUMBERS: dict[str, str] = {"int": "whole numbers", "float": "floating-point numbers"}
 
 
 @dataclass(frozen=True)
@@ -41,19 +45,55 @@ class Rematched:
     finding: Finding
 
 
-def winners(source: Source, reference: Capture, capture: Capture, comparer: Comparer, changed: float) -> Observed:
+def as_named(source: Source, decides: Mapping[str, Decision]) -> Source:
+    """The source with what its user says that outputs decide, over what its graph tells."""
+    return source.model_copy(update={"decisions": {**source.decisions, **decides}}) if decides else source
+
+
+def check_named(kinds: Mapping[str, Kind], decides: Mapping[str, Decision]) -> None:
+    """Raise InputError (DECIDES_UNKNOWN_OUTPUT, DECIDES_WRONG_KIND) where there is no such output, or none that can
+    decide that."""
+    for name, decision in decides.items():
+        if name not in kinds:
+            raise InputError(
+                "DECIDES_UNKNOWN_OUTPUT",
+                f"--decides {name}={decision}: there is no output '{name}'",
+                hint=f"Outputs: {', '.join(kinds) or 'none'}.",
+                evidence={"outputs": list(kinds)},
+            )
+        wanted = {"classes": "int", "probabilities": "float", "scores": "float"}.get(decision, kinds[name])
+        if kinds[name] != wanted:
+            raise InputError(
+                "DECIDES_WRONG_KIND",
+                f"--decides {name}={decision}: '{name}' holds {_NUMBERS[kinds[name]]}, {decision} are "
+                f"{_NUMBERS[wanted]}",
+                hint="classes are whole numbers; probabilities and scores, or the logits in front of them, are floats.",
+                evidence={"output": name, "kind": kinds[name]},
+            )
+
+
+def winners(
+    source: Source,
+    reference: Capture,
+    capture: Capture,
+    comparer: Comparer,
+    changed: float,
+    named: Container[str] = (),
+) -> Observed:
     """Outputs whose winners change more often than `changed` (a share of the clear rows), or that know a class no more.
 
     FAIL where one does: whatever its numbers say, it decides something else.  A single one may be chance: MARGINAL.
+
+    named: outputs that their user calls so; these may be logits.
     """
     findings: list[Finding] = []
     for name, decision in source.decisions.items():
         pairs = _pairs(name, reference, capture, comparer)
         found: Winners | None = None
         if decision == "probabilities":
-            found = of_probabilities(pairs)
+            found = of_probabilities(pairs, logits=name in named)
         elif decision == "scores":
-            found = of_scores(pairs)
+            found = of_scores(pairs, logits=name in named)
         elif decision == "classes":
             found = of_classes(pairs)
         if found is not None and found.judged:

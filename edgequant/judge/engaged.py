@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from edgequant.archive.types import Artifact, Capture, CaseCapture, FileFacts
+from edgequant.compare.table import Kind
 from edgequant.findings import Finding
-from edgequant.judge.stages import Comparer, by_case
+from edgequant.judge.stages import Comparer, by_case, summaries
 from edgequant.judge.types import NOTHING, Engaged, Observed
 from edgequant.judge.verdict import Verdict
+
+FAINT_DB = 20.0
+"""Of what int8 activations change on this host, a device may change so much less; found: 0.1 dB."""
+UNMOVED_DB = 90.0
+"""An output that memory low changes by less on this host says nothing: that may be a last bit here as well."""
+
+Faint = tuple[str, float, float]
+"""Output, and how far memory low is from memory normal there (dB SQNR): on this host, and on the device."""
 
 
 def differing(first: CaseCapture, second: CaseCapture) -> list[str]:
@@ -42,6 +51,8 @@ def determinism(
     case, apart = again.case, None if comparer is None else _apart(once, again, names, comparer)
     if apart is not None and apart < STALE_DB and shapes is not None and _follows_sizes(capture, shapes):
         return False, _stale_shape(case, names, apart)
+    if (later := _later(capture, first)) is not None:
+        return False, later
     size = "" if apart is None else f", {apart:.0f} dB from the first time"
     finding = Finding(
         code="NOT_DETERMINISTIC",
@@ -98,13 +109,62 @@ def _stale_shape(case: str, names: list[str], apart: float) -> Observed:
     return Observed((finding,), Verdict.FAIL)
 
 
-def engagement(artifact: Artifact, capture: Capture, deterministic: bool | None) -> tuple[Engaged, Observed]:
+def faint(
+    here: Capture | None, capture: Capture, names: Mapping[str, Kind], held: frozenset[str], comparer: Comparer
+) -> Faint | None:
+    """The output that changes most with memory low on this host, where a device changes all of them far less: then what
+    differs there is a last bit, and nothing was quantized.  None where it does not, or nothing is known of it."""
+    if here is None:
+        return None
+
+    def apart(of: Capture) -> dict[str, float]:
+        normal: Sequence[CaseCapture] = [each for each in of.normal if each.case in held]
+        found = summaries(comparer.each(normal, of.cases, names))
+        numbers = {name: each.values.get("sqnr_db") for name, each in found.items()}
+        return {name: value for name, value in numbers.items() if value is not None}
+
+    mine, there = apart(here), apart(capture)
+    moved = {name: value for name, value in mine.items() if value < UNMOVED_DB and name in there}
+    if not moved or any(there[name] < value + FAINT_DB for name, value in moved.items()):
+        return None
+    worst = min(moved, key=lambda name: moved[name])
+    return worst, moved[worst], there[worst]
+
+
+def _later(capture: Capture, first: Mapping[str, CaseCapture]) -> Observed | None:
+    """Where a case came out otherwise later in the session, and then the same each time: that is not by chance."""
+    again = {each.case: each for each in capture.repeated}
+    for timing in capture.timings:
+        once, then = first.get(timing.case), again.get(timing.case)
+        if once is None or then is None or timing.outputs is None or timing.outputs != then.outputs:
+            continue
+        if names := differing(once, then):
+            count = len(capture.cases) + timing.warmup + len(timing.samples_ms)
+            finding = Finding(
+                code="OUTPUT_CHANGED_LATER",
+                severity="error",
+                where=names[0],
+                message=f"case '{timing.case}' gave other outputs after {count} inferences than before, and then the "
+                f"same ones again: {', '.join(names[:20])}",
+                evidence={"outputs": names[:1000], "inferences": count},
+                remedy="That is not by chance: what is computed depends on how much was computed before.  Neither the "
+                "first outputs nor the later ones say what the next will be.  Compare the MNN versions.",
+            )
+            return Observed((finding,), Verdict.INCONCLUSIVE)
+    return None
+
+
+def engagement(
+    artifact: Artifact, capture: Capture, deterministic: bool | None, faint: Faint | None = None
+) -> tuple[Engaged, Observed]:
     """Whether dynamic quantization took place.
 
     Where it was wanted and did not, the run says nothing about it: INCONCLUSIVE.
     """
     wanted = artifact.run_as.method == "dynamic"
     found, partly = _engaged(artifact, capture, deterministic, wanted=wanted)
+    if found.engaged is True and faint is not None:
+        found, partly = _too_little(found, faint), NOTHING
     if not wanted or found.engaged is True:
         return found, partly
     if capture.failure is not None and found.why is None:
@@ -163,6 +223,15 @@ def _engaged(
     # Outputs that differ from run to run anyway prove nothing.
     why = "outputs change from run to run, so a difference to memory normal proves nothing"
     return Engaged(None, why, evidence), NOTHING
+
+
+def _too_little(found: Engaged, faint: Faint) -> Engaged:
+    output, here, there = faint
+    why = (
+        f"outputs differ from memory normal by less than int8 activations make them: {output} keeps {there:.4g} dB "
+        f"SQNR there, {here:.4g} dB on this host"
+    )
+    return Engaged(False, why, {**found.evidence, "sqnr_db": there, "host_sqnr_db": here})
 
 
 def _not_reached(missed: list[str]) -> Observed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import median
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,6 +21,14 @@ CLOCK_SHARE, CLOCK_SECONDS = 1.05, 0.1
 """The device's clock is its own, but it cannot have worked longer than this host has waited, by more than its drift."""
 SLOW_SHARE, SLOW_SECONDS = 3.0, 2.0
 """Nor may it have been idle for most of that: then its clock is slow, or something else ran in the loop."""
+LOOP_SHARE, LOOP_SECONDS, LOOP_LEAST = 1.2, 0.3, 0.5
+"""The same of the loop alone, from its first message to its last, which nothing else takes part in; it takes at least
+the third by the device's clock."""
+HALVES, HALVES_OF = 2.0, 10
+"""The median of the second half of so many samples may be so many times that of the first: else it is not at rest."""
+APART, APART_MS = 10.0, 0.3
+"""An inference in the loop may be so many times faster than the same on other numbers by itself, and by so much more,
+for what comes around it."""
 
 
 class Latency(BaseModel):
@@ -115,13 +124,30 @@ def clock(timing: TimingCapture) -> list[str]:
     said = []
     if samples and not any(samples):
         said.append("every time is 0: its clock stands still")
+    elif 2 * sum(each == 0 for each in samples) > len(samples):
+        said.append("most of its times are 0: its clock is too coarse for this model")
+    half = len(samples) // 2
+    slower = median(samples[-half:]) / median(samples[:half]) if half and median(samples[:half]) > 0 else 0.0
+    if len(samples) >= HALVES_OF and slower > HALVES:
+        said.append(
+            f"the second half took {slower:.2g} times as long as the first: it was throttled, or something else ran "
+            "beside it"
+        )
+    if samples and timing.apart_ms and APART * median(samples) + APART_MS < min(timing.apart_ms):
+        said.append(
+            f"an inference takes {min(timing.apart_ms):.3g} ms by itself and {median(samples):.3g} ms in the loop that "
+            "was timed: it does not compute there"
+        )
     if timing.seconds is None or not samples:
         return said
     worked, waited = sum(samples) / 1e3, timing.seconds
     if worked > waited * CLOCK_SHARE + CLOCK_SECONDS:
         said.append(f"its times add up to {worked:.3g} s, this host waited {waited:.3g} s: its clock jumps or is fast")
     warm = timing.warmup * worked / len(samples)
-    if waited > SLOW_SHARE * (worked + warm) + SLOW_SECONDS:
+    looped = timing.looped
+    if looped is not None and looped > LOOP_SHARE * max(worked, LOOP_LEAST) + LOOP_SECONDS:
+        said.append(f"its times add up to {worked:.3g} s, by this host's clock to {looped:.3g} s: its clock is slow")
+    elif waited > SLOW_SHARE * (worked + warm) + SLOW_SECONDS:
         said.append(f"its times add up to {worked:.3g} s, this host waited {waited:.3g} s: its clock is slow")
     return said
 

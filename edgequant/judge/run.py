@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgequant.archive.open import Run
-from edgequant.archive.types import Artifact, Capture, Failure, Plan
+from edgequant.archive.types import Artifact, Capture, Failure, Plan, Source
 from edgequant.compare.table import Kind
 from edgequant.errors import InputError
 from edgequant.findings import Finding, Severity
 from edgequant.judge.conversion import USERS_OWN, conversion_findings
+from edgequant.judge.decisions import as_named, check_named
 from edgequant.judge.doubts import doubt
 from edgequant.judge.evidence import Evidence
 from edgequant.judge.reach import reach
@@ -34,19 +35,20 @@ def judge(run: Run, plan: Plan | None = None, comparer: Comparer | None = None) 
     Raises InputError (LIMIT_..., RUN_INVALID), ToolError (CAPTURE_UNREADABLE).
     """
     asked = plan or run.plan
+    source = as_named(run.source, asked.decides)
     comparer = comparer or Comparer(run.arrays)
     conversion, findings = _conversion(run, comparer)
-    residual = _conversion_residual(run, comparer)
+    residual = _conversion_residual(run, source, comparer)
     findings += residual.findings
     evidence = [
         found
         for uri in asked.devices
         for variant in asked.variants
-        if (found := _evidence(run, asked, uri, variant, conversion)) is not None
+        if (found := _evidence(run, source, asked, uri, variant, conversion)) is not None
     ]
     reached = NOTHING
     if any(_was_run(each) for each in evidence):
-        reached = reach(run.source, run.reference, comparer)
+        reached = reach(source, run.reference, comparer)
         findings += reached.findings
         evidence = [replace(each, reached=reached.verdict) for each in evidence]
     hosts = all(each.capture is None or each.capture.device is None or each.capture.device.is_host for each in evidence)
@@ -70,10 +72,12 @@ def judge(run: Run, plan: Plan | None = None, comparer: Comparer | None = None) 
 
 
 def check_limits(run: Run, plan: Plan) -> None:
-    """Raise InputError (LIMIT_UNKNOWN_OUTPUT, LIMIT_UNDEFINED) where limits cannot apply to the run's outputs."""
+    """Raise InputError (LIMIT_UNKNOWN_OUTPUT, LIMIT_UNDEFINED, DECIDES_UNKNOWN_OUTPUT, DECIDES_WRONG_KIND) where limits
+    cannot apply to the run's outputs, or these cannot decide what they are said to."""
     kinds: dict[str, Kind] = dict(run.source.kinds)
     if not kinds:
         raise InputError("RUN_INVALID", f"{run.path}: it ended before there was anything to judge")
+    check_named(kinds, plan.decides)
     for variant in plan.variants:
         limits_of(plan, run.source, variant)
 
@@ -98,18 +102,20 @@ def _conversion(run: Run, comparer: Comparer) -> tuple[Summaries | None, list[Fi
     return found, [*findings, *conversion_findings(run.source, found, refused)]
 
 
-def _conversion_residual(run: Run, comparer: Comparer) -> Observed:
+def _conversion_residual(run: Run, source: Source, comparer: Comparer) -> Observed:
     """What of the conversion's error is no rounding.  Where the reference is the user's own, nobody knows what it was
     computed with, so it is "warn"."""
     reference = run.source.reference
     if reference is None or reference.kind == MNN_FLOAT or run.float_host is None:
         return NOTHING
     severity: Severity = "warn" if reference.kind == USERS_OWN else "fail"
-    residuals = Residuals(comparer, run.source)
+    residuals = Residuals(comparer, source)
     return residuals.observed("conversion", run.reference, run.float_host, run.source.kinds, severity=severity)
 
 
-def _evidence(run: Run, plan: Plan, uri: str, variant: Variant, conversion: Summaries | None) -> Evidence | None:
+def _evidence(
+    run: Run, source: Source, plan: Plan, uri: str, variant: Variant, conversion: Summaries | None
+) -> Evidence | None:
     """None where the trial has not been tried.  Raises InputError (RUN_INVALID) where a record of it got lost."""
     making, capture = run.making(variant), run.on_device(uri, variant)
     failure = None if making is None else making.failure
@@ -120,7 +126,7 @@ def _evidence(run: Run, plan: Plan, uri: str, variant: Variant, conversion: Summ
         return None
     if capture is not None and _has_file(capture) and (making is None or making.artifact is None):
         raise _missing(run, f"how {variant} was made")
-    evidence = Evidence(uri, variant, plan, run.source, capture=capture, failure=failure, conversion=conversion)
+    evidence = Evidence(uri, variant, plan, source, capture=capture, failure=failure, conversion=conversion)
     if making is None or making.artifact is None or not _has_file(capture):
         return evidence
     made, here = making.artifact, run.on_host(variant)

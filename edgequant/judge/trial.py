@@ -18,13 +18,14 @@ from edgequant.judge.curve import Drift
 from edgequant.judge.decisions import LISTS, rematched, winners
 from edgequant.judge.doubts import keeps_anything, own_output
 from edgequant.judge.drift import Bounds, Sides, drift
-from edgequant.judge.engaged import determinism, engagement
+from edgequant.judge.engaged import determinism, engagement, faint
 from edgequant.judge.evidence import FLOAT, Evidence, has_normal, stage_errors
 from edgequant.judge.kernel_faults import i8mm_remark, known_faults, pool_remark
 from edgequant.judge.latency import latency_of, why_no_latency
 from edgequant.judge.limits import default_limits, defaults_for, device_bands, resolve_limits
 from edgequant.judge.resembles import file_resembles
 from edgequant.judge.residual import Residuals
+from edgequant.judge.rounding import beyond_rounding
 from edgequant.judge.stages import Comparer, only, refused_cases, untold
 from edgequant.judge.strain import strained
 from edgequant.judge.types import NOTHING, JudgedOutput, Observed, Summaries, TrialJudgement
@@ -81,7 +82,9 @@ class Trial:
         self.faults = known_faults(self.artifact.facts, self.device, evidence.plan.host)
         shapes = {case.name: {n: ref.shape for n, ref in case.inputs.items()} for case in evidence.source.cases}
         self.deterministic, self._repeat = determinism(self.capture, shapes, comparer)
-        self.engaged, self._engagement = engagement(self.artifact, self.capture, self.deterministic)
+        here = None if self.device.is_host else evidence.variant_host
+        little = faint(here, self.capture, self._names, evidence.source.held, comparer)
+        self.engaged, self._engagement = engagement(self.artifact, self.capture, self.deterministic, little)
         self._rematch()
         plain = {name: JudgedOutput(each, judge_output(each, self.limits[name])) for name, each in self.total.items()}
         self._innocent: tuple[str, ...] = ()
@@ -97,11 +100,12 @@ class Trial:
         self._kernels = self._float_kernels()
         self._residual = self._systematic(Residuals(comparer, evidence.source))
         self._converter = made_otherwise(self.artifact)
+        self._rounding = beyond_rounding(self.artifact)
         self._decisions = self._decided()
         self._drift, self._drifts = self._rolled()
         rounds = self.faults.static or self.capture.memory_mode == "low" or evidence.plan.options.precision == "low"
         self._trust = (
-            *trust.looks(self.capture, self.deterministic),
+            *trust.looks(self.capture, self.deterministic, self.artifact.size),
             trust.settings(self.capture, comparer, rounds=rounds),
         )
         self._strain = strained(
@@ -117,7 +121,7 @@ class Trial:
         made = Observed((), Verdict.INCONCLUSIVE if doubted else Verdict.PASS)
         looks = (
             self._repeat, self._kernels, self._band, *self._residual, self._decisions, self._engagement,
-            self._converter, self._strain, made, *self._trust, *self._drifts, self._own, self._loose,
+            self._converter, self._rounding, self._strain, made, *self._trust, *self._drifts, self._own, self._loose,
         )  # fmt: skip
         verdict = worst(
             [
@@ -151,7 +155,7 @@ class Trial:
         """What is said of outputs that decide something."""
         e, method = self._e, self._e.variant.method
         allowed = next(limit.value for limit in default_limits(method, "int") if limit.metric == "mismatch")
-        found = winners(e.source, self._reference, self.capture, self._compare, allowed)
+        found = winners(e.source, self._reference, self.capture, self._compare, allowed, e.plan.decides)
         rows = Verdict.MARGINAL if self._rows else Verdict.PASS
         return Observed((*self._rows, *found.findings), worst([rows, found.verdict]))
 
@@ -304,6 +308,7 @@ class Trial:
             on_device.device_limit_unused(e.plan.limits, only_host=e.only_host),
             self._engagement,
             self._converter,
+            self._rounding,
             on_device.versions_differ(self.device, e.plan.host.mnn),
             on_device.precision_ineffective(self.device, e.plan.options),
             self._own,
@@ -330,5 +335,6 @@ class Trial:
             latency_of(self.capture, e.plan.options),
             why_no_latency(self.capture, wanted=e.plan.latency),
             findings,
+            e.source.decisions,
             self._drift,
         )

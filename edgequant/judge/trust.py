@@ -19,13 +19,20 @@ LEAK_KIB, LEAK_EACH_KIB = 16 << 10, 16
 """Memory may grow by so much while it is timed, and by so much in each inference."""
 
 
-def memory(capture: Capture) -> Observed:
-    """INCONCLUSIVE where readings of memory cannot be, or grow with each inference."""
+FROZEN_BYTES = 256 << 10
+"""A file of this size takes memory when it is loaded."""
+
+
+def memory(capture: Capture, size: int = 0) -> Observed:
+    """INCONCLUSIVE where readings of memory cannot be, or grow with each inference.  size: of the file, in bytes."""
     readings = [capture.before, *capture.readings]
     wrong = next((why for each in readings if (why := _impossible(each)) is not None), None)
     peaks = [each.rss_peak for each in capture.readings if each.rss_peak is not None]
     if wrong is None and any(later + SLACK_KIB < earlier for earlier, later in pairwise(peaks)):
         wrong = "the highest mark of its memory fell"
+    frozen = capture.loaded.rss is not None and len(readings) > 2 and len(set(map(_numbers, readings))) == 1
+    if wrong is None and frozen and size >= FROZEN_BYTES:
+        wrong = f"all readings are the same, those before a file of {size / 1e6:.2g} MB was loaded too"
     if wrong is not None:
         return _inconclusive(
             "MEMORY_IMPOSSIBLE",
@@ -33,6 +40,10 @@ def memory(capture: Capture) -> Observed:
             "What /proc tells there is not to be trusted: see what stands between (a container, a sandbox).",
         )
     return _leak(capture)
+
+
+def _numbers(reading: Memory) -> tuple[int | None, ...]:
+    return reading.rss, reading.rss_peak, reading.pss
 
 
 def _impossible(reading: Memory) -> str | None:
@@ -150,10 +161,10 @@ def _inconclusive(code: str, message: str, remedy: str, where: str | None = None
     return Observed((finding,), Verdict.INCONCLUSIVE)
 
 
-def looks(capture: Capture, deterministic: bool | None) -> Sequence[Observed]:
-    """All of them."""
+def looks(capture: Capture, deterministic: bool | None, size: int = 0) -> Sequence[Observed]:
+    """All of them.  size: of the file, in bytes."""
     return (
-        memory(capture),
+        memory(capture, size),
         timed_outputs(capture, deterministic=deterministic),
         stale(capture),
         refused_again(capture),

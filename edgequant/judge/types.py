@@ -13,7 +13,7 @@ from edgequant.findings import Finding
 from edgequant.judge.curve import Drift
 from edgequant.judge.latency import Latency
 from edgequant.judge.verdict import OutputVerdict, Verdict
-from edgequant.spec import Variant
+from edgequant.spec import Decision, Variant
 
 Summaries = Mapping[str, OutputSummary]
 Compared = Mapping[str, Mapping[str, TensorComparison]]
@@ -75,6 +75,7 @@ class TrialJudgement:
     Attributes:
         artifact, capture: what it is of; None where it never came to that.
         failure: why it was not run, or not to its end.
+        decisions: what outputs decide.
     """
 
     uri: str
@@ -89,6 +90,7 @@ class TrialJudgement:
     latency: Latency | None = None
     latency_why: str | None = None
     findings: tuple[Finding, ...] = ()
+    decisions: Mapping[str, Decision] = field(default_factory=dict)
     drift: Drift = field(default_factory=Drift)
 
 

@@ -6,14 +6,9 @@ Numbers that come close say little there: one letter, one class, one detection m
 from __future__ import annotations
 
 from collections import deque
-from typing import Literal
 
 from edgequant.models.model import ModelGraph, OpInfo
-
-Decision = Literal["probabilities", "scores", "classes", "ordered", "set"]
-"""What an output is: "probabilities" of exclusive classes (softmax, or its logarithm), "scores" between 0 and 1 each
-for itself (sigmoid), "classes" (argmax), rows in an "ordered" list (sorted by a score, or after non-maximum
-suppression), a "set" whose length depends on the data (non-zero elements)."""
+from edgequant.spec import Decision
 
 _DIRECT: dict[str, Decision] = {
     "softmax": "probabilities", "logsoftmax": "probabilities", "log_softmax": "probabilities", "sigmoid": "scores",

@@ -9,7 +9,7 @@ from typing import Literal
 from edgequant.cases.rollout import MAX_STEPS, MIN_STEPS, parse_feedback
 from edgequant.errors import InputError
 from edgequant.lab.session import DeviceOptions
-from edgequant.spec import Limit, RunOptions, Variant
+from edgequant.spec import Decision, Limit, RunOptions, Variant, decision
 from edgequant.spec.images import ImageOptions
 
 DEFAULT_VARIANT = Variant(method="dynamic", bits=8)
@@ -26,6 +26,7 @@ class Request:
         inputs: .npz file, folder of them, MNN test folder, or pictures; None for random cases.
         shapes: sizes pinned for random cases, by input name.
         limits: the user's limits, over the defaults.
+        decides: output -> what it decides, over what the graph tells.
         reference: .npz file or folder with reference outputs; None to compute them.
         options: how models are run.
         access: how devices are reached.
@@ -47,6 +48,7 @@ class Request:
     inputs: Path | None = None
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     limits: tuple[Limit, ...] = ()
+    decides: dict[str, Decision] = field(default_factory=dict)
     reference: Path | None = None
     options: RunOptions = field(default_factory=RunOptions)
     access: DeviceOptions = field(default_factory=DeviceOptions)
@@ -64,7 +66,7 @@ class Request:
     def __post_init__(self) -> None:
         """Take what a caller would naturally write: one device as a string, variants and limits in their written form.
 
-        Raises InputError (DEVICE_MISSING, VARIANT_INVALID, LIMIT_INVALID, IMAGE_OPTION_INVALID, ...).
+        Raises InputError (DEVICE_MISSING, VARIANT_INVALID, LIMIT_INVALID, DECIDES_INVALID, IMAGE_OPTION_INVALID, ...).
         """
 
         def several(value: object) -> tuple[object, ...]:
@@ -82,6 +84,8 @@ class Request:
         parse_feedback(self.feedback)
         if self.rollout is not None and not MIN_STEPS <= self.rollout <= MAX_STEPS:
             raise InputError("OPTION_INVALID", f"--rollout: {self.rollout} is not from {MIN_STEPS} to {MAX_STEPS}")
+        for word in self.decides.values():
+            decision(word)
         if isinstance(self.images, str):
             object.__setattr__(self, "images", ImageOptions.parse(self.images))
         if isinstance(self.calibration, Path):

@@ -56,6 +56,7 @@ def build_report(
 def _options(plan: Plan) -> dict[str, Any]:
     return {
         "limits": [str(limit) for limit in plan.limits],
+        "decides": dict(plan.decides),
         "calibration": plan.calibration,
         "images": plan.images,
         "fallback": plan.fallback,
@@ -87,7 +88,7 @@ def _run(trial: TrialJudgement, run: Run) -> report.Run:
         low_memory_engaged=trial.engaged.engaged,
         low_memory_why=trial.engaged.why,
         outputs={
-            name: report.output_report(output.summary, output.verdict, run.source.decisions.get(name))
+            name: report.output_report(output.summary, output.verdict, trial.decisions.get(name))
             for name, output in trial.outputs.items()
         },
         errors=_stages(trial.stages),

@@ -45,13 +45,14 @@ class TimeResult:
     """A timing: latencies in milliseconds in order.
 
     `end` is None where the runner did not get to the end; what was measured before is kept.  `seconds`: that this host
-    waited for it.  `outputs`: of the last inference that was timed.
+    waited for it; `looped`: for the timed part alone.  `outputs`: of the last inference that was timed.
     """
 
     samples: list[float] = field(default_factory=list)
     warmup: int = 0
     end: answers.TimeAnswer | None = None
     seconds: float | None = None
+    looped: float | None = None
     outputs: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -216,8 +217,14 @@ class MnnRunner:
         """
         result = TimeResult() if into is None else into
 
+        warm: float | None = None
+
         def collect(event: dict[str, object]) -> None:
+            nonlocal warm
+            if event.get("event") == "warm":
+                warm = time.monotonic()
             if event.get("event") == "samples":
+                result.looped = None if warm is None else time.monotonic() - warm
                 result.samples += self._session.checked(answers.SamplesEvent, event).samples
                 if len(result.samples) > answers.MAX_SAMPLES:
                     raise self._session.broken(f"it sent more than {answers.MAX_SAMPLES} latencies")

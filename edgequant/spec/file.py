@@ -11,7 +11,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from edgequant.errors import InputError
 from edgequant.files import read_bounded
-from edgequant.spec import Access, Limit, RunOptions, Variant, first_problem, parse_cores, parse_shapes
+from edgequant.spec import (
+    Access,
+    Decision,
+    Limit,
+    RunOptions,
+    Variant,
+    first_problem,
+    parse_cores,
+    parse_decides,
+    parse_shapes,
+)
 from edgequant.spec.function import looks_like_function
 from edgequant.spec.images import ImageOptions
 
@@ -28,6 +38,7 @@ class VerifySpec(BaseModel):
         inputs, reference: paths, relative to the file.
         shapes: input name -> sizes, for random cases.
         limits: as on the command line; those given there come on top.
+        decides: output name -> what it decides, where the graph does not tell.
         calibration: a path, relative to the file, or module:function.
         images: how pictures become tensors: format, mean, normal, size ([width, height] or WIDTHxHEIGHT), layout,
             center_crop or center_crop_h and center_crop_w.
@@ -49,6 +60,7 @@ class VerifySpec(BaseModel):
     reference: Path | None = None
     shapes: dict[str, list[int]] = Field(default_factory=dict, max_length=10_000)
     limits: list[str] = Field(default_factory=list, max_length=10_000)
+    decides: dict[str, Decision] = Field(default_factory=dict, max_length=10_000)
     calibration: str | None = Field(default=None, min_length=1, max_length=4000)
     images: ImageOptions | None = None
     fallback: bool = True
@@ -98,19 +110,21 @@ class VerifySpec(BaseModel):
         return shapes
 
     def with_typed(self, typed: Mapping[str, Any]) -> VerifySpec:
-        """This, with what was typed on top: limits come behind these, shapes, words on images and options replace
+        """This, with what was typed on top: limits come behind these, shapes, decides, images and options replace
         their like one by one, all else replaces what is here.
 
         Args:
             typed: by key; options as in a file, all else in the words of the command line.
 
-        Raises InputError (OPTION_INVALID, CORES_INVALID, SHAPE_INVALID, IMAGE_OPTION_INVALID).
+        Raises InputError (OPTION_INVALID, CORES_INVALID, SHAPE_INVALID, DECIDES_INVALID, IMAGE_OPTION_INVALID).
         """
         new = dict(typed)
         if "limits" in typed:
             new["limits"] = [*self.limits, *typed["limits"]]
         if "shapes" in typed:
             new["shapes"] = {**self.shapes, **parse_shapes(typed["shapes"])}
+        if "decides" in typed:
+            new["decides"] = {**self.decides, **parse_decides(typed["decides"])}
         if "images" in typed:
             new["images"] = ImageOptions.parse(typed["images"], self.images)
         if "options" in typed:

@@ -79,6 +79,20 @@ def test_a_limit_that_cannot_be(archive: Archive, limit: str, code: str) -> None
     assert not (archive.folder.path / "report-2.json").exists()
 
 
+def test_what_an_output_decides_can_be_said_later(archive: Archive) -> None:
+    run = str(archive.folder.path)
+    done = edgequant("judge", run, "--json", "--decides", "y=ordered")
+    assert done.json["options"]["decides"] == {"y": "ordered"}
+    assert done.json["runs"][0]["outputs"]["y"]["decision"] == "ordered"
+    for text, code in (
+        ("y=classes", "DECIDES_WRONG_KIND"),
+        ("z=set", "DECIDES_UNKNOWN_OUTPUT"),
+        ("y", "DECIDES_INVALID"),
+    ):
+        done = edgequant("judge", run, "--decides", text)
+        assert (done.code, code in done.err) == (2, True)
+
+
 def test_folders_that_are_none_of_a_run(archive: Archive, tmp_path: Path) -> None:
     done = edgequant("judge", str(tmp_path / "nowhere"))
     assert done.code == 2

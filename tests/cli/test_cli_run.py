@@ -56,7 +56,10 @@ def test_run_saves_what_mnn_computes(
     assert document["options"]["memory"] == ("low" if memory else "normal")
     assert document["cases"][0]["outputs"]["y"] == {"dtype": "float32", "shape": [1, 10], "nonfinite": 0}
     assert document["latency_ms"]["n"] >= 20
-    assert document["latency_ms"]["valid"] is True
+    # Where something else begins to run beside it, the machine is not at rest, and that is said.
+    why = document["latency_ms"]["why_invalid"]
+    assert document["latency_ms"]["valid"] is (not why)
+    assert not [each for each in why if not each.startswith("the second half took")]
 
 
 def test_run_without_timing(generated_model: ModelByName, as_mnn: AsMnn, case: Path, tmp_path: Path) -> None:

@@ -65,3 +65,32 @@ def test_labels() -> None:
 def test_other_shapes_are_told_elsewhere() -> None:
     assert of_classes([(np.array([1, 2]), np.array([1]))]) is None
     assert of_classes([]) is None
+
+
+def test_logits_win_as_their_softmax_does() -> None:
+    logits = np.log(P) + np.array([[100.0], [-3.0], [0.5], [700.0]], np.float32)
+    assert of_probabilities([(logits, logits)]) is None
+    found = of_probabilities([(logits, logits[:, ::-1])], logits=True)
+    assert found is not None
+    assert (found.rows, found.judged, found.changed, found.lost(1)) == (4, 3, 2, [0, 2])
+    images = logits.T[None, :, :, None]
+    found = of_probabilities([(images, images)], logits=True)
+    assert found is not None
+    assert found.right == {0: 1, 1: 1, 2: 1}
+    # What adds up to 1 is taken as it is.
+    plain = of_probabilities([(P.T, P.T)], logits=True)
+    assert plain is not None
+    assert plain.right == {0: 1, 1: 1, 2: 1}
+    assert of_probabilities([(np.float32(3), np.float32(3))], logits=True) is None
+
+
+def test_logits_score_as_their_sigmoid_does() -> None:
+    logits = np.array([-700.0, -1.0, -0.1, 0.1, 1.0, 700.0], np.float32)
+    assert of_scores([(logits, logits)]) is None
+    found = of_scores([(logits, -logits), (logits[3:5], logits[3:5])], logits=True)
+    assert found is not None
+    assert (found.rows, found.judged, found.changed) == (8, 5, 4)
+    scores = np.array([0.1, 0.9], np.float32)
+    found = of_scores([(scores, scores)], logits=True)
+    assert found is not None
+    assert found.right == {0: 1, 1: 1}

@@ -114,8 +114,8 @@ MADE: dict[str, tuple[str, Callable[[Path], Path]]] = {
 }
 ON_ARM = ("six_bits", "scale_of_a_row", "other_checkpoint")
 """Tried where rounding lies between device and host as well."""
-WRONG_AS_MADE = ("two_bits", "scale_of_a_row", "scale_of_a_layer", "row_zeroed", "bias_lost", "rows_exchanged",
-                 "other_checkpoint")  # fmt: skip
+WRONG_AS_MADE = ("six_bits", "two_bits", "symmetric", "not_quantized", "scale_of_a_row", "scale_of_a_layer",
+                 "row_zeroed", "bias_lost", "rows_exchanged", "other_checkpoint")  # fmt: skip
 
 
 def _cases() -> dict[str, dict[str, np.ndarray]]:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgequant.errors import InputError
+from edgequant.judge.decisions import check_named
 from edgequant.judge.types import TrialJudgement
 from edgequant.judge.verdict import Verdict
 from tests.judge.archives import BOARD, HOST, Archive, codes, only, parsed
@@ -157,3 +159,47 @@ def test_nan_in_a_list_is_nan_in_whatever_order(tmp_path: Path) -> None:
     trial = judged(tmp_path, BOXES, got, "ordered")
     assert trial.verdict is Verdict.FAIL
     assert "OUTPUT_NAN" in codes(trial)
+
+
+@pytest.mark.parametrize(("named", "verdict"), [({}, Verdict.PASS), ({"y": "probabilities"}, Verdict.FAIL)])
+def test_logits_decide_where_their_user_says_so(tmp_path: Path, named: Any, verdict: Verdict) -> None:
+    logits = np.log(probabilities(700, rare=4)) + RANDOM.normal(0, 9, (700, 1)).astype(np.float32)
+    got = logits.copy()
+    got[:4] = got[:4, ::-1]
+    reference: dict[str, Any] = {case: {"y": logits} for case in ("a", "b")}
+    archive = Archive(tmp_path, "weight:8", reference=reference, decides=named)
+    archive.tried(HOST, "weight:8", {case: {"y": got} for case in reference})
+    trial = only(archive)
+    assert (trial.verdict, "CLASS_LOST" in codes(trial)) == (verdict, bool(named))
+    assert trial.decisions == named
+
+
+def test_what_its_user_says_of_an_output_goes_over_what_the_graph_says(tmp_path: Path) -> None:
+    p = probabilities(700, rare=4)
+    got = p.copy()
+    got[:4] = got[:4, ::-1]
+    reference: dict[str, Any] = {case: {"y": p} for case in ("a", "b")}
+    archive = Archive(
+        tmp_path, "weight:8", reference=reference, decides={"y": "set"}, source={"decisions": {"y": "probabilities"}}
+    )
+    archive.tried(HOST, "weight:8", {case: {"y": got} for case in reference})
+    assert "CLASS_LOST" not in codes(only(archive))
+    assert "CLASS_LOST" in codes(only(archive, decides={}))
+
+
+@pytest.mark.parametrize(
+    ("decides", "code"),
+    [
+        ({"z": "set"}, "DECIDES_UNKNOWN_OUTPUT"),
+        ({"y": "classes"}, "DECIDES_WRONG_KIND"),
+        ({"label": "scores"}, "DECIDES_WRONG_KIND"),
+        ({"label": "probabilities"}, "DECIDES_WRONG_KIND"),
+    ],
+)
+def test_outputs_that_cannot_decide_that(decides: Any, code: str) -> None:
+    kinds: Any = {"y": "float", "label": "int"}
+    check_named(kinds, {"y": "scores", "label": "classes"})
+    check_named(kinds, {"y": "set", "label": "ordered"})
+    with pytest.raises(InputError) as caught:
+        check_named(kinds, decides)
+    assert caught.value.code == code

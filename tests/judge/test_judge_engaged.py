@@ -10,11 +10,11 @@ import pytest
 from edgequant.archive.arrays import MemoryArrays
 from edgequant.archive.types import Capture, FileFacts, SessionCapture
 from edgequant.findings import Finding
-from edgequant.judge.engaged import determinism, differing, engagement
+from edgequant.judge.engaged import determinism, differing, engagement, faint
 from edgequant.judge.stages import Comparer
 from edgequant.judge.types import NOTHING, Engaged, Observed
 from edgequant.judge.verdict import Verdict
-from tests.judge.archives import TRUE, WAVE, all_off, artifact, capture, captured, failed
+from tests.judge.archives import TRUE, WAVE, all_off, artifact, capture, captured, failed, off
 
 QUANTIZED = FileFacts(weights="quantized")
 TWO = {"a": {"y": WAVE, "z": WAVE}, "b": {"y": WAVE, "z": WAVE}}
@@ -219,3 +219,43 @@ def test_where_it_did_not_come_to_that_it_is_unknown() -> None:
         assert engagement(artifact("dynamic:8"), ended, True) == (lost, NOTHING)
     strange = took(normal={"of another run": TRUE["a"]})
     assert engagement(artifact("dynamic:8"), strange, True) == not_engaged(None, "no case could be run", {})
+
+
+def moved(arrays: MemoryArrays, **outputs: float) -> Capture:
+    """Outputs that memory low moves so far, in dB; of two cases, the second of which strains the model."""
+    normal = {case: dict.fromkeys(outputs, WAVE) for case in ("a", "strained")}
+    low = {"a": {name: off(WAVE, db) for name, db in outputs.items()}, "strained": dict.fromkeys(outputs, -WAVE)}
+    return capture(arrays, low, normal=normal, repeated=low, memory_mode="low")
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "worst"),
+    [
+        ({"y": 40.0}, {"y": 59.9}, None),
+        ({"y": 40.0}, {"y": 60.1}, "y"),
+        ({"y": 40.0, "z": 50.0}, {"y": 69.0, "z": 69.0}, None),  # one of them is moved
+        ({"y": 50.0, "z": 40.0}, {"y": 75.0, "z": 75.0}, "z"),
+        ({"y": 40.0, "z": 95.0}, {"y": 75.0, "z": 95.0}, "y"),  # z is next to unmoved here as well
+        ({"y": 95.0}, {"y": 130.0}, None),
+        ({"y": 40.0}, {"z": 130.0}, None),
+    ],
+)
+def test_a_last_bit_is_no_int8_activation(here: dict[str, float], there: dict[str, float], worst: str | None) -> None:
+    arrays = MemoryArrays()
+    mine, its = moved(arrays, **here), moved(arrays, **there)
+    names: dict[str, Any] = dict.fromkeys(("y", "z"), "float")
+    found = faint(mine, its, names, frozenset("a"), Comparer(arrays))
+    assert faint(None, its, names, frozenset("a"), Comparer(arrays)) is None
+    if worst is None:
+        assert found is None
+        return
+    assert found is not None
+    assert found[0] == worst
+    assert found[1:] == pytest.approx((here[worst], there[worst]), abs=0.1)
+    dynamic = artifact("dynamic:8", facts=QUANTIZED)
+    engaged, observed = engagement(dynamic, its, True, found)
+    assert (engaged.engaged, observed.verdict) == (False, Verdict.INCONCLUSIVE)
+    assert engaged.why is not None
+    assert f"{worst} keeps {found[2]:.4g} dB SQNR there, {found[1]:.4g} dB on this host" in engaged.why
+    assert (engaged.evidence["sqnr_db"], engaged.evidence["host_sqnr_db"]) == (found[2], found[1])
+    assert engagement(artifact("weight:8"), its, True, found)[1] == NOTHING

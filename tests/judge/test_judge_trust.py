@@ -11,6 +11,7 @@ from edgequant.archive.arrays import MemoryArrays
 from edgequant.archive.rollout import Setting
 from edgequant.archive.types import Capture, Memory, TimingCapture
 from edgequant.judge import trust
+from edgequant.judge.engaged import determinism
 from edgequant.judge.latency import clock
 from edgequant.judge.stages import Comparer
 from edgequant.judge.types import NOTHING, Observed
@@ -99,6 +100,66 @@ def test_what_is_timed_is_what_is_judged() -> None:
     assert code(trust.timed_outputs(took(timings=(other,)), deterministic=True)) == "TIMED_OTHER_OUTPUTS"
     assert code(trust.timed_outputs(took(timings=(other,)), deterministic=False)) is None
     assert code(trust.timed_outputs(took(timings=(timing(1.0),)), deterministic=True)) is None
+
+
+@pytest.mark.parametrize(
+    ("loaded", "size", "found"),
+    [
+        (30_000, 1 << 18, "MEMORY_IMPOSSIBLE"),
+        (30_001, 1 << 18, None),
+        (30_000, 1000, None),  # of so small a file the process may have had the memory already
+        (None, 1 << 20, None),
+    ],
+)
+def test_memory_that_does_not_move_when_a_model_is_loaded(loaded: int | None, size: int, found: str | None) -> None:
+    before, then = Memory(rss=30_000, rss_peak=40_000), Memory(rss=loaded, rss_peak=40_000)
+    if loaded is None:
+        before = then = Memory()
+    late = timing(1.0, memory=then)
+    assert code(trust.memory(took(before=before, loaded=then, timings=(late,)), size)) == found
+    if found:
+        assert code(trust.memory(took(before=before, loaded=then), size)) is None  # two readings are too few
+        moved = timing(1.0, memory=Memory(rss=30_000, rss_peak=40_000, pss=2))
+        assert code(trust.memory(took(before=before, loaded=then, timings=(moved,)), size)) is None
+
+
+@pytest.mark.parametrize(
+    ("samples", "more", "why"),
+    [
+        ([1.0, 0.0, 0.0], {}, "clock is too coarse"),
+        ([1.0, 0.0, 0.0, 2.0], {}, None),
+        ([0.0] * 4, {}, "stands still"),
+        ([1.0] * 5 + [2.1] * 5, {}, "2.1 times as long"),
+        ([1.0] * 5 + [1.9] * 5, {}, None),
+        ([2.1] * 5 + [1.0] * 5, {}, None),
+        ([1.0] * 4 + [2.1] * 4, {}, None),  # too few
+        ([1.0] * 4, {"apart_ms": (30.0, 10.4, 90.0)}, "does not compute there"),
+        ([1.0] * 4, {"apart_ms": (30.0, 10.2, 90.0)}, None),
+        ([0.005] * 4, {"apart_ms": (0.3,)}, None),  # what comes around it
+        ([100.0] * 5, {"seconds": 1.9, "looped": 0.89}, None),
+        ([100.0] * 5, {"seconds": 1.9, "looped": 0.91}, "clock is slow"),
+        ([1.0] * 5, {"seconds": 1.9, "looped": 0.89}, None),
+        ([1000.0] * 5, {"seconds": 9.0, "looped": 6.2}, None),
+        ([1000.0] * 5, {"seconds": 9.0, "looped": 6.4}, "clock is slow"),
+        ([100.0] * 5, {"seconds": 9.0}, "clock is slow"),
+    ],
+)
+def test_times_that_say_nothing(samples: list[float], more: dict[str, Any], why: str | None) -> None:
+    said = clock(timing(*samples, **more))
+    assert len(said) == (why is not None), said
+    assert why is None or why in said[0]
+
+
+def test_what_changes_after_a_while_is_not_by_chance() -> None:
+    late = {"a": {"y": -WAVE}, "b": TRUE["b"]}
+    first = took(repeated=late)
+    ref = {name: ref for each in first.repeated if each.case == "a" for name, ref in (each.outputs or {}).items()}
+    steady, observed = determinism(took(repeated=late, timings=(timing(1.0, 2.0, warmup=3, outputs=ref),)))
+    assert steady is False
+    assert code(observed) == "OUTPUT_CHANGED_LATER"
+    assert "after 7 inferences" in observed.findings[0].message
+    for other in (timing(1.0), timing(1.0, outputs={}), timing(1.0, case="b", outputs=ref)):
+        assert code(determinism(took(repeated=late, timings=(other,)))[1]) == "NOT_DETERMINISTIC"
 
 
 def test_outputs_of_another_case() -> None:

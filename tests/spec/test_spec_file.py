@@ -17,6 +17,7 @@ from edgequant.cli.request import make_request
 from edgequant.errors import InputError
 from edgequant.lab.session import DeviceOptions
 from edgequant.plan.request import Request
+from edgequant.plan.stored import plan_of, request_of
 from edgequant.spec import Access, RunOptions, Variant
 from edgequant.spec.file import VerifySpec, load_spec
 from edgequant.spec.images import ImageOptions
@@ -136,6 +137,18 @@ def test_what_a_spec_has_for_auto_is_used_by_auto(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=f"^{name}: only auto"):
             make_request("m.onnx", {}, spec=str(spec))
         assert make_request("m.onnx", {"variants": ["fp16"]}, spec=str(spec)).variants == (Variant.parse("fp16"),)
+
+
+def test_what_outputs_decide_comes_from_both(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("devices: ['local:']\ndecides: {logits: probabilities, mask: scores}\n")
+    request = make_request("m.onnx", {"decides": ["mask=set", "a=b=classes"]}, spec=str(tmp_path / "s.yaml"))
+    assert request.decides == {"logits": "probabilities", "mask": "set", "a=b": "classes"}
+    assert request_of(plan_of(request, "3.6.1"), tmp_path).decides == request.decides
+    with pytest.raises(InputError, match="'winner' is nothing that an output decides"):
+        Request(Path("m.onnx"), decides={"y": "winner"})  # type: ignore[dict-item]
+    (tmp_path / "s.yaml").write_text("decides: {y: winner}\n")
+    with pytest.raises(InputError, match=r"decides\.y"):
+        load_spec(tmp_path / "s.yaml")
 
 
 def test_pictures_are_described_as_on_the_command_line(tmp_path: Path) -> None:
