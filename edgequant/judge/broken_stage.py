@@ -14,6 +14,7 @@ Stage = Literal["conversion", "quantization", "device"]
 
 _CONVERSION = ("CONVERSION_ERROR", "CONVERSION_RUN_FAILED")
 _DEVICE = ("DEVICE_DIFFERS", "DEVICE_BEYOND_ROUNDING", "FILE_OR_KERNEL_DIFFERS")
+_QUANTIZATION = ("QUANTIZATION_BEYOND_ROUNDING",)
 
 
 def broken_stage(trial: TrialJudgement, of_model: Sequence[Finding]) -> Stage | None:
@@ -32,7 +33,8 @@ def broken_stage(trial: TrialJudgement, of_model: Sequence[Finding]) -> Stage | 
     fails = [each for each in trial.findings if each.severity == "fail"]
     if any(each.code in _DEVICE or each.evidence.get("stage") == "device" for each in fails):
         return "device"
-    return "quantization" if failing or any(each.evidence.get("stage") == "quantization" for each in fails) else None
+    own = any(each.code in _QUANTIZATION or each.evidence.get("stage") == "quantization" for each in fails)
+    return "quantization" if failing or own else None
 
 
 def failing_outputs(trial: TrialJudgement) -> list[str]:
