@@ -13,7 +13,7 @@ import MNN.expr as F  # noqa: N812  (the name MNN's own documentation uses)
 import MNN.nn as nn
 import numpy as np
 
-from . import RUNNER_VERSION, facts, lock, model_file, rollout, wire
+from . import RUNNER_VERSION, facts, lock, model_file, rollout, tensor_stats, wire
 from .process import Memory, own_arguments, reset_peak
 from .server import Answer, Job, JobError, Tensors
 
@@ -270,6 +270,26 @@ class Engine:
         arrays = model.read(model.forward(variables))
         elapsed = (time.perf_counter_ns() - start) / 1e6
         return {"ms": elapsed, "memory": self._memory.read()}, arrays
+
+    def job_taps(self, job: Job) -> Answer:
+        """One inference of a model with inner tensors as outputs, reduced to numbers here.
+
+        Tensors: inputs as "in:NAME", and what a tensor is to be held against as "want:NAME".  `whole` names those that
+        are to go back as they are.
+        """
+        model = self._model(job)
+        given = {name[3:]: array for name, array in job.tensors.items() if name.startswith("in:")}
+        wanted = {name[5:]: array for name, array in job.tensors.items() if name.startswith("want:")}
+        arrays = model.read(model.forward(model.feed(given)))
+        floats = {name: array for name, array in arrays.items() if array.dtype.kind == "f"}
+        answer = {
+            "stats": {name: tensor_stats.stats(array) for name, array in floats.items()},
+            "apart": {
+                name: tensor_stats.apart(wanted[name], array) for name, array in floats.items() if name in wanted
+            },
+            "memory": self._memory.read(),
+        }
+        return answer, {name: arrays[name] for name in job.header.get("whole", []) if name in arrays}
 
     def job_rollout(self, job: Job) -> Answer:
         """Many steps, with outputs fed back into inputs: see `rollout.roll`."""

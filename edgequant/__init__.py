@@ -23,6 +23,7 @@ from edgequant.version import __version__
 if TYPE_CHECKING:
     from edgequant.archive.open import open_run as open_run
     from edgequant.errors import EdgequantError as EdgequantError
+    from edgequant.jobs.diagnose import diagnose as diagnose
     from edgequant.jobs.inspect import inspect as inspect
     from edgequant.jobs.quantize import quantize as quantize
     from edgequant.jobs.rejudge import judge as judge
@@ -49,6 +50,7 @@ _WHERE = {
     "RunOptions": "edgequant.spec",
     "Variant": "edgequant.spec",
     "Verdict": "edgequant.judge.verdict",
+    "diagnose": "edgequant.jobs.diagnose",
     "inspect": "edgequant.jobs.inspect",
     "judge": "edgequant.jobs.rejudge",
     "open_run": "edgequant.archive.open",

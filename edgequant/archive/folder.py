@@ -9,6 +9,7 @@ captures/reference.json              what the outputs should be
 captures/float-host.json             float MNN on this host
 captures/host/<variant>.json         each variant on this host
 captures/<device>/<variant>.json     each variant on each device: outputs, times, memory, facts
+layers/<device>/<variant>.json       inner tensors, weights and counter-proofs of a diagnosis
 arrays/<sha256>.npy                  what all of these refer to
 journal.jsonl                        a line for each of these files, with its SHA-256, in the order they were finished
 closing.json                         how it ended
@@ -217,6 +218,10 @@ class RunFolder:
 
     def save_capture(self, name: str, capture: Capture) -> None:
         self._save(f"captures/{name}", capture)
+
+    def save_layers(self, name: str, layers: BaseModel) -> None:
+        """Keep what a diagnosis captured, a `layers.LayerCapture`; name: as of the capture of the same trial."""
+        self._save(f"layers/{name}", layers)
 
     def save_closing(self, closing: Closing) -> None:
         self._write("closing", closing)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from edgequant.archive.arrays import ArrayFolder
 from edgequant.archive.folder import FLOAT_HOST, MAX_BYTES, REFERENCE, device_capture, host_capture, safe_name
+from edgequant.archive.layers import LayerCapture
 from edgequant.archive.types import Capture, CaseCapture, Closing, Making, Plan, Source
 from edgequant.errors import InputError
 from edgequant.files import read_bounded
@@ -89,6 +90,10 @@ class Run:
 
     def on_host(self, variant: Variant) -> Capture | None:
         return self.capture(host_capture(variant))
+
+    def layers(self, uri: str, variant: Variant) -> LayerCapture | None:
+        """What a diagnosis captured; None where there was none."""
+        return self._read(f"layers/{device_capture(uri, variant)}", LayerCapture)
 
     def inputs(self, case: str) -> dict[str, np.ndarray]:
         """A case's inputs by name."""

@@ -72,6 +72,33 @@ def verify(
     command.run(model, given, spec=spec.spec, kept=kept, resume=resuming.resume, ui=ui)
 
 
+@app.command("diagnose", short_help="Where the error enters: stage, layer, cause, proof.")
+def diagnose(
+    model: opt.Model,
+    *,
+    where: opt.Where,
+    spec: opt.Spec,
+    making: opt.Making,
+    cases: opt.Cases,
+    judging: opt.Judging,
+    running: opt.Running,
+    device: opt.Device,
+    run_dir: opt.RunDir = None,
+    ui: opt.Ui,
+) -> None:
+    """Verify MODEL as one variant on one device, and say where the error enters.
+
+    Looks at inner tensors of float and quantized MNN on this host, and of the
+    quantized file on the device.  Names the stage, the layer and the cause, proves
+    it where it can (with only the blamed layers in float the limits hold), and ends
+    with the command to go on with.  The exit code is the verdict's.
+    """
+    from edgequant.cli import diagnose as command
+
+    given = typed(where, making, cases, judging, running, device)
+    command.run(model, given, spec=spec.spec, run_dir=run_dir, ui=ui)
+
+
 @app.command("quantize", short_help="Make one variant of a model, checked on this host.")
 def quantize(
     model: opt.Model,

@@ -6,6 +6,7 @@ files nobody has vetted.  What colour says is said in words or marks too.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,10 @@ class _Printer(Tables):
             self.overview(report.runs)
         self.console.print()
         self.line(self.verdict(report.verdict), on if report.verdict in GOOD else "", f"  {_sum_up(report.runs)}")
+        if failed := [run for run in report.runs if run.verdict is Verdict.FAIL and run.outputs]:
+            where = ["--device", failed[0].device.uri, "--variant", failed[0].variant]
+            asked = shlex.join(["edgequant", "diagnose", report.model.path, *where])
+            self.hang(Text("Where and why: "), self.text(asked))
         if path is not None:
             # Never folded: it is there to be copied.
             self.console.print(Text("Report: ") + self.text(str(path)), soft_wrap=True)

@@ -109,6 +109,47 @@ class RunAnswer(_Answer):
     memory: MemoryKb = MemoryKb()
 
 
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+_Count = Annotated[int, Field(ge=0, le=1 << 40)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class TensorStats(_Answer):
+    """What a tensor holds: see device_scripts/tensor_stats.py."""
+
+    n: _Count
+    nan: _Count = 0
+    inf: _Count = 0
+    zeros: _Count = 0
+    min: _Number | None = None
+    max: _Number | None = None
+    mean: _Number | None = None
+    mean_abs: _Number | None = None
+    rms: _Number | None = None
+    at_min: _Share = 0.0
+    at_max: _Share = 0.0
+
+
+class TensorApart(_Answer):
+    """How far a tensor is from what was expected: see device_scripts/tensor_stats.py."""
+
+    n: _Count
+    signal: _Number
+    error: _Number
+    max_abs: _Number
+    gain: _Number | None = None
+    lost: _Count = 0
+    axes: list[tuple[_Count, _Number, _Count]] = Field(default_factory=list, max_length=32)
+
+
+class TapsAnswer(_Answer):
+    """Inner tensors of one inference; `apart` is None where the shapes differ."""
+
+    stats: dict[_Name, TensorStats] = Field(max_length=100_000)
+    apart: dict[_Name, TensorApart | None] = Field(default_factory=dict, max_length=100_000)
+    memory: MemoryKb = MemoryKb()
+
+
 class TimeAnswer(_Answer):
     """The end of a timing; `complete` is false where the time limit came before the wanted number of samples."""
 

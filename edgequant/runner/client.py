@@ -174,6 +174,25 @@ class MnnRunner:
             raise self._session.broken("it returned other outputs than the model has")
         return RunResult(outputs, answer.ms, answer.memory)
 
+    def taps(
+        self,
+        model: Loaded,
+        inputs: Mapping[str, np.ndarray],
+        expected: Mapping[str, np.ndarray],
+        whole: Sequence[str] = (),
+    ) -> tuple[answers.TapsAnswer, dict[str, np.ndarray]]:
+        """One inference of a model that was loaded with inner tensors as outputs, reduced to numbers there.
+
+        expected: what its tensors are held against.  whole: those that come back as they are.  Raises as `run`.
+        """
+        sent = {f"in:{name}": array for name, array in inputs.items()}
+        sent.update({f"want:{name}": array for name, array in expected.items()})
+        asked = {"handle": model.handle, "whole": list(whole)}
+        header, arrays = self._session.request("taps", asked, sent, deadline=self._deadline())
+        if not set(arrays) <= set(whole):
+            raise self._session.broken("it sent tensors that nobody asked for")
+        return self._session.checked(answers.TapsAnswer, header), arrays
+
     def roll(self, model: Loaded, asked: rolling.Asked) -> rolling.RollResult:
         """Many steps with outputs fed back, in one request: see `rolling.roll`."""
         known = asked.of([entry.name for entry in model.answer.inputs])

@@ -92,6 +92,34 @@ def blob(op: Table, encoded: Encoded) -> tuple[bytes, int]:
     return bytes(writer.data), start
 
 
+def float_blob(op: Table, like: Table) -> tuple[bytes, int]:
+    """As `blob`: a layer with its float weights, in place of the operator `like`, whose tensors it gets.
+
+    op: of the float model, which may number its tensors otherwise.
+    """
+    layer = convolution(op)
+    assert layer is not None
+    common = layer.table(Convolution2D.common)
+    assert common is not None
+    writer = _Writer()
+    convolution_2d: list[Value] = [
+        (Convolution2D.common, lambda w: w.table(_copied(common, Convolution2DCommon))),
+        (Convolution2D.weight, _vector(layer, Convolution2D.weight)),
+        (Convolution2D.bias, _vector(layer, Convolution2D.bias)),
+    ]
+    values: list[Value] = [
+        (Op.input_indexes, _vector(like, Op.input_indexes)),
+        (Op.main_type, op.number(Op.main_type)),
+        (Op.main, lambda w: w.table(convolution_2d)),
+        (Op.name, lambda w: w.string(like.string(Op.name) or "")),
+        (Op.output_indexes, _vector(like, Op.output_indexes)),
+        (Op.type, op.number(Op.type)),
+        (Op.default_dimention_format, like.number(Op.default_dimention_format)),
+    ]
+    start = writer.table(values)
+    return bytes(writer.data), start
+
+
 def _copied(table: Table, layout: type) -> list[Value]:
     """A table of numbers and vectors of four-byte numbers, as it is."""
     values: list[Value] = []

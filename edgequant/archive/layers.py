@@ -1,0 +1,218 @@
+"""What a diagnosis has captured, as data: inner tensors reduced to numbers, weights, and counter-proofs.
+
+Nothing here is judged.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import AwareDatetime, ConfigDict, Field
+
+from edgequant.archive.record import Name as _Name
+from edgequant.archive.types import Failure, Record, now
+from edgequant.spec import MemoryMode, Precision
+
+
+class Stats(Record):
+    """What a tensor holds, as device_scripts/tensor_stats.py has it; numbers are of the finite elements."""
+
+    n: int
+    nan: int = 0
+    inf: int = 0
+    zeros: int = 0
+    min: float | None = None
+    max: float | None = None
+    mean: float | None = None
+    mean_abs: float | None = None
+    rms: float | None = None
+    at_min: float = 0.0
+    at_max: float = 0.0
+
+
+class Apart(Record):
+    """How far a tensor is from another, as device_scripts/tensor_stats.py has it."""
+
+    n: int
+    signal: float
+    error: float
+    max_abs: float
+    gain: float | None = None
+    lost: int = 0
+    axes: tuple[tuple[int, float, int], ...] = ()
+
+    @property
+    def share(self) -> float:
+        """Power of the error in that of what is expected; inf where nothing is expected and something is there."""
+        if self.error == 0:
+            return 0.0
+        return (self.error / self.signal) ** 2 if self.signal > 0 else math.inf
+
+    @property
+    def sqnr_db(self) -> float:
+        """inf where both are equal."""
+        share = self.share
+        return math.inf if share == 0 else -math.inf if share == math.inf else -10 * math.log10(share)
+
+
+class Sign(Record):
+    """What of an error is no rounding, as `compare.residual` has it."""
+
+    kind: str
+    size: float
+    strength: float
+    where: dict[str, object] = Field(default_factory=dict)
+
+
+class Tap(Record):
+    """One tensor in one case: float MNN (plain), the quantized file on this host (here) and on the device (there).
+
+    quantization: plain against here.  moved: here against itself with the case's inputs moved by next to nothing.
+    device: here against there.
+    """
+
+    case: _Name
+    tensor: _Name
+    plain: Stats | None = None
+    here: Stats | None = None
+    there: Stats | None = None
+    quantization: Apart | None = None
+    moved: Apart | None = None
+    device: Apart | None = None
+
+
+class WeightFacts(Record):
+    """A layer's weights in the quantized file against those in float.
+
+    Attributes:
+        sqnr_db: what rounding them costs; None where it cannot be read, or is exact.
+        excess: error power over what rounding with these scales explains; per channel the worst.
+        excess_channel: that channel.
+        gain, gain_channel: the channel whose least-squares factor is farthest from 1.
+        zero_channels: output channels whose weights are all lost.
+        one_scale: all channels have the same scale.
+        range_ratio: largest of the loudest output channel over that of the median one.
+        peak: largest weight over rms, of the worst channel (or block).
+        like: (channel, other): quantized weights of a channel that are another channel's float ones.
+        bias_gap: largest difference of biases over the largest bias; bias_zero: all of it is gone.
+    """
+
+    kept: str
+    bits: int
+    block: int | None = None
+    sym: bool = False
+    channels: int = 0
+    sqnr_db: float | None = None
+    excess: float | None = None
+    excess_channel: int | None = None
+    gain: float | None = None
+    gain_channel: int | None = None
+    zero_channels: tuple[int, ...] = ()
+    one_scale: bool = False
+    range_ratio: float | None = None
+    peak: float | None = None
+    like: tuple[int, int] | None = None
+    bias_gap: float = 0.0
+    bias_zero: bool = False
+
+
+class LayerFacts(Record):
+    """One operator, in the order they are computed; those of loops last.
+
+    subgraph: "" in the main graph.  inputs, outputs: names of tensors, constants left out.  scale: the fixed scale
+    and zero point of its output, where it is static int8.  in_loop: its tensors cannot be seen.
+    """
+
+    name: _Name
+    subgraph: str = ""
+    type: str
+    inputs: tuple[_Name, ...] = ()
+    outputs: tuple[_Name, ...] = ()
+    weights: WeightFacts | None = None
+    scale: tuple[float, float] | None = None
+    bodies: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return f"{self.subgraph}/{self.name}" if self.subgraph else self.name
+
+
+class Held(Record):
+    """An output of a counter-proof: against float MNN, and whether its limits against the reference hold."""
+
+    sqnr_db: float | None = None
+    holds: bool = True
+
+
+class Swap(Record):
+    """The quantized file on this host with some layers in float.
+
+    what: "one": all but `layers` are float.  "without": `layers` are.  "all": every one is.  "alone": none is.
+    memory: it was run with.  outputs: worst over the cases.  share: error power in the signal, of the worst output.
+    """
+
+    what: Literal["one", "without", "all", "alone"]
+    layers: tuple[str, ...] = ()
+    memory: MemoryMode = "normal"
+    cases: int = 1
+    outputs: dict[_Name, Held] = Field(default_factory=dict)
+    share: float | None = None
+    holds: bool = False
+    failure: Failure | None = None
+
+
+class Rerun(Record):
+    """The file on the device once more with one option changed: how far it is from this host then (worst output)."""
+
+    what: str
+    sqnr_db: float | None = None
+    before_db: float | None = None
+    failure: Failure | None = None
+
+
+class Changed(Record):
+    """Asking for inner tensors changed an output.  where: which run; tensors: that were asked for."""
+
+    where: Literal["plain", "here", "there"]
+    case: _Name
+    output: _Name
+    tensors: tuple[_Name, ...] = ()
+    sqnr_db: float | None = None
+
+
+class LayerCapture(Record):
+    """All of it, of one variant on one device.
+
+    Attributes:
+        stage: the stage that breaks, which is what was looked into; None where nothing does.
+        unseen: tensors that could not be read, with the reason; only_float, only_quantized: of one side alone.
+        loops: operators whose inside cannot be seen.
+        equalized: its channels were given the same range before it was quantized, and the float model as well.
+        signs: of tensors that were brought back whole; tensor -> what is no rounding.
+    """
+
+    schema_: Literal["edgequant.layers/1"] = Field(default="edgequant.layers/1", alias="schema")
+    variant: str
+    uri: str
+    stage: str | None = None
+    is_host: bool = False
+    memory: MemoryMode = "normal"
+    precision: Precision = "normal"
+    cases: tuple[_Name, ...] = ()
+    layers: tuple[LayerFacts, ...] = ()
+    taps: tuple[Tap, ...] = ()
+    unseen: dict[_Name, str] = Field(default_factory=dict)
+    only_float: tuple[_Name, ...] = ()
+    only_quantized: tuple[_Name, ...] = ()
+    loops: tuple[str, ...] = ()
+    changed: tuple[Changed, ...] = ()
+    swaps: tuple[Swap, ...] = ()
+    reruns: tuple[Rerun, ...] = ()
+    signs: dict[_Name, tuple[Sign, ...]] = Field(default_factory=dict)
+    equalized: bool = False
+    why_no_proof: str | None = None
+    failure: Failure | None = None
+    started: AwareDatetime = Field(default_factory=now)
+
+    model_config = ConfigDict(populate_by_name=True)

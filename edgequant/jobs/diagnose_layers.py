@@ -1,0 +1,317 @@
+"""Looks into a quantized file: inner tensors, weights, and counter-proofs with some of its layers in float."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from edgequant.archive.layers import Held, LayerCapture, LayerFacts, Rerun, Sign, Swap, WeightFacts
+from edgequant.archive.types import Failure
+from edgequant.cases.case import Case
+from edgequant.compare.metrics import compare
+from edgequant.compare.residual import Pair, look, samples_of
+from edgequant.compare.summary import summarize
+from edgequant.errors import DeviceError, InputError, ToolError
+from edgequant.files import disk_error
+from edgequant.judge.layer_graph import Graph
+from edgequant.judge.layers import departing, next_try, of_device, suspects
+from edgequant.judge.verdict import Verdict, judge_output
+from edgequant.lab.probes.layers import Layers, Spot, once
+from edgequant.lab.session import Session
+from edgequant.lab.take import ModelFile
+from edgequant.models import read_model
+from edgequant.models.mnn.dequantize import weight_facts
+from edgequant.models.mnn.layers import LOOPS, sides
+from edgequant.models.model import BrokenFileError
+from edgequant.progress import Progress
+from edgequant.quantize.equalized_base import equalized_like
+from edgequant.quantize.swap import Key, swappable, with_float
+from edgequant.spec import Limit, MemoryMode, Precision
+
+MOST_CASES = 2
+"""Cases whose inner tensors are looked at: the worst ones."""
+MOST_SWAPS = 400
+"""Layers that are tried alone, and bytes of files that are written for it."""
+MOST_BYTES = 8 << 30
+_STRONG = 1.0
+
+Outputs = Mapping[str, np.ndarray]
+
+
+@dataclass
+class Looking:
+    """What there is to look into.
+
+    Attributes:
+        plain, made: the float .mnn and the quantized one.
+        memory: that `made` runs with.  precision: of the run.
+        stage: that breaks; None: nothing does.
+        cases: all that are held against limits, those where it is worst first.
+        expected: a case's reference outputs.
+        limits: by output.
+        failing: outputs that break limits; empty: all count.
+        host: this host's session; device: that of another machine, with the file's place there.
+        work: a private folder.
+    """
+
+    variant: str
+    uri: str
+    plain: Path
+    made: Path
+    memory: MemoryMode
+    precision: Precision
+    stage: str | None
+    cases: Sequence[Case]
+    expected: Callable[[str], Outputs]
+    limits: Mapping[str, Sequence[Limit]]
+    host: Session
+    work: Path
+    device: Session | None = None
+    failing: Sequence[str] = ()
+    progress: Progress = field(default_factory=Progress)
+
+    def capture(self) -> LayerCapture:
+        """Raises EdgequantError for what is no model's doing: a lost device, a full disk, a damaged file."""
+        plain, equalized = self._base()
+        made_graph, plain_graph = read_model(self.made), read_model(plain)
+        try:
+            both = sides(made_graph, plain_graph)
+            weights = weight_facts(self.made, plain)
+        except (BrokenFileError, ValueError) as error:
+            raise InputError("MODEL_BROKEN", f"it cannot be read: {error}", where=str(self.made)) from None
+        layers = tuple(
+            LayerFacts(
+                name=op.name,
+                subgraph=op.subgraph or "",
+                type=op.type,
+                inputs=tuple(name for name in op.inputs if name and name not in both.constants),
+                outputs=op.outputs,
+                weights=WeightFacts(**told) if (told := weights.get((op.subgraph or "", op.name))) else None,
+                scale=both.scales.get(op.outputs[0]) if op.outputs and op.subgraph is None else None,
+                bodies=both.bodies.get(op.name, ()) if op.subgraph is None else (),
+            )
+            for op in both.ops
+        )
+        chosen = list(self.cases)[:MOST_CASES]
+        self.progress.say(f"looking at {len(both.common)} inner tensors of {len(layers)} layers")
+        spots = [
+            Spot("plain", self.host, ModelFile(plain, "normal", precision="normal")),
+            Spot("here", self.host, ModelFile(self.made, self.memory)),
+        ]
+        there = None
+        if self.device is not None:
+            there = Spot("there", self.device, ModelFile(self.made, self.memory), self.device.push(self.made)[0])
+        probe = Layers(spots[0], spots[1], there, chosen, int8=self.memory == "low" or bool(both.scales))
+        taken = probe.take(both.common)
+        found = LayerCapture(
+            variant=self.variant,
+            uri=self.uri,
+            stage=self.stage,
+            is_host=self.device is None,
+            memory=self.memory,
+            precision=self.precision,
+            cases=tuple(case.name for case in chosen),
+            layers=layers,
+            taps=tuple(taken.taps),
+            unseen=taken.unseen,
+            only_float=both.only_float[:1000],
+            only_quantized=both.only_quantized[:1000],
+            loops=tuple(op.name for op in both.ops if op.type in LOOPS and op.subgraph is None),
+            changed=tuple(taken.changed),
+            equalized=equalized,
+        )
+        if self.stage == "quantization":
+            found = _Proof(self, plain, chosen, spots[0].still).of(found)
+            blamed = departing(Graph(found), "quantization")
+            names = [name for name, _ in suspects(found)[:1]] or ([] if blamed is None else [blamed.key])
+        else:
+            names = list(of_device(Graph(found)).layers) if self.stage == "device" else []
+        if self.stage == "device" and self.device is not None and there is not None:
+            found = found.model_copy(update={"reruns": tuple(self._reruns(there, chosen))})
+        return found.model_copy(update={"signs": self._signs(probe, found, names)})
+
+    def _base(self) -> tuple[Path, bool]:
+        """The float model, with the channels of a static file that was equalized."""
+        out = self.work / "equalized.mnn"
+        try:
+            done = equalized_like(self.made, self.plain, out)
+        except OSError as error:
+            raise disk_error(out, error) from None
+        return (out, True) if done else (self.plain, False)
+
+    def _reruns(self, there: Spot, cases: Sequence[Case]) -> Iterator[Rerun]:
+        """With one option changed on both sides: what makes the device right is what it comes from."""
+        still = ModelFile(self.made, self.memory)
+        before = self._between(still, there, cases)
+        options: list[tuple[str, ModelFile]] = []
+        if self.precision == "low":
+            options.append(("precision=normal", dataclasses.replace(still, precision="normal")))
+        if self.memory == "low":
+            options.append(("memory=normal", dataclasses.replace(still, memory="normal")))
+        for what, model in options:
+            after = self._between(model, there, cases)
+            if isinstance(after, DeviceError) or isinstance(before, DeviceError):
+                error = after if isinstance(after, DeviceError) else before
+                assert isinstance(error, DeviceError)
+                yield Rerun(what=what, failure=Failure.of(error))
+            else:
+                yield Rerun(what=what, sqnr_db=after, before_db=before)
+
+    def _between(self, model: ModelFile, there: Spot, cases: Sequence[Case]) -> float | DeviceError | None:
+        """SQNR of the worst output of the device against this host."""
+        here = once(self.host, model, cases)
+        far = once(there.session, model, cases, path=there.path)
+        if isinstance(here, DeviceError) or isinstance(far, DeviceError):
+            return here if isinstance(here, DeviceError) else far if isinstance(far, DeviceError) else None
+        found = [
+            compare(array, far[case].get(name)).sqnr_db for case, outputs in here.items()
+            for name, array in outputs.items()
+        ]  # fmt: skip
+        return min((db for db in found if db is not None), default=None)
+
+    def _signs(self, probe: Layers, found: LayerCapture, names: Sequence[str]) -> dict[str, tuple[Sign, ...]]:
+        """What of the error of these layers' outputs is no rounding."""
+        seen = {tap.tensor for tap in found.taps}
+        facts = {each.key: each for each in found.layers}
+        tensors = [name for key in names[:2] for name in facts[key].outputs[:1] if key in facts and name in seen]
+        signs: dict[str, tuple[Sign, ...]] = {}
+        for name, cases in probe.whole(tensors).items():
+            pairs = []
+            for case, arrays in cases.items():
+                one, two = (arrays.get("here"), arrays.get("there")) if self.stage == "device" else (
+                    arrays.get("plain"), arrays.get("here"),
+                )  # fmt: skip
+                if one is not None and two is not None:
+                    pairs.append(Pair(case, one, two))
+            kept = [
+                sign for sign in look(samples_of(pairs)) if sign.strength > _STRONG and math.isfinite(sign.strength)
+            ]
+            signs[name] = tuple(
+                Sign(kind=sign.kind, size=min(sign.size, 1e9), strength=min(sign.strength, 1e9), where=sign.where)
+                for sign in kept[:20]
+            )
+        return signs
+
+
+@dataclass
+class _Proof:
+    """Runs the quantized file with some of its layers in float.  still: float MNN's outputs by case."""
+
+    looking: Looking
+    plain: Path
+    chosen: Sequence[Case]
+    still: Mapping[str, Outputs]
+    files: int = 0
+    bytes: int = 0
+
+    def of(self, capture: LayerCapture) -> LayerCapture:
+        job = self.looking
+        try:
+            keys = swappable(job.made, self.plain)
+            swaps = list(self._swaps(capture, {key_of(each): each for each in keys}))
+        except ToolError as error:
+            if error.code != "SWAP_IMPOSSIBLE":
+                raise
+            return capture.model_copy(update={"why_no_proof": f"no counter-proof: {error}"})
+        return capture.model_copy(update={"swaps": tuple(swaps)})
+
+    def _swaps(self, capture: LayerCapture, keys: Mapping[str, Key]) -> Iterator[Swap]:
+        """In the order they are needed; each says what the next has to be."""
+        memory = self.looking.memory
+        found: list[Swap] = []
+
+        def run(swap: Swap) -> Swap:
+            found.append(swap)
+            return swap
+
+        yield run(self._swap("alone", (), keys, memory))
+        yield run(self._swap("all", tuple(keys), keys, memory))
+        if memory == "low":
+            yield run(self._swap("alone", (), keys, "normal"))
+        self.looking.progress.say(f"each of {len(keys)} layers alone")
+        for name in list(keys)[:MOST_SWAPS]:
+            if self.bytes > MOST_BYTES:
+                break
+            yield run(self._swap("one", (name,), keys, memory, cases=self.chosen))
+        sofar = capture.model_copy(update={"swaps": tuple(found)})
+        while (names := next_try(sofar)) is not None:
+            self.looking.progress.say(f"counter-proof: {len(names)} layer{'s' * (len(names) > 1)} in float")
+            cured = run(self._swap("without", names, keys, memory))
+            yield cured
+            if cured.failure is not None:
+                break
+            if cured.holds and len(names) > 1:
+                yield run(self._swap("one", names, keys, memory))
+            sofar = capture.model_copy(update={"swaps": tuple(found)})
+        ranked = suspects(sofar)
+        if ranked and memory == "low":
+            yield self._swap("one", ranked[0][:1], keys, "normal", cases=self.chosen)
+
+    def _swap(
+        self, what: str, names: tuple[str, ...], keys: Mapping[str, Key], memory: MemoryMode,
+        cases: Sequence[Case] | None = None,
+    ) -> Swap:  # fmt: skip
+        job = self.looking
+        floats = [key for name, key in keys.items() if (name in names) != (what == "one")]
+        if what == "alone":
+            floats = []
+        cases = list(job.cases) if cases is None else list(cases)
+        path = job.work / f"swap-{self.files}.mnn"
+        self.files += 1
+        told: dict[str, object] = {
+            "what": what,
+            "layers": names if what != "all" else (),
+            "memory": memory,
+            "cases": len(cases),
+        }
+        try:
+            data = with_float(job.made, self.plain, floats)
+            self.bytes += len(data)
+            path.write_bytes(data)
+            outputs = once(job.host, ModelFile(path, memory), cases)
+        except OSError as error:
+            raise disk_error(path, error) from None
+        finally:
+            path.unlink(missing_ok=True)
+        if isinstance(outputs, DeviceError):
+            return Swap.model_validate({**told, "failure": Failure.of(outputs)})
+        held, share = self._held(outputs)
+        holds = all(each.holds for each in held.values())
+        return Swap.model_validate({**told, "outputs": held, "share": share, "holds": holds})
+
+    def _held(self, outputs: Mapping[str, Outputs]) -> tuple[dict[str, Held], float | None]:
+        """Each output against float MNN (dB, worst case), whether its limits hold, and the worst share of error."""
+        job, found = self.looking, {}
+        shares: list[float] = []
+        names = list(next(iter(outputs.values())))
+        for name in names:
+            against_float = [
+                compare(self.still[case][name], each.get(name))
+                for case, each in outputs.items()
+                if case in self.still and name in self.still[case]
+            ]
+            decibels = [each.sqnr_db for each in against_float if each.sqnr_db is not None]
+            bad = any(each.problem not in (None, "reference_nonfinite") for each in against_float)
+            compared = {
+                case: compare(job.expected(case)[name], each.get(name))
+                for case, each in outputs.items()
+                if name in job.expected(case)
+            }
+            holds = True
+            if compared and name in job.limits:
+                holds = judge_output(summarize(compared), job.limits[name]).verdict is not Verdict.FAIL
+            found[name] = Held(sqnr_db=min(decibels, default=None), holds=holds)
+            if not job.failing or name in job.failing:
+                shares += [1e30] if bad else [10 ** (-min(decibels) / 10)] if decibels else []
+        return found, max(shares, default=None)
+
+
+def key_of(key: Key) -> str:
+    """As `LayerFacts.key`."""
+    graph, name = key
+    return f"{graph}/{name}" if graph else name

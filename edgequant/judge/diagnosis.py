@@ -1,0 +1,141 @@
+"""The whole story of a diagnosis: stage, layers, cause, and the table of all layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from edgequant.archive.layers import LayerCapture
+from edgequant.findings import Finding
+from edgequant.judge.causes import cause_of, spread_cause
+from edgequant.judge.layer_graph import Graph
+from edgequant.judge.layers import Blame, not_finite, of_device, of_quantization, suspects
+
+
+@dataclass(frozen=True)
+class Row:
+    """A layer in the table.
+
+    entire: dB of its output, with all that comes in from before.  single: the output of the whole model where this
+    layer alone is quantized.  device: dB of the device against this host.  moved: what rounding explains of that.
+    """
+
+    layer: str
+    type: str
+    entire: float | None = None
+    single: float | None = None
+    device: float | None = None
+    moved: float | None = None
+    blamed: bool = False
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The story.  stage: None where nothing is to be blamed.  cause: a finding: code, evidence and the one remedy."""
+
+    stage: str | None
+    blame: Blame = field(default_factory=Blame)
+    cause: Finding | None = None
+    findings: tuple[Finding, ...] = ()
+    rows: tuple[Row, ...] = ()
+
+
+def taps_finding(capture: LayerCapture) -> list[Finding]:
+    """Where asking for inner tensors changes what the model computes, what they show is of another model."""
+    if not capture.changed:
+        return []
+    worst = min(capture.changed, key=lambda each: math.inf if each.sqnr_db is None else each.sqnr_db)
+    where = {"plain": "float MNN", "here": "this host", "there": "the device"}[worst.where]
+    db = "" if worst.sqnr_db is None else f", down to {worst.sqnr_db:.1f} dB"
+    return [
+        Finding(
+            code="TAPS_CHANGE_OUTPUTS",
+            severity="info",
+            where=worst.output,
+            message=f"asking for inner tensors changes outputs on {where}{db}: MNN computes something else then, "
+            "and the numbers of these tensors are of that",
+            evidence={"tensors": list(worst.tensors[:20]), "case": worst.case, "times": len(capture.changed)},
+        )
+    ]
+
+
+def _device_too(graph: Graph) -> list[Finding]:
+    """Where a device strays beside what quantizing costs, though not so far that an output is blamed on it."""
+    found = of_device(graph)
+    if found.proof != "proven":
+        return []
+    layer = graph.by_key[found.layers[0]]
+    times = max(excess for name in layer.outputs if (excess := graph.excess(name)) is not None)
+    return [
+        Finding(
+            code="DEVICE_LAYER_STRAYS",
+            severity="info",
+            where=layer.key,
+            message=f"the device, too: in '{layer.key}' it is {10 * math.log10(times):.0f} dB farther from this host "
+            "than rounding explains, with right inputs",
+            evidence={"times": times},
+        )
+    ]
+
+
+def rows_of(capture: LayerCapture, graph: Graph, blamed: Sequence[str]) -> list[Row]:
+    """Worst first: those that are blamed, then by what they cost alone, then by their own error."""
+    single = dict(suspects(capture))
+    found = []
+    for layer in graph.layers:
+        shares = {
+            stage: _most(graph.share(name, stage) for name in layer.outputs)
+            for stage in ("quantization", "device", "moved")
+        }
+        if layer.key not in single and all(share is None for share in shares.values()):
+            continue
+        found.append(
+            Row(
+                layer.key, layer.type, _db(shares["quantization"]), _db(single.get(layer.key)), _db(shares["device"]),
+                _db(shares["moved"]), layer.key in blamed,
+            )
+        )  # fmt: skip
+    device = capture.stage == "device"
+
+    def rank(row: Row) -> tuple[bool, float, float]:
+        one = row.device if device else row.single
+        return not row.blamed, math.inf if one is None else one, math.inf if row.entire is None else row.entire
+
+    return sorted(found, key=rank)
+
+
+def _most(shares: Iterator[float | None]) -> float | None:
+    return max((share for share in shares if share is not None), default=None)
+
+
+def _db(share: float | None) -> float | None:
+    if share is None:
+        return None
+    return math.inf if share == 0 else -math.inf if share == math.inf else -10 * math.log10(share)
+
+
+def diagnose(capture: LayerCapture, outputs: Sequence[str], more: Mapping[str, object] | None = None) -> Diagnosis:
+    """The whole story of a capture.
+
+    outputs: of the model.  more: evidence from the verdict, such as {"engaged": False}.
+    """
+    graph = Graph(capture)
+    findings = taps_finding(capture)
+    born = not_finite(graph, outputs)
+    stage = capture.stage
+    blame = Blame()
+    cause: Finding | None = None
+    if born is not None:
+        stage = stage or "quantization"
+        blame = Blame((born.where or "",), "proven", "its inputs are finite and its output is not")
+        cause = born
+    elif stage == "quantization":
+        blame = of_quantization(capture, graph)
+        cause = spread_cause(capture, graph) if blame.spread else cause_of(capture, graph, blame, more or {})
+        findings += _device_too(graph)
+    elif stage == "device":
+        blame = of_device(graph)
+        cause = cause_of(capture, graph, blame, more or {})
+    rows = tuple(rows_of(capture, graph, blame.layers))
+    return Diagnosis(stage, blame, cause, tuple(findings), rows)

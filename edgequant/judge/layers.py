@@ -1,0 +1,228 @@
+"""From what a diagnosis captured to its story: which stage, which layer, why, and whether that is proven.
+
+Pure: no device, no runner, no MNN.  The layer that is blamed is the one where the error comes in, not where it is
+largest: of a quantized layer this is told by the file with only that layer quantized, of a device's kernel by right
+inputs and a wrong output.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from edgequant.archive.layers import LayerCapture, LayerFacts, Stats, Swap
+from edgequant.findings import Finding
+from edgequant.judge.layer_graph import CLIPPED, FLOOR, WIDE, Graph, misfit, sound
+
+Proof = Literal["proven", "suspicion"]
+
+JUMP = 10.0
+"""So many times more error than rounding explains (power) is more than it; and so many times more than went in."""
+_RIGHT = 3.0
+"""Up to so many times what rounding explains, inputs are right."""
+_CARRIES = 0.1
+"""A layer that causes less than this share of the whole error is not what it comes from."""
+SETS = (1, 2, 3, 5, 8, 12)
+"""So many of the worst layers are tried in float, one set after the other."""
+
+
+@dataclass(frozen=True)
+class Blame:
+    """What is known of who is to blame, before anybody asks why.
+
+    layers: worst first; empty where no few of them are.  spread: the error comes from many.
+    """
+
+    layers: tuple[str, ...] = ()
+    proof: Proof | None = None
+    how: str = ""
+    spread: bool = False
+
+
+# ---- quantization
+
+
+def suspects(capture: LayerCapture, outputs: Collection[str] = ()) -> list[tuple[str, float]]:
+    """Layers by what the model loses where they alone are quantized (error power in the signal), worst first.
+
+    outputs: that are looked at; none: those that break limits.
+    """
+    found: dict[str, float] = {}
+    for swap in capture.swaps:
+        if swap.what != "one" or len(swap.layers) != 1 or swap.memory != capture.memory or swap.failure is not None:
+            continue
+        shares = [10 ** (-held.sqnr_db / 10) for name, held in swap.outputs.items()
+                  if name in outputs and held.sqnr_db is not None]  # fmt: skip
+        share = max(shares, default=0.0) if outputs else swap.share
+        found[swap.layers[0]] = math.inf if share is None else share
+    return sorted(found.items(), key=lambda item: -item[1])
+
+
+def next_try(capture: LayerCapture) -> tuple[str, ...] | None:
+    """The layers to try in float next, of which the limits may hold; None where no more are tried.
+
+    Each time those are added that cost the outputs most which still break.
+    """
+    tried = [swap for swap in capture.swaps if swap.what == "without" and swap.failure is None]
+    last = tried[-1] if tried else next((swap for swap in capture.swaps if swap.what == "alone"), None)
+    count = next((count for count in SETS if count > len(tried[-1].layers if tried else ())), None)
+    names = list(tried[-1].layers) if tried else []
+    total = len(suspects(capture))
+    if last is None or last.holds or count is None or count > max(1, total // 2):
+        return None
+    broken = [name for name, held in last.outputs.items() if not held.holds]
+    for name, share in suspects(capture, broken):
+        if len(names) < count and name not in names and share > 0:
+            names.append(name)
+    return tuple(names) if len(names) > (len(tried[-1].layers) if tried else 0) else None
+
+
+def of_quantization(capture: LayerCapture, graph: Graph) -> Blame:
+    """Who is to blame for what quantizing costs."""
+    whole_file = next((swap for swap in capture.swaps if swap.what == "alone"), None)
+    everything = next((swap for swap in capture.swaps if swap.what == "all"), None)
+    ranked = suspects(capture)
+    if everything is not None and everything.failure is None and not everything.holds:
+        layer = departing(graph, "quantization")
+        how = "with all layers in float the limits do not hold either: it is not the weights of any layer"
+        return Blame(() if layer is None else (layer.key,), "suspicion", how)
+    cures = [swap for swap in capture.swaps if swap.what == "without" and swap.holds and swap.failure is None]
+    whole = whole_file.share if whole_file is not None and whole_file.share is not None else math.inf
+    if ranked and ranked[0][1] < _CARRIES * min(whole, 1.0) and not cures:
+        layer = departing(graph, "quantization")
+        if layer is not None and layer.weights is None:
+            how = "no layer with weights causes it by itself, and the error jumps here"
+            return Blame((layer.key,), "suspicion", how)
+    if cures:
+        best = min(cures, key=lambda swap: len(swap.layers))
+        order = {name: number for number, (name, _) in enumerate(ranked)}
+        names = tuple(sorted(best.layers, key=lambda name: order.get(name, len(order))))
+        how = _cured(best, _still_breaks(capture, names))
+        return Blame(_before(graph, names), "proven", how)
+    if not ranked:
+        layer = departing(graph, "quantization")
+        return Blame(() if layer is None else (layer.key,), "suspicion", capture.why_no_proof or "")
+    tried = max((len(swap.layers) for swap in capture.swaps if swap.what == "without"), default=0)
+    how = f"with the {tried} worst of {len(ranked)} layers in float the limits still break" if tried else ""
+    alone = [name for name, _ in ranked if _still_breaks(capture, (name,))]
+    if alone:
+        each = "by itself" if len(alone) == 1 else f"each of {len(alone)} layers by itself"
+        told = f"{each} breaks the limits, with all others in float"
+        return Blame(tuple(alone), "proven", f"{told}; {how}" if how else told, spread=True)
+    return Blame(tuple(name for name, _ in ranked[:3]), "suspicion", how, spread=True)
+
+
+def _before(graph: Graph, names: tuple[str, ...]) -> tuple[str, ...]:
+    """A fixed scale belongs to the tensor between two layers, and to each by itself: where it is that of the first
+    layer's input which does not fit, and not that of its output, it is the layer in front of it that is meant."""
+    layer = graph.by_key.get(names[0])
+    if layer is None or not sound(layer.weights):
+        return names
+    own = max((_badly(graph, name) for name in layer.outputs), default=0.0)
+    worst = max(layer.inputs, key=lambda name: _badly(graph, name), default=None)
+    if worst is None or _badly(graph, worst) <= own or (maker := graph.maker.get(worst)) is None:
+        return names
+    return (maker.key, *(name for name in names if name != maker.key))
+
+
+def _badly(graph: Graph, tensor: str) -> float:
+    """How far (ln) a tensor's fixed scale is outside of what fits; 0 where it fits."""
+    found = misfit(graph, tensor)
+    if found is None:
+        return 0.0
+    return math.log(found[0] / CLIPPED if found[0] > CLIPPED else WIDE / found[0])
+
+
+def _cured(swap: Swap, also: bool) -> str:
+    which = "this layer" if len(swap.layers) == 1 else f"these {len(swap.layers)} layers"
+    more = "; with all others in float they still break" if also else ""
+    return f"with only {which} in float the limits hold{more}"
+
+
+def _still_breaks(capture: LayerCapture, names: Sequence[str]) -> bool:
+    return any(
+        swap.what == "one" and set(swap.layers) == set(names) and not swap.holds and swap.failure is None
+        and swap.memory == capture.memory
+        for swap in capture.swaps
+    )  # fmt: skip
+
+
+def departing(graph: Graph, stage: str) -> LayerFacts | None:
+    """The layer where the error jumps: its output has far more of it than what goes into it.
+
+    Of those whose own part is a tenth of the largest or more, the first.
+    """
+    born: list[tuple[float, float, LayerFacts]] = []
+    for layer in graph.main():
+        shares = [share for name in layer.outputs if (share := graph.share(name, stage)) is not None]
+        if not shares:
+            continue
+        before = sum(graph.share(name, stage) or 0.0 for name in graph.seen_before(layer))
+        share = max(shares)
+        if share > max(JUMP * before, FLOOR[stage]):
+            born.append((min(share, 1e6), before, layer))
+    top = max((share for share, _, _ in born), default=0.0)
+    return next((layer for share, _, layer in born if share >= top / JUMP), None)
+
+
+# ---- device
+
+
+def of_device(graph: Graph) -> Blame:
+    """Who is to blame where a device computes something else with the same file: right inputs, wrong output."""
+    for layer in graph.main():
+        over = [found for name in layer.outputs if (found := graph.excess(name)) is not None]
+        if not over or max(over) < JUMP:
+            continue
+        before = [found for name in graph.seen_before(layer) if (found := graph.excess(name)) is not None]
+        if max(before, default=0.0) * _RIGHT > max(over):
+            continue
+        if max(before, default=0.0) <= _RIGHT:
+            how = "its inputs are right on the device and its output is not: more than rounding explains"
+            for rerun in graph.reruns:
+                if rerun.before_db is not None and rerun.sqnr_db is not None and rerun.sqnr_db > rerun.before_db + 10:
+                    return Blame(
+                        (layer.key,), "proven", f"{how}; with {rerun.what.replace('=', ' ')} the device is right"
+                    )
+            if not graph.disturbed.isdisjoint((*layer.outputs, *graph.seen_before(layer))):
+                return Blame(
+                    (layer.key,), "suspicion", f"{how}, but asking for these tensors changed what MNN computes"
+                )
+            return Blame((layer.key,), "proven", how)
+        return Blame((layer.key,), "suspicion", "its inputs are off too, though less than its output")
+    return Blame()
+
+
+# ---- what is not finite
+
+
+def not_finite(graph: Graph, outputs: Sequence[str]) -> Finding | None:
+    """The first layer whose output is not finite where float MNN's is."""
+    clean = all(
+        _bad(side) == 0 for name in outputs for tap in graph.taps.get(name, ()) for side in (tap.here, tap.there)
+    )
+    for layer in graph.main():
+        for tap in (tap for name in layer.outputs for tap in graph.taps.get(name, ())):
+            for where, side, base in (("this host", tap.here, tap.plain), ("the device", tap.there, tap.here)):
+                if side is None or not _bad(side) or base is None or _bad(base):
+                    continue
+                what = f"{side.nan} NaN and {side.inf} Inf" if side.nan and side.inf else (
+                    f"{side.nan} NaN" if side.nan else f"{side.inf} Inf"
+                )  # fmt: skip
+                swallowed = clean and tap.tensor not in outputs
+                told = ", and a later activation hides them from the outputs" if swallowed else ""
+                return Finding(
+                    code="NAN_SWALLOWED" if swallowed else "NAN_BORN",
+                    severity="fail",
+                    where=layer.key,
+                    message=f"{what} of {side.n} elements are born here on {where} (case {tap.case}){told}",
+                    evidence={"tensor": tap.tensor, "case": tap.case, "nan": side.nan, "inf": side.inf},
+                    remedy="Keep this layer in float, or its inputs inside of what it can take.",
+                )
+    return None
+
+
+def _bad(side: Stats | None) -> int:
+    return 0 if side is None else side.nan + side.inf

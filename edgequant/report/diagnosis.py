@@ -1,0 +1,157 @@
+"""A diagnosis as one document, and on a terminal: three sentences, then the layers, worst first."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from rich.console import Console
+from rich.text import Text
+
+from edgequant import plain
+from edgequant.findings import Finding
+from edgequant.judge.diagnosis import Diagnosis, Row
+from edgequant.judge.verdict import Verdict
+from edgequant.report.lines import STYLE, Lines
+
+MAX_ROWS = 12
+
+
+class LayerRow(BaseModel):
+    """A layer in the table; dB, None where it is not known or both are equal.  See `judge.diagnosis.Row`."""
+
+    layer: str
+    type: str
+    entire_db: float | None = None
+    single_db: float | None = None
+    device_db: float | None = None
+    rounding_db: float | None = None
+    blamed: bool = False
+
+
+class DiagnosisReport(BaseModel):
+    """All of a diagnosis.
+
+    Attributes:
+        verdict: of `verify`, or FAIL where the inside shows what the outputs hide.
+        stage: that breaks; None: none does.
+        layers: that are to blame, the first most; how: what proves it, or why it is a suspicion.
+        cause: code, message, evidence and the one remedy.
+        next: the command to go on with.
+        table: worst first.
+        loops: operators whose inside cannot be seen: each is judged as one layer.
+        unseen: tensors that could not be read, with the reason; only_float, only_quantized: that one side alone has.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    schema_: Literal["edgequant.diagnosis/1"] = Field(default="edgequant.diagnosis/1", alias="schema")
+    verdict: Verdict
+    model: str
+    device: str
+    variant: str
+    stage: Literal["conversion", "quantization", "device"] | None = None
+    why: str | None = None
+    layers: list[str] = Field(default_factory=list)
+    proof: Literal["proven", "suspicion"] | None = None
+    how: str = ""
+    cause: Finding | None = None
+    findings: list[Finding] = Field(default_factory=list)
+    next: str | None = None
+    cases: list[str] = Field(default_factory=list)
+    table: list[LayerRow] = Field(default_factory=list)
+    loops: list[str] = Field(default_factory=list)
+    unseen: dict[str, str] = Field(default_factory=dict)
+    only_float: list[str] = Field(default_factory=list)
+    only_quantized: list[str] = Field(default_factory=list)
+    run_dir: str | None = None
+
+
+def rows(found: Diagnosis) -> list[LayerRow]:
+    return [_row(row) for row in found.rows]
+
+
+def _row(row: Row) -> LayerRow:
+    numbers: dict[str, Any] = {
+        "entire_db": row.entire, "single_db": row.single, "device_db": row.device, "rounding_db": row.moved,
+    }  # fmt: skip
+    known = {key: value if value is not None and math.isfinite(value) else None for key, value in numbers.items()}
+    return LayerRow(layer=row.layer, type=row.type, blamed=row.blamed, **known)
+
+
+def to_json(found: DiagnosisReport) -> str:
+    return found.model_dump_json(by_alias=True, indent=1)
+
+
+def sentences(found: DiagnosisReport) -> list[str]:
+    """Who and why; how that is known; what to do."""
+    cause = found.cause
+    if found.stage is None:
+        return [found.why or "Nothing is to be blamed: every limit is kept.", *([found.next] if found.next else [])]
+    stage = {
+        "conversion": "The conversion to MNN breaks it",
+        "quantization": "Quantization breaks it",
+        "device": "The device breaks it",
+    }[found.stage]
+    where = ""
+    if found.layers and not (cause is not None and cause.where is None):
+        more = f" and {len(found.layers) - 1} more" if len(found.layers) > 1 else ""
+        where = f", in layer '{found.layers[0]}'{more}"
+    why = f": {cause.message} ({cause.code})" if cause is not None else ""
+    first = f"{stage}{where}{why}."
+    second = found.how[:1].upper() + found.how[1:] if found.how else "No counter-proof could be run"
+    if found.proof is not None:
+        second = (
+            f"{'Proven' if found.proof == 'proven' else 'A suspicion, not proven'}: {found.how or 'no counter-proof'}"
+        )
+    told = [first, f"{second}."]
+    remedy = cause.remedy if cause is not None else None
+    told.append(" ".join(part for part in (remedy, f"Next: {found.next}" if found.next else None) if part))
+    return [each for each in told if each]
+
+
+def render(found: DiagnosisReport, console: Console, *, verbose: bool = False, quiet: bool = False) -> None:
+    """Print it."""
+    _Printer(console, MAX_ROWS, verbose, quiet).diagnosis(found)
+
+
+class _Printer(Lines):
+    def diagnosis(self, found: DiagnosisReport) -> None:
+        head = Text(found.verdict.value, style=STYLE[found.verdict])
+        self.line(head, f"  {found.variant}  on  {found.device}")
+        for number, sentence in enumerate(sentences(found), 1):
+            self.hang(Text(f"{number}. "), self.text(sentence))
+        if found.table:
+            self.console.print()
+            self.table(found)
+        for finding in found.findings:
+            if (self.quiet and finding.severity == "info") or (finding.code == "LIMIT_EXCEEDED" and not self.verbose):
+                continue
+            self.hang(Text(f"{finding.severity:<5} ", style="dim"), self.text(f"{finding.code}: {finding.message}"))
+        if found.loops:
+            names = plain.joined([plain.name(name, self.console.encoding) for name in found.loops[:3]], "and")
+            self.line(f"Tensors inside of {names} cannot be asked for: it is judged as one layer, its weights apart.")
+        if found.unseen:
+            self.line(f"{len(found.unseen)} tensors could not be read, first {next(iter(found.unseen))}.")
+        if found.run_dir is not None:
+            self.console.print(Text("Run: ") + self.text(found.run_dir), soft_wrap=True)
+
+    def table(self, found: DiagnosisReport) -> None:
+        """entire: error of the layer's output, all that comes in included; single: of the worst output of the model
+        where this layer alone is quantized."""
+        shown = found.table if self.verbose else found.table[: self.max_outputs]
+        device = any(row.device_db is not None for row in shown)
+        heads = ["entire dB", "single dB", *(["device dB", "noise dB"] if device else [])]
+        room = max(self.console.width - 14 - 11 * len(heads), 20)
+        width = min(room, max(len(plain.name(row.layer, self.console.encoding)) for row in shown) + 4)
+        self.line(f"{'layer':<{width}}{'type':<14}" + "".join(f"{head:>11}" for head in heads))
+        for row in shown:
+            numbers = [row.entire_db, row.single_db, *([row.device_db, row.rounding_db] if device else [])]
+            cells = "".join(f"{'-' if value is None else f'{value:.1f}':>11}" for value in numbers)
+            name = self.cut(self.name(row.layer, "bold" if row.blamed else ""), width - 3)
+            mark, blanks = "* " if row.blamed else "  ", " " * (width - 2 - name.cell_len)
+            padded = Text.assemble(mark, name, blanks, f"{row.type[:13]:<14}{cells}")
+            self.console.print(padded, soft_wrap=True)
+        if len(found.table) > len(shown):
+            self.line(f"  and {len(found.table) - len(shown)} more layers (--verbose shows them)")

@@ -1,0 +1,197 @@
+"""Where the error comes in: real files with a fault in one layer, and the command as a user gives it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgequant.archive.open import open_run
+from edgequant.jobs.diagnose import diagnose
+from edgequant.judge.diagnosis import diagnose as judge_layers
+from edgequant.judge.verdict import Verdict
+from edgequant.lab.probes.layers import Layers, Spot, once
+from edgequant.lab.session import Session
+from edgequant.lab.take import ModelFile
+from edgequant.models import read_model
+from edgequant.models.mnn.dequantize import weight_facts
+from edgequant.models.mnn.layers import sides
+from edgequant.models.mnn.weights import read_weights
+from edgequant.plan.request import Request
+from edgequant.quantize.recipe import Recipe
+from edgequant.quantize.swap import swappable, with_float
+from edgequant.report.diagnosis import sentences
+from tests import generated
+from tests.defects.layers import EDITS, Subject, breaks, generated_subject, look, planted, rates, run, this_host
+from tests.jobs.support import ONE_THREAD, check_folder
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Session]:
+    with this_host() as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def cnn(host: Session, tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    return generated_subject("small_cnn", "dynamic:8", tmp_path_factory.mktemp("cnn"), host)
+
+
+@pytest.fixture(scope="module")
+def gru(host: Session, tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    return generated_subject("gru", "dynamic:8", tmp_path_factory.mktemp("gru"), host)
+
+
+def test_all_layers_in_float_are_the_float_model_bit_by_bit_and_none_is_the_quantized(
+    gru: Subject, host: Session, tmp_path: Path
+) -> None:
+    keys = swappable(gru.made, gru.plain)
+    assert any(graph for graph, _ in keys), "the loop's layers are among them"
+    for floats, want in ((keys, gru.plain), ([], gru.made)):
+        path = tmp_path / "swapped.mnn"
+        path.write_bytes(with_float(gru.made, gru.plain, floats))
+        got = once(host, ModelFile(path, "low"), gru.cases)
+        expected = once(host, ModelFile(want, "normal" if floats else "low"), gru.cases)
+        assert isinstance(got, dict)
+        assert isinstance(expected, dict)
+        for case in expected:
+            for name, array in expected[case].items():
+                np.testing.assert_array_equal(array, got[case][name])
+
+
+@pytest.mark.parametrize("fault", ["scales of a quarter of the channels times 3", "bias gone"])
+def test_a_fault_in_a_layer_is_named_with_its_cause_and_proven(
+    fault: str, cnn: Subject, host: Session, tmp_path: Path
+) -> None:
+    edit, causes = EDITS[fault]
+    layer = next(each for each in read_weights(cnn.made) if each.channels == 16)
+    path = tmp_path / "planted.mnn"
+    assert planted(cnn, layer, edit, path)
+    failing = breaks(cnn, path, host)
+    assert failing
+    capture, found = look(cnn, path, host, tmp_path, failing)
+    assert found.blame.layers == (layer.name,)
+    assert found.blame.proof == "proven"
+    assert found.cause is not None
+    assert found.cause.code in causes
+    assert capture.taps
+    assert list(tmp_path.glob("swap-*")) == [], "what was made for the proof is gone"
+
+
+def test_a_layer_inside_a_loop_is_named_though_its_tensors_cannot_be_seen(
+    gru: Subject, host: Session, tmp_path: Path
+) -> None:
+    layer = next(each for each in read_weights(gru.made) if each.subgraph)
+    path = tmp_path / "planted.mnn"
+    assert planted(gru, layer, EDITS["scales of half of the channels 0"][0], path)
+    capture, found = look(gru, path, host, tmp_path, breaks(gru, path, host))
+    assert found.blame.layers[0] == f"{layer.subgraph}/{layer.name}"
+    assert (found.blame.proof, found.cause and found.cause.code) == ("proven", "ZERO_SCALE")
+    assert capture.loops
+
+
+def test_sound_files_are_nobodys_fault(cnn: Subject, gru: Subject, host: Session, tmp_path: Path) -> None:
+    for sound in (cnn, gru):
+        assert breaks(sound, sound.made, host) == []
+        _, found = look(sound, sound.made, host, tmp_path, [])
+        assert (found.stage, found.cause) == (None, None)
+        for facts in weight_facts(sound.made, sound.plain).values():
+            assert facts.get("excess", 1) < 4
+
+
+def test_batches_are_bounded_by_bytes_and_what_cannot_be_read_is_told(cnn: Subject, host: Session) -> None:
+    spots = [
+        Spot("plain", host, ModelFile(cnn.plain, "normal", precision="normal")),
+        Spot("here", host, ModelFile(cnn.made, "low")),
+    ]
+    names = sides(read_model(cnn.made), read_model(cnn.plain)).common
+    whole = Layers(spots[0], spots[1], None, cnn.cases).take(names)
+    one_by_one = Layers(spots[0], spots[1], None, cnn.cases, batch_bytes=1).take([*names[:3], "no such tensor"])
+    assert list(one_by_one.unseen) == ["no such tensor"]
+    assert {tap.tensor for tap in one_by_one.taps} <= {tap.tensor for tap in whole.taps}
+    told = {(tap.case, tap.tensor): tap.plain for tap in whole.taps}
+    assert all(told[tap.case, tap.tensor] == tap.plain for tap in one_by_one.taps)
+
+
+def test_a_device_reduces_its_tensors_as_this_host_does(cnn: Subject, host: Session) -> None:
+    spots = [Spot(where, host, ModelFile(cnn.made, "low")) for where in ("plain", "here", "there")]  # type: ignore[arg-type]
+    names = sides(read_model(cnn.made), read_model(cnn.plain)).common
+    for tap in Layers(spots[0], spots[1], spots[2], cnn.cases[:1]).take(names).taps:
+        assert tap.there == tap.here
+        assert tap.device is not None
+        assert tap.device.error == 0
+        assert tap.moved is not None
+        assert tap.moved.error > 0 or tap.here is None or not tap.here.rms
+
+
+def test_a_device_that_computes_something_else_in_one_layer_is_found_by_right_inputs_and_a_wrong_output(
+    cnn: Subject, host: Session, tmp_path: Path
+) -> None:
+    layers = [each for each in read_weights(cnn.made) if each.kept == "quantized"]
+    path, layer = tmp_path / "other.mnn", layers[1]
+    assert planted(cnn, layer, EDITS["scales of a quarter of the channels times 3"][0], path)
+    capture, _ = look(cnn, cnn.made, host, tmp_path, [])
+    spots = [
+        Spot("plain", host, ModelFile(cnn.plain, "normal", precision="normal")),
+        Spot("here", host, ModelFile(cnn.made, "low")),
+        Spot("there", host, ModelFile(path, "low")),
+    ]
+    names = sides(read_model(cnn.made), read_model(cnn.plain)).common
+    taps = Layers(spots[0], spots[1], spots[2], cnn.cases).take(names).taps
+    found = judge_layers(capture.model_copy(update={"stage": "device", "taps": tuple(taps)}), tuple(cnn.floor))
+    assert found.blame.layers == (layer.name,)
+    assert (found.blame.proof, found.cause and found.cause.code) == ("proven", "KERNEL_DIFFERS")
+
+
+def test_the_whole_story_of_a_failing_variant(tmp_path: Path) -> None:
+    model = generated.small_cnn(tmp_path / "small.onnx")
+    request = Request(
+        model, devices="local:", variants=("dynamic:2",), run_dir=tmp_path / "run", options=ONE_THREAD, latency=False
+    )  # type: ignore[arg-type]
+    found = diagnose(request)
+    report = found.report
+    assert report.verdict is Verdict.FAIL
+    assert report.stage == "quantization"
+    assert report.cause is not None
+    assert report.table
+    assert report.next is not None
+    assert report.next.startswith("edgequant verify")
+    assert len(sentences(report)) == 3
+    run = open_run(tmp_path / "run")
+    kept = run.layers("local:", request.variants[0])
+    assert kept == found.capture
+    check_folder(tmp_path / "run")
+    if report.next.endswith(".json"):
+        Recipe.read(Path(report.next.rpartition("recipe:")[2]))
+
+
+def test_what_passes_blames_nobody(tmp_path: Path) -> None:
+    model = generated.small_cnn(tmp_path / "small.onnx")
+    request = Request(model, devices="local:", run_dir=tmp_path / "run", options=ONE_THREAD, latency=False)  # type: ignore[arg-type]
+    report = diagnose(request).report
+    assert (report.verdict.exit_code, report.stage, report.layers) == (0, None, [])
+    assert json.loads(report.model_dump_json(by_alias=True))["schema"] == "edgequant.diagnosis/1"
+
+
+@pytest.mark.nightly
+def test_a_wrong_conversion_is_named_by_the_node_of_the_source(tmp_path: Path) -> None:
+    model = generated.gru_reset_first(tmp_path / "gru.onnx")
+    request = Request(model, devices="local:", run_dir=tmp_path / "run", options=ONE_THREAD, latency=False)  # type: ignore[arg-type]
+    report = diagnose(request).report
+    assert (report.verdict, report.stage, report.proof) == (Verdict.FAIL, "conversion", "proven")
+    assert len(report.layers) == 1
+    assert (tmp_path / "run" / "conversion-case" / "show.py").is_file()
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", ["conv_cnn", "small_cnn", "gru", "lstm"])
+@pytest.mark.parametrize("variant", ["dynamic:8", "dynamic:4"])
+def test_every_kind_of_fault_in_generated_models(kind: str, variant: str, host: Session, tmp_path: Path) -> None:
+    results = list(run(generated_subject(kind, variant, tmp_path, host), host, most=2))
+    print(rates(results))
+    wrong = [each for each in results if not each.right_layer]
+    assert results
+    assert len(wrong) <= len(results) // 20, wrong

@@ -1,0 +1,50 @@
+"""A diagnosis on a terminal: three sentences, and a table that fits."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from edgequant.findings import Finding
+from edgequant.judge.verdict import Verdict
+from edgequant.report.diagnosis import DiagnosisReport, LayerRow, render, sentences, to_json
+
+CAUSE = Finding(code="ZERO_SCALE", severity="fail", where="conv", message="its scale is 0", remedy="Quantize again.")
+NAME = "/a/very/long/name/of/a/layer/as/exporters/write/them/Conv_output_0"
+
+
+def report(**more: object) -> DiagnosisReport:
+    told: dict[str, object] = {
+        "verdict": Verdict.FAIL, "model": "m.onnx", "device": "ssh://board", "variant": "static:8",
+        "stage": "quantization", "layers": ["conv"], "proof": "proven", "how": "with it in float the limits hold",
+        "cause": CAUSE, "next": "edgequant verify m.onnx --variant static:8,skip=conv",
+        "table": [LayerRow(layer=NAME, type="ConvolutionDepthwise", entire_db=-11.5, single_db=20.0, device_db=30.0,
+                           rounding_db=40.0, blamed=True)],
+    }  # fmt: skip
+    return DiagnosisReport.model_validate({**told, **more})
+
+
+def test_three_sentences_say_who_how_it_is_known_and_what_to_do() -> None:
+    first, second, third = sentences(report())
+    assert first == "Quantization breaks it, in layer 'conv': its scale is 0 (ZERO_SCALE)."
+    assert second == "Proven: with it in float the limits hold."
+    assert third == "Quantize again. Next: edgequant verify m.onnx --variant static:8,skip=conv"
+    assert sentences(report(proof="suspicion", how=""))[1].startswith("A suspicion, not proven")
+    assert sentences(report(stage=None, why="Nothing is to be blamed.", next=None)) == ["Nothing is to be blamed."]
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_no_line_is_wider_than_the_screen(width: int) -> None:
+    stream = io.StringIO()
+    render(report(), Console(file=stream, width=width, color_system=None))
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    table = next(line for line in lines if line.startswith("layer"))
+    assert table.split() == ["layer", "type", "entire", "dB", "single", "dB", "device", "dB", "noise", "dB"]
+    assert any(line.startswith("* ") and "-11.5" in line and "40.0" in line for line in lines)
+
+
+def test_the_document_is_read_back() -> None:
+    assert DiagnosisReport.model_validate_json(to_json(report())) == report()
