@@ -133,6 +133,7 @@ class Check(Judge):
                 need(good, f"case {c['name']}: {t['name']} does not fit the model")
         if self.float:
             need(self.float["artifact_sha256"] == source["float_sha256"], "float-host is of another file")
+            need([c["case"] for c in self.float["cases"]] == list(taken), "float-host has other cases than source.json")
         for uri in plan["devices"]:
             for variant in plan["variants"]:
                 self.trial_consistent(uri, variant, spell(variant))

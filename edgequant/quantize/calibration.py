@@ -26,7 +26,13 @@ from edgequant.cases.pictures import PictureFile, find_pictures, picture_finding
 from edgequant.errors import InputError
 from edgequant.findings import Finding
 from edgequant.progress import counted
-from edgequant.quantize.calibration_errors import ACCEPTED, as_calibration
+from edgequant.quantize.calibration_errors import (
+    ACCEPTED,
+    as_calibration,
+    one_sample,
+    same_samples,
+    too_few_samples,
+)
 from edgequant.quantize.user_function import spool
 from edgequant.spec.function import looks_like_function
 from edgequant.spec.images import ImageOptions
@@ -175,7 +181,7 @@ def load_calibration(
     if not readers:
         raise InputError("CALIBRATION_EMPTY", f"{name}: no sample in it", hint=f"Give at least 8. {ACCEPTED}")
     if options.samples is not None and len(readers) < options.samples:
-        findings.append(_too_few(name, len(readers), options.samples))
+        findings.append(too_few_samples(name, len(readers), options.samples))
     readers = readers[: options.samples]
     facts, ranges = [], _Ranges(specs)
     for reader in counted("reading calibration data: samples", readers):
@@ -183,9 +189,9 @@ def load_calibration(
         facts.append(sample_facts(case, specs))
         ranges.add(case)
     if len(readers) == 1:
-        findings.append(_one(name))
+        findings.append(one_sample(name))
     elif len({each.sha256 for each in facts}) == 1:
-        findings.append(_same(name, len(readers)))
+        findings.append(same_samples(name, len(readers)))
     findings += ranges.findings(len(readers))
     if pictures is not None:
         used = pictures.files[: len(readers)]
@@ -378,32 +384,3 @@ class _Ranges:
                     )
                 )
         return found
-
-
-def _one(source: str) -> Finding:
-    return Finding(
-        code="CALIBRATION_FEW",
-        severity="warn",
-        message=f"{source} holds one sample: ranges seen once are seldom those of all data",
-        remedy="Give at least 8 samples that differ as real data does.",
-    )
-
-
-def _same(source: str, count: int) -> Finding:
-    return Finding(
-        code="CALIBRATION_IDENTICAL",
-        severity="warn",
-        message=f"the {count} samples of {source} are one, value by value: ranges seen once seldom are all data's",
-        evidence={"samples": count},
-        remedy="Give at least 8 samples that differ as real data does.",
-    )
-
-
-def _too_few(source: str, there: int, wanted: int) -> Finding:
-    return Finding(
-        code="CALIBRATION_FEW",
-        severity="warn",
-        message=f"{source} holds {there} samples, {wanted} were asked for",
-        evidence={"samples": there, "wanted": wanted},
-        remedy="Give more samples, or ask for fewer.",
-    )

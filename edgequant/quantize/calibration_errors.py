@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 
 from edgequant.errors import InputError
+from edgequant.findings import Finding
 from edgequant.tensors import TensorSpec
 
 ACCEPTED = (
@@ -56,3 +57,32 @@ def as_calibration(error: InputError, inputs: tuple[TensorSpec, ...]) -> InputEr
     elif code == "CALIBRATION_NAN":
         hint = "A single NaN makes the range of every layer behind it meaningless. Leave the sample out."
     return InputError(code, error.message, hint=hint, where=error.where, evidence=error.evidence)
+
+
+def one_sample(source: str) -> Finding:
+    return Finding(
+        code="CALIBRATION_FEW",
+        severity="warn",
+        message=f"{source} holds one sample: ranges seen once are seldom those of all data",
+        remedy="Give at least 8 samples that differ as real data does.",
+    )
+
+
+def same_samples(source: str, count: int) -> Finding:
+    return Finding(
+        code="CALIBRATION_IDENTICAL",
+        severity="warn",
+        message=f"the {count} samples of {source} are one, value by value: ranges seen once seldom are all data's",
+        evidence={"samples": count},
+        remedy="Give at least 8 samples that differ as real data does.",
+    )
+
+
+def too_few_samples(source: str, there: int, wanted: int) -> Finding:
+    return Finding(
+        code="CALIBRATION_FEW",
+        severity="warn",
+        message=f"{source} holds {there} samples, {wanted} were asked for",
+        evidence={"samples": there, "wanted": wanted},
+        remedy="Give more samples, or ask for fewer.",
+    )

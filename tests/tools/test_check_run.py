@@ -41,6 +41,9 @@ NOTHING_FOLLOWS = {
     # Where the journal was made to fit, these are not noticed: they are in one place only, and no number, no verdict
     # and nothing else in the folder follows from them.
     r"(plan|captures/.*)\.json:(created|started)$": "when something was done",
+    r"plan\.json:(rollout|feedback|decides)$": "there is none of it: source.json says what came of it",
+    r"captures/.*\.json:(rollout|settings)$": "no rollout was asked for",
+    r"artifacts/.*:artifact\.log$": "where the converter's words are; that they are there is held, where it says so",
     r"plan\.json:(convert_timeout|budget|reach)\b": "how a file is made and a device reached, not what comes of it",
     r"source\.json:(inputs|declared)\.\d+\.(dims|layout)\b": "names of sizes, order of axes: cases have both",
     r"artifacts/.*:artifact\.(seconds|float_layers|quantized_layers)$": "only whether any layer is quantized decides",
