@@ -66,6 +66,16 @@ class Run:
         return (self.path / "source.json").exists() and bool(self.source.cases) and self.capture(REFERENCE) is not None
 
     @property
+    def float_file(self) -> Path | None:
+        """The float .mnn: in the folder, or the source where that is one; None where it is not there any more."""
+        wanted = self.source.float_sha256 or "none"
+        for path in sorted((self.path / "models").glob("*.mnn")):
+            if len(tail := path.stem.rpartition("-")[2]) >= 16 and wanted.startswith(tail):
+                return path
+        source = Path(self.source.path)
+        return source if self.source.format == "mnn" and source.is_file() else None
+
+    @property
     def closing(self) -> Closing:
         return self._read("closing", Closing) or Closing()
 

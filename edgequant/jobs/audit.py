@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from collections import Counter
@@ -15,11 +16,12 @@ import numpy as np
 from edgequant.archive.arrays import ArrayFolder, MemoryArrays
 from edgequant.archive.folder import device_capture, host_capture
 from edgequant.archive.open import Run, open_run
-from edgequant.archive.types import ArrayRef, Artifact, Capture, CaseCapture
+from edgequant.archive.types import ArrayRef, Artifact, Capture, CaseCapture, Making
 from edgequant.cases.case import Case
 from edgequant.errors import InputError
 from edgequant.files import sha256_of
 from edgequant.findings import Finding
+from edgequant.jobs.rounding import with_rounding
 from edgequant.judge.run import judge
 from edgequant.judge.stages import Comparer
 from edgequant.judge.types import Judgement, TrialJudgement
@@ -203,12 +205,16 @@ class _Overlay:
 
 
 class _PlantedRun(Run):
-    """A run with other captures in the place of some."""
+    """A run with other captures in the place of some, and perhaps another artifact in the place of all."""
 
     replaced: dict[str, Capture]
+    artifact: Artifact | None
 
     def capture(self, name: str) -> Capture | None:
         return self.replaced.get(name) or super().capture(name)
+
+    def making(self, variant: Variant) -> Making | None:
+        return super().making(variant) if self.artifact is None else Making(variant=variant, artifact=self.artifact)
 
 
 class _Bench:
@@ -226,12 +232,14 @@ class _Bench:
                  kind=each.kind)
             for each in run.source.cases
         ]  # fmt: skip
+        self.floats = run.float_file
         self.sound = self._judged({})
         self.known = {each.code for each in self._findings(self.sound)}
 
     def check(self) -> None:
         """Raise InputError (AUDIT_HOST_DIFFERS) where this host computes something else than the run's did."""
-        now = self._taken(self.data)
+        with _file(self.data) as path:
+            now = self._taken(path)
         if self.here is None or now.failure is not None or _digests(now.cases) != _digests(self.here.cases):
             raise InputError(
                 "AUDIT_HOST_DIFFERS",
@@ -241,34 +249,34 @@ class _Bench:
 
     def plant(self, fault: Fault, where: Where) -> Tried:
         self.overlay.clear()
-        wrong = self._taken(fault.planted(self.data))
-        if wrong.failure is not None or any(each.refused is not None for each in wrong.cases):
+        with _file(fault.planted(self.data)) as path:
+            wrong = self._taken(path)
+            made = self._weighed(path) if where == "file" else None
+        if wrong.failure is not None or _refused(wrong) - _refused(self.here):
             return Tried(fault, where, Verdict.ERROR, died=True)
         replaced = {device_capture(self.trial.uri, self.trial.variant): _in_place(self.device, wrong)}
         if where == "file" and self.here is not None:
             replaced[host_capture(self.trial.variant)] = _in_place(self.here, wrong)
-        found = self._judged(replaced)
+        found = self._judged(replaced, made)
         codes = {each.code for each in self._findings(found) if each.severity in ("warn", "error", "fail")}
         (trial,) = found.trials
         return Tried(fault, where, trial.verdict, tuple(sorted(codes - self.known)), *self._cost(trial))
 
-    def _taken(self, data: bytes) -> Capture:
-        path = self._file(data)
-        try:
-            memory = self.device.memory_mode or "normal"
-            model = ModelFile(path, memory, sha256_of(path))
-            return take(self.host, model, self.cases, [NormalProbe()], self.overlay, trial="audit", role="variant-host")
-        finally:
-            path.unlink(missing_ok=True)
+    def _taken(self, path: Path) -> Capture:
+        model = ModelFile(path, self.device.memory_mode or "normal", sha256_of(path))
+        return take(self.host, model, self.cases, [NormalProbe()], self.overlay, trial="audit", role="variant-host")
 
-    def _file(self, data: bytes) -> Path:
-        with tempfile.NamedTemporaryFile(suffix=".mnn", prefix="edgequant-audit-", delete=False) as file:
-            file.write(data)
-            return Path(file.name)
+    def _weighed(self, path: Path) -> Artifact:
+        """The artifact, had the quantizer made this file: its weights are held against the float model's."""
+        if self.floats is None:
+            return self.artifact
+        planted = with_rounding(self.artifact.model_copy(update={"path": path, "sha256": sha256_of(path)}), self.floats)
+        return self.artifact.model_copy(update={"rounding": planted.rounding})
 
-    def _judged(self, replaced: dict[str, Capture]) -> Judgement:
+    def _judged(self, replaced: dict[str, Capture], made: Artifact | None = None) -> Judgement:
         planted = _PlantedRun(self.run.path)
         object.__setattr__(planted, "replaced", replaced)
+        object.__setattr__(planted, "artifact", made)
         return judge(planted, self.plan, comparer=self.comparer)
 
     def _findings(self, judgement: Judgement) -> Iterator[Finding]:
@@ -293,6 +301,18 @@ class _Bench:
             if old is not None and new is not None and old - new > (worst[0] or 0.0):
                 worst = old - new, output, new
         return worst
+
+
+@contextlib.contextmanager
+def _file(data: bytes) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="edgequant-audit-") as folder:
+        path = Path(folder) / "planted.mnn"
+        path.write_bytes(data)
+        yield path
+
+
+def _refused(capture: Capture | None) -> set[str]:
+    return set() if capture is None else {each.case for each in capture.cases if each.refused is not None}
 
 
 def _digests(cases: Sequence[CaseCapture]) -> dict[str, dict[str, str]]:

@@ -197,13 +197,8 @@ def _look(
 
 def _float_model(run: Run) -> Path:
     """The float .mnn of a run.  Raises InputError (RUN_INVALID)."""
-    wanted = run.source.float_sha256 or ""
-    for path in sorted((run.path / "models").glob("*.mnn")):
-        if path.stem.rpartition("-")[2] and wanted.startswith(path.stem.rpartition("-")[2]):
-            return path
-    source = Path(run.source.path)
-    if run.source.format == "mnn" and source.is_file():
-        return source
+    if (path := run.float_file) is not None:
+        return path
     raise InputError("RUN_INVALID", f"{run.path}: its float model is missing", hint="Diagnose the model anew.")
 
 

@@ -11,11 +11,11 @@ from edgequant.errors import InputError
 from edgequant.models.mnn.rounding import rounded
 
 
-def with_rounding(artifact: Artifact, float_model: Artifact) -> Artifact:
+def with_rounding(artifact: Artifact, float_model: Path) -> Artifact:
     """The artifact with what rounding did to its layers; as it is where that is not known."""
     if artifact.run_as.method == "float":
         return artifact
-    found = _rounding(float_model.path, artifact.path, artifact.sha256)
+    found = _rounding(float_model, artifact.path, artifact.sha256)
     return artifact if found is None else artifact.model_copy(update={"rounding": found})
 
 

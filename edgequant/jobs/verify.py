@@ -232,7 +232,7 @@ class _Verify:
         alone = len(self.request.variants) == 1
         try:
             with self.clock.phase("convert"):
-                artifact = with_rounding(maker.make(variant), float_model)
+                artifact = with_rounding(maker.make(variant), float_model.path)
         except EdgequantError as error:
             # Calibration data that cannot be read is no one variant's; an option that does not fit fails only its own.
             of_all = error is maker.unreadable
