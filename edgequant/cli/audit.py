@@ -29,6 +29,7 @@ def run(run_dir: str, *, count: int, seed: int, variant: str | None, ui: Ui) -> 
     for line in _head(found):
         console.print(Text(printable(line)), soft_wrap=True)
     console.print(_table(found))
+    console.print(Text("from: the smallest that was caught; missed: the largest that was not", style="dim"))
     for line in _tail(found):
         console.print(Text(printable(line)), soft_wrap=True)
     if ui.json:
@@ -102,8 +103,8 @@ def _head(found: Audit) -> list[str]:
 
 def _table(found: Audit) -> Table:
     table = Table(box=None, pad_edge=False)
-    for name in ("fault", "where", "planted", ">= 1 dB", "caught", "smallest caught", "largest missed"):
-        table.add_column(name, justify="left" if name in ("fault", "where") else "right")
+    for name in ("fault", "where", "planted", ">= 1 dB", "caught", "from", "missed"):
+        table.add_column(name, justify="left" if name in ("fault", "where") else "right", no_wrap=True)
     for row in rows(found):
         caught, missed = row.size(caught=True), row.size(caught=False)
         style = "" if row.caught == len(row.counted) else "yellow"
