@@ -55,7 +55,10 @@ def test_binary_both_ways(phone: AdbDevice) -> None:
 
 
 def test_stdin_that_nobody_reads(phone: AdbDevice) -> None:
-    assert phone.run(["echo", "done"], soon(), stdin=b"x" * (8 << 20)).stdout == b"done\n"
+    """It ends.  What was printed may be lost: adbd has one socket for both, and closes it when it cannot write."""
+    result = phone.run(["echo", "done"], soon(), stdin=b"x" * (8 << 20))
+    assert (result.exit_code, result.lost) == (0, False)
+    assert result.stdout in (b"done\n", b"")
 
 
 def test_no_stdin_is_an_empty_one(phone: AdbDevice) -> None:

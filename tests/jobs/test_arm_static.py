@@ -97,7 +97,7 @@ def test_the_i8mm_kernel_is_caught(half_tile: Path, tmp_path: Path) -> None:
     report = static(half_tile, cases, run_dir, taken_at_its_word(tmp_path), WITHOUT, SDOT, I8MM, limits=ANYTHING)
     without, sdot, i8mm = report.runs
     for run in (without, sdot):
-        assert run.verdict == "PASS"
+        assert run.verdict == "MARGINAL", "it is calibrated on the very cases"
         assert min(decibels(run).values()) > 60
         assert "STATIC_I8MM_UNSEEN" in codes(run)
     assert i8mm.verdict == "FAIL"

@@ -26,8 +26,17 @@ def uri(board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"ssh://{ALIAS}"
 
 
-def test_with_the_pack(uri: str, real_model: ModelByName, tmp_path: Path) -> None:
-    report = do(real_model("enc"), tmp_path / "run", "dynamic:8", devices=(uri,), access=DeviceOptions(runtime="pack"))
+def test_with_the_pack(uri: str, generated_model: ModelByName, tmp_path: Path) -> None:
+    with_the_pack(uri, generated_model("gru"), tmp_path)
+
+
+@pytest.mark.nightly
+def test_a_real_model_with_the_pack(uri: str, real_model: ModelByName, tmp_path: Path) -> None:
+    with_the_pack(uri, real_model("enc"), tmp_path)
+
+
+def with_the_pack(uri: str, model: Path, tmp_path: Path) -> None:
+    report = do(model, tmp_path / "run", "dynamic:8", devices=(uri,), access=DeviceOptions(runtime="pack"))
     (run,) = report.runs
     assert report.verdict == run.verdict == "PASS"
     assert run.low_memory_engaged is True, run.low_memory_why

@@ -33,8 +33,8 @@ def test_a_bare_phone(phone: Phone, real_model: ModelByName, tmp_path: Path) -> 
     assert sum(first.packs.values()) > 10e6
     assert run.options["pushed_bytes"] > 0
 
-    second = Sent()
-    (run,) = verify(real_model("enc"), tmp_path / "second", phone, second).runs
+    second, case = Sent(), tmp_path / "first" / "cases" / "small.npz"
+    (run,) = verify(real_model("enc"), tmp_path / "second", phone, second, inputs=case).runs
     assert run.verdict == "PASS"
     assert run.options["pushed_bytes"] == 0
     assert not second.packs
@@ -78,10 +78,12 @@ def test_a_place_where_nothing_may_be_executed(phone: Phone, real_model: ModelBy
     phone.shell("rm -rf /sdcard/edgequant")  # it is memory
 
 
-def test_power_cut_in_the_middle_of_a_run(phone: Phone, real_model: ModelByName, tmp_path: Path) -> None:
+def test_power_cut_in_the_middle_of_a_run(
+    phone: Phone, real_model: ModelByName, generated_model: ModelByName, tmp_path: Path
+) -> None:
     cut = Sent("running dynamic:8 on adb", phone.kill, after=2)
     error = error_of(verify(real_model("enc"), tmp_path / "cut", phone, cut, latency=True))
     assert error.code == "LINK_LOST", error
     phone.boot()
-    (run,) = verify(real_model("enc"), tmp_path / "again", phone).runs
+    (run,) = verify(generated_model("gru"), tmp_path / "again", phone).runs
     assert run.verdict == "PASS"

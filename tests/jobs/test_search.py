@@ -23,6 +23,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_auto_meets_its_target_and_can_be_made_again(generated_model: ModelByName, tmp_path: Path) -> None:
     model, first = generated_model("big_mlp"), tmp_path / "first"
