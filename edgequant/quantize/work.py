@@ -110,7 +110,10 @@ def work_dir(parent: Path) -> Iterator[Path]:
     remove_stale(parent)
     while True:
         work = Path(tempfile.mkdtemp(prefix=_WORK, dir=parent))
-        lock = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            lock = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue  # somebody took it for stale before it was even opened
         with contextlib.suppress(OSError):  # without locks (some network file systems) nothing is ever stale
             fcntl.flock(lock, fcntl.LOCK_EX)
         if work.exists():

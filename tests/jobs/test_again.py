@@ -57,7 +57,7 @@ def test_a_second_verify_converts_nothing(generated_model: ModelByName, tmp_path
     assert len(tools) > len(variants)
     tools.clear()
     second = do(generated_model("conv_cnn"), tmp_path / "two", *variants, **more)  # type: ignore[arg-type]
-    assert tools == []
+    assert tools == [], [(each.code, each.message) for each in first.findings]
     assert told(second) == told(first)
     logs = [{path.name for path in (tmp_path / run / "logs").glob("*.log")} for run in ("one", "two")]
     for run in second.runs:
