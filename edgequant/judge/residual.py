@@ -121,7 +121,7 @@ class Residuals:
         self._held = source.held
         self._lists = {name for name, decision in source.decisions.items() if decision in LISTS}
         self._twins = _twins(comparer, source)
-        self._known: dict[tuple[str | None, ...], list[Sign]] = {}
+        self._known = comparer.looked
 
     def observed(
         self,

@@ -9,6 +9,7 @@ import numpy as np
 from edgequant.archive.arrays import ArraySink
 from edgequant.archive.types import ArrayRef, Capture, CaseCapture
 from edgequant.compare.metrics import TensorComparison, compare
+from edgequant.compare.residual import Sign
 from edgequant.compare.summary import summarize
 from edgequant.judge.types import Compared, Summaries
 
@@ -22,6 +23,8 @@ class Comparer:
     def __init__(self, arrays: ArraySink) -> None:
         self._arrays = arrays
         self._known: dict[tuple[str, str | None], TensorComparison] = {}
+        self.looked: dict[tuple[str | None, ...], list[Sign]] = {}
+        """What `judge.residual` has found in arrays, by the hashes of all of them."""
 
     def of(self, expected: ArrayRef, got: ArrayRef | None) -> TensorComparison:
         """One array against its reference; None: it never came."""
