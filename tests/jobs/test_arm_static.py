@@ -122,7 +122,7 @@ def test_the_i8mm_kernel_is_avoided(half_tile: Path, tmp_path: Path) -> None:
     cases = samples(tmp_path / "cases", 1, 8, 1, 5)
     for variant in ("static:8", "dynamic:8"):
         (run,) = static(half_tile, cases, tmp_path / variant[:7], variant, I8MM, limits=ANYTHING).runs
-        assert run.verdict == "PASS", run.findings
+        assert run.verdict == ("MARGINAL" if variant == "static:8" else "PASS"), run.findings
         assert min(decibels(run).values()) > 60
         assert not codes(run) & {"STATIC_I8MM_UNSEEN", "DEVICE_BEYOND_ROUNDING"}
         if variant == "static:8":
@@ -238,7 +238,7 @@ def test_a_max_pool_between_int8_layers_is_right_everywhere(pooled: Path, tmp_pa
         variant = f"static:8,calib={calib},asym"
         report = static(pooled, cases, run_dir / calib, variant, "local:", WITHOUT, I8MM)
         for run in report.runs:
-            assert run.verdict == "PASS", (variant, run.device.uri, codes(run))
+            assert run.verdict == "MARGINAL", (variant, run.device.uri, codes(run))
             assert not codes(run) & {"HOST_MISCOMPUTES", "STATIC_POOL_ON_X86"}
             steps = capture(run_dir / calib, run)
             # r and p are one float's last bit apart in their scale.
@@ -273,6 +273,6 @@ def test_a_sum_whose_end_is_never_written_is_avoided(summed: Path, tmp_path: Pat
     (finding,) = [finding for finding in run.findings if finding.code == "DEVICE_BEYOND_ROUNDING"]
     assert finding.evidence["tail_layers"] == ["s"]
     (run,) = static(summed, cases, tmp_path / "run", "static:8", WITHOUT, limits=ANYTHING).runs
-    assert run.verdict == "PASS", run.findings
+    assert run.verdict == "MARGINAL", run.findings
     assert min(decibels(run).values()) > 60
     assert any("'s'" in why for why in left_out(run).values())

@@ -24,7 +24,7 @@ TFLITE = ("face_detection", "hand_recrop")
 
 # Lowest SQNR of the conversion, and the verdicts of dynamic:8 where they are clear on any CPU: measured, then rounded
 # away from the limits.
-CONVERSION_DB = {"enc": 100, "erb_dec": 100, "df_dec": 100, "ppocr_cls": 90, "ppocr_rec": 30, "silero_vad": 80}
+CONVERSION_DB = {"enc": 100, "erb_dec": 100, "df_dec": 100, "ppocr_cls": 90, "ppocr_rec": 30, "silero_vad": 70}
 CLEAR = {"enc": "PASS", "df_dec": "PASS", "ppocr_cls": "PASS", "ppocr_rec": "FAIL", "hand_recrop": "PASS"}
 
 
@@ -84,7 +84,7 @@ def test_onnx_on_this_host(name: str, real_model: ModelByName, tmp_path: Path, m
     assert {case.source.split(";")[0] for case in report.cases if case.source} == {"random, seed 0"}
     usual = [case for case in open_run(run_dir).source.cases if case.kind != "strain"]
     sizes = {str({name: ref.shape for name, ref in case.inputs.items()}) for case in usual}
-    assert len(sizes) == len(usual) > 3  # the open size was varied
+    assert len(sizes) == len(usual) > (1 if name == "silero_vad" else 3)  # the open size was varied; it takes few
 
 
 @pytest.mark.parametrize("name", all_but("hand_recrop", of=TFLITE))
