@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from edgequant import zoo
+from tests import generated
 from tests.beds.sshd import SshServer
 from tests.nightly import all_but
 
 ROOT = Path(__file__).parents[1]
-MAY_FAIL = ("dynamic:4,block=32,hqq",)
+MAY_FAIL = ("dynamic:4,block=32,hqq", "edgequant diagnose")
 """Commands with these show a variant that breaks its limits, which is what they are there for."""
 
 
@@ -43,6 +44,7 @@ def test_every_command_of_the_readme_works(count: int, sshd: SshServer, tmp_path
     here.mkdir()
     shutil.copy(zoo.fetch("ppocr_cls"), here / "model.onnx")
     shutil.copy(zoo.fetch("enc"), here / "enc.onnx")
+    generated.gru(here / "stream.onnx")
     (here / "cases").mkdir()
     for number in range(2):
         picture = np.random.default_rng(number).uniform(-1, 1, (1, 3, 48, 192)).astype(np.float32)
