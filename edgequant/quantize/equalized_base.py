@@ -55,7 +55,7 @@ def equalized_like(quantized: Path, float_model: Path, out: Path) -> bool:
 def _unpacked(path: Path, names: set[str]) -> dict[str, Unpacked]:
     with open_net(path) as net:
         found = {
-            layer.name: unpacked(net.at(layer.place), layer)
+            layer.name: unpacked(net, layer)
             for layer in read_weights(path)
             if layer.name in names and not layer.subgraph
         }

@@ -114,14 +114,14 @@ def test_space(free: int | None, needed: int, status: str) -> None:
 
 
 def test_selinux_is_blamed_only_where_it_can_be() -> None:
-    denied = checks.selinux(facts(selinux="enforcing"), "/work/packs/x/lib/ld.so")
+    denied = checks.selinux(facts(selinux="enforcing"), "/data/packs/x/lib/ld.so")
     assert denied.status == "fail"
     assert denied.message.startswith("SELINUX_DENIED: ")
-    assert "/work/packs/x/lib/ld.so" in denied.message
+    assert "/data/packs/x/lib/ld.so" in denied.message
     assert "avc" in str(denied.fix)
-    assert checks.selinux(facts(selinux="permissive"), "/work/x").status == "ok"
+    assert checks.selinux(facts(selinux="permissive"), "/data/x").status == "ok"
     assert checks.selinux(facts(selinux="enforcing"), None).status == "ok"
-    assert checks.selinux(facts(), "/work/x").status == "skipped"
+    assert checks.selinux(facts(), "/data/x").status == "skipped"
 
 
 def test_governor() -> None:

@@ -1,11 +1,7 @@
-"""Weights of a .mnn as numbers again: what each layer of a quantized file has, beside the float ones.
-
-The form of packed weights is told by `quantize.encode`, which writes them.
-"""
+"""What the weights of each layer of a quantized file are, beside the float ones: evidence that causes are told by."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgequant.models.flat import Table
-from edgequant.models.mnn.net import convolution, open_net
-from edgequant.models.mnn.schema import Convolution2D, IDSTQuan, IDSTQuanType
+from edgequant.models.mnn.net import open_net
+from edgequant.models.mnn.unpack import values
 from edgequant.models.mnn.weights import Weights, read_weights
 from edgequant.models.model import BrokenFileError
 
@@ -34,66 +30,19 @@ class Unpacked:
     bias: Floats
 
 
-def unpacked(op: Table, layer: Weights) -> Unpacked | None:
-    """None where it is kept in a way that is not known here.  Raises BrokenFileError."""
-    parameter = convolution(op)
-    if parameter is None or layer.channels <= 0:
+def unpacked(net: Table, layer: Weights) -> Unpacked | None:
+    """Of a layer in the net it was found in; None where it is kept in a way that cannot be read."""
+    try:
+        found = values(net, layer)
+    except BrokenFileError:
         return None
-    bias = np.frombuffer(parameter.raw(Convolution2D.bias), "<f4").astype(np.float64)
-    bias = bias if bias.size == layer.channels else np.zeros(0)
-    plain = np.frombuffer(parameter.raw(Convolution2D.weight), "<f4").astype(np.float64)
-    quant = parameter.table(Convolution2D.quan_parameter)
-    if plain.size and plain.size % layer.channels == 0:
-        rows = plain.reshape(layer.channels, -1)
-        return Unpacked(rows, np.zeros_like(rows), bias)
-    if quant is None:
+    if found is None or found.weights.size % layer.channels or len(found.weights) % layer.channels:
         return None
-    raw = quant.raw(IDSTQuan.buffer)
-    if quant.number(IDSTQuan.type) == IDSTQuanType.FP16:
-        halves = np.frombuffer(raw, "<f2").astype(np.float64)
-        if not halves.size or halves.size % layer.channels:
-            return None
-        rows = halves.reshape(layer.channels, -1)
-        return Unpacked(rows, np.zeros_like(rows), bias)
-    codes = _codes(raw, wide=bool(quant.number(IDSTQuan.shape_int32)))
-    scales = np.frombuffer(quant.raw(IDSTQuan.alpha), "<f4").astype(np.float64)
-    if codes is None or not scales.size:
-        return None
-    groups = scales.size if layer.sym else scales.size // 2
-    if not groups or codes.size % groups or codes.size % layer.channels or groups % layer.channels:
-        return None
-    rows = codes.reshape(groups, -1)
-    if layer.sym:
-        step, start = scales, np.zeros(groups)
-    else:
-        start, step = scales[0::2], scales[1::2]
-        rows = rows - quant.number(IDSTQuan.a_min)
-    weights = rows * step[:, None] + start[:, None]
-    steps = np.broadcast_to(np.abs(step)[:, None], rows.shape)
+    weights = found.weights.astype(np.float64)
+    step = np.zeros(len(weights)) if found.scale is None else np.abs(found.scale.astype(np.float64))
+    steps = np.broadcast_to(step[:, None], weights.shape)
+    bias = found.bias.astype(np.float64) if found.bias.size == layer.channels else np.zeros(0)
     return Unpacked(weights.reshape(layer.channels, -1), steps.reshape(layer.channels, -1), bias)
-
-
-def _codes(raw: bytes, *, wide: bool) -> Floats | None:
-    """What each code means, before scale and zero point."""
-    if len(raw) < 3:
-        return None
-    dims = raw[0]
-    at = 1 + dims * (4 if wide else 2)
-    sizes = np.frombuffer(raw, "<u4" if wide else "<u2", dims, 1)
-    if dims == 0 or len(raw) <= at:
-        return None
-    count = raw[at] or 256
-    values = np.frombuffer(raw, "<i1", count, at + 1).astype(np.float64) if len(raw) >= at + 1 + count else None
-    bits = max(1, math.ceil(math.log2(count)))
-    total = int(np.prod(sizes.astype(np.int64)))
-    packed = np.frombuffer(raw, np.uint8, -1, at + 1 + count) if values is not None else None
-    if values is None or packed is None or packed.size * 8 < total * bits:
-        return None
-    if bits == 8:
-        return np.asarray(values[np.minimum(packed[:total], count - 1)])
-    each = np.unpackbits(packed)[: total * bits].reshape(total, bits)
-    index = each @ (1 << np.arange(bits - 1, -1, -1))
-    return np.asarray(values[np.minimum(index, count - 1)])
 
 
 def weight_facts(quantized: Path, float_model: Path) -> dict[tuple[str, str], dict[str, Any]]:
@@ -109,13 +58,7 @@ def weight_facts(quantized: Path, float_model: Path) -> dict[tuple[str, str], di
             found[layer.key] = told
             if layer.key not in plain:
                 continue
-            try:
-                want, have = (
-                    unpacked(other.at(plain[layer.key].place), plain[layer.key]),
-                    unpacked(net.at(layer.place), layer),
-                )
-            except (BrokenFileError, ValueError):
-                continue
+            want, have = unpacked(other, plain[layer.key]), unpacked(net, layer)
             if want is not None and have is not None and want.weights.shape == have.weights.shape:
                 told.update(_compared(want, have))
     return found
