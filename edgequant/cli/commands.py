@@ -88,6 +88,9 @@ def diagnose(
 ) -> None:
     """Verify MODEL as one variant on one device, and say where the error enters.
 
+    MODEL may be the folder of a run that verify has left: then it is looked into
+    as it was asked for, and nothing is verified anew.
+
     Looks at inner tensors of float and quantized MNN on this host, and of the
     quantized file on the device.  Names the stage, the layer and the cause, proves
     it where it can (with only the blamed layers in float the limits hold), and ends

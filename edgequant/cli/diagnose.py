@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Ui
 from edgequant.cli.request import make_request
-from edgequant.errors import EXIT_INTERRUPTED
+from edgequant.errors import EXIT_INTERRUPTED, InputError
+
+if TYPE_CHECKING:
+    from edgequant.jobs.diagnose import Diagnosed
 
 
 def run(model: str, typed: Mapping[str, Any], *, spec: str | None, run_dir: str | None, ui: Ui) -> None:
-    """Verify, look inside, show; exits with the verdict's code."""
+    """Verify, or take what `verify` has left in a folder; look inside, show; exits with the verdict's code."""
     from edgequant.jobs.diagnose import diagnose
     from edgequant.jobs.verify import InterruptedRun
     from edgequant.report.diagnosis import render, to_json
 
-    request = make_request(model, typed, spec=spec, run_dir=run_dir)
     try:
-        found = diagnose(request, CliProgress(ui))
+        if Path(model).is_dir():
+            found = _of_run(model, typed, CliProgress(ui), more=spec is not None or run_dir is not None)
+        else:
+            found = diagnose(make_request(model, typed, spec=spec, run_dir=run_dir), CliProgress(ui))
     except InterruptedRun:
         raise typer.Exit(EXIT_INTERRUPTED) from None
     render(found.report, out(ui), verbose=ui.verbose, quiet=ui.quiet)
     if ui.json:
         print_json(to_json(found.report))
     raise typer.Exit(found.report.verdict.exit_code)
+
+
+def _of_run(folder: str, typed: Mapping[str, Any], progress: CliProgress, *, more: bool) -> Diagnosed:
+    from edgequant.jobs.diagnose import diagnose_run
+
+    device, variant = (list(typed.get(key) or ()) for key in ("devices", "variants"))
+    if more or set(typed) - {"devices", "variants"} or max(len(device), len(variant)) > 1:
+        raise InputError(
+            "OPTION_UNUSED",
+            f"{folder}: a run is looked into as it was asked for: of options it takes one --device and one --variant",
+            hint="Give the model in its place to verify it by other options.",
+        )
+    return diagnose_run(folder, device=next(iter(device), None), variant=next(iter(variant), None), progress=progress)

@@ -34,9 +34,12 @@ from edgequant.lab.session import Session
 from edgequant.models import read_model
 from edgequant.models.mnn.weights import read_weights
 from edgequant.plan.request import Request
+from edgequant.plan.stored import request_of
+from edgequant.plan.words import options_of
 from edgequant.progress import Progress
 from edgequant.quantize.recipe import Rule, exactly, recipe_of
 from edgequant.report.diagnosis import DiagnosisReport, rows
+from edgequant.spec import Variant
 
 RECIPE = "diagnosis-recipe.json"
 CASE = "conversion-case"
@@ -70,10 +73,38 @@ def diagnose(
         return look_inside(folder, request, progress)
 
 
+def diagnose_run(
+    run_dir: str | Path, *, device: str | None = None, variant: str | None = None, progress: Progress | None = None
+) -> Diagnosed:
+    """Look inside of what `verify` has made and captured, as it was asked for; nothing is verified anew.
+
+    device, variant: of a run with several; None: the first that failed, else the first that was run.
+
+    Raises InputError (RUN_NOT_FOUND, RUN_INVALID, MODEL_CHANGED; OPTION_INVALID where the run has no such trial), and
+    whatever using the device raises.
+    """
+    run = open_run(run_dir)
+    wanted = None if variant is None else Variant.parse(variant)
+    trials = [each for each in judge(run).trials if device in (None, each.uri) and wanted in (None, each.variant)]
+    if not trials:
+        raise InputError("OPTION_INVALID", f"{run.path}: no trial of that device and variant", hint="See its report.")
+    trial = next((each for each in trials if each.verdict is Verdict.FAIL), trials[0])
+    request = request_of(run.plan, run.path)
+    if run.source.sha256 != read_model(request.model).sha256:
+        raise InputError(
+            "MODEL_CHANGED", f"{request.model}: it is not the file this run was made of", hint="Verify it anew."
+        )
+    folder = RunFolder(run.path)
+    with folder.alone():
+        return look_inside(
+            folder, replace(request, devices=(trial.uri,), variants=(trial.variant,)), progress or Progress()
+        )
+
+
 def look_inside(folder: RunFolder, request: Request, progress: Progress) -> Diagnosed:
-    """Look inside of what a finished run has made.  request: of that run.  Raises EdgequantError."""
+    """Look inside of what a finished run has made.  request: that of its one trial.  Raises EdgequantError."""
     run = open_run(folder.path)
-    judgement = judge(run)
+    judgement = judge(run, run.plan.model_copy(update={"devices": request.devices, "variants": request.variants}))
     trial = judgement.trials[0]
     stage = broken_stage(trial, judgement.findings)
     told = DiagnosisReport(
@@ -240,9 +271,8 @@ def _next(found: Diagnosis, run: Run, request: Request, trial: TrialJudgement) -
     """The command to go on with: the remedy, as far as one command is it."""
     variant = str(trial.variant)
     code = "" if found.cause is None else found.cause.code
-    more: list[str] = []
     if code.startswith("FP16_"):
-        more = ["--precision", "normal"]
+        request = replace(request, options=request.options.model_copy(update={"precision": "normal"}))
     elif found.blame.spread or not found.blame.layers:
         variant = _rounds_less(trial)
     elif trial.variant.method == "static" and trial.artifact is not None and "static" in str(trial.artifact.run_as):
@@ -255,7 +285,7 @@ def _next(found: Diagnosis, run: Run, request: Request, trial: TrialJudgement) -
     else:
         return None
     asked = ["edgequant", "verify", str(request.model), "--device", trial.uri, "--variant", variant]
-    return shlex.join([*asked, *_given(request), *more])
+    return shlex.join([*asked, *options_of(replace(request, latency=True))])
 
 
 def _rounds_less(trial: TrialJudgement) -> str:
@@ -264,20 +294,6 @@ def _rounds_less(trial: TrialJudgement) -> str:
     if variant.method in ("dynamic", "weight") and (variant.bits or 8) < 8:
         return f"{variant.method}:8"
     return "auto" if variant.method != "auto" else "weight:8"
-
-
-def _given(request: Request) -> list[str]:
-    """What else the run was asked with that changes what it computes."""
-    said: list[str] = []
-    if request.inputs is not None:
-        said += ["--inputs", str(request.inputs)]
-    for name, sizes in request.shapes.items():
-        said += ["--shape", f"{name}={','.join(map(str, sizes))}"]
-    for limit in request.limits:
-        said += ["--limit", str(limit)]
-    if request.calibration is not None:
-        said += ["--calibration", request.calibration]
-    return said
 
 
 def _plain(name: str) -> bool:

@@ -70,10 +70,12 @@ class _Printer(Tables):
             self.overview(report.runs)
         self.console.print()
         self.line(self.verdict(report.verdict), on if report.verdict in GOOD else "", f"  {_sum_up(report.runs)}")
-        if failed := [run for run in report.runs if run.verdict is Verdict.FAIL and run.outputs]:
-            where = ["--device", failed[0].device.uri, "--variant", failed[0].variant]
-            asked = shlex.join(["edgequant", "diagnose", report.model.path, *where])
-            self.hang(Text("Where and why: "), self.text(asked))
+        failed = [run for run in report.runs if run.verdict is Verdict.FAIL and run.outputs]
+        if failed and path is not None:
+            # The run knows what it was asked for: options that were given are not to be forgotten.
+            where = ["--device", failed[0].device.uri, "--variant", failed[0].variant] if len(report.runs) > 1 else []
+            asked = shlex.join(["edgequant", "diagnose", str(path.parent), *where])
+            self.console.print(Text("Where and why: ") + self.text(asked), soft_wrap=True)
         if path is not None:
             # Never folded: it is there to be copied.
             self.console.print(Text("Report: ") + self.text(str(path)), soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 
 from edgequant.archive.open import open_run
-from edgequant.jobs.diagnose import diagnose
+from edgequant.errors import InputError
+from edgequant.jobs.diagnose import diagnose, diagnose_run
+from edgequant.jobs.verify import verify
 from edgequant.judge.diagnosis import diagnose as judge_layers
 from edgequant.judge.verdict import Verdict
 from edgequant.lab.probes.layers import Layers, Spot, once
@@ -195,3 +198,34 @@ def test_every_kind_of_fault_in_generated_models(kind: str, variant: str, host: 
     wrong = [each for each in results if not each.right_layer]
     assert results
     assert len(wrong) <= len(results) // 20, wrong
+
+
+def test_a_run_is_looked_into_as_it_was_asked_for(tmp_path: Path) -> None:
+    """The command that a FAIL prints: nothing is verified anew, and no option that was given is forgotten."""
+    model = generated.small_cnn(tmp_path / "small.onnx")
+    cases = tmp_path / "cases.npz"
+    shape = read_model(model).inputs[0].shape  # type: ignore[index]
+    np.savez(cases, x=np.random.default_rng(3).standard_normal([size or 1 for size in shape or ()]).astype(np.float32))
+    request = Request(
+        model, devices="local:", variants=("dynamic:8", "dynamic:2"), run_dir=tmp_path / "run", options=ONE_THREAD,
+        latency=False, inputs=cases, limits=("sqnr_db>=21",),
+    )  # type: ignore[arg-type]  # fmt: skip
+    report, folder = verify(request)
+    assert report.verdict is Verdict.FAIL
+    before = {path: path.read_bytes() for path in (folder.path / "captures").rglob("*.json")}
+    found = diagnose_run(folder.path).report
+    assert (found.variant, found.stage, found.verdict) == ("dynamic:2", "quantization", Verdict.FAIL)
+    assert {path: path.read_bytes() for path in before} == before
+    assert found.cases == ["cases"]
+    words = shlex.split(found.next or "")
+    assert words[words.index("--inputs") + 1] == str(cases)
+    assert words[words.index("--limit") + 1] == "sqnr_db>=21"
+    assert diagnose_run(folder.path, variant="dynamic:8").report.stage is None
+    for more, code in (({"variant": "fp16"}, "OPTION_INVALID"), ({"device": "ssh://other"}, "OPTION_INVALID")):
+        with pytest.raises(InputError) as caught:
+            diagnose_run(folder.path, **more)
+        assert caught.value.code == code
+    model.write_bytes(generated.conv_cnn(tmp_path / "other.onnx").read_bytes())
+    with pytest.raises(InputError) as caught:
+        diagnose_run(folder.path)
+    assert caught.value.code == "MODEL_CHANGED"
