@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import shlex
 import tempfile
 from collections.abc import Callable
@@ -133,15 +135,13 @@ def _of_conversion(
 ) -> DiagnosisReport:
     """The first node of the source that float MNN computes otherwise; where none is found, what the run says of it."""
     named = [each for each in judgement.findings if each.severity == "fail"] or list(judgement.findings)
-    departure = _departure(run, folder, request, progress)
+    departure, script = _departure(run, folder, request, progress)
     if departure is None:
         cause = next((each for each in named if each.code.startswith("CONVERSION_")), named[0] if named else None)
         how = "float MNN on this host does not compute what the source's own runtime computes"
         more = {"cause": cause, "proof": "proven", "how": how, "next": f"edgequant inspect {shlex.quote(told.model)}"}
         return told.model_copy(update={**more, "findings": [each for each in named if each is not cause]})
-    follow = None
-    if departure.reproduction is not None:
-        follow = shlex.join(["python", str(folder.path / CASE / "show.py")])
+    follow = None if script is None else shlex.join(["python", str(script)])
     return told.model_copy(
         update={
             "layers": [departure.node],
@@ -155,11 +155,13 @@ def _of_conversion(
     )
 
 
-def _departure(run: Run, folder: RunFolder, request: Request, progress: Progress) -> Departure | None:
-    """None where nothing departs, or the source's inner tensors cannot be had."""
+def _departure(
+    run: Run, folder: RunFolder, request: Request, progress: Progress
+) -> tuple[Departure | None, Path | None]:
+    """And the script of the case that shows it.  None where nothing departs, or inner tensors cannot be had."""
     graph = read_model(request.model)
     if graph.format not in ("onnx", "tflite"):
-        return None
+        return None, None
     cases = [
         Case(each.name, run.inputs(each.name), each.source, each.generated, each.kind)
         for each in run.source.cases
@@ -171,11 +173,17 @@ def _departure(run: Run, folder: RunFolder, request: Request, progress: Progress
             departure = first_departing(
                 graph, _float_model(run), starting.result(), cases, Path(work) / "work", say=progress.say
             )
-            if departure is not None and departure.reproduction is not None:
-                export_case(departure, folder.path / CASE)
-            return departure
+            if departure is None or departure.reproduction is None:
+                return departure, None
+            return departure, export_case(departure, _free(folder.path / CASE))
     finally:
         end_host(starting)
+
+
+def _free(path: Path) -> Path:
+    """It, or the first that is free behind it: an earlier diagnosis is not overwritten."""
+    names = itertools.chain([path], (path.with_name(f"{path.name}-{number}") for number in itertools.count(2)))
+    return next(each for each in names if not os.path.lexists(each))
 
 
 def _look(
