@@ -12,7 +12,7 @@ from check_measured import Measured
 from check_metrics import ANY, HIGH, METRICS, ORDER, TEXT, breaks, compare, finding, fold, judge_output, worst
 from check_names import limit_text, safe, spell
 from check_proof import Proof, settings
-from check_rounding import rounding
+from check_rounding import activations, rounding
 from check_trust import trust
 
 # fmt: off
@@ -165,7 +165,7 @@ class Judge(Measured, Cases, Proof):
             late.append(("INCONCLUSIVE", finding("NOTHING_QUANTIZED", "error")))
         elif method != "dynamic" or made["quantized_layers"]:
             late += [("PASS", finding("CONVERTER_WARNING", "warn") | {"message": text}) for text in made["warnings"]]
-        late += rounding(made)
+        late += rounding(made) + activations(self, made, middle)
         told = next((r["findings"] for r in self.report["runs"]
                      if (r["device"]["uri"], r["variant"]) == (uri, name)), []) + self.report["findings"]
         if any(each["code"] in SYSTEMATIC and each["severity"] == "fail" for each in told):

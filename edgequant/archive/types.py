@@ -290,15 +290,17 @@ class Strayed(Record):
 
 
 class Moved(Record):
-    """This host against itself: a case once more, with its inputs moved by next to nothing.
+    """This host against itself: a case once more, with its inputs moved by next to nothing, or its activations
+    rounded.
 
     by: "noise": each number of each float input by up to 2^-12 of it, or 2^-16 where nothing is int8.  "step": one
-    number of each by 1/255 of its range, as an activation moves that rounds the other way.  memory: what it ran with.
-    outputs: against those of the same case, not moved.
+    number of each by 1/255 of its range, as an activation moves that rounds the other way.  "rows", "tensors": of the
+    reference, what each of its layers with weights reads rounded to 8 bits, with a scale for each row of it, or for all
+    (`models.onnx_rounding`).  memory: what it ran with.  outputs: against those of the same case, not moved.
     """
 
     case: _Name
-    by: Literal["noise", "step"]
+    by: Literal["noise", "step", "rows", "tensors"]
     memory: MemoryMode
     outputs: dict[_Name, Strayed] = Field(default_factory=dict)
 
@@ -356,7 +358,8 @@ class Capture(Record):
         repeated: all of them once more, in another order (of older versions only one).
         normal: those that were run, with memory normal, where the trial itself ran with memory low; in older runs
             one of them, and only of devices.
-        moved: each case some times more, with its inputs moved; of this host only, where there are other devices.
+        moved: each case some times more, with its inputs moved; of this host only, where there are other devices.  Of
+            the reference: with activations rounded.
         timings: where it was timed.
         rollout, settings: where one was asked for.
         load_ms: reading the model.  before, loaded: memory before and after that.

@@ -10,6 +10,7 @@ from edgequant.blame import models_own
 from edgequant.findings import Finding, Severity
 from edgequant.judge import device as on_device
 from edgequant.judge import float_kernels, trust
+from edgequant.judge.activations import beyond_activations
 from edgequant.judge.advice import Beside, failure_hint, limit_remedy
 from edgequant.judge.band import Bands
 from edgequant.judge.conversion import is_cause
@@ -102,6 +103,11 @@ class Trial:
         self._residual = self._systematic(Residuals(comparer, evidence.source))
         self._converter = made_otherwise(self.artifact)
         self._rounding = beyond_rounding(self.artifact)
+        middle = self.capture if self.device.is_host else evidence.variant_host
+        floats = evidence.float_host or evidence.reference
+        self._activations = beyond_activations(
+            self.artifact, evidence.source, evidence.reference, floats, middle, comparer
+        )
         self._decisions = self._decided()
         self._drift, self._drifts = self._rolled()
         rounds = self.faults.static or self.capture.memory_mode == "low" or evidence.plan.options.precision == "low"
@@ -124,8 +130,8 @@ class Trial:
         less = (*self.artifact.findings, *evidence.source.findings)
         looks = (
             self._repeat, self._kernels, self._band, *self._residual, self._decisions, self._engagement,
-            self._converter, self._rounding, self._strain, made, *self._trust, *self._drifts, self._own, self._loose,
-            self._precision,
+            self._converter, self._rounding, self._activations, self._strain, made, *self._trust, *self._drifts,
+            self._own, self._loose, self._precision,
         )  # fmt: skip
         verdict = worst(
             [
@@ -314,6 +320,7 @@ class Trial:
             self._engagement,
             self._converter,
             self._rounding,
+            self._activations,
             on_device.versions_differ(self.device, e.plan.host.mnn),
             self._precision,
             self._own,
