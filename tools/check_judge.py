@@ -20,7 +20,7 @@ BOUNDS = {"float": (0.9999, 40, 0.02), "fp16": (0.999, 30, 0.05)}
 STAGES = ("conversion", "quantization", "device", "weights", "activations", "kernels", "why_null")
 SYSTEMATIC = ("OUTPUT_SWAPPED", "CASE_SWAPPED", "OUTPUT_STALE", "OUTPUT_STUCK", "OUTPUT_SATURATED", "FEW_LEVELS",
               "SMALL_CHANNEL_LOST", *(f"RESIDUAL_{what}" for what in ("PERMUTED", "LAG", "GAIN", "OFFSET", "CHANNEL",
-              "STEP", "ELEMENT", "CASE", "CURVE", "REQUANTIZED")))
+              "STEP", "ELEMENT", "CASE", "CURVE", "REQUANTIZED", "TAIL", "CROSSTALK")))
 DEVICE = ("uri", "is_host", "arch", "cpu", "features", "mnn", "cores", "ram_mb", "os", "facts")
 
 

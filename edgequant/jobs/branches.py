@@ -20,8 +20,10 @@ from edgequant.reference.runtime import RuntimeReference
 def with_conditions(
     graph: ModelGraph, reference: Reference, cases: Sequence[Case], captured: Sequence[CaseCapture], sink: ArraySink
 ) -> list[CaseCapture]:
-    """What was captured of the reference, with the conditions as taps.  Left out are those that follow from sizes alone
-    (exporters ask of a model what it never is), those in branches and bodies, and those of models that are not ONNX or have weights beside them.
+    """What was captured of the reference, with the conditions as taps.
+
+    Left out are those that follow from sizes alone (exporters ask of a model what it never is), those in branches and
+    bodies, and those of models that are not ONNX or have weights beside them.
 
     reference: which has another model in it afterwards.
     """

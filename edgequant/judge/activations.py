@@ -94,8 +94,8 @@ def _said(beyond: Mapping[str, Mapping[str, float]], margin: float, *, static: b
         severity="fail",
         where=worst,
         message=f"{what} {worst} {numbers['found_db']:.4g} dB SQNR on this host, where rounding activations to 8 bits "
-        f"in the source's own runtime leaves {numbers['predicted_db']:.4g} dB; rounding goes {margin:g} dB beyond that at "
-        f"most{more}",
+        f"in the source's own runtime leaves {numbers['predicted_db']:.4g} dB; rounding goes {margin:g} dB beyond that "
+        f"at most{more}",
         evidence={"stage": "activations", "margin_db": margin, "outputs": dict(list(beyond.items())[:1000])},
         remedy="No rounding does this.  "
         + (

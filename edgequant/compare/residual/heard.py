@@ -15,7 +15,7 @@ _LOUDEST = 4
 """Indices that are looked at: those whose error stands out most."""
 _MOST = 1 << 22
 """Elements of what may be heard, in a case."""
-_LEAST = 8
+_LEAST = 5
 """Elements of an index, in a part."""
 
 
@@ -69,9 +69,9 @@ def input_heard(samples: Sequence[Sample], table: Table) -> list[Sign]:
         signal = np.asarray(sum((expected[rows] ** 2).sum(1) for *_, expected in moved))
         best = _best(parts, signal, np.zeros((len(rows), len(moved[0][0])), bool))
         if best is not None:
-            row, source, value, strength, size = best
-            where = {"axis": table.axis, "index": int(rows[row]), "of": source, "input": name, "value": value}
-            found.append(Sign("input", size, strength, {**where, "parts": len(parts)}))
+            row, source, _, strength, size = best  # inputs are not scaled as outputs are here
+            where = {"axis": table.axis, "index": int(rows[row]), "of": source, "input": name, "parts": len(parts)}
+            found.append(Sign("input", size, strength, where))
     return found
 
 
