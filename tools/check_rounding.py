@@ -36,14 +36,14 @@ def rounding(made):
 def activations(judge, made, here):
     """The same of an output that int8 activations cost more than rounding in the source's own runtime predicts."""
     static, low = made["facts"]["static_tensors"] > 0, here and here["memory_mode"] == "low"
-    told = any(e["code"].startswith("CALIBRATION_") and e["severity"] != "info" for e in made["findings"])
-    excused = told or made["facts"]["max_pools"] or made["run_as"]["method"] != "static" or not made["asked"]["calib"]
+    told = {e["code"] for e in made["findings"]} & {"CALIBRATION_RANGE", "CALIBRATION_IDENTICAL"}
+    excused = told or made["facts"]["max_pools"] or made["run_as"]["method"] != "static"
     if not here or here["failure"] or (excused if static or not low else not low):
         return []
     if low and not static:
         way, most, found = "rows", 12, judge.each(here["normal"], here["cases"])
     else:
-        way, most, found = "tensors", 18, judge.each((judge.float or judge.reference)["cases"], here["cases"])
+        way, most, found = "tensors", 16, judge.each((judge.float or judge.reference)["cases"], here["cases"])
     known = {(m["case"], name): s["sqnr_db"] for m in judge.reference.get("moved", ()) if m["by"] == way
              for name, s in m["outputs"].items()}
     beyond = {}

@@ -277,8 +277,8 @@ class OnnxFile:
     def _reading(self, extent: _Extent, other: Mapping[str, str]) -> bytes:
         pieces, start = list[bytes](), extent[0]
         for key, wire, a, b in self._fields(extent):
-            name = self._text(a, b) if key == 1 and wire == BYTES else None
-            pieces.append(self._data[start:b] if name not in other else content(1, other[name]))
+            name = self._text(a, b) if key == 1 and wire == BYTES else ""
+            pieces.append(content(1, other[name]) if name in other else self._data[start:b])
             start = b
         return b"".join(pieces)
 
