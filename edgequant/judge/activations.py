@@ -18,9 +18,10 @@ from edgequant.judge.stages import Comparer
 from edgequant.judge.types import NOTHING, Observed
 from edgequant.judge.verdict import Verdict
 
-MARGIN_DB, STATIC_MARGIN_DB = 12.0, 16.0
-"""So much more than predicted is still rounding; the second where a static int8 file has scales of its calibration,
-and the weights are in it as well.  Found, at most: 8.0 and 11.1."""
+MARGIN_DB, STATIC_MARGIN_DB = 10.0, 16.0
+"""So much more than predicted is still rounding; the second of a static int8 file, where the weights are in it as well.
+Found, at most: 5.7 and 8.7, but 18.8 where a calibrator clips on purpose and an average behind it takes the rest away:
+so beyond the second is a warning."""
 LEAST = 64
 """Numbers of an output, over all cases: of fewer one decides."""
 _LINEAR_DB = 90.0
@@ -32,7 +33,8 @@ _TIPS = ("probabilities", "classes", *LISTS)
 def beyond_activations(
     artifact: Artifact, source: Source, reference: Capture, floats: Capture, here: Capture | None, comparer: Comparer
 ) -> Observed:
-    """FAIL where int8 activations cost an output of this host more than that.
+    """FAIL where int8 activations that are quantized at run time cost an output of this host more than that; a warning
+    where those of a static int8 file do, whose calibrator may have chosen to clip.
 
     floats: float MNN on this host, or what stands in for it.  here: this host with the file.
     """
@@ -90,19 +92,16 @@ def _said(beyond: Mapping[str, Mapping[str, float]], margin: float, *, static: b
     what = "static int8 leaves" if static else "int8 activations leave"
     finding = Finding(
         code="QUANTIZATION_BEYOND_ROUNDING",
-        severity="fail",
+        severity="warn" if static else "fail",
         where=worst,
         message=f"{what} {worst} {numbers['found_db']:.4g} dB SQNR on this host, where rounding activations to 8 bits "
         f"in the source's own runtime leaves {numbers['predicted_db']:.4g} dB; rounding goes {margin:g} dB beyond that "
         f"at most{more}",
         evidence={"stage": "activations", "margin_db": margin, "outputs": dict(list(beyond.items())[:1000])},
-        remedy="No rounding does this.  "
-        + (
-            "Its scales do not fit the ranges of these cases: calibrate with inputs like them; or keep the layer in "
-            "front of it in float (skip=)."
-            if static
-            else "MNN's int8 kernels compute something else on this host: try another variant, weight:8 for one, and "
-            "report it to MNN with this model."
-        ),
+        remedy="Its scales clip what these cases hold, or are too wide for it: calibrate with more inputs like them, "
+        "or in another way (calib=minmax clips nothing); or keep the layer in front of it in float (skip=)."
+        if static
+        else "No rounding does this: MNN's int8 kernels compute something else on this host.  Try another variant, "
+        "weight:8 for one, and report it to MNN with this model.",
     )
-    return Observed((finding,), Verdict.FAIL)
+    return Observed((finding,), Verdict.PASS if static else Verdict.FAIL)

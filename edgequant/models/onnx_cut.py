@@ -236,6 +236,15 @@ class OnnxFile:
                 found.update(node.makes)
         return found
 
+    def sizes(self, name: str) -> tuple[int, ...] | None:
+        """Of a stored tensor; None where it is none."""
+        if name not in self._stored:
+            return None
+        found: list[int] = []
+        for key, wire, a, b in self._fields(self._stored[name]):
+            found += integers(self._data, wire, a, b, self._work) if key == 1 else []
+        return tuple(found)
+
     def is_stored(self, name: str) -> bool:
         return name in self._stored
 

@@ -11,8 +11,11 @@ from edgequant.models.proto_write import content
 
 MOST_BYTES = 256 << 20
 """Of a file that is copied."""
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "GRU", "LSTM", "RNN")
+_PRODUCTS = ("Gemm", "MatMul", "Einsum")
+_LAYERS = ("Conv", "ConvTranspose", *_PRODUCTS, "GRU", "LSTM", "RNN")
+_RECURRENT = ("GRU", "LSTM", "RNN")
 _BODIES = ("If", "Loop", "Scan", "SequenceMap")
+"""Operators that may have layers in them which are not seen here."""
 _AXES_ARE_INPUTS = 18
 """The operator set from which on a reduction reads its axes."""
 _PREFIX = "edgequant::rounded::"
@@ -25,7 +28,7 @@ def round_activations(file: OnnxFile, out: Path, steps: int = 255, *, whole: boo
     Each row that a layer multiplies with its weights (the channels at one place, and for a convolution those of all
     places its kernel lies over) has a scale of its own: x becomes low + step * round((x - low) / step) with step =
     (high - low) / 255.  Depthwise convolutions read floats in MNN, too.  What a recurrent layer hands on to its own
-    next step is not rounded.
+    next step cannot be rounded here; what it reads is rounded to half as many steps in its place.
 
     steps: between the ends of a range.  whole: one scale for each tensor, with which zero is kept, and depthwise
     convolutions read what is rounded too, as static int8 has it.
@@ -40,14 +43,15 @@ def round_activations(file: OnnxFile, out: Path, steps: int = 255, *, whole: boo
         if name is None:
             continue
         axis, window = (1, _window(node)) if "Conv" in node.kind else (-1, ())
-        own = f"{_PREFIX}{name}::" + ("" if whole else f"{axis}::{','.join(map(str, window))}")
-        rounding = _by_tensor(name, own) if whole else _by_row(name, own, axis, window, file.opset)
+        unit = "coarse" if node.kind in _RECURRENT else "steps"
+        own = f"{_PREFIX}{name}::" + (unit if whole else f"{unit}::{axis}::{','.join(map(str, window))}")
+        rounding = _by_tensor(name, own, unit) if whole else _by_row(name, own, unit, axis, window, file.opset)
         before[place] = b"" if own in known else rounding
         reads[place] = {name: own}
         known.add(own)
     if not before:
         return 0
-    constants = {"steps": steps, "half": steps // 2, "least": 1e-30}
+    constants = {"steps": steps, "coarse": steps // 2, "half": 0.5, "least": 1e-30}
     stored = [content(5, tensor(_PREFIX + name, np.array(value, np.float32))) for name, value in constants.items()]
     before[min(before)] = b"".join(stored) + before[min(before)]
     file.spliced(before, reads, out)
@@ -56,12 +60,22 @@ def round_activations(file: OnnxFile, out: Path, steps: int = 255, *, whole: boo
 
 def _activation(file: OnnxFile, node: Node, *, grouped: bool) -> str | None:
     """What a layer reads beside its weights; None where it is no such layer."""
-    if node.kind not in _LAYERS or len(node.inputs) < 2 or (not grouped and node.attributes.get("group", 1) != 1):
+    if node.kind not in _LAYERS or len(node.inputs) < 2:
         return None
+    if not grouped and "Conv" in node.kind and node.attributes.get("group", 1) != 1:
+        sizes = file.sizes(node.inputs[1])
+        channels = None if sizes is None else sizes[0] if node.kind == "ConvTranspose" else sizes[1] * _group(node)
+        if channels == _group(node):
+            return None
     one, two = node.inputs[:2]
     if two in file.constant:
         return None if one in file.constant else one
-    return two if one in file.constant and node.kind in ("Gemm", "MatMul") else None
+    return two if one in file.constant and node.kind in _PRODUCTS else None
+
+
+def _group(node: Node) -> int:
+    found = node.attributes.get("group", 1)
+    return found if isinstance(found, int) else 1
 
 
 def _window(node: Node) -> tuple[int, ...]:
@@ -101,14 +115,15 @@ class _Graph:
         return b"".join(self.pieces)
 
 
-def _by_tensor(name: str, own: str) -> bytes:
+def _by_tensor(name: str, own: str, unit: str) -> bytes:
     graph = _Graph(own)
     node = graph.node
     largest = node("ReduceMax", node("Abs", name), keepdims=0)
-    return graph.rounded(name, None, node("Add", node("Div", largest, f"{_PREFIX}half"), f"{_PREFIX}least"))
+    half = node("Floor", node("Mul", f"{_PREFIX}{unit}", f"{_PREFIX}half"))
+    return graph.rounded(name, None, node("Add", node("Div", largest, half), f"{_PREFIX}least"))
 
 
-def _by_row(name: str, own: str, axis: int, window: tuple[int, ...], opset: int) -> bytes:
+def _by_row(name: str, own: str, unit: str, axis: int, window: tuple[int, ...], opset: int) -> bytes:
     graph = _Graph(own)
     node = graph.node
 
@@ -122,5 +137,5 @@ def _by_row(name: str, own: str, axis: int, window: tuple[int, ...], opset: int)
     if opset >= _AXES_ARE_INPUTS:
         graph.pieces.append(content(5, tensor(f"{own}::axis", np.array([axis], np.int64))))
     low, high = node("Neg", largest(node("Neg", name))), largest(name)
-    step = node("Add", node("Div", node("Sub", high, low), f"{_PREFIX}steps"), f"{_PREFIX}least")
+    step = node("Add", node("Div", node("Sub", high, low), f"{_PREFIX}{unit}"), f"{_PREFIX}least")
     return graph.rounded(name, low, step)
