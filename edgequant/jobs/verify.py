@@ -132,6 +132,7 @@ class _Verify:
         self._kept: dict[Variant, Artifact | None] = {}
         self._archive = Run(folder.path)
         self._runtime_told: dict[str, int] = {}
+        self._taken: tuple[str, str] | None = None
         for models in folder.path.parent.glob("*/models"):
             remove_stale(models)  # what runs beside this one left when they were killed
         if earlier is not None:
@@ -168,7 +169,7 @@ class _Verify:
             made = self._make_all(prepared, maker, host, met)
             for uri in request.devices:
                 self._device(uri, met[uri], made, prepared, host)
-        return self.finish(ended=True)
+        return self._told(self.finish(ended=True))
 
     def _prepare(self, looked: Looked, starting: Background[Session], maker: Maker) -> Prepared:
         if self._earlier is not None and self._earlier.prepared:
@@ -274,11 +275,18 @@ class _Verify:
                 return
             for variant in left:
                 self._take(session, made[variant], prepared, host)
-                # What is finished survives whatever comes, a kill -9 too.
-                report = self.finish()
-                for run in report.runs:
-                    if (run.device.uri, run.variant) == (uri, str(variant)):
-                        self.progress.say(f"{run.verdict}: {variant} on {uri}")
+                self._taken = (uri, str(variant))
+                # What is finished survives whatever comes, a kill -9 too.  Of the last one the report is about to be.
+                if (uri, variant) != (self.request.devices[-1], left[-1]):
+                    self._told(self.finish())
+
+    def _told(self, report: Report) -> Report:
+        """Say what became of the run that was just finished, if there was one."""
+        for run in report.runs:
+            if (run.device.uri, run.variant) == self._taken:
+                self.progress.say(f"{run.verdict}: {run.variant} on {run.device.uri}")
+        self._taken = None
+        return report
 
     def _captured(self, uri: str, artifact: Artifact) -> bool:
         """Whether an interrupted run has brought it back whole."""
