@@ -51,6 +51,7 @@ NOTHING_FOLLOWS = {
     r"captures/local.*:(cases|repeated|normal|timings)\.\d+\.(ms|memory)\b": "one of many readings, see TELLING",
     r"captures/local.*:(before|loaded)\.(pss|rss_peak)$": "the same",
     r"captures/(float-host|reference)\.json:cases\.\d+\.(ms|memory|taps|refused_code)\b": "they are not a trial",
+    r"captures/reference\.json:moved\b": "what rounding has to cost decides where something is far beyond it",
     r"captures/float-host\.json:(device|memory_mode)\b": "this host as it was then; what is reported is a trial's",
 }
 TELLING = r"captures/local.*:(cases\.0\.ms$|timings\.\d+\.memory\.rss_peak$)"
