@@ -9,13 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree
 
 from edgequant.cells import legible
-
-if TYPE_CHECKING:
-    from pygal.graph.graph import Graph
 
 WIDTH, HEIGHT = 640, 340
 MOST_SERIES = 8
@@ -73,7 +70,7 @@ class Dot:
 
 
 def scatter(series: Mapping[str, Sequence[Dot]], said: Said, *, joined: Sequence[str] = ()) -> str:
-    """Points; those of the series that are `joined` have a line through them."""
+    """Points; series that are `joined` are a line and no points."""
     import pygal
 
     every = [dot for dots in series.values() for dot in dots]
@@ -81,7 +78,7 @@ def scatter(series: Mapping[str, Sequence[Dot]], said: Said, *, joined: Sequence
     chart = pygal.XY(**_options(said, len(series)), **ranges, show_dots=True, dots_size=5, stroke=False)
     for name, dots in series.items():
         values = [{"value": (dot.x, dot.y), "label": legible(dot.label)} for dot in dots]
-        chart.add(_short(name), values, stroke=name in joined)
+        chart.add(_short(name), values, stroke=name in joined, show_dots=name not in joined)
     return _svg(chart, said)
 
 
@@ -182,7 +179,7 @@ def _figure(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _svg(chart: Graph, said: Said) -> str:
+def _svg(chart: Any, said: Said) -> str:
     chart.add_xml_filter(lambda root: _bare(root, said))
     return str(chart.render(is_unicode=True))
 
@@ -193,6 +190,7 @@ _EMPTY = ("tooltip", "plot text-overlay", "plot tooltip-overlay")
 def _bare(root: ElementTree.Element, said: Said) -> ElementTree.Element:
     """The drawing alone, with its name and its description in front."""
     for parent in list(root.iter()):
+        parent.attrib.pop("id", None)  # which are the same in every plot of a page
         for child in list(parent):
             known = isinstance(child.tag, str)  # a comment's tag is a function
             if not known or child.tag in ("defs", "title", "script", "style") or child.get("class", "") in _EMPTY:
@@ -206,8 +204,6 @@ def _bare(root: ElementTree.Element, said: Said) -> ElementTree.Element:
             title = ElementTree.Element("title")
             title.text = f"{label}: {words['value']}" if label else words["value"]
             parent.insert(0, title)
-    for name in ("id", "xmlns:xlink"):
-        root.attrib.pop(name, None)
     root.set("role", "img")
     root.set("aria-label", legible(f"{said.title}. {said.text}"))
     for place, (tag, text) in enumerate((("title", said.title), ("desc", said.text))):

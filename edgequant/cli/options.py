@@ -58,6 +58,7 @@ Activations = Annotated[
 ]
 OneDevice = Annotated[str, typer.Option("--device", metavar="URI", help=f"Where to run it: {_URI}.")]
 RunDir = Annotated[str | None, typer.Option("--run-dir", metavar="DIR", help="New folder for everything of this run.")]
+Html = Annotated[str | None, typer.Option("--html", metavar="FILE", help="One page with tables and figures, too.")]
 Csv = Annotated[str | None, typer.Option("--csv", metavar="FILE", help="A table with a line per output, too.")]
 
 
@@ -349,6 +350,7 @@ class Kept(Group):
 
     run_dir: RunDir = None
     csv: Csv = None
+    html: Html = None
 
 
 class Ui(Group):
