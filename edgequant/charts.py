@@ -7,17 +7,19 @@ where a mouse would have run a script, the value is the element's title, which b
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
 
 from edgequant.cells import legible
+from edgequant.text import shortened
 
 WIDTH, HEIGHT = 640, 340
 MOST_SERIES = 8
 """So many colours there are.  Who draws says what is left out."""
 _MOST_NAME, _COLUMNS = 34, 2
+_MOST_IN_BOX, _MOST_SAID = 401, 600
 _LIGHT = ("#1f5fbf", "#b3460b", "#1a7f5a", "#8e3aa8", "#a8133b", "#56620b", "#0e7490", "#6b5344")
 _DARK = ("#79b0ff", "#ff9f63", "#5cd6a4", "#d79bff", "#ff8fa8", "#c9d35b", "#62d0ea", "#d3b8a4")
 
@@ -50,19 +52,24 @@ CSS = (
 """Of all plots, light and dark.  Colours have a contrast of at least 4.5 on their paper."""
 
 
+def _figure(value: float) -> str:
+    return f"{value:.4g}"
+
+
 @dataclass(frozen=True)
 class Said:
-    """What is said of a plot to who cannot see it, and along its axes."""
+    """What is said of a plot to who cannot see it, and along its axes.  shown: a value, as text."""
 
     title: str
     text: str
     x: str = ""
     y: str = ""
+    shown: Callable[[float], str] = _figure
 
 
 @dataclass(frozen=True)
 class Dot:
-    """label: what it is, in words."""
+    """label: what it is, with its numbers as they are shown elsewhere."""
 
     x: float
     y: float
@@ -77,7 +84,7 @@ def scatter(series: Mapping[str, Sequence[Dot]], said: Said, *, joined: Sequence
     ranges = {"xrange": _padded([dot.x for dot in every]), "range": _padded([dot.y for dot in every])}
     chart = pygal.XY(**_options(said, len(series)), **ranges, show_dots=True, dots_size=5, stroke=False)
     for name, dots in series.items():
-        values = [{"value": (dot.x, dot.y), "label": legible(dot.label)} for dot in dots]
+        values = [{"value": (dot.x, dot.y), "label": _said(dot.label), "formatter": lambda _: ""} for dot in dots]
         chart.add(_short(name), values, stroke=name in joined, show_dots=name not in joined)
     return _svg(chart, said)
 
@@ -96,12 +103,12 @@ def curves(
     chart = pygal.Line(**_options(said, len(series)), show_dots=dots, dots_size=3)
     chart.width = WIDTH * 2 if wide else WIDTH
     if labels:
-        chart.x_labels = [legible(each) for each in labels]
+        chart.x_labels = [_said(each) for each in labels]
         every = max(1, math.ceil(len(labels) / (18 if wide else 9)))
         chart.x_labels_major = list(chart.x_labels[::every])
         chart.show_minor_x_labels = False
     for name, values in series.items():
-        chart.add(_short(name), [None if each is None else {"value": each} for each in values])
+        chart.add(_short(name), list(values), formatter=said.shown)
     return _svg(chart, said)
 
 
@@ -113,8 +120,8 @@ def boxes(series: Mapping[str, Sequence[float]], said: Said) -> str:
     low = max(span[0], 0.0)
     chart = pygal.Box(**_options(said, len(series)), box_mode="tukey", range=(low, span[1]), zero=low)
     for name, values in series.items():
-        chart.add(_short(name), list(values))
-    return _svg(chart, said)
+        chart.add(_short(name), _thinned(values))
+    return _svg(chart, said, titled=False)  # pygal's quartiles are others than ours
 
 
 def bars(labels: Sequence[str], series: Mapping[str, Sequence[float | None]], said: Said) -> str:
@@ -125,7 +132,7 @@ def bars(labels: Sequence[str], series: Mapping[str, Sequence[float | None]], sa
     chart = pygal.HorizontalBar(**(_options(said, len(series)) | {"height": tall}))
     chart.x_labels = [_short(each) for each in reversed(labels)]
     for name, values in series.items():
-        chart.add(_short(name), list(reversed(values)))
+        chart.add(_short(name), list(reversed(values)), formatter=said.shown)
     return _svg(chart, said)
 
 
@@ -134,8 +141,20 @@ def standalone(svg: str) -> str:
     return svg.replace(">", f"><style>{CSS}svg{{background:var(--paper)}}</style>", 1) + "\n"
 
 
+def _thinned(values: Sequence[float]) -> list[float]:
+    """Few enough to draw, with the smallest, the largest and the quartiles where they were."""
+    ordered = sorted(values)
+    if len(ordered) <= _MOST_IN_BOX:
+        return ordered
+    return [ordered[round(place * (len(ordered) - 1) / (_MOST_IN_BOX - 1))] for place in range(_MOST_IN_BOX)]
+
+
+def _said(text: str) -> str:
+    return legible(shortened(text, _MOST_SAID))
+
+
 def _short(name: str) -> str:
-    text = legible(name)
+    text = _said(name)
     return text if len(text) <= _MOST_NAME else f"{text[: _MOST_NAME - 12]}...{text[-9:]}"
 
 
@@ -175,19 +194,15 @@ def _padded(values: Sequence[float]) -> tuple[float, float]:
     return low - pad, high + pad
 
 
-def _figure(value: float) -> str:
-    return f"{value:.4g}"
-
-
-def _svg(chart: Any, said: Said) -> str:
-    chart.add_xml_filter(lambda root: _bare(root, said))
+def _svg(chart: Any, said: Said, *, titled: bool = True) -> str:
+    chart.add_xml_filter(lambda root: _bare(root, said, titled=titled))
     return str(chart.render(is_unicode=True))
 
 
 _EMPTY = ("tooltip", "plot text-overlay", "plot tooltip-overlay")
 
 
-def _bare(root: ElementTree.Element, said: Said) -> ElementTree.Element:
+def _bare(root: ElementTree.Element, said: Said, *, titled: bool) -> ElementTree.Element:
     """The drawing alone, with its name and its description in front."""
     for parent in list(root.iter()):
         parent.attrib.pop("id", None)  # which are the same in every plot of a page
@@ -199,15 +214,15 @@ def _bare(root: ElementTree.Element, said: Said) -> ElementTree.Element:
         words = {child.get("class", ""): child.text or "" for child in told}
         for child in told:
             parent.remove(child)
-        if "value" in words:
+        if titled and "value" in words:
             label = words.get("label") or words.get("x_label") or ""
             title = ElementTree.Element("title")
-            title.text = f"{label}: {words['value']}" if label else words["value"]
+            title.text = ": ".join(part for part in (label, words["value"]) if part)
             parent.insert(0, title)
     root.set("role", "img")
-    root.set("aria-label", legible(f"{said.title}. {said.text}"))
+    root.set("aria-label", _said(f"{said.title}. {said.text}"))
     for place, (tag, text) in enumerate((("title", said.title), ("desc", said.text))):
         made = ElementTree.Element(tag)
-        made.text = legible(text)
+        made.text = _said(text)
         root.insert(place, made)
     return root

@@ -49,6 +49,11 @@ class Kept:
         timing = capture.timings[0] if capture is not None and capture.timings else None
         return () if timing is None else timing.samples_ms
 
+    def refused(self, run: Run) -> dict[str, str]:
+        """Cases that were not run, and why."""
+        capture = self.capture(run)
+        return {} if capture is None else {case.case: case.refused for case in capture.cases if case.refused}
+
     def trials(self, runs: list[Run]) -> Iterator[tuple[Run, str]]:
         """Their ids."""
         for run in runs:

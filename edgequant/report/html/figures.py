@@ -13,7 +13,7 @@ from edgequant.report.html.archive import Kept
 from edgequant.report.html.layers import Looked
 from edgequant.report.html.runs import Named
 from edgequant.report.model import OutputDrift
-from edgequant.report.tables import worst_first
+from edgequant.report.tables import costs, worst_first
 
 _MOST_POINTS = 300
 _MOST_GROUPS = 16
@@ -31,7 +31,7 @@ class Figure:
 
 
 def _figure(svg: str, said: charts.Said, *more: str) -> Figure:
-    return Figure(svg, said.title, " ".join([said.text, *more]))
+    return Figure(svg, said.title, " ".join([said.text, *filter(None, more)]))
 
 
 def size_against_error(runs: Sequence[Named]) -> Figure | None:
@@ -42,7 +42,8 @@ def size_against_error(runs: Sequence[Named]) -> Figure | None:
         db = ordered[0][1].sqnr_db if ordered else None
         if memory is None or memory.model_file is None or db is None:
             continue
-        series.setdefault(each.run.variant, []).append(charts.Dot(memory.model_file, db, each.title))
+        label = f"{each.title}: {costs(each.run, ordered[0][1])['file MB']} MB, {plain.decibel(db)} dB"
+        series.setdefault(each.run.variant, []).append(charts.Dot(memory.model_file, db, label))
     series = dict(list(series.items())[: charts.MOST_SERIES])
     if len({dot.x for dots in series.values() for dot in dots}) < 2:
         return None
@@ -65,7 +66,9 @@ def accuracy(runs: Sequence[Named]) -> Figure | None:
     }
     if not any(value is not None for values in series.values() for value in values):
         return None
-    said = charts.Said("Accuracy of each output", "SQNR in dB of the worst case; longer is better.", "SQNR, dB")
+    said = charts.Said(
+        "Accuracy of each output", "SQNR in dB of the worst case; longer is better.", "SQNR, dB", shown=plain.decibel
+    )
     more = sum(1 for each in runs if each.run.outputs) - len(shown)
     return _figure(charts.bars(labels, series, said), said, _left_out(more, "runs"))
 
@@ -84,9 +87,11 @@ def latency_spread(runs: Sequence[Named], kept: Kept) -> Figure | None:
         "Box: the middle half of the inferences, with their median; dots: inferences far from it.",
         y="ms an inference",
     )
-    farther = f"{len(beyond)} slower ones, up to {plain.milliseconds(max(beyond))} ms, are drawn at the upper edge."
-    more = _left_out(len(series) - len(shown), "runs")
-    return _figure(charts.boxes(drawn, said), said, *([farther] if beyond else []), more)
+    farther = ""
+    if beyond:
+        slowest = plain.milliseconds(max(beyond))
+        farther = f"{len(beyond)} slower, up to {slowest} ms, are drawn at the upper edge."
+    return _figure(charts.boxes(drawn, said), said, farther, _left_out(len(series) - len(shown), "runs"))
 
 
 def _edge(samples: Sequence[float]) -> float:
@@ -126,7 +131,7 @@ def memory(runs: Sequence[Named]) -> Figure | None:
             series[label] = values
     if not series:
         return None
-    said = charts.Said("Memory", "File, MNN's session, and the process that ran it.", "MB")
+    said = charts.Said("Memory", "File, MNN's session, and the process that ran it.", "MB", shown=plain.megabytes)
     svg = charts.bars([each.title for each in shown], series, said)
     return _figure(svg, said, _left_out(len(known) - len(shown), "runs"))
 
@@ -142,6 +147,7 @@ def drift(title: str, found: OutputDrift) -> Figure | None:
         f"SQNR in dB, source against device (total) and what each stage adds; lower is worse.{limit}",
         "step",
         "SQNR, dB",
+        shown=lambda value: f"{value:.0f}",
     )
     series = {
         name: [_db(dict(curve.octaves).get(step)) for step in steps] for name, curve in found.curves.items()

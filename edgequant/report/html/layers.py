@@ -11,7 +11,7 @@ from edgequant.judge.diagnosis import diagnose
 from edgequant.report.diagnosis import DiagnosisReport, LayerRow, rows, sentences
 from edgequant.report.html.archive import Kept
 from edgequant.report.html.runs import MOST_CELLS, Named
-from edgequant.report.html.table import NOT_MEASURED, Cell, Table, name, number
+from edgequant.report.html.table import NOT_MEASURED, Cell, Table, name
 
 WORST = 12
 
@@ -86,25 +86,35 @@ def story(looked: Looked) -> list[str]:
     return said
 
 
-def layer_table(looked: Looked, *, whole: bool, of: int) -> Table:
-    """whole: all layers, in order; else the worst.  of: so many runs were looked into."""
-    shown = looked.rows if whole else looked.worst
-    most = max(MOST_CELLS * 2 // (6 * of), WORST)
-    device = any(row.device_db is not None for row in looked.rows)
-    columns = ["entire dB", "single dB", *(["device dB", "noise dB"] if device else [])]
-    what = "All layers" if whole else "The worst layers"
-    table = Table(
-        f"{looked.id}-{'all' if whole else 'worst'}", f"{what} of {looked.title}", ["layer", "no.", "type", *columns]
-    )
-    place = {id(row): number + 1 for number, row in enumerate(looked.rows)}
+def worst_table(looked: Looked) -> Table:
+    """As on the console: the layers that cost most."""
+    return _table([looked], looked.worst, f"{looked.id}-worst", f"The worst layers of {looked.title}", WORST)
+
+
+def whole_table(looked: Sequence[Looked], of: int) -> Table:
+    """All layers of one variant, in the order they are computed, on all devices.  of: so many variants there are."""
+    first = looked[0]
+    caption = f"All layers of {plain.name(first.variant)}, in the order they are computed"
+    return _table(looked, first.rows, f"{first.id}-all", caption, max(MOST_CELLS // (of * (5 + len(looked))), WORST))
+
+
+def _table(looked: Sequence[Looked], shown: Sequence[LayerRow], id_: str, caption: str, most: int) -> Table:
+    first = looked[0]
+    there = [each for each in looked if any(row.device_db is not None for row in each.rows)]
+    heads = ["entire dB", "single dB", *(["noise dB"] if there else [])]
+    heads += [f"device dB, {plain.name(each.uri)}" if looked[1:] else "device dB" for each in there]
+    table = Table(id_, caption, ["layer", "no.", "type", *heads])
+    place = {row.layer: number + 1 for number, row in enumerate(first.rows)}
+    by_layer = [{row.layer: row.device_db for row in each.rows} for each in there]
     for row in shown[:most]:
-        numbers = [row.entire_db, row.single_db, *([row.device_db, row.rounding_db] if device else [])]
-        cells = [Cell(NOT_MEASURED, "num") if each is None else number(f"{each:.1f}") for each in numbers]
-        label = name(row.layer, head=True, kind="blamed" if row.blamed else "")
+        numbers = [row.entire_db, row.single_db, *([row.rounding_db] if there else [])]
+        numbers += [of.get(row.layer) for of in by_layer]
+        cells = [Cell(NOT_MEASURED if each is None else f"{each:.1f}", "num") for each in numbers]
+        label = name(row.layer, head=True)
         if row.blamed:
-            label = Cell(f"{label.text} (to blame)", label.kind, head=True)
-        table.add([label, Cell(str(place[id(row)]), "num"), name(row.type), *cells])
-    apart = "device: this host against the device; noise: what rounding explains of it. " if device else ""
+            label = Cell(f"{label.text} (to blame)", "name blamed", head=True)
+        table.add([label, Cell(str(place.get(row.layer, NOT_MEASURED)), "num"), name(row.type), *cells])
+    apart = "device: this host against the device; noise: what rounding explains of it. " if there else ""
     table.after = (
         "entire: the layer's output, with all the error that comes in. single: the model's worst output where this "
         f"layer alone is quantized. {apart}{NOT_MEASURED}: not asked for, not readable, or equal in every bit."

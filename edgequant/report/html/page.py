@@ -61,11 +61,11 @@ class Section:
 
 @dataclass(frozen=True)
 class Inside:
-    """What was looked into, of one variant."""
+    """What was looked into, of one variant on each device."""
 
-    title: str
     figure: figures.Figure | None
-    looked: list[tuple[layers.Looked, list[str], Table, Table]]
+    looked: list[tuple[layers.Looked, list[str], Table]]
+    whole: Table
 
 
 def page(
@@ -113,7 +113,7 @@ def page(
         memory=runs.memories(found) if found else None,
         wrong=wrong,
         rest=rest,
-        sections=[_section(each, held, len(found)) for each in found],
+        sections=[_section(each, [case.name for case in report.cases], held, kept, len(found)) for each in found],
         inside=_inside(looked),
         drifts=_drifts(found),
         drift_table=_drift_table(found),
@@ -132,10 +132,14 @@ def _template() -> Template:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(Path(__file__).parent)
-    made = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )  # fmt: skip
+    made = Environment(loader=loader, autoescape=True, finalize=_harmless, undefined=StrictUndefined)
+    made.trim_blocks = made.lstrip_blocks = True
     return made.get_template("page.html.j2")
+
+
+def _harmless(value: object) -> object:
+    """Whatever is written: no text gets past this, whoever forgot it."""
+    return value if not isinstance(value, str) or hasattr(value, "__html__") else said(value)
 
 
 def _style() -> str:
@@ -178,7 +182,7 @@ def _group(level: str, code: str, group: dict[str | None, list[Finding]], whose:
     )
 
 
-def _section(each: runs.Named, held: frozenset[str] | None, of: int) -> Section:
+def _section(each: runs.Named, cases: Sequence[str], held: frozenset[str] | None, kept: Kept, of: int) -> Section:
     run = each.run
     room = max(runs.MOST_CELLS // of, 100)
     lines = [] if (engaged := words.engaged(run)) is None else [("low memory", said(engaged))]
@@ -197,7 +201,7 @@ def _section(each: runs.Named, held: frozenset[str] | None, of: int) -> Section:
     tables = [runs.outputs(each, room)] if run.outputs else []
     return Section(
         each, said(words.device_facts(run.device)), lines, _error(each), reasons[:40], tables,
-        runs.by_case(each, held, room),
+        runs.by_case(each, cases, held, kept.refused(run), room),
     )  # fmt: skip
 
 
@@ -213,18 +217,12 @@ def _error(each: runs.Named) -> list[tuple[str, str]]:
 
 def _inside(looked: Sequence[layers.Looked]) -> list[Inside]:
     found = []
-    for variant in dict.fromkeys(each.variant for each in looked):
+    variants = list(dict.fromkeys(each.variant for each in looked))
+    for variant in variants:
         mine = [each for each in looked if each.variant == variant]
-        parts = [
-            (
-                each,
-                [said(sentence) for sentence in layers.story(each)],
-                layers.layer_table(each, whole=False, of=len(looked)),
-                layers.layer_table(each, whole=True, of=len(looked)),
-            )
-            for each in mine
-        ]
-        found.append(Inside(plain.name(variant), figures.layer_errors(plain.name(variant), mine), parts))
+        parts = [(each, [said(sentence) for sentence in layers.story(each)], layers.worst_table(each)) for each in mine]
+        figure = figures.layer_errors(plain.name(variant), mine)
+        found.append(Inside(figure, parts, layers.whole_table(mine, len(variants))))
     return found
 
 

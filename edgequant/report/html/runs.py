@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgequant import plain
@@ -213,37 +213,37 @@ def _output_cell(run: Run, output: OutputReport, column: str, text: str, mark: s
     return number(f"{text}{mark}", why=why, kind=_OF_MARK[mark])
 
 
-def by_case(each: Named, held: frozenset[str] | None, room: int) -> Table | None:
+def by_case(
+    each: Named, asked: Sequence[str], held: frozenset[str] | None, refused: Mapping[str, str], room: int
+) -> Table | None:
     """A line for each case, a column for each output; None where nothing was compared.
 
-    held: the cases that limits are for; None: not known.
+    asked: all cases.  held: those that limits are for; None: not known.  refused: why MNN did not run a case.
     """
     ordered = [(label, output) for label, output in worst_first(each.run) if output.by_case]
     shown = ordered[:MOST_OUTPUTS_BY_CASE]
-    cases = list(dict.fromkeys(case for _, output in shown for case in output.by_case))
-    if not cases:
+    cases = list(dict.fromkeys([*asked, *(case for _, output in shown for case in output.by_case)]))
+    if not shown:
         return None
     caption = f"Each output in each case of {each.title}: SQNR in dB, of integers the share that differs"
     table = Table(f"{each.id}-cases", caption, ["case", *(plain.name(label) for label, _ in shown)])
     most = max(room // (len(shown) + 1), 5)
     for case in cases[:most]:
         strained = held is not None and case not in held
+        why = refused.get(case) or ("strained: not held against limits" if strained else "not run")
         row = [Cell(plain.name(case) + (" (strained)" if strained else ""), "name", head=True)]
         for _, output in shown:
-            row.append(_case_cell(output, output.by_case.get(case), strained=strained))
+            found = output.by_case.get(case)
+            row.append(number(NOT_MEASURED, why=[why]) if found is None else _case_cell(output, found, strained))
         table.add(row)
     left = [f"{len(ordered) - len(shown)} more outputs"] if len(ordered) > len(shown) else []
     left += [f"{len(cases) - most} more cases"] if len(cases) > most else []
     if left:
         table.after = f"{plain.joined(left)}: in report.json, or `edgequant report RUN_DIR --csv FILE --by-case`. "
-    if held is not None and any(case not in held for case in cases):
-        table.after += "Strained cases (extreme inputs) are not held against limits."
     return table
 
 
-def _case_cell(output: OutputReport, found: CaseMetrics | None, *, strained: bool) -> Cell:
-    if found is None:
-        return number(NOT_MEASURED, why=["not run, or refused"])
+def _case_cell(output: OutputReport, found: CaseMetrics, strained: bool) -> Cell:
     metric = "mismatch" if output.kind == "int" else "sqnr_db"
     value = getattr(found, metric)
     text = "exact" if found.exact else plain.metric(metric, value)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from edgequant import plain
 from edgequant.judge.verdict import Verdict
-from edgequant.text import shortened
+from edgequant.text import MESSAGE, shortened
 
 NOT_MEASURED = "-"
 _NONE = (NOT_MEASURED, "not measured", "not known")
@@ -15,7 +15,9 @@ _NONE = (NOT_MEASURED, "not measured", "not known")
 
 def said(text: object) -> str:
     """What anybody wrote, harmless and with an end."""
-    return plain.printable(shortened(str(text)))
+    whole = str(text)
+    short = len(whole) <= MESSAGE and whole.isascii() and whole.isprintable()
+    return whole if short else plain.printable(shortened(whole))
 
 
 @dataclass(frozen=True)
