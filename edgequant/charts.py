@@ -7,6 +7,7 @@ where a mouse would have run a script, the value is the element's title, which b
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -177,8 +178,8 @@ def _options(said: Said, count: int) -> dict[str, Any]:
         "legend_at_bottom": True,
         "legend_at_bottom_columns": _COLUMNS,
         "legend_box_size": 10,
-        "x_title": said.x or None,
-        "y_title": said.y or None,
+        "x_title": _said(said.x) or None,
+        "y_title": _said(said.y) or None,
         "truncate_label": 60,
         "truncate_legend": _MOST_NAME + 1,
         "style": Style(**fonts),
@@ -199,6 +200,8 @@ def _svg(chart: Any, said: Said, *, titled: bool = True) -> str:
     return str(chart.render(is_unicode=True))
 
 
+_PLACES = frozenset({"d", "x", "y", "cx", "cy", "width", "height", "transform"})
+_LONG = re.compile(r"-?[0-9]+\.[0-9]{3,}")
 _EMPTY = ("tooltip", "plot text-overlay", "plot tooltip-overlay")
 
 
@@ -206,6 +209,8 @@ def _bare(root: ElementTree.Element, said: Said, *, titled: bool) -> ElementTree
     """The drawing alone, with its name and its description in front."""
     for parent in list(root.iter()):
         parent.attrib.pop("id", None)  # which are the same in every plot of a page
+        for key in _PLACES & parent.attrib.keys():
+            parent.set(key, _LONG.sub(lambda found: f"{float(found[0]):.2f}", parent.get(key, "")))
         for child in list(parent):
             known = isinstance(child.tag, str)  # a comment's tag is a function
             if not known or child.tag in ("defs", "title", "script", "style") or child.get("class", "") in _EMPTY:

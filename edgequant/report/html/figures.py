@@ -17,7 +17,7 @@ from edgequant.report.tables import costs, worst_first
 
 _MOST_POINTS = 300
 _MOST_GROUPS = 16
-_CEILING_DB = 120.0
+CEILING_DB = 120.0
 """What is better is exact for every purpose, and would press all others together."""
 
 
@@ -67,7 +67,7 @@ def accuracy(runs: Sequence[Named]) -> Figure | None:
     if not any(value is not None for values in series.values() for value in values):
         return None
     said = charts.Said(
-        "Accuracy of each output", "SQNR in dB of the worst case; longer is better.", "SQNR, dB", shown=plain.decibel
+        "Accuracy of each output", "SQNR in dB of the worst case; longer is better.", "SQNR, dB", shown=_shown_db
     )
     more = sum(1 for each in runs if each.run.outputs) - len(shown)
     return _figure(charts.bars(labels, series, said), said, _left_out(more, "runs"))
@@ -141,18 +141,22 @@ def drift(title: str, found: OutputDrift) -> Figure | None:
     steps = [step for step, _ in max((each.octaves for each in found.curves.values()), key=len, default=[])]
     if len(steps) < 2:
         return None
+    series = {name: [_db(dict(curve.octaves).get(step)) for step in steps] for name, curve in found.curves.items()}
+    # What costs nothing would press what costs something together.
+    drawn = {name: values for name, values in series.items() if any(each not in (None, CEILING_DB) for each in values)}
+    if not drawn:
+        return None
     limit = f" Breaks {found.limit} in step {found.breaks_at}." if found.breaks_at is not None else ""
+    exact = [name for name in series if name not in drawn]
+    none = f" Not drawn, as it is exact or above {CEILING_DB:.0f} dB: {', '.join(exact)}." if exact else ""
     said = charts.Said(
         f"Error over the steps: {title}",
-        f"SQNR in dB, source against device (total) and what each stage adds; lower is worse.{limit}",
+        f"SQNR in dB, source against device (total) and what each stage adds; lower is worse.{limit}{none}",
         "step",
         "SQNR, dB",
         shown=lambda value: f"{value:.0f}",
     )
-    series = {
-        name: [_db(dict(curve.octaves).get(step)) for step in steps] for name, curve in found.curves.items()
-    }  # fmt: skip
-    return _figure(charts.curves(series, said, labels=list(map(str, steps)), dots=True), said)
+    return _figure(charts.curves(drawn, said, labels=list(map(str, steps)), dots=True), said)
 
 
 def layer_errors(title: str, looked: Sequence[Looked]) -> Figure | None:
@@ -174,7 +178,7 @@ def layer_errors(title: str, looked: Sequence[Looked]) -> Figure | None:
     said = charts.Said(
         f"Error along the graph: {title}",
         f"SQNR in dB of each layer's output, in the order the layers are computed; lower is worse.{whose} "
-        f"What is above {_CEILING_DB:.0f} dB or exact is drawn at {_CEILING_DB:.0f}.",
+        f"What is above {CEILING_DB:.0f} dB or exact is drawn at {CEILING_DB:.0f}.",
         "layer, by its number in the table",
         "SQNR, dB",
     )
@@ -188,7 +192,11 @@ def _timed(each: Named) -> str:
 
 
 def _db(value: float | None) -> float | None:
-    return None if value is None else min(value, _CEILING_DB)
+    return None if value is None else min(value, CEILING_DB)
+
+
+def _shown_db(value: float) -> str:
+    return plain.decibel(value) if value < CEILING_DB else f"{CEILING_DB:.0f} or more, or exact"
 
 
 def _left_out(more: int, what: str) -> str:

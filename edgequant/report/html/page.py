@@ -35,13 +35,22 @@ _MOST_DRIFT = 6
 
 
 @dataclass(frozen=True)
+class Line:
+    """What was found in one place.  runs: by title, where it is not in all that the group has."""
+
+    where: str
+    message: str
+    runs: list[str]
+
+
+@dataclass(frozen=True)
 class Group:
-    """Findings of one code.  runs: where they are, by title."""
+    """Findings of one code, or what could not be run for one reason.  runs: where they are, by title."""
 
     level: str
     code: str
     runs: list[str]
-    places: list[tuple[str, str]]
+    lines: list[Line]
     more: int
     remedies: list[str]
 
@@ -160,25 +169,43 @@ def _findings(report: Report, found: Sequence[runs.Named]) -> tuple[list[Group],
         for finding in each.run.findings:
             whose[id(finding)] = each.title
             every.append(finding)
-    groups = [
-        _group(level, code, group, whose) for level, code, group in words.grouped([*every, *report.findings], places)
+    grouped = words.grouped([*every, *report.findings], places)
+    groups = [_group(level, code, group, whose) for level, code, group in grouped]
+    asking = [each for each in groups if each.level != "info"]
+    return [*_errors(found), *asking], [each for each in groups if each.level == "info"]
+
+
+def _errors(found: Sequence[runs.Named]) -> list[Group]:
+    """What could not be run, each reason once."""
+    whose: dict[tuple[str, str, str | None], list[str]] = {}
+    for each in found:
+        if (error := each.run.error) is not None:
+            whose.setdefault((error.code, error.message, error.hint), []).append(each.title)
+    return [
+        Group("error", code, titles, [Line("", said(message), [])], 0, [said(hint)] if hint else [])
+        for (code, message, hint), titles in whose.items()
     ]
-    return [each for each in groups if each.level != "info"], [each for each in groups if each.level == "info"]
 
 
 def _group(level: str, code: str, group: dict[str | None, list[Finding]], whose: dict[int, str]) -> Group:
-    lines = [
-        (where, "; ".join(dict.fromkeys(finding.message for finding in findings))) for where, findings in group.items()
-    ]
-    remedies = dict.fromkeys(finding.remedy for findings in group.values() for finding in findings if finding.remedy)
     of = dict.fromkeys(whose[id(each)] for findings in group.values() for each in findings if id(each) in whose)
+    lines = []
+    for where, findings in group.items():
+        titles: dict[str, list[str]] = {}
+        for finding in findings:
+            mine = titles.setdefault(finding.message, [])
+            mine += [whose[id(finding)]] if id(finding) in whose else []
+        messages: dict[tuple[str, ...], list[str]] = {}
+        for message, mine in titles.items():
+            messages.setdefault(tuple(dict.fromkeys(mine)), []).append(message)
+        for mine, told in messages.items():
+            # Said once above where it is the same in all of them.
+            apart = list(mine) if len(mine) < len(of) else []
+            lines.append(Line("" if where is None else plain.name(where), said("; ".join(told)), apart))
+    remedies = dict.fromkeys(finding.remedy for findings in group.values() for finding in findings if finding.remedy)
+    more = max(len(lines) - _MOST_PLACES, 0)
     return Group(
-        level,
-        code,
-        list(of),
-        [("" if where is None else plain.name(where), said(message)) for where, message in lines[:_MOST_PLACES]],
-        max(len(lines) - _MOST_PLACES, 0),
-        [said(each) for each in list(remedies)[:_MOST_PLACES]],
+        level, code, list(of), lines[:_MOST_PLACES], more, [said(each) for each in list(remedies)[:_MOST_PLACES]]
     )
 
 

@@ -46,7 +46,8 @@ def why_invalid(run: Run) -> tuple[str, ...]:
 
 
 def why_no_time(run: Run) -> str:
-    return run.latency_why or (run.error.code if run.error is not None else "not measured")
+    code = run.error.code if run.error is not None and not run.outputs else None
+    return code or run.latency_why or "not measured"
 
 
 def cost_cells(run: Run) -> dict[str, Cell]:
@@ -57,7 +58,7 @@ def cost_cells(run: Run) -> dict[str, Cell]:
     failed = run.error.code if run.error is not None else None
 
     def of_memory(key: str) -> str:
-        return (memory.why_null.get(key) if memory is not None else run.memory_why) or failed or "not measured"
+        return (memory.why_null.get(key) if memory is not None else failed or run.memory_why) or "not measured"
 
     why: dict[str, Sequence[str]] = {
         "file MB": (of_memory("model_file"),),
@@ -160,7 +161,8 @@ def memories(runs: Sequence[Named]) -> Table:
         memory, row = each.run.memory_mb, [Cell(each.title, "name", href=each.id, head=True)]
         texts = words.memory(memory) if memory is not None else {}
         for key, label in words.MEMORY.items():
-            why = each.run.memory_why if memory is None else memory.why_null.get(key)
+            error = each.run.error.code if each.run.error is not None else None
+            why = error or each.run.memory_why if memory is None else memory.why_null.get(key)
             text = texts.get(label, NOT_MEASURED)
             row.append(number(text.removesuffix(" MB"), why=[] if label in texts else [why or "not measured"]))
         table.add(row)
