@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
@@ -19,7 +19,7 @@ from edgequant.text import shortened
 WIDTH, HEIGHT = 640, 340
 MOST_SERIES = 8
 """So many colours there are.  Who draws says what is left out."""
-_MOST_NAME, _COLUMNS = 34, 2
+_MOST_NAME = 34
 _MOST_IN_BOX, _MOST_SAID = 401, 600
 _LIGHT = ("#1f5fbf", "#b3460b", "#1a7f5a", "#8e3aa8", "#a8133b", "#56620b", "#0e7490", "#6b5344")
 _DARK = ("#79b0ff", "#ff9f63", "#5cd6a4", "#d79bff", "#ff8fa8", "#c9d35b", "#62d0ea", "#d3b8a4")
@@ -83,7 +83,7 @@ def scatter(series: Mapping[str, Sequence[Dot]], said: Said, *, joined: Sequence
 
     every = [dot for dots in series.values() for dot in dots]
     ranges = {"xrange": _padded([dot.x for dot in every]), "range": _padded([dot.y for dot in every])}
-    chart = pygal.XY(**_options(said, len(series)), **ranges, show_dots=True, dots_size=5, stroke=False)
+    chart = pygal.XY(**_options(said, series), **ranges, show_dots=True, dots_size=5, stroke=False)
     for name, dots in series.items():
         values = [{"value": (dot.x, dot.y), "label": _said(dot.label), "formatter": lambda _: ""} for dot in dots]
         chart.add(_short(name), values, stroke=name in joined, show_dots=name not in joined)
@@ -101,7 +101,7 @@ def curves(
     """Values by place; labels: of the places, so many of which are written as there is room for."""
     import pygal
 
-    chart = pygal.Line(**_options(said, len(series)), show_dots=dots, dots_size=3)
+    chart = pygal.Line(**_options(said, series), show_dots=dots, dots_size=3)
     chart.width = WIDTH * 2 if wide else WIDTH
     if labels:
         chart.x_labels = [_said(each) for each in labels]
@@ -119,7 +119,7 @@ def boxes(series: Mapping[str, Sequence[float]], said: Said) -> str:
 
     span = _padded([value for values in series.values() for value in values])
     low = max(span[0], 0.0)
-    chart = pygal.Box(**_options(said, len(series)), box_mode="tukey", range=(low, span[1]), zero=low)
+    chart = pygal.Box(**_options(said, series), box_mode="tukey", range=(low, span[1]), zero=low)
     for name, values in series.items():
         chart.add(_short(name), _thinned(values))
     return _svg(chart, said, titled=False)  # pygal's quartiles are others than ours
@@ -129,8 +129,10 @@ def bars(labels: Sequence[str], series: Mapping[str, Sequence[float | None]], sa
     """Horizontal bars, a group for each label, the first on top."""
     import pygal
 
-    tall = 110 + len(labels) * (14 + 14 * len(series)) + 18 * math.ceil(len(series) / _COLUMNS)
-    chart = pygal.HorizontalBar(**(_options(said, len(series)) | {"height": tall}))
+    tall = 110 + len(labels) * (14 + 14 * len(series)) + 18 * len(series)
+    # Its labels leave less room below for two names beside each other.
+    options = _options(said, series, room=44 - max(map(len, map(_short, labels)), default=0))
+    chart = pygal.HorizontalBar(**(options | {"height": tall}))
     chart.x_labels = [_short(each) for each in reversed(labels)]
     for name, values in series.items():
         chart.add(_short(name), list(reversed(values)), formatter=said.shown)
@@ -159,24 +161,27 @@ def _short(name: str) -> str:
     return text if len(text) <= _MOST_NAME else f"{text[: _MOST_NAME - 12]}...{text[-9:]}"
 
 
-def _options(said: Said, count: int) -> dict[str, Any]:
+def _options(said: Said, series: Iterable[str], room: int = 38) -> dict[str, Any]:
+    """room: letters that a name in the legend may have, where two stand beside each other."""
     from pygal.style import Style
 
-    rows = math.ceil(count / _COLUMNS)
+    lengths = [len(_short(name)) for name in series]
+    columns = 2 if max(lengths, default=0) <= room else 1
+    rows = math.ceil(len(lengths) / columns)
     # pygal leaves room for the rows that are full, less one.
-    room = 21 * (rows - count // _COLUMNS + 1)
+    below = 21 * (rows - len(lengths) // columns + 1)
     fonts = {f"{part}_font_size": 12 for part in ("label", "major_label", "legend", "value", "title")}
     return {
         "width": WIDTH,
         "height": HEIGHT + 18 * rows,
         "margin": 10,
-        "margin_bottom": room,
+        "margin_bottom": below,
         "js": [],
         "css": [],
         "explicit_size": False,
         "disable_xml_declaration": True,
         "legend_at_bottom": True,
-        "legend_at_bottom_columns": _COLUMNS,
+        "legend_at_bottom_columns": columns,
         "legend_box_size": 10,
         "x_title": _said(said.x) or None,
         "y_title": _said(said.y) or None,
