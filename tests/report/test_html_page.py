@@ -10,20 +10,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from edgequant import plain
 from edgequant.archive.open import open_run
 from edgequant.jobs.html import page_of
 from edgequant.report.console import render
 from edgequant.report.html import page
-from edgequant.report.model import Report, Run
-from edgequant.report.read import load
-from edgequant.report.tables import COLUMNS, METRIC_OF, STAGES, worst_first
-from edgequant.report.words import LATENCY, MEMORY, OUTSIDE
+from edgequant.report.read import load, loads
+from edgequant.report.write import to_json
 from tests import recorded
 from tests.judge.archives import BOARD, TRUE, all_off, on_board
+from tests.report.agreeing import any_report, held_against
 from tests.report.pages import EVIL, Reader, devices, evil_report, report_of
-
-MARKS = "!~"
 
 
 def read(text: str) -> Reader:
@@ -33,66 +29,6 @@ def read(text: str) -> Reader:
 @pytest.fixture(params=recorded.MODELS)
 def run_dir(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return recorded.unpacked(request.param, tmp_path)
-
-
-def number(run: Run, name: str, column: str) -> str:
-    """What the page should have, from the report alone."""
-    output = run.outputs[name]
-    if column == "NaN/Inf":
-        return f"{output.nan}/{output.inf}" if output.nan or output.inf else "0"
-    if column in STAGES:
-        entry = getattr(run.errors, STAGES[column]).get(name)
-        if entry is None:
-            return "-"
-        if entry.exact:
-            return "exact"
-        return plain.amount(entry.mismatch) if entry.mismatch is not None else plain.decibel(entry.sqnr_db)
-    metric = METRIC_OF[column]
-    return "exact" if metric == "sqnr_db" and output.exact else plain.metric(metric, getattr(output, metric))
-
-
-def held_against(report: Report, found: Reader) -> None:
-    """Every number of every table that has a place in the report."""
-    overview = found.rows("overview")
-    assert [row["verdict"] for row in overview] == [run.verdict for run in report.runs]
-    for place, (run, latency, memory) in enumerate(
-        zip(report.runs, found.rows("latency"), found.rows("memory"), strict=True)
-    ):
-        row = overview[place]
-        worst, output = worst_first(run)[0]
-        assert (row["worst output"], row["worst case"]) == (worst, output.worst_case)
-        assert row["worst dB"] == plain.decibel(output.sqnr_db)
-        timed = run.latency_ms
-        for key, head in {**{key: key for key in LATENCY}, **OUTSIDE}.items():
-            value = None if timed is None else getattr(timed, key)
-            assert latency[head] == plain.milliseconds(value)
-            if value is None:
-                assert timed is None or found.why("latency", place, head) == [timed.why_null[key]]
-        assert row["p50 ms"] == latency["p50"]
-        if timed is None:
-            assert found.why("latency", place, "valid") == [run.latency_why] == found.why("overview", place, "p50 ms")
-        else:
-            assert (latency["valid"], latency["n"]) == ("yes" if timed.valid else "no", str(timed.n))
-        assert run.memory_mb is not None
-        for key, head in MEMORY.items():
-            value = getattr(run.memory_mb, key)
-            assert memory[head] == plain.megabytes(value).removesuffix(" MB")
-            if value is None:
-                assert found.why("memory", place, head) == [run.memory_mb.why_null[key]]
-        rows = found.rows(f"run-{place + 1}-outputs")
-        assert [each["output"] for each in rows] == [name for name, _ in worst_first(run)]
-        for each in rows:
-            for column in set(COLUMNS) & set(each) - {"verdict", "worst case"}:
-                assert each[column].rstrip(MARKS) == number(run, each["output"], column)
-        for each in found.rows(f"run-{place + 1}-cases"):
-            for name in run.outputs:
-                said = run.outputs[name].by_case.get(each["case"].removesuffix(" (strained)"))
-                if said is None:
-                    assert each[name] == "-"
-                    continue
-                metric = "mismatch" if run.outputs[name].kind == "int" else "sqnr_db"
-                shown = "exact" if said.exact else plain.metric(metric, getattr(said, metric))
-                assert each[name].rstrip(MARKS) == shown
 
 
 def test_its_tables_read_back_are_the_report(run_dir: Path) -> None:
@@ -162,6 +98,32 @@ def test_what_fails_or_was_refused_is_marked_with_its_reason(tmp_path: Path) -> 
     rows = {row["case"]: place for place, row in enumerate(found.rows("run-1-cases"))}
     assert found.rows("run-1-cases")[rows["a"]]["y"] == "3.0!"
     assert found.why("run-1-cases", rows["b"], "y") == ["no kernel for it"]
+
+
+def agrees(seed: int) -> None:
+    report = loads(to_json(any_report(seed)))
+    text = page(report)
+    found = read(text)
+    held_against(report, found)
+    assert f"<title>{report.verdict}: m.onnx</title>" in text
+    stream = io.StringIO()
+    render(report, Console(file=stream, width=250), verbose=True)
+    console = re.sub(r"\s+", " ", stream.getvalue())
+    for place, run in enumerate(report.runs):
+        for row in found.rows(f"run-{place + 1}-outputs") if run.outputs else []:
+            assert " ".join(row.values()) in console
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_of_any_report_page_console_and_json_agree(seed: int) -> None:
+    agrees(seed)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("hundred", range(5))
+def test_of_500_reports_page_console_and_json_agree(hundred: int) -> None:
+    for seed in range(hundred * 100, hundred * 100 + 100):
+        agrees(seed)
 
 
 @pytest.mark.parametrize("text", EVIL, ids=lambda text: text[:12].encode("ascii", "backslashreplace").decode())

@@ -176,7 +176,7 @@ def outputs(each: Named, room: int) -> Table:
     columns = [
         column
         for column in COLUMNS
-        if column in ("verdict", "worst case") or any(row[column][0] != NOT_MEASURED for row in texts.values())
+        if column in ("verdict", "worst case") or any("".join(row[column]) != NOT_MEASURED for row in texts.values())
     ]
     caption = f"Outputs of {each.title}, worst first; each number of its worst case"
     table = Table(f"{each.id}-outputs", caption, ["output", *columns])
