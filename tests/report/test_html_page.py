@@ -11,8 +11,10 @@ import pytest
 from rich.console import Console
 
 from edgequant.archive.open import open_run
+from edgequant.findings import Finding
 from edgequant.jobs.html import page_of
 from edgequant.report.console import render
+from edgequant.report.diagnosis import DiagnosisReport
 from edgequant.report.html import page
 from edgequant.report.read import load, loads
 from edgequant.report.write import to_json
@@ -157,6 +159,20 @@ def test_eight_devices_of_500_layers_are_small_and_quick(tmp_path: Path) -> None
     rows = read(text).rows("run-1-layers-all")
     assert len(rows) == 500
     assert (rows[61]["entire dB"], rows[61]["noise dB"], rows[61]["device dB, ssh://board3"]) == ("6.0", "80.0", "65.0")
+
+
+def test_a_diagnosis_that_was_just_made_is_told(tmp_path: Path) -> None:
+    """Also one of the conversion, which looks at no layers."""
+    archive = devices(tmp_path, "local:")
+    cause = Finding(code="OPERATOR_MISREAD", severity="fail", message="MNN reads it otherwise", remedy="Do <b>this</b>")
+    told = DiagnosisReport(
+        verdict="FAIL", model="/m.onnx", device="local:", variant="dynamic:8", stage="conversion", layers=["node <1>"],
+        proof="proven", how="it was seen", cause=cause, next="edgequant inspect m.onnx",
+    )  # fmt: skip
+    text = page_of(report_of(archive), archive.folder.path, diagnoses=[told])
+    assert "Where the error enters" in text
+    assert "The conversion to MNN breaks it: MNN reads it otherwise (OPERATOR_MISREAD)." in text
+    assert "Do &lt;b&gt;this&lt;/b&gt; Next: edgequant inspect m.onnx" in text
 
 
 def test_a_damaged_record_is_named_and_the_rest_is_there(tmp_path: Path) -> None:

@@ -198,9 +198,9 @@ def _group(level: str, code: str, group: dict[str | None, list[Finding]], whose:
         messages: dict[tuple[str, ...], list[str]] = {}
         for message, mine in titles.items():
             messages.setdefault(tuple(dict.fromkeys(mine)), []).append(message)
-        for mine, told in messages.items():
+        for these, told in messages.items():
             # Said once above where it is the same in all of them.
-            apart = list(mine) if len(mine) < len(of) else []
+            apart = list(these) if len(these) < len(of) else []
             lines.append(Line("" if where is None else plain.name(where), said("; ".join(told)), apart))
     remedies = dict.fromkeys(finding.remedy for findings in group.values() for finding in findings if finding.remedy)
     more = max(len(lines) - _MOST_PLACES, 0)
