@@ -227,7 +227,7 @@ def by_case(
     cases = list(dict.fromkeys([*asked, *(case for _, output in shown for case in output.by_case)]))
     if not shown:
         return None
-    caption = f"Each output in each case of {each.title}: SQNR in dB, of integers the share that differs"
+    caption = f"SQNR in dB, of integers the share that differs: each case and output of {each.title}"
     table = Table(f"{each.id}-cases", caption, ["case", *(plain.name(label) for label, _ in shown)])
     most = max(room // (len(shown) + 1), 5)
     for case in cases[:most]:

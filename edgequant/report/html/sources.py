@@ -38,30 +38,33 @@ def head(report: Report) -> list[tuple[str, str]]:
     return found
 
 
-def devices(report: Report) -> list[Table]:
-    """Facts of each, with why others are not known."""
+def devices(report: Report) -> list[tuple[str, Table]]:
+    """What each is, in a line, and its facts."""
     known: dict[str, DeviceInfo] = {}
     for run in report.runs:
         if run.device.uri not in known or run.device.arch is not None:
             known[run.device.uri] = run.device
-    return [_device(f"device-{place + 1}", device) for place, device in enumerate(known.values())]
+    return [(_line(each), _facts(f"device-{place + 1}", each)) for place, each in enumerate(known.values())]
 
 
-def _device(id_: str, device: DeviceInfo) -> Table:
-    table = Table(id_, f"{plain.name(device.uri)}: {said(words.device_facts(device)) or 'nothing known'}", ["fact", ""])
+def _line(device: DeviceInfo) -> str:
+    return f"{plain.name(device.uri)} \u2013 {said(words.device_facts(device)) or 'nothing is known of it'}"
+
+
+def _facts(id_: str, device: DeviceInfo) -> Table:
+    """With why others are not known."""
+    table = Table(id_, f"What {plain.name(device.uri)} told of itself", ["fact", "value"])
     why = device.facts.get("why_null")
     reasons = why if isinstance(why, dict) else {}
     if device.os:
         table.add([Cell("os", head=True), Cell(said(device.os))])
     for key, value in list(device.facts.items())[:60]:
-        if key in _SHOWN_ABOVE:
+        if key in _SHOWN_ABOVE or (value is None and not reasons.get(key)):
             continue
+        cell = Cell(said(value if isinstance(value, str) else _plain(value)))
         if value is None:
-            table.add(
-                [name(key, head=True), number("not known", why=[str(reasons.get(key, "the device does not tell"))])]
-            )
-        else:
-            table.add([name(key, head=True), Cell(said(value if isinstance(value, str) else _plain(value)))])
+            cell = Cell("not known", "missing", (str(reasons[key]),))
+        table.add([name(key, head=True), cell])
     return table
 
 
