@@ -59,7 +59,6 @@ Activations = Annotated[
 ]
 OneDevice = Annotated[str, typer.Option("--device", metavar="URI", help=f"Where to run it: {_URI}.")]
 RunDir = Annotated[str | None, typer.Option("--run-dir", metavar="DIR", help="New folder for everything of this run.")]
-Html = Annotated[str | None, typer.Option("--html", metavar="FILE", help="One page with tables and figures, too.")]
 Csv = Annotated[str | None, typer.Option("--csv", metavar="FILE", help="A table with a line per output, too.")]
 
 
@@ -360,12 +359,26 @@ class Device(Runtime):
     ] = None
 
 
-class Kept(Group):
+class Files(Group):
+    """Files that a report is written into."""
+
+    csv: Csv = None
+    html: Annotated[
+        str | None, typer.Option("--html", metavar="FILE", help="One page with tables and figures, too.")
+    ] = None
+    junit: Annotated[
+        str | None, typer.Option("--junit", metavar="FILE", help="JUnit XML, a test case per rule and run, too.")
+    ] = None
+    summary: Annotated[
+        str | None,
+        typer.Option("--summary", metavar="FILE.md", help="Markdown for a CI's summary, too: $GITHUB_STEP_SUMMARY."),
+    ] = None
+
+
+class Kept(Files):
     """What is written on this host."""
 
     run_dir: RunDir = None
-    csv: Csv = None
-    html: Html = None
 
 
 class Ui(Group):

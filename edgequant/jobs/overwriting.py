@@ -6,12 +6,13 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from edgequant.errors import InputError
 from edgequant.files import is_stream, same_file
 from edgequant.plan.request import Request
 from edgequant.spec.function import looks_like_function
+
+_SUFFIXES = {"--junit": ".xml", "--summary": ".md"}
 
 
 def given_paths(request: Request) -> list[Path]:
@@ -76,9 +77,7 @@ def refuse_overwriting(output: Path, model: Path, what: str, *given: Path | None
             )
 
 
-def refuse_table(
-    table: Path, needed: Sequence[Path], *, run_dir: Path | None = None, option: Literal["--csv", "--html"] = "--csv"
-) -> None:
+def refuse_table(table: Path, needed: Sequence[Path], *, run_dir: Path | None = None, option: str = "--csv") -> None:
     """Raise InputError (OUTPUT_INVALID) where a table, or a page, would replace one of the needed files or folders, or
     a file in such a folder, or may be a record of a run, or has no folder that may be written to.
 
@@ -86,7 +85,7 @@ def refuse_table(
         run_dir: of the run that the table is of, or a file in it; it may come to be before the table does.
         option: that names the table.
     """
-    hint, suffix = "Name a file of its own.", f".{option.lstrip('-')}"
+    hint, suffix = "Name a file of its own.", _SUFFIXES.get(option, f".{option.lstrip('-')}")
     refuse_unwritable(table)
     if is_stream(table):
         return

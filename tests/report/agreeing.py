@@ -142,7 +142,6 @@ def _run(draw: random.Random, uri: str, cases: list[str]) -> Run:
 
 
 def _output(draw: random.Random, cases: list[str]) -> dict[str, Any]:
-    judged = draw.choice(list(Verdict)[:3])
     kind = draw.choice(["float", "float", "int"])
     limits = [
         {
@@ -155,6 +154,7 @@ def _output(draw: random.Random, cases: list[str]) -> dict[str, Any]:
         for metric, metric_of in TABLE.items()
         if draw.random() < 0.3
     ]
+    judged = worst([draw.choice(list(Verdict)[:3]), *(limit["verdict"] for limit in limits)])
     by_case = {case: _metrics(draw, kind) for case in cases if draw.random() < 0.9}
     given = {**_metrics(draw, kind), "verdict": judged, "kind": kind, "cases": len(cases), "limits": limits}
     given.pop("problem")
