@@ -18,6 +18,7 @@ from edgequant.archive.record import Name as _Name
 from edgequant.archive.record import Record as Record
 from edgequant.archive.record import Sha256
 from edgequant.archive.rollout import Rollout, RolloutCapture, Setting
+from edgequant.archive.witness import Thread, Witness
 from edgequant.findings import Finding
 from edgequant.spec import Decision, Limit, MemoryMode, RunOptions, Variant
 
@@ -157,10 +158,9 @@ class Closing(Record):
 
 
 class FileFacts(Record):
-    """What was read of an artifact's file.
-
-    weights: as `models.ModelGraph.weights`.  has_subgraphs: MNN's Interpreter cannot run it.  static_tensors,
-    half_tiles, max_pools, tails: of its static int8 layers, as `models.mnn.static_int8.StaticLayers` has them.
+    """What was read of an artifact's file: weights as `models.ModelGraph.weights`; has_subgraphs: MNN's Interpreter
+    cannot run it; static_tensors, half_tiles, max_pools, tails: of its static int8 layers, as
+    `models.mnn.static_int8.StaticLayers` has them; less: as of `models.mnn.compares.read_less`.
     """
 
     weights: str | None = None
@@ -169,6 +169,7 @@ class FileFacts(Record):
     half_tiles: tuple[str, ...] = ()
     max_pools: tuple[str, ...] = ()
     tails: tuple[str, ...] = ()
+    less: tuple[str, ...] = ()
 
     @property
     def static(self) -> bool:
@@ -309,7 +310,7 @@ class TimingCapture(Record):
     warmup: inferences run before and thrown away.  complete: as many as were wanted; None where it did not get to its
     end.  seconds: that this host waited for all of it, by its own clock.  outputs: of the last inference.
     looped: seconds of this host's clock from the end of the warm-up to the last sample.  apart_ms: of a few inferences
-    after it, each by itself and on other numbers than any before it.
+    after it, each by itself and on other numbers than any before it.  threads: what each had of the CPU meanwhile.
     """
 
     case: _Name
@@ -321,6 +322,7 @@ class TimingCapture(Record):
     looped: float | None = Field(default=None, ge=0)
     apart_ms: tuple[float, ...] = ()
     outputs: dict[_Name, ArrayRef] | None = None
+    threads: tuple[Thread, ...] = ()
 
 
 class SessionCapture(Record):
@@ -358,7 +360,7 @@ class Capture(Record):
             one of them, and only of devices.
         moved: each case some times more, with its inputs moved; of this host only, where there are other devices.
         timings: where it was timed.
-        rollout, settings: where one was asked for.
+        rollout, settings: where one was asked for.  witness: of devices that are not this host.
         load_ms: reading the model.  before, loaded: memory before and after that.
         pushed_bytes: of the model; runtime_bytes: of runner and pack; 0 where the device had them.
         failure: why it did not get to its end; what came before is here all the same.
@@ -380,6 +382,7 @@ class Capture(Record):
     session: SessionCapture | None = None
     rollout: RolloutCapture | None = None
     settings: tuple[Setting, ...] = ()
+    witness: Witness | None = None
     load_ms: float | None = Field(default=None, ge=0)
     before: Memory = Memory()
     loaded: Memory = Memory()

@@ -28,6 +28,7 @@ from edgequant.lab.probes.repeat import RepeatProbe
 from edgequant.lab.probes.rollout import RolloutProbe
 from edgequant.lab.probes.rounding import RoundingProbe
 from edgequant.lab.probes.settings import SettingsProbe
+from edgequant.lab.probes.witness import WitnessProbe
 from edgequant.lab.session import Session
 from edgequant.lab.take import ModelFile, Probe, device_capture_of, take
 from edgequant.mnn_version import host_mnn_version, require_supported
@@ -295,7 +296,8 @@ class _Verify:
         timed = self.request.latency and session.device.emulated is None
         probes: list[Probe] = [LatencyProbe(self.request.options)] if timed else []
         subgraphs = artifact.facts.has_subgraphs
-        probes += [RepeatProbe(), SessionMemoryProbe(has_subgraphs=subgraphs), EngagedProbe(has_subgraphs=subgraphs)]
+        probes += [RepeatProbe(), WitnessProbe()]
+        probes += [SessionMemoryProbe(has_subgraphs=subgraphs), EngagedProbe(has_subgraphs=subgraphs)]
         probes += [] if prepared.rollout is None else [RolloutProbe(prepared.rollout), SettingsProbe()]
         model = ModelFile(artifact.path, self.request.options.memory_for(artifact.run_as), artifact.sha256)
         cases = self._archive.source.cases
