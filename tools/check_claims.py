@@ -50,7 +50,7 @@ def claims(cap, options):
     told = {family(device["arch"]), family(seen["machine"]), *(ELF.get(f["machine"]) for f in files)} - {None}
     codes += ["ARCH_CONTRADICTED"] * (len(told) > 1) + ["KERNELS_CONTRADICTED"] * kernels(device, seen)
     codes += ["CORES_CONTRADICTED"] * cores(device, seen, options["cores"], timed)
-    codes += ["THREADS_NOT_RUN"] * few_threads(timed or seen["threads"], cap["threads"])
+    codes += ["THREADS_NOT_RUN"] * few_threads(timed, cap["threads"])
     found = [("INCONCLUSIVE", finding(code, "error", device["uri"])) for code in codes]
     if device["mnn"] is None or not files:
         return found

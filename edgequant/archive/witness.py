@@ -10,7 +10,7 @@ from edgequant.archive.record import Name, Record, Sha256
 class Thread(Record):
     """One of the process's threads.
 
-    seconds: of the CPU, since it began or during a timing.  core: the one it ran on last.
+    seconds: of the CPU, during a timing.  core: the one it ran on last.
     """
 
     seconds: float = Field(ge=0)
@@ -43,7 +43,6 @@ class Witness(Record):
     machine: what the kernel calls the CPU; None where the device is emulated, for it would be this host's.
     cores: how many there are, sleeping ones included.
     allowed: those the process may run on, after the model was loaded.
-    threads: since the process began.
     """
 
     why: str | None = None
@@ -51,4 +50,3 @@ class Witness(Record):
     cores: int | None = Field(default=None, ge=1)
     allowed: tuple[int, ...] = ()
     libraries: tuple[Library, ...] = ()
-    threads: tuple[Thread, ...] = ()

@@ -46,7 +46,7 @@ def claims(capture: Capture, options: RunOptions) -> tuple[Observed, ...]:
         lambda: _arch(device, seen),
         lambda: _kernels(device, seen),
         lambda: _cores(device, seen, options, threads),
-        lambda: _threads(capture.threads, threads or seen.threads, device.uri),
+        lambda: _threads(capture.threads, threads, device.uri),
         lambda: _version(device, seen),
     )
     found = [finding for look in looks for finding in look()]

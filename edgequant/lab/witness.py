@@ -111,7 +111,6 @@ def look(session: Session) -> Witness:
         cores=cores if 1 <= cores <= MAX_CORES else None,
         allowed=tuple(core_list(one.get("allowed", b"").decode("ascii", "replace"))),
         libraries=tuple(_libraries(said, session)),
-        threads=tuple(_threads(said).values()),
     )
 
 

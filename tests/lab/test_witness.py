@@ -67,7 +67,6 @@ def test_it_sees_the_runner_as_it_is(
     assert found.cores is not None
     assert found.cores >= (os.cpu_count() or 1)
     assert set(found.allowed) == os.sched_getaffinity(0)
-    assert sum(each.seconds > 0.01 for each in found.threads) >= 2
     (library,) = found.libraries
     assert library.machine == {"x86_64": 62, "aarch64": 183}[platform.machine()]
     assert library.has_version
