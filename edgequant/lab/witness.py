@@ -37,7 +37,8 @@ pid=$1 script=$2
 shift 2
 say() { printf '%s\t%s\n' "$1" "$2"; }
 # Another process may have that number, where the runner is in a container.
-[ -r "/proc/$pid/cmdline" ] && grep -qF -- "$script" "/proc/$pid/cmdline" || { say why process; exit 0; }
+ours() { grep -qF -- "$script" "/proc/$pid/cmdline" || tr '\0' '\n' < "/proc/$pid/cmdline" | grep -qF -- "$script"; }
+[ -r "/proc/$pid/cmdline" ] && ours 2>/dev/null || { say why process; exit 0; }
 for task in /proc/$pid/task/[0-9]*; do
   line=; { IFS= read -r line < "$task/schedstat"; } 2>/dev/null
   ns=${line%% *}
@@ -76,8 +77,11 @@ grep -E '/(_mnncengine|libMNN)[^/]*$' "/proc/$pid/maps" | while read -r range ri
   printf 'head\t'; dd if="$path" bs=20 count=1 2>/dev/null; echo
   sum=$(sha256 < "$path" 2>/dev/null)
   say sha256 "${sum%% *}"
-  grep -qF -- "$version" "$path" 2>/dev/null
-  say version $?
+  # Some grep ends at the first zero byte of a line: what cannot find MNN's own words has nothing to say.
+  if grep -qF 'The device supports' "$path" 2>/dev/null; then
+    grep -qF -- "$version" "$path" 2>/dev/null
+    say version $?
+  fi
   for record in "${path%/*}"/*.dist-info/RECORD "${path%/*/*}"/*.dist-info/RECORD; do
     line=$(grep -F -- "${path##*/}," "$record" 2>/dev/null) || continue
     say record "$record,$line"
