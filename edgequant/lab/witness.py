@@ -37,8 +37,9 @@ pid=$1 script=$2
 shift 2
 say() { printf '%s\t%s\n' "$1" "$2"; }
 # Another process may have that number, where the runner is in a container.
-ours() { grep -qF -- "$script" "/proc/$pid/cmdline" || tr '\0' '\n' < "/proc/$pid/cmdline" | grep -qF -- "$script"; }
-[ -r "/proc/$pid/cmdline" ] && ours 2>/dev/null || { say why process; exit 0; }
+# That of busybox ends a line at its first zero byte.
+holds() { grep -qF -- "$2" "$1" 2>/dev/null || tr '\0' '\n' < "$1" 2>/dev/null | grep -qF -- "$2"; }
+[ -r "/proc/$pid/cmdline" ] && holds "/proc/$pid/cmdline" "$script" || { say why process; exit 0; }
 for task in /proc/$pid/task/[0-9]*; do
   line=; { IFS= read -r line < "$task/schedstat"; } 2>/dev/null
   ns=${line%% *}
@@ -77,9 +78,9 @@ grep -E '/(_mnncengine|libMNN)[^/]*$' "/proc/$pid/maps" | while read -r range ri
   printf 'head\t'; dd if="$path" bs=20 count=1 2>/dev/null; echo
   sum=$(sha256 < "$path" 2>/dev/null)
   say sha256 "${sum%% *}"
-  # Some grep ends at the first zero byte of a line: what cannot find MNN's own words has nothing to say.
-  if grep -qF 'The device supports' "$path" 2>/dev/null; then
-    grep -qF -- "$version" "$path" 2>/dev/null
+  # What cannot find MNN's own words there has nothing to say.
+  if holds "$path" 'The device supports'; then
+    holds "$path" "$version"
     say version $?
   fi
   for record in "${path%/*}"/*.dist-info/RECORD "${path%/*/*}"/*.dist-info/RECORD; do
