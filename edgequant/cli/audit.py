@@ -14,7 +14,8 @@ from rich.text import Text
 
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Ui
-from edgequant.jobs.audit import Audit, Tried, audit
+from edgequant.jobs.audit import Audit, audit
+from edgequant.jobs.planting import Tried
 from edgequant.judge.verdict import Verdict
 from edgequant.plain import printable
 

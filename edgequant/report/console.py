@@ -16,7 +16,7 @@ from rich.text import Text
 
 from edgequant import plain
 from edgequant.findings import Finding
-from edgequant.judge.verdict import Verdict
+from edgequant.judge.verdict import GOOD, Verdict
 from edgequant.report.lines import STYLE
 from edgequant.report.model import CalibrationInfo, Report, Run
 from edgequant.report.tables import Tables, count, worst_first
@@ -47,9 +47,6 @@ def render(
         quiet: no findings that are merely worth knowing.
     """
     _Printer(console, max_outputs, verbose, quiet).report(report, path)
-
-
-GOOD = (Verdict.PASS, Verdict.MARGINAL)
 
 
 class _Printer(Tables):
@@ -167,6 +164,9 @@ class _Printer(Tables):
 
     def measurements(self, run: Run) -> None:
         latency = run.latency_ms
+        if run.failing_share_95 is not None:
+            cases, share = run.independent_cases, f"{100 * run.failing_share_95:.2g} % of inputs may"
+            self.field("  bound", f"{cases} independent case{'s' * (cases > 1)}, none failed: up to {share} (95 %)")
         if run.low_memory_engaged is not None or run.low_memory_why:
             engaged = {True: "engaged", False: "NOT engaged", None: "unknown"}[run.low_memory_engaged]
             why = f": {run.low_memory_why}" if run.low_memory_why else ""
