@@ -19,6 +19,7 @@ from edgequant.files import sha256_of
 from edgequant.jobs.planting import Bench, Overlay, Tried, Where
 from edgequant.jobs.state_faults import state_faults
 from edgequant.judge.independent import failing_share
+from edgequant.judge.rounding import weighed
 from edgequant.judge.run import judge
 from edgequant.judge.stages import Comparer
 from edgequant.judge.types import TrialJudgement
@@ -44,6 +45,7 @@ class Audit:
         unreachable: layers into which nothing could be planted.
         cases: that are held against limits; own: of the user's, those that are independent of each other.
         is_host: the device is this host.
+        weighed: the weights of all layers are held against the float model's.
         rooms: output -> (its limit on SQNR, what the sound file has): a fault may cost as much in between.
         states: inputs that look like states of a model that was not rolled out: nothing of a loop was planted.
     """
@@ -55,6 +57,7 @@ class Audit:
     cases: int
     own: int
     is_host: bool
+    weighed: bool
     rooms: dict[str, tuple[float, float]] = field(default_factory=dict)
     states: tuple[str, ...] = ()
     tried: list[Tried] = field(default_factory=list)
@@ -76,7 +79,9 @@ class Audit:
         if tried.caught:
             return None
         if tried.where == "file":
-            return "the file is wrong on both sides, no weight is beyond what rounding takes, and every limit is kept"
+            if not self.weighed:
+                return "wrong on both sides, where weights are not held against the float model's; every limit is kept"
+            return "wrong on both sides, no weight beyond what rounding takes, and every limit is kept"
         if self.is_host:
             return "the device is this host: nobody else says what it should compute, and every limit is kept"
         return "it is no more than rounding may take the device away from this host" if tried.counts else None
@@ -135,7 +140,7 @@ def audit(
         benches = _benches(first, run, capture.threads, progress, stack)
         found = Audit(
             run.path, str(trial.variant), trial.uri, trial.verdict, len(run.source.held),
-            trial.independent, first.is_host, _rooms(trial), _states(run),
+            trial.independent, first.is_host, weighed(artifact), _rooms(trial), _states(run),
             unreachable=tuple(unreachable(path)),
         )  # fmt: skip
         found.tried += state_faults(first)

@@ -41,6 +41,8 @@ from edgequant.spec import Variant
 
 Where = Literal["device", "file"]
 """The fault is the device's alone, or in the file as it was made, on both sides."""
+FULL_DB = 100.0
+"""What an output has that is as good as exact: what it has beyond is nothing that a fault could cost."""
 STRAINED_DB = 6.0
 """So much more a fault has to cost a strained case than all others, for such a case to be worth adding."""
 
@@ -321,7 +323,18 @@ class Bench:
         codes = {each.code for each in _findings(found) if each.severity in ("warn", "error", "fail")}
         (trial,) = found.trials
         now = {name: output.summary for name, output in trial.outputs.items()}
-        return Tried(fault, where, trial.verdict, tuple(sorted(codes - self.known)), *self._cost(now))
+        told = Tried(fault, where, trial.verdict, tuple(sorted(codes - self.known)), *self._cost(now))
+        most, output, left = max(self._along(trial), default=(0.0, None, None))
+        costs_more = told.cost_db is not None and most > told.cost_db
+        return replace(told, cost_db=most, output=output, sqnr_db=left) if costs_more else told
+
+    def _along(self, trial: TrialJudgement) -> Iterator[tuple[float, str, float]]:
+        """What it costs along the steps of a rollout: (dB, output, dB that are left), by octave."""
+        for name, before in self.sound.trials[0].drift.outputs.items():
+            old, new = (each.curves.get("total") if each else None for each in (before, trial.drift.outputs.get(name)))
+            if old is not None and new is not None:
+                for (_, was), (_, left) in zip(old.octaves, new.octaves, strict=False):
+                    yield min(was, FULL_DB) - left, name, left
 
     @property
     def device_name(self) -> str:
@@ -412,8 +425,8 @@ class Bench:
                     return None, output, None
                 continue
             old, new = before.values.get("sqnr_db"), now.values.get("sqnr_db")
-            if old is not None and new is not None and old - new > (worst[0] or 0.0):
-                worst = old - new, output, new
+            if old is not None and new is not None and min(old, FULL_DB) - new > (worst[0] or 0.0):
+                worst = min(old, FULL_DB) - new, output, new
         return worst
 
     def _before(self, output: str, cases: frozenset[str]) -> OutputSummary:

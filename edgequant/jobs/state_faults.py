@@ -40,8 +40,7 @@ def state_faults(bench: Bench) -> Iterator[Tried]:
             yield Tried(fault, "device", None, cost_db=0.0)
         else:
             wrong = bench.device.model_copy(update={"rollout": found})
-            tried = bench.tried(fault, "device", {bench.device_name: wrong})
-            yield replace(tried, cost_db=None)  # it is along the steps, of which one inference says nothing
+            yield bench.tried(fault, "device", {bench.device_name: wrong})
     place.unload()
 
 
