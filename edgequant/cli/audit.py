@@ -17,7 +17,7 @@ from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Ui
 from edgequant.errors import InputError
 from edgequant.jobs.audit import Audit, audit
-from edgequant.jobs.planting import Tried
+from edgequant.jobs.planted import Tried
 from edgequant.judge.verdict import Verdict
 from edgequant.plain import printable
 

@@ -16,7 +16,8 @@ from edgequant.archive.open import Run, open_run
 from edgequant.cases.rollout import find_feedback
 from edgequant.errors import InputError
 from edgequant.files import sha256_of
-from edgequant.jobs.planting import Bench, Overlay, Tried, Where
+from edgequant.jobs.planted import Overlay, Tried, Where
+from edgequant.jobs.planting import Bench
 from edgequant.jobs.state_faults import state_faults
 from edgequant.judge.independent import failing_share
 from edgequant.judge.rounding import weighed

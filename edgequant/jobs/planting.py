@@ -6,22 +6,18 @@ import contextlib
 import copy
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-
-from edgequant.archive.arrays import ArrayFolder, MemoryArrays
 from edgequant.archive.folder import device_capture, host_capture
 from edgequant.archive.open import Run
-from edgequant.archive.rollout import RolloutCapture
-from edgequant.archive.types import ArrayRef, Artifact, Capture, CaseCapture, Making
+from edgequant.archive.types import Artifact, Capture, CaseCapture
 from edgequant.cases.case import Case
 from edgequant.compare.summary import OutputSummary, summarize
 from edgequant.errors import RunnerError
 from edgequant.files import sha256_of
-from edgequant.findings import Finding
+from edgequant.jobs.planted import Overlay, PlantedRun, Tried, Where, digests, findings_of, in_place, refused
 from edgequant.jobs.rounding import with_rounding
 from edgequant.judge.decisions import LISTS
 from edgequant.judge.limits import device_bands
@@ -31,100 +27,17 @@ from edgequant.judge.run import judge
 from edgequant.judge.stages import Comparer, only, summaries
 from edgequant.judge.trial import limits_of
 from edgequant.judge.types import Judgement, Observed, Summaries, TrialJudgement
-from edgequant.judge.verdict import GOOD, Verdict, judge_output
+from edgequant.judge.verdict import Verdict, judge_output
 from edgequant.lab.probes.engaged import NormalProbe
 from edgequant.lab.probes.rollout import RolloutProbe
 from edgequant.lab.session import Session
 from edgequant.lab.take import HOST_DEATHS, ModelFile, Taking, each_case, refusal_of, take
 from edgequant.models.mnn.faults import NULL, Fault
-from edgequant.spec import Variant
 
-Where = Literal["device", "file"]
-"""The fault is the device's alone, or in the file as it was made, on both sides."""
 FULL_DB = 100.0
 """What an output has that is as good as exact: what it has beyond is nothing that a fault could cost."""
 STRAINED_DB = 6.0
 """So much more a fault has to cost a strained case than all others, for such a case to be worth adding."""
-
-
-@dataclass(frozen=True)
-class Tried:
-    """A fault and what was said of it.
-
-    Attributes:
-        verdict: of the trial it was planted into; None where it costs less than a decibel, and was not judged.
-        codes: of findings at "warn" or above that the run itself does not have; of what a limit caught at once, none.
-        cost_db: how much SQNR the output loses that loses most; None where that is not defined.
-        output, sqnr_db: which that is, and what it has left.
-        died: MNN crashed on the file, or refused it: nobody can miss that.
-        second: a device of its own would be outside its band with this, where the device is this host.
-        strained: the case with strained values that it costs far more than those which are held against limits.
-    """
-
-    fault: Fault
-    where: Where
-    verdict: Verdict | None
-    codes: tuple[str, ...] = ()
-    cost_db: float | None = None
-    output: str | None = None
-    sqnr_db: float | None = None
-    died: bool = False
-    second: bool = False
-    strained: str | None = None
-
-    @property
-    def caught(self) -> bool:
-        """It is not released."""
-        return self.verdict is not None and self.verdict not in GOOD
-
-    @property
-    def warned(self) -> bool:
-        return not self.caught and bool(self.codes)
-
-    @property
-    def counts(self) -> bool:
-        """It costs a decibel or more, or a number that has none."""
-        return self.died or self.cost_db is None or self.cost_db >= 1.0
-
-
-class Overlay:
-    """The run's arrays, and over them those of one planted fault."""
-
-    def __init__(self, folder: ArrayFolder) -> None:
-        self._folder = folder
-        self._planted = MemoryArrays()
-
-    def put(self, array: np.ndarray) -> ArrayRef:
-        return self._planted.put(array)
-
-    def get(self, ref: ArrayRef) -> np.ndarray:
-        try:
-            return self._planted.get(ref)
-        except KeyError:
-            return self._folder.get(ref)
-
-    def clear(self) -> None:
-        self._planted = MemoryArrays()
-
-
-class _PlantedRun(Run):
-    """A run with other captures in the place of some, and perhaps another artifact in the place of all; what it reads,
-    it reads once for all faults."""
-
-    replaced: dict[str, Capture]
-    artifact: Artifact | None
-    records: dict[str, Any]
-
-    def capture(self, name: str) -> Capture | None:
-        return self.replaced.get(name) or super().capture(name)
-
-    def making(self, variant: Variant) -> Making | None:
-        return super().making(variant) if self.artifact is None else Making(variant=variant, artifact=self.artifact)
-
-    def _read(self, name: str, model: Any) -> Any:
-        if name not in self.records:
-            self.records[name] = super()._read(name, model)
-        return self.records[name]
 
 
 class _Rest:
@@ -189,7 +102,7 @@ class Bench:
         self._expected = only(run.reference, run.source.held)
         self._limits = limits_of(self.plan, run.source, trial.variant)
         self.sound = self._judged({})
-        self.known = {each.code for each in _findings(self.sound)}
+        self.known = {each.code for each in findings_of(self.sound)}
 
     @property
     def host(self) -> Session:
@@ -217,8 +130,8 @@ class Bench:
         """Whether the session computes what the run's host did, in every bit of what is held against limits."""
         with _file(self.data) as path:
             now = self._taken(path, lambda _, whole: whole)
-        before = {} if self.here is None else _digests(self.here.cases)
-        return now.failure is None and all(before.get(case) == told for case, told in _digests(now.cases).items())
+        before = {} if self.here is None else digests(self.here.cases)
+        return now.failure is None and all(before.get(case) == told for case, told in digests(now.cases).items())
 
     def plant(self, fault: Fault, where: Where) -> Tried:
         """One fault of the file.
@@ -244,7 +157,7 @@ class Bench:
             wrong = self._taken(path, enough)
             if early and wrong.failure is None:
                 return early[0]
-            if wrong.failure is not None or _refused(wrong) - _refused(self.here):
+            if wrong.failure is not None or refused(wrong) - refused(self.here):
                 return Tried(fault, where, Verdict.ERROR, died=True)
             return self._helped(self.judged(fault, where, wrong, made()), wrong)
 
@@ -320,7 +233,7 @@ class Bench:
     def tried(self, fault: Fault, where: Where, replaced: dict[str, Capture], made: Artifact | None = None) -> Tried:
         """The same with any captures in the places of others."""
         found = self._judged(replaced, made)
-        codes = {each.code for each in _findings(found) if each.severity in ("warn", "error", "fail")}
+        codes = {each.code for each in findings_of(found) if each.severity in ("warn", "error", "fail")}
         (trial,) = found.trials
         now = {name: output.summary for name, output in trial.outputs.items()}
         told = Tried(fault, where, trial.verdict, tuple(sorted(codes - self.known)), *self._cost(now))
@@ -407,7 +320,7 @@ class Bench:
         return self.artifact.model_copy(update={"rounding": planted.rounding})
 
     def _judged(self, replaced: dict[str, Capture], made: Artifact | None = None) -> Judgement:
-        planted = _PlantedRun(self.run.path)
+        planted = PlantedRun(self.run.path)
         for name, value in (("replaced", replaced), ("artifact", made), ("records", self._records)):
             object.__setattr__(planted, name, value)
         return judge(planted, self.plan, comparer=self.comparer)
@@ -447,64 +360,3 @@ def _file(data: bytes) -> Iterator[Path]:
         path = Path(folder) / "planted.mnn"
         path.write_bytes(data)
         yield path
-
-
-def _findings(judgement: Judgement) -> Iterator[Finding]:
-    yield from judgement.findings
-    for trial in judgement.trials:
-        yield from trial.findings
-
-
-def _refused(capture: Capture | None) -> set[str]:
-    return set() if capture is None else {each.case for each in capture.cases if each.refused is not None}
-
-
-def _digests(cases: Sequence[CaseCapture]) -> dict[str, dict[str, str]]:
-    return {each.case: {name: ref.sha256 for name, ref in (each.outputs or {}).items()} for each in cases}
-
-
-def rolled(capture: RolloutCapture | None) -> dict[str, tuple[str, str]]:
-    """Of each output of a rollout, by what it would be known again."""
-    found = {} if capture is None else capture.outputs
-    return {name: (each.kept.sha256, each.stats.sha256) for name, each in found.items()}
-
-
-def _same(one: Capture, other: Capture) -> bool:
-    """All that came back is the same in every bit."""
-    both = (_digests(one.cases), _digests(one.normal), rolled(one.rollout))
-    return both == (_digests(other.cases), _digests(other.normal), rolled(other.rollout))
-
-
-def in_place(kept: Capture, wrong: Capture) -> Capture:
-    """What a capture would hold, had it run the faulty file: the same in every inference of a case."""
-    outputs = {each.case: each.outputs for each in wrong.cases}
-    normal = {each.case: each.outputs for each in wrong.normal}
-
-    def changed(cases: Sequence[CaseCapture], to: dict[str, dict[str, ArrayRef] | None]) -> tuple[CaseCapture, ...]:
-        return tuple(
-            each.model_copy(update={"outputs": to[each.case]}) if each.outputs is not None and each.case in to else each
-            for each in cases
-        )
-
-    timings = tuple(
-        each.model_copy(update={"outputs": outputs[each.case]})
-        if each.outputs is not None and each.case in outputs
-        else each
-        for each in kept.timings
-    )
-    settings = tuple(
-        each.model_copy(update={"outputs": outputs.get(each.case) or each.outputs}) for each in kept.settings
-    )
-    rollout = kept.rollout
-    if rollout is not None and wrong.rollout is not None:
-        rollout = wrong.rollout.model_copy(update={"moved": rollout.moved})
-    return kept.model_copy(
-        update={
-            "settings": settings,
-            "cases": changed(kept.cases, outputs),
-            "repeated": changed(kept.repeated, outputs),
-            "normal": changed(kept.normal, normal),
-            "timings": timings,
-            "rollout": rollout,
-        }
-    )

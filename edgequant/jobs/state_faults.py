@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgequant.jobs.planting import Bench, Tried, rolled
+from edgequant.jobs.planted import Tried, rolled
+from edgequant.jobs.planting import Bench
 from edgequant.judge.verdict import Verdict
 from edgequant.lab.probes.rollout import PlaceRoller, Roller, take_rollout
 from edgequant.lab.take import ModelFile, Place
