@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from check_bound import bound
 from check_cases import Cases
 from check_claims import claims
 from check_codes import models_own
@@ -93,7 +94,7 @@ class Judge(Measured, Cases, Proof):
                "low_memory_engaged": None, "low_memory_why": None, "outputs": {},
                "errors": {key: {} for key in STAGES}, "latency_ms": None,
                "latency_why": "it was not run", "memory_mb": None, "memory_why": "it was not run", "findings": [],
-               "rollout_steps": None, "drift": {},
+               "rollout_steps": None, "drift": {}, "independent_cases": 0, "failing_share_95": None,
                "file": None, "sha256": None, "options": {}, "timing_s": {}}
         if cap is None and failure is None:
             return None
@@ -189,12 +190,13 @@ class Judge(Measured, Cases, Proof):
         stages = {stage: {output: {key: s[key] for key in keys}
                           | {"problem": TEXT if s["problems"] else None} for output, s in each.items()}
                   for stage, each in parts.items()}
-        return run | drift | {
+        verdict = self.doubted(worst([*looks, *failed]))
+        return run | drift | bound(self, verdict, made) | {
             "device": {key: device[key] for key in DEVICE} | {"emulated": device["emulator"] is not None},
             "made_as": made["label"] or spell(made["asked"]), "steps": made["steps"], "error": failure,
             "calibration": made["calibration"] and made["calibration"] | {
                 "cases": any(each["code"] == "CALIBRATED_ON_CASES" for each in made["findings"])},
-            "verdict": self.doubted(worst([*looks, *failed])), "low_memory_engaged": engaged,
+            "verdict": verdict, "low_memory_engaged": engaged,
             "low_memory_why": engaged_why, "outputs": outputs, "errors": stages | {"why_null": why},
             "latency_ms": self.latency(cap), "latency_why": self.latency_why(cap), "memory_mb": self.memory(cap, made),
             "memory_why": None, "findings": made["findings"] + [each for _, each in found],

@@ -22,6 +22,7 @@ from edgequant.judge.doubts import keeps_anything, own_output
 from edgequant.judge.drift import Bounds, Sides, drift
 from edgequant.judge.engaged import determinism, engagement, faint
 from edgequant.judge.evidence import FLOAT, Evidence, has_normal, stage_errors
+from edgequant.judge.independent import independent
 from edgequant.judge.kernel_faults import i8mm_remark, known_faults, less_remark, pool_remark
 from edgequant.judge.latency import latency_of, why_no_latency
 from edgequant.judge.limits import default_limits, defaults_for, device_bands, resolve_limits
@@ -353,4 +354,5 @@ class Trial:
             findings,
             e.source.decisions,
             self._drift,
+            independent(self._compare, e.source, self.artifact),
         )
