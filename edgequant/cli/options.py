@@ -344,6 +344,41 @@ class Device(Runtime):
     ] = None
 
 
+class Explaining(Group):
+    """What is said of a FAIL."""
+
+    section = ""
+    diagnose: Annotated[
+        bool,
+        typer.Option(
+            "--diagnose",
+            help="Look at once into each variant that FAILs: stage, layer, cause, proof and the next command.",
+        ),
+    ] = False
+
+
+class Showing(Group):
+    """What a diagnosis leaves for others."""
+
+    export_case: Annotated[
+        str | None,
+        typer.Option(
+            "--export-case",
+            metavar="DIR",
+            help="New folder for the smallest reproduction: the layer alone, its inputs, what is expected, and a "
+            "script that shows the difference with MNN and NumPy.",
+        ),
+    ] = None
+    model_explorer: Annotated[
+        str | None,
+        typer.Option(
+            "--model-explorer",
+            metavar="FILE",
+            help="The error of each node as node data that Google's Model Explorer lays over the graph of MODEL.",
+        ),
+    ] = None
+
+
 class Kept(Group):
     """What is written on this host."""
 

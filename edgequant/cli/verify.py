@@ -51,7 +51,7 @@ def exit_code(report: Report) -> int:
 
 def run_request(request: Request, ui: Ui, csv: str | None = None) -> Report:
     """Verify and show the report, a partial one after ctrl-C too."""
-    from edgequant.jobs.verify import verify
+    from edgequant.jobs.explain import verify
 
     return _shown(lambda progress: verify(request, progress, meanwhile=_load), ui, csv)
 
@@ -62,8 +62,8 @@ def _load() -> None:
 
 def resume_run(run_dir: str, ui: Ui, csv: str | None) -> Report:
     """Go on with a run and show its report."""
+    from edgequant.jobs.explain import resume
     from edgequant.jobs.overwriting import refuse_table
-    from edgequant.jobs.verify import resume
 
     if csv is not None:
         refuse_table(Path(csv), [], run_dir=Path(run_dir))

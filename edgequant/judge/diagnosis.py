@@ -11,6 +11,7 @@ from edgequant.findings import Finding
 from edgequant.judge.causes import cause_of, spread_cause
 from edgequant.judge.layer_graph import Graph
 from edgequant.judge.layers import Blame, not_finite, of_device, of_quantization, suspects
+from edgequant.judge.near_limit import near_limits
 
 
 @dataclass(frozen=True)
@@ -137,5 +138,6 @@ def diagnose(capture: LayerCapture, outputs: Sequence[str], more: Mapping[str, o
     elif stage == "device":
         blame = of_device(graph)
         cause = cause_of(capture, graph, blame, more or {})
+    findings += near_limits(capture)
     rows = tuple(rows_of(capture, graph, blame.layers))
     return Diagnosis(stage, blame, cause, tuple(findings), rows)

@@ -17,6 +17,7 @@ from rich.text import Text
 from edgequant import plain
 from edgequant.findings import Finding
 from edgequant.judge.verdict import Verdict
+from edgequant.report.diagnosis import sentences
 from edgequant.report.lines import STYLE
 from edgequant.report.model import CalibrationInfo, Report, Run
 from edgequant.report.tables import Tables, count, worst_first
@@ -71,6 +72,9 @@ class _Printer(Tables):
         self.console.print()
         self.line(self.verdict(report.verdict), on if report.verdict in GOOD else "", f"  {_sum_up(report.runs)}")
         failed = [run for run in report.runs if run.verdict is Verdict.FAIL and run.outputs]
+        # What conversion breaks is the same for all of them.
+        known = any(run.diagnosis is not None and run.diagnosis.stage == "conversion" for run in failed)
+        failed = [run for run in failed if run.diagnosis is None and not known]
         if failed and path is not None:
             # The run knows what it was asked for: options that were given are not to be forgotten.
             where = ["--device", failed[0].device.uri, "--variant", failed[0].variant] if len(report.runs) > 1 else []
@@ -164,6 +168,11 @@ class _Printer(Tables):
         if run.findings:
             places = [name for name, _ in worst_first(run)]
             self.findings(run.findings, places)
+        if run.diagnosis is not None:
+            self.console.print()
+            self.line(Text("Where and why", style="bold"), indent=2)
+            for number, sentence in enumerate(sentences(run.diagnosis), 1):
+                self.hang(Text(f"  {number}. "), self.text(sentence))
 
     def measurements(self, run: Run) -> None:
         latency = run.latency_ms

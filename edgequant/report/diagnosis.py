@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -42,6 +43,8 @@ class DiagnosisReport(BaseModel):
         table: worst first.
         loops: operators whose inside cannot be seen: each is judged as one layer.
         unseen: tensors that could not be read, with the reason; only_float, only_quantized: that one side alone has.
+        case: the script of the smallest reproduction, where one was wanted and written.
+        overlay: the file for Model Explorer, where one was wanted; overlaid: what is in it.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -65,6 +68,9 @@ class DiagnosisReport(BaseModel):
     unseen: dict[str, str] = Field(default_factory=dict)
     only_float: list[str] = Field(default_factory=list)
     only_quantized: list[str] = Field(default_factory=list)
+    case: str | None = None
+    overlay: str | None = None
+    overlaid: str | None = None
     run_dir: str | None = None
 
 
@@ -134,6 +140,10 @@ class _Printer(Lines):
             self.line(f"Tensors inside of {names} cannot be asked for: it is judged as one layer, its weights apart.")
         if found.unseen:
             self.line(f"{len(found.unseen)} tensors could not be read, first {next(iter(found.unseen))}.")
+        if found.overlay is not None:
+            self.line(f"For Model Explorer: {found.overlay}: {found.overlaid}.")
+        if found.case is not None:
+            self.console.print(Text("Case: ") + self.text(shlex.join(["python", found.case])), soft_wrap=True)
         if found.run_dir is not None:
             self.console.print(Text("Run: ") + self.text(found.run_dir), soft_wrap=True)
 

@@ -17,6 +17,7 @@ from edgequant.compare.table import TABLE
 from edgequant.findings import Finding
 from edgequant.judge.latency import Latency
 from edgequant.judge.verdict import OutputVerdict, Verdict, severity, worst
+from edgequant.report.diagnosis import DiagnosisReport
 
 SCHEMA = "edgequant.report/1"
 LOADING = {"loading": True}
@@ -264,7 +265,8 @@ class Run(_Model):
     known, and low_memory_why says which.  rollout_steps: that were run, null where no rollout was asked for; drift:
     what they come to, by output.  timing_s: seconds per phase.  error: why it could not be run.  made_as: what the
     file is, where another way to quantize had to take the place of the variant that was asked for; steps: what was
-    tried on the way, in order.  calibration: the data it was made from; null where it needed none.
+    tried on the way, in order.  calibration: the data it was made from; null where it needed none.  diagnosis: where
+    the error enters, why, and what to do; null where nobody has looked.
     """
 
     device: DeviceInfo
@@ -284,6 +286,7 @@ class Run(_Model):
     memory_mb: Memory | None = None
     memory_why: str | None = None
     findings: list[Finding] = Field(default_factory=list)
+    diagnosis: DiagnosisReport | None = None
     error: Failure | None = None
     file: str | None = None
     sha256: str | None = None
