@@ -44,7 +44,8 @@ def activation_limits(
             for found in behaviours(session, operator, models[operator.name], [(precision, memory)]):
                 if found.behaviour is not None:
                     known[operator.name] = found.behaviour
-    return tuple(_facts(op, operator, known[operator.name]) for op, operator in used if operator.name in known)
+    facts = (_facts(op, operator, known[operator.name]) for op, operator in used if operator.name in known)
+    return tuple(each for each in facts if each.low is not None or each.high is not None)
 
 
 def _reach(tap: Tap) -> float:
