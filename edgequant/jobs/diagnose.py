@@ -191,14 +191,17 @@ def _of_conversion(
     exporting: _Exporting,
 ) -> DiagnosisReport:  # fmt: skip
     """The first node of the source that float MNN computes otherwise; where none is found, what the run says of it."""
-    named = [each for each in judgement.findings if each.severity == "fail"] or list(judgement.findings)
+    drifts = [each for each in judgement.trials[0].findings if each.evidence.get("stage") == "conversion"]
+    named = [each for each in (*judgement.findings, *drifts) if each.severity == "fail"] or list(judgement.findings)
     departure, script = _departure(run, folder, request, progress, exporting)
     if departure is None:
         cause = next((each for each in named if each.code.startswith("CONVERSION_")), named[0] if named else None)
         how = "float MNN on this host does not compute what the source's own runtime computes"
         more = {"cause": cause, "proof": "proven", "how": how, "next": f"edgequant inspect {shlex.quote(told.model)}"}
         return told.model_copy(update={**more, "findings": [each for each in named if each is not cause]})
-    follow = None if script is None else shlex.join(["python", str(script)])
+    follow = f"edgequant inspect {shlex.quote(told.model)}"
+    if script is not None:
+        follow = shlex.join(["python", str(script)])
     return told.model_copy(
         update={
             "layers": [departure.node],
@@ -298,7 +301,15 @@ def _look(
             read_model(request.model), inside.taps, device or starting.result(), inside.precision, inside.memory
         )
         inside = inside.model_copy(update={"activations": limits})
-        found = judge_layers(inside, tuple(run.source.kinds), {"engaged": trial.engaged.engaged})
+        named = next((each for each in trial.findings if each.code == "QUANTIZATION_BEYOND_ROUNDING"), None)
+        drift = next((each for each in trial.findings if each.severity == "fail" and each.evidence.get("step")), None)
+        more = {
+            "engaged": trial.engaged.engaged,
+            "failing": failing_outputs(trial),
+            "beyond_rounding": named,
+            "over_steps": drift,
+        }
+        found = judge_layers(inside, tuple(run.source.kinds), more)
         if found.stage is not None:
             exporting.by(lambda out: export_layer(looking, inside, found, request.options, out))
         return inside, found
@@ -318,12 +329,13 @@ def _told(
     verdict = judgement.verdict
     if found.cause is not None and found.cause.code.startswith("NAN_") and verdict.exit_code == 0:
         verdict = Verdict.FAIL
+    fails: list[Finding] = [each for each in trial.findings if each.severity in ("fail", "error")]
     why = None
     if found.stage is None:
         why = "Nothing is to be blamed: every limit is kept."
         if verdict.exit_code:
-            why = "No layer is to be blamed: what keeps this from a PASS is no error of the outputs (see the verdict)."
-    fails: list[Finding] = [each for each in trial.findings if each.severity in ("fail", "error")]
+            why = "No layer is to be blamed: what keeps this from a PASS is no error of the outputs"
+            why += "." if not fails else f": {fails[0].message} ({fails[0].code}).  {fails[0].remedy or ''}".rstrip()
     return told.model_copy(
         update={
             "verdict": verdict,
@@ -332,7 +344,7 @@ def _told(
             "layers": list(found.blame.layers),
             "proof": found.blame.proof if found.stage is not None else None,
             "how": found.blame.how,
-            "cause": found.cause,
+            "cause": found.cause or (next(iter(fails), None) if found.stage is not None else None),
             "findings": [*(fails if verdict.exit_code else []), *found.findings],
             "next": None if found.stage is None else next_command(found, run, request, trial),
             "cases": list(capture.cases),

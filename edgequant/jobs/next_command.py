@@ -24,6 +24,8 @@ def next_command(found: Diagnosis, run: Run, request: Request, trial: TrialJudge
     code = "" if found.cause is None else found.cause.code
     if code.startswith("FP16_"):
         request = replace(request, options=request.options.model_copy(update={"precision": "normal"}))
+    elif found.stage == "device" and not found.blame.layers:
+        return None
     elif found.blame.spread or not found.blame.layers:
         variant = _rounds_less(trial)
     elif trial.variant.method == "static" and trial.artifact is not None and "static" in str(trial.artifact.run_as):

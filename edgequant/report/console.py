@@ -17,7 +17,7 @@ from rich.text import Text
 from edgequant import plain
 from edgequant.findings import Finding
 from edgequant.judge.verdict import Verdict
-from edgequant.report.diagnosis import sentences
+from edgequant.report.diagnosis import print_sentences
 from edgequant.report.lines import STYLE
 from edgequant.report.model import CalibrationInfo, Report, Run
 from edgequant.report.tables import Tables, count, worst_first
@@ -171,8 +171,7 @@ class _Printer(Tables):
         if run.diagnosis is not None:
             self.console.print()
             self.line(Text("Where and why", style="bold"), indent=2)
-            for number, sentence in enumerate(sentences(run.diagnosis), 1):
-                self.hang(Text(f"  {number}. "), self.text(sentence))
+            print_sentences(run.diagnosis, self, indent="  ")
 
     def measurements(self, run: Run) -> None:
         latency = run.latency_ms

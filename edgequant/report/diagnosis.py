@@ -104,6 +104,10 @@ def sentences(found: DiagnosisReport) -> list[str]:
     if found.layers and not (cause is not None and cause.where is None):
         more = f" and {len(found.layers) - 1} more" if len(found.layers) > 1 else ""
         where = f", in layer '{found.layers[0]}'{more}"
+        if found.stage == "conversion":
+            where = f", at node '{found.layers[0]}' of the source"
+    elif found.layers == [] and cause is not None and cause.where is not None:
+        where = f", at '{cause.where}'"
     why = f": {cause.message} ({cause.code})" if cause is not None else ""
     first = f"{stage}{where}{why}."
     second = found.how[:1].upper() + found.how[1:] if found.how else "No counter-proof could be run"
@@ -113,8 +117,31 @@ def sentences(found: DiagnosisReport) -> list[str]:
         )
     told = [first, f"{second}."]
     remedy = cause.remedy if cause is not None else None
-    told.append(" ".join(part for part in (remedy, f"Next: {found.next}" if found.next else None) if part))
+    told.append(" ".join(part for part in (remedy, _next(found)) if part))
     return [each for each in told if each]
+
+
+def _next(found: DiagnosisReport) -> str | None:
+    """The command to go on with, and what it does where it is none of ours."""
+    if found.next is None:
+        return None
+    shows = found.stage == "conversion" and found.next.startswith("python ")
+    return f"{'This shows it, with MNN and NumPy alone' if shows else 'Next'}: {found.next}"
+
+
+def print_sentences(found: DiagnosisReport, lines: Lines, indent: str = "") -> None:
+    """Folded, but for the command, which is there to be copied."""
+    for number, sentence in enumerate(sentences(found), 1):
+        command = _next(found) if found.stage is not None else None
+        if command is not None and sentence.endswith(command):
+            sentence = sentence.removesuffix(command).rstrip()
+        else:
+            command = None
+        if sentence:
+            lines.hang(Text(f"{indent}{number}. "), lines.text(sentence))
+        if command is not None:
+            lead = "   " if sentence else f"{number}. "
+            lines.console.print(Text(f"{indent}{lead}") + lines.text(command), soft_wrap=True)
 
 
 def render(found: DiagnosisReport, console: Console, *, verbose: bool = False, quiet: bool = False) -> None:
@@ -126,8 +153,7 @@ class _Printer(Lines):
     def diagnosis(self, found: DiagnosisReport) -> None:
         head = Text(found.verdict.value, style=STYLE[found.verdict])
         self.line(head, f"  {found.variant}  on  {found.device}")
-        for number, sentence in enumerate(sentences(found), 1):
-            self.hang(Text(f"{number}. "), self.text(sentence))
+        print_sentences(found, self)
         if found.table:
             self.console.print()
             self.table(found)
