@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from rich.console import Console
 
 from edgequant.archive.open import open_run
 from edgequant.errors import InputError
@@ -20,6 +23,7 @@ from edgequant.jobs.model_explorer import node_ids
 from edgequant.judge.verdict import Verdict
 from edgequant.models import read_model
 from edgequant.plan.request import Request
+from edgequant.report.console import render
 from edgequant.report.diagnosis import sentences
 from edgequant.report.read import load
 from tests import generated
@@ -51,6 +55,10 @@ def test_a_fail_is_looked_into_at_once_and_leaves_a_case_and_an_overlay(tmp_path
     assert kept is not None
     assert sentences(kept) == sentences(bad.diagnosis)
     assert open_run(folder.path).plan.diagnose, "so that --resume does it, too"
+    stream = io.StringIO()
+    render(report, Console(file=stream, width=100), path=folder.report)
+    assert "Where and why\n  1. Quantization breaks it" in stream.getvalue()
+    assert "edgequant diagnose" not in stream.getvalue(), "it has been done"
     again, _ = resume(folder.path)
     assert again.runs[1].diagnosis == bad.diagnosis, "what is there is not made twice"
 
@@ -79,17 +87,44 @@ def test_what_cannot_be_written_is_told_in_one_line_before_anything_is_done(tmp_
     model = generated.small_cnn(tmp_path / "small.onnx")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    told = {
-        ("--export-case", str(tmp_path / "full")): "is there already, and is no empty folder",
-        ("--model-explorer", str(tmp_path / "full")): "is a folder",
-        ("--model-explorer", str(model)): "never overwritten",
-    }
-    for words, why in told.items():
-        done = edgequant("diagnose", str(model), "--device", "local:", *words, cwd=tmp_path)
-        assert (done.code, done.out) == (2, "")
-        assert len(done.errors) == 1
-        assert why in done.errors[0]
+    full = tmp_path / "full"
+    done = edgequant("diagnose", str(model), "--device", "local:", "--export-case", str(full), cwd=tmp_path)
+    assert (done.code, done.out) == (2, "")
+    assert len(done.errors) == 1
+    assert "is there already, and is no empty folder" in done.errors[0]
     assert not (tmp_path / "edgequant-runs").exists()
+    told = {Wanted(overlay=full): "is a folder", Wanted(overlay=model): "never overwritten"}
+    for wanted, why in told.items():
+        with pytest.raises(InputError, match=why):
+            wanted.check(model)
+    (tmp_path / "m.mnn").write_bytes(b"")
+    with pytest.raises(InputError):
+        Wanted(overlay=tmp_path / "new").check(tmp_path / "m.mnn")
+
+
+FULL = """
+import subprocess, sys
+from pathlib import Path
+import numpy as np
+from edgequant.errors import EdgequantError
+from edgequant.jobs.case_folder import write_case
+disk = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", disk], check=True)
+model = Path(sys.argv[2])
+try:
+    write_case(disk / "case", {"part.mnn": model}, {"inputs.npz": {"x": np.zeros(100_000)}}, {})
+except EdgequantError as error:
+    print(error.code, list(disk.iterdir()))
+"""
+
+
+def test_a_full_disk_leaves_no_half_of_a_case(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "part.mnn").write_bytes(b"mnn")
+    unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
+    command = [*unshare, sys.executable, "-c", FULL, tmp_path / "disk", tmp_path / "part.mnn"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "DISK_FULL []\n", done.stderr[-2000:]
 
 
 def test_nodes_without_a_name_are_called_what_model_explorer_calls_them(tmp_path: Path) -> None:
