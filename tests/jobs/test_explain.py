@@ -18,16 +18,21 @@ from rich.console import Console
 from edgequant.archive.open import open_run
 from edgequant.errors import InputError
 from edgequant.jobs.diagnose import Wanted, diagnose, diagnose_run
+from edgequant.jobs.diagnose_layers import Looking
 from edgequant.jobs.explain import resume, verify
+from edgequant.jobs.export_layer import export_layer
 from edgequant.jobs.model_explorer import node_ids
+from edgequant.judge.diagnosis import diagnose as judge_layers
 from edgequant.judge.verdict import Verdict
 from edgequant.models import read_model
+from edgequant.models.mnn.weights import read_weights
 from edgequant.plan.request import Request
 from edgequant.report.console import render
 from edgequant.report.diagnosis import sentences
 from edgequant.report.read import load
 from tests import generated
 from tests.cli.command import edgequant
+from tests.defects.layers import EDITS, generated_subject, planted, this_host
 from tests.jobs.support import ONE_THREAD, check_file
 
 
@@ -172,3 +177,34 @@ def test_a_layer_in_a_loop_is_shown_with_the_whole_model(tmp_path: Path) -> None
     assert told.verdict is Verdict.FAIL
     assert told.case is not None
     assert shown(Path(told.case)).returncode == 1
+
+
+@pytest.mark.nightly
+def test_a_layer_that_a_device_computes_otherwise_is_right_here_and_was_wrong_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device is this host with a fault planted into its copy of the file."""
+    with this_host() as host, this_host() as there:
+        cnn = generated_subject("small_cnn", "dynamic:8", tmp_path, host)
+        layer = [each for each in read_weights(cnn.made) if each.kept == "quantized"][1]
+        other = tmp_path / "other.mnn"
+        assert planted(cnn, layer, EDITS["scales of a quarter of the channels times 3"][0], other)
+        monkeypatch.setattr(there, "push", lambda _path, *_more: (str(other), 0))
+        looking = Looking(
+            variant="dynamic:8", uri="ssh://board", plain=cnn.plain, made=cnn.made, memory="low", precision="normal",
+            stage="device", cases=cnn.cases, expected=lambda _name: {}, limits={}, host=host, work=tmp_path,
+            device=there,
+        )  # fmt: skip
+        capture = looking.capture()
+        found = judge_layers(capture, tuple(cnn.floor))
+        assert found.blame.layers == (layer.name,)
+        script = export_layer(looking, capture, found, ONE_THREAD, tmp_path / "case")
+    done = shown(script)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("right ")
+    far = next(line for line in lines if line.startswith("ssh://board"))
+    assert float(far.split(": ")[1].split(" dB")[0]) < 30
+    assert sorted(each.name for each in script.parent.iterdir()) == [
+        "README.md", "case.json", "device.npz", "expected.npz", "inputs.npz", "part.mnn", "show_case.py",
+    ]  # fmt: skip
