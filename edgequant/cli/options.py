@@ -364,11 +364,7 @@ class Explaining(Group):
 
     section = ""
     diagnose: Annotated[
-        bool,
-        typer.Option(
-            "--diagnose",
-            help="Look at once into each variant that FAILs: stage, layer, cause, proof and the next command.",
-        ),
+        bool, typer.Option("--diagnose", help="Look at once into what FAILs: stage, layer, cause, proof, next command.")
     ] = False
 
 
@@ -378,19 +374,12 @@ class Showing(Group):
     export_case: Annotated[
         str | None,
         typer.Option(
-            "--export-case",
-            metavar="DIR",
-            help="New folder for the smallest reproduction: the layer alone, its inputs, what is expected, and a "
-            "script that shows the difference with MNN and NumPy.",
+            "--export-case", metavar="DIR", help="A new folder that shows the blamed layer, for a bug report."
         ),
     ] = None
     model_explorer: Annotated[
         str | None,
-        typer.Option(
-            "--model-explorer",
-            metavar="FILE",
-            help="The error of each node as node data that Google's Model Explorer lays over the graph of MODEL.",
-        ),
+        typer.Option("--model-explorer", metavar="FILE", help="Errors by node, for Google's Model Explorer to show."),
     ] = None
 
 
