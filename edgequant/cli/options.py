@@ -373,9 +373,7 @@ class Showing(Group):
 
     export_case: Annotated[
         str | None,
-        typer.Option(
-            "--export-case", metavar="DIR", help="A new folder that shows the blamed layer, for a bug report."
-        ),
+        typer.Option("--export-case", metavar="DIR", help="New folder that shows the blamed layer, for a bug report."),
     ] = None
     model_explorer: Annotated[
         str | None,
