@@ -233,11 +233,11 @@ def _departure(
             departure = first_departing(
                 graph, _float_model(run), starting.result(), cases, Path(work) / "work", say=progress.say
             )
-            if departure is None:
-                return None, None
+            if departure is None or departure.reproduction is None:
+                return departure, None
             exporting.by(lambda out: export_case(departure, out))
-            if exporting.script is not None or departure.reproduction is None:
-                return departure, None if exporting.script is None else Path(exporting.script)
+            if exporting.script is not None:
+                return departure, Path(exporting.script)
             return departure, export_case(departure, _free(folder.path / CASE))
     finally:
         end_host(starting)
