@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from edgequant.cli.diagnosing import Explaining as Explaining
+from edgequant.cli.diagnosing import Showing as Showing
 from edgequant.cli.groups import Group, Key
 from edgequant.cli.measuring import Measuring as Measuring
 
@@ -359,33 +361,26 @@ class Device(Runtime):
     ] = None
 
 
-class Explaining(Group):
-    """What is said of a FAIL."""
+class Files(Group):
+    """Files that a report is written into."""
 
-    section = ""
-    diagnose: Annotated[
-        bool, typer.Option("--diagnose", help="Look at once into what FAILs: stage, layer, cause, proof, next command.")
-    ] = False
-
-
-class Showing(Group):
-    """What a diagnosis leaves for others."""
-
-    export_case: Annotated[
-        str | None,
-        typer.Option("--export-case", metavar="DIR", help="New folder that shows the blamed layer, for a bug report."),
+    csv: Csv = None
+    html: Annotated[
+        str | None, typer.Option("--html", metavar="FILE", help="One page with tables and figures, too.")
     ] = None
-    model_explorer: Annotated[
+    junit: Annotated[
+        str | None, typer.Option("--junit", metavar="FILE", help="JUnit XML, a test case per rule and run, too.")
+    ] = None
+    summary: Annotated[
         str | None,
-        typer.Option("--model-explorer", metavar="FILE", help="Errors by node, for Google's Model Explorer to show."),
+        typer.Option("--summary", metavar="FILE.md", help="Markdown for a CI's summary, too: $GITHUB_STEP_SUMMARY."),
     ] = None
 
 
-class Kept(Group):
+class Kept(Files):
     """What is written on this host."""
 
     run_dir: RunDir = None
-    csv: Csv = None
 
 
 class Ui(Group):
