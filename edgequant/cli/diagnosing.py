@@ -21,9 +21,9 @@ class Showing(Group):
 
     export_case: Annotated[
         str | None,
-        typer.Option("--export-case", metavar="DIR", help="New folder that shows the blamed layer, for a bug report."),
+        typer.Option("--export-case", metavar="DIR", help="New folder with the blamed layer, to report it."),
     ] = None
     model_explorer: Annotated[
         str | None,
-        typer.Option("--model-explorer", metavar="FILE", help="Errors by node, for Google's Model Explorer to show."),
+        typer.Option("--model-explorer", metavar="FILE", help="Errors by node, for Model Explorer."),
     ] = None
