@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from edgequant.errors import EdgequantError as EdgequantError
     from edgequant.jobs.audit import audit as audit
     from edgequant.jobs.diagnose import diagnose as diagnose
+    from edgequant.jobs.explain import verify as verify
     from edgequant.jobs.inspect import inspect as inspect
     from edgequant.jobs.quantize import quantize as quantize
     from edgequant.jobs.rejudge import judge as judge
     from edgequant.jobs.run import run as run
-    from edgequant.jobs.verify import verify as verify
     from edgequant.judge.verdict import Verdict as Verdict
     from edgequant.lab.session import DeviceOptions as DeviceOptions
     from edgequant.models import read_model as read_model
@@ -59,7 +59,7 @@ _WHERE = {
     "quantize": "edgequant.jobs.quantize",
     "read_model": "edgequant.models",
     "run": "edgequant.jobs.run",
-    "verify": "edgequant.jobs.verify",
+    "verify": "edgequant.jobs.explain",
 }
 __all__ = ["__version__", *_WHERE]
 

@@ -95,6 +95,7 @@ class Judge(Measured, Cases, Proof):
                "errors": {key: {} for key in STAGES}, "latency_ms": None,
                "latency_why": "it was not run", "memory_mb": None, "memory_why": "it was not run", "findings": [],
                "rollout_steps": None, "drift": {}, "independent_cases": 0, "failing_share_95": None,
+               "diagnosis": None,
                "file": None, "sha256": None, "options": {}, "timing_s": {}}
         if cap is None and failure is None:
             return None
@@ -200,10 +201,16 @@ class Judge(Measured, Cases, Proof):
             "low_memory_why": engaged_why, "outputs": outputs, "errors": stages | {"why_null": why},
             "latency_ms": self.latency(cap), "latency_why": self.latency_why(cap), "memory_mb": self.memory(cap, made),
             "memory_why": None, "findings": made["findings"] + [each for _, each in found],
+            "diagnosis": self.diagnosis(uri, name),
             "file": Path(made["path"]).name, "sha256": made["sha256"],
             "options": options | {"memory": cap["memory_mode"], "threads": cap["threads"] or options["threads"],
                                   "pushed_bytes": cap["pushed_bytes"], "runtime_bytes": cap["runtime_bytes"],
                                   "low_memory_evidence": evidence}}
+
+    def diagnosis(self, uri, name):
+        """What a diagnosis has said of it, if there was one: it stands in the report as it was said."""
+        path = self.root / "diagnoses" / safe(uri) / f"{safe(name)}.json"
+        return json.loads(path.read_bytes()) if path.exists() else None
 
     def doubts(self, total, made, method):
         """The quantized model's own output given as the reference, and limits that zeros would keep."""

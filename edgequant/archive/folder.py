@@ -10,6 +10,7 @@ captures/float-host.json             float MNN on this host
 captures/host/<variant>.json         each variant on this host
 captures/<device>/<variant>.json     each variant on each device: outputs, times, memory, facts
 layers/<device>/<variant>.json       inner tensors, weights and counter-proofs of a diagnosis
+diagnoses/<device>/<variant>.json    what a diagnosis says
 arrays/<sha256>.npy                  what all of these refer to
 journal.jsonl                        a line for each of these files, with its SHA-256, in the order they were finished
 closing.json                         how it ended
@@ -123,7 +124,8 @@ class RunFolder:
         lines = data[:whole].decode("utf-8", "replace").splitlines()
         known = {name for line in lines for name in re.findall(r'"file": "([^"]+)"', line)}
         found = [self.path / "plan.json", self.path / "source.json"]
-        found += sorted([*self.path.glob("artifacts/*.json"), *self.path.glob("captures/**/*.json")])
+        places = ("artifacts/*.json", "captures/**/*.json", "layers/**/*.json", "diagnoses/**/*.json")
+        found += sorted(path for place in places for path in self.path.glob(place))
         for record in filter(Path.exists, found):
             name = record.relative_to(self.path).as_posix()
             if name not in known:
@@ -222,6 +224,10 @@ class RunFolder:
     def save_layers(self, name: str, layers: BaseModel) -> None:
         """Keep what a diagnosis captured, a `layers.LayerCapture`; name: as of the capture of the same trial."""
         self._save(f"layers/{name}", layers)
+
+    def save_diagnosis(self, name: str, told: BaseModel) -> None:
+        """Keep the story of a diagnosis, a `report.diagnosis.DiagnosisReport`; name: as of `save_layers`."""
+        self._save(f"diagnoses/{name}", told)
 
     def save_closing(self, closing: Closing) -> None:
         self._write("closing", closing)

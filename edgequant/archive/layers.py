@@ -145,6 +145,27 @@ class Held(Record):
     holds: bool = True
 
 
+class ActivationFacts(Record):
+    """An activation of the source, and from which input on the device answers wrongly, on either side.
+
+    node, operator: of the source.  tensor: its input.  low, high: the first wrong input of those that were tried, from
+    which on all are wrong; None where there is none.  right_low, right_high: the last right one before it.
+    got_low, got_high: the answer there, want_low, want_high: what it should be, as words, for they may be infinite.
+    """
+
+    node: _Name
+    operator: str
+    tensor: _Name
+    low: float | None = None
+    high: float | None = None
+    right_low: float | None = None
+    right_high: float | None = None
+    got_low: str = ""
+    got_high: str = ""
+    want_low: str = ""
+    want_high: str = ""
+
+
 class Swap(Record):
     """The quantized file on this host with some layers in float.
 
@@ -190,6 +211,7 @@ class LayerCapture(Record):
         loops: operators whose inside cannot be seen.
         equalized: its channels were given the same range before it was quantized, and the float model as well.
         signs: of tensors that were brought back whole; tensor -> what is no rounding.
+        activations: those of the source whose inputs were seen, and that are wrong somewhere, as this run ran them.
     """
 
     schema_: Literal["edgequant.layers/1"] = Field(default="edgequant.layers/1", alias="schema")
@@ -210,6 +232,7 @@ class LayerCapture(Record):
     swaps: tuple[Swap, ...] = ()
     reruns: tuple[Rerun, ...] = ()
     signs: dict[_Name, tuple[Sign, ...]] = Field(default_factory=dict)
+    activations: tuple[ActivationFacts, ...] = ()
     equalized: bool = False
     why_no_proof: str | None = None
     failure: Failure | None = None

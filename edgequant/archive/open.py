@@ -105,6 +105,10 @@ class Run:
         """What a diagnosis captured; None where there was none."""
         return self._read(f"layers/{device_capture(uri, variant)}", LayerCapture)
 
+    def diagnosis(self, uri: str, variant: Variant, model: type[Model]) -> Model | None:
+        """What a diagnosis has said; None where there was none.  model: `report.diagnosis.DiagnosisReport`."""
+        return self._read(f"diagnoses/{device_capture(uri, variant)}", model)
+
     def inputs(self, case: str) -> dict[str, np.ndarray]:
         """A case's inputs by name."""
         found = next(each for each in self.source.cases if each.name == case)

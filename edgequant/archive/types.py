@@ -70,6 +70,7 @@ class Plan(Record):
     budget: Literal["size", "latency"] = "size"
     fallback: bool = True
     latency: bool = True
+    diagnose: bool = False
     rollout: int | None = None
     feedback: tuple[str, ...] = ()
     options: RunOptions = Field(default_factory=RunOptions)

@@ -55,6 +55,7 @@ def verify(
     judging: opt.Judging,
     running: opt.Running,
     device: opt.Device,
+    explaining: opt.Explaining,
     kept: opt.Kept,
     resuming: opt.Resuming,
     ui: opt.Ui,
@@ -64,11 +65,12 @@ def verify(
     With nothing but --device it makes random cases (three sizes for dynamic
     dimensions), quantizes as dynamic:8, runs with memory low, and prints a table
     per output.  Everything is kept in the run directory; --resume goes on with
-    one that was interrupted.
+    one that was interrupted.  With --diagnose, what FAILs is looked into at once;
+    the exit code stays that of the verdict.
     """
     from edgequant.cli import verify as command
 
-    given = typed(where, making, cases, rolling, judging, running, device)
+    given = typed(where, making, cases, rolling, judging, running, device, explaining)
     command.run(model, given, spec=spec.spec, kept=kept, resume=resuming.resume, ui=ui)
 
 
@@ -83,6 +85,7 @@ def diagnose(
     judging: opt.Judging,
     running: opt.Running,
     device: opt.Device,
+    showing: opt.Showing,
     run_dir: opt.RunDir = None,
     ui: opt.Ui,
 ) -> None:
@@ -99,7 +102,7 @@ def diagnose(
     from edgequant.cli import diagnose as command
 
     given = typed(where, making, cases, judging, running, device)
-    command.run(model, given, spec=spec.spec, run_dir=run_dir, ui=ui)
+    command.run(model, given, spec=spec.spec, run_dir=run_dir, showing=showing, ui=ui)
 
 
 @app.command("quantize", short_help="Make one variant of a model, checked on this host.")

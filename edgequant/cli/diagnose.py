@@ -9,34 +9,43 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from edgequant.cli.console import CliProgress, out, print_json
-from edgequant.cli.options import Ui
+from edgequant.cli.options import Showing, Ui
 from edgequant.cli.request import make_request
 from edgequant.errors import EXIT_INTERRUPTED, InputError
 
 if TYPE_CHECKING:
-    from edgequant.jobs.diagnose import Diagnosed
+    from edgequant.jobs.diagnose import Diagnosed, Wanted
 
 
-def run(model: str, typed: Mapping[str, Any], *, spec: str | None, run_dir: str | None, ui: Ui) -> None:
+def run(
+    model: str, typed: Mapping[str, Any], *, spec: str | None, run_dir: str | None, showing: Showing, ui: Ui
+) -> None:
     """Verify, or take what `verify` has left in a folder; look inside, show; exits with the verdict's code."""
-    from edgequant.jobs.diagnose import diagnose
+    from edgequant.jobs.diagnose import Wanted, diagnose
     from edgequant.jobs.verify import InterruptedRun
     from edgequant.report.diagnosis import render, to_json
 
+    case, overlay = (None if name is None else Path(name) for name in (showing.export_case, showing.model_explorer))
+    wanted = Wanted(case, overlay)
     try:
         if Path(model).is_dir():
-            found = _of_run(model, typed, CliProgress(ui), more=spec is not None or run_dir is not None)
+            found = _of_run(model, typed, wanted, CliProgress(ui), more=spec is not None or run_dir is not None)
         else:
-            found = diagnose(make_request(model, typed, spec=spec, run_dir=run_dir), CliProgress(ui))
+            request = make_request(model, typed, spec=spec, run_dir=run_dir)
+            found = diagnose(request, CliProgress(ui), wanted=wanted)
     except InterruptedRun:
         raise typer.Exit(EXIT_INTERRUPTED) from None
     render(found.report, out(ui), verbose=ui.verbose, quiet=ui.quiet)
     if ui.json:
         print_json(to_json(found.report))
+    if found.problem is not None:
+        raise found.problem
+    if case is not None and found.report.case is None:
+        CliProgress(ui).say("no case was written: nothing is blamed that one could show")
     raise typer.Exit(found.report.verdict.exit_code)
 
 
-def _of_run(folder: str, typed: Mapping[str, Any], progress: CliProgress, *, more: bool) -> Diagnosed:
+def _of_run(folder: str, typed: Mapping[str, Any], wanted: Wanted, progress: CliProgress, *, more: bool) -> Diagnosed:
     from edgequant.jobs.diagnose import diagnose_run
 
     device, variant = (list(typed.get(key) or ()) for key in ("devices", "variants"))
@@ -46,4 +55,5 @@ def _of_run(folder: str, typed: Mapping[str, Any], progress: CliProgress, *, mor
             f"{folder}: a run is looked into as it was asked for: of options it takes one --device and one --variant",
             hint="Give the model in its place to verify it by other options.",
         )
-    return diagnose_run(folder, device=next(iter(device), None), variant=next(iter(variant), None), progress=progress)
+    one, other = next(iter(device), None), next(iter(variant), None)
+    return diagnose_run(folder, device=one, variant=other, wanted=wanted, progress=progress)

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from edgequant.cli.diagnosing import Explaining as Explaining
+from edgequant.cli.diagnosing import Showing as Showing
 from edgequant.cli.groups import Group, Key
 from edgequant.cli.measuring import Measuring as Measuring
 

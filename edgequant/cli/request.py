@@ -47,6 +47,7 @@ def make_request(
         access=_device_options(wanted.device_options),
         run_dir=None if run_dir is None else Path(run_dir),
         latency=wanted.latency,
+        diagnose=wanted.diagnose,
         calibration=wanted.calibration,
         fallback=wanted.fallback,
         goals=wanted.goals,  # type: ignore[arg-type]

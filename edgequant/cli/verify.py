@@ -51,7 +51,7 @@ def exit_code(report: Report) -> int:
 
 def run_request(request: Request, ui: Ui, kept: Kept) -> tuple[Report, RunFolder]:
     """Verify and show the report, a partial one after ctrl-C too; it is returned with the folder of the run."""
-    from edgequant.jobs.verify import verify
+    from edgequant.jobs.explain import verify
 
     return _shown(lambda progress: verify(request, progress, meanwhile=_load), ui, kept)
 
@@ -62,7 +62,7 @@ def _load() -> None:
 
 def resume_run(run_dir: str, ui: Ui, kept: Kept) -> Report:
     """Go on with a run and show its report."""
-    from edgequant.jobs.verify import resume
+    from edgequant.jobs.explain import resume
 
     refuse_beside(kept, [], Path(run_dir))
     return _shown(lambda progress: resume(Path(run_dir), progress), ui, kept)[0]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from edgequant.spec import MemoryMode, Precision, RunOptions
 
 PRECISIONS: tuple[Precision, ...] = ("normal", "high", "low")
 MEMORIES: tuple[MemoryMode, ...] = ("normal", "low")
+Mode = tuple[Precision, MemoryMode]
+MODES: tuple[Mode, ...] = tuple(itertools.product(PRECISIONS, MEMORIES))
 _CONVERT_SECONDS = 120.0
 _TAILS = (1.0, -1.0, 0.0, 65504.0, 100.0, -100.0, np.inf, -np.inf, np.nan)
 """Tried in a tensor of three numbers as well, where MNN's kernels have no whole vector to work on."""
@@ -61,7 +64,7 @@ def probe_activations(uri: str, options: DeviceOptions, progress: Progress) -> A
     with tempfile.TemporaryDirectory(prefix="edgequant-") as name:
         folder = Path(name)
         progress.say("making a model of each operator")
-        models = _convert(folder)
+        models = convert_operators(folder, OPERATORS)
         with open_session(uri, options, RunOptions(), log=None, progress=progress) as session:
             runner = session.runner()
             session.own()
@@ -70,14 +73,17 @@ def probe_activations(uri: str, options: DeviceOptions, progress: Progress) -> A
             for operator in OPERATORS:
                 if operator.name in models:
                     progress.say(f"running {operator.name} on {uri}")
-                    found.by_operator += _groups(session, operator, models[operator.name])
+                    found.by_operator += behaviours(session, operator, models[operator.name])
     return found
 
 
-def _convert(folder: Path) -> dict[str, Path]:
-    """A .mnn of each operator, by name; without those that the converter cannot convert."""
+def convert_operators(folder: Path, operators: Sequence[Operator]) -> dict[str, Path]:
+    """A .mnn of each operator, by name; without those that the converter cannot convert.
+
+    Raises ToolError where it makes none of them.
+    """
     jobs = {}
-    for number, operator in enumerate(OPERATORS):
+    for number, operator in enumerate(operators):
         source = folder / f"{number}.onnx"
         source.write_bytes(one_operator(operator.kind, operator.attributes, operator.constants, OPSET))
         jobs[operator.name] = (source, source.with_suffix(".mnn"))
@@ -97,34 +103,33 @@ def _convert(folder: Path) -> dict[str, Path]:
     return made
 
 
-def _groups(session: Session, operator: Operator, model: Path) -> Iterator[Found]:
-    """What it does, mode by mode; modes that give the same bits are one."""
+def behaviours(session: Session, operator: Operator, model: Path, modes: Sequence[Mode] = MODES) -> Iterator[Found]:
+    """What it does, mode by mode; modes that give the same bits are one.  Raises DeviceError."""
     labels, inputs = _inputs(operator)
     digest = sha256_of(model)
-    outputs: dict[bytes, tuple[list[tuple[Precision, MemoryMode]], npt.NDArray[np.float32] | str]] = {}
-    for precision in PRECISIONS:
-        for memory in MEMORIES:
-            file = ModelFile(model, memory, digest, precision)
-            try:
-                got: npt.NDArray[np.float32] | str = _run(session, file, inputs)
-            except RunnerError as error:
-                if error.code != "INFERENCE_FAILED":
-                    session.drop_runner()
-                if error.code not in (*DEATHS, "INFERENCE_FAILED", "MODEL_LOAD_FAILED"):
-                    raise
-                got = f"{error.code}: {error.message}"
-            key = got.encode() if isinstance(got, str) else got.tobytes()
-            outputs.setdefault(key, ([], got))[0].append((precision, memory))
-    for modes, got in outputs.values():
+    outputs: dict[bytes, tuple[list[Mode], npt.NDArray[np.float32] | str]] = {}
+    for precision, memory in modes:
+        file = ModelFile(model, memory, digest, precision)
+        try:
+            got: npt.NDArray[np.float32] | str = _run(session, file, inputs)
+        except RunnerError as error:
+            if error.code != "INFERENCE_FAILED":
+                session.drop_runner()
+            if error.code not in (*DEATHS, "INFERENCE_FAILED", "MODEL_LOAD_FAILED"):
+                raise
+            got = f"{error.code}: {error.message}"
+        key = got.encode() if isinstance(got, str) else got.tobytes()
+        outputs.setdefault(key, ([], got))[0].append((precision, memory))
+    for same, got in outputs.values():
         if isinstance(got, str):
-            yield Found(operator.name, tuple(modes), error=got)
+            yield Found(operator.name, tuple(same), error=got)
             continue
         expected, known = operator.expected(inputs)
         halves = None
-        if all(precision == "low" for precision, _ in modes):
+        if all(precision == "low" for precision, _ in same):
             with np.errstate(over="ignore"):
                 halves, _ = operator.expected(inputs.astype(np.float16).astype(np.float32))
-        yield Found(operator.name, tuple(modes), behaviour(labels, inputs, expected, known, got, halves=halves))
+        yield Found(operator.name, tuple(same), behaviour(labels, inputs, expected, known, got, halves=halves))
 
 
 def _inputs(operator: Operator) -> tuple[list[str], npt.NDArray[np.float32]]:

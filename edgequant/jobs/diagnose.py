@@ -14,16 +14,21 @@ from pathlib import Path
 from edgequant.archive.folder import RunFolder, device_capture
 from edgequant.archive.layers import LayerCapture
 from edgequant.archive.open import Run, open_run
-from edgequant.archive.types import Artifact
 from edgequant.cases.case import Case
 from edgequant.clock import Clock
 from edgequant.errors import EdgequantError, InputError
 from edgequant.findings import Finding
+from edgequant.jobs.activation_limits import activation_limits
+from edgequant.jobs.case_folder import require_free
 from edgequant.jobs.departure import Departure
 from edgequant.jobs.devices import Devices, begin_host, end_host
 from edgequant.jobs.diagnose_conversion import first_departing
 from edgequant.jobs.diagnose_layers import Looking
 from edgequant.jobs.export_case import export_case
+from edgequant.jobs.export_layer import export_layer
+from edgequant.jobs.model_explorer import require_shown, write_overlay
+from edgequant.jobs.next_command import next_command
+from edgequant.jobs.reporting import Reporter
 from edgequant.jobs.verify import verify
 from edgequant.judge.broken_stage import Stage, broken_stage, failing_outputs, worst_cases
 from edgequant.judge.diagnosis import Diagnosis
@@ -34,36 +39,56 @@ from edgequant.judge.types import Judgement, TrialJudgement
 from edgequant.judge.verdict import Verdict
 from edgequant.lab.session import Session
 from edgequant.models import read_model
-from edgequant.models.mnn.weights import read_weights
 from edgequant.plan.request import Request
 from edgequant.plan.stored import request_of
-from edgequant.plan.words import options_of
 from edgequant.progress import Progress
-from edgequant.quantize.recipe import Rule, exactly, recipe_of
 from edgequant.report.diagnosis import DiagnosisReport, rows
 from edgequant.spec import Variant
 
-RECIPE = "diagnosis-recipe.json"
 CASE = "conversion-case"
 
 
 @dataclass(frozen=True)
 class Diagnosed:
-    """The story, what it was made of (None where nothing was looked into), and the run's folder."""
+    """The story, what it was made of (None where nothing was looked into), and the run's folder.
+
+    problem: why something that was wanted could not be written, though all else is there.
+    """
 
     report: DiagnosisReport
     capture: LayerCapture | None
     folder: RunFolder
+    problem: EdgequantError | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be left for others: a new folder with the smallest reproduction, a file for Model Explorer."""
+
+    case: Path | None = None
+    overlay: Path | None = None
+
+    def check(self, model: Path) -> None:
+        """Before anything is done.  Raises InputError (OUTPUT_NOT_WRITABLE, OUTPUT_INVALID, OPTION_INVALID)."""
+        if self.case is not None:
+            require_free(self.case)
+        if self.overlay is not None:
+            require_shown(read_model(model), self.overlay)
+
+
+NOTHING = Wanted()
 
 
 def diagnose(
-    request: Request, progress: Progress | None = None, *, meanwhile: Callable[[], object] = lambda: None
-) -> Diagnosed:
+    request: Request, progress: Progress | None = None, *, wanted: Wanted = NOTHING,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> Diagnosed:  # fmt: skip
     """Verify one variant on one device, then look inside.
 
-    Raises as `verify`; InputError (OPTION_INVALID) where there are several.
+    Raises as `verify`; InputError (OPTION_INVALID) where there are several, and what `Wanted.check` raises.
     """
     progress = progress or Progress()
+    wanted.check(request.model)
     if len(request.devices) != 1 or len(request.variants) != 1:
         raise InputError(
             "OPTION_INVALID",
@@ -72,12 +97,13 @@ def diagnose(
         )
     _, folder = verify(replace(request, latency=False), progress, meanwhile=meanwhile)
     with folder.alone():
-        return look_inside(folder, request, progress)
+        return look_inside(folder, request, progress, wanted)
 
 
 def diagnose_run(
-    run_dir: str | Path, *, device: str | None = None, variant: str | None = None, progress: Progress | None = None
-) -> Diagnosed:
+    run_dir: str | Path, *, device: str | None = None, variant: str | None = None, wanted: Wanted = NOTHING,
+    progress: Progress | None = None,
+) -> Diagnosed:  # fmt: skip
     """Look inside of what `verify` has made and captured, as it was asked for; nothing is verified anew.
 
     device, variant: of a run with several; None: the first that failed, else the first that was run.
@@ -86,8 +112,8 @@ def diagnose_run(
     whatever using the device raises.
     """
     run = open_run(run_dir)
-    wanted = None if variant is None else Variant.parse(variant)
-    trials = [each for each in judge(run).trials if device in (None, each.uri) and wanted in (None, each.variant)]
+    only = None if variant is None else Variant.parse(variant)
+    trials = [each for each in judge(run).trials if device in (None, each.uri) and only in (None, each.variant)]
     if not trials:
         raise InputError("OPTION_INVALID", f"{run.path}: no trial of that device and variant", hint="See its report.")
     trial = next((each for each in trials if each.verdict is Verdict.FAIL), trials[0])
@@ -96,15 +122,18 @@ def diagnose_run(
         raise InputError(
             "MODEL_CHANGED", f"{request.model}: it is not the file this run was made of", hint="Verify it anew."
         )
+    wanted.check(request.model)
     folder = RunFolder(run.path)
+    request = replace(request, devices=(trial.uri,), variants=(trial.variant,))
     with folder.alone():
-        return look_inside(
-            folder, replace(request, devices=(trial.uri,), variants=(trial.variant,)), progress or Progress()
-        )
+        return look_inside(folder, request, progress or Progress(), wanted)
 
 
-def look_inside(folder: RunFolder, request: Request, progress: Progress) -> Diagnosed:
-    """Look inside of what a finished run has made.  request: that of its one trial.  Raises EdgequantError."""
+def look_inside(folder: RunFolder, request: Request, progress: Progress, wanted: Wanted = NOTHING) -> Diagnosed:
+    """Look inside of what a finished run has made, and keep what is found there, in its report too.
+
+    request: that of its one trial.  Raises EdgequantError.
+    """
     run = open_run(folder.path)
     judgement = judge(run, run.plan.model_copy(update={"devices": request.devices, "variants": request.variants}))
     trial = judgement.trials[0]
@@ -117,31 +146,62 @@ def look_inside(folder: RunFolder, request: Request, progress: Progress) -> Diag
         stage=stage,
         run_dir=str(folder.path),
     )
+    exporting = _Exporting(wanted.case)
+    capture = None
     if trial.artifact is None or trial.capture is None or trial.failure is not None:
         why = "it was not run" if trial.failure is None else f"{trial.failure.code}: {trial.failure.message}"
-        return Diagnosed(
-            told.model_copy(update={"stage": None, "why": f"Nothing could be looked into: {why}."}), None, folder
-        )
-    if stage == "conversion":
-        return Diagnosed(_of_conversion(told, judgement, run, folder, request, progress), None, folder)
-    capture = _look(run, folder, request, trial, stage, progress)
-    folder.save_layers(device_capture(trial.uri, trial.variant), capture)
-    found = judge_layers(capture, tuple(run.source.kinds), {"engaged": trial.engaged.engaged})
-    return Diagnosed(_told(told, found, capture, run, request, trial, judgement), capture, folder)
+        told = told.model_copy(update={"stage": None, "why": f"Nothing could be looked into: {why}."})
+    elif stage == "conversion":
+        told = _of_conversion(told, judgement, run, folder, request, progress, exporting)
+    else:
+        capture, found = _look(run, folder, request, trial, stage, progress, exporting)
+        folder.save_layers(device_capture(trial.uri, trial.variant), capture)
+        told = _told(told, found, capture, run, request, trial, judgement)
+    told = told.model_copy(update={"case": exporting.script})
+    if wanted.overlay is not None:
+        try:
+            said = write_overlay(told, capture, read_model(request.model), wanted.overlay)
+            told = told.model_copy(update={"overlay": str(wanted.overlay), "overlaid": said})
+        except EdgequantError as error:
+            exporting.problem = exporting.problem or error
+    folder.save_diagnosis(device_capture(trial.uri, trial.variant), told.model_copy(update={"run_dir": None}))
+    Reporter(folder).report()
+    return Diagnosed(told, capture, folder, exporting.problem)
+
+
+@dataclass
+class _Exporting:
+    """The wanted folder of a case; its script once it is there, or why it is not."""
+
+    out: Path | None
+    script: str | None = None
+    problem: EdgequantError | None = None
+
+    def by(self, write: Callable[[Path], Path]) -> None:
+        if self.out is None:
+            return
+        try:
+            self.script = str(write(self.out))
+        except EdgequantError as error:  # the diagnosis is worth showing all the same
+            self.problem = error
 
 
 def _of_conversion(
-    told: DiagnosisReport, judgement: Judgement, run: Run, folder: RunFolder, request: Request, progress: Progress
-) -> DiagnosisReport:
+    told: DiagnosisReport, judgement: Judgement, run: Run, folder: RunFolder, request: Request, progress: Progress,
+    exporting: _Exporting,
+) -> DiagnosisReport:  # fmt: skip
     """The first node of the source that float MNN computes otherwise; where none is found, what the run says of it."""
-    named = [each for each in judgement.findings if each.severity == "fail"] or list(judgement.findings)
-    departure, script = _departure(run, folder, request, progress)
+    drifts = [each for each in judgement.trials[0].findings if each.evidence.get("stage") == "conversion"]
+    named = [each for each in (*judgement.findings, *drifts) if each.severity == "fail"] or list(judgement.findings)
+    departure, script = _departure(run, folder, request, progress, exporting)
     if departure is None:
         cause = next((each for each in named if each.code.startswith("CONVERSION_")), named[0] if named else None)
         how = "float MNN on this host does not compute what the source's own runtime computes"
         more = {"cause": cause, "proof": "proven", "how": how, "next": f"edgequant inspect {shlex.quote(told.model)}"}
         return told.model_copy(update={**more, "findings": [each for each in named if each is not cause]})
-    follow = None if script is None else shlex.join(["python", str(script)])
+    follow = f"edgequant inspect {shlex.quote(told.model)}"
+    if script is not None:
+        follow = shlex.join(["python", str(script)])
     return told.model_copy(
         update={
             "layers": [departure.node],
@@ -156,7 +216,7 @@ def _of_conversion(
 
 
 def _departure(
-    run: Run, folder: RunFolder, request: Request, progress: Progress
+    run: Run, folder: RunFolder, request: Request, progress: Progress, exporting: _Exporting
 ) -> tuple[Departure | None, Path | None]:
     """And the script of the case that shows it.  None where nothing departs, or inner tensors cannot be had."""
     graph = read_model(request.model)
@@ -175,6 +235,9 @@ def _departure(
             )
             if departure is None or departure.reproduction is None:
                 return departure, None
+            exporting.by(lambda out: export_case(departure, out))
+            if exporting.script is not None:
+                return departure, Path(exporting.script)
             return departure, export_case(departure, _free(folder.path / CASE))
     finally:
         end_host(starting)
@@ -187,8 +250,10 @@ def _free(path: Path) -> Path:
 
 
 def _look(
-    run: Run, folder: RunFolder, request: Request, trial: TrialJudgement, stage: Stage | None, progress: Progress
-) -> LayerCapture:
+    run: Run, folder: RunFolder, request: Request, trial: TrialJudgement, stage: Stage | None, progress: Progress,
+    exporting: _Exporting,
+) -> tuple[LayerCapture, Diagnosis]:  # fmt: skip
+    """What is inside, and what it comes to."""
     artifact = trial.artifact
     assert artifact is not None
     made = folder.path / artifact.path
@@ -231,7 +296,23 @@ def _look(
             failing=failing_outputs(trial),
             progress=progress,
         )
-        return looking.capture()
+        inside = looking.capture()
+        limits = activation_limits(
+            read_model(request.model), inside.taps, device or starting.result(), inside.precision, inside.memory
+        )
+        inside = inside.model_copy(update={"activations": limits})
+        named = next((each for each in trial.findings if each.code == "QUANTIZATION_BEYOND_ROUNDING"), None)
+        drift = next((each for each in trial.findings if each.severity == "fail" and each.evidence.get("step")), None)
+        more = {
+            "engaged": trial.engaged.engaged,
+            "failing": failing_outputs(trial),
+            "beyond_rounding": named,
+            "over_steps": drift,
+        }
+        found = judge_layers(inside, tuple(run.source.kinds), more)
+        if found.stage is not None:
+            exporting.by(lambda out: export_layer(looking, inside, found, request.options, out))
+        return inside, found
 
 
 def _float_model(run: Run) -> Path:
@@ -248,12 +329,13 @@ def _told(
     verdict = judgement.verdict
     if found.cause is not None and found.cause.code.startswith("NAN_") and verdict.exit_code == 0:
         verdict = Verdict.FAIL
+    fails: list[Finding] = [each for each in trial.findings if each.severity in ("fail", "error")]
     why = None
     if found.stage is None:
         why = "Nothing is to be blamed: every limit is kept."
         if verdict.exit_code:
-            why = "No layer is to be blamed: what keeps this from a PASS is no error of the outputs (see the verdict)."
-    fails: list[Finding] = [each for each in trial.findings if each.severity in ("fail", "error")]
+            why = "No layer is to be blamed: what keeps this from a PASS is no error of the outputs"
+            why += "." if not fails else f": {fails[0].message} ({fails[0].code}).  {fails[0].remedy or ''}".rstrip()
     return told.model_copy(
         update={
             "verdict": verdict,
@@ -262,9 +344,9 @@ def _told(
             "layers": list(found.blame.layers),
             "proof": found.blame.proof if found.stage is not None else None,
             "how": found.blame.how,
-            "cause": found.cause,
+            "cause": found.cause or (next(iter(fails), None) if found.stage is not None else None),
             "findings": [*(fails if verdict.exit_code else []), *found.findings],
-            "next": None if found.stage is None else _next(found, run, request, trial),
+            "next": None if found.stage is None else next_command(found, run, request, trial),
             "cases": list(capture.cases),
             "table": rows(found),
             "loops": list(capture.loops),
@@ -273,56 +355,3 @@ def _told(
             "only_quantized": list(capture.only_quantized),
         }
     )
-
-
-def _next(found: Diagnosis, run: Run, request: Request, trial: TrialJudgement) -> str | None:
-    """The command to go on with: the remedy, as far as one command is it."""
-    variant = str(trial.variant)
-    code = "" if found.cause is None else found.cause.code
-    if code.startswith("FP16_"):
-        request = replace(request, options=request.options.model_copy(update={"precision": "normal"}))
-    elif found.blame.spread or not found.blame.layers:
-        variant = _rounds_less(trial)
-    elif trial.variant.method == "static" and trial.artifact is not None and "static" in str(trial.artifact.run_as):
-        names = [name for name in found.blame.layers if _plain(name)]
-        if not names:
-            return None
-        variant = f"{variant},skip={':'.join(names)}"
-    elif (recipe := _recipe(found, run, trial.artifact)) is not None:
-        variant = f"recipe:{recipe}"
-    else:
-        return None
-    asked = ["edgequant", "verify", str(request.model), "--device", trial.uri, "--variant", variant]
-    return shlex.join([*asked, *options_of(replace(request, latency=True))])
-
-
-def _rounds_less(trial: TrialJudgement) -> str:
-    """A variant for a model whose error comes from many layers."""
-    variant = trial.variant
-    if variant.method in ("dynamic", "weight") and (variant.bits or 8) < 8:
-        return f"{variant.method}:8"
-    return "auto" if variant.method != "auto" else "weight:8"
-
-
-def _plain(name: str) -> bool:
-    return not set(name) & set(",: ")
-
-
-def _recipe(found: Diagnosis, run: Run, artifact: Artifact | None) -> Path | None:
-    """A recipe of the file as it is, with the blamed layers in float; None where there is none for it."""
-    if artifact is None or artifact.run_as.method not in ("dynamic", "weight", "recipe"):
-        return None
-    layers = read_weights(run.path / artifact.path)
-    keys = {f"{each.subgraph}/{each.name}" if each.subgraph else each.name: each for each in layers}
-    blamed = [keys[name] for name in found.blame.layers if name in keys]
-    if not blamed or any(each.kept not in ("quantized", "float") for each in layers):
-        return None
-    recipe = recipe_of(layers, "low" if artifact.run_as.method == "dynamic" else "normal")
-    if artifact.run_as.hqq or artifact.asked.hqq:
-        changed = [rule.model_copy(update={"hqq": True}) if 2 <= rule.bits <= 8 else rule for rule in recipe.rules]
-        recipe = recipe.model_copy(update={"rules": tuple(changed)})
-    floats = [Rule(name=exactly(each.name), subgraph=exactly(each.subgraph), bits=0) for each in blamed]
-    recipe = recipe.model_copy(update={"rules": (*recipe.rules, *floats)})
-    path = run.path / RECIPE
-    recipe.write(path)
-    return path

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
-import shutil
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 
-from edgequant.cases.load import save_npz
 from edgequant.errors import InputError
-from edgequant.files import atomic_write, disk_error
+from edgequant.jobs.case_folder import write_case
 from edgequant.jobs.departure import Departure
 from edgequant.mnn_version import host_mnn_version
 from edgequant.models.onnx_cut import words
 
-_SCRIPT = "show_case.txt"
 # Not the command mnnconvert: it sends what it is used for to a server, and installs packages.
 _CONVERT = (
     "python -c \"import _tools; _tools.mnnconvert(['', '-f', 'ONNX', '--modelFile', 'part.onnx', "
@@ -27,7 +20,7 @@ _CONVERT = (
 
 def export_case(departure: Departure, out: Path) -> Path:
     """Write the reproduction of a departure that is proven: `part.onnx`, `part.mnn`, `inputs.npz`, `expected.npz`,
-    `show.py` and `README.md`.  The folder is there whole, or not at all.
+    `show_case.py` and `README.md`.  The folder is there whole, or not at all.
 
     Returns the script, which needs MNN and NumPy, prints how far each output is off, and exits 1 where one is.
 
@@ -42,45 +35,12 @@ def export_case(departure: Departure, out: Path) -> Path:
             hint="Its proof says why not.",
             where=str(out),
         )
-    out = out.absolute()
-    _require_free(out)
-    work = out.with_name(f".{out.name[:40]}.{secrets.token_hex(6)}.tmp")
-    try:
-        work.mkdir(parents=True)
-        for name, source in (("part.onnx", case.onnx), ("part.mnn", case.mnn)):
-            with source.open("rb") as read, atomic_write(work / name) as written:
-                shutil.copyfileobj(read, written, 1 << 20)
-        save_npz(work / "inputs.npz", case.inputs)
-        save_npz(work / "expected.npz", case.expected)
-        texts = {"show.py": _script(), "README.md": _readme(departure)}
-        for name, text in texts.items():
-            with atomic_write(work / name) as written:
-                written.write(text.encode("utf-8", "backslashreplace"))
-        work.replace(out)  # over an empty folder too; one that has filled meanwhile stays as it is
-    except OSError as error:
-        _require_free(out)
-        raise disk_error(out, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(work)
-    return out / "show.py"
-
-
-def _require_free(out: Path) -> None:
-    try:
-        taken = os.path.lexists(out) and (not out.is_dir() or out.is_symlink() or any(out.iterdir()))
-    except OSError as error:
-        raise disk_error(out, error) from error
-    if taken:
-        raise InputError(
-            "OUTPUT_NOT_WRITABLE",
-            f"{str(out)!r} is there already, and is no empty folder",
-            hint="Name a folder that is not there yet.",
-        )
-
-
-def _script() -> str:
-    return resources.files("edgequant.jobs").joinpath(_SCRIPT).read_text(encoding="utf-8")
+    return write_case(
+        out,
+        {"part.onnx": case.onnx, "part.mnn": case.mnn},
+        {"inputs.npz": case.inputs, "expected.npz": case.expected},
+        {"README.md": _readme(departure)},
+    )
 
 
 def _readme(departure: Departure) -> str:
@@ -94,7 +54,7 @@ def _readme(departure: Departure) -> str:
         f"# {departure.operator}{f' ({given})' if given else ''}: MNN {host_mnn_version()} {what}",
         f"`part.onnx` holds {_parts(departure)}; `part.mnn` is what MNN's converter makes of it.{why}",
         f"`inputs.npz`: {sizes(departure.smallest)}.  `expected.npz`: what {departure.reference} computes of them.",
-        "`python show.py` (MNN and NumPy) runs it, prints the difference and exits with 1; with 0 where it is mended.",
+        "`python show_case.py` (MNN and NumPy) prints the difference and exits with 1; with 0 where it is mended.",
         f"To convert again, here: `{_CONVERT}`.",
     )
     return "".join(f"{line}\n" for line in lines)

@@ -31,6 +31,8 @@ def broken_stage(trial: TrialJudgement, of_model: Sequence[Finding]) -> Stage | 
     if any(is_cause(trial.stages.conversion.get(name)) for name in failing):
         return "conversion"
     fails = [each for each in trial.findings if each.severity == "fail"]
+    if not failing and any(each.evidence.get("stage") == "conversion" for each in fails):
+        return "conversion"  # over many steps
     if any(each.code in _DEVICE or each.evidence.get("stage") == "device" for each in fails):
         return "device"
     own = any(each.code in _QUANTIZATION or each.evidence.get("stage") == "quantization" for each in fails)

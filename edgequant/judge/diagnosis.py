@@ -11,6 +11,7 @@ from edgequant.findings import Finding
 from edgequant.judge.causes import cause_of, spread_cause
 from edgequant.judge.layer_graph import Graph
 from edgequant.judge.layers import Blame, not_finite, of_device, of_quantization, suspects
+from edgequant.judge.near_limit import near_limits
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,32 @@ def _db(share: float | None) -> float | None:
     return math.inf if share == 0 else -math.inf if share == math.inf else -10 * math.log10(share)
 
 
+_SIDE_BY_SIDE = "in single steps all limits are kept; source, float MNN, this file and the device were run side by side"
+_OF_WEIGHTS = ("ZERO_SCALE", "BIAS_LOST", "WEIGHTS_MISPLACED", "WEIGHT_SCALE_WRONG", "WEIGHT_ROUNDED_BADLY")
+
+
+def _unlike_rounding(graph: Graph, more: Mapping[str, object]) -> tuple[Blame, Finding] | None:
+    """Layers whose weights are no rounding of the float ones, where that alone is what fails: no limit is broken, so
+    there is nothing that float layers could mend."""
+    named = more.get("beyond_rounding")
+    if not isinstance(named, Finding) or more.get("failing"):
+        return None
+    rows = [each for each in named.evidence.get("layers", ()) if isinstance(each, dict)]
+    keys = [f"{row['subgraph']}/{row['layer']}" if row.get("subgraph") else str(row["layer"]) for row in rows]
+    known = tuple(key for key in keys if key in graph.by_key)
+    how = (
+        "its weights in the file are not the float model's, rounded as was asked for; every limit is kept all the same"
+    )
+    return (Blame(known, "proven", how), named) if known else None
+
+
 def diagnose(capture: LayerCapture, outputs: Sequence[str], more: Mapping[str, object] | None = None) -> Diagnosis:
     """The whole story of a capture.
 
-    outputs: of the model.  more: evidence from the verdict, such as {"engaged": False}.
+    outputs: of the model.  more: evidence from the verdict: {"engaged": False}, {"failing": outputs that break limits},
+    {"beyond_rounding": its finding}.
     """
-    graph = Graph(capture)
+    graph, more = Graph(capture), more or {}
     findings = taps_finding(capture)
     born = not_finite(graph, outputs)
     stage = capture.stage
@@ -130,12 +151,20 @@ def diagnose(capture: LayerCapture, outputs: Sequence[str], more: Mapping[str, o
         stage = stage or "quantization"
         blame = Blame((born.where or "",), "proven", "its inputs are finite and its output is not")
         cause = born
+    elif stage is not None and isinstance(over_steps := more.get("over_steps"), Finding) and not more.get("failing"):
+        blame, cause = Blame((), "proven", _SIDE_BY_SIDE), over_steps
+    elif stage == "quantization" and (named := _unlike_rounding(graph, more)) is not None:
+        blame, cause = named
+        found = cause_of(capture, graph, blame, more)
+        cause = cause if found is None or found.code not in _OF_WEIGHTS else found
+        findings += _device_too(graph)
     elif stage == "quantization":
         blame = of_quantization(capture, graph)
-        cause = spread_cause(capture, graph) if blame.spread else cause_of(capture, graph, blame, more or {})
+        cause = spread_cause(capture, graph) if blame.spread else cause_of(capture, graph, blame, more)
         findings += _device_too(graph)
     elif stage == "device":
         blame = of_device(graph)
-        cause = cause_of(capture, graph, blame, more or {})
+        cause = cause_of(capture, graph, blame, more)
+    findings += near_limits(capture)
     rows = tuple(rows_of(capture, graph, blame.layers))
     return Diagnosis(stage, blame, cause, tuple(findings), rows)

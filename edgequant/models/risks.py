@@ -193,8 +193,9 @@ def _nonlinear_behind_recurrent(graph: ModelGraph) -> Finding | None:
         message=f"an activation behind the recurrent layer {origin}: MNN's activations turn NaN into plausible "
         "numbers, so one made there would not show in the outputs",
         evidence={"pairs": [[key, value] for key, value in list(behind.items())[:_SHOWN]], "count": len(behind)},
-        remedy="Verify once a model that ends in front of the activation: its outputs show what this one's hide.  "
-        "If NaN appears there, ship that one and apply the activation yourself.",
+        remedy=f"`edgequant diagnose {shlex.quote(str(graph.path))} --device URI` looks at the tensors in front of it, "
+        "and says NAN_SWALLOWED where one is born.  If so, ship a model that ends there and apply the activation "
+        "yourself.",
     )
 
 

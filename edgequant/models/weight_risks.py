@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 
 from edgequant.findings import Finding
@@ -98,7 +99,8 @@ def _sensitive(graph: ModelGraph, survey: Survey) -> Finding | None:
         message=f"{len(behind)} activation(s) straight behind layers whose weights have outliers, such as {layer}: an "
         "error there changes which values are cut off, and a NaN becomes a plausible number",
         evidence={"pairs": [[key, value] for key, value in list(behind.items())[:_SHOWN]], "count": len(behind)},
-        remedy="Verify once a model that ends in front of them: its outputs show what this one's hide.",
+        remedy=f"`edgequant diagnose {shlex.quote(str(graph.path))} --device URI` shows the error in front "
+        "of them, layer by layer.",
     )
 
 

@@ -32,6 +32,7 @@ class Request:
         access: how devices are reached.
         run_dir: where everything is kept; None for a new folder under ./edgequant-runs.
         latency: whether to time the model on the device.
+        diagnose: whether what FAILs is looked into at once; `jobs.explain` does it.
         convert_timeout: seconds one conversion may take.
         calibration: samples for methods that need them: a path, or ``module:function``; None for `inputs`, or random.
         goals: of auto: what its model has to keep, on ``sqnr_db``; none: the limits on it, with their margin.
@@ -54,6 +55,7 @@ class Request:
     access: DeviceOptions = field(default_factory=DeviceOptions)
     run_dir: Path | None = None
     latency: bool = True
+    diagnose: bool = False
     convert_timeout: float = 900.0
     calibration: str | None = None
     fallback: bool = True

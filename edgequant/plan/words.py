@@ -42,6 +42,8 @@ def _options(request: Request) -> Iterator[tuple[str, str | None]]:
             yield _dashed(name), ",".join(map(str, value)) if _is_list(value) else str(value)
     if not request.latency:
         yield "--no-latency", None
+    if request.diagnose:
+        yield "--diagnose", None
     yield from _reaching(request)
 
 

@@ -13,6 +13,7 @@ from edgequant.judge.independent import failing_share
 from edgequant.judge.types import Judgement, Stages, Summaries, TrialJudgement
 from edgequant.judge.verdict import GOOD
 from edgequant.report import model as report
+from edgequant.report.diagnosis import DiagnosisReport
 
 
 def build_report(
@@ -24,6 +25,8 @@ def build_report(
     """
     plan, source = plan or run.plan, run.source
     reference = source.reference
+    # By other limits, or of other decisions, another layer might be to blame.
+    diagnosed = (plan.limits, plan.decides) == (run.plan.limits, run.plan.decides)
     return report.Report(
         verdict=judgement.verdict,
         created=created or now(),
@@ -49,7 +52,7 @@ def build_report(
             for case in source.cases
         ],
         options=_options(plan),
-        runs=[_run(trial, run) for trial in judgement.trials],
+        runs=[_run(trial, run, diagnosed=diagnosed) for trial in judgement.trials],
         findings=list(judgement.findings),
         timing_s=dict(run.closing.seconds),
     )
@@ -67,7 +70,7 @@ def _options(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _run(trial: TrialJudgement, run: Run) -> report.Run:
+def _run(trial: TrialJudgement, run: Run, *, diagnosed: bool) -> report.Run:
     artifact, capture = trial.artifact, trial.capture
     failure = None if trial.failure is None else report.Failure(**trial.failure.model_dump())
     if artifact is None or capture is None:
@@ -102,6 +105,7 @@ def _run(trial: TrialJudgement, run: Run) -> report.Run:
         latency_why=trial.latency_why,
         memory_mb=_memory(capture, artifact),
         findings=list(trial.findings),
+        diagnosis=run.diagnosis(trial.uri, trial.variant, DiagnosisReport) if diagnosed else None,
         error=failure,
         file=artifact.path.name,
         sha256=artifact.sha256,

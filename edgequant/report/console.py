@@ -17,6 +17,7 @@ from edgequant import plain
 from edgequant.findings import Finding
 from edgequant.judge.verdict import Verdict
 from edgequant.report import words
+from edgequant.report.diagnosis import print_sentences
 from edgequant.report.lines import STYLE
 from edgequant.report.model import CalibrationInfo, Report, Run
 from edgequant.report.tables import Tables, worst_first
@@ -69,6 +70,9 @@ class _Printer(Tables):
             self.verdict(report.verdict), on if report.verdict in words.GOOD else "", f"  {words.sum_up(report.runs)}"
         )
         failed = [run for run in report.runs if run.verdict is Verdict.FAIL and run.outputs]
+        # What conversion breaks is the same for all of them.
+        known = any(run.diagnosis is not None and run.diagnosis.stage == "conversion" for run in failed)
+        failed = [run for run in failed if run.diagnosis is None and not known]
         if failed and path is not None:
             # The run knows what it was asked for: options that were given are not to be forgotten.
             where = ["--device", failed[0].device.uri, "--variant", failed[0].variant] if len(report.runs) > 1 else []
@@ -152,6 +156,10 @@ class _Printer(Tables):
         if run.findings:
             places = [name for name, _ in worst_first(run)]
             self.findings(run.findings, places)
+        if run.diagnosis is not None:
+            self.console.print()
+            self.line(Text("Where and why", style="bold"), indent=2)
+            print_sentences(run.diagnosis, self, indent="  ")
 
     def measurements(self, run: Run) -> None:
         latency = run.latency_ms

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -42,6 +43,8 @@ class DiagnosisReport(BaseModel):
         table: worst first.
         loops: operators whose inside cannot be seen: each is judged as one layer.
         unseen: tensors that could not be read, with the reason; only_float, only_quantized: that one side alone has.
+        case: the script of the smallest reproduction, where one was wanted and written.
+        overlay: the file for Model Explorer, where one was wanted; overlaid: what is in it.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -65,6 +68,9 @@ class DiagnosisReport(BaseModel):
     unseen: dict[str, str] = Field(default_factory=dict)
     only_float: list[str] = Field(default_factory=list)
     only_quantized: list[str] = Field(default_factory=list)
+    case: str | None = None
+    overlay: str | None = None
+    overlaid: str | None = None
     run_dir: str | None = None
 
 
@@ -98,6 +104,10 @@ def sentences(found: DiagnosisReport) -> list[str]:
     if found.layers and not (cause is not None and cause.where is None):
         more = f" and {len(found.layers) - 1} more" if len(found.layers) > 1 else ""
         where = f", in layer '{found.layers[0]}'{more}"
+        if found.stage == "conversion":
+            where = f", at node '{found.layers[0]}' of the source"
+    elif found.layers == [] and cause is not None and cause.where is not None:
+        where = f", at '{cause.where}'"
     why = f": {cause.message} ({cause.code})" if cause is not None else ""
     first = f"{stage}{where}{why}."
     second = found.how[:1].upper() + found.how[1:] if found.how else "No counter-proof could be run"
@@ -107,8 +117,31 @@ def sentences(found: DiagnosisReport) -> list[str]:
         )
     told = [first, f"{second}."]
     remedy = cause.remedy if cause is not None else None
-    told.append(" ".join(part for part in (remedy, f"Next: {found.next}" if found.next else None) if part))
+    told.append(" ".join(part for part in (remedy, _next(found)) if part))
     return [each for each in told if each]
+
+
+def _next(found: DiagnosisReport) -> str | None:
+    """The command to go on with, and what it does where it is none of ours."""
+    if found.next is None:
+        return None
+    shows = found.stage == "conversion" and found.next.startswith("python ")
+    return f"{'This shows it, with MNN and NumPy alone' if shows else 'Next'}: {found.next}"
+
+
+def print_sentences(found: DiagnosisReport, lines: Lines, indent: str = "") -> None:
+    """Folded, but for the command, which is there to be copied."""
+    for number, sentence in enumerate(sentences(found), 1):
+        command = _next(found) if found.stage is not None else None
+        if command is not None and sentence.endswith(command):
+            sentence = sentence.removesuffix(command).rstrip()
+        else:
+            command = None
+        if sentence:
+            lines.hang(Text(f"{indent}{number}. "), lines.text(sentence))
+        if command is not None:
+            lead = "   " if sentence else f"{number}. "
+            lines.console.print(Text(f"{indent}{lead}") + lines.text(command), soft_wrap=True)
 
 
 def render(found: DiagnosisReport, console: Console, *, verbose: bool = False, quiet: bool = False) -> None:
@@ -120,8 +153,7 @@ class _Printer(Lines):
     def diagnosis(self, found: DiagnosisReport) -> None:
         head = Text(found.verdict.value, style=STYLE[found.verdict])
         self.line(head, f"  {found.variant}  on  {found.device}")
-        for number, sentence in enumerate(sentences(found), 1):
-            self.hang(Text(f"{number}. "), self.text(sentence))
+        print_sentences(found, self)
         if found.table:
             self.console.print()
             self.table(found)
@@ -134,6 +166,10 @@ class _Printer(Lines):
             self.line(f"Tensors inside of {names} cannot be asked for: it is judged as one layer, its weights apart.")
         if found.unseen:
             self.line(f"{len(found.unseen)} tensors could not be read, first {next(iter(found.unseen))}.")
+        if found.overlay is not None:
+            self.line(f"For Model Explorer: {found.overlay}: {found.overlaid}.")
+        if found.case is not None:
+            self.console.print(Text("Case: ") + self.text(shlex.join(["python", found.case])), soft_wrap=True)
         if found.run_dir is not None:
             self.console.print(Text("Run: ") + self.text(found.run_dir), soft_wrap=True)
 

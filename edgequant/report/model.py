@@ -17,6 +17,7 @@ from edgequant.compare.table import TABLE
 from edgequant.findings import Finding
 from edgequant.judge.latency import Latency
 from edgequant.judge.verdict import OutputVerdict, Verdict, severity, worst
+from edgequant.report.diagnosis import DiagnosisReport
 
 SCHEMA = "edgequant.report/1"
 LOADING = {"loading": True}
@@ -266,7 +267,8 @@ class Run(_Model):
     file is, where another way to quantize had to take the place of the variant that was asked for; steps: what was
     tried on the way, in order.  calibration: the data it was made from; null where it needed none.  independent_cases:
     of the user's own, with inputs of their own; failing_share_95: of all inputs, that may fail although none of these
-    did (95 %), null where there are none or one failed.
+    did (95 %), null where there are none or one failed.  diagnosis: where the error enters, why, and what to do; null
+    where nobody has looked.
     """
 
     device: DeviceInfo
@@ -288,6 +290,7 @@ class Run(_Model):
     memory_mb: Memory | None = None
     memory_why: str | None = None
     findings: list[Finding] = Field(default_factory=list)
+    diagnosis: DiagnosisReport | None = None
     error: Failure | None = None
     file: str | None = None
     sha256: str | None = None

@@ -46,6 +46,7 @@ class VerifySpec(BaseModel):
         fallback: false forbids another way to quantize than the variant says.
         budget: of auto: the smallest model, or the fastest.
         latency: false does not time the model.
+        diagnose: true looks at once into what FAILs.
         rollout: so many steps with outputs fed back into inputs.
         feedback: OUT=IN of each that is; none: those that names and shapes tell.
         options: how models are run.
@@ -67,6 +68,7 @@ class VerifySpec(BaseModel):
     goals: list[str] = Field(default_factory=list, max_length=10_000)
     budget: Literal["size", "latency"] = "size"
     latency: bool = True
+    diagnose: bool = False
     rollout: int | None = Field(default=None, ge=2, le=10_000)
     feedback: list[str] = Field(default_factory=list, max_length=1000)
     options: RunOptions = Field(default_factory=RunOptions)

@@ -186,10 +186,10 @@ def test_a_wrong_conversion_is_named_by_the_node_of_the_source(tmp_path: Path) -
     report = diagnose(request).report
     assert (report.verdict, report.stage, report.proof) == (Verdict.FAIL, "conversion", "proven")
     assert len(report.layers) == 1
-    assert (tmp_path / "run" / "conversion-case" / "show.py").is_file()
+    assert (tmp_path / "run" / "conversion-case" / "show_case.py").is_file()
     again = diagnose_run(tmp_path / "run").report
     assert (again.layers, again.proof) == (report.layers, "proven")
-    assert (tmp_path / "run" / "conversion-case-2" / "show.py").is_file(), "the first is kept"
+    assert (tmp_path / "run" / "conversion-case-2" / "show_case.py").is_file(), "the first is kept"
 
 
 @pytest.mark.nightly

@@ -66,7 +66,7 @@ def test_a_case_shows_it_with_mnn_and_numpy_alone(host: Session, tmp_path: Path)
     assert not {name for name in found.context if name.startswith("before")}
     script = export_case(found, tmp_path / "case")
     assert {each.name for each in script.parent.iterdir()} == {
-        "part.onnx", "part.mnn", "inputs.npz", "expected.npz", "show.py", "README.md",
+        "part.onnx", "part.mnn", "inputs.npz", "expected.npz", "show_case.py", "README.md",
     }  # fmt: skip
     assert [path for path in tmp_path.iterdir() if path.name.startswith(".case")] == []
     assert len((script.parent / "README.md").read_text().splitlines()) == 5

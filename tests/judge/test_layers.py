@@ -21,6 +21,7 @@ from edgequant.archive.layers import (
     WeightFacts,
 )
 from edgequant.archive.types import Failure
+from edgequant.findings import Finding
 from edgequant.judge.diagnosis import Diagnosis, diagnose
 from edgequant.judge.layers import next_try, suspects
 
@@ -300,3 +301,19 @@ def test_what_is_tried_next_is_what_costs_the_outputs_most_that_still_break() ->
     assert next_try(capture(swaps=(alone, *ones, tried))) == ("second", "third")
     cured = tried.model_copy(update={"holds": True})
     assert next_try(capture(swaps=(alone, *ones, cured))) is None
+
+
+def test_weights_that_are_no_rounding_are_named_though_every_limit_is_kept() -> None:
+    """There, layers in float mend nothing: the one that is named is not one that costs most."""
+    named = Finding(
+        code="QUANTIZATION_BEYOND_ROUNDING", severity="fail", where="second", message="m",
+        evidence={"layers": [{"layer": "first", "subgraph": ""}]},
+    )  # fmt: skip
+    holding = tuple(each.model_copy(update={"holds": True}) for each in GUILTY)
+    found = diagnose(capture(swaps=holding), ("y",), {"beyond_rounding": named, "failing": []})
+    assert (found.blame.layers, found.blame.proof, found.cause) == (("first",), "proven", named)
+    failing = diagnose(capture(swaps=GUILTY), ("y",), {"beyond_rounding": named, "failing": ["y"]})
+    assert failing.blame.layers == ("second",), "where limits break, what mends them is to blame"
+    drift = Finding(code="RECURRENT_DRIFT", severity="fail", where="y", message="m", evidence={"step": 3})
+    story = diagnose(capture(swaps=holding), ("y",), {"over_steps": drift, "failing": []})
+    assert (story.blame.layers, story.cause) == ((), drift)

@@ -38,6 +38,7 @@ FULL = Request(
         wait=5.0,
     ),
     latency=False,
+    diagnose=True,
     calibration="samples",
     fallback=False,
     goals=("sqnr_db>=30",),  # type: ignore[arg-type]

@@ -35,6 +35,15 @@ def test_three_sentences_say_who_how_it_is_known_and_what_to_do() -> None:
     assert sentences(report(stage=None, why="Nothing is to be blamed.", next=None)) == ["Nothing is to be blamed."]
 
 
+def test_the_command_is_on_one_line_to_be_copied() -> None:
+    stream = io.StringIO()
+    render(report(next=f"edgequant verify m.onnx --variant static:8,skip={NAME}"), Console(file=stream, width=80))
+    assert f"   Next: edgequant verify m.onnx --variant static:8,skip={NAME}" in stream.getvalue().splitlines()
+    case = report(stage="conversion", next="python case/show_case.py")
+    assert sentences(case)[0].startswith("The conversion to MNN breaks it, at node 'conv' of the source")
+    assert sentences(case)[2].endswith("This shows it, with MNN and NumPy alone: python case/show_case.py")
+
+
 @pytest.mark.parametrize("width", [80, 100, 200])
 def test_no_line_is_wider_than_the_screen(width: int) -> None:
     stream = io.StringIO()

@@ -42,6 +42,7 @@ NOTHING_FOLLOWS = {
     # and nothing else in the folder follows from them.
     r"(plan|captures/.*)\.json:(created|started)$": "when something was done",
     r"plan\.json:(rollout|feedback|decides)$": "there is none of it: source.json says what came of it",
+    r"plan\.json:diagnose$": "what FAILs is looked into or not; what was found stands beside it",
     r"captures/.*\.json:(rollout|settings)$": "no rollout was asked for",
     r"captures/.*\.json:(witness|timings\.\d+\.threads)$": "of this host nobody is asked",
     r"artifacts/.*:artifact\.log$": "where the converter's words are; that they are there is held, where it says so",

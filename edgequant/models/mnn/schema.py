@@ -223,6 +223,7 @@ class OpParameter(IntEnum):
 
     Blob = 7
     Convolution2D = 9
+    Input = 21
 
 
 class DataType(IntEnum):

@@ -14,11 +14,11 @@ from edgequant.models.mnn.net import convolution
 from edgequant.models.mnn.schema import Convolution2D, Convolution2DCommon, IDSTQuan, IDSTQuanType, Op
 from edgequant.quantize.encode import Encoded
 
-Child = Callable[["_Writer"], int]
+Child = Callable[["Writer"], int]
 Value = tuple[Field, "int | float | Child"]
 
 
-class _Writer:
+class Writer:
     """Objects one behind the other; an offset is filled in when what it leads to is written."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ def blob(op: Table, encoded: Encoded) -> tuple[bytes, int]:
     assert layer is not None
     common = layer.table(Convolution2D.common)
     assert common is not None
-    writer = _Writer()
+    writer = Writer()
     convolution_2d: list[Value] = [
         (Convolution2D.common, lambda w: w.table(_copied(common, Convolution2DCommon))),
         (Convolution2D.bias, _vector(layer, Convolution2D.bias)),
@@ -101,7 +101,7 @@ def float_blob(op: Table, like: Table) -> tuple[bytes, int]:
     assert layer is not None
     common = layer.table(Convolution2D.common)
     assert common is not None
-    writer = _Writer()
+    writer = Writer()
     convolution_2d: list[Value] = [
         (Convolution2D.common, lambda w: w.table(_copied(common, Convolution2DCommon))),
         (Convolution2D.weight, _vector(layer, Convolution2D.weight)),
