@@ -148,7 +148,8 @@ class Held(Record):
 class Swap(Record):
     """The quantized file on this host with some layers in float.
 
-    what: "one": all but `layers` are float.  "without": `layers` are.  "all": every one is.  "alone": none is.
+    what: "one": all but `layers` (one or several) are float.  "without": `layers` are.  "all": every one is.  "alone":
+    none is.
     memory: it was run with.  outputs: worst over the cases.  share: error power in the signal, of the worst output.
     """
 
@@ -189,6 +190,7 @@ class LayerCapture(Record):
         unseen: tensors that could not be read, with the reason; only_float, only_quantized: of one side alone.
         loops: operators whose inside cannot be seen.
         equalized: its channels were given the same range before it was quantized, and the float model as well.
+        exchangeable: layers that can be made float in the file, in file order.
         signs: of tensors that were brought back whole; tensor -> what is no rounding.
     """
 
@@ -207,6 +209,7 @@ class LayerCapture(Record):
     only_quantized: tuple[_Name, ...] = ()
     loops: tuple[str, ...] = ()
     changed: tuple[Changed, ...] = ()
+    exchangeable: tuple[str, ...] = ()
     swaps: tuple[Swap, ...] = ()
     reruns: tuple[Rerun, ...] = ()
     signs: dict[_Name, tuple[Sign, ...]] = Field(default_factory=dict)

@@ -19,6 +19,7 @@ from edgequant.compare.summary import summarize
 from edgequant.errors import DeviceError, InputError, ToolError
 from edgequant.files import disk_error
 from edgequant.judge.layer_graph import Graph
+from edgequant.judge.layer_search import next_group
 from edgequant.judge.layers import departing, next_try, of_device, suspects
 from edgequant.judge.verdict import Verdict, judge_output
 from edgequant.lab.probes.layers import Layers, Spot, once
@@ -30,14 +31,11 @@ from edgequant.models.mnn.layers import LOOPS, sides
 from edgequant.models.model import BrokenFileError
 from edgequant.progress import Progress
 from edgequant.quantize.equalized_base import equalized_like
-from edgequant.quantize.swap import Key, swappable, with_float
+from edgequant.quantize.swap import Exchange, Key
 from edgequant.spec import Limit, MemoryMode, Precision
 
 MOST_CASES = 2
 """Cases whose inner tensors are looked at: the worst ones."""
-MOST_SWAPS = 400
-"""Layers that are tried alone, and bytes of files that are written for it."""
-MOST_BYTES = 8 << 30
 _STRONG = 1.0
 
 Outputs = Mapping[str, np.ndarray]
@@ -206,78 +204,64 @@ class _Proof:
     plain: Path
     chosen: Sequence[Case]
     still: Mapping[str, Outputs]
-    files: int = 0
-    bytes: int = 0
 
     def of(self, capture: LayerCapture) -> LayerCapture:
-        job = self.looking
+        job, path = self.looking, self.looking.work / "exchange.mnn"
         try:
-            keys = swappable(job.made, self.plain)
-            swaps = list(self._swaps(capture, {key_of(each): each for each in keys}))
+            exchange = Exchange(job.made, self.plain, path)
+            keys = {key_of(each): each for each in exchange.layers}
+            capture = capture.model_copy(update={"exchangeable": tuple(keys)})
+            swaps = tuple(self._swaps(capture, exchange, keys))
         except ToolError as error:
             if error.code != "SWAP_IMPOSSIBLE":
                 raise
             return capture.model_copy(update={"why_no_proof": f"no counter-proof: {error}"})
-        return capture.model_copy(update={"swaps": tuple(swaps)})
-
-    def _swaps(self, capture: LayerCapture, keys: Mapping[str, Key]) -> Iterator[Swap]:
-        """In the order they are needed; each says what the next has to be."""
-        memory = self.looking.memory
-        found: list[Swap] = []
-
-        def run(swap: Swap) -> Swap:
-            found.append(swap)
-            return swap
-
-        yield run(self._swap("alone", (), keys, memory))
-        yield run(self._swap("all", tuple(keys), keys, memory))
-        if memory == "low":
-            yield run(self._swap("alone", (), keys, "normal"))
-        self.looking.progress.say(f"each of {len(keys)} layers alone")
-        for name in list(keys)[:MOST_SWAPS]:
-            if self.bytes > MOST_BYTES:
-                break
-            yield run(self._swap("one", (name,), keys, memory, cases=self.chosen))
-        sofar = capture.model_copy(update={"swaps": tuple(found)})
-        while (names := next_try(sofar)) is not None:
-            self.looking.progress.say(f"counter-proof: {len(names)} layer{'s' * (len(names) > 1)} in float")
-            cured = run(self._swap("without", names, keys, memory))
-            yield cured
-            if cured.failure is not None:
-                break
-            if cured.holds and len(names) > 1:
-                yield run(self._swap("one", names, keys, memory))
-            sofar = capture.model_copy(update={"swaps": tuple(found)})
-        ranked = suspects(sofar)
-        if ranked and memory == "low":
-            yield self._swap("one", ranked[0][:1], keys, "normal", cases=self.chosen)
-
-    def _swap(
-        self, what: str, names: tuple[str, ...], keys: Mapping[str, Key], memory: MemoryMode,
-        cases: Sequence[Case] | None = None,
-    ) -> Swap:  # fmt: skip
-        job = self.looking
-        floats = [key for name, key in keys.items() if (name in names) != (what == "one")]
-        if what == "alone":
-            floats = []
-        cases = list(job.cases) if cases is None else list(cases)
-        path = job.work / f"swap-{self.files}.mnn"
-        self.files += 1
-        told: dict[str, object] = {
-            "what": what,
-            "layers": names if what != "all" else (),
-            "memory": memory,
-            "cases": len(cases),
-        }
-        try:
-            data = with_float(job.made, self.plain, floats)
-            self.bytes += len(data)
-            path.write_bytes(data)
-            outputs = once(job.host, ModelFile(path, memory), cases)
         except OSError as error:
             raise disk_error(path, error) from None
         finally:
             path.unlink(missing_ok=True)
+        return capture.model_copy(update={"swaps": swaps})
+
+    def _swaps(self, capture: LayerCapture, exchange: Exchange, keys: Mapping[str, Key]) -> Iterator[Swap]:
+        """In the order they are needed; each says what the next has to be."""
+        memory, graph = self.looking.memory, Graph(capture)
+        found: list[Swap] = []
+
+        def run(
+            what: str, names: tuple[str, ...] = (), how: MemoryMode = memory, cases: Sequence[Case] | None = None
+        ) -> Swap:
+            floats = [key for name, key in keys.items() if (name in names) != (what == "one")]
+            exchange.choose(() if what == "alone" else keys.values() if what == "all" else floats)
+            found.append(self._swap(exchange.path, what, names, how, self.looking.cases if cases is None else cases))
+            return found[-1]
+
+        def sofar() -> LayerCapture:
+            return capture.model_copy(update={"swaps": tuple(found)})
+
+        yield run("alone")
+        yield run("all")
+        if memory == "low":
+            yield run("alone", how="normal")
+        self.looking.progress.say(f"which of {len(keys)} layers it is")
+        while True:
+            while (names := next_group(sofar(), graph)) is not None:
+                yield run("one", names, cases=self.chosen)
+            if (names := next_try(sofar())) is None:
+                break
+            self.looking.progress.say(f"counter-proof: {len(names)} layer{'s' * (len(names) > 1)} in float")
+            cured = run("without", names)
+            yield cured
+            if cured.failure is not None:
+                break
+            if cured.holds and len(names) > 1:
+                yield run("one", names)
+        ranked = suspects(sofar())
+        if ranked and memory == "low":
+            yield run("one", ranked[0][:1], "normal", self.chosen)
+
+    def _swap(self, path: Path, what: str, names: tuple[str, ...], memory: MemoryMode, cases: Sequence[Case]) -> Swap:
+        told: dict[str, object] = {"what": what, "layers": names, "memory": memory, "cases": len(cases)}
+        outputs = once(self.looking.host, ModelFile(path, memory), cases)
         if isinstance(outputs, DeviceError):
             return Swap.model_validate({**told, "failure": Failure.of(outputs)})
         held, share = self._held(outputs)

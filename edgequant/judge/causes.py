@@ -66,6 +66,7 @@ def cause_of(capture: LayerCapture, graph: Graph, blame: Blame, more: Mapping[st
 def spread_cause(capture: LayerCapture, graph: Graph) -> Finding:
     """No few layers are to blame."""
     ranked = suspects(capture)
+    total = len(capture.exchangeable) or len(ranked)
     bits = [found.bits for each in graph.layers if (found := each.weights) is not None and found.kept != "float"]
     few = bits and min(bits) <= _FEW_BITS
     if capture.memory == "low":
@@ -75,9 +76,9 @@ def spread_cause(capture: LayerCapture, graph: Graph) -> Finding:
     return _finding(
         (
             "BITS_TOO_FEW" if few else "ERROR_SPREAD",
-            f"no few layers cause it: rounding of {kinds} adds up over {len(ranked)} layers"
+            f"no few layers cause it: rounding of {kinds} adds up over {total} layers"
             + (f" of {min(bits)} bits" if few else ""),
-            {"layers": [name for name, _ in ranked[:10]], "of": len(ranked), "bits": min(bits, default=0)},
+            {"layers": [name for name, _ in ranked[:10]], "of": total, "bits": min(bits, default=0)},
             "Give more bits, or smaller blocks (block=32), to all layers." if few else
             "Take a variant that rounds less: weight:8 (no activations), fp16, or auto, which searches by layers.",
         ),

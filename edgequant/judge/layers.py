@@ -49,15 +49,33 @@ def suspects(capture: LayerCapture, outputs: Collection[str] = ()) -> list[tuple
 
     outputs: that are looked at; none: those that break limits.
     """
-    found: dict[str, float] = {}
+    found = {names[0]: share for names, share in costs(capture, outputs).items() if len(names) == 1}
+    return sorted(found.items(), key=lambda item: -item[1])
+
+
+def costs(capture: LayerCapture, outputs: Collection[str] = ()) -> dict[tuple[str, ...], float]:
+    """The same of all that were tried alone or in groups; infinite where such a file cannot be run at all."""
+    found = {}
     for swap in capture.swaps:
-        if swap.what != "one" or len(swap.layers) != 1 or swap.memory != capture.memory or swap.failure is not None:
+        if swap.what != "one" or swap.memory != capture.memory:
             continue
         shares = [10 ** (-held.sqnr_db / 10) for name, held in swap.outputs.items()
                   if name in outputs and held.sqnr_db is not None]  # fmt: skip
         share = max(shares, default=0.0) if outputs else swap.share
-        found[swap.layers[0]] = math.inf if share is None else share
-    return sorted(found.items(), key=lambda item: -item[1])
+        if swap.failure is None or len(swap.layers) > 1:
+            found[swap.layers] = math.inf if share is None or swap.failure is not None else share
+    return found
+
+
+def wanted_next(capture: LayerCapture) -> tuple[int, Swap] | None:
+    """How many layers are to be made float next, and what says which outputs still break; None where no more are."""
+    tried = [swap for swap in capture.swaps if swap.what == "without" and swap.failure is None]
+    last = tried[-1] if tried else next((swap for swap in capture.swaps if swap.what == "alone"), None)
+    count = next((count for count in SETS if count > len(tried[-1].layers if tried else ())), None)
+    total = len(capture.exchangeable) or len(suspects(capture))
+    if last is None or last.holds or count is None or count > max(1, total // 2):
+        return None
+    return count, last
 
 
 def next_try(capture: LayerCapture) -> tuple[str, ...] | None:
@@ -65,18 +83,17 @@ def next_try(capture: LayerCapture) -> tuple[str, ...] | None:
 
     Each time those are added that cost the outputs most which still break.
     """
-    tried = [swap for swap in capture.swaps if swap.what == "without" and swap.failure is None]
-    last = tried[-1] if tried else next((swap for swap in capture.swaps if swap.what == "alone"), None)
-    count = next((count for count in SETS if count > len(tried[-1].layers if tried else ())), None)
-    names = list(tried[-1].layers) if tried else []
-    total = len(suspects(capture))
-    if last is None or last.holds or count is None or count > max(1, total // 2):
+    wanted = wanted_next(capture)
+    if wanted is None:
         return None
+    count, last = wanted
+    sofar = last.layers if last.what == "without" else ()
+    names = list(sofar)
     broken = [name for name, held in last.outputs.items() if not held.holds]
     for name, share in suspects(capture, broken):
         if len(names) < count and name not in names and share > 0:
             names.append(name)
-    return tuple(names) if len(names) > (len(tried[-1].layers) if tried else 0) else None
+    return tuple(names) if len(names) > len(sofar) else None
 
 
 def of_quantization(capture: LayerCapture, graph: Graph) -> Blame:
@@ -105,7 +122,8 @@ def of_quantization(capture: LayerCapture, graph: Graph) -> Blame:
         layer = departing(graph, "quantization")
         return Blame(() if layer is None else (layer.key,), "suspicion", capture.why_no_proof or "")
     tried = max((len(swap.layers) for swap in capture.swaps if swap.what == "without"), default=0)
-    how = f"with the {tried} worst of {len(ranked)} layers in float the limits still break" if tried else ""
+    total = len(capture.exchangeable) or len(ranked)
+    how = f"with the {tried} worst of {total} layers in float the limits still break" if tried else ""
     alone = [name for name, _ in ranked if _still_breaks(capture, (name,))]
     if alone:
         each = "by itself" if len(alone) == 1 else f"each of {len(alone)} layers by itself"
@@ -120,14 +138,14 @@ def _before(graph: Graph, names: tuple[str, ...]) -> tuple[str, ...]:
     layer = graph.by_key.get(names[0])
     if layer is None or not sound(layer.weights):
         return names
-    own = max((_badly(graph, name) for name in layer.outputs), default=0.0)
-    worst = max(layer.inputs, key=lambda name: _badly(graph, name), default=None)
-    if worst is None or _badly(graph, worst) <= own or (maker := graph.maker.get(worst)) is None:
+    own = max((badly(graph, name) for name in layer.outputs), default=0.0)
+    worst = max(layer.inputs, key=lambda name: badly(graph, name), default=None)
+    if worst is None or badly(graph, worst) <= own or (maker := graph.maker.get(worst)) is None:
         return names
     return (maker.key, *(name for name in names if name != maker.key))
 
 
-def _badly(graph: Graph, tensor: str) -> float:
+def badly(graph: Graph, tensor: str) -> float:
     """How far (ln) a tensor's fixed scale is outside of what fits; 0 where it fits."""
     found = misfit(graph, tensor)
     if found is None:

@@ -25,7 +25,7 @@ from edgequant.models.mnn.layers import sides
 from edgequant.models.mnn.weights import read_weights
 from edgequant.plan.request import Request
 from edgequant.quantize.recipe import Recipe
-from edgequant.quantize.swap import swappable, with_float
+from edgequant.quantize.swap import Exchange
 from edgequant.report.diagnosis import sentences
 from tests import generated
 from tests.defects.layers import EDITS, Subject, breaks, generated_subject, look, planted, rates, run, this_host
@@ -51,11 +51,12 @@ def gru(host: Session, tmp_path_factory: pytest.TempPathFactory) -> Subject:
 def test_all_layers_in_float_are_the_float_model_bit_by_bit_and_none_is_the_quantized(
     gru: Subject, host: Session, tmp_path: Path
 ) -> None:
-    keys = swappable(gru.made, gru.plain)
+    path = tmp_path / "swapped.mnn"
+    exchange = Exchange(gru.made, gru.plain, path)
+    keys = exchange.layers
     assert any(graph for graph, _ in keys), "the loop's layers are among them"
     for floats, want in ((keys, gru.plain), ([], gru.made)):
-        path = tmp_path / "swapped.mnn"
-        path.write_bytes(with_float(gru.made, gru.plain, floats))
+        exchange.choose(floats)
         got = once(host, ModelFile(path, "low"), gru.cases)
         expected = once(host, ModelFile(want, "normal" if floats else "low"), gru.cases)
         assert isinstance(got, dict)
@@ -81,7 +82,7 @@ def test_a_fault_in_a_layer_is_named_with_its_cause_and_proven(
     assert found.cause is not None
     assert found.cause.code in causes
     assert capture.taps
-    assert list(tmp_path.glob("swap-*")) == [], "what was made for the proof is gone"
+    assert list(tmp_path.glob("exchange*")) == [], "what was made for the proof is gone"
 
 
 def test_a_layer_inside_a_loop_is_named_though_its_tensors_cannot_be_seen(
