@@ -29,6 +29,7 @@ class Stats(Record):
     rms: float | None = None
     at_min: float = 0.0
     at_max: float = 0.0
+    shape: tuple[int, ...] | None = None
 
 
 class Apart(Record):
@@ -70,6 +71,7 @@ class Tap(Record):
 
     quantization: plain against here.  moved: here against itself with the case's inputs moved by next to nothing.
     device: here against there.
+    unsteady: where ("here", "there") it is another when the same inputs come again; looked at where outputs are.
     """
 
     case: _Name
@@ -80,6 +82,7 @@ class Tap(Record):
     quantization: Apart | None = None
     moved: Apart | None = None
     device: Apart | None = None
+    unsteady: tuple[str, ...] = ()
 
 
 class WeightFacts(Record):
@@ -95,6 +98,10 @@ class WeightFacts(Record):
         range_ratio: largest of the loudest output channel over that of the median one.
         peak: largest weight over rms, of the worst channel (or block).
         like: (channel, other): quantized weights of a channel that are another channel's float ones.
+        slope, offset, left: of the channel of `excess`, a line through the float weights of its worst group: factor,
+            steps that are added, and error power over rounding that such lines leave.
+        count: weights of the layer.
+        bias_steps: largest of the float bias, in steps of the weights of its channel.
         bias_gap: largest difference of biases over the largest bias; bias_zero: all of it is gone.
     """
 
@@ -113,6 +120,11 @@ class WeightFacts(Record):
     range_ratio: float | None = None
     peak: float | None = None
     like: tuple[int, int] | None = None
+    slope: float | None = None
+    offset: float | None = None
+    left: float | None = None
+    count: int = 0
+    bias_steps: float | None = None
     bias_gap: float = 0.0
     bias_zero: bool = False
 
@@ -164,7 +176,10 @@ class Swap(Record):
 
 
 class Rerun(Record):
-    """The file on the device once more with one option changed: how far it is from this host then (worst output)."""
+    """The file on the device once more with one option changed: how far it is from this host then (worst output).
+
+    what: the option; "host memory=normal": that of this host alone, the device is as it was.
+    """
 
     what: str
     sqnr_db: float | None = None
@@ -189,6 +204,7 @@ class LayerCapture(Record):
         stage: the stage that breaks, which is what was looked into; None where nothing does.
         unseen: tensors that could not be read, with the reason; only_float, only_quantized: of one side alone.
         loops: operators whose inside cannot be seen.
+        mnn: version "here" and "there".
         equalized: its channels were given the same range before it was quantized, and the float model as well.
         exchangeable: layers that can be made float in the file, in file order.
         signs: of tensors that were brought back whole; tensor -> what is no rounding.
@@ -213,6 +229,7 @@ class LayerCapture(Record):
     swaps: tuple[Swap, ...] = ()
     reruns: tuple[Rerun, ...] = ()
     signs: dict[_Name, tuple[Sign, ...]] = Field(default_factory=dict)
+    mnn: dict[str, str] = Field(default_factory=dict)
     equalized: bool = False
     why_no_proof: str | None = None
     failure: Failure | None = None

@@ -126,7 +126,9 @@ def look_inside(folder: RunFolder, request: Request, progress: Progress) -> Diag
         return Diagnosed(_of_conversion(told, judgement, run, folder, request, progress), None, folder)
     capture = _look(run, folder, request, trial, stage, progress)
     folder.save_layers(device_capture(trial.uri, trial.variant), capture)
-    found = judge_layers(capture, tuple(run.source.kinds), {"engaged": trial.engaged.engaged})
+    found = judge_layers(
+        capture, tuple(run.source.kinds), {"engaged": trial.engaged.engaged, "findings": trial.findings}
+    )
     return Diagnosed(_told(told, found, capture, run, request, trial, judgement), capture, folder)
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from edgequant.archive.layers import Held, LayerCapture, LayerFacts, Rerun, Sign, Swap, WeightFacts
+from edgequant.archive.layers import Held, LayerCapture, LayerFacts, Rerun, Sign, Stats, Swap, Tap, WeightFacts
 from edgequant.archive.types import Failure
 from edgequant.cases.case import Case
 from edgequant.compare.metrics import compare
 from edgequant.compare.residual import Pair, look, samples_of
 from edgequant.compare.summary import summarize
+from edgequant.device_scripts import tensor_stats
 from edgequant.errors import DeviceError, InputError, ToolError
 from edgequant.files import disk_error
 from edgequant.judge.layer_graph import Graph
@@ -37,6 +38,7 @@ from edgequant.spec import Limit, MemoryMode, Precision
 MOST_CASES = 2
 """Cases whose inner tensors are looked at: the worst ones."""
 _STRONG = 1.0
+_MOST_ROWS = 1 << 15
 
 Outputs = Mapping[str, np.ndarray]
 
@@ -115,13 +117,14 @@ class Looking:
             precision=self.precision,
             cases=tuple(case.name for case in chosen),
             layers=layers,
-            taps=tuple(taken.taps),
+            taps=(*_of_inputs(chosen), *taken.taps),
             unseen=taken.unseen,
             only_float=both.only_float[:1000],
             only_quantized=both.only_quantized[:1000],
             loops=tuple(op.name for op in both.ops if op.type in LOOPS and op.subgraph is None),
             changed=tuple(taken.changed),
             equalized=equalized,
+            mnn=self._versions(),
         )
         if self.stage == "quantization":
             found = _Proof(self, plain, chosen, spots[0].still).of(found)
@@ -142,17 +145,23 @@ class Looking:
             raise disk_error(out, error) from None
         return (out, True) if done else (self.plain, False)
 
+    def _versions(self) -> dict[str, str]:
+        sides = {"here": self.host, **({} if self.device is None else {"there": self.device})}
+        return {where: session.runner().hello.mnn for where, session in sides.items()}
+
     def _reruns(self, there: Spot, cases: Sequence[Case]) -> Iterator[Rerun]:
         """With one option changed on both sides: what makes the device right is what it comes from."""
         still = ModelFile(self.made, self.memory)
         before = self._between(still, there, cases)
-        options: list[tuple[str, ModelFile]] = []
+        normal = dataclasses.replace(still, memory="normal")
+        options: list[tuple[str, ModelFile, ModelFile]] = []
         if self.precision == "low":
-            options.append(("precision=normal", dataclasses.replace(still, precision="normal")))
+            same = dataclasses.replace(still, precision="normal")
+            options.append(("precision=normal", same, same))
         if self.memory == "low":
-            options.append(("memory=normal", dataclasses.replace(still, memory="normal")))
-        for what, model in options:
-            after = self._between(model, there, cases)
+            options += [("memory=normal", normal, normal), ("host memory=normal", normal, still)]
+        for what, here, far in options:
+            after = self._between(here, there, cases, far)
             if isinstance(after, DeviceError) or isinstance(before, DeviceError):
                 error = after if isinstance(after, DeviceError) else before
                 assert isinstance(error, DeviceError)
@@ -160,10 +169,12 @@ class Looking:
             else:
                 yield Rerun(what=what, sqnr_db=after, before_db=before)
 
-    def _between(self, model: ModelFile, there: Spot, cases: Sequence[Case]) -> float | DeviceError | None:
-        """SQNR of the worst output of the device against this host."""
+    def _between(
+        self, model: ModelFile, there: Spot, cases: Sequence[Case], other: ModelFile | None = None
+    ) -> float | DeviceError | None:
+        """SQNR of the worst output of the device against this host.  other: as the device runs it; None: as this host."""
         here = once(self.host, model, cases)
-        far = once(there.session, model, cases, path=there.path)
+        far = once(there.session, other or model, cases, path=there.path)
         if isinstance(here, DeviceError) or isinstance(far, DeviceError):
             return here if isinstance(here, DeviceError) else far if isinstance(far, DeviceError) else None
         found = [
@@ -189,9 +200,13 @@ class Looking:
             kept = [
                 sign for sign in look(samples_of(pairs)) if sign.strength > _STRONG and math.isfinite(sign.strength)
             ]
-            signs[name] = tuple(
-                Sign(kind=sign.kind, size=min(sign.size, 1e9), strength=min(sign.strength, 1e9), where=sign.where)
-                for sign in kept[:20]
+            order = next((found for pair in pairs if (found := reordered(pair.expected, pair.got)) is not None), None)
+            signs[name] = (
+                *(() if order is None else (order,)),
+                *(
+                    Sign(kind=sign.kind, size=min(sign.size, 1e9), strength=min(sign.strength, 1e9), where=sign.where)
+                    for sign in kept[:20]
+                ),
             )
         return signs
 
@@ -293,6 +308,33 @@ class _Proof:
             if not job.failing or name in job.failing:
                 shares += [1e30] if bad else [10 ** (-min(decibels) / 10)] if decibels else []
         return found, max(shares, default=None)
+
+
+def _of_inputs(cases: Sequence[Case]) -> Iterator[Tap]:
+    """What comes in, for which both sides are the same."""
+    for case in cases:
+        for name, array in case.inputs.items():
+            if array.dtype.kind == "f":
+                told = Stats(**tensor_stats.stats(array))
+                yield Tap(case=case.name, tensor=name, plain=told, here=told)
+
+
+def reordered(expected: np.ndarray, got: np.ndarray) -> Sign | None:
+    """Where the same slices come in another order along an axis, and that explains all but a hundredth of the error."""
+    if expected.shape != got.shape or not np.isfinite(expected).all() or not np.isfinite(got).all():
+        return None
+    error = float(np.square(got - expected, dtype=np.float64).sum())
+    rng = np.random.default_rng(0)
+    for axis, length in enumerate(expected.shape):
+        if not 2 < length <= _MOST_ROWS or error == 0:
+            continue
+        one, two = (np.moveaxis(each, axis, 0).reshape(length, -1).astype(np.float64) for each in (expected, got))
+        mark = rng.uniform(0.5, 1.5, one.shape[1])
+        order, other = np.argsort(one @ mark, kind="stable"), np.argsort(two @ mark, kind="stable")
+        left = float(np.square(two[other] - one[order]).sum())
+        if left < error / 100 and (order != other).sum() > 1:
+            return Sign(kind="order", size=error, strength=min(error / max(left, 1e-30), 1e9), where={"axis": axis})
+    return None
 
 
 def key_of(key: Key) -> str:

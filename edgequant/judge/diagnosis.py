@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from edgequant.archive.layers import LayerCapture
 from edgequant.findings import Finding
 from edgequant.judge.causes import cause_of, spread_cause
+from edgequant.judge.layer_births import STATES, left_float, misshapen, unlike_calibration, unsteady
 from edgequant.judge.layer_graph import Graph
 from edgequant.judge.layers import Blame, not_finite, of_device, of_quantization, suspects
 
@@ -115,10 +116,15 @@ def _db(share: float | None) -> float | None:
     return math.inf if share == 0 else -math.inf if share == math.inf else -10 * math.log10(share)
 
 
+def _findings(more: Mapping[str, object]) -> list[Finding]:
+    found = more.get("findings")
+    return [each for each in found if isinstance(each, Finding)] if isinstance(found, (list, tuple)) else []
+
+
 def diagnose(capture: LayerCapture, outputs: Sequence[str], more: Mapping[str, object] | None = None) -> Diagnosis:
     """The whole story of a capture.
 
-    outputs: of the model.  more: evidence from the verdict, such as {"engaged": False}.
+    outputs: of the model.  more: evidence from the verdict, such as {"engaged": False}, and its "findings".
     """
     graph = Graph(capture)
     findings = taps_finding(capture)
@@ -126,16 +132,31 @@ def diagnose(capture: LayerCapture, outputs: Sequence[str], more: Mapping[str, o
     stage = capture.stage
     blame = Blame()
     cause: Finding | None = None
+    told = more or {}
+    ill = misshapen(graph) or unsteady(graph)
+    state = next((each for each in _findings(told) if each.code in STATES), None)
     if born is not None:
         stage = stage or "quantization"
         blame = Blame((born.where or "",), "proven", "its inputs are finite and its output is not")
         cause = born
+    elif ill is not None:
+        stage = stage or ("device" if any(tap.there is not None for tap in capture.taps) else "quantization")
+        cause, blame = (
+            ill,
+            Blame((ill.where or "",), "proven", "its inputs are as they should be and its output is not"),
+        )
+    elif stage is not None and state is not None:
+        cause, blame = state, Blame(() if state.where is None else (state.where,), "proven", "steps run by themselves")
+    elif stage == "quantization" and (unlike := unlike_calibration(graph)) is not None:
+        cause, how = unlike, "float MNN's own tensors are beyond the scales in the file"
+        blame = Blame((), "proven", how, spread=True)
     elif stage == "quantization":
         blame = of_quantization(capture, graph)
-        cause = spread_cause(capture, graph) if blame.spread else cause_of(capture, graph, blame, more or {})
+        cause = spread_cause(capture, graph) if blame.spread else cause_of(capture, graph, blame, told)
         findings += _device_too(graph)
     elif stage == "device":
         blame = of_device(graph)
-        cause = cause_of(capture, graph, blame, more or {})
+        cause = cause_of(capture, graph, blame, told)
+    findings += left_float(capture)
     rows = tuple(rows_of(capture, graph, blame.layers))
     return Diagnosis(stage, blame, cause, tuple(findings), rows)

@@ -20,6 +20,8 @@ class Graph:
         """Tensors that were asked for together with others, upon which the file computed something else."""
         self.by_key = {each.key: each for each in capture.layers}
         self.maker = {name: each for each in capture.layers if not each.subgraph for name in each.outputs}
+        self.scales = {each.outputs[0]: each.scale for each in self.maker.values() if each.scale is not None}
+        """Fixed scales and zero points, by tensor."""
         self.taps: dict[str, list[Tap]] = {}
         for tap in capture.taps:
             self.taps.setdefault(tap.tensor, []).append(tap)
@@ -95,3 +97,13 @@ def misfit(graph: Graph, tensor: str) -> tuple[float, Tap] | None:
         if worst is None or over > worst[0]:
             worst = over, tap
     return None if worst is None or not worst[0] > 0 or WIDE <= worst[0] <= CLIPPED else worst
+
+
+MANY_CLIPPED, LEAST_SCALES = 0.4, 3
+
+
+def clipped_all_over(graph: Graph) -> tuple[int, int] | None:
+    """(tensors that are clipped, tensors with a fixed scale), where so many are that it is the input and no layer."""
+    found = [misfit(graph, tensor) for tensor in graph.scales if tensor in graph.taps]
+    clipped = sum(each is not None and each[0] > CLIPPED for each in found)
+    return (clipped, len(found)) if clipped >= max(LEAST_SCALES, MANY_CLIPPED * len(found)) else None

@@ -26,7 +26,7 @@ Key = tuple[str, str]
 
 
 class Exchange:
-    """A copy of `quantized` to which all float layers are appended once; any of them are chosen by changing a few offsets
+    """A copy of `quantized` to which all float layers are appended once; any are chosen by changing a few offsets
     in place, and nothing is written anew.
 
     Raises:

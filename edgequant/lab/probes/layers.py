@@ -45,6 +45,8 @@ class Spot:
     path: str | None = None
     still: dict[str, Arrays] = field(default_factory=dict)
     """Its outputs without any inner tensors, by case."""
+    unsteady: bool = False
+    """Whether they are others when the first case comes again, after all the others."""
 
     def load(self, outputs: Sequence[str] | None) -> Loaded:
         runner = self.session.living_runner()
@@ -70,6 +72,14 @@ class Spot:
         found = {case.name: self.run(loaded, case) for case in cases}
         self.drop(loaded)
         return found
+
+    def learn(self, cases: Sequence[Case]) -> None:
+        """Run the model as it is, and its first case once more.  Raises DeviceError."""
+        loaded = self.load(None)
+        self.still = {case.name: self.run(loaded, case) for case in cases}
+        again = self.run(loaded, cases[0])
+        self.unsteady = any(_other(array, again.get(name)) for name, array in self.still[cases[0].name].items())
+        self.drop(loaded)
 
 
 @dataclass
@@ -102,7 +112,7 @@ class Layers:
         """Reduce them, in the order given.  Raises DeviceError for what asking for tensors does not bring about."""
         found = Taken()
         for spot in self._spots():
-            spot.still = spot.outputs(self.cases)
+            spot.learn(self.cases)
         waiting = list(dict.fromkeys(tensors))
         count = FIRST
         halves: list[list[str]] = []
@@ -153,8 +163,9 @@ class Layers:
 
         One model at a time is loaded on this host; what it found waits for the others.
         """
-        plain, changed = self._run(self.plain, names)
-        here, more = self._run(self.here, names)
+        unsteady: dict[str, list[str]] = {}
+        plain, changed = self._run(self.plain, names, unsteady)
+        here, more = self._run(self.here, names, unsteady)
         changed += more
         nudged: dict[str, Arrays] = {}
         if self.there is not None:
@@ -163,7 +174,7 @@ class Layers:
                 for _, near in itertools.islice(moved(case, int8=self.int8), 1):
                     nudged[case.name] = self.here.run(loaded, near)
             self.here.drop(loaded)
-        device = {} if self.there is None else self._reduced(self.there, names, here, changed)
+        device = {} if self.there is None else self._reduced(self.there, names, here, changed, unsteady)
         taps = []
         for case in self.cases:
             for name in names:
@@ -182,6 +193,7 @@ class Layers:
                         quantization=None if one is None else _apart(one, two),
                         moved=None if other is None else _apart(two, other),
                         device=apart,
+                        unsteady=tuple(unsteady.get(name, ())) if case is self.cases[0] else (),
                     )
                 )
         size = max(sum(array.nbytes for array in each.values()) for each in here.values())
@@ -190,17 +202,29 @@ class Layers:
     def _with_outputs(self, spot: Spot, names: list[str]) -> list[str]:
         return list(dict.fromkeys([*names, *(next(iter(spot.still.values()), {}))]))
 
-    def _run(self, spot: Spot, names: list[str]) -> tuple[dict[str, Arrays], list[Changed]]:
+    def _run(
+        self, spot: Spot, names: list[str], unsteady: dict[str, list[str]]
+    ) -> tuple[dict[str, Arrays], list[Changed]]:
         loaded = spot.load(self._with_outputs(spot, names))
         found, changed = {}, []
         for case in self.cases:
             found[case.name] = spot.run(loaded, case)
             changed += list(_changes(spot, case.name, names, found[case.name]))
+        if spot.unsteady and spot.where == "here":
+            first, again = found[self.cases[0].name], spot.run(loaded, self.cases[0])
+            for name in names:
+                if name in first and _other(first[name], again.get(name)):
+                    unsteady.setdefault(name, []).append(spot.where)
         spot.drop(loaded)
         return found, changed
 
     def _reduced(
-        self, spot: Spot, names: list[str], expected: Mapping[str, Arrays], changed: list[Changed]
+        self,
+        spot: Spot,
+        names: list[str],
+        expected: Mapping[str, Arrays],
+        changed: list[Changed],
+        unsteady: dict[str, list[str]],
     ) -> dict[tuple[str, str], tuple[Stats | None, Apart | None]]:
         loaded = spot.load(self._with_outputs(spot, names))
         outputs = list(next(iter(spot.still.values()), {}))
@@ -216,8 +240,20 @@ class Layers:
                     None if told is None else Stats(**told.model_dump()),
                     None if apart is None else Apart(**apart.model_dump()),
                 )
+        if spot.unsteady:
+            case = self.cases[0]
+            sent = {name: expected[case.name][name] for name in names if (case.name, name) in found}
+            answer, _ = spot.session.runner().taps(loaded, feed(loaded, case.inputs), sent)
+            for name in sent:
+                told = answer.stats.get(name)
+                if told is not None and found[case.name, name][0] != Stats(**told.model_dump()):
+                    unsteady.setdefault(name, []).append(spot.where)
         spot.drop(loaded)
         return found
+
+
+def _other(one: np.ndarray, two: np.ndarray | None) -> bool:
+    return two is None or one.shape != two.shape or one.tobytes() != two.tobytes()
 
 
 def _apart(expected: np.ndarray, got: np.ndarray) -> Apart | None:

@@ -23,11 +23,12 @@ _MOST_LIKE = 8192
 @dataclass(frozen=True)
 class Unpacked:
     """weights: float64 [channels, rest].  steps: of each element's scale, the same shape; zeros where float.  bias:
-    float64 [channels], or empty."""
+    float64 [channels], or empty.  groups: of a channel's weights that have a scale of their own."""
 
     weights: Floats
     steps: Floats
     bias: Floats
+    groups: int = 1
 
 
 def unpacked(net: Table, layer: Weights) -> Unpacked | None:
@@ -42,7 +43,8 @@ def unpacked(net: Table, layer: Weights) -> Unpacked | None:
     step = np.zeros(len(weights)) if found.scale is None else np.abs(found.scale.astype(np.float64))
     steps = np.broadcast_to(step[:, None], weights.shape)
     bias = found.bias.astype(np.float64) if found.bias.size == layer.channels else np.zeros(0)
-    return Unpacked(weights.reshape(layer.channels, -1), steps.reshape(layer.channels, -1), bias)
+    rows = (each.reshape(layer.channels, -1) for each in (weights, steps))
+    return Unpacked(*rows, bias, len(weights) // layer.channels)
 
 
 def weight_facts(quantized: Path, float_model: Path) -> dict[tuple[str, str], dict[str, Any]]:
@@ -76,7 +78,9 @@ def _compared(want: Unpacked, have: Unpacked) -> dict[str, Any]:
     live = signal > 1e-12 * max(float(signal.max()), 1e-300)
     if live.any():
         excess = np.where(live & (have.steps.max(axis=1) > 0), error / np.maximum(rounding, 1e-12 * signal + 1e-300), 0)
-        told.update(excess=float(excess.max()), excess_channel=int(excess.argmax()))
+        worst = int(excess.argmax())
+        told.update(excess=float(excess.max()), excess_channel=worst, count=int(w.size))
+        told.update(_line(w[worst].reshape(have.groups, -1), q[worst].reshape(have.groups, -1), have.steps[worst]))
         gain = np.where(live, np.einsum("ij,ij->i", w, q) / np.maximum(signal, 1e-300), 1.0)
         far = int(np.abs(gain - 1).argmax())
         told.update(gain=float(gain[far]), gain_channel=far)
@@ -90,10 +94,29 @@ def _compared(want: Unpacked, have: Unpacked) -> dict[str, Any]:
     if have.steps.any():
         told["one_scale"] = bool(w.shape[0] > 1 and np.ptp(have.steps) <= 1e-6 * have.steps.max())
     if want.bias.size and np.abs(want.bias).max() > 0:
+        step = have.steps.max(axis=1)
+        if (step > 0).any():
+            told["bias_steps"] = float((np.abs(want.bias)[step > 0] / step[step > 0]).max())
         bias = have.bias if have.bias.size else np.zeros_like(want.bias)
         told["bias_gap"] = float(np.abs(bias - want.bias).max() / np.abs(want.bias).max())
         told["bias_zero"] = not bias.any()
     return told
+
+
+def _line(w: Floats, q: Floats, steps: Floats) -> dict[str, float]:
+    """q = slope * w + offset in each group of a channel [groups, rest]: of the group that is farthest off; and what
+    such lines leave of the error, over rounding, in the group that fits worst."""
+    step = np.maximum(steps.reshape(w.shape)[:, 0], 1e-300)
+    wide = w - w.mean(axis=1, keepdims=True)
+    power = np.einsum("ij,ij->i", wide, wide)
+    if w.shape[1] < 8 or not (power > 0).all():
+        return {}
+    slope = np.einsum("ij,ij->i", wide, q) / power
+    offset = q.mean(axis=1) - slope * w.mean(axis=1)
+    rest = q - slope[:, None] * w - offset[:, None]
+    left = np.einsum("ij,ij->i", rest, rest) / (w.shape[1] * step * step / 12)
+    far = int(np.einsum("ij,ij->i", q - w, q - w).argmax())
+    return {"slope": float(slope[far]), "offset": float(offset[far] / step[far]), "left": float(left.max())}
 
 
 def _like(w: Floats, q: Floats, live: npt.NDArray[np.bool_]) -> tuple[int, int] | None:
