@@ -94,6 +94,7 @@ class WeightFacts(Record):
         excess_channel: that channel.
         gain, gain_channel: the channel whose least-squares factor is farthest from 1.
         zero_channels: output channels whose weights are all lost.
+        bad_channels: those with NaN or Inf in them.
         one_scale: all channels have the same scale.
         range_ratio: largest of the loudest output channel over that of the median one.
         peak: largest weight over rms, of the worst channel (or block).
@@ -119,6 +120,7 @@ class WeightFacts(Record):
     one_scale: bool = False
     range_ratio: float | None = None
     peak: float | None = None
+    bad_channels: tuple[int, ...] = ()
     like: tuple[int, int] | None = None
     slope: float | None = None
     offset: float | None = None

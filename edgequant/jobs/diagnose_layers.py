@@ -39,6 +39,8 @@ MOST_CASES = 2
 """Cases whose inner tensors are looked at: the worst ones."""
 _STRONG = 1.0
 _MOST_ROWS = 1 << 15
+_SHIFTED = 0.75
+"""Of the rows that moved: so many that went equally far are a shift, and no other order."""
 
 Outputs = Mapping[str, np.ndarray]
 
@@ -172,7 +174,7 @@ class Looking:
     def _between(
         self, model: ModelFile, there: Spot, cases: Sequence[Case], other: ModelFile | None = None
     ) -> float | DeviceError | None:
-        """SQNR of the worst output of the device against this host.  other: as the device runs it; None: as this host."""
+        """SQNR of the worst output of the device against this host.  other: on the device; None: the same."""
         here = once(self.host, model, cases)
         far = once(there.session, other or model, cases, path=there.path)
         if isinstance(here, DeviceError) or isinstance(far, DeviceError):
@@ -200,7 +202,8 @@ class Looking:
             kept = [
                 sign for sign in look(samples_of(pairs)) if sign.strength > _STRONG and math.isfinite(sign.strength)
             ]
-            order = next((found for pair in pairs if (found := reordered(pair.expected, pair.got)) is not None), None)
+            orders = (reordered(pair.expected, pair.got) for pair in pairs)
+            order = next((sign for sign in orders if sign is not None), None)
             signs[name] = (
                 *(() if order is None else (order,)),
                 *(
@@ -332,7 +335,10 @@ def reordered(expected: np.ndarray, got: np.ndarray) -> Sign | None:
         mark = rng.uniform(0.5, 1.5, one.shape[1])
         order, other = np.argsort(one @ mark, kind="stable"), np.argsort(two @ mark, kind="stable")
         left = float(np.square(two[other] - one[order]).sum())
-        if left < error / 100 and (order != other).sum() > 1:
+        by = np.empty(length, np.int64)
+        by[order] = (other - order) % length
+        far = by[by != 0]
+        if left < error / 100 and far.size > 1 and np.bincount(far).max() < _SHIFTED * far.size:
             return Sign(kind="order", size=error, strength=min(error / max(left, 1e-30), 1e9), where={"axis": axis})
     return None
 

@@ -50,8 +50,13 @@ def cause_of(capture: LayerCapture, graph: Graph, blame: Blame, more: Mapping[st
 
 
 def spread_cause(capture: LayerCapture, graph: Graph) -> Finding:
-    """No few layers are to blame."""
+    """No few layers are to blame, unless one of the worst is not what quantizing it makes."""
     ranked = suspects(capture)
+    for name, _ in ranked[:3]:
+        layer = graph.by_key.get(name)
+        for rule in WRONG if layer is not None else ():
+            if (told := rule(At(capture, graph, layer))) is not None:
+                return _finding(told, layer.key)
     total = len(capture.exchangeable) or len(ranked)
     bits = [found.bits for each in graph.layers if (found := each.weights) is not None and found.kept != "float"]
     few = bits and min(bits) <= _FEW_BITS

@@ -46,8 +46,8 @@ def _cancelled(at: At) -> Told | None:
         ):
             evidence = {"tensor": tap.tensor, "inputs_rms": largest, "output_rms": tap.plain.rms}
             message = (
-                f"numbers of about {largest:.3g} cancel to about {tap.plain.rms:.3g}, which is less than half precision "
-                "tells apart"
+                f"numbers of about {largest:.3g} cancel to about {tap.plain.rms:.3g}, which is less than half "
+                "precision tells apart"
             )
             return "FP16_CANCELLATION", message, evidence, "Run with --precision normal."
     return None

@@ -6,7 +6,7 @@ import math
 
 from edgequant.archive.layers import LayerCapture, Stats, Swap
 from edgequant.judge.cause import FLOAT, At, Told, place
-from edgequant.judge.layer_graph import misfit
+from edgequant.judge.layer_graph import CLIPPED, misfit
 from edgequant.judge.layers import suspects
 
 _ACTIVATION_PEAK = 20.0
@@ -94,7 +94,7 @@ def ranges(at: At) -> Told | None:
     evidence = {"scale": scale, "zero": zero, "float": [plain.min, plain.max], "case": tap.case}
     remedy = "Calibrate with data like this case (--calibration), or keep this layer in float (skip=)."
     reach = f"int8 reaches from {scale * (-128 - zero):.3g} to {scale * (127 - zero):.3g}"
-    if over > 1 and zero != 0 and max(plain.max, 0.0) - min(plain.min, 0.0) <= 255 * scale * 1.02:
+    if over > 1 and zero != 0 and max(plain.max, 0.0) - min(plain.min, 0.0) <= 255 * scale * CLIPPED:
         message = f"its output's zero point is wrong: {reach}, float has {plain.min:.3g} to {plain.max:.3g}, which is "
         return "ZERO_POINT_WRONG", f"{message}no wider", evidence, AGAIN_STATIC
     if over > 1:

@@ -33,6 +33,17 @@ def zero_scale(at: At) -> Told | None:
     )  # fmt: skip
 
 
+def _not_finite(at: At) -> Told | None:
+    found = at.layer.weights
+    if found is None or not found.bad_channels:
+        return None
+    bad = list(found.bad_channels)
+    message = (
+        f"{len(bad)} of its {found.channels} output channels have weights that are no numbers, first channel {bad[0]}"
+    )
+    return "WEIGHTS_NOT_FINITE", message, {"channels": bad[:20]}, AGAIN
+
+
 def _bias(at: At) -> Told | None:
     found = at.layer.weights
     if found is None or not (found.bias_zero or found.bias_gap > 0.05):
@@ -63,7 +74,7 @@ def _wrong_weights(at: At) -> Told | None:
             + ": its zero point is wrong"
         )
         return "ZERO_POINT_WRONG", message, {**evidence, "steps": found.offset}, AGAIN
-    far = found.gain is not None and abs(found.gain - 1) > _GAIN
+    far = found.left is None and found.gain is not None and abs(found.gain - 1) > _GAIN
     if straight or far:
         times, channel = (found.slope, found.excess_channel) if straight else (found.gain, found.gain_channel)
         message = f"weights of its output channel {channel} are {times:.3g} times what they should be"
@@ -115,6 +126,13 @@ def _outlier(at: At) -> Told | None:
     )
 
 
+def _fewer_bits(at: At) -> Told | None:
+    """Than the other layers have."""
+    found = at.layer.weights
+    others = [each.weights.bits for each in at.graph.layers if each.weights is not None and each.weights.bits <= 8]
+    return _few_bits(at) if found is not None and found.bits < max(others, default=0) else None
+
+
 def _few_bits(at: At) -> Told | None:
     found = at.layer.weights
     if found is None or found.kept != "quantized" or found.bits > _FEW_BITS:
@@ -124,6 +142,6 @@ def _few_bits(at: At) -> Told | None:
     return "BITS_TOO_FEW", message, {"bits": found.bits, "weights_sqnr_db": found.sqnr_db}, remedy
 
 
-WRONG = (zero_scale, _bias, _misplaced, _overflowed_bias, _wrong_weights)
+WRONG = (_not_finite, zero_scale, _bias, _misplaced, _overflowed_bias, _wrong_weights)
 """The file is not what quantizing the layer makes."""
-COARSE = (_outlier, _few_bits)
+COARSE = (_fewer_bits, _outlier, _few_bits)

@@ -136,15 +136,13 @@ def diagnose(capture: LayerCapture, outputs: Sequence[str], more: Mapping[str, o
     ill = misshapen(graph) or unsteady(graph)
     state = next((each for each in _findings(told) if each.code in STATES), None)
     if born is not None:
-        stage = stage or "quantization"
+        stage = stage or str(born.evidence["stage"])
         blame = Blame((born.where or "",), "proven", "its inputs are finite and its output is not")
         cause = born
     elif ill is not None:
         stage = stage or ("device" if any(tap.there is not None for tap in capture.taps) else "quantization")
-        cause, blame = (
-            ill,
-            Blame((ill.where or "",), "proven", "its inputs are as they should be and its output is not"),
-        )
+        cause, how = ill, "its inputs are as they should be and its output is not"
+        blame = Blame((ill.where or "",), "proven", how)
     elif stage is not None and state is not None:
         cause, blame = state, Blame(() if state.where is None else (state.where,), "proven", "steps run by themselves")
     elif stage == "quantization" and (unlike := unlike_calibration(graph)) is not None:

@@ -84,8 +84,8 @@ def unlike_calibration(graph: Graph) -> Finding | None:
     return Finding(
         code="INPUT_UNLIKE_CALIBRATION",
         severity="fail",
-        message=f"float has numbers beyond what the fixed scales of {clipped} of {total} tensors can say: the inputs are "
-        "unlike those it was calibrated with",
+        message=f"float has numbers beyond what the fixed scales of {clipped} of {total} tensors can say: the inputs "
+        "are unlike those it was calibrated with",
         evidence={"clipped": clipped, "of": total},
         remedy="Calibrate with data like these inputs (--calibration); or they are not what the model is for.",
     )

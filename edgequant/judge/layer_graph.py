@@ -70,7 +70,9 @@ def sound(found: WeightFacts | None) -> bool:
     """Whether a layer's weights are what rounding the float ones makes, its bias included."""
     if found is None:
         return True
-    lost = found.zero_channels or found.like is not None or found.bias_zero or found.bias_gap > 0.05
+    lost = (
+        found.bad_channels or found.zero_channels or found.like is not None or found.bias_zero or found.bias_gap > 0.05
+    )
     return not lost and (found.excess is None or found.excess <= EXCESS)
 
 

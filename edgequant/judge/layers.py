@@ -8,7 +8,7 @@ inputs and a wrong output.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +24,10 @@ _RIGHT = 3.0
 """Up to so many times what rounding explains, inputs are right."""
 _CARRIES = 0.1
 """A layer that causes less than this share of the whole error is not what it comes from."""
+_COSTS = 0.02
+"""Of the worst layer's cost."""
+_SAME = 0.5
+"""Of another layer's cost: so much is the same."""
 SETS = (1, 2, 3, 5, 8, 12)
 """So many of the worst layers are tried in float, one set after the other."""
 
@@ -73,7 +77,7 @@ def wanted_next(capture: LayerCapture) -> tuple[int, Swap] | None:
     last = tried[-1] if tried else next((swap for swap in capture.swaps if swap.what == "alone"), None)
     count = next((count for count in SETS if count > len(tried[-1].layers if tried else ())), None)
     total = len(capture.exchangeable) or len(suspects(capture))
-    if last is None or last.holds or count is None or count > max(1, total // 2):
+    if last is None or last.holds or count is None or count > max(1, (total + 1) // 2):
         return None
     return count, last
 
@@ -90,17 +94,27 @@ def next_try(capture: LayerCapture) -> tuple[str, ...] | None:
     sofar = last.layers if last.what == "without" else ()
     names = list(sofar)
     broken = [name for name, held in last.outputs.items() if not held.holds]
-    for name, share in suspects(capture, broken):
+    for name, share in _wrong_first(capture, suspects(capture, broken)):
         if len(names) < count and name not in names and share > 0:
             names.append(name)
+    if not names:  # no layer was singled out: the group of a few that costs most
+        few = {group: share for group, share in costs(capture, broken).items() if len(group) <= SETS[-1] and share > 0}
+        return max(few, key=lambda group: few[group], default=None)
     return tuple(names) if len(names) > len(sofar) else None
+
+
+def _wrong_first(capture: LayerCapture, ranked: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Layers that are not what quantizing makes come before those that are only sensitive, where they cost anything."""
+    wrong = {each.key for each in capture.layers if not sound(each.weights)}
+    least = _COSTS * max((share for _, share in ranked), default=0.0)
+    return sorted(ranked, key=lambda item: not (item[0] in wrong and item[1] >= least))
 
 
 def of_quantization(capture: LayerCapture, graph: Graph) -> Blame:
     """Who is to blame for what quantizing costs."""
     whole_file = next((swap for swap in capture.swaps if swap.what == "alone"), None)
     everything = next((swap for swap in capture.swaps if swap.what == "all"), None)
-    ranked = suspects(capture)
+    ranked = _wrong_first(capture, suspects(capture))
     if everything is not None and everything.failure is None and not everything.holds:
         layer = departing(graph, "quantization")
         how = "with all layers in float the limits do not hold either: it is not the weights of any layer"
@@ -117,8 +131,8 @@ def of_quantization(capture: LayerCapture, graph: Graph) -> Blame:
         order = {name: number for number, (name, _) in enumerate(ranked)}
         names = tuple(sorted(best.layers, key=lambda name: order.get(name, len(order))))
         how = _cured(best, _still_breaks(capture, names))
-        return Blame(_before(graph, names), "proven", how)
-    if not ranked:
+        return Blame(_before(graph, names, dict(ranked)), "proven", how)
+    if not ranked and not costs(capture):
         layer = departing(graph, "quantization")
         return Blame(() if layer is None else (layer.key,), "suspicion", capture.why_no_proof or "")
     tried = max((len(swap.layers) for swap in capture.swaps if swap.what == "without"), default=0)
@@ -132,12 +146,21 @@ def of_quantization(capture: LayerCapture, graph: Graph) -> Blame:
     return Blame(tuple(name for name, _ in ranked[:3]), "suspicion", how, spread=True)
 
 
-def _before(graph: Graph, names: tuple[str, ...]) -> tuple[str, ...]:
+def _before(graph: Graph, names: tuple[str, ...], alone: Mapping[str, float]) -> tuple[str, ...]:
     """A fixed scale belongs to the tensor between two layers, and to each by itself: where it is that of the first
-    layer's input which does not fit, and not that of its output, it is the layer in front of it that is meant."""
+    layer's input which does not fit, and not that of its output, it is the layer in front of it that is meant; and
+    where both cost the same, it is the tensor between them."""
     layer = graph.by_key.get(names[0])
     if layer is None or not sound(layer.weights):
         return names
+    for tensor in layer.inputs:
+        maker = graph.maker.get(tensor)
+        if (
+            maker is not None
+            and badly(graph, tensor)
+            and alone.get(maker.key, 0.0) > _SAME * alone.get(names[0], math.inf)
+        ):
+            return (maker.key, *(name for name in names if name != maker.key))
     own = max((badly(graph, name) for name in layer.outputs), default=0.0)
     worst = max(layer.inputs, key=lambda name: badly(graph, name), default=None)
     if worst is None or badly(graph, worst) <= own or (maker := graph.maker.get(worst)) is None:
@@ -236,7 +259,13 @@ def not_finite(graph: Graph, outputs: Sequence[str]) -> Finding | None:
                     severity="fail",
                     where=layer.key,
                     message=f"{what} of {side.n} elements are born here on {where} (case {tap.case}){told}",
-                    evidence={"tensor": tap.tensor, "case": tap.case, "nan": side.nan, "inf": side.inf},
+                    evidence={
+                        "tensor": tap.tensor,
+                        "case": tap.case,
+                        "nan": side.nan,
+                        "inf": side.inf,
+                        "stage": "device" if side is tap.there else "quantization",
+                    },
                     remedy="Keep this layer in float, or its inputs inside of what it can take.",
                 )
     return None

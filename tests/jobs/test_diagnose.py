@@ -73,7 +73,7 @@ def test_a_fault_in_a_layer_is_named_with_its_cause_and_proven(
     edit, causes = EDITS[fault]
     layer = next(each for each in read_weights(cnn.made) if each.channels == 16)
     path = tmp_path / "planted.mnn"
-    assert planted(cnn, layer, edit, path)
+    assert planted(cnn.made, layer, edit, path)
     failing = breaks(cnn, path, host)
     assert failing
     capture, found = look(cnn, path, host, tmp_path, failing)
@@ -90,7 +90,7 @@ def test_a_layer_inside_a_loop_is_named_though_its_tensors_cannot_be_seen(
 ) -> None:
     layer = next(each for each in read_weights(gru.made) if each.subgraph)
     path = tmp_path / "planted.mnn"
-    assert planted(gru, layer, EDITS["scales of half of the channels 0"][0], path)
+    assert planted(gru.made, layer, EDITS["scales of half of the channels 0"][0], path)
     capture, found = look(gru, path, host, tmp_path, breaks(gru, path, host))
     assert found.blame.layers[0] == f"{layer.subgraph}/{layer.name}"
     assert (found.blame.proof, found.cause and found.cause.code) == ("proven", "ZERO_SCALE")
@@ -136,7 +136,7 @@ def test_a_device_that_computes_something_else_in_one_layer_is_found_by_right_in
 ) -> None:
     layers = [each for each in read_weights(cnn.made) if each.kept == "quantized"]
     path, layer = tmp_path / "other.mnn", layers[1]
-    assert planted(cnn, layer, EDITS["scales of a quarter of the channels times 3"][0], path)
+    assert planted(cnn.made, layer, EDITS["scales of a quarter of the channels times 3"][0], path)
     capture, _ = look(cnn, cnn.made, host, tmp_path, [])
     spots = [
         Spot("plain", host, ModelFile(cnn.plain, "normal", precision="normal")),

@@ -169,7 +169,7 @@ class Layers:
         changed += more
         nudged: dict[str, Arrays] = {}
         if self.there is not None:
-            loaded = self.here.load(names)
+            loaded = self.here.load(self._with_outputs(self.here, names))
             for case in self.cases:
                 for _, near in itertools.islice(moved(case, int8=self.int8), 1):
                     nudged[case.name] = self.here.run(loaded, near)

@@ -43,15 +43,15 @@ def unpacked(net: Table, layer: Weights) -> Unpacked | None:
     step = np.zeros(len(weights)) if found.scale is None else np.abs(found.scale.astype(np.float64))
     steps = np.broadcast_to(step[:, None], weights.shape)
     bias = found.bias.astype(np.float64) if found.bias.size == layer.channels else np.zeros(0)
-    rows = (each.reshape(layer.channels, -1) for each in (weights, steps))
-    return Unpacked(*rows, bias, len(weights) // layer.channels)
+    groups = len(weights) // layer.channels
+    return Unpacked(weights.reshape(layer.channels, -1), steps.reshape(layer.channels, -1), bias, groups)
 
 
 def weight_facts(quantized: Path, float_model: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """By layer: the fields of `archive.layers.WeightFacts`.  Raises InputError (MODEL_BROKEN)."""
     plain = {each.key: each for each in read_weights(float_model)}
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    with open_net(quantized) as net, open_net(float_model) as other:
+    with open_net(quantized) as net, open_net(float_model) as other, np.errstate(invalid="ignore", over="ignore"):
         for layer in read_weights(quantized):
             told: dict[str, Any] = {
                 "kept": layer.kept, "bits": layer.bits, "block": layer.block, "sym": layer.sym,
@@ -68,6 +68,11 @@ def weight_facts(quantized: Path, float_model: Path) -> dict[tuple[str, str], di
 
 def _compared(want: Unpacked, have: Unpacked) -> dict[str, Any]:
     w, q = want.weights, have.weights
+    if np.isfinite(w).all() and not np.isfinite(q).all():
+        return {
+            "count": int(w.size),
+            "bad_channels": tuple(map(int, np.flatnonzero(~np.isfinite(q).all(axis=1))[:100])),
+        }
     if not np.isfinite(w).all() or not np.isfinite(q).all() or not w.size:
         return {}
     signal, error = np.einsum("ij,ij->i", w, w), np.einsum("ij,ij->i", q - w, q - w)
@@ -106,16 +111,18 @@ def _compared(want: Unpacked, have: Unpacked) -> dict[str, Any]:
 def _line(w: Floats, q: Floats, steps: Floats) -> dict[str, float]:
     """q = slope * w + offset in each group of a channel [groups, rest]: of the group that is farthest off; and what
     such lines leave of the error, over rounding, in the group that fits worst."""
-    step = np.maximum(steps.reshape(w.shape)[:, 0], 1e-300)
+    step = steps.reshape(w.shape)[:, 0]
     wide = w - w.mean(axis=1, keepdims=True)
     power = np.einsum("ij,ij->i", wide, wide)
-    if w.shape[1] < 8 or not (power > 0).all():
+    if w.shape[1] < 8 or not (power > 0).all() or not (steps > 0).all():
         return {}
     slope = np.einsum("ij,ij->i", wide, q) / power
     offset = q.mean(axis=1) - slope * w.mean(axis=1)
     rest = q - slope[:, None] * w - offset[:, None]
     left = np.einsum("ij,ij->i", rest, rest) / (w.shape[1] * step * step / 12)
     far = int(np.einsum("ij,ij->i", q - w, q - w).argmax())
+    if abs(slope[far] - 1) < 4 * step[far] / np.sqrt(12 * power[far]):
+        slope[far] = 1.0  # rounding alone moves it so far
     return {"slope": float(slope[far]), "offset": float(offset[far] / step[far]), "left": float(left.max())}
 
 
