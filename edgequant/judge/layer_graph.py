@@ -39,6 +39,18 @@ class Graph:
                 waiting += new
         return found
 
+    def seen_behind(self, layer: LayerFacts) -> list[str]:
+        """The nearest tensors behind a layer that were looked at."""
+        found: list[str] = []
+        waiting = set(layer.outputs)
+        for each in self.main():
+            if waiting.isdisjoint(each.inputs):
+                continue
+            seen = [name for name in each.outputs if name in self.taps]
+            found += seen
+            waiting.update(() if seen else each.outputs)
+        return found
+
     def share(self, tensor: str, stage: str) -> float | None:
         """Error power in the signal, of the case where it is most; None where it was not compared."""
         found = [part.share for tap in self.taps.get(tensor, ()) if (part := _part(tap, stage)) is not None]
@@ -101,11 +113,13 @@ def misfit(graph: Graph, tensor: str) -> tuple[float, Tap] | None:
     return None if worst is None or not worst[0] > 0 or WIDE <= worst[0] <= CLIPPED else worst
 
 
-MANY_CLIPPED, LEAST_SCALES = 0.4, 3
+MANY_CLIPPED, SOME_CLIPPED, LEAST_SCALES = 0.4, 0.15, 3
 
 
 def clipped_all_over(graph: Graph) -> tuple[int, int] | None:
-    """(tensors that are clipped, tensors with a fixed scale), where so many are that it is the input and no layer."""
+    """(tensors that are clipped, tensors with a fixed scale), where so many are, or the first of all and some more,
+    that it is the input and no layer."""
     found = [misfit(graph, tensor) for tensor in graph.scales if tensor in graph.taps]
-    clipped = sum(each is not None and each[0] > CLIPPED for each in found)
-    return (clipped, len(found)) if clipped >= max(LEAST_SCALES, MANY_CLIPPED * len(found)) else None
+    bad = [each is not None and each[0] > CLIPPED for each in found]
+    least = (SOME_CLIPPED if bad[:1] == [True] else MANY_CLIPPED) * len(bad)
+    return (sum(bad), len(bad)) if sum(bad) >= max(LEAST_SCALES, least) else None

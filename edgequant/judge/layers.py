@@ -212,7 +212,11 @@ def departing(graph: Graph, stage: str) -> LayerFacts | None:
 
 
 def of_device(graph: Graph) -> Blame:
-    """Who is to blame where a device computes something else with the same file: right inputs, wrong output."""
+    """Who is to blame where a device computes something else with the same file: right inputs, wrong output.
+
+    The first layer of which that is proven; where asking for tensors changed what is computed, that which is off most.
+    """
+    disturbed: list[tuple[float, Blame]] = []
     for layer in graph.main():
         over = [found for name in layer.outputs if (found := graph.excess(name)) is not None]
         if not over or max(over) < JUMP:
@@ -228,12 +232,16 @@ def of_device(graph: Graph) -> Blame:
                         (layer.key,), "proven", f"{how}; with {rerun.what.replace('=', ' ')} the device is right"
                     )
             if not graph.disturbed.isdisjoint((*layer.outputs, *graph.seen_before(layer))):
-                return Blame(
-                    (layer.key,), "suspicion", f"{how}, but asking for these tensors changed what MNN computes"
-                )
+                behind = [found for name in graph.seen_behind(layer) if (found := graph.excess(name)) is not None]
+                if behind and max(behind) <= _RIGHT:
+                    continue  # nothing comes of it: what was read is not what the next layer got
+                told = f"{how}, but asking for these tensors changed what MNN computes"
+                disturbed.append((max(over), Blame((layer.key,), "suspicion", told)))
+                continue
             return Blame((layer.key,), "proven", how)
-        return Blame((layer.key,), "suspicion", "its inputs are off too, though less than its output")
-    return Blame()
+        if not disturbed:
+            return Blame((layer.key,), "suspicion", "its inputs are off too, though less than its output")
+    return max(disturbed, key=lambda found: found[0])[1] if disturbed else Blame()
 
 
 # ---- what is not finite

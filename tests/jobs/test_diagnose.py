@@ -28,6 +28,7 @@ from edgequant.quantize.recipe import Recipe
 from edgequant.quantize.swap import Exchange
 from edgequant.report.diagnosis import sentences
 from tests import generated
+from tests.defects import layer_devices as devices
 from tests.defects.layers import EDITS, Subject, breaks, generated_subject, look, planted, rates, run, this_host
 from tests.jobs.support import ONE_THREAD, check_folder
 
@@ -66,7 +67,9 @@ def test_all_layers_in_float_are_the_float_model_bit_by_bit_and_none_is_the_quan
                 np.testing.assert_array_equal(array, got[case][name])
 
 
-@pytest.mark.parametrize("fault", ["scales of a quarter of the channels times 3", "bias gone"])
+@pytest.mark.parametrize(
+    "fault", ["scales of a quarter of the channels times 3", "bias gone", "zero point of weights 12 steps off"]
+)
 def test_a_fault_in_a_layer_is_named_with_its_cause_and_proven(
     fault: str, cnn: Subject, host: Session, tmp_path: Path
 ) -> None:
@@ -95,6 +98,31 @@ def test_a_layer_inside_a_loop_is_named_though_its_tensors_cannot_be_seen(
     assert found.blame.layers[0] == f"{layer.subgraph}/{layer.name}"
     assert (found.blame.proof, found.cause and found.cause.code) == ("proven", "ZERO_SCALE")
     assert capture.loops
+
+
+@pytest.mark.parametrize(
+    ("effect", "code"), [(devices.restless, "STALE_MEMORY"), (devices.shorter, "SHAPE_WRONG"), (None, None)]
+)
+def test_a_device_whose_tensors_are_wrong_whatever_their_numbers(
+    effect: devices.Effect | None, code: str | None, cnn: Subject, host: Session, tmp_path: Path
+) -> None:
+    tensor = next(each for each in read_model(cnn.made).ops if each.type == "Convolution").outputs[0]
+    capture, _ = look(cnn, cnn.made, host, tmp_path, [])
+    device = devices.Device(host, effect=effect, tensors=devices.behind(capture, tensor))
+    _, found = look(cnn, cnn.made, host, tmp_path, [], device=device, stage="device")
+    if code is None:
+        assert (found.blame.layers, found.cause) == ((), None)
+        return
+    assert found.cause is not None
+    assert (found.stage, found.cause.code) == ("device", code)
+    assert tensor in next(each for each in capture.layers if each.key == found.blame.layers[0]).outputs
+
+
+def test_memory_low_that_a_device_does_not_know_is_named(cnn: Subject, host: Session, tmp_path: Path) -> None:
+    device = devices.Device(host, memory="normal")
+    _, found = look(cnn, cnn.made, host, tmp_path, [], device=device, stage="device")
+    assert found.cause is not None
+    assert found.cause.code == "LOW_MEMORY_NOT_ENGAGED"
 
 
 def test_sound_files_are_nobodys_fault(cnn: Subject, gru: Subject, host: Session, tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ BATCH_BYTES = 24 << 20
 """Of one case's tensors that are held at a time, on each side."""
 FIRST, MOST = 4, 64
 """Tensors of the first batch, whose size is not known yet; and of the largest."""
+MOST_SPLITS = 24
+"""Batches that are asked for again in halves, because asking for them changed what the model computes."""
 _OF_ASKING = (*DEATHS, "MODEL_LOAD_FAILED", "INFERENCE_FAILED", "TENSOR_UNKNOWN", "JOB_FAILED", "OUT_OF_MEMORY")
 """What may come of asking for a tensor: then its batch is asked for in halves."""
 
@@ -114,7 +116,7 @@ class Layers:
         for spot in self._spots():
             spot.learn(self.cases)
         waiting = list(dict.fromkeys(tensors))
-        count = FIRST
+        count, splits = FIRST, 0
         halves: list[list[str]] = []
         while waiting or halves:
             names = halves.pop() if halves else [waiting.pop(0) for _ in range(min(count, len(waiting)))]
@@ -130,6 +132,11 @@ class Layers:
                     found.unseen[names[0]] = f"{error.code}: {error.message}"[:300]
                 else:
                     halves += [names[len(names) // 2 :], names[: len(names) // 2]]
+                continue
+            if len(names) > 1 and splits < MOST_SPLITS and any(each.where != "plain" for each in changed):
+                # Of the others the numbers are of the model as it is.
+                splits += 1
+                halves += [names[len(names) // 2 :], names[: len(names) // 2]]
                 continue
             found.taps += taps
             found.changed += changed
