@@ -68,7 +68,11 @@ def _span(side: Stats) -> float | None:
 
 def moved(at: At) -> Told | None:
     for name in at.layer.outputs:
-        for sign in at.capture.signs.get(name, ()):
+        signs = at.capture.signs.get(name, ())
+        constant = any(sign.kind == "stuck" and sign.strength > 3 for sign in signs)
+        for sign in signs:
+            if sign.kind == "exchanged" and constant:
+                continue  # a lost channel resembles every dead one
             evidence = {"kind": sign.kind, "strength": sign.strength, "where": sign.where}
             if sign.kind == "order" and sign.strength > 3:
                 message = f"the same rows in another order along axis {sign.where.get('axis')}: equal scores have none"

@@ -101,6 +101,13 @@ def test_what_changes_when_the_same_comes_again_is_stale() -> None:
     assert (found.stage, found.blame.layers, cause(found)) == ("device", ("second",), "STALE_MEMORY")
 
 
+def test_a_lost_channel_is_not_exchanged_with_a_dead_one() -> None:
+    exchanged = Sign(kind="exchanged", size=1.0, strength=90.0, where={"axis": 1, "index": 7, "has": 3})
+    stuck = Sign(kind="stuck", size=1.0, strength=90.0, where={"axis": 1, "index": 7, "value": 0.0})
+    assert cause(guilty({}, signs={"b": (exchanged,)})) == "DATA_MOVED"
+    assert cause(guilty({}, signs={"b": (stuck, exchanged)})) == "CAUSE_UNKNOWN"
+
+
 def test_rows_in_another_order_are_neither_moved_nor_wrong() -> None:
     signs = {"b": (Sign(kind="order", size=1.0, strength=90.0, where={"axis": 1}),)}
     assert cause(guilty({}, signs=signs)) == "ORDER_OF_EQUALS"

@@ -16,6 +16,10 @@ from edgequant.models.mnn.weights import Weights, read_weights
 from edgequant.models.model import BrokenFileError
 
 Floats = npt.NDArray[np.float64]
+_FEW = 8
+"""Weights of a group: fewer are not fitted by a line of their own."""
+_FAR_OFF = 16.0
+"""As `judge.layer_graph.EXCESS`: only such channels are asked what it is."""
 _MOST_LIKE = 8192
 """Channels up to which those that are far off are looked for among the others."""
 
@@ -85,7 +89,10 @@ def _compared(want: Unpacked, have: Unpacked) -> dict[str, Any]:
         excess = np.where(live & (have.steps.max(axis=1) > 0), error / np.maximum(rounding, 1e-12 * signal + 1e-300), 0)
         worst = int(excess.argmax())
         told.update(excess=float(excess.max()), excess_channel=worst, count=int(w.size))
-        told.update(_line(w[worst].reshape(have.groups, -1), q[worst].reshape(have.groups, -1), have.steps[worst]))
+        if w.shape[1] // have.groups >= _FEW:
+            told.update(_line(w[worst].reshape(have.groups, -1), q[worst].reshape(have.groups, -1), have.steps[worst]))
+        elif (bad := excess > _FAR_OFF).any():
+            told.update(_offset((q - w)[bad], have.steps[bad]))
         gain = np.where(live, np.einsum("ij,ij->i", w, q) / np.maximum(signal, 1e-300), 1.0)
         far = int(np.abs(gain - 1).argmax())
         told.update(gain=float(gain[far]), gain_channel=far)
@@ -114,7 +121,7 @@ def _line(w: Floats, q: Floats, steps: Floats) -> dict[str, float]:
     step = steps.reshape(w.shape)[:, 0]
     wide = w - w.mean(axis=1, keepdims=True)
     power = np.einsum("ij,ij->i", wide, wide)
-    if w.shape[1] < 8 or not (power > 0).all() or not (steps > 0).all():
+    if not (power > 0).all() or not (steps > 0).all():
         return {}
     slope = np.einsum("ij,ij->i", wide, q) / power
     offset = q.mean(axis=1) - slope * w.mean(axis=1)
@@ -124,6 +131,17 @@ def _line(w: Floats, q: Floats, steps: Floats) -> dict[str, float]:
     if abs(slope[far] - 1) < 4 * step[far] / np.sqrt(12 * power[far]):
         slope[far] = 1.0  # rounding alone moves it so far
     return {"slope": float(slope[far]), "offset": float(offset[far] / step[far]), "left": float(left.max())}
+
+
+def _offset(error: Floats, steps: Floats) -> dict[str, float]:
+    """The same of channels with too few weights for a line each [channels, rest]: only what is added, all of them
+    together."""
+    step = steps[:, :1]
+    if error.shape[1] < 2 or not (step > 0).all():
+        return {}
+    added = error.mean(axis=1, keepdims=True)
+    left = float(np.square((error - added) / step).sum() / ((error.shape[1] - 1) * len(error) / 12))
+    return {"slope": 1.0, "offset": float(np.median(added / step)), "left": left}
 
 
 def _like(w: Floats, q: Floats, live: npt.NDArray[np.bool_]) -> tuple[int, int] | None:
