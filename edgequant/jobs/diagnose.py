@@ -28,6 +28,7 @@ from edgequant.jobs.verify import verify
 from edgequant.judge.broken_stage import Stage, broken_stage, failing_outputs, worst_cases
 from edgequant.judge.diagnosis import Diagnosis
 from edgequant.judge.diagnosis import diagnose as judge_layers
+from edgequant.judge.layer_births import STATES
 from edgequant.judge.run import judge
 from edgequant.judge.trial import limits_of
 from edgequant.judge.types import Judgement, TrialJudgement
@@ -283,6 +284,10 @@ def _next(found: Diagnosis, run: Run, request: Request, trial: TrialJudgement) -
     code = "" if found.cause is None else found.cause.code
     if code.startswith("FP16_"):
         request = replace(request, options=request.options.model_copy(update={"precision": "normal"}))
+    elif code in ("OTHER_MNN", "LOW_MEMORY_NOT_ENGAGED"):
+        request = replace(request, access=replace(request.access, runtime="pack"))
+    elif code in _NO_COMMAND:
+        return None
     elif found.blame.spread or not found.blame.layers:
         variant = _rounds_less(trial)
     elif trial.variant.method == "static" and trial.artifact is not None and "static" in str(trial.artifact.run_as):
@@ -296,6 +301,10 @@ def _next(found: Diagnosis, run: Run, request: Request, trial: TrialJudgement) -
         return None
     asked = ["edgequant", "verify", str(request.model), "--device", trial.uri, "--variant", variant]
     return shlex.join([*asked, *options_of(replace(request, latency=True))])
+
+
+_NO_COMMAND = ("INPUT_UNLIKE_CALIBRATION", "SHAPE_WRONG", "ORDER_OF_EQUALS", *STATES)
+"""Causes whose remedy needs something of the user's that no command here knows."""
 
 
 def _rounds_less(trial: TrialJudgement) -> str:

@@ -52,9 +52,8 @@ def cause_of(capture: LayerCapture, graph: Graph, blame: Blame, more: Mapping[st
 def spread_cause(capture: LayerCapture, graph: Graph) -> Finding:
     """No few layers are to blame, unless one of the worst is not what quantizing it makes."""
     ranked = suspects(capture)
-    for name, _ in ranked[:3]:
-        layer = graph.by_key.get(name)
-        for rule in WRONG if layer is not None else ():
+    for layer in (graph.by_key[name] for name, _ in ranked[:3] if name in graph.by_key):
+        for rule in WRONG:
             if (told := rule(At(capture, graph, layer))) is not None:
                 return _finding(told, layer.key)
     total = len(capture.exchangeable) or len(ranked)
