@@ -115,6 +115,8 @@ def _others(
         if failing := breaks(loud, of.made, host):
             _, found = look(loud, of.made, host, folder, failing)
             yield result(loud, "quantization", "inputs 8 times louder", (), found, ("INPUT_UNLIKE_CALIBRATION",))
+    if not made:
+        return
     large = max(made, key=lambda each: each.channels * each.per_channel * each.area)
     if large.kept == "quantized" and left_float(of.made, of.plain, large, out) and not breaks(of, out, host):
         _, found = look(of, out, host, folder, [])
@@ -208,7 +210,7 @@ def _files(
 # ---- all of it
 
 TUNED = (("conv_cnn", "dynamic:8"), ("small_cnn", "dynamic:4"), ("gru", "dynamic:8"))
-HELD = (("lstm", "dynamic:8"), ("branches", "dynamic:8"), ("small_cnn", "dynamic:8"), ("gru", "weight:8"))
+HELD = (("lstm", "dynamic:8"), ("streaming", "dynamic:8"), ("small_cnn", "dynamic:8"), ("gru", "weight:8"))
 REAL_TUNED = (("enc", "dynamic:8"), ("enc", "static:8"), ("ppocr_cls", "static:8"))
 REAL_HELD = (
     ("erb_dec", "static:8"), ("df_dec", "dynamic:8"), ("ppocr_cls", "dynamic:8"), ("ppocr_rec", "dynamic:8"),
