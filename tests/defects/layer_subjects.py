@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -94,10 +95,10 @@ def model_subject(source: Path, variant: str, folder: Path, host: Session, *, se
     if not made.exists() and variant in FLAGS:
         sources.convert(source, made, *FLAGS[variant])
     elif not made.exists():
-        run = folder / f"run-{made.stem}"
-        asked = ["quantize", str(source), "--variant", variant, "--output", str(made), "--run-dir", str(run), "-q"]
-        code = "from edgequant.cli.app import main; main()"
-        subprocess.run([sys.executable, "-c", code, *asked], check=False, capture_output=True, timeout=280)
+        with tempfile.TemporaryDirectory() as run:
+            asked = ["quantize", str(source), "--variant", variant, "--output", str(made), "--run-dir", f"{run}/run"]
+            code = "from edgequant.cli.app import main; main()"
+            subprocess.run([sys.executable, "-c", code, *asked], check=False, capture_output=True, timeout=280)
         assert made.is_file(), f"{variant} of {source.name} was not made"
     memory: MemoryMode = "low" if variant.startswith("dynamic") else "normal"
     return subject(f"{source.stem} {variant} seed {seed}", plain, made, memory, host, seed=seed)
