@@ -16,17 +16,17 @@ from edgequant.background import Background
 from edgequant.clock import Clock
 from edgequant.errors import DeviceError, EdgequantError, InputError, ToolError
 from edgequant.files import host_error, sha256_of
+from edgequant.jobs.beside import OnHost
 from edgequant.jobs.devices import Devices, begin_host, end_host, is_arm
 from edgequant.jobs.look import Looked, look
 from edgequant.jobs.making import on_host, open_maker
 from edgequant.jobs.prepare import FLOAT, Prepared, prepare, prepared_again, source_of
 from edgequant.jobs.rounding import with_rounding
-from edgequant.lab.probes.engaged import EngagedProbe, NormalProbe
+from edgequant.lab.probes.engaged import EngagedProbe
 from edgequant.lab.probes.latency import LatencyProbe
 from edgequant.lab.probes.memory import SessionMemoryProbe
 from edgequant.lab.probes.repeat import RepeatProbe
 from edgequant.lab.probes.rollout import RolloutProbe
-from edgequant.lab.probes.rounding import RoundingProbe
 from edgequant.lab.probes.settings import SettingsProbe
 from edgequant.lab.session import Session
 from edgequant.lab.take import ModelFile, Probe, device_capture_of, take
@@ -132,6 +132,7 @@ class _Verify:
         self._kept: dict[Variant, Artifact | None] = {}
         self._archive = Run(folder.path)
         self._runtime_told: dict[str, int] = {}
+        self._taken: tuple[str, str] | None = None
         for models in folder.path.parent.glob("*/models"):
             remove_stale(models)  # what runs beside this one left when they were killed
         if earlier is not None:
@@ -168,7 +169,7 @@ class _Verify:
             made = self._make_all(prepared, maker, host, met)
             for uri in request.devices:
                 self._device(uri, met[uri], made, prepared, host)
-        return self.finish(ended=True)
+        return self._told(self.finish(ended=True))
 
     def _prepare(self, looked: Looked, starting: Background[Session], maker: Maker) -> Prepared:
         if self._earlier is not None and self._earlier.prepared:
@@ -274,11 +275,18 @@ class _Verify:
                 return
             for variant in left:
                 self._take(session, made[variant], prepared, host)
-                # What is finished survives whatever comes, a kill -9 too.
-                report = self.finish()
-                for run in report.runs:
-                    if (run.device.uri, run.variant) == (uri, str(variant)):
-                        self.progress.say(f"{run.verdict}: {variant} on {uri}")
+                self._taken = (uri, str(variant))
+                # What is finished survives whatever comes, a kill -9 too.  Of the last one the report is about to be.
+                if (uri, variant) != (self.request.devices[-1], left[-1]):
+                    self._told(self.finish())
+
+    def _told(self, report: Report) -> Report:
+        """Say what became of the run that was just finished, if there was one."""
+        for run in report.runs:
+            if (run.device.uri, run.variant) == self._taken:
+                self.progress.say(f"{run.verdict}: {run.variant} on {run.device.uri}")
+        self._taken = None
+        return report
 
     def _captured(self, uri: str, artifact: Artifact) -> bool:
         """Whether an interrupted run has brought it back whole."""
@@ -287,8 +295,6 @@ class _Verify:
 
     def _take(self, session: Session, artifact: Artifact, prepared: Prepared, host: Session) -> None:
         variant, uri = artifact.asked, session.uri
-        if not session.device.is_host:
-            self._on_host(artifact, prepared, host)
         count = len(prepared.cases)
         self.progress.say(f"running {variant} on {uri} ({count} case{'s' if count > 1 else ''})")
         # Times of an emulator would only be mistaken for something.
@@ -300,53 +306,49 @@ class _Verify:
         model = ModelFile(artifact.path, self.request.options.memory_for(artifact.run_as), artifact.sha256)
         cases = self._archive.source.cases
         trial = trial_id(artifact, uri, cases, self.request.options, [probe.name for probe in probes])
+        with contextlib.ExitStack() as beside:
+            if not session.device.is_host:
+                here = OnHost(artifact, self.request, prepared, host, self.folder, self._archive, self.progress,
+                              self._reporter.compare_meanwhile)  # fmt: skip
+                # A device that shares this host's cores is timed while they are its own.
+                later = timed and session.shares_cores
+                probes[1:1] = [here] if later else []
+                beside.enter_context(here.meanwhile(now=not later))
+            capture = self._captured_now(session, model, prepared, probes, trial, variant)
+        self._runtime_told[uri] = session.runtime_bytes
+        self.folder.save_capture(device_capture(uri, variant), capture)
+        if session.device.is_host and self._archive.on_host(variant) is None and capture.failure is None:
+            # What the file computes on this host; before another device it is taken anew, with what rounding does.
+            copy = capture.model_copy(update={"role": "variant-host", "timings": ()})
+            self.folder.save_capture(host_capture(variant), copy)
+
+    def _captured_now(
+        self,
+        session: Session,
+        model: ModelFile,
+        prepared: Prepared,
+        probes: list[Probe],
+        trial: str,
+        variant: Variant,
+    ) -> Capture:
         try:
             with self.clock.phase("device"):
-                capture = take(
+                return take(
                     session, model, prepared.cases, probes, self.folder.array_folder,
                     trial=trial, role="device", variant=str(variant), clock=self.clock,
-                    runtime_told=self._runtime_told.get(uri, 0),
+                    runtime_told=self._runtime_told.get(session.uri, 0),
                 )  # fmt: skip
         except EdgequantError:
             raise
         except Exception as error:  # noqa: BLE001  (told in full; one run must not take the others with it)
             session.drop_runner()
-            capture = Capture(
+            return Capture(
                 trial=trial,
                 role="device",
                 variant=str(variant),
                 device=device_capture_of(session),
-                failure=self._bug(error, uri, variant),
+                failure=self._bug(error, session.uri, variant),
             )
-        self._runtime_told[uri] = session.runtime_bytes
-        self.folder.save_capture(device_capture(uri, variant), capture)
-        if session.device.is_host and self._archive.on_host(variant) is None and capture.failure is None:
-            # What the file computes on this host; before another device it is taken anew, with what rounding does.
-            here = capture.model_copy(update={"role": "variant-host", "timings": ()})
-            self.folder.save_capture(host_capture(variant), here)
-
-    def _on_host(self, artifact: Artifact, prepared: Prepared, host: Session) -> None:
-        """What the file computes on this host, the middle between quantization error and device error; and how far
-        rounding carries it there."""
-        name, memory = host_capture(artifact.asked), self.request.options.memory_for(artifact.run_as)
-        said, model = str(artifact.asked), ModelFile(artifact.path, memory, artifact.sha256)
-        for variant in (artifact.asked, *self.request.variants):  # two variants may be one file
-            kept = self._archive.on_host(variant)
-            if kept is None or kept.failure is not None or not kept.trial.startswith("host/"):
-                continue  # of what `local:` brought back nothing is known of rounding
-            if (kept.artifact_sha256, kept.memory_mode) == (artifact.sha256, memory):
-                if variant != artifact.asked:
-                    self.folder.save_capture(name, kept.model_copy(update={"trial": name, "variant": said}))
-                return
-        self.progress.say(f"running {artifact.asked} on this host (the quantization error)")
-        int8 = artifact.facts.static or memory == "low"
-        probes: list[Probe] = [NormalProbe(), RoundingProbe(int8=int8)]
-        probes += [] if prepared.rollout is None else [RolloutProbe(prepared.rollout, moved=True, int8=int8)]
-        with self.clock.phase("host"):
-            found = take(host, model, prepared.cases, probes, self.folder.array_folder, trial=name, role="variant-host",
-                         variant=said)  # fmt: skip
-        self.folder.save_capture(name, found)
-        self._reporter.compare_meanwhile(self._archive, found)
 
     def _failed_device(self, uri: str, error: EdgequantError) -> None:
         for variant in self.request.variants:

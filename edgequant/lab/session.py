@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
+import time
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ _NO_PYTHON = ("PYTHON_MISSING", "PYTHON_NOT_EXECUTABLE")
 _NO_RUNTIME = (*_NO_PYTHON, "PYTHON_TOO_OLD", "MNN_MISSING", "NUMPY_MISSING")
 _IF_CLEANED = ("WORK_DIR_CLEANED", "RUNNER_NOT_STARTED", "PACK_NOT_STARTED", "PACK_NOT_UNPACKED")
 _TRIES_IF_CLEANED = 3  # cleaning that has begun may still go on when the place is prepared again
+_SAME_BOOT_SECONDS = 5.0
 PUSH_FLOOR = 20_000
 """Bytes per second a link has to carry at least; slower than that, a push counts as stuck."""
 
@@ -80,6 +82,7 @@ class Session:
         """The last runner that said hello, alive or not: what it told of its device still holds."""
         self.facts: DeviceFacts | None = None
         """Of the device; read when a runner is there, once."""
+        self._apart: float | None = None
         self.store = Store(device, options.work_dir)
         self._cache = _cache_folder()
 
@@ -135,6 +138,7 @@ class Session:
             nonlocal found
             if self.facts is None:
                 found = facts_or_why(self.device, Deadline(READ_SECONDS), work_dir=self.store.root)
+                self._apart = _apart(found)
 
         try:
             try:
@@ -202,6 +206,11 @@ class Session:
                 self._progress.say(f"{self.uri}: the runner did not start anew ({error.code}): another one is started")
         self.drop_runner()
         return self.runner()
+
+    @property
+    def shares_cores(self) -> bool:
+        """Whether it is this machine under another name (sshd on loopback, a container): booted in the same moment."""
+        return self._apart is not None and self._apart < _SAME_BOOT_SECONDS
 
     @property
     def runtime_bytes(self) -> int:
@@ -292,6 +301,13 @@ def open_session(
         session.close()
         raise
     return session
+
+
+def _apart(facts: DeviceFacts) -> float | None:
+    """Seconds between the moments in which the device and this host were started; None where nobody tells."""
+    if facts.uptime_s is None or not hasattr(time, "CLOCK_BOOTTIME"):
+        return None
+    return abs(facts.uptime_s - time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
 def _who() -> str:
