@@ -21,11 +21,9 @@ from edgequant.judge.causes_tensors import (
     sensitive,
     stuck,
 )  # fmt: skip
-from edgequant.judge.causes_weights import COARSE, WRONG, one_scale
+from edgequant.judge.causes_weights import COARSE, FEW_BITS, WRONG, one_scale
 from edgequant.judge.layer_graph import Graph
 from edgequant.judge.layers import Blame, suspects
-
-_FEW_BITS = 6
 
 
 def cause_of(capture: LayerCapture, graph: Graph, blame: Blame, more: Mapping[str, object]) -> Finding | None:
@@ -58,7 +56,7 @@ def spread_cause(capture: LayerCapture, graph: Graph) -> Finding:
                 return _finding(told, layer.key)
     total = len(capture.exchangeable) or len(ranked)
     bits = [found.bits for each in graph.layers if (found := each.weights) is not None and found.kept != "float"]
-    few = bits and min(bits) <= _FEW_BITS
+    few = bits and min(bits) <= FEW_BITS
     if capture.memory == "low":
         kinds = "weights and activations" if of_activations(capture) else "weights"
     else:

@@ -12,7 +12,7 @@ _SLOPE = 0.005
 _PEAK = 8.0
 """Largest weight over rms: a Gauss of 10,000 weights has 4."""
 _RANGES = 4.0
-_FEW_BITS = 6
+FEW_BITS = 6
 
 
 def zero_scale(at: At) -> Told | None:
@@ -135,7 +135,7 @@ def _fewer_bits(at: At) -> Told | None:
 
 def _few_bits(at: At) -> Told | None:
     found = at.layer.weights
-    if found is None or found.kept != "quantized" or found.bits > _FEW_BITS:
+    if found is None or found.kept != "quantized" or found.bits > FEW_BITS:
         return None
     message = f"its weights have {found.bits} bits, which cost {shown(found.sqnr_db)} of them"
     remedy = "Give this layer 8 bits in a recipe, or keep it in float."

@@ -155,6 +155,8 @@ def diagnose(capture: LayerCapture, outputs: Sequence[str], more: Mapping[str, o
     elif stage == "device":
         blame = of_device(graph)
         cause = cause_of(capture, graph, blame, told)
+        if cause is not None and cause.code == "LOW_MEMORY_NOT_ENGAGED" and cause.evidence:
+            blame = Blame((), "proven", "the same file gives the device's outputs on this host, with memory normal")
     findings += left_float(capture)
     rows = tuple(rows_of(capture, graph, blame.layers))
     return Diagnosis(stage, blame, cause, tuple(findings), rows)

@@ -135,7 +135,8 @@ def test_another_mnn_is_named_with_both_versions() -> None:
 
 def test_memory_low_that_has_no_effect_agrees_with_memory_normal() -> None:
     normal = Rerun(what="host memory=normal", sqnr_db=95.0, before_db=38.0)
-    assert cause(on_device(memory="low", reruns=(normal,))) == "LOW_MEMORY_NOT_ENGAGED"
+    found = on_device(memory="low", reruns=(normal,))
+    assert (found.blame.layers, found.blame.proof, cause(found)) == ((), "proven", "LOW_MEMORY_NOT_ENGAGED")
     other = normal.model_copy(update={"sqnr_db": 39.0})
     assert cause(on_device(memory="low", reruns=(other,))) == "KERNEL_DIFFERS"
 
