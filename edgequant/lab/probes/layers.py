@@ -79,8 +79,9 @@ class Spot:
         """Run the model as it is, and its first case once more.  Raises DeviceError."""
         loaded = self.load(None)
         self.still = {case.name: self.run(loaded, case) for case in cases}
-        again = self.run(loaded, cases[0])
-        self.unsteady = any(_other(array, again.get(name)) for name, array in self.still[cases[0].name].items())
+        for case in cases[:1]:
+            again = self.run(loaded, case)
+            self.unsteady = any(_other(array, again.get(name)) for name, array in self.still[case.name].items())
         self.drop(loaded)
 
 
