@@ -13,7 +13,7 @@ import MNN.expr as F  # noqa: N812  (the name MNN's own documentation uses)
 import MNN.nn as nn
 import numpy as np
 
-from . import RUNNER_VERSION, facts, lock, model_file, rollout, tensor_stats, wire
+from . import RUNNER_VERSION, bench, facts, lock, model_file, rollout, tensor_stats, wire
 from .process import Memory, own_arguments, reset_peak
 from .server import Answer, Job, JobError, Tensors
 
@@ -337,6 +337,13 @@ class Engine:
         complete = len(samples) >= repeat
         memory = self._memory.read(anew=True)
         return {"warmup": warmed, "n": len(samples), "complete": complete, "memory": memory}, model.read(results)
+
+    def job_bench(self, job: Job) -> Answer:
+        """One block of a measurement: see `bench.block`."""
+        model = self._model(job)
+        variables = model.feed(job.tensors)
+        answer, results = bench.block(lambda: model.timed(variables), job.header, job.emit, EVENT_SECONDS)
+        return dict(answer, memory=self._memory.read(anew=True)), model.read(results)
 
     def job_session_memory(self, job: Job) -> Answer:
         """What MNN says a session of this model needs, in MB.  Only for models without subgraphs.

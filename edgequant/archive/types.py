@@ -18,6 +18,8 @@ from edgequant.archive.record import Name as _Name
 from edgequant.archive.record import Record as Record
 from edgequant.archive.record import Sha256
 from edgequant.archive.rollout import Rollout, RolloutCapture, Setting
+from edgequant.archive.timing import Memory as Memory
+from edgequant.archive.timing import TimingCapture as TimingCapture
 from edgequant.findings import Finding
 from edgequant.spec import Decision, Limit, MemoryMode, RunOptions, Variant
 
@@ -258,14 +260,6 @@ class Making(Record):
 # ---- what was captured
 
 
-class Memory(Record):
-    """Of the runner's process, in KiB; None where the device could not tell.  rss_peak: the kernel's highest mark."""
-
-    rss: int | None = Field(default=None, ge=0)
-    rss_peak: int | None = Field(default=None, ge=0)
-    pss: int | None = Field(default=None, ge=0)
-
-
 class CaseCapture(Record):
     """One inference of one case: its outputs, or why MNN refused it (refused_code: how, where it was a death).
 
@@ -301,26 +295,6 @@ class Moved(Record):
     by: Literal["noise", "step"]
     memory: MemoryMode
     outputs: dict[_Name, Strayed] = Field(default_factory=dict)
-
-
-class TimingCapture(Record):
-    """Every sample of a timing, in milliseconds and in order.
-
-    warmup: inferences run before and thrown away.  complete: as many as were wanted; None where it did not get to its
-    end.  seconds: that this host waited for all of it, by its own clock.  outputs: of the last inference.
-    looped: seconds of this host's clock from the end of the warm-up to the last sample.  apart_ms: of a few inferences
-    after it, each by itself and on other numbers than any before it.
-    """
-
-    case: _Name
-    samples_ms: tuple[float, ...] = ()
-    warmup: int = Field(default=0, ge=0)
-    complete: bool | None = None
-    memory: Memory | None = None
-    seconds: float | None = Field(default=None, ge=0)
-    looped: float | None = Field(default=None, ge=0)
-    apart_ms: tuple[float, ...] = ()
-    outputs: dict[_Name, ArrayRef] | None = None
 
 
 class SessionCapture(Record):

@@ -146,6 +146,33 @@ def run(
     command.run(model, device, typed(cases, running, options), output=output, ui=ui)
 
 
+@app.command("bench", short_help="Latency and memory, as in a laboratory.")
+def bench(
+    *,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="ONNX, TFLite, TensorFlow .pb, or any .mnn.")],
+    where: opt.Where,
+    making: opt.Variants,
+    measuring: opt.Measuring,
+    cases: opt.Cases,
+    computing: opt.Computing,
+    device: opt.Device,
+    run_dir: opt.RunDir = None,
+    ui: opt.Ui,
+) -> None:
+    """Measure latency and memory of MODEL's variants, or of a .mnn as it is, beside float and beside each other.
+
+    Settings (variants, --threads, --memory, files of --against) are taken in turn,
+    in random order, each block in a process of its own, after a warm-up until times
+    are at rest.  What is in the way (other programs, heat, frequencies, a quota,
+    clocks) is named; such rounds are taken again, and numbers that cannot be
+    believed say so: then the exit code is 4.
+    """
+    from edgequant.cli import bench as command
+
+    asked = {option.name: getattr(measuring, option.name) for option in measuring.options()}
+    command.run(model, typed(where, making, cases, computing, device), **asked, run_dir=run_dir, ui=ui)
+
+
 @app.command("inspect", short_help="Inputs, operators, risks, and the variants worth trying.")
 def inspect(model: opt.Model, given: opt.Inputs, ui: opt.Ui) -> None:
     """Show inputs, outputs, operators, recurrent layers and risks of MODEL, and the variants worth trying, in order.

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from edgequant.cli.groups import Group, Key
+from edgequant.cli.measuring import Measuring as Measuring
 
 EXAMPLE_SPEC = Path(__file__).parents[1] / "configs" / "verify.yaml"
 
@@ -106,8 +107,8 @@ class Resuming(Group):
     ] = None
 
 
-class Making(Group):
-    """What is made of the model, and how."""
+class Variants(Group):
+    """What is made of the model."""
 
     section = ""
     variant: Annotated[
@@ -116,10 +117,15 @@ class Making(Group):
             "--variant",
             metavar="V",
             help="float, fp16, weight:N or dynamic:N (N from 2 to 8), kl, ema, admm, static:8, recipe:FILE or auto; "
-            "`edgequant inspect` ranks them.  verify takes several.  (default: dynamic:8)",
+            "`edgequant inspect` ranks them.  verify and bench take several.  (default: dynamic:8)",
         ),
         Key("variants"),
     ] = None
+
+
+class Making(Variants):
+    """The same, and how."""
+
     calibration: Annotated[
         str | None,
         typer.Option(
@@ -246,11 +252,10 @@ class Judging(Limits):
     ] = None
 
 
-class HostRunning(Group):
-    """How the model is run on this host."""
+class Job(Group):
+    """What bounds and seeds a job."""
 
     section = "options"
-    threads: Annotated[int | None, typer.Option("--threads", help="(default: 4, or the number of cores)")] = None
     timeout: Annotated[
         float | None,
         typer.Option(
@@ -262,13 +267,15 @@ class HostRunning(Group):
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the random cases.  (default: 0)")] = None
 
 
-class Running(HostRunning):
-    """How the model is run on a device."""
+class HostRunning(Job):
+    """How the model is run on this host."""
 
-    section = "options"
-    memory: Annotated[
-        MemoryName | None, typer.Option("--memory", help="MNN's memory mode; a dynamic variant means low.")
-    ] = None
+    threads: Annotated[int | None, typer.Option("--threads", help="(default: 4, or the number of cores)")] = None
+
+
+class Computing(Job):
+    """How MNN computes."""
+
     precision: Annotated[
         PrecisionName | None,
         typer.Option("--precision", help="MNN's precision mode; low is fp16 where the CPU has it.  (default: normal)"),
@@ -281,6 +288,14 @@ class Running(HostRunning):
             metavar="0|1|2",
             help="Scales of activations: 0 per channel, 1 per tensor, 2 per block.",
         ),
+    ] = None
+
+
+class Running(HostRunning, Computing):
+    """How the model is run on a device."""
+
+    memory: Annotated[
+        MemoryName | None, typer.Option("--memory", help="MNN's memory mode; a dynamic variant means low.")
     ] = None
     warmup: Annotated[int | None, typer.Option("--warmup", help="Inferences before timing.  (default: 3)")] = None
     repeat: Annotated[

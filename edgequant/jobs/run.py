@@ -119,7 +119,7 @@ def run_once(
         refuse_overwriting(output, model, "the model", inputs)
         for file in graph.external_files:
             refuse_overwriting(output, file, "weights of the model")
-    made = ModelFile(model, _memory(graph, options), graph.sha256)
+    made = ModelFile(model, memory_of_file(graph, options), graph.sha256)
     specs = graph.inputs or ()
     cases = load_cases(inputs, specs, images) if inputs else generate(pin(specs, shapes), options.seed)[1:2]
     cases = checked(cases, row_limits(graph))
@@ -148,8 +148,10 @@ def run_once(
         )  # fmt: skip
 
 
-def _memory(graph: ModelGraph, options: RunOptions) -> MemoryMode:
-    """A static int8 file is judged in memory normal; low would quantize its other layers at run time."""
+def memory_of_file(graph: ModelGraph, options: RunOptions) -> MemoryMode:
+    """MNN's memory mode for a file that is run as it is.
+
+    A static int8 file is judged in memory normal; low would quantize its other layers at run time."""
     static = graph.weights == "quantized" and any(layer.kept == "static" for layer in read_weights(graph.path))
     return options.memory or ("low" if graph.weights == "quantized" and not static else "normal")
 

@@ -9,6 +9,7 @@ from statistics import median
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgequant.archive.types import Capture, TimingCapture
+from edgequant.compare.blocks import percentile
 from edgequant.spec import RunOptions
 
 NEEDED = {"p50": 2, "p90": 10, "p99": 100}
@@ -108,14 +109,6 @@ def latency_summary(
     return Latency.model_validate(
         {"n": len(good), "warmup": warmup, **numbers, "valid": not against, "why_invalid": against, "why_null": why}
     )
-
-
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """Linear interpolation between the order statistics (Hyndman & Fan 1996, type 7) of an ascending sample."""
-    place = (len(ordered) - 1) * share
-    below = math.floor(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
 def clock(timing: TimingCapture) -> list[str]:

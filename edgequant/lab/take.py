@@ -72,12 +72,16 @@ def feed(loaded: Loaded, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model to be run: where it is on this host, its hash if that is known, and how MNN is to run it."""
+    """A model to be run: where it is on this host, its hash if that is known, and how MNN is to run it.
+
+    precision, threads: others than the session's options say.
+    """
 
     path: Path
     memory: MemoryMode
     sha256: str | None = None
     precision: Precision | None = None
+    threads: int | None = None
 
     @property
     def size(self) -> int:
@@ -86,6 +90,11 @@ class ModelFile:
             return self.path.stat().st_size
         except OSError:
             return 0
+
+
+def load(runner: MnnRunner, path: str, model: ModelFile) -> Loaded:
+    """Load it from a path on the device, as it is to be run."""
+    return runner.load(path, model.memory, precision=model.precision, sha256=model.sha256, threads=model.threads)
 
 
 @dataclass
@@ -108,8 +117,7 @@ class Place:
         runner = session.living_runner()
         session.device.bound_memory(memory_for(model.size))
         where = str(model.path.resolve()) if path is None else path
-        loaded = runner.load(where, model.memory, precision=model.precision, sha256=model.sha256)
-        return cls(session, model, where, runner, loaded)
+        return cls(session, model, where, runner, load(runner, where, model))
 
     def again(self) -> None:
         """Load it into a new runner, after the death of the one that had it."""
@@ -117,15 +125,12 @@ class Place:
         self.session.drop_runner()
         self.runner = self.session.runner()
         self.session.device.bound_memory(memory_for(self.model.size))
-        self.loaded = self.runner.load(
-            self.path, self.model.memory, precision=self.model.precision, sha256=self.model.sha256
-        )
+        self.loaded = load(self.runner, self.path, self.model)
 
     def with_memory(self, memory: MemoryMode) -> Place:
         """The same file in the same runner once more, loaded with another memory mode."""
         model, runner = replace(self.model, memory=memory), self.session.runner()
-        loaded = runner.load(self.path, memory, precision=model.precision, sha256=model.sha256)
-        return Place(self.session, model, self.path, runner, loaded)
+        return Place(self.session, model, self.path, runner, load(runner, self.path, model))
 
     def unload(self) -> None:
         """Nothing to do where the runner that had it has been replaced."""

@@ -160,10 +160,49 @@ class TimeAnswer(_Answer):
     memory: MemoryKb = MemoryKb()
 
 
+_Seconds = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
+_Tally = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
+
+
+class Conditions(_Answer):
+    """What may disturb a timing, at one moment: see device_scripts/conditions.py.  None: the device does not tell."""
+
+    up: _Seconds
+    wall: _Seconds
+    own: _Tally
+    busy: _Tally | None = None
+    stolen: _Tally | None = None
+    waiting: _Tally | None = None
+    running: _Tally | None = None
+    quota: _Tally | None = None
+    switched: _Tally | None = None
+    mhz: list[Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]] | None = Field(default=None, max_length=4096)
+    celsius: Annotated[float, Field(ge=-100, le=250, allow_inf_nan=False)] | None = None
+    governor: str | None = Field(default=None, max_length=300)
+    free_mb: _Tally | None = None
+    swapped_in: _Tally | None = None
+    battery: Annotated[int, Field(ge=0, le=100)] | None = None
+    charging: bool | None = None
+
+
+class BenchAnswer(_Answer):
+    """The end of one block of a measurement; `steady`: the warm-up came to rest.  work_ms: known work, before the
+    warm-up, behind it, and at the end.  conditions: at the same moments, and about once a second in between."""
+
+    warmup: int = Field(ge=0)
+    steady: bool
+    n: int = Field(ge=0)
+    complete: bool
+    work_ms: list[_Ms] = Field(default_factory=list, max_length=10)
+    conditions: list[Conditions] = Field(default_factory=list, max_length=4000)
+    memory: MemoryKb = MemoryKb()
+
+
 class SamplesEvent(_Answer):
-    """Latencies in milliseconds, one per inference, in order."""
+    """Latencies in milliseconds, one per inference, in order; and milliseconds of CPU time of the same."""
 
     samples: list[_Ms] = Field(default_factory=list, max_length=MAX_SAMPLES)
+    cpu: list[_Ms] = Field(default_factory=list, max_length=MAX_SAMPLES)
 
 
 class SessionMemory(_Answer):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,8 @@ class TimeResult:
     """A timing: latencies in milliseconds in order.
 
     `end` is None where the runner did not get to the end; what was measured before is kept.  `seconds`: that this host
-    waited for it; `looped`: for the timed part alone.  `outputs`: of the last inference that was timed.
+    waited for it; `looped`: for the timed part alone.  `outputs`: of the last inference that was timed.  Of a block of
+    a bench, its end is `block`, and `cpu` has the CPU time of each sample.
     """
 
     samples: list[float] = field(default_factory=list)
@@ -54,6 +56,8 @@ class TimeResult:
     seconds: float | None = None
     looped: float | None = None
     outputs: dict[str, np.ndarray] = field(default_factory=dict)
+    cpu: list[float] = field(default_factory=list)
+    block: answers.BenchAnswer | None = None
 
 
 class MnnRunner:
@@ -216,7 +220,38 @@ class MnnRunner:
         With `into`, samples land there as they arrive, so that they survive the runner's death.
         """
         result = TimeResult() if into is None else into
+        asked = {"warmup": warmup, "repeat": repeat, "min_seconds": min_seconds, "max_seconds": max_seconds}
+        header = self._timed("time", model, inputs, asked, result)
+        result.end = self._session.checked(answers.TimeAnswer, header)
+        result.warmup = result.end.warmup
+        if result.end.n != len(result.samples) or (result.end.complete and len(result.samples) < repeat):
+            raise self._session.broken(f"it speaks of {result.end.n} latencies and sent {len(result.samples)}")
+        return result
 
+    def bench(
+        self,
+        model: Loaded,
+        inputs: Mapping[str, np.ndarray],
+        *,
+        runs: int,
+        seconds: float,
+        warm_seconds: float,
+        max_seconds: float,
+        into: TimeResult,
+    ) -> answers.BenchAnswer:
+        """One block of a measurement: warm up until it is at rest, then at least `runs` and `seconds`."""
+        asked = {"runs": runs, "seconds": seconds, "warm_seconds": warm_seconds, "max_seconds": max_seconds}
+        header = self._timed("bench", model, inputs, asked, into)
+        found = into.block = self._session.checked(answers.BenchAnswer, header)
+        into.warmup = found.warmup
+        if {found.n} != {len(into.samples), len(into.cpu)} or (found.complete and found.n < runs):
+            raise self._session.broken(f"it speaks of {found.n} latencies and sent {len(into.samples)}")
+        return found
+
+    def _timed(
+        self, op: str, model: Loaded, inputs: Mapping[str, np.ndarray], asked: dict[str, float], result: TimeResult
+    ) -> dict[str, Any]:
+        """A job that sends samples while it goes on; they land in `result` as they arrive."""
         warm: float | None = None
 
         def collect(event: dict[str, object]) -> None:
@@ -225,31 +260,22 @@ class MnnRunner:
                 warm = time.monotonic()
             if event.get("event") == "samples":
                 result.looped = None if warm is None else time.monotonic() - warm
-                result.samples += self._session.checked(answers.SamplesEvent, event).samples
-                if len(result.samples) > answers.MAX_SAMPLES:
+                came = self._session.checked(answers.SamplesEvent, event)
+                result.samples += came.samples
+                result.cpu += came.cpu
+                if max(len(result.samples), len(result.cpu)) > answers.MAX_SAMPLES:
                     raise self._session.broken(f"it sent more than {answers.MAX_SAMPLES} latencies")
 
         start = time.monotonic()
-        header, outputs = self._session.request(
-            "time",
-            {
-                "handle": model.handle,
-                "warmup": warmup,
-                "repeat": repeat,
-                "min_seconds": min_seconds,
-                "max_seconds": max_seconds,
-            },
+        header, result.outputs = self._session.request(
+            op,
+            {"handle": model.handle, **asked},
             inputs,
-            deadline=Deadline(max_seconds + self._options.timeout),
+            deadline=Deadline(asked["max_seconds"] + self._options.timeout),
             on_event=collect,
         )
         result.seconds = time.monotonic() - start
-        result.outputs = outputs
-        result.end = self._session.checked(answers.TimeAnswer, header)
-        result.warmup = result.end.warmup
-        if result.end.n != len(result.samples) or (result.end.complete and len(result.samples) < repeat):
-            raise self._session.broken(f"it speaks of {result.end.n} latencies and sent {len(result.samples)}")
-        return result
+        return header
 
     def session_memory(self, model: Loaded, shapes: Mapping[str, tuple[int, ...]]) -> float:
         """MB that MNN says a session needs.  Only for models without subgraphs; loads the model a second time."""

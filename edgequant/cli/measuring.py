@@ -1,0 +1,45 @@
+"""Options of `edgequant bench`; as options.py, it imports nothing but Typer."""
+
+from typing import Annotated
+
+import typer
+
+from edgequant.cli.groups import Group
+
+
+class Measuring(Group):
+    """What is measured, and how long."""
+
+    against: Annotated[
+        list[str] | None,
+        typer.Option("--against", metavar="FILE.mnn", help="Measured beside it; may be given several times."),
+    ] = None
+    threads: Annotated[
+        str | None,
+        typer.Option("--threads", metavar="1,2,4", help="Each of them.  (default: 4 or fewer)"),
+    ] = None
+    memory: Annotated[
+        str | None,
+        typer.Option("--memory", metavar="low,normal", help="MNN's memory modes, each.  (default: as verify has it)"),
+    ] = None
+    blocks: Annotated[int, typer.Option("--blocks", min=3, max=1000, help="Processes for each setting.")] = 7
+    runs: Annotated[int, typer.Option("--runs", min=1, max=1_000_000, help="Inferences in each, at least.")] = 30
+    seconds: Annotated[float, typer.Option("--seconds", min=0, max=86_400, help="Of timing in each, at least.")] = 1.0
+    warm_up: Annotated[
+        float,
+        typer.Option("--warm-up", metavar="S", min=0, max=3600, help="Before it, until times are at rest, at most."),
+    ] = 8.0
+    within: Annotated[
+        float, typer.Option("--within", metavar="PERCENT", min=0.01, max=100, help="How well p50 has to be known.")
+    ] = 2.5
+    tell: Annotated[
+        float, typer.Option("--tell", metavar="PERCENT", min=0.01, max=100, help="The difference that counts as none.")
+    ] = 3.0
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow",
+            metavar="CODE",
+            help="A condition that is borne, such as GOVERNOR_SLOW; it stays in the name of the result.",
+        ),
+    ] = None

@@ -1,0 +1,209 @@
+"""From blocks of a measurement to its numbers, and whether they may be believed.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from edgequant.archive.types import Capture, TimingCapture
+from edgequant.compare.blocks import Estimate, Ratio, corrected, estimates, of_blocks, ratio, spreads
+from edgequant.judge.disturbed import Doubt, doubts, ranked
+from edgequant.judge.verdict import Verdict, worst
+
+LEVEL = 0.95
+APART_LEVEL = 0.99
+"""Of the intervals of all ratios together: in one of a hundred comparisons of a thing with itself they differ."""
+WITHIN = 0.025
+"""Half of the interval of p50, as a share of it, that a number may have which calls itself measured."""
+TELL = 0.03
+"""A difference that is to be noticed."""
+LEAST_BLOCKS = 3
+
+
+@dataclass(frozen=True)
+class Block:
+    """One process of one setting: what it brought back, and what speaks against it."""
+
+    round: int
+    capture: Capture
+    doubts: tuple[Doubt, ...]
+    borne: tuple[str, ...] = ()
+    """Codes of what would speak against it, and is allowed."""
+
+    @property
+    def timing(self) -> TimingCapture | None:
+        return self.capture.timings[0] if self.capture.timings else None
+
+    @property
+    def good(self) -> bool:
+        return self.capture.failure is None and self.timing is not None and not self.doubts
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One setting.
+
+    Attributes:
+        blocks: all that were taken.  used: rounds of those that the numbers are of.
+        ms: p50, mean, trimmed, p90, p99: milliseconds of one inference, each with its interval.
+        cpu_ms: milliseconds of CPU time of all threads; load, first: of reading the model, and of the first inference.
+        spread: of all samples together, see `compare.blocks.spreads`.
+        peak_kb: highest RSS of any block, KiB.
+        why_invalid: (code, message) of what speaks against the numbers; valid where there is nothing.
+    """
+
+    name: str
+    blocks: tuple[Block, ...]
+    used: tuple[int, ...]
+    verdict: Verdict
+    ms: Mapping[str, Estimate] = field(default_factory=dict)
+    cpu_ms: Estimate | None = None
+    load: Estimate | None = None
+    first: Estimate | None = None
+    spread: Mapping[str, float] = field(default_factory=dict)
+    peak_kb: int | None = None
+    why_invalid: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def valid(self) -> bool:
+        return self.verdict is Verdict.PASS
+
+    @property
+    def title(self) -> str:
+        """Its name, and what was borne: it never looks like a number without."""
+        borne = sorted({code for block in self.blocks for code in block.borne})
+        return f"{self.name} [{', '.join(borne)} allowed]" if borne else self.name
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How much longer `name` takes than `base`, round by round; says: "slower", "faster", "same" or "unclear"."""
+
+    base: str
+    name: str
+    ratio: Ratio
+    says: str
+    rounds: int
+
+
+@dataclass(frozen=True)
+class BenchJudgement:
+    """The whole.  verdict: PASS where all numbers are valid and all comparisons clear; it knows no limits."""
+
+    verdict: Verdict
+    settings: tuple[Measured, ...]
+    compared: tuple[Compared, ...]
+
+
+def blocks_of(
+    captures: Sequence[tuple[int, Capture]],
+    cpus: int | None,
+    allowed: Collection[str] = (),
+    fastest: float | None = None,
+) -> list[Block]:
+    """allowed: codes of conditions that are borne.  fastest: known work at its fastest in the session."""
+    return [
+        Block(number, capture, tuple(found), tuple(borne))
+        for number, capture in captures
+        for found, borne in [_sorted(capture, cpus, allowed, fastest)]
+    ]
+
+
+def fastest_work(captures: Iterable[Capture]) -> float | None:
+    """Milliseconds of the known work at its fastest in all of them; None where none tells."""
+    work = [each for capture in captures for timing in capture.timings for each in timing.work_ms if each > 0]
+    return min(work, default=None)
+
+
+def _sorted(
+    capture: Capture, cpus: int | None, allowed: Collection[str], fastest: float | None
+) -> tuple[list[Doubt], list[str]]:
+    found = doubts(capture.timings[0], cpus, fastest) if capture.timings else []
+    borne = [each.code for each in found if each.code in allowed]
+    return [each for each in found if each.code not in allowed], borne
+
+
+def good_rounds(settings: Mapping[str, Sequence[Block]]) -> list[int]:
+    """Rounds in which nothing speaks against any setting: only they are compared."""
+    rounds = {block.round for blocks in settings.values() for block in blocks}
+    bad = {block.round for blocks in settings.values() for block in blocks if not block.good}
+    return sorted(rounds - bad)
+
+
+def judge_bench(
+    settings: Mapping[str, Sequence[Block]],
+    *,
+    failed: Mapping[str, Verdict],
+    within: float = WITHIN,
+    tell: float = TELL,
+) -> BenchJudgement:
+    """settings: the blocks of each, the first of them is what the others are held against.  failed: settings that could
+    not be run, and what that is.  within, tell: see WITHIN and TELL."""
+    measured = [_measured(name, blocks, failed.get(name), within) for name, blocks in settings.items()]
+    base, *others = measured
+    able = [each for each in others if base.ms and each.ms]
+    level = corrected(APART_LEVEL, len(able))
+    compared = [found for each in able if (found := _compared(base, each, level, tell)) is not None]
+    # A comparison is no release rule: what it cannot tell is said, the numbers stay valid.
+    return BenchJudgement(worst([each.verdict for each in measured]), tuple(measured), tuple(compared))
+
+
+def _measured(name: str, blocks: Sequence[Block], failed: Verdict | None, within: float) -> Measured:
+    if failed is not None:
+        why = next((block.capture.failure for block in blocks if block.capture.failure is not None), None)
+        died = () if why is None else ((why.code, why.message),)
+        return Measured(name, tuple(blocks), (), failed, why_invalid=died)
+    good = [block for block in blocks if block.good]
+    against: dict[str, str] = {}
+    if len(good) < LEAST_BLOCKS:
+        # Numbers are shown all the same, with what speaks against them.
+        for doubt in ranked([doubt for block in blocks for doubt in block.doubts]):
+            against[doubt.code] = doubt.message
+        told = f"nothing speaks against {len(good)} of {len(blocks)} blocks; {LEAST_BLOCKS} are needed"
+        against.setdefault("TOO_FEW_BLOCKS", told)
+        good = [block for block in blocks if block.timing is not None and block.timing.samples_ms]
+    timings = [block.timing for block in good if block.timing is not None and block.timing.samples_ms]
+    possible = [timing for timing in timings if all(sample > 0 for sample in timing.samples_ms)]
+    if not possible:
+        against.setdefault("NOTHING_TIMED", "there is no time that can be")
+        return Measured(name, tuple(blocks), (), Verdict.INCONCLUSIVE, why_invalid=tuple(against.items()))
+    samples = [timing.samples_ms for timing in possible]
+    ms = estimates(samples, LEVEL)
+    half = ms["p50"].half
+    if half is not None and half > within:
+        against["TOO_SPREAD"] = f"p50 is known to {half:.1%} only, {within:.1%} were wanted: take more blocks"
+    cpu = [sum(timing.cpu_ms) / len(timing.cpu_ms) for timing in possible if timing.cpu_ms]
+    loads = [block.capture.load_ms for block in good if block.capture.load_ms is not None]
+    firsts = [case.ms for block in good for case in block.capture.cases if case.ms is not None]
+    peaks = [reading.rss_peak for block in blocks for reading in block.capture.readings if reading.rss_peak is not None]
+    return Measured(
+        name,
+        tuple(blocks),
+        tuple(block.round for block in good),
+        Verdict.INCONCLUSIVE if against else Verdict.PASS,
+        ms=ms,
+        cpu_ms=of_blocks(cpu, LEVEL) if cpu else None,
+        load=of_blocks(loads, LEVEL) if loads else None,
+        first=of_blocks(firsts, LEVEL) if firsts else None,
+        spread=spreads(samples),
+        peak_kb=max(peaks, default=None),
+        why_invalid=tuple(against.items()),
+    )
+
+
+def _compared(base: Measured, other: Measured, level: float, tell: float) -> Compared | None:
+    rounds = [number for number in base.used if number in other.used]
+    one, two = (
+        {block.round: block.timing.samples_ms for block in each.blocks if block.timing is not None}
+        for each in (base, other)
+    )
+    if not rounds:
+        return None
+    found = ratio([one[number] for number in rounds], [two[number] for number in rounds], level)
+    says = "unclear"
+    if found.low is not None and found.high is not None and base.valid and other.valid:
+        if found.low > 1 or found.high < 1:
+            says = "slower" if found.low > 1 else "faster"
+        elif found.low > 1 - tell and found.high < 1 + tell:
+            says = "same"
+    return Compared(base.name, other.name, found, says, len(rounds))

@@ -1,0 +1,178 @@
+"""What speaks against one block of a measurement.  Conditions are errors with names, not footnotes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from edgequant.archive.timing import ConditionsCapture, TimingCapture
+from edgequant.judge.latency import clock
+
+OTHERS = 0.05
+"""CPUs' worth of other work, as a share of the CPUs that may be used, that a timing bears."""
+STOLEN = 0.02
+WAITING = 0.10
+"""Share of the time in which something was ready to run and had no CPU."""
+THROTTLED = 1.10
+"""Known work may take so many times as long as at its fastest (Jetpack Benchmark's threshold)."""
+FREQUENCY = 0.95
+DRIFT = 1.10
+"""The median of the second half of a block over that of the first."""
+JUMP_SECONDS, JUMP_SHARE = 0.05, 0.01
+LOW_BATTERY = 20
+SLOW_GOVERNORS = ("powersave", "conservative")
+FREE_MB = 100.0
+STALLED, STALLED_LEAST = 10.0, 50.0
+"""A sample so many times the median, and so many milliseconds more, in which the process was not computing either: it
+was held up."""
+
+
+CAUSES = (
+    "NOT_FINISHED",
+    "TOO_FEW_SAMPLES",
+    "CLOCK_JUMPED",
+    "CPU_QUOTA",
+    "SWAPPING",
+    "MEMORY_SHORT",
+    "GOVERNOR_SLOW",
+    "BATTERY_LOW",
+    "OTHERS_RUNNING",
+    "CPU_STOLEN",
+    "CPU_CONTENDED",
+    "FREQUENCY_FELL",
+    "THROTTLED",
+)
+"""What explains the rest: these are told first, and where there is one, what it brings about is not told."""
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """One condition: its code, what was seen, and whether it may be gone when the block is taken again."""
+
+    code: str
+    message: str
+    passing: bool = True
+
+
+def doubts(timing: TimingCapture, cpus: int | None, fastest_work: float | None = None) -> list[Doubt]:
+    """Everything that speaks against a block, worst first; empty where nothing does.
+
+    cpus: how many the process may use; None where that is not known.  fastest_work: milliseconds of the known work at
+    its fastest in the whole session.
+    """
+    if timing.complete is None:
+        return [Doubt("NOT_FINISHED", "the runner did not get to the end of it")]
+    found: list[Doubt] = []
+    if not timing.complete:
+        found.append(Doubt("TOO_FEW_SAMPLES", f"{len(timing.samples_ms)} samples in the time there was", passing=False))
+    if not timing.steady:
+        found.append(Doubt("NOT_AT_REST", f"after {timing.warmup} inferences of warm-up times still move"))
+    found += [Doubt("CLOCK_ODD", said) for said in clock(timing)]
+    found += _throttled(timing, fastest_work)
+    found += _stalled(timing)
+    if len(timing.conditions) >= 2:
+        # From the end of the warm-up to the end; what was there before it only shows how it began.
+        inside = timing.conditions[1:] if len(timing.conditions) > 2 else timing.conditions
+        found += _between(inside, cpus)
+        found += _throughout(timing.conditions)
+    drift = _drift(timing.samples_ms)
+    if drift is not None and drift > DRIFT:
+        found.append(Doubt("SLOWS_DOWN", f"its second half took {drift:.2f} times as long as its first"))
+    return found
+
+
+def _between(noted: Sequence[ConditionsCapture], cpus: int | None) -> list[Doubt]:
+    first, last = noted[0], noted[-1]
+    found: list[Doubt] = []
+    passed = last.up - first.up
+    if passed <= 0:
+        return [Doubt("CLOCK_JUMPED", "the machine's clock went backwards")]
+    set_by = abs((last.wall - first.wall) - passed)
+    if set_by > JUMP_SECONDS + JUMP_SHARE * passed:
+        found.append(Doubt("CLOCK_JUMPED", f"the calendar was set by {set_by:.2g} s meanwhile"))
+    worth = cpus or 1
+    if first.busy is not None and last.busy is not None:
+        others = max((last.busy - first.busy) - (last.own - first.own), 0.0) / passed
+        if others > OTHERS * worth + _tick(passed):
+            found.append(Doubt("OTHERS_RUNNING", f"other programs used {others:.2g} of {worth} CPUs"))
+    for code, name, limit, words in (
+        ("CPU_STOLEN", "stolen", STOLEN * worth, "the hypervisor took {0:.2g} CPUs away"),
+        ("CPU_CONTENDED", "waiting", WAITING, "for {0:.0%} of the time something waited for a CPU"),
+    ):
+        before, after = getattr(first, name), getattr(last, name)
+        if before is not None and after is not None and (share := (after - before) / passed) > limit + _tick(passed):
+            found.append(Doubt(code, words.format(share)))
+    for code, name, words in (
+        ("CPU_QUOTA", "quota", "a quota of its cgroup held it back {0:g} times"),
+        ("SWAPPING", "swapped_in", "{0:g} pages were read back from swap"),
+    ):
+        before, after = getattr(first, name), getattr(last, name)
+        if before is not None and after is not None and after > before:
+            found.append(Doubt(code, words.format(after - before)))
+    if first.mhz and last.mhz and max(last.mhz) < FREQUENCY * max(first.mhz):
+        found.append(
+            Doubt("FREQUENCY_FELL", f"its fastest CPU went from {max(first.mhz):.0f} to {max(last.mhz):.0f} MHz")
+        )
+    return found
+
+
+def _tick(passed: float) -> float:
+    """What counting CPU time in hundredths of a second may be off by."""
+    return 0.02 / passed
+
+
+def _throughout(noted: Sequence[ConditionsCapture]) -> list[Doubt]:
+    found: list[Doubt] = []
+    slow = sorted({each.governor for each in noted if each.governor in SLOW_GOVERNORS})
+    if slow:
+        said = f"the CPU frequency governor is {', '.join(map(str, slow))}"
+        found.append(Doubt("GOVERNOR_SLOW", said, passing=False))
+    levels = [each.battery for each in noted if each.battery is not None]
+    if levels and min(levels) < LOW_BATTERY and not any(each.charging for each in noted):
+        found.append(Doubt("BATTERY_LOW", f"the battery is at {min(levels)} %", passing=False))
+    free = [each.free_mb for each in noted if each.free_mb is not None]
+    if free and min(free) < FREE_MB:
+        found.append(Doubt("MEMORY_SHORT", f"only {min(free):.0f} MB of memory were free"))
+    return found
+
+
+def _throttled(timing: TimingCapture, fastest: float | None) -> list[Doubt]:
+    work = [each for each in timing.work_ms if each > 0]
+    if not work:
+        return []
+    best = min([*work, *([fastest] if fastest else [])])
+    slowest = max(work[1:] or work)  # that before the warm-up comes from an idle CPU
+    if slowest <= THROTTLED * best:
+        return []
+    return [Doubt("THROTTLED", f"known work took {slowest / best:.2f} times as long as at its fastest")]
+
+
+def _stalled(timing: TimingCapture) -> list[Doubt]:
+    samples, cpu = timing.samples_ms, timing.cpu_ms
+    if len(samples) < 3 or len(cpu) != len(samples):
+        return []
+    middle = median(samples)
+    held = [
+        wall
+        for wall, spent in zip(samples, cpu, strict=True)
+        if wall > STALLED * middle and wall > middle + STALLED_LEAST and spent < wall / 2
+    ]
+    if not held:
+        return []
+    return [Doubt("STALLED", f"{len(held)} inference(s) were held up, one for {max(held):.0f} ms")]
+
+
+def _drift(samples: Sequence[float]) -> float | None:
+    half = len(samples) // 2
+    if half < 5:
+        return None
+    before = median(samples[:half])
+    return median(samples[-half:]) / before if before > 0 else None
+
+
+def ranked(found: Sequence[Doubt]) -> list[Doubt]:
+    """One of each code, those that explain others first; without what they explain."""
+    by_code = {doubt.code: doubt for doubt in reversed(found)}
+    causes = [by_code[code] for code in CAUSES if code in by_code]
+    return causes or list({doubt.code: doubt for doubt in found}.values())

@@ -1,0 +1,86 @@
+"""`bench` on this host.  What it measures depends on what else runs here: only that it is told, and how, is tested."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgequant.archive.open import Run
+from edgequant.archive.types import Capture
+from edgequant.errors import InputError
+from edgequant.jobs.bench import Bench, BenchRequest, bench
+from edgequant.judge.verdict import Verdict
+from edgequant.plan.request import Request
+from edgequant.spec import RunOptions, Variant
+from tests.beds.models import ModelByName
+
+AsMnn = Callable[..., Path]
+QUICK = {"blocks": 3, "runs": 3, "seconds": 0.0, "warm_seconds": 0.1, "redo": 0.0}
+
+
+def measured(model: Path, run_dir: Path, *variants: str, **more: object) -> Bench:
+    request = Request(
+        model,
+        variants=tuple(Variant.parse(each) for each in variants or ("dynamic:8",)),
+        run_dir=run_dir,
+        options=RunOptions(threads=1),
+    )
+    return bench(BenchRequest(request, **{**QUICK, **more}))  # type: ignore[arg-type]
+
+
+def test_float_is_measured_beside_what_replaces_it(generated_model: ModelByName, tmp_path: Path) -> None:
+    found = measured(generated_model("conv_cnn"), tmp_path / "run", threads=(1, 2))
+    (device,) = found.devices
+    names = [each.name for each in device.judged.settings]
+    assert names == ["float, 1 thread", "float, 2 threads", "dynamic:8, 1 thread", "dynamic:8, 2 threads"]
+    assert device.rounds == 3
+    for each in device.judged.settings:
+        assert len(each.blocks) == 3
+        assert each.ms["p50"].value > 0
+        assert each.cpu_ms is not None
+        assert each.peak_kb
+        assert each.valid or each.why_invalid
+        for block in each.blocks:
+            assert block.timing is not None
+            assert len(block.timing.samples_ms) == len(block.timing.cpu_ms) >= 3
+            assert len(block.timing.conditions) >= 3
+            assert block.timing.warmup >= 1
+    # Each block is a process of its own: what it loaded first was measured as such.
+    assert all(block.capture.load_ms for each in device.judged.settings for block in each.blocks)
+    assert found.verdict in (Verdict.PASS, Verdict.INCONCLUSIVE)
+    kept = Run(tmp_path / "run").capture("local_/dynamic_8__1_thread-1")
+    captures = sorted((tmp_path / "run" / "captures").rglob("*.json"))
+    assert len(captures) == 12
+    assert kept is None or isinstance(kept, Capture)
+    assert Capture.model_validate_json(captures[0].read_text()).timings[0].conditions
+
+
+def test_a_file_beside_a_file(generated_model: ModelByName, as_mnn: AsMnn, tmp_path: Path) -> None:
+    first, second = (as_mnn(generated_model("conv_cnn"), "--weightQuantBits", bits) for bits in ("8", "4"))
+    found = measured(first, tmp_path / "run", against=(second,))
+    assert [each.name for each in found.devices[0].judged.settings] == [first.name, str(second)]
+    assert found.devices[0].judged.compared[0].base == first.name
+
+
+def test_an_emulated_cpu_is_not_measured(generated_model: ModelByName, tmp_path: Path) -> None:
+    request = Request(generated_model("conv_cnn"), devices=("emulated:cortex-a53",), run_dir=tmp_path / "run")
+    with pytest.raises(InputError, match="says nothing about the CPU"):
+        bench(BenchRequest(request, **QUICK))  # type: ignore[arg-type]
+
+
+def test_what_it_does_not_make(generated_model: ModelByName, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="bench makes float"):
+        measured(generated_model("conv_cnn"), tmp_path / "run", "static:8")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_mnn_cannot_run_is_no_time(generated_model: ModelByName, as_mnn: AsMnn, tmp_path: Path) -> None:
+    request = Request(
+        generated_model("conv_cnn"), variants=(Variant.parse("float"),), run_dir=tmp_path / "run",
+        options=RunOptions(threads=1, cores=(4000,)),
+    )  # fmt: skip
+    found = bench(BenchRequest(request, **QUICK))  # type: ignore[arg-type]
+    assert found.verdict is Verdict.ERROR
+    assert found.devices[0].judged.settings[0].why_invalid[0][0] == "CORES_UNAVAILABLE"

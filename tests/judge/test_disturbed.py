@@ -1,0 +1,104 @@
+"""Each disturbance, planted into a block that is sound: it is named, and the sound block is not accused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from edgequant.archive.timing import ConditionsCapture, TimingCapture
+from edgequant.judge.disturbed import Doubt, doubts, ranked
+
+BASE = {"up": 1000.0, "wall": 5000.0, "own": 3.0, "busy": 40.0, "stolen": 1.0, "waiting": 2.0, "quota": 0.0,
+        "mhz": (1800.0, 1800.0), "celsius": 40.0, "governor": "schedutil", "free_mb": 2000.0, "swapped_in": 5.0,
+        "battery": 80, "charging": False}  # fmt: skip
+
+
+def noted(after: float, **changed: Any) -> ConditionsCapture:
+    """`after` so many seconds, two threads of ours having worked all the time."""
+    later = {"up": 1000.0 + after, "wall": 5000.0 + after, "own": 3.0 + 2 * after, "busy": 40.0 + 2 * after}
+    return ConditionsCapture.model_validate({**BASE, **later, **changed})
+
+
+def block(**changed: Any) -> TimingCapture:
+    samples = tuple(10.0 + 0.2 * (number % 7) for number in range(100))
+    sound = {
+        "case": "middle", "samples_ms": samples, "cpu_ms": tuple(1.9 * each for each in samples), "warmup": 50,
+        "complete": True, "steady": True, "seconds": 2.2, "looped": 1.2, "work_ms": (2.6, 2.0, 2.02),
+        "conditions": (noted(0.0), noted(0.6), noted(1.7)),
+    }  # fmt: skip
+    return TimingCapture.model_validate({**sound, **changed})
+
+
+def codes(timing: TimingCapture, fastest: float | None = None) -> set[str]:
+    return {doubt.code for doubt in doubts(timing, 2, fastest)}
+
+
+def test_a_sound_block() -> None:
+    assert codes(block(), 1.95) == set()
+    assert codes(block(conditions=(), work_ms=(), cpu_ms=())) == set()
+
+
+def last(**changed: Any) -> dict[str, Any]:
+    return {"conditions": (noted(0.0), noted(0.6), noted(1.7, **changed))}
+
+
+def slower_half() -> dict[str, Any]:
+    samples = (10.0,) * 50 + (11.5,) * 50
+    return {"samples_ms": samples, "cpu_ms": tuple(2 * each for each in samples)}
+
+
+def stalled() -> dict[str, Any]:
+    samples = (10.0,) * 99 + (300.0,)
+    return {"samples_ms": samples, "cpu_ms": (20.0,) * 100, "seconds": 2.5, "looped": 1.5}
+
+
+PLANTED: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
+    "a program beside it": ("OTHERS_RUNNING", lambda: last(busy=40.0 + 3.4 + 1.1)),
+    "a tenth of a CPU beside it": ("OTHERS_RUNNING", lambda: last(busy=40.0 + 3.4 + 0.2)),
+    "the hypervisor": ("CPU_STOLEN", lambda: last(stolen=1.2)),
+    "too many threads": ("CPU_CONTENDED", lambda: last(waiting=2.6)),
+    "a quota": ("CPU_QUOTA", lambda: last(quota=3.0)),
+    "swap": ("SWAPPING", lambda: last(swapped_in=90.0)),
+    "frequency": ("FREQUENCY_FELL", lambda: last(mhz=(1500.0, 1500.0))),
+    "a slow governor": ("GOVERNOR_SLOW", lambda: last(governor="powersave")),
+    "battery": ("BATTERY_LOW", lambda: last(battery=11)),
+    "memory": ("MEMORY_SHORT", lambda: last(free_mb=30.0)),
+    "calendar set": ("CLOCK_JUMPED", lambda: last(wall=5400.0)),
+    "clock back": ("CLOCK_JUMPED", lambda: last(up=999.0)),
+    "heat": ("THROTTLED", lambda: {"work_ms": (2.0, 2.0, 2.3)}),
+    "drift": ("SLOWS_DOWN", slower_half),
+    "a thread suspended": ("STALLED", stalled),
+    "no rest": ("NOT_AT_REST", lambda: {"steady": False}),
+    "few": ("TOO_FEW_SAMPLES", lambda: {"complete": False}),
+    "death": ("NOT_FINISHED", lambda: {"complete": None}),
+    "a clock that stands": ("CLOCK_ODD", lambda: {"samples_ms": (0.0,) * 100, "cpu_ms": ()}),
+    "a clock that lies": ("CLOCK_ODD", lambda: {"samples_ms": (100.0,) * 100, "cpu_ms": ()}),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_what_is_planted_is_named(name: str) -> None:
+    code, planted = PLANTED[name]
+    assert code in codes(block(**planted()))
+
+
+def test_slower_than_the_rest_of_the_session_is_throttled() -> None:
+    assert codes(block(), 1.7) == {"THROTTLED"}
+
+
+def test_at_the_charger_a_low_battery_is_none() -> None:
+    assert codes(block(**last(battery=11, charging=True))) == set()
+
+
+def test_an_idle_cpu_before_the_warm_up_accuses_nobody() -> None:
+    assert codes(block(work_ms=(9.0, 2.0, 2.0))) == set()
+    assert codes(block(conditions=(noted(0.0, mhz=(3000.0, 3000.0)), noted(0.6), noted(1.7)))) == set()
+
+
+def test_what_explains_is_told_and_not_what_it_explains() -> None:
+    found = [Doubt("SLOWS_DOWN", "a"), Doubt("OTHERS_RUNNING", "b"), Doubt("CPU_QUOTA", "c"), Doubt("CPU_QUOTA", "d")]
+    assert [doubt.code for doubt in ranked(found)] == ["CPU_QUOTA", "OTHERS_RUNNING"]
+    assert [doubt.message for doubt in ranked(found)] == ["c", "b"]
+    assert [doubt.code for doubt in ranked(found[:1])] == ["SLOWS_DOWN"]

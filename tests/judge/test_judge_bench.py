@@ -1,0 +1,117 @@
+"""From blocks to numbers that may be believed, or that say why not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgequant.archive.types import Capture, CaseCapture, Failure, Memory
+from edgequant.judge.bench import BenchJudgement, Block, blocks_of, good_rounds, judge_bench
+from edgequant.judge.verdict import Verdict
+from tests.judge.test_disturbed import block, last
+
+Blocks = list[Block]
+
+
+def capture(ms: float, number: int, **changed: Any) -> Capture:
+    random = np.random.default_rng(number)
+    samples = tuple(float(each) for each in ms * (1 + 0.01 * random.random(100)))
+    waited = max(sum(samples) / 1e3, 0.0)
+    own = {"samples_ms": samples, "cpu_ms": tuple(2 * each for each in samples), "seconds": 1.5 * waited + 0.1}
+    timing = block(**{**own, "looped": waited + 0.1, **changed})
+    return Capture(
+        trial=f"t{number}", role="device", timings=(timing,), load_ms=5.0, loaded=Memory(rss_peak=1000),
+        cases=(CaseCapture(case="middle", ms=20.0, memory=Memory(rss_peak=2000 + number)),),
+    )  # fmt: skip
+
+
+def blocks(ms: float, count: int = 7, spread: float = 0.002, **changed: Any) -> Blocks:
+    wobble = 1 + spread * np.cos(np.arange(count))
+    return blocks_of([(number, capture(ms * wobble[number], number, **changed)) for number in range(count)], 2)
+
+
+def judged(**settings: Blocks) -> BenchJudgement:
+    return judge_bench(settings, failed={})
+
+
+def test_numbers_of_a_quiet_session() -> None:
+    found = judged(a=blocks(10.0), b=blocks(10.0))
+    assert found.verdict is Verdict.PASS
+    one = found.settings[0]
+    assert one.valid
+    assert one.used == tuple(range(7))
+    assert one.ms["p50"].value == pytest.approx(10.05, rel=0.005)
+    assert one.cpu_ms is not None
+    assert one.cpu_ms.value == pytest.approx(20.1, rel=0.005)
+    assert one.load is not None
+    assert one.load.value == 5.0
+    assert one.peak_kb == 2006
+    (same,) = found.compared
+    assert same.says == "same"
+    assert same.rounds == 7
+
+
+@pytest.mark.parametrize(("ms", "says"), [(10.3, "slower"), (9.7, "faster"), (161.4, "slower")])
+def test_what_differs_is_told(ms: float, says: str) -> None:
+    (found,) = judged(float=blocks(10.0), dynamic=blocks(ms)).compared
+    assert found.says == says
+    assert found.ratio.value == pytest.approx(ms / 10, rel=0.005)
+
+
+def test_what_cannot_be_told_is_unclear() -> None:
+    noisy = blocks_of([(n, capture(10.0 * (1 + 0.02 * (-1) ** n), n)) for n in range(7)], 2)
+    found = judge_bench({"a": blocks(10.0), "b": noisy}, failed={}, within=0.05)
+    assert found.settings[1].valid
+    assert found.compared[0].says == "unclear"
+
+
+def test_disturbed_blocks_are_left_out_and_told_where_too_few_are_left() -> None:
+    quiet, loud = blocks(10.0), blocks(50.0, **last(busy=99.0))
+    found = judged(a=[*quiet[:4], *loud[4:]]).settings[0]
+    assert found.valid
+    assert found.used == (0, 1, 2, 3)
+    assert found.ms["p50"].value == pytest.approx(10.05, rel=0.01)
+    lost = judged(a=[*quiet[:2], *loud[2:]])
+    assert lost.verdict is Verdict.INCONCLUSIVE
+    assert dict(lost.settings[0].why_invalid).keys() >= {"OTHERS_RUNNING", "TOO_FEW_BLOCKS"}
+    assert lost.settings[0].ms, "numbers are shown, with what speaks against them"
+
+
+def test_nothing_invalid_is_compared() -> None:
+    (found,) = judged(a=blocks(10.0), b=blocks(20.0, **last(busy=99.0))).compared
+    assert found.says == "unclear"
+
+
+def test_a_wide_interval_is_no_measurement() -> None:
+    found = judged(a=blocks(10.0, spread=0.1)).settings[0]
+    assert not found.valid
+    assert dict(found.why_invalid).keys() == {"TOO_SPREAD"}
+
+
+def test_what_failed_is_no_number() -> None:
+    dead = [Block(0, Capture(trial="t", role="device", failure=Failure(code="RUNNER_DIED", message="dead")), ())]
+    found = judge_bench({"a": blocks(10.0), "b": dead}, failed={"b": Verdict.ERROR})
+    assert found.verdict is Verdict.ERROR
+    assert found.settings[1].why_invalid == (("RUNNER_DIED", "dead"),)
+    assert not found.compared
+
+
+def test_times_that_cannot_be() -> None:
+    found = judged(a=blocks_of([(n, capture(-10.0, n)) for n in range(7)], 2))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert not found.settings[0].ms
+
+
+def test_only_rounds_in_which_all_are_sound_are_good() -> None:
+    loud = blocks(10.0, **last(busy=99.0))
+    assert good_rounds({"a": blocks(10.0), "b": [*blocks(10.0)[:5], loud[5], *blocks(10.0)[6:]]}) == [0, 1, 2, 3, 4, 6]
+
+
+def test_what_is_borne_stays_in_the_name() -> None:
+    made = [(n, capture(10.0, n, **last(governor="powersave"))) for n in range(7)]
+    assert not judged(a=blocks_of(made, 2)).settings[0].valid
+    borne = judged(a=blocks_of(made, 2, ("GOVERNOR_SLOW",))).settings[0]
+    assert borne.valid
+    assert borne.title == "a [GOVERNOR_SLOW allowed]"
