@@ -121,7 +121,7 @@ def of_quantization(capture: LayerCapture, graph: Graph) -> Blame:
         return Blame(() if layer is None else (layer.key,), "suspicion", how)
     cures = [swap for swap in capture.swaps if swap.what == "without" and swap.holds and swap.failure is None]
     whole = whole_file.share if whole_file is not None and whole_file.share is not None else math.inf
-    if ranked and ranked[0][1] < _CARRIES * min(whole, 1.0) and not cures:
+    if ranked and max(share for _, share in ranked) < _CARRIES * min(whole, 1.0) and not cures:
         layer = departing(graph, "quantization")
         if layer is not None and layer.weights is None:
             how = "no layer with weights causes it by itself, and the error jumps here"
