@@ -132,7 +132,10 @@ def _tail(device: OnDevice) -> list[str]:
     lines = ["+-: half of the 95 % interval of p50, from block to block; load, first, CPU: means of the blocks"]
     for each in device.judged.settings:
         lines += [f"not valid: {each.name}: {code}: {message}" for code, message in each.why_invalid]
-    return [*lines, *(said(each) for each in device.judged.compared)]
+    lines += [said(each) for each in device.judged.compared]
+    for finding in device.judged.findings:
+        lines += [f"{finding.severity}  {finding.code}: {finding.message}", f"  -> {finding.remedy}"]
+    return lines
 
 
 def said(each: Compared) -> str:
@@ -177,6 +180,7 @@ def _device(device: OnDevice) -> dict[str, Any]:
         "rounds": device.rounds,
         "rounds_good": device.good,
         "settings": [_setting(each) for each in device.judged.settings],
+        "findings": [finding.model_dump(mode="json") for finding in device.judged.findings],
         "compared": [
             {
                 "base": each.base, "name": each.name, "says": each.says, "rounds": each.rounds,

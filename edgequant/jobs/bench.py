@@ -94,8 +94,12 @@ class Bench:
 
 @dataclass(frozen=True)
 class _Setting:
+    """base: the setting it is held against.  quantized: it is to be faster than that."""
+
     name: str
     file: ModelFile
+    base: str
+    quantized: bool
 
 
 def bench(asked: BenchRequest, progress: Progress | None = None) -> Bench:
@@ -188,6 +192,7 @@ class _Bench:
         self._source = source
         self._folder = folder
         self._progress = progress
+        self._quantized = {str(each) for each in asked.request.variants if each.method in ("weight", "dynamic")}
         self._captures: dict[str, list[tuple[int, Capture]]] = {}
         self._failed: dict[str, Verdict] = {}
 
@@ -231,13 +236,18 @@ class _Bench:
         """Files x threads x memory; a name has what differs."""
         asked = self._asked
         found: list[_Setting] = []
+        first = self._files[0][1]
         for name, path, sha256, usual in self._files:
             for count in asked.threads or (threads,):
                 for memory in asked.memory or (usual,):
                     words = [name]
                     words += [f"{count} thread{'s' if count > 1 else ''}"] if len(asked.threads) > 1 else []
                     words += [f"memory {memory}"] if len(asked.memory) > 1 else []
-                    found.append(_Setting(", ".join(words), ModelFile(path, memory, sha256, threads=count)))
+                    # The first file with as many threads; that itself is held against its first.
+                    alike = [each for each in found if each.file.path == first and each.file.threads == count]
+                    base = (alike or found)[0].name if found else ""
+                    file = ModelFile(path, memory, sha256, threads=count)
+                    found.append(_Setting(", ".join(words), file, base, quantized=name in self._quantized))
         names = [each.name for each in found]
         if len(set(names)) < len(names):
             raise InputError("OPTION_INVALID", f"{names[0]}: the same file is measured twice")
@@ -260,7 +270,8 @@ class _Bench:
                 break
         return judge_bench(
             {each.name: self._blocks(each.name, cpus) for each in settings},
-            failed=self._failed, within=asked.within, tell=asked.tell,
+            failed=self._failed, bases={each.name: each.base for each in settings[1:]},
+            quantized=[each.name for each in settings if each.quantized], within=asked.within, tell=asked.tell,
         )  # fmt: skip
 
     def _worth_it(self, blocks: dict[str, list[Block]], number: int) -> bool:

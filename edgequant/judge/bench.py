@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from edgequant.archive.types import Capture, TimingCapture
 from edgequant.compare.blocks import Estimate, Ratio, corrected, estimates, of_blocks, ratio, spreads
+from edgequant.findings import Finding
 from edgequant.judge.disturbed import Doubt, doubts, ranked
 from edgequant.judge.verdict import Verdict, worst
 
@@ -88,11 +89,13 @@ class Compared:
 
 @dataclass(frozen=True)
 class BenchJudgement:
-    """The whole.  verdict: PASS where all numbers are valid and all comparisons clear; it knows no limits."""
+    """The whole.  verdict: PASS where all numbers are valid; it knows no limits.  findings: what is worth knowing of
+    numbers that are."""
 
     verdict: Verdict
     settings: tuple[Measured, ...]
     compared: tuple[Compared, ...]
+    findings: tuple[Finding, ...] = ()
 
 
 def blocks_of(
@@ -134,18 +137,36 @@ def judge_bench(
     settings: Mapping[str, Sequence[Block]],
     *,
     failed: Mapping[str, Verdict],
+    bases: Mapping[str, str] | None = None,
+    quantized: Collection[str] = (),
     within: float = WITHIN,
     tell: float = TELL,
 ) -> BenchJudgement:
-    """settings: the blocks of each, the first of them is what the others are held against.  failed: settings that could
-    not be run, and what that is.  within, tell: see WITHIN and TELL."""
+    """settings: the blocks of each.  failed: settings that could not be run, and what that is.  bases: setting -> what
+    it is held against; the first of them where it is not in there.  quantized: settings that are to be faster than
+    their base.  within, tell: see WITHIN and TELL."""
     measured = [_measured(name, blocks, failed.get(name), within) for name, blocks in settings.items()]
-    base, *others = measured
-    able = [each for each in others if base.ms and each.ms]
+    first, *others = measured
+    named = {each.name: each for each in measured}
+    pairs = [(named[(bases or {}).get(each.name, first.name)], each) for each in others]
+    able = [(base, each) for base, each in pairs if base.ms and each.ms]
     level = corrected(APART_LEVEL, len(able))
-    compared = [found for each in able if (found := _compared(base, each, level, tell)) is not None]
+    compared = [found for base, each in able if (found := _compared(base, each, level, tell)) is not None]
+    findings = tuple(_slower(each) for each in compared if each.says == "slower" and each.name in quantized)
     # A comparison is no release rule: what it cannot tell is said, the numbers stay valid.
-    return BenchJudgement(worst([each.verdict for each in measured]), tuple(measured), tuple(compared))
+    return BenchJudgement(worst([each.verdict for each in measured]), tuple(measured), tuple(compared), findings)
+
+
+def _slower(found: Compared) -> Finding:
+    return Finding(
+        code="INT8_SLOWER",
+        severity="warn",
+        message=f"{found.name} takes {found.ratio.value:.2f} times as long as {found.base}: "
+        "here quantizing saves space, and costs time",
+        evidence={"ratio": found.ratio.value, "low": found.ratio.low, "high": found.ratio.high},
+        remedy="Measure fp16, and dynamic:8 with --memory normal; where none is faster, ship float or what the size is "
+        "worth.",
+    )
 
 
 def _measured(name: str, blocks: Sequence[Block], failed: Verdict | None, within: float) -> Measured:

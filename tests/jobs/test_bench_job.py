@@ -36,6 +36,8 @@ def test_float_is_measured_beside_what_replaces_it(generated_model: ModelByName,
     names = [each.name for each in device.judged.settings]
     assert names == ["float, 1 thread", "float, 2 threads", "dynamic:8, 1 thread", "dynamic:8, 2 threads"]
     assert device.rounds == 3
+    bases = [(each.base, each.name) for each in device.judged.compared]
+    assert bases == [(names[0], names[1]), (names[0], names[2]), (names[1], names[3])]
     for each in device.judged.settings:
         assert len(each.blocks) == 3
         assert each.ms["p50"].value > 0

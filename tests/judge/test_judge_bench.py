@@ -60,6 +60,22 @@ def test_what_differs_is_told(ms: float, says: str) -> None:
     assert found.ratio.value == pytest.approx(ms / 10, rel=0.005)
 
 
+def test_quantizing_that_costs_time_is_told() -> None:
+    given = {"float": blocks(10.0), "dynamic:8": blocks(20.0), "fp16": blocks(20.0)}
+    (found,) = judge_bench(given, failed={}, quantized=["dynamic:8"]).findings
+    assert found.code == "INT8_SLOWER"
+    assert "2.00 times" in found.message
+    assert not judge_bench(
+        {"float": blocks(10.0), "dynamic:8": blocks(5.0)}, failed={}, quantized=["dynamic:8"]
+    ).findings
+
+
+def test_each_is_held_against_its_own_base() -> None:
+    given = {"one": blocks(10.0), "two": blocks(5.0), "other": blocks(5.0)}
+    found = judge_bench(given, failed={}, bases={"other": "two"}).compared
+    assert [(each.base, each.name, each.says) for each in found] == [("one", "two", "faster"), ("two", "other", "same")]
+
+
 def test_what_cannot_be_told_is_unclear() -> None:
     noisy = blocks_of([(n, capture(10.0 * (1 + 0.02 * (-1) ** n), n)) for n in range(7)], 2)
     found = judge_bench({"a": blocks(10.0), "b": noisy}, failed={}, within=0.05)
