@@ -13,7 +13,8 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 pytest_plugins = [
-    "tests.beds.adb", "tests.beds.models", "tests.beds.order", "tests.beds.pack", "tests.beds.sshd", "tests.beds.vm",
+    "tests.beds.adb", "tests.beds.browser", "tests.beds.models", "tests.beds.order", "tests.beds.pack",
+    "tests.beds.sshd", "tests.beds.vm",
 ]  # fmt: skip
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)

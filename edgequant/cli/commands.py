@@ -203,14 +203,14 @@ def report(
     *,
     run_dir: Annotated[str | None, typer.Argument(metavar="RUN_DIR", help="Folder of an earlier run.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of report.json.")] = False,
-    csv: opt.Csv = None,
+    files: opt.Files,
     by_case: Annotated[bool, typer.Option("--by-case", help="In that table, a line per output and case.")] = False,
     ui: opt.Ui,
 ) -> None:
     """Show the report of an earlier run again; the exit code is its verdict's."""
     from edgequant.cli import report as command
 
-    command.run(run_dir=run_dir, schema=schema, csv=csv, by_case=by_case, ui=ui)
+    command.run(run_dir=run_dir, schema=schema, files=files, by_case=by_case, ui=ui)
 
 
 @app.command("judge", short_help="Judge an earlier run again, with other limits.")

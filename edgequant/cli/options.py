@@ -359,11 +359,26 @@ class Device(Runtime):
     ] = None
 
 
-class Kept(Group):
+class Files(Group):
+    """Files that a report is written into."""
+
+    csv: Csv = None
+    html: Annotated[
+        str | None, typer.Option("--html", metavar="FILE", help="One page with tables and figures, too.")
+    ] = None
+    junit: Annotated[
+        str | None, typer.Option("--junit", metavar="FILE", help="JUnit XML, a test case per rule and run, too.")
+    ] = None
+    summary: Annotated[
+        str | None,
+        typer.Option("--summary", metavar="FILE.md", help="Markdown for a CI's summary, too: $GITHUB_STEP_SUMMARY."),
+    ] = None
+
+
+class Kept(Files):
     """What is written on this host."""
 
     run_dir: RunDir = None
-    csv: Csv = None
 
 
 class Ui(Group):

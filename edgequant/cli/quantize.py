@@ -10,7 +10,7 @@ import typer
 
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Kept, Ui
-from edgequant.cli.report import refuse_csv, write_csv
+from edgequant.cli.report import refuse_files, write_files
 from edgequant.cli.request import make_request
 from edgequant.cli.verify import exit_code
 from edgequant.errors import InputError
@@ -31,7 +31,7 @@ def run(model: str, typed: Mapping[str, Any], *, output: str, kept: Kept, ui: Ui
             hint="Quantize once for each, with an -o of its own; edgequant verify compares several.",
         )
     request = make_request(model, {**typed, "devices": ["local:"]}, run_dir=kept.run_dir)
-    refuse_csv(kept.csv, request, output)
+    refuse_files(kept, request, output)
     report, run_dir, written, elsewhere = quantize(request, Path(output), CliProgress(ui))
     console = out(ui)
     render(report, console, path=run_dir / "report.json", verbose=ui.verbose, quiet=ui.quiet)
@@ -55,7 +55,7 @@ def run(model: str, typed: Mapping[str, Any], *, output: str, kept: Kept, ui: Ui
             markup=False,
             soft_wrap=True,
         )
-    write_csv(report, kept.csv)
+    write_files(report, kept, run_dir)
     if ui.json:
         print_json(to_json(report))
     code = exit_code(report)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from edgequant.cli.console import out, print_json
-from edgequant.cli.options import Ui
+from edgequant.cli.options import Files, Ui
 from edgequant.errors import EdgequantError, InputError
 
 if TYPE_CHECKING:
@@ -18,9 +19,8 @@ if TYPE_CHECKING:
     from edgequant.report.model import Report
 
 
-def run(*, run_dir: str | None, schema: bool, csv: str | None, by_case: bool, ui: Ui) -> None:
+def run(*, run_dir: str | None, schema: bool, files: Files, by_case: bool, ui: Ui) -> None:
     """Show a report again, or the schema of all of them."""
-    from edgequant.jobs.overwriting import refuse_table
     from edgequant.report.console import render
     from edgequant.report.read import load
     from edgequant.report.write import json_schema, to_json
@@ -28,50 +28,90 @@ def run(*, run_dir: str | None, schema: bool, csv: str | None, by_case: bool, ui
     if schema:
         print_json(json.dumps(json_schema(), indent=2))
         return
-    if by_case and csv is None:
+    if by_case and files.csv is None:
         raise InputError("OPTION_INVALID", "--by-case is for a table", hint="Name its file with --csv.")
     if run_dir is None:
         raise InputError("OPTION_INVALID", "which run?", hint="Give its folder: edgequant report RUN_DIR")
     path = Path(run_dir)
     path = path / "report.json" if path.is_dir() else path
-    if csv is not None:
-        refuse_table(Path(csv), [path], run_dir=path)
+    refuse_beside(files, [path], path)
     report = load(path)
     render(report, out(ui), path=path, verbose=ui.verbose, quiet=ui.quiet)
-    write_csv(report, csv, by_case=by_case)
+    write_files(report, files, path, by_case=by_case)
     if ui.json:
         print_json(to_json(report))
     raise typer.Exit(report.verdict.exit_code)
 
 
-def refuse_csv(path: str | None, request: Request, output: str | None = None, spec: str | None = None) -> None:
-    """Before anything runs: the table must not replace what was given or is to be made, and must have a folder.
+def asked_for(files: Files) -> dict[str, Path]:
+    """Option -> the file it names, of those that were given."""
+    names = [option.name for option in Files.options()]
+    return {f"--{name}": Path(path) for name in names if (path := getattr(files, name)) is not None}
 
-    Raises InputError (OUTPUT_INVALID), and what `read_model` raises where the file of the table is there already.
+
+def refuse_files(files: Files, request: Request, output: str | None = None, spec: str | None = None) -> None:
+    """Before anything runs: table and page must not replace what was given or is to be made, nor each other, and must
+    have a folder.
+
+    Raises InputError (OUTPUT_INVALID), and what `read_model` raises where such a file is there already.
     """
-    from edgequant.jobs.overwriting import given_paths, refuse_table
+    from edgequant.jobs.overwriting import given_paths
     from edgequant.models import read_model
 
-    if path is None:
+    if not (asked := asked_for(files)):
         return
     needed = [request.model, *given_paths(request), *(Path(each) for each in (output, spec) if each is not None)]
-    if os.path.lexists(path):
+    if any(map(os.path.lexists, asked.values())):
         needed += read_model(request.model).external_files
-    refuse_table(Path(path), needed, run_dir=request.run_dir)
+    refuse_beside(files, needed, request.run_dir)
+
+
+def refuse_beside(files: Files, needed: Sequence[Path], run_dir: Path | None) -> None:
+    """The same of a run that is there already.  run_dir: or a file in it."""
+    from edgequant.jobs.overwriting import refuse_table
+
+    before: list[Path] = []
+    for option, path in asked_for(files).items():
+        refuse_table(path, [*needed, *before], run_dir=run_dir, option=option)
+        before.append(path)
+
+
+def write_files(report: Report, files: Files, where: Path, *, by_case: bool = False) -> None:
+    """Write the table, the page and what a CI reads where wanted.  where: the folder of the run, or a file in it.
+
+    Raises EdgequantError (OUTPUT_UNWRITABLE).
+    """
+    write_csv(report, files.csv, by_case=by_case)
+    if files.junit is not None:
+        from edgequant.report.junit import to_junit
+
+        _write(to_junit(report), files.junit, "--junit", "file")
+    if files.summary is not None:
+        from edgequant.report.summary import to_summary
+
+        _write(to_summary(report), files.summary, "--summary", "file")
+    if files.html is not None:
+        from edgequant.jobs.html import page_of
+
+        _write(page_of(report, where), files.html, "--html", "page")
 
 
 def write_csv(report: Report, path: str | None, *, by_case: bool = False) -> None:
     """Write the table where one is wanted.  Raises EdgequantError (OUTPUT_UNWRITABLE)."""
-    from edgequant.report.csv import to_csv
+    if path is not None:
+        from edgequant.report.csv import to_csv
+
+        _write(to_csv(report, by_case=by_case), path, "--csv", "table")
+
+
+def _write(text: str, path: str, option: str, what: str) -> None:
     from edgequant.report.write import write_text
 
-    if path is None:
-        return
     try:
-        write_text(to_csv(report, by_case=by_case), Path(path))
+        write_text(text, Path(path))
     except OSError as error:
         raise EdgequantError(
             "OUTPUT_UNWRITABLE",
             f"{path} cannot be written: {error.strerror or error}",
-            hint="The report itself is whole: `edgequant report RUN_DIR --csv FILE` makes the table from it.",
+            hint=f"The report itself is whole: `edgequant report RUN_DIR {option} FILE` makes the {what} from it.",
         ) from None

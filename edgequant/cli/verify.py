@@ -11,7 +11,7 @@ import typer
 
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Kept, Ui
-from edgequant.cli.report import refuse_csv, write_csv
+from edgequant.cli.report import refuse_beside, refuse_files, write_files
 from edgequant.cli.request import make_request
 from edgequant.errors import EXIT_INTERRUPTED, InputError
 from edgequant.plan.request import Request
@@ -32,12 +32,12 @@ def run(
                 "--resume goes on with what the run was asked for, and takes nothing of it anew",
                 hint="Give --resume RUN_DIR alone; `edgequant judge RUN_DIR --limit ...` judges it by other limits.",
             )
-        raise typer.Exit(exit_code(resume_run(resume, ui, kept.csv)))
+        raise typer.Exit(exit_code(resume_run(resume, ui, kept)))
     if model is None:
         raise InputError("USAGE", "Missing argument 'MODEL'", hint="`edgequant verify --help` shows what can be given.")
     request = make_request(model, typed, spec=spec, run_dir=kept.run_dir)
-    refuse_csv(kept.csv, request, spec=spec)
-    raise typer.Exit(exit_code(run_request(request, ui, kept.csv)))
+    refuse_files(kept, request, spec=spec)
+    raise typer.Exit(exit_code(run_request(request, ui, kept)[0]))
 
 
 def exit_code(report: Report) -> int:
@@ -49,28 +49,26 @@ def exit_code(report: Report) -> int:
     return EXIT_INTERRUPTED
 
 
-def run_request(request: Request, ui: Ui, csv: str | None = None) -> Report:
-    """Verify and show the report, a partial one after ctrl-C too."""
+def run_request(request: Request, ui: Ui, kept: Kept) -> tuple[Report, RunFolder]:
+    """Verify and show the report, a partial one after ctrl-C too; it is returned with the folder of the run."""
     from edgequant.jobs.verify import verify
 
-    return _shown(lambda progress: verify(request, progress, meanwhile=_load), ui, csv)
+    return _shown(lambda progress: verify(request, progress, meanwhile=_load), ui, kept)
 
 
 def _load() -> None:
     import edgequant.report.console  # noqa: F401  (it is what `_shown` ends with)
 
 
-def resume_run(run_dir: str, ui: Ui, csv: str | None) -> Report:
+def resume_run(run_dir: str, ui: Ui, kept: Kept) -> Report:
     """Go on with a run and show its report."""
-    from edgequant.jobs.overwriting import refuse_table
     from edgequant.jobs.verify import resume
 
-    if csv is not None:
-        refuse_table(Path(csv), [], run_dir=Path(run_dir))
-    return _shown(lambda progress: resume(Path(run_dir), progress), ui, csv)
+    refuse_beside(kept, [], Path(run_dir))
+    return _shown(lambda progress: resume(Path(run_dir), progress), ui, kept)[0]
 
 
-def _shown(work: Callable[[CliProgress], tuple[Report, RunFolder]], ui: Ui, csv: str | None) -> Report:
+def _shown(work: Callable[[CliProgress], tuple[Report, RunFolder]], ui: Ui, kept: Kept) -> tuple[Report, RunFolder]:
     from edgequant.jobs.verify import InterruptedRun
 
     console = out(ui)
@@ -83,7 +81,7 @@ def _shown(work: Callable[[CliProgress], tuple[Report, RunFolder]], ui: Ui, csv:
         from edgequant.report.write import to_json
 
         render(stop.report, console, path=stop.path, verbose=ui.verbose, quiet=ui.quiet)
-        write_csv(stop.report, csv)
+        write_files(stop.report, kept, stop.path)
         if ui.json:
             print_json(to_json(stop.report))
         raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -91,7 +89,7 @@ def _shown(work: Callable[[CliProgress], tuple[Report, RunFolder]], ui: Ui, csv:
     from edgequant.report.write import to_json
 
     render(report, console, path=run_dir.report, verbose=ui.verbose, quiet=ui.quiet)
-    write_csv(report, csv)
+    write_files(report, kept, run_dir.path)
     if ui.json:
         print_json(to_json(report))
-    return report
+    return report, run_dir

@@ -12,6 +12,8 @@ from edgequant.files import is_stream, same_file
 from edgequant.plan.request import Request
 from edgequant.spec.function import looks_like_function
 
+_SUFFIXES = {"--junit": ".xml", "--summary": ".md"}
+
 
 def given_paths(request: Request) -> list[Path]:
     """The files and folders a request reads besides its model: cases, references, calibration data, recipes."""
@@ -75,24 +77,25 @@ def refuse_overwriting(output: Path, model: Path, what: str, *given: Path | None
             )
 
 
-def refuse_table(table: Path, needed: Sequence[Path], *, run_dir: Path | None = None) -> None:
-    """Raise InputError (OUTPUT_INVALID) where a table would replace one of the needed files or folders, or a file in
-    such a folder, or may be a record of a run, or has no folder that may be written to.
+def refuse_table(table: Path, needed: Sequence[Path], *, run_dir: Path | None = None, option: str = "--csv") -> None:
+    """Raise InputError (OUTPUT_INVALID) where a table, or a page, would replace one of the needed files or folders, or
+    a file in such a folder, or may be a record of a run, or has no folder that may be written to.
 
     Args:
         run_dir: of the run that the table is of, or a file in it; it may come to be before the table does.
+        option: that names the table.
     """
-    hint = "Name a file of its own."
+    hint, suffix = "Name a file of its own.", _SUFFIXES.get(option, f".{option.lstrip('-')}")
     refuse_unwritable(table)
     if is_stream(table):
         return
     if run_dir is not None:
         if (run_dir.parent / "plan.json").exists():
             run_dir = run_dir.parent
-        if table.suffix != ".csv" and table.resolve().is_relative_to(run_dir.resolve()):
+        if table.suffix != suffix and table.resolve().is_relative_to(run_dir.resolve()):
             raise InputError(
                 "OUTPUT_INVALID",
-                f"{table}: in the folder of a run, the file that --csv names has to end in .csv",
+                f"{table}: in the folder of a run, the file that {option} names has to end in {suffix}",
                 hint=hint,
             )
     if table.is_dir():
@@ -103,12 +106,16 @@ def refuse_table(table: Path, needed: Sequence[Path], *, run_dir: Path | None = 
         # In a folder that was given, a table of its own harms nobody.
         inside = os.path.lexists(table) and place.is_dir() and resolved.is_relative_to(place.resolve())
         if inside or resolved == place.resolve() or same_file(table, place):
-            raise InputError("OUTPUT_INVALID", f"{table}: --csv names a file that this command needs itself", hint=hint)
+            raise InputError(
+                "OUTPUT_INVALID", f"{table}: {option} names a file that this command needs itself", hint=hint
+            )
     folder = table.parent
     if not folder.is_dir():
         if run_dir is None or folder.resolve() != run_dir.resolve():
             raise InputError("OUTPUT_INVALID", f"{table}: there is no folder {folder}")
     elif not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(
-            "OUTPUT_INVALID", f"{table}: you may not write into the folder {folder}", hint="Choose another for --csv."
+            "OUTPUT_INVALID",
+            f"{table}: you may not write into the folder {folder}",
+            hint=f"Choose another for {option}.",
         )

@@ -7,9 +7,8 @@ files nobody has vetted.  What colour says is said in words or marks too.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -17,16 +16,16 @@ from rich.text import Text
 from edgequant import plain
 from edgequant.findings import Finding
 from edgequant.judge.verdict import Verdict
+from edgequant.report import words
 from edgequant.report.lines import STYLE
 from edgequant.report.model import CalibrationInfo, Report, Run
-from edgequant.report.tables import Tables, count, worst_first
+from edgequant.report.tables import Tables, worst_first
 
 MAX_OUTPUTS = 12
 MAX_PLACES = 3
 MAX_SHAPES = 3
 
 _SEVERITY = {"error": "bold magenta", "fail": "bold red", "warn": "yellow", "info": "cyan"}
-_SEVERITY_ORDER = ("fail", "error", "warn", "info")
 
 
 def render(
@@ -49,13 +48,10 @@ def render(
     _Printer(console, max_outputs, verbose, quiet).report(report, path)
 
 
-GOOD = (Verdict.PASS, Verdict.MARGINAL)
-
-
 class _Printer(Tables):
     def report(self, report: Report, path: Path | None) -> None:
         self.header(report)
-        on = _on_random_inputs(report)
+        on = words.on_random_inputs(report)
         for run in report.runs:
             self.console.print()
             self.run(run, on)
@@ -69,7 +65,9 @@ class _Printer(Tables):
             self.console.print()
             self.overview(report.runs)
         self.console.print()
-        self.line(self.verdict(report.verdict), on if report.verdict in GOOD else "", f"  {_sum_up(report.runs)}")
+        self.line(
+            self.verdict(report.verdict), on if report.verdict in words.GOOD else "", f"  {words.sum_up(report.runs)}"
+        )
         failed = [run for run in report.runs if run.verdict is Verdict.FAIL and run.outputs]
         if failed and path is not None:
             # The run knows what it was asked for: options that were given are not to be forgotten.
@@ -130,23 +128,13 @@ class _Printer(Tables):
         instead: list[Text | str] = []
         if run.made_as not in (None, run.variant):
             instead = ["  made as  ", self.name(run.made_as or "", "bold")]
-        told = f"  ({on.strip()})" if on and run.verdict in GOOD else ""
+        told = f"  ({on.strip()})" if on and run.verdict in words.GOOD else ""
         self.line(
             self.verdict(run.verdict), "  ", self.name(run.variant, "bold"), *instead, "  on  ", self.name(device.uri),
             told,
         )  # fmt: skip
-        facts = [
-            _product(device.facts),
-            device.cpu,
-            device.arch,
-            " ".join(device.features),
-            f"MNN {device.mnn}" if device.mnn else None,
-        ]
-        facts += [f"{device.cores} cores" if device.cores else None]
-        facts += [f"{device.ram_mb:.0f} MiB RAM" if device.ram_mb else None]
-        facts += ["emulated: accuracy counts, timing does not" if device.emulated else None]
-        if any(facts):
-            self.line(self.text(", ".join(fact for fact in facts if fact), "dim"), indent=2)
+        if facts := words.device_facts(device):
+            self.line(self.text(facts, "dim"), indent=2)
         if run.error is not None:
             self.line(Text(run.error.code, style=STYLE[Verdict.ERROR]), f"  {run.error.message}", indent=2)
             if run.error.hint:
@@ -167,21 +155,11 @@ class _Printer(Tables):
 
     def measurements(self, run: Run) -> None:
         latency = run.latency_ms
-        if run.low_memory_engaged is not None or run.low_memory_why:
-            engaged = {True: "engaged", False: "NOT engaged", None: "unknown"}[run.low_memory_engaged]
-            why = f": {run.low_memory_why}" if run.low_memory_why else ""
-            self.field("  low mem", f"dynamic quantization {engaged}{why}")
+        if (said := words.engaged(run)) is not None:
+            self.field("  low mem", said)
         if latency is not None and latency.n:
-            parts = [
-                f"{key} {plain.milliseconds(value)}"
-                for key in ("p50", "p90", "p99", "mean", "stdev", "min", "max")
-                if (value := getattr(latency, key)) is not None
-            ]
-            outside = [
-                f"{label} {plain.milliseconds(value)}"
-                for key, label in (("load", "model load"), ("first", "first"))
-                if (value := getattr(latency, key)) is not None
-            ]
+            parts = [f"{key} {value}" for key, value in words.times(latency, words.LATENCY)]
+            outside = [f"{words.OUTSIDE[key]} {value}" for key, value in words.times(latency, list(words.OUTSIDE))]
             first = f"; {', '.join(outside)}" if outside else ""
             threads = run.options.get("threads")
             how = [f"case {latency.case}" if latency.case else "", f"{threads} threads" if threads else ""]
@@ -194,13 +172,7 @@ class _Printer(Tables):
             self.field("", Text("not valid: ", style=STYLE[Verdict.INCONCLUSIVE]), "; ".join(latency.why_invalid))
         self.drift(run)
         if run.memory_mb is not None:
-            labels = {"model_file": "file", "session": "session", "rss_load": "RSS after load", "rss_peak": "RSS peak",
-                      "pss_peak": "PSS peak"}  # fmt: skip
-            known = [
-                f"{label} {plain.megabytes(value)}"
-                for key, label in labels.items()
-                if (value := getattr(run.memory_mb, key)) is not None
-            ]
+            known = [f"{label} {value}" for label, value in words.memory(run.memory_mb).items()]
             self.field("  memory", ", ".join(known) or "not measured")
         elif run.memory_why:
             self.field("  memory", f"not measured: {run.memory_why}")
@@ -229,12 +201,8 @@ class _Printer(Tables):
 
     def findings(self, findings: Sequence[Finding], places: Sequence[str] = ()) -> None:
         """Findings of one code together, the worst output first: forty outputs with one fault are one thing to do."""
-        rank = {name: number for number, name in enumerate(places)}
-        groups: dict[tuple[str, str], dict[str | None, list[Finding]]] = {}
-        for finding in sorted(findings, key=lambda f: rank.get(f.where or "", len(rank))):
-            groups.setdefault((finding.severity, finding.code), {}).setdefault(finding.where, []).append(finding)
         self.console.print()
-        for (level, code), group in sorted(groups.items(), key=lambda item: _SEVERITY_ORDER.index(item[0][0])):
+        for level, code, group in words.grouped(findings, places):
             self.line(Text(f"{level:<5}", style=_SEVERITY[level]), "  ", self.text(code, "bold"), indent=2)
             shown = list(group.items())[: None if self.verbose else MAX_PLACES]
             for where, found in shown:
@@ -247,23 +215,3 @@ class _Printer(Tables):
                 continue  # worth knowing, but there is nothing that has to be done: the report has the rest
             for remedy in dict.fromkeys(f.remedy for _, found in shown for f in found if f.remedy):
                 self.hang(Text(" " * 9 + "-> ", style="cyan"), self.text(remedy))
-
-
-def _on_random_inputs(report: Report) -> str:
-    """What a good verdict has to be read with, where its cases were made up."""
-    return " on random inputs" if any(finding.code == "RANDOM_INPUTS" for finding in report.findings) else ""
-
-
-def _sum_up(runs: Sequence[Run]) -> str:
-    if not runs:
-        return "nothing was run"
-    codes = sorted({run.error.code for run in runs if run.error is not None})
-    why = f" ({', '.join(codes)})" if codes else ""
-    return f"{len(runs)} run{'s' if len(runs) > 1 else ''}: {count(run.verdict for run in runs)}{why}"
-
-
-def _product(facts: Mapping[str, Any]) -> str | None:
-    """What is written on the box, and its Android; None where the device does not tell."""
-    maker, model, android = (str(facts.get(key) or "")[:60] for key in ("manufacturer", "model", "android"))
-    known = model if model.lower().startswith(maker.lower()) else f"{maker} {model}"
-    return f"{known.strip()}{f' (Android {android})' if android else ''}".strip() or None

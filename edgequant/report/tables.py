@@ -15,7 +15,7 @@ from edgequant.report.model import OutputReport, Run
 
 MIN_NAME = 12
 """A table leaves at least this much for the names; its other columns go into a second table."""
-_BROKEN, _CLOSE = "!", "~"
+BROKEN, CLOSE = "!", "~"
 _RUN = "run"
 
 
@@ -40,17 +40,13 @@ class Tables(Lines):
         rows = []
         for run, ordered in zip(runs, ranked, strict=True):
             name, output = ordered[0] if ordered else ("", None)
-            memory, latency = run.memory_mb, run.latency_ms
             made = f" ({run.made_as})" if run.made_as not in (None, run.variant) else ""
             # Worth a line of its own where it is long, as it is what tells one run from the other.
             where: list[Text | str] = [] if single else [" on ", self.name(run.device.uri)]
             title = self.join([self.name(f"{run.variant}{made}"), *where])
             cells = {
                 "verdict": self.verdict(run.verdict),
-                "file MB": Text(_decimals(memory.model_file if memory is not None else None, 2)),
-                "session MB": Text(_decimals(memory.session if memory is not None else None, 1)),
-                "p50 ms": Text(plain.milliseconds(latency.p50 if latency is not None else None)),
-                "worst dB": Text(plain.decibel(output.sqnr_db if output is not None else None)),
+                **{column: Text(text) for column, text in costs(run, output).items()},
                 "worst output": self.short(name) if output is not None else Text(run.error.code if run.error else "-"),
             }
             rows.append(_Row(title, cells))
@@ -73,22 +69,22 @@ class Tables(Lines):
         rows = [
             _Row(
                 self.name(name, "" if output.verdict is Verdict.PASS else "bold"),
-                {column: self.cell(run, name, output, column) for column in _COLUMNS},
+                {column: self.cell(run, name, output, column) for column in COLUMNS},
             )
             for name, output in shown
         ]
         # A column in which nothing was measured only takes room from the names.
-        columns = [c for c in _COLUMNS if c == "verdict" or any(row.cells[c].plain != "-" for row in rows)]
+        columns = [c for c in COLUMNS if c == "verdict" or any(row.cells[c].plain != "-" for row in rows)]
         for part in self.split(rows, columns):
             self.console.print()
             self.table(rows, part)
-        marks = {_mark(output, metric) for _, output in shown for metric in _METRIC_OF.values()} - {""}
+        marks = {_mark(output, metric) for _, output in shown for metric in METRIC_OF.values()} - {""}
         said = [
-            what for mark, what in ((_BROKEN, "! breaks its limit"), (_CLOSE, "~ only just keeps it")) if mark in marks
+            what for mark, what in ((BROKEN, "! breaks its limit"), (CLOSE, "~ only just keeps it")) if mark in marks
         ]
-        if stages := [column for column in _STAGES if column in columns]:
+        if stages := [column for column in STAGES if column in columns]:
             # Only what is in the table: this host is no device to be held against itself.
-            named = [_STAGES[column] if column != "dev" else "the device" for column in stages]
+            named = [STAGES[column] if column != "dev" else "the device" for column in stages]
             what = plain.joined(named)
             said.append(f"{', '.join(stages)}: SQNR in dB that {what} leave{'' if named[1:] else 's'}")
         said.append("each number: worst case")
@@ -140,22 +136,8 @@ class Tables(Lines):
             return self.verdict(output.verdict)
         if column == "worst case":
             return Text("-") if output.worst_case is None else self.short(output.worst_case)
-        if column == "NaN/Inf":
-            bad = output.nan or output.inf
-            return Text(f"{output.nan}/{output.inf}{_BROKEN}", style=STYLE[Verdict.FAIL]) if bad else Text("0")
-        if column in _STAGES:
-            entry = getattr(run.errors, _STAGES[column]).get(name)
-            if entry is None:
-                return Text("-")
-            value = plain.amount(entry.mismatch) if entry.mismatch is not None else plain.decibel(entry.sqnr_db)
-            return Text("exact" if entry.exact else "broken" if entry.problem else value)
-        metric = _METRIC_OF[column]
-        value = getattr(output, metric)
-        if metric == "sqnr_db" and output.exact:
-            return Text("exact")
-        mark = _mark(output, metric)
-        style = {_BROKEN: STYLE[Verdict.FAIL], _CLOSE: STYLE[Verdict.MARGINAL]}.get(mark, "")
-        return Text(f"{plain.metric(metric, value)}{mark}", style=style)
+        text, mark = number(run, name, output, column)
+        return Text(f"{text}{mark}", style={BROKEN: STYLE[Verdict.FAIL], CLOSE: STYLE[Verdict.MARGINAL]}.get(mark, ""))
 
 
 @dataclass(frozen=True)
@@ -177,18 +159,45 @@ def worst_first(run: Run) -> list[tuple[str, OutputReport]]:
     return sorted(run.outputs.items(), key=lambda item: _badness(item[1]), reverse=True)
 
 
-_STAGES = {"conv": "conversion", "quant": "quantization", "dev": "device"}
-_COLUMNS = (
+def costs(run: Run, output: OutputReport | None) -> dict[str, str]:
+    """What one would choose by: what the run's worst output lost, what the file costs."""
+    memory, latency = run.memory_mb, run.latency_ms
+    return {
+        "file MB": _decimals(memory.model_file if memory is not None else None, 2),
+        "session MB": _decimals(memory.session if memory is not None else None, 1),
+        "p50 ms": plain.milliseconds(latency.p50 if latency is not None else None),
+        "worst dB": plain.decibel(output.sqnr_db if output is not None else None),
+    }
+
+
+def number(run: Run, name: str, output: OutputReport, column: str) -> tuple[str, str]:
+    """A number of the table of outputs, and the mark behind it: BROKEN, CLOSE or none.  "-": there is none."""
+    if column == "NaN/Inf":
+        return (f"{output.nan}/{output.inf}", BROKEN) if output.nan or output.inf else ("0", "")
+    if column in STAGES:
+        entry = getattr(run.errors, STAGES[column]).get(name)
+        if entry is None:
+            return "-", ""
+        value = plain.amount(entry.mismatch) if entry.mismatch is not None else plain.decibel(entry.sqnr_db)
+        return "exact" if entry.exact else "broken" if entry.problem else value, ""
+    metric = METRIC_OF[column]
+    if metric == "sqnr_db" and output.exact:
+        return "exact", ""
+    return plain.metric(metric, getattr(output, metric)), _mark(output, metric)
+
+
+STAGES = {"conv": "conversion", "quant": "quantization", "dev": "device"}
+COLUMNS = (
     "verdict", "SQNR dB", "cosine", "rel max", "max abs", "mismatch", "NaN/Inf",
     "mean abs", "p99 abs", "conv", "quant", "dev", "worst case",
 )  # fmt: skip
 _LEFT = ("verdict", "worst case", "worst output")
-_METRIC_OF = {metric.title: metric.name for metric in TABLE.values() if metric.title in _COLUMNS}
+METRIC_OF = {metric.title: metric.name for metric in TABLE.values() if metric.title in COLUMNS}
 
 
 def _mark(output: OutputReport, metric: str) -> str:
     verdicts = {limit.verdict for limit in output.limits if limit.metric == metric}
-    return _BROKEN if Verdict.FAIL in verdicts else _CLOSE if Verdict.MARGINAL in verdicts else ""
+    return BROKEN if Verdict.FAIL in verdicts else CLOSE if Verdict.MARGINAL in verdicts else ""
 
 
 def _badness(output: OutputReport) -> tuple[float, ...]:

@@ -17,7 +17,7 @@ import pytest
 DURATIONS = Path(__file__).parents[1] / "durations.json"
 SLOW = 0.3
 """Seconds from which a test is in the file, and `slow`: `make check` leaves it out."""
-MACHINES = {"phone_session": "phone", "board_session": "board"}
+MACHINES = {"phone_session": "phone", "board_session": "board", "browse": "browser"}
 """Fixtures of which there is one for all workers -> the group that one worker gets whole."""
 
 

@@ -127,6 +127,7 @@ def test_demo(real_model: ModelByName, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert [run["variant"] for run in done.json["runs"]] == ["dynamic:8", "dynamic:8,hqq"]
     assert "edgequant verify MODEL" in done.err
+    assert "dynamic:8,hqq" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_demo_on_a_device_that_is_not_there(real_model: ModelByName, closed_port: int, tmp_path: Path) -> None:

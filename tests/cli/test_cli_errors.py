@@ -117,6 +117,14 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str, str]] = {
     ),
     "a table of a report into nowhere": (("report", "run", "--csv", "no/x.csv"), "OUTPUT_INVALID", "no folder no"),
     "a table of a report onto itself": (("report", "text", "--csv", "text"), "OUTPUT_INVALID", "--csv"),
+    "a page onto the model": (("verify", M, *L, "--html", M), "OUTPUT_INVALID", "--html"),
+    "a page onto the table": (("verify", M, *L, "--csv", "x.txt", "--html", "x.txt"), "OUTPUT_INVALID", "--html"),
+    "a page onto the plan": (
+        ("verify", M, *L, "--run-dir", "new", "--html", "new/plan.json"),
+        "OUTPUT_INVALID",
+        "--html names has to end in .html",
+    ),
+    "a page of a report into nowhere": (("report", "run", "--html", "no/x.html"), "OUTPUT_INVALID", "no folder no"),
     "quantize two ways": (
         ("quantize", M, "-o", "q.mnn", "--variant", "dynamic:8", "--variant", "fp16"),
         "USAGE",

@@ -30,17 +30,21 @@ def test_quantize(generated_model: ModelByName, case: Path, tmp_path: Path) -> N
 
 
 def test_quantize_that_breaks_a_limit_is_written_and_exits_with_1(generated_model: ModelByName, tmp_path: Path) -> None:
-    out, table = tmp_path / "out.mnn", tmp_path / "table.csv"
+    out, table, page = tmp_path / "out.mnn", tmp_path / "table.csv", tmp_path / "page.html"
     arguments = ("--variant", "weight:2", "--limit", "sqnr_db>=60", *ONE, "--run-dir", str(tmp_path / "run"))
-    done = edgequant("quantize", str(generated_model("argmax_ints")), "-o", str(out), *arguments, "--csv", str(table))
+    beside = ("--csv", str(table), "--html", str(page))
+    done = edgequant("quantize", str(generated_model("argmax_ints")), "-o", str(out), *arguments, *beside)
     assert done.code == 1
     assert "FAIL" in done.out
     assert out.is_file()
-    # The same table that the report's folder gives.
-    again = edgequant("report", str(tmp_path / "run"), "--csv", str(tmp_path / "again.csv"))
+    # The same table, and the same page, that the report's folder gives.
+    beside = ("--csv", str(tmp_path / "again.csv"), "--html", str(tmp_path / "again.html"))
+    again = edgequant("report", str(tmp_path / "run"), *beside)
     assert again.code == 1
     assert "weight:2" in table.read_text()
     assert table.read_text() == (tmp_path / "again.csv").read_text()
+    assert page.read_text() == (tmp_path / "again.html").read_text()
+    assert "FAIL: argmax_ints" in page.read_text()
     report = tmp_path / "run" / "report.json"
     before = report.read_bytes()
     onto = edgequant("report", str(tmp_path / "run"), "--csv", str(report))

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgequant.cells import cell, legible
+from edgequant.cells import cell
+from edgequant.charts import Dot, Said, scatter, standalone
 from edgequant.files import atomic_write
 from edgequant.quantize.recipe import Recipe
 from edgequant.spec import MemoryMode
@@ -135,59 +134,24 @@ def front_csv(points: Sequence[Point]) -> str:
     return out.getvalue()
 
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _PAD = 720, 420, 70, 50, 20
+_LOWEST, _HIGHEST = -40.0, 80.0
+"""Margins beyond are drawn there."""
 
 
 def front_svg(points: Sequence[Point], best: Point | None) -> str:
-    """Bytes to the right, margin over the target upwards; filled where the model was made, ringed where chosen."""
-    sizes = [point.size for point in points] or [1]
-    margins = [max(-40.0, min(80.0, point.margin_db)) for point in points] or [0.0]
-    x_ticks, y_ticks = _ticks(0, max(sizes)), _ticks(min(0.0, *margins), max(1.0, *margins))
-
-    def x(size: float) -> float:
-        return _LEFT + (_WIDTH - _LEFT - _PAD) * size / x_ticks[-1]
-
-    def y(margin: float) -> float:
-        low, high = y_ticks[0], y_ticks[-1]
-        return _PAD + (_HEIGHT - _BOTTOM - _PAD) * (high - margin) / (high - low)
-
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" '
-        'font-size="12">',
-        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#fff"/>',
-    ]
-    for tick in x_ticks:
-        parts.append(f'<text x="{x(tick):.1f}" y="{_HEIGHT - 30}" text-anchor="middle">{tick / 1000:g}</text>')
-    for tick in y_ticks:
-        stroke = "#b00" if tick == 0 else "#ddd"
-        parts.append(f'<path d="M{_LEFT} {y(tick):.1f}H{_WIDTH - _PAD}" stroke="{stroke}"/>')
-        parts.append(f'<text x="{_LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>')
-    parts.append(f'<text x="{(_LEFT + _WIDTH) / 2:.0f}" y="{_HEIGHT - 8}" text-anchor="middle">size, kB</text>')
-    middle = (_HEIGHT - _BOTTOM) / 2
-    parts.append(
-        f'<text transform="translate(16 {middle:.0f}) rotate(-90)" text-anchor="middle">margin over the target, '
-        "worst output, dB</text>"
-    )
-    line = " ".join(f"{x(point.size):.1f},{y(margin):.1f}" for point, margin in zip(points, margins, strict=True))
-    parts.append(f'<polyline points="{line}" fill="none" stroke="#888"/>')
-    for point, margin in zip(points, margins, strict=True):
-        colour = "#06c" if point.memory == "low" else "#e70"
-        fill = colour if point.made else "#fff"
-        chosen = best is not None and point.recipe == best.recipe and point.size == best.size
+    """Size to the right, margin over the target upwards; every point says what it is."""
+    series: dict[str, list[Dot]] = {"front": []}
+    for point in points:
         title = f"{point.label}, memory {point.memory}: {point.size} bytes, {point.margin_db:.1f} dB at {point.worst}"
-        circle = f'cx="{x(point.size):.1f}" cy="{y(margin):.1f}" r="{7 if chosen else 4}"'
-        parts.append(
-            f'<circle {circle} fill="{fill}" stroke="{"#000" if chosen else colour}">'
-            f"<title>{escape(legible(title))}</title></circle>"
-        )
-    parts.append(f'<text x="{_WIDTH - _PAD}" y="{_PAD + 2}" text-anchor="end">memory low blue, normal orange</text>')
-    return "\n".join([*parts, "</svg>", ""])
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers from at most `low` to at least `high`, about six of them."""
-    span = max(high - low, 1e-9)
-    step = 10 ** math.floor(math.log10(span / 5))
-    step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= 6)
-    first, last = math.floor(low / step), math.ceil(high / step)
-    return [number * step for number in range(first, max(last, first + 1) + 1)]
+        dot = Dot(point.size / 1e6, min(max(point.margin_db, _LOWEST), _HIGHEST), title)
+        chosen = best is not None and point.recipe == best.recipe and point.size == best.size
+        name = f"memory {point.memory}, {'a file' if point.made else 'put together only'}"
+        series["front"].append(dot)
+        series.setdefault("chosen" if chosen else name, []).append(dot)
+    said = Said(
+        "Size against margin",
+        "Margin of the worst output over the target, which is 0: above it the target is kept.",
+        "file, MB",
+        "margin over the target, dB",
+    )
+    return standalone(scatter(series, said, joined=["front"]))
