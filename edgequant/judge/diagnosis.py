@@ -139,6 +139,10 @@ def diagnose(capture: LayerCapture, outputs: Sequence[str], more: Mapping[str, o
         stage = stage or str(born.evidence["stage"])
         blame = Blame((born.where or "",), "proven", "its inputs are finite and its output is not")
         cause = born
+        bad = next((each for each in graph.layers if each.weights is not None and each.weights.bad_channels), None)
+        if bad is not None and stage == "quantization":  # MNN may show the NaN in a later tensor
+            blame = Blame((bad.key,), "proven", "its weights in the file are no numbers, and float MNN's are")
+            cause = cause_of(capture.model_copy(update={"stage": stage}), graph, blame, told)
     elif ill is not None:
         stage = stage or ("device" if any(tap.there is not None for tap in capture.taps) else "quantization")
         cause, how = ill, "its inputs are as they should be and its output is not"

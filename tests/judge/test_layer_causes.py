@@ -38,6 +38,12 @@ def test_what_a_line_through_the_float_weights_explains(weights: dict[str, Any],
     assert cause(guilty(weights)) == code
 
 
+def test_weights_that_are_no_numbers_come_before_the_tensor_that_shows_it() -> None:
+    taps = (tap("a"), tap("b", 11), tap("y", 40, here=stats(nan=3)))
+    found = guilty({"bad_channels": (4,)}, taps=taps, stage=None)
+    assert (found.stage, found.blame.layers, cause(found)) == ("quantization", ("second",), "WEIGHTS_NOT_FINITE")
+
+
 def test_fewer_bits_than_the_other_layers_come_before_outliers() -> None:
     assert cause(guilty({"bits": 3, "peak": 20.0})) == "BITS_TOO_FEW"
     few = {"bits": 4, "peak": 20.0}
