@@ -10,7 +10,7 @@ from check_metrics import finding
 
 
 class Cases:
-    def strained(self, cap, total):
+    def strained(self, cap, total, doubtful):
         """What is said of the strained cases: no limits, but the conversion has to be right, and numbers numbers."""
         ends, marks = [{c["case"]: c for c in (one or {"cases": []})["cases"]} for one in (self.float, cap)], {}
         for case in self.reference["cases"]:
@@ -26,7 +26,9 @@ class Cases:
                     (wrong := self.pair(case, got, name)["problem"]) in ("nonfinite", "missing", "dtype")
                     or (wrong == "shape" and self.source.get("decisions", {}).get(name) not in ("ordered", "set"))):
                     marks.setdefault("STRAIN_BROKEN", name)
-        return [("FAIL", finding(code, "fail", marks[code])) for code in sorted(marks, reverse=True)]
+        said = dict.fromkeys(marks, ("FAIL", "fail"))
+        said |= {"STRAIN_CONVERSION": ("PASS", "warn")} if doubtful else {}
+        return [(said[code][0], finding(code, said[code][1], marks[code])) for code in sorted(marks, reverse=True)]
 
     def less(self, made, device):
         """Whether what was calibrated, run or referred to leaves a part of the question open: MARGINAL at best."""
@@ -53,6 +55,9 @@ class Cases:
         if stuck := {n for n in flat if max(a.size for a in seen[n]) > 1}:
             found.append(finding("INPUT_CONSTANT", "warn", min(stuck)))
             self.blind |= not any(a and n not in flat for n, a in seen.items())
+            fed = (self.source.get("rollout") or {"feedback": {}})["feedback"]
+            ones = {n for n in stuck if all((x == 1).all() and x.dtype.kind != "f" for x in seen[n])}
+            self.blind |= bool(stuck - ones - fed.keys())
         refs = [c["outputs"] for c in self.reference["cases"] if c["outputs"]]
         values = {n: {v for o in refs if n in o and (a := self.arrays[o[n]["sha256"]]).size for v in (a.min(), a.max())}
                   for n, kind in self.source["kinds"].items() if kind == "int"}
@@ -65,4 +70,10 @@ class Cases:
             one += [n] * (None not in rows and len(won) > 1 and len(set(won)) == 1)
         if len(refs) > 1 and one:
             found, self.blind = [*found, finding("ONE_CLASS_ONLY", "warn", one[0])], True
+        ways = {}
+        for case in (c for c in self.reference["cases"] if c["case"] not in self.strain):
+            for name, ref in case["taps"].items():
+                ways[name] = ways.get(name, set()) | set(self.arrays[ref["sha256"]].astype(bool).ravel().tolist())
+        if one := [name for name, taken in ways.items() if len(taken) == 1]:
+            found, self.blind = [*found, finding("BRANCH_NOT_TAKEN", "warn", min(one))], True
         return found

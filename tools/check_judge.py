@@ -4,15 +4,16 @@ import json
 from pathlib import Path
 
 from check_cases import Cases
+from check_claims import claims
 from check_codes import models_own
 from check_decisions import by_rows, rematch, winners
-from check_device import band, kernels
+from check_device import band, kernels, less_wrong
 from check_drift import rolled
 from check_measured import Measured
 from check_metrics import ANY, HIGH, METRICS, ORDER, TEXT, breaks, compare, finding, fold, judge_output, worst
 from check_names import limit_text, safe, spell
 from check_proof import Proof, settings
-from check_rounding import rounding
+from check_rounding import activations, rounding
 from check_trust import trust
 
 # fmt: off
@@ -20,7 +21,7 @@ BOUNDS = {"float": (0.9999, 40, 0.02), "fp16": (0.999, 30, 0.05)}
 STAGES = ("conversion", "quantization", "device", "weights", "activations", "kernels", "why_null")
 SYSTEMATIC = ("OUTPUT_SWAPPED", "CASE_SWAPPED", "OUTPUT_STALE", "OUTPUT_STUCK", "OUTPUT_SATURATED", "FEW_LEVELS",
               "SMALL_CHANNEL_LOST", *(f"RESIDUAL_{what}" for what in ("PERMUTED", "LAG", "GAIN", "OFFSET", "CHANNEL",
-              "STEP", "ELEMENT", "CASE", "CURVE", "REQUANTIZED")))
+              "STEP", "ELEMENT", "CASE", "CURVE", "REQUANTIZED", "TAIL", "CROSSTALK")))
 DEVICE = ("uri", "is_host", "arch", "cpu", "features", "mnn", "cores", "ram_mb", "os", "facts")
 
 
@@ -159,13 +160,14 @@ class Judge(Measured, Cases, Proof):
         told = winners(self, cap, variant["method"])
         astray += [("FAIL" if each["severity"] == "fail" else "MARGINAL", each) for each in told]
         drift, rolls = rolled(self, cap, host, made, variant["method"])
-        astray += self.strained(cap, total) + trust(cap, bool(cap["repeated"]) and not notes, made["size"])
-        astray += settings(self, cap, made["facts"]["static_tensors"]) + rolls
+        astray += self.strained(cap, total, less_wrong(self.plan, made))
+        astray += trust(cap, bool(cap["repeated"]) and not notes, made["size"])
+        astray += settings(self, cap, made["facts"]["static_tensors"]) + claims(cap, options) + rolls
         if method == "weight" and not made["quantized_layers"]:
             late.append(("INCONCLUSIVE", finding("NOTHING_QUANTIZED", "error")))
         elif method != "dynamic" or made["quantized_layers"]:
             late += [("PASS", finding("CONVERTER_WARNING", "warn") | {"message": text}) for text in made["warnings"]]
-        late += rounding(made)
+        late += rounding(made) + activations(self, made, middle)
         told = next((r["findings"] for r in self.report["runs"]
                      if (r["device"]["uri"], r["variant"]) == (uri, name)), []) + self.report["findings"]
         if any(each["code"] in SYSTEMATIC and each["severity"] == "fail" for each in told):
@@ -230,6 +232,8 @@ class Judge(Measured, Cases, Proof):
         findings, kind = list(source["findings"]), (source["reference"] or {}).get("kind")
         if self.float and kind not in (None, "mnn-float"):
             self.converted = self.between(self.reference, self.float, lambda _: True)
+            made = [each["artifact"] for name, each in self.records.items() if name.startswith("artifacts/")]
+            doubtful = any(each and less_wrong(plan, each) for each in made)
             gone = {each["case"] for each in self.float["cases"] if each["refused"] is not None}
             gone = [c["name"] for c in source["cases"] if c["name"] in gone]
             findings += [finding("CONVERSION_RUN_FAILED", "fail", case) for case in gone]
@@ -238,7 +242,7 @@ class Judge(Measured, Cases, Proof):
                 broken = [any(breaks(s, limit)[0] for limit in self.limits(name, method, [])[0])
                           for method in ("float", "weight")]
                 if lost or broken[0]:
-                    level = "fail" if (lost or broken[1]) and kind != "file" else "warn"
+                    level = "fail" if (lost or broken[1]) and kind != "file" and not doubtful else "warn"
                     evidence = {key: s[key] for key in ("sqnr_db", "cosine", "worst_case")}
                     findings.append(finding("CONVERSION_ERROR", level, name, evidence))
         findings += self.reach()

@@ -1,5 +1,8 @@
-"""Whether weights are those of the float model, rounded as was asked for."""
+"""Whether weights are those of the float model, rounded as was asked for, and activations cost what rounding costs."""
 
+import math
+
+import numpy as np
 from check_metrics import finding
 
 # fmt: off
@@ -28,3 +31,33 @@ def rounding(made):
     if asked["method"] in ("weight", "dynamic") and len(floats) > made["float_layers"]:
         bad += floats[:1]
     return [("FAIL", finding("QUANTIZATION_BEYOND_ROUNDING", "fail", bad[0]["layer"]))] if bad else []
+
+
+def activations(judge, made, here):
+    """The same of an output that int8 activations cost more than rounding in the source's own runtime predicts."""
+    static, low = made["facts"]["static_tensors"] > 0, here and here["memory_mode"] == "low"
+    told = {e["code"] for e in made["findings"]} & {"CALIBRATION_RANGE", "CALIBRATION_IDENTICAL"}
+    excused = told or made["facts"]["max_pools"] or made["run_as"]["method"] != "static"
+    if not here or here["failure"] or (excused if static or not low else not low):
+        return []
+    if low and not static:
+        way, most, found = "rows", 10, judge.each(here["normal"], here["cases"])
+    else:
+        way, most, found = "tensors", 16, judge.each((judge.float or judge.reference)["cases"], here["cases"])
+    known = {(m["case"], name): s["sqnr_db"] for m in judge.reference.get("moved", ()) if m["by"] == way
+             for name, s in m["outputs"].items()}
+    beyond = {}
+    for name, cases in found.items():
+        rows = [(c["sqnr_db"], p, c["n"]) for case, c in cases.items() if (p := known.get((case, name))) is not None
+                and p < 90 and c["sqnr_db"] is not None and not c["problem"]]
+        tips = judge.source["decisions"].get(name) in ("probabilities", "classes", "ordered", "set")
+        if rows and not tips and sum(n for *_, n in rows) >= 64 and judge.source["kinds"][name] == "float":
+            got, want = (sum(10 ** (-row[side] / 10) for row in rows) for side in (0, 1))
+            excess = min(float(np.median([p - a for a, p, _ in rows])), 10 * math.log10(got / want))
+            beyond |= {name: excess} if excess > most else {}
+    if not beyond:
+        return []
+    top = max(beyond.values())
+    where = frozenset(name for name, each in beyond.items() if math.isclose(each, top, rel_tol=1e-6))
+    verdict, level = ("PASS", "warn") if way == "tensors" else ("FAIL", "fail")
+    return [(verdict, finding("QUANTIZATION_BEYOND_ROUNDING", level, where))]

@@ -24,7 +24,7 @@ from check_names import safe, spell
 
 # fmt: off
 UNCOMPUTED = ("FILE_NOT_WRITTEN", "MEAN_HIDES_ERROR", "OUTPUT_NEAR_NOTHING", "REFERENCE_CONSTANT",
-              "REFERENCE_ZERO", "STATIC_I8MM_UNSEEN", "STATIC_POOL_ON_X86", "DEVICE_LIMIT_UNUSED",
+              "REFERENCE_ZERO", "STATIC_I8MM_UNSEEN", "STATIC_POOL_ON_X86", "LESS_ON_X86", "DEVICE_LIMIT_UNUSED",
               "PRECISION_LOW_INEFFECTIVE", "STRAIN_ERROR", *SYSTEMATIC)
 
 
@@ -112,7 +112,7 @@ class Check(Judge):
             empty += ("load_ms", "threads", "pushed_bytes", "runtime_bytes")
             if one:
                 told = [one[k][key] for k in ("before", "loaded") for key in ("rss", "rss_peak", "pss")]
-                told += [one[k] for k in (*empty, "failure")] + [one.get("moved")]
+                told += [one[k] for k in (*empty, "failure")] + [kind != "reference" and one.get("moved")]
                 need(not any(told), f"{kind}: more than outputs were captured")
                 named = [one["role"], one["trial"], one["variant"]] == [kind, kind, variant]
                 need(named, f"{kind}: not what its name says")
@@ -153,7 +153,7 @@ class Check(Judge):
         need([cap["role"], cap["variant"]] == ["device", name], f"{where}: its capture is of something else")
         memory = options["memory"] or ("low" if made["run_as"]["method"] == "dynamic" else "normal")
         local, timed = cap["device"]["is_host"], plan["latency"] and cap["device"]["emulator"] is None
-        probes = ["timing"] * timed + ["repeat", "memory", "engaged"]
+        probes = ["timing"] * timed + ["repeat", *["witness"] * ("witness" in cap), "memory", "engaged"]
         probes += ["rollout", "settings"] if self.source.get("rollout") else []
         content = {"source": made["source_sha256"], "artifact": made["sha256"], "variant": name, "options": options,
                    "device": cap["device"]["uri"], "probes": probes,
@@ -167,7 +167,8 @@ class Check(Judge):
                 good = (c["outputs"] is None) == (c["refused"] is not None) >= (c["refused_code"] is not None)
                 need(good and type(c["taps"]) is dict, f"{where}: case {c['case']} has outputs and a refusal, or none")
         names, modes = [c["name"] for c in self.source["cases"]], (memory, "normal")
-        good = not host or all(m["case"] in names and m["memory"] in modes for m in host.get("moved", ()))
+        good = not host or all(m["case"] in names and m["by"] in ("noise", "step") and m["memory"] in modes
+                               for m in host.get("moved", ()))
         need(good and not cap.get("moved"), f"{where}: cases were moved that there are not, or on the device")
         if local and host:
             need(host["trial"] in (trial, f"host/{safe(name)}"), f"{where}: this host's capture is of another trial")

@@ -20,6 +20,7 @@ from edgequant.archive.record import Sha256
 from edgequant.archive.rollout import Rollout, RolloutCapture, Setting
 from edgequant.archive.timing import Memory as Memory
 from edgequant.archive.timing import TimingCapture as TimingCapture
+from edgequant.archive.witness import Witness
 from edgequant.findings import Finding
 from edgequant.spec import Decision, Limit, MemoryMode, RunOptions, Variant
 
@@ -159,10 +160,9 @@ class Closing(Record):
 
 
 class FileFacts(Record):
-    """What was read of an artifact's file.
-
-    weights: as `models.ModelGraph.weights`.  has_subgraphs: MNN's Interpreter cannot run it.  static_tensors,
-    half_tiles, max_pools, tails: of its static int8 layers, as `models.mnn.static_int8.StaticLayers` has them.
+    """What was read of an artifact's file: weights as `models.ModelGraph.weights`; has_subgraphs: MNN's Interpreter
+    cannot run it; static_tensors, half_tiles, max_pools, tails: of its static int8 layers, as
+    `models.mnn.static_int8.StaticLayers` has them; less: as of `models.mnn.compares.read_less`.
     """
 
     weights: str | None = None
@@ -171,6 +171,7 @@ class FileFacts(Record):
     half_tiles: tuple[str, ...] = ()
     max_pools: tuple[str, ...] = ()
     tails: tuple[str, ...] = ()
+    less: tuple[str, ...] = ()
 
     @property
     def static(self) -> bool:
@@ -284,15 +285,17 @@ class Strayed(Record):
 
 
 class Moved(Record):
-    """This host against itself: a case once more, with its inputs moved by next to nothing.
+    """This host against itself: a case once more, with its inputs moved by next to nothing, or its activations
+    rounded.
 
     by: "noise": each number of each float input by up to 2^-12 of it, or 2^-16 where nothing is int8.  "step": one
-    number of each by 1/255 of its range, as an activation moves that rounds the other way.  memory: what it ran with.
-    outputs: against those of the same case, not moved.
+    number of each by 1/255 of its range, as an activation moves that rounds the other way.  "rows", "tensors": of the
+    reference, what each of its layers with weights reads rounded to 8 bits, with a scale for each row of it, or for all
+    (`models.onnx_rounding`).  memory: what it ran with.  outputs: against those of the same case, not moved.
     """
 
     case: _Name
-    by: Literal["noise", "step"]
+    by: Literal["noise", "step", "rows", "tensors"]
     memory: MemoryMode
     outputs: dict[_Name, Strayed] = Field(default_factory=dict)
 
@@ -330,9 +333,10 @@ class Capture(Record):
         repeated: all of them once more, in another order (of older versions only one).
         normal: those that were run, with memory normal, where the trial itself ran with memory low; in older runs
             one of them, and only of devices.
-        moved: each case some times more, with its inputs moved; of this host only, where there are other devices.
+        moved: each case some times more, with its inputs moved; of this host only, where there are other devices.  Of
+            the reference: with activations rounded.
         timings: where it was timed.
-        rollout, settings: where one was asked for.
+        rollout, settings: where one was asked for.  witness: of devices that are not this host.
         load_ms: reading the model.  before, loaded: memory before and after that.
         pushed_bytes: of the model; runtime_bytes: of runner and pack; 0 where the device had them.
         failure: why it did not get to its end; what came before is here all the same.
@@ -354,6 +358,7 @@ class Capture(Record):
     session: SessionCapture | None = None
     rollout: RolloutCapture | None = None
     settings: tuple[Setting, ...] = ()
+    witness: Witness | None = None
     load_ms: float | None = Field(default=None, ge=0)
     before: Memory = Memory()
     loaded: Memory = Memory()

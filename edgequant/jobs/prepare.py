@@ -22,7 +22,9 @@ from edgequant.clock import Clock
 from edgequant.compare.table import Kind
 from edgequant.errors import InputError, RunnerError, ToolError, as_input
 from edgequant.findings import Finding
+from edgequant.jobs.branches import with_conditions
 from edgequant.jobs.look import Looked, kind_of, read_cases
+from edgequant.jobs.predicted import rounding_costs
 from edgequant.jobs.ranges import beyond_half
 from edgequant.jobs.reference_cases import RandomCases, answer_given, answer_random
 from edgequant.jobs.reference_checks import reference_findings
@@ -149,6 +151,8 @@ def prepare(
                     refused = []
                 rollout = rollout_of(request, kept, captured, random, folder.array_folder)
                 rolled = None if rollout is None else roll_reference(reference, rollout, folder.array_folder)
+                captured = with_conditions(graph, reference, kept, captured, folder.array_folder)
+                rounded = rounding_costs(request, graph, reference, kept, captured, folder.array_folder)
         finally:
             reference.close()
         findings += refused
@@ -162,7 +166,7 @@ def prepare(
         kinds = {name: kind_of(ref.dtype) for case in captured for name, ref in (case.outputs or {}).items()}
         named = {case.case: set(case.outputs or {}) for case in captured}
         findings += _check_reference_names(request, kinds, named, place.loaded)
-        expected = Capture(trial="reference", role="reference", cases=tuple(captured), rollout=rolled)
+        expected = Capture(trial="reference", role="reference", cases=tuple(captured), moved=rounded, rollout=rolled)
         folder.save_capture(REFERENCE, expected)
         if reference.name != MnnFloatReference.name:
             progress.say("running float MNN on this host (the conversion error)")

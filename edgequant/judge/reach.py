@@ -27,9 +27,15 @@ def shows_less(findings: Iterable[Finding]) -> Verdict:
 
 
 def reach(source: Source, reference: Capture, comparer: Comparer) -> Observed:
-    """MARGINAL at best where all cases are one, where nothing but constants goes in, or where an output of whole
-    numbers has one value in all of them; a warning where that is so of a part."""
-    looks = (_identical(source), _constant(source, comparer), _one_class(source, reference, comparer))
+    """MARGINAL at best where all cases are one, where one value is all that goes into an input, where an output of
+    whole numbers has one value in all of them, or where none takes one of two ways; a warning where a part of them is
+    one, or where a mask masks nothing."""
+    looks = (
+        _identical(source),
+        _constant(source, comparer),
+        _one_class(source, reference, comparer),
+        _one_way(source, reference, comparer),
+    )
     found = [finding for finding, _ in looks if finding is not None]
     blind = any(whole for _, whole in looks)
     return Observed(tuple(found), Verdict.MARGINAL if blind else Verdict.PASS)
@@ -58,18 +64,22 @@ def _constant(source: Source, comparer: Comparer) -> tuple[Finding | None, bool]
     """Only of cases that the user gave: what edgequant draws varies, or is meant not to (masks, sampling rates)."""
     if any(case.generated for case in source.cases):
         return None, False
+    fed = {} if source.rollout is None else source.rollout.feedback  # which the rollout gives other values
     stuck: dict[str, float] = {}
-    varying = False
+    varying = telling = False
     for name in {name for case in source.cases for name in case.inputs}:
-        low, high, size = np.inf, -np.inf, 0
+        low, high, size, whole = np.inf, -np.inf, 0, False
         for case in source.cases:
             array = comparer.array(case.inputs[name])
             if array.size:
                 low, high, size = min(low, array.min()), max(high, array.max()), max(size, array.size)
+                whole = array.dtype.kind != "f"
         if low < high:
             varying = True
         elif size > 1:
             stuck[name] = float(low)
+            # Ones of whole numbers are a mask that masks nothing, as most are; anything else is there to vary.
+            telling |= name not in fed and not (whole and low == 1)
     if not stuck:
         return None, False
     finding = Finding(
@@ -81,7 +91,7 @@ def _constant(source: Source, comparer: Comparer) -> tuple[Finding | None, bool]
         evidence={"inputs": dict(sorted(stuck.items())[:1000])},
         remedy="Use inputs as they are in use; a recurrent state also as it is after some steps.",
     )
-    return finding, not varying
+    return finding, telling or not varying
 
 
 def _one_class(source: Source, reference: Capture, comparer: Comparer) -> tuple[Finding | None, bool]:
@@ -111,5 +121,26 @@ def _one_class(source: Source, reference: Capture, comparer: Comparer) -> tuple[
         message=f"the reference has one value, or one winner, in every case: {', '.join(one[:_TOLD])}",
         evidence={"outputs": one[:1000]},
         remedy="Give cases of every class: where one is all there is, a model that knows no other is right.",
+    )
+    return finding, True
+
+
+def _one_way(source: Source, reference: Capture, comparer: Comparer) -> tuple[Finding | None, bool]:
+    """Conditions of branches, which are the taps of the reference: the way that no case takes is not looked at."""
+    ways: dict[str, set[bool]] = defaultdict(set)
+    for case in reference.cases:
+        for name, ref in case.taps.items() if case.case in source.held else ():
+            ways[name].update(map(bool, comparer.array(ref).reshape(-1)))
+    one = {name: found == {True} for name, found in ways.items() if len(found) == 1}
+    if not one:
+        return None, False
+    finding = Finding(
+        code="BRANCH_NOT_TAKEN",
+        severity="warn",
+        where=min(one),
+        message="every case goes the same way where the model can go two: "
+        + ", ".join(f"{name} is always {'true' if one[name] else 'false'}" for name in sorted(one)[:_TOLD]),
+        evidence={"conditions": dict(sorted(one.items())[:1000])},
+        remedy="Give cases that go the other way as well; where none can, export the model without that branch.",
     )
     return finding, True

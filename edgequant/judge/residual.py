@@ -63,6 +63,9 @@ RULES: dict[str, Rule] = {
     "offset": Rule("RESIDUAL_OFFSET", 0.01, 0.3, "warn", 0.05),
     "pattern": Rule("RESIDUAL_OFFSET", 0.01, 0.5, "warn", 0.1),
     "exchanged": Rule("RESIDUAL_PERMUTED", 0.01, 2.0, "fail", 0.3),
+    "tail": Rule("RESIDUAL_TAIL", 0.015, 5.0, "warn", 0.1),
+    "crosstalk": Rule("RESIDUAL_CROSSTALK", 0.01, 0.8),
+    "input": Rule("RESIDUAL_CROSSTALK", 0.01, 0.8),
     "slice": Rule("RESIDUAL_CHANNEL", 0.015, 5.0, "warn", 0.3),
     "tilt": Rule("RESIDUAL_CHANNEL", 0.015, 4.0, "warn", 0.3),
     "undone": Rule("RESIDUAL_REQUANTIZED", 0.7, 0.7),
@@ -79,6 +82,10 @@ _FEW_CASES = {1: 25.0, 2: 4.0}
 """So many times stronger a sign at one place has to be with few cases: rounding is louder at one place in each case,
 and that it is another one in each is what tells it from a fault."""
 
+_FEW_TAILS = {1: 4.0, 2: 2.0}
+"""The same of what is left over beyond groups, by the cases that have something left over.  Found: with one, in 402
+healthy ones, 4.9 at most; with two, 2.0."""
+
 _MOST = 2
 """Findings about one output of one stage."""
 
@@ -87,6 +94,7 @@ def systematic(sign: Sign, elements: int, cases: int) -> bool:
     """Whether a sign is none that rounding leaves.  elements: of the output, over all `cases`."""
     rule, where = RULES[sign.kind], sign.where
     factor = _FEW_CASES.get(cases, 1.0) if sign.kind in _AT_ONE_PLACE else 1.0
+    factor *= _FEW_TAILS.get(where["cases"], 1.0) if sign.kind == "tail" else 1.0
     if sign.kind in _AT_ONE_PLACE and sign.size >= _PLAIN:
         factor *= 2  # only where rounding itself is loud is so large an error not plain: a decision that tips
     if not (sign.size >= rule.size and sign.strength >= factor * rule.strength):
@@ -110,6 +118,8 @@ def systematic(sign: Sign, elements: int, cases: int) -> bool:
         return bool(where["count"] >= 8 and where["beyond"] >= 0.9)
     if sign.kind == "pattern":
         return bool(where["of"] >= 8)
+    if sign.kind in ("crosstalk", "input"):
+        return bool(where["parts"] >= 8)
     return sign.kind != "curve" or elements >= _MANY
 
 
@@ -122,6 +132,7 @@ class Residuals:
         self._lists = {name for name, decision in source.decisions.items() if decision in LISTS}
         self._twins = _twins(comparer, source)
         self._known = comparer.looked
+        self._inputs = {case.name: case.inputs for case in source.cases}
 
     def observed(
         self,
@@ -188,7 +199,11 @@ class Residuals:
 
     def _pair(self, case: str, expected: ArrayRef, got: ArrayRef, base: ArrayRef | None) -> Pair:
         array = self._comparer.array
-        return Pair(case, array(expected), array(got), None if base is None else array(base), case in self._twins)
+        given = self._inputs.get(case, {}).items()
+        inputs = {name: array(ref) for name, ref in given if len(ref.shape) == len(expected.shape)}
+        return Pair(
+            case, array(expected), array(got), None if base is None else array(base), case in self._twins, inputs
+        )
 
 
 def _twins(comparer: Comparer, source: Source) -> set[str]:
@@ -258,6 +273,12 @@ _WORDS = {
     "pattern": "an offset of {size:.2%} of its size is the same along axis {axis} in every case "
     "({strength:.0%} of the error), as where a bias was dropped",
     "exchanged": "index {index} of axis {axis} holds what belongs to index {has}",
+    "tail": "what is beyond whole groups of {group} along axis {axis} is {strength:.3g} times as far off as the rest, "
+    "in every case that has any ({size:.2%} of the signal there)",
+    "crosstalk": "the error at index {index} of axis {axis} is {value:+.2%} of what belongs to index {of} "
+    "({strength:.0%} of that error), in every case",
+    "input": "the error at index {index} of axis {axis} is a share of input '{input}', index {of} ({strength:.0%} of "
+    "that error), in every case",
     "slice": "the error at index {index} of axis {axis} is {strength:.3g} times as large as beside it, in every case "
     "({size:.2%} of the signal there)",
     "tilt": "the gain at index {index} of axis {axis} is off by {value:+.2%}, in every part",

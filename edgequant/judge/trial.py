@@ -10,8 +10,10 @@ from edgequant.blame import models_own
 from edgequant.findings import Finding, Severity
 from edgequant.judge import device as on_device
 from edgequant.judge import float_kernels, trust
+from edgequant.judge.activations import beyond_activations
 from edgequant.judge.advice import Beside, failure_hint, limit_remedy
 from edgequant.judge.band import Bands
+from edgequant.judge.claims import claims
 from edgequant.judge.conversion import is_cause
 from edgequant.judge.converter import made_otherwise
 from edgequant.judge.curve import Drift
@@ -20,7 +22,7 @@ from edgequant.judge.doubts import keeps_anything, own_output
 from edgequant.judge.drift import Bounds, Sides, drift
 from edgequant.judge.engaged import determinism, engagement, faint
 from edgequant.judge.evidence import FLOAT, Evidence, has_normal, stage_errors
-from edgequant.judge.kernel_faults import i8mm_remark, known_faults, pool_remark
+from edgequant.judge.kernel_faults import i8mm_remark, known_faults, less_remark, pool_remark
 from edgequant.judge.latency import latency_of, why_no_latency
 from edgequant.judge.limits import default_limits, defaults_for, device_bands, resolve_limits
 from edgequant.judge.reach import shows_less
@@ -102,16 +104,23 @@ class Trial:
         self._residual = self._systematic(Residuals(comparer, evidence.source))
         self._converter = made_otherwise(self.artifact)
         self._rounding = beyond_rounding(self.artifact)
+        middle = self.capture if self.device.is_host else evidence.variant_host
+        floats = evidence.float_host or evidence.reference
+        self._activations = beyond_activations(
+            self.artifact, evidence.source, evidence.reference, floats, middle, comparer
+        )
         self._decisions = self._decided()
         self._drift, self._drifts = self._rolled()
         rounds = self.faults.static or self.capture.memory_mode == "low" or evidence.plan.options.precision == "low"
         self._trust = (
             *trust.looks(self.capture, self.deterministic, self.artifact.size),
             trust.settings(self.capture, comparer, rounds=rounds),
+            *claims(self.capture, evidence.plan.options),
         )
         self._strain = strained(
-            evidence.source, evidence.reference, evidence.float_host, self.capture, comparer, self.total
-        )
+            evidence.source, evidence.reference, evidence.float_host, self.capture, comparer, self.total,
+            host_wrong=self.faults.less,
+        )  # fmt: skip
         verdicts = [output.verdict.verdict for output in plain.values()]
         self._limits_verdict = worst([Verdict.PASS, *verdicts])
         self._broken = any(output.verdict.failed for output in plain.values())
@@ -124,8 +133,8 @@ class Trial:
         less = (*self.artifact.findings, *evidence.source.findings)
         looks = (
             self._repeat, self._kernels, self._band, *self._residual, self._decisions, self._engagement,
-            self._converter, self._rounding, self._strain, made, *self._trust, *self._drifts, self._own, self._loose,
-            self._precision,
+            self._converter, self._rounding, self._activations, self._strain, made, *self._trust, *self._drifts,
+            self._own, self._loose, self._precision,
         )  # fmt: skip
         verdict = worst(
             [
@@ -211,7 +220,7 @@ class Trial:
         if middle is not None and "device" not in self.stages.why:
             own = None if self.artifact.run_as == FLOAT else base
             # Where this host is the one that is known to be wrong, nobody can say what the device adds.
-            level: Severity = "warn" if self.faults.pools else "fail"
+            level: Severity = "warn" if self.faults.of_the_host else "fail"
             accepted = self._accepted()
             looks.append(
                 residuals.observed(
@@ -309,11 +318,13 @@ class Trial:
             *self._trust,
             *self._drifts,
             pool_remark(self.faults, is_host=self.device.is_host, verdict=self._limits_verdict),
+            less_remark(self.faults, is_host=self.device.is_host, verdict=self._limits_verdict),
             i8mm_remark(self.faults, self.device),
             on_device.device_limit_unused(e.plan.limits, only_host=e.only_host),
             self._engagement,
             self._converter,
             self._rounding,
+            self._activations,
             on_device.versions_differ(self.device, e.plan.host.mnn),
             self._precision,
             self._own,

@@ -212,6 +212,39 @@ class OnnxFile:
                 found.update(node.makes)
         return found
 
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self._data)
+
+    @property
+    def opset(self) -> int:
+        """Of ONNX's own operators; 1 where it is not told."""
+        found = 1
+        for key, wire, a, b in self._fields((0, len(self._data))):
+            if key == 8 and wire == BYTES:
+                pairs = {place: (c, d) for place, _, c, d in self._fields((a, b))}
+                if 1 not in pairs or self._text(*pairs[1]) in ("", "ai.onnx"):
+                    found = pairs.get(2, (1, 0))[0]
+        return found
+
+    def of_values(self) -> set[str]:
+        """Tensors that values of an input have a part in, and not its sizes alone."""
+        found = set(self.inputs)
+        for node in self.nodes:
+            if node.kind not in ("Shape", "Size") and not found.isdisjoint(node.reads):
+                found.update(node.makes)
+        return found
+
+    def sizes(self, name: str) -> tuple[int, ...] | None:
+        """Of a stored tensor; None where it is none."""
+        if name not in self._stored:
+            return None
+        found: list[int] = []
+        for key, wire, a, b in self._fields(self._stored[name]):
+            found += integers(self._data, wire, a, b, self._work) if key == 1 else []
+        return tuple(found)
+
     def is_stored(self, name: str) -> bool:
         return name in self._stored
 
@@ -232,6 +265,31 @@ class OnnxFile:
                 file.write(more)
             with data[b:] as kept:
                 file.write(kept)
+
+    def spliced(self, before: Mapping[int, bytes], reads: Mapping[int, Mapping[str, str]], out: Path) -> None:
+        """A copy with something in front of nodes (fields of a graph, by the place of the node), which read it in place
+        of what they read.  External weights: as `open_tensors` has them."""
+        a, b = self._graph
+        pieces, start, place = list[bytes](), a, 0
+        for key, wire, c, d in self._fields(self._graph):
+            whole = self._data[start:d]
+            if key == 1 and wire == BYTES:
+                if place in before:
+                    whole = before[place] + content(1, self._reading((c, d), reads[place]))
+                place += 1
+            pieces.append(whole)
+            start = d
+        graph = b"".join(pieces)
+        with out.open("wb") as file:
+            file.write(self._data[: self._field] + tag(7, BYTES) + varint(len(graph)) + graph + self._data[b:])
+
+    def _reading(self, extent: _Extent, other: Mapping[str, str]) -> bytes:
+        pieces, start = list[bytes](), extent[0]
+        for key, wire, a, b in self._fields(extent):
+            name = self._text(a, b) if key == 1 and wire == BYTES else ""
+            pieces.append(content(1, other[name]) if name in other else self._data[start:b])
+            start = b
+        return b"".join(pieces)
 
     def cut(self, part: Cut, out: Path) -> None:
         """Write a part as a model of its own, with its weights in it."""

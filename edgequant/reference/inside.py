@@ -12,29 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from edgequant.cases.case import Case
-from edgequant.deadline import Deadline
 from edgequant.errors import EdgequantError, InputError
 from edgequant.models import ModelGraph
 from edgequant.models.onnx_cut import SHAPE, OnnxFile
 from edgequant.reference.reference import CaseRefused, Outputs
 from edgequant.reference.runtime import RuntimeReference, available
-from edgequant.runner.answers import LoadAnswer
 
 BATCH_BYTES = 64 << 20
 """Of inner tensors that are held at once."""
 _MOST_BYTES = 8  # of an element
 _KINDS = ("onnxruntime", "onnx")
-
-
-class _Reloading(RuntimeReference):
-    """A runtime that runs one model after another in the same process."""
-
-    def load(self, model: Path, inner: Sequence[str] = ()) -> None:
-        """Raises RunnerError where it cannot load it."""
-        self._model = model
-        asked = {"path": str(model.resolve()), "inner": list(inner)}
-        header, _ = self._session.request("load", asked, deadline=Deadline(self._timeout))
-        self._session.checked(LoadAnswer, header)
 
 
 class Inside:
@@ -45,7 +32,7 @@ class Inside:
 
     def __init__(self, graph: ModelGraph, file: OnnxFile, folder: Path, log: Path, timeout: float) -> None:
         self._graph, self._file, self._folder, self._log, self._timeout = graph, file, folder, log, timeout
-        self._runtime: _Reloading | None = None
+        self._runtime: RuntimeReference | None = None
         self._ran: Case | None = None
         folder.mkdir(exist_ok=True)
         self._beside(folder)
@@ -118,7 +105,7 @@ class Inside:
                     raise
                 self._runtime.close()
                 self._runtime = None
-        started = _Reloading(self.name, model, self._log, self._timeout)
+        started = RuntimeReference(self.name, model, self._log, self._timeout)
         started.ready()
         self._runtime = started
         return started
@@ -142,7 +129,7 @@ class LiteInside:
     def __init__(self, graph: ModelGraph, log: Path, timeout: float) -> None:
         self.name = "litert"
         self._graph = graph
-        self._runtime = _Reloading("litert-inner", graph.path, log, timeout)
+        self._runtime = RuntimeReference("litert-inner", graph.path, log, timeout)
 
     def __enter__(self) -> LiteInside:
         self._runtime.ready()

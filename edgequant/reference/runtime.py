@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,6 +91,13 @@ class RuntimeReference(Reference):
             self.close()
             raise
         return self
+
+    def load(self, model: Path, inner: Sequence[str] = ()) -> None:
+        """Another model in the same process.  Raises RunnerError where it cannot load it."""
+        self._model = model
+        asked = {"path": str(model.resolve()), "inner": list(inner)}
+        header, _ = self._session.request("load", asked, deadline=Deadline(self._timeout))
+        self._session.checked(LoadAnswer, header)
 
     def run(self, case: Case) -> Outputs:
         with _told():

@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from edgequant.archive.folder import REFERENCE
 from edgequant.archive.open import open_run
-from edgequant.archive.types import CaseFacts
+from edgequant.archive.rollout import Rollout
+from edgequant.archive.types import Capture, CaseCapture, CaseFacts
 from edgequant.findings import Finding
-from edgequant.judge.reach import shows_less
+from edgequant.judge.reach import reach, shows_less
+from edgequant.judge.stages import Comparer
 from edgequant.judge.types import Judgement
 from edgequant.judge.verdict import Verdict
-from tests.judge.archives import HOST, TRUE, Archive, all_off
+from tests.judge.archives import HOST, TRUE, Archive, all_off, captured
 
 VARYING = [np.arange(3, dtype=np.float32), np.arange(3, 6, dtype=np.float32)]
 FLAT = [np.full(3, 2, np.float32)] * 2
@@ -69,11 +72,52 @@ def test_nothing_but_constants(tmp_path: Path) -> None:
     assert codes(found) == ["CASES_IDENTICAL", "INPUT_CONSTANT"]
 
 
-def test_one_constant_input_beside_others_is_told(tmp_path: Path) -> None:
+def test_one_constant_input_beside_others_is_marginal_at_best(tmp_path: Path) -> None:
+    """What a model makes of it is not looked at, however the others vary."""
     found = judged(tmp_path, VARYING, FLAT)
-    assert (found.verdict, codes(found)) == (Verdict.PASS, ["INPUT_CONSTANT"])
+    assert (found.verdict, codes(found)) == (Verdict.MARGINAL, ["INPUT_CONSTANT"])
     assert found.findings[0].where == "x1"
     assert judged(tmp_path / "drawn", VARYING, FLAT, generated=True).findings == ()
+
+
+def test_a_mask_that_masks_nothing_is_told(tmp_path: Path) -> None:
+    for number, kind in enumerate((np.int64, np.bool_)):
+        found = judged(tmp_path / str(number), VARYING, [np.ones(3, kind)] * 2)
+        assert (found.verdict, codes(found)) == (Verdict.PASS, ["INPUT_CONSTANT"])
+    assert judged(tmp_path / "ids", VARYING, [np.zeros(3, np.int64)] * 2).verdict is Verdict.MARGINAL
+
+
+def test_a_state_that_a_rollout_feeds_is_not_constant_there(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, "weight:8")
+    inputs = [{"x": archive.arrays.put(VARYING[n]), "h": archive.arrays.put(FLAT[n])} for n in (0, 1)]
+    cases = tuple(CaseFacts(name=name, source="file", inputs=of) for name, of in zip(TRUE, inputs, strict=True))
+    source, reference = open_run(archive.folder.path).source.model_copy(update={"cases": cases}), captured_as(TRUE)
+    assert reach(source, reference, Comparer(archive.arrays)).verdict is Verdict.MARGINAL
+    fed = Rollout(steps=2, feedback={"h": "y"}, start={"h": inputs[0]["h"]})
+    found = reach(source.model_copy(update={"rollout": fed}), reference, Comparer(archive.arrays))
+    assert (found.verdict, [each.code for each in found.findings]) == (Verdict.PASS, ["INPUT_CONSTANT"])
+
+
+def captured_as(cases: Any) -> Capture:
+    return Capture(trial="t", role="reference", cases=tuple(CaseCapture(case=case, outputs={}) for case in cases))
+
+
+def test_a_branch_that_no_case_takes(tmp_path: Path) -> None:
+    def ways(path: Path, *deep: bool) -> Judgement:
+        archive = Archive(path, "weight:8")
+        taken = zip(captured(archive.arrays, TRUE), deep, strict=True)
+        cases = tuple(
+            each.model_copy(update={"taps": {"deep": archive.arrays.put(np.array(way))}}) for each, way in taken
+        )
+        archive.folder.save_capture(REFERENCE, Capture(trial="reference", role="reference", cases=cases))
+        archive.tried(HOST, "weight:8", all_off(TRUE, 40))
+        return archive.judged()
+
+    assert ways(tmp_path / "both", True, False).verdict is Verdict.PASS
+    found = ways(tmp_path / "one", True, True)
+    assert (found.verdict, codes(found)) == (Verdict.MARGINAL, ["BRANCH_NOT_TAKEN"])
+    assert found.findings[0].evidence == {"conditions": {"deep": True}}
+    assert "deep is always true" in found.findings[0].message
 
 
 def test_a_single_number_may_be_a_mode(tmp_path: Path) -> None:

@@ -61,11 +61,17 @@ def _first(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def _heard(array: np.ndarray) -> np.ndarray:
+    array[..., 3] += np.float32(0.1) * array[..., 9]
+    return array
+
+
 FAULTS: list[tuple[str, Change]] = [
     ("RESIDUAL_GAIN", lambda array: array * np.float32(1.03)),
     ("RESIDUAL_OFFSET", lambda array: array + np.float32(0.03)),
     ("OUTPUT_STUCK", _zeroed),
     ("RESIDUAL_STEP", _first),
+    ("RESIDUAL_CROSSTALK", _heard),
     ("RESIDUAL_LAG", lambda array: np.roll(array, 1, 1)),
     ("RESIDUAL_PERMUTED", lambda array: np.flip(array, 2)),
 ]

@@ -43,14 +43,17 @@ NOTHING_FOLLOWS = {
     r"(plan|captures/.*)\.json:(created|started)$": "when something was done",
     r"plan\.json:(rollout|feedback|decides)$": "there is none of it: source.json says what came of it",
     r"captures/.*\.json:(rollout|settings)$": "no rollout was asked for",
+    r"captures/.*\.json:(witness|timings\.\d+\.threads)$": "of this host nobody is asked",
     r"artifacts/.*:artifact\.log$": "where the converter's words are; that they are there is held, where it says so",
     r"plan\.json:(convert_timeout|budget|reach)\b": "how a file is made and a device reached, not what comes of it",
     r"source\.json:(inputs|declared)\.\d+\.(dims|layout)\b": "names of sizes, order of axes: cases have both",
     r"artifacts/.*:artifact\.(seconds|float_layers|quantized_layers)$": "only whether any layer is quantized decides",
-    r"artifacts/.*:artifact\.facts\.(weights|static_tensors)$": "they matter on other devices, and in words",
+    r"artifacts/.*:artifact\.facts\.(weights|static_tensors|less)$": "they matter on other devices, and in words",
     r"captures/local.*:(cases|repeated|normal|timings)\.\d+\.(ms|memory)\b": "one of many readings, see TELLING",
+    r"captures/local.*:timings\.\d+\.(looped|seconds|apart_ms)\b": "what fits a clock leaves nothing in the report",
     r"captures/local.*:(before|loaded)\.(pss|rss_peak)$": "the same",
     r"captures/(float-host|reference)\.json:cases\.\d+\.(ms|memory|taps|refused_code)\b": "they are not a trial",
+    r"captures/reference\.json:moved\b": "what rounding has to cost decides where something is far beyond it",
     r"captures/float-host\.json:(device|memory_mode)\b": "this host as it was then; what is reported is a trial's",
 }
 TELLING = r"captures/local.*:(cases\.0\.ms$|timings\.\d+\.memory\.rss_peak$)"

@@ -30,13 +30,19 @@ def _distinct(values: Floats) -> int:
 
 
 def few_levels(samples: Sequence[Sample]) -> Sign | None:
-    """Strength: how many times more levels `expected` has.  Size: rms error in signal."""
+    """Strength: how many times more levels `expected` has, in the case where it is least.  Size: rms error in signal.
+
+    Each case that has enough elements by itself, for its levels may lie apart from another's; else all of them.
+    """
     expected, error = _pooled(samples)
     if expected.size < _ENOUGH:
         return None
-    theirs, ours = _distinct(expected), _distinct(expected + error)
+    apart = [_pooled([sample]) for sample in samples if sample.expected.size >= _ENOUGH] or [(expected, error)]
+    counts = [(_distinct(one), _distinct(one + other)) for one, other in apart]
+    theirs, ours = min(counts, key=lambda pair: pair[0] / pair[1])
     size = math.sqrt(power(error) / max(power(expected), 1e-300))
-    return Sign("levels", size, theirs / ours, {"levels": ours, "expected": theirs})
+    most = max(levels for _, levels in counts)
+    return Sign("levels", size, theirs / ours, {"levels": most, "expected": theirs})
 
 
 def saturated(samples: Sequence[Sample]) -> list[Sign]:

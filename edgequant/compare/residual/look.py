@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgequant.compare.residual import levels, moved, scales, slices, whole
+from edgequant.compare.residual import heard, levels, moved, scales, slices, tails, whole
 from edgequant.compare.residual.sample import Sample, Sign, power
 
 _NOTHING = 1e-3
@@ -58,9 +58,12 @@ def _look(samples: Sequence[Sample]) -> list[Sign]:
         *whole.curve(samples),
         slices.element(samples),
         slices.lone_case(samples),
+        *tails.tails(samples),
     ]
     for table, first in tables:
         loud = slices.loud(table, first)
+        if not first:
+            found += [heard.crosstalk(samples, table), *heard.input_heard(samples, table)]
         found += [loud, slices.tilted(table, first), None if first else slices.shifted_means(table)]
         if loud is not None and loud.strength > 1:
             found.append(moved.exchanged(samples, table.axis, int(loud.where["index"])))

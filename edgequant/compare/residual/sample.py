@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ class Pair:
     expected, got: of one shape, float.  base: what `expected` is itself an approximation of (float MNN, where it is a
     quantized model's output), or None: how far those two are apart says where rounding weighs most.
     twin: what went in is as in an earlier case, so that rounding is no other than there.
+    inputs: what went in, of those of its arrays whose numbers may come out again.
     """
 
     case: str
@@ -33,6 +34,7 @@ class Pair:
     got: npt.NDArray[Any]
     base: npt.NDArray[Any] | None = None
     twin: bool = False
+    inputs: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Sample:
 
     own: error that `expected` has itself, expected - base; None where that is not known.
     steps: per axis, every how manieth index is in it.
+    inputs: of the case, as they are.
     """
 
     case: str
@@ -67,6 +70,7 @@ class Sample:
     own: Floats | None
     steps: tuple[int, ...]
     twin: bool = False
+    inputs: Mapping[str, Floats] = field(default_factory=dict)
 
 
 def samples_of(pairs: Sequence[Pair]) -> list[Sample]:
@@ -115,7 +119,13 @@ def _sample(pair: Pair, arrays: Sequence[Any], largest: float, steps: tuple[int,
     if arrays[2] is not None:
         base = arrays[2].astype(np.float64) / largest
         own = np.where(both & np.isfinite(base), expected - np.clip(base, -1e3, 1e3), 0.0)
-    return Sample(pair.case, expected, got, error, own, steps, pair.twin)
+    whole = all(step == 1 for step in steps)
+    inputs = {
+        name: np.nan_to_num(array.astype(np.float64), posinf=0.0, neginf=0.0)
+        for name, array in pair.inputs.items()
+        if whole and array.dtype.kind == "f"
+    }
+    return Sample(pair.case, expected, got, error, own, steps, pair.twin, inputs)
 
 
 def pieces(samples: Sequence[Sample]) -> Iterator[tuple[Floats, Floats, Floats | None]]:
