@@ -18,10 +18,11 @@ AT_LIMIT = 1e-3
 
 
 def stats(array: np.ndarray) -> Dict[str, Any]:
-    """How many elements, NaN, Inf and zeros it has; min, max, mean, mean magnitude and rms of those that are finite
-    (None where there are none); the shares that lie at the least and at the largest value."""
+    """Its shape, how many elements, NaN, Inf and zeros it has; min, max, mean, mean magnitude and rms of those that are
+    finite (None where there are none); the shares that lie at the least and at the largest value."""
     flat = array.reshape(-1)
     found = {"n": int(flat.size), "nan": 0, "inf": 0, "zeros": 0}  # type: Dict[str, Any]
+    found["shape"] = list(array.shape)
     low, high, total, size, square, finite = math.inf, -math.inf, 0.0, 0.0, 0.0, 0
     for start in range(0, flat.size, PIECE):
         piece = flat[start : start + PIECE].astype(np.float64)

@@ -29,6 +29,7 @@ class Stats(Record):
     rms: float | None = None
     at_min: float = 0.0
     at_max: float = 0.0
+    shape: tuple[int, ...] | None = None
 
 
 class Apart(Record):
@@ -70,6 +71,7 @@ class Tap(Record):
 
     quantization: plain against here.  moved: here against itself with the case's inputs moved by next to nothing.
     device: here against there.
+    unsteady: where ("here", "there") it is another when the same inputs come again; looked at where outputs are.
     """
 
     case: _Name
@@ -80,6 +82,7 @@ class Tap(Record):
     quantization: Apart | None = None
     moved: Apart | None = None
     device: Apart | None = None
+    unsteady: tuple[str, ...] = ()
 
 
 class WeightFacts(Record):
@@ -91,10 +94,15 @@ class WeightFacts(Record):
         excess_channel: that channel.
         gain, gain_channel: the channel whose least-squares factor is farthest from 1.
         zero_channels: output channels whose weights are all lost.
+        bad_channels: those with NaN or Inf in them.
         one_scale: all channels have the same scale.
         range_ratio: largest of the loudest output channel over that of the median one.
         peak: largest weight over rms, of the worst channel (or block).
         like: (channel, other): quantized weights of a channel that are another channel's float ones.
+        slope, offset, left: of the channel of `excess`, a line through the float weights of its worst group: factor,
+            steps that are added, and error power over rounding that such lines leave.
+        count: weights of the layer.
+        bias_steps: largest of the float bias, in steps of the weights of its channel.
         bias_gap: largest difference of biases over the largest bias; bias_zero: all of it is gone.
     """
 
@@ -112,7 +120,13 @@ class WeightFacts(Record):
     one_scale: bool = False
     range_ratio: float | None = None
     peak: float | None = None
+    bad_channels: tuple[int, ...] = ()
     like: tuple[int, int] | None = None
+    slope: float | None = None
+    offset: float | None = None
+    left: float | None = None
+    count: int = 0
+    bias_steps: float | None = None
     bias_gap: float = 0.0
     bias_zero: bool = False
 
@@ -169,7 +183,8 @@ class ActivationFacts(Record):
 class Swap(Record):
     """The quantized file on this host with some layers in float.
 
-    what: "one": all but `layers` are float.  "without": `layers` are.  "all": every one is.  "alone": none is.
+    what: "one": all but `layers` (one or several) are float.  "without": `layers` are.  "all": every one is.  "alone":
+    none is.
     memory: it was run with.  outputs: worst over the cases.  share: error power in the signal, of the worst output.
     """
 
@@ -184,7 +199,10 @@ class Swap(Record):
 
 
 class Rerun(Record):
-    """The file on the device once more with one option changed: how far it is from this host then (worst output)."""
+    """The file on the device once more with one option changed: how far it is from this host then (worst output).
+
+    what: the option; "host memory=normal": that of this host alone, the device is as it was.
+    """
 
     what: str
     sqnr_db: float | None = None
@@ -209,7 +227,9 @@ class LayerCapture(Record):
         stage: the stage that breaks, which is what was looked into; None where nothing does.
         unseen: tensors that could not be read, with the reason; only_float, only_quantized: of one side alone.
         loops: operators whose inside cannot be seen.
+        mnn: version "here" and "there".
         equalized: its channels were given the same range before it was quantized, and the float model as well.
+        exchangeable: layers that can be made float in the file, in file order.
         signs: of tensors that were brought back whole; tensor -> what is no rounding.
         activations: those of the source whose inputs were seen, and that are wrong somewhere, as this run ran them.
     """
@@ -229,10 +249,12 @@ class LayerCapture(Record):
     only_quantized: tuple[_Name, ...] = ()
     loops: tuple[str, ...] = ()
     changed: tuple[Changed, ...] = ()
+    exchangeable: tuple[str, ...] = ()
     swaps: tuple[Swap, ...] = ()
     reruns: tuple[Rerun, ...] = ()
     signs: dict[_Name, tuple[Sign, ...]] = Field(default_factory=dict)
     activations: tuple[ActivationFacts, ...] = ()
+    mnn: dict[str, str] = Field(default_factory=dict)
     equalized: bool = False
     why_no_proof: str | None = None
     failure: Failure | None = None

@@ -305,6 +305,7 @@ def _look(
         drift = next((each for each in trial.findings if each.severity == "fail" and each.evidence.get("step")), None)
         more = {
             "engaged": trial.engaged.engaged,
+            "findings": trial.findings,
             "failing": failing_outputs(trial),
             "beyond_rounding": named,
             "over_steps": drift,

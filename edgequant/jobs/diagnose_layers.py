@@ -10,15 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from edgequant.archive.layers import Held, LayerCapture, LayerFacts, Rerun, Sign, Swap, WeightFacts
+from edgequant.archive.layers import Held, LayerCapture, LayerFacts, Rerun, Sign, Stats, Swap, Tap, WeightFacts
 from edgequant.archive.types import Failure
 from edgequant.cases.case import Case
 from edgequant.compare.metrics import compare
 from edgequant.compare.residual import Pair, look, samples_of
 from edgequant.compare.summary import summarize
+from edgequant.device_scripts import tensor_stats
 from edgequant.errors import DeviceError, InputError, ToolError
 from edgequant.files import disk_error
 from edgequant.judge.layer_graph import Graph
+from edgequant.judge.layer_search import next_group
 from edgequant.judge.layers import departing, next_try, of_device, suspects
 from edgequant.judge.verdict import Verdict, judge_output
 from edgequant.lab.probes.layers import Layers, Spot, once
@@ -30,15 +32,15 @@ from edgequant.models.mnn.layers import LOOPS, sides
 from edgequant.models.model import BrokenFileError
 from edgequant.progress import Progress
 from edgequant.quantize.equalized_base import equalized_like
-from edgequant.quantize.swap import Key, swappable, with_float
+from edgequant.quantize.swap import Exchange, Key
 from edgequant.spec import Limit, MemoryMode, Precision
 
 MOST_CASES = 2
 """Cases whose inner tensors are looked at: the worst ones."""
-MOST_SWAPS = 400
-"""Layers that are tried alone, and bytes of files that are written for it."""
-MOST_BYTES = 8 << 30
 _STRONG = 1.0
+_MOST_ROWS = 1 << 15
+_SHIFTED = 0.75
+"""Of the rows that moved: so many that went equally far are a shift, and no other order."""
 
 Outputs = Mapping[str, np.ndarray]
 
@@ -117,13 +119,14 @@ class Looking:
             precision=self.precision,
             cases=tuple(case.name for case in chosen),
             layers=layers,
-            taps=tuple(taken.taps),
+            taps=(*_of_inputs(chosen), *taken.taps),
             unseen=taken.unseen,
             only_float=both.only_float[:1000],
             only_quantized=both.only_quantized[:1000],
             loops=tuple(op.name for op in both.ops if op.type in LOOPS and op.subgraph is None),
             changed=tuple(taken.changed),
             equalized=equalized,
+            mnn=self._versions(),
         )
         if self.stage == "quantization":
             found = _Proof(self, plain, chosen, spots[0].still).of(found)
@@ -144,17 +147,23 @@ class Looking:
             raise disk_error(out, error) from None
         return (out, True) if done else (self.plain, False)
 
+    def _versions(self) -> dict[str, str]:
+        sides = {"here": self.host, **({} if self.device is None else {"there": self.device})}
+        return {where: session.runner().hello.mnn for where, session in sides.items()}
+
     def _reruns(self, there: Spot, cases: Sequence[Case]) -> Iterator[Rerun]:
         """With one option changed on both sides: what makes the device right is what it comes from."""
         still = ModelFile(self.made, self.memory)
         before = self._between(still, there, cases)
-        options: list[tuple[str, ModelFile]] = []
+        normal = dataclasses.replace(still, memory="normal")
+        options: list[tuple[str, ModelFile, ModelFile]] = []
         if self.precision == "low":
-            options.append(("precision=normal", dataclasses.replace(still, precision="normal")))
+            same = dataclasses.replace(still, precision="normal")
+            options.append(("precision=normal", same, same))
         if self.memory == "low":
-            options.append(("memory=normal", dataclasses.replace(still, memory="normal")))
-        for what, model in options:
-            after = self._between(model, there, cases)
+            options += [("memory=normal", normal, normal), ("host memory=normal", normal, still)]
+        for what, here, far in options:
+            after = self._between(here, there, cases, far)
             if isinstance(after, DeviceError) or isinstance(before, DeviceError):
                 error = after if isinstance(after, DeviceError) else before
                 assert isinstance(error, DeviceError)
@@ -162,10 +171,12 @@ class Looking:
             else:
                 yield Rerun(what=what, sqnr_db=after, before_db=before)
 
-    def _between(self, model: ModelFile, there: Spot, cases: Sequence[Case]) -> float | DeviceError | None:
-        """SQNR of the worst output of the device against this host."""
+    def _between(
+        self, model: ModelFile, there: Spot, cases: Sequence[Case], other: ModelFile | None = None
+    ) -> float | DeviceError | None:
+        """SQNR of the worst output of the device against this host.  other: on the device; None: the same."""
         here = once(self.host, model, cases)
-        far = once(there.session, model, cases, path=there.path)
+        far = once(there.session, other or model, cases, path=there.path)
         if isinstance(here, DeviceError) or isinstance(far, DeviceError):
             return here if isinstance(here, DeviceError) else far if isinstance(far, DeviceError) else None
         found = [
@@ -191,9 +202,14 @@ class Looking:
             kept = [
                 sign for sign in look(samples_of(pairs)) if sign.strength > _STRONG and math.isfinite(sign.strength)
             ]
-            signs[name] = tuple(
-                Sign(kind=sign.kind, size=min(sign.size, 1e9), strength=min(sign.strength, 1e9), where=sign.where)
-                for sign in kept[:20]
+            orders = (reordered(pair.expected, pair.got) for pair in pairs)
+            order = next((sign for sign in orders if sign is not None), None)
+            signs[name] = (
+                *(() if order is None else (order,)),
+                *(
+                    Sign(kind=sign.kind, size=min(sign.size, 1e9), strength=min(sign.strength, 1e9), where=sign.where)
+                    for sign in kept[:20]
+                ),
             )
         return signs
 
@@ -206,78 +222,64 @@ class _Proof:
     plain: Path
     chosen: Sequence[Case]
     still: Mapping[str, Outputs]
-    files: int = 0
-    bytes: int = 0
 
     def of(self, capture: LayerCapture) -> LayerCapture:
-        job = self.looking
+        job, path = self.looking, self.looking.work / "exchange.mnn"
         try:
-            keys = swappable(job.made, self.plain)
-            swaps = list(self._swaps(capture, {key_of(each): each for each in keys}))
+            exchange = Exchange(job.made, self.plain, path)
+            keys = {key_of(each): each for each in exchange.layers}
+            capture = capture.model_copy(update={"exchangeable": tuple(keys)})
+            swaps = tuple(self._swaps(capture, exchange, keys))
         except ToolError as error:
             if error.code != "SWAP_IMPOSSIBLE":
                 raise
             return capture.model_copy(update={"why_no_proof": f"no counter-proof: {error}"})
-        return capture.model_copy(update={"swaps": tuple(swaps)})
-
-    def _swaps(self, capture: LayerCapture, keys: Mapping[str, Key]) -> Iterator[Swap]:
-        """In the order they are needed; each says what the next has to be."""
-        memory = self.looking.memory
-        found: list[Swap] = []
-
-        def run(swap: Swap) -> Swap:
-            found.append(swap)
-            return swap
-
-        yield run(self._swap("alone", (), keys, memory))
-        yield run(self._swap("all", tuple(keys), keys, memory))
-        if memory == "low":
-            yield run(self._swap("alone", (), keys, "normal"))
-        self.looking.progress.say(f"each of {len(keys)} layers alone")
-        for name in list(keys)[:MOST_SWAPS]:
-            if self.bytes > MOST_BYTES:
-                break
-            yield run(self._swap("one", (name,), keys, memory, cases=self.chosen))
-        sofar = capture.model_copy(update={"swaps": tuple(found)})
-        while (names := next_try(sofar)) is not None:
-            self.looking.progress.say(f"counter-proof: {len(names)} layer{'s' * (len(names) > 1)} in float")
-            cured = run(self._swap("without", names, keys, memory))
-            yield cured
-            if cured.failure is not None:
-                break
-            if cured.holds and len(names) > 1:
-                yield run(self._swap("one", names, keys, memory))
-            sofar = capture.model_copy(update={"swaps": tuple(found)})
-        ranked = suspects(sofar)
-        if ranked and memory == "low":
-            yield self._swap("one", ranked[0][:1], keys, "normal", cases=self.chosen)
-
-    def _swap(
-        self, what: str, names: tuple[str, ...], keys: Mapping[str, Key], memory: MemoryMode,
-        cases: Sequence[Case] | None = None,
-    ) -> Swap:  # fmt: skip
-        job = self.looking
-        floats = [key for name, key in keys.items() if (name in names) != (what == "one")]
-        if what == "alone":
-            floats = []
-        cases = list(job.cases) if cases is None else list(cases)
-        path = job.work / f"swap-{self.files}.mnn"
-        self.files += 1
-        told: dict[str, object] = {
-            "what": what,
-            "layers": names if what != "all" else (),
-            "memory": memory,
-            "cases": len(cases),
-        }
-        try:
-            data = with_float(job.made, self.plain, floats)
-            self.bytes += len(data)
-            path.write_bytes(data)
-            outputs = once(job.host, ModelFile(path, memory), cases)
         except OSError as error:
             raise disk_error(path, error) from None
         finally:
             path.unlink(missing_ok=True)
+        return capture.model_copy(update={"swaps": swaps})
+
+    def _swaps(self, capture: LayerCapture, exchange: Exchange, keys: Mapping[str, Key]) -> Iterator[Swap]:
+        """In the order they are needed; each says what the next has to be."""
+        memory, graph = self.looking.memory, Graph(capture)
+        found: list[Swap] = []
+
+        def run(
+            what: str, names: tuple[str, ...] = (), how: MemoryMode = memory, cases: Sequence[Case] | None = None
+        ) -> Swap:
+            floats = [key for name, key in keys.items() if (name in names) != (what == "one")]
+            exchange.choose(() if what == "alone" else keys.values() if what == "all" else floats)
+            found.append(self._swap(exchange.path, what, names, how, self.looking.cases if cases is None else cases))
+            return found[-1]
+
+        def sofar() -> LayerCapture:
+            return capture.model_copy(update={"swaps": tuple(found)})
+
+        yield run("alone")
+        yield run("all")
+        if memory == "low":
+            yield run("alone", how="normal")
+        self.looking.progress.say(f"which of {len(keys)} layers it is")
+        while True:
+            while (names := next_group(sofar(), graph)) is not None:
+                yield run("one", names, cases=self.chosen)
+            if (names := next_try(sofar())) is None:
+                break
+            self.looking.progress.say(f"counter-proof: {len(names)} layer{'s' * (len(names) > 1)} in float")
+            cured = run("without", names)
+            yield cured
+            if cured.failure is not None:
+                break
+            if cured.holds and len(names) > 1:
+                yield run("one", names)
+        ranked = suspects(sofar())
+        if ranked and memory == "low":
+            yield run("one", ranked[0][:1], "normal", self.chosen)
+
+    def _swap(self, path: Path, what: str, names: tuple[str, ...], memory: MemoryMode, cases: Sequence[Case]) -> Swap:
+        told: dict[str, object] = {"what": what, "layers": names, "memory": memory, "cases": len(cases)}
+        outputs = once(self.looking.host, ModelFile(path, memory), cases)
         if isinstance(outputs, DeviceError):
             return Swap.model_validate({**told, "failure": Failure.of(outputs)})
         held, share = self._held(outputs)
@@ -309,6 +311,36 @@ class _Proof:
             if not job.failing or name in job.failing:
                 shares += [1e30] if bad else [10 ** (-min(decibels) / 10)] if decibels else []
         return found, max(shares, default=None)
+
+
+def _of_inputs(cases: Sequence[Case]) -> Iterator[Tap]:
+    """What comes in, for which both sides are the same."""
+    for case in cases:
+        for name, array in case.inputs.items():
+            if array.dtype.kind == "f":
+                told = Stats(**tensor_stats.stats(array))
+                yield Tap(case=case.name, tensor=name, plain=told, here=told)
+
+
+def reordered(expected: np.ndarray, got: np.ndarray) -> Sign | None:
+    """Where the same slices come in another order along an axis, and that explains all but a hundredth of the error."""
+    if expected.shape != got.shape or not np.isfinite(expected).all() or not np.isfinite(got).all():
+        return None
+    error = float(np.square(got - expected, dtype=np.float64).sum())
+    rng = np.random.default_rng(0)
+    for axis, length in enumerate(expected.shape):
+        if not 2 < length <= _MOST_ROWS or error == 0:
+            continue
+        one, two = (np.moveaxis(each, axis, 0).reshape(length, -1).astype(np.float64) for each in (expected, got))
+        mark = rng.uniform(0.5, 1.5, one.shape[1])
+        order, other = np.argsort(one @ mark, kind="stable"), np.argsort(two @ mark, kind="stable")
+        left = float(np.square(two[other] - one[order]).sum())
+        by = np.empty(length, np.int64)
+        by[order] = (other - order) % length
+        far = by[by != 0]
+        if left < error / 100 and far.size > 1 and np.bincount(far).max() < _SHIFTED * far.size:
+            return Sign(kind="order", size=error, strength=min(error / max(left, 1e-30), 1e9), where={"axis": axis})
+    return None
 
 
 def key_of(key: Key) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from edgequant.archive.open import Run
 from edgequant.archive.types import Artifact
 from edgequant.judge.diagnosis import Diagnosis
+from edgequant.judge.layer_births import STATES
 from edgequant.judge.types import TrialJudgement
 from edgequant.models.mnn.weights import read_weights
 from edgequant.plan.request import Request
@@ -16,6 +17,8 @@ from edgequant.plan.words import options_of
 from edgequant.quantize.recipe import Rule, exactly, recipe_of
 
 RECIPE = "diagnosis-recipe.json"
+_NO_COMMAND = ("INPUT_UNLIKE_CALIBRATION", "SHAPE_WRONG", "ORDER_OF_EQUALS", *STATES)
+"""Causes whose remedy needs something of the user's that no command here knows."""
 
 
 def next_command(found: Diagnosis, run: Run, request: Request, trial: TrialJudgement) -> str | None:
@@ -24,7 +27,9 @@ def next_command(found: Diagnosis, run: Run, request: Request, trial: TrialJudge
     code = "" if found.cause is None else found.cause.code
     if code.startswith("FP16_"):
         request = replace(request, options=request.options.model_copy(update={"precision": "normal"}))
-    elif found.stage == "device" and not found.blame.layers:
+    elif code in ("OTHER_MNN", "LOW_MEMORY_NOT_ENGAGED"):
+        request = replace(request, access=replace(request.access, runtime="pack"))
+    elif code in _NO_COMMAND or (found.stage == "device" and not found.blame.layers):
         return None
     elif found.blame.spread or not found.blame.layers:
         variant = _rounds_less(trial)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from edgequant.archive.layers import LayerCapture
 from edgequant.findings import Finding
 from edgequant.judge.causes import cause_of, spread_cause
+from edgequant.judge.layer_births import STATES, left_float, misshapen, unlike_calibration, unsteady
 from edgequant.judge.layer_graph import Graph
 from edgequant.judge.layers import Blame, not_finite, of_device, of_quantization, suspects
 from edgequant.judge.near_limit import near_limits
@@ -135,11 +136,16 @@ def _unlike_rounding(graph: Graph, more: Mapping[str, object]) -> tuple[Blame, F
     return (Blame(known, "proven", how), named) if known else None
 
 
+def _findings(more: Mapping[str, object]) -> list[Finding]:
+    found = more.get("findings")
+    return [each for each in found if isinstance(each, Finding)] if isinstance(found, (list, tuple)) else []
+
+
 def diagnose(capture: LayerCapture, outputs: Sequence[str], more: Mapping[str, object] | None = None) -> Diagnosis:
     """The whole story of a capture.
 
     outputs: of the model.  more: evidence from the verdict: {"engaged": False}, {"failing": outputs that break limits},
-    {"beyond_rounding": its finding}.
+    {"beyond_rounding": its finding}, {"over_steps": that of a rollout}, and all its "findings".
     """
     graph, more = Graph(capture), more or {}
     findings = taps_finding(capture)
@@ -147,17 +153,32 @@ def diagnose(capture: LayerCapture, outputs: Sequence[str], more: Mapping[str, o
     stage = capture.stage
     blame = Blame()
     cause: Finding | None = None
+    ill = misshapen(graph) or unsteady(graph)
+    state = next((each for each in _findings(more) if each.code in STATES), None)
     if born is not None:
-        stage = stage or "quantization"
+        stage = stage or str(born.evidence["stage"])
         blame = Blame((born.where or "",), "proven", "its inputs are finite and its output is not")
         cause = born
+        bad = next((each for each in graph.layers if each.weights is not None and each.weights.bad_channels), None)
+        if bad is not None and stage == "quantization":  # MNN may show the NaN in a later tensor
+            blame = Blame((bad.key,), "proven", "its weights in the file are no numbers, and float MNN's are")
+            cause = cause_of(capture.model_copy(update={"stage": stage}), graph, blame, more)
+    elif ill is not None:
+        stage = stage or ("device" if any(tap.there is not None for tap in capture.taps) else "quantization")
+        cause, how = ill, "its inputs are as they should be and its output is not"
+        blame = Blame((ill.where or "",), "proven", how)
     elif stage is not None and isinstance(over_steps := more.get("over_steps"), Finding) and not more.get("failing"):
         blame, cause = Blame((), "proven", _SIDE_BY_SIDE), over_steps
+    elif stage is not None and state is not None:
+        cause, blame = state, Blame(() if state.where is None else (state.where,), "proven", "steps run by themselves")
     elif stage == "quantization" and (named := _unlike_rounding(graph, more)) is not None:
         blame, cause = named
         found = cause_of(capture, graph, blame, more)
         cause = cause if found is None or found.code not in _OF_WEIGHTS else found
         findings += _device_too(graph)
+    elif stage == "quantization" and (unlike := unlike_calibration(graph)) is not None:
+        cause, how = unlike, "float MNN's own tensors are beyond the scales in the file"
+        blame = Blame((), "proven", how, spread=True)
     elif stage == "quantization":
         blame = of_quantization(capture, graph)
         cause = spread_cause(capture, graph) if blame.spread else cause_of(capture, graph, blame, more)
@@ -165,6 +186,8 @@ def diagnose(capture: LayerCapture, outputs: Sequence[str], more: Mapping[str, o
     elif stage == "device":
         blame = of_device(graph)
         cause = cause_of(capture, graph, blame, more)
-    findings += near_limits(capture)
+        if cause is not None and cause.code == "LOW_MEMORY_NOT_ENGAGED" and cause.evidence:
+            blame = Blame((), "proven", "the same file gives the device's outputs on this host, with memory normal")
+    findings += [*left_float(capture), *near_limits(capture)]
     rows = tuple(rows_of(capture, graph, blame.layers))
     return Diagnosis(stage, blame, cause, tuple(findings), rows)

@@ -20,6 +20,8 @@ class Graph:
         """Tensors that were asked for together with others, upon which the file computed something else."""
         self.by_key = {each.key: each for each in capture.layers}
         self.maker = {name: each for each in capture.layers if not each.subgraph for name in each.outputs}
+        self.scales = {each.outputs[0]: each.scale for each in self.maker.values() if each.scale is not None}
+        """Fixed scales and zero points, by tensor."""
         self.taps: dict[str, list[Tap]] = {}
         for tap in capture.taps:
             self.taps.setdefault(tap.tensor, []).append(tap)
@@ -35,6 +37,18 @@ class Graph:
                 new = [each for each in maker.inputs if each not in seen]
                 seen.update(new)
                 waiting += new
+        return found
+
+    def seen_behind(self, layer: LayerFacts) -> list[str]:
+        """The nearest tensors behind a layer that were looked at."""
+        found: list[str] = []
+        waiting = set(layer.outputs)
+        for each in self.main():
+            if waiting.isdisjoint(each.inputs):
+                continue
+            seen = [name for name in each.outputs if name in self.taps]
+            found += seen
+            waiting.update(() if seen else each.outputs)
         return found
 
     def share(self, tensor: str, stage: str) -> float | None:
@@ -68,7 +82,9 @@ def sound(found: WeightFacts | None) -> bool:
     """Whether a layer's weights are what rounding the float ones makes, its bias included."""
     if found is None:
         return True
-    lost = found.zero_channels or found.like is not None or found.bias_zero or found.bias_gap > 0.05
+    lost = (
+        found.bad_channels or found.zero_channels or found.like is not None or found.bias_zero or found.bias_gap > 0.05
+    )
     return not lost and (found.excess is None or found.excess <= EXCESS)
 
 
@@ -95,3 +111,15 @@ def misfit(graph: Graph, tensor: str) -> tuple[float, Tap] | None:
         if worst is None or over > worst[0]:
             worst = over, tap
     return None if worst is None or not worst[0] > 0 or WIDE <= worst[0] <= CLIPPED else worst
+
+
+MANY_CLIPPED, SOME_CLIPPED, LEAST_SCALES = 0.4, 0.15, 3
+
+
+def clipped_all_over(graph: Graph) -> tuple[int, int] | None:
+    """(tensors that are clipped, tensors with a fixed scale), where so many are, or the first of all and some more,
+    that it is the input and no layer."""
+    found = [misfit(graph, tensor) for tensor in graph.scales if tensor in graph.taps]
+    bad = [each is not None and each[0] > CLIPPED for each in found]
+    least = (SOME_CLIPPED if bad[:1] == [True] else MANY_CLIPPED) * len(bad)
+    return (sum(bad), len(bad)) if sum(bad) >= max(LEAST_SCALES, least) else None

@@ -8,7 +8,7 @@ inputs and a wrong output.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +24,10 @@ _RIGHT = 3.0
 """Up to so many times what rounding explains, inputs are right."""
 _CARRIES = 0.1
 """A layer that causes less than this share of the whole error is not what it comes from."""
+_COSTS = 0.02
+"""Of the worst layer's cost."""
+_SAME = 0.5
+"""Of another layer's cost: so much is the same."""
 SETS = (1, 2, 3, 5, 8, 12)
 """So many of the worst layers are tried in float, one set after the other."""
 
@@ -49,15 +53,33 @@ def suspects(capture: LayerCapture, outputs: Collection[str] = ()) -> list[tuple
 
     outputs: that are looked at; none: those that break limits.
     """
-    found: dict[str, float] = {}
+    found = {names[0]: share for names, share in costs(capture, outputs).items() if len(names) == 1}
+    return sorted(found.items(), key=lambda item: -item[1])
+
+
+def costs(capture: LayerCapture, outputs: Collection[str] = ()) -> dict[tuple[str, ...], float]:
+    """The same of all that were tried alone or in groups; infinite where such a file cannot be run at all."""
+    found = {}
     for swap in capture.swaps:
-        if swap.what != "one" or len(swap.layers) != 1 or swap.memory != capture.memory or swap.failure is not None:
+        if swap.what != "one" or swap.memory != capture.memory:
             continue
         shares = [10 ** (-held.sqnr_db / 10) for name, held in swap.outputs.items()
                   if name in outputs and held.sqnr_db is not None]  # fmt: skip
         share = max(shares, default=0.0) if outputs else swap.share
-        found[swap.layers[0]] = math.inf if share is None else share
-    return sorted(found.items(), key=lambda item: -item[1])
+        if swap.failure is None or len(swap.layers) > 1:
+            found[swap.layers] = math.inf if share is None or swap.failure is not None else share
+    return found
+
+
+def wanted_next(capture: LayerCapture) -> tuple[int, Swap] | None:
+    """How many layers are to be made float next, and what says which outputs still break; None where no more are."""
+    tried = [swap for swap in capture.swaps if swap.what == "without" and swap.failure is None]
+    last = tried[-1] if tried else next((swap for swap in capture.swaps if swap.what == "alone"), None)
+    count = next((count for count in SETS if count > len(tried[-1].layers if tried else ())), None)
+    total = len(capture.exchangeable) or len(suspects(capture))
+    if last is None or last.holds or count is None or count > max(1, (total + 1) // 2):
+        return None
+    return count, last
 
 
 def next_try(capture: LayerCapture) -> tuple[str, ...] | None:
@@ -65,32 +87,41 @@ def next_try(capture: LayerCapture) -> tuple[str, ...] | None:
 
     Each time those are added that cost the outputs most which still break.
     """
-    tried = [swap for swap in capture.swaps if swap.what == "without" and swap.failure is None]
-    last = tried[-1] if tried else next((swap for swap in capture.swaps if swap.what == "alone"), None)
-    count = next((count for count in SETS if count > len(tried[-1].layers if tried else ())), None)
-    names = list(tried[-1].layers) if tried else []
-    total = len(suspects(capture))
-    if last is None or last.holds or count is None or count > max(1, total // 2):
+    wanted = wanted_next(capture)
+    if wanted is None:
         return None
+    count, last = wanted
+    sofar = last.layers if last.what == "without" else ()
+    names = list(sofar)
     broken = [name for name, held in last.outputs.items() if not held.holds]
-    for name, share in suspects(capture, broken):
+    for name, share in _wrong_first(capture, suspects(capture, broken)):
         if len(names) < count and name not in names and share > 0:
             names.append(name)
-    return tuple(names) if len(names) > (len(tried[-1].layers) if tried else 0) else None
+    if not names:  # no layer was singled out: the group of a few that costs most
+        few = {group: share for group, share in costs(capture, broken).items() if len(group) <= SETS[-1] and share > 0}
+        return max(few, key=lambda group: few[group], default=None)
+    return tuple(names) if len(names) > len(sofar) else None
+
+
+def _wrong_first(capture: LayerCapture, ranked: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Layers that are not what quantizing makes come before those that are only sensitive, where they cost anything."""
+    wrong = {each.key for each in capture.layers if not sound(each.weights)}
+    least = _COSTS * max((share for _, share in ranked), default=0.0)
+    return sorted(ranked, key=lambda item: not (item[0] in wrong and item[1] >= least))
 
 
 def of_quantization(capture: LayerCapture, graph: Graph) -> Blame:
     """Who is to blame for what quantizing costs."""
     whole_file = next((swap for swap in capture.swaps if swap.what == "alone"), None)
     everything = next((swap for swap in capture.swaps if swap.what == "all"), None)
-    ranked = suspects(capture)
+    ranked = _wrong_first(capture, suspects(capture))
     if everything is not None and everything.failure is None and not everything.holds:
         layer = departing(graph, "quantization")
         how = "with all layers in float the limits do not hold either: it is not the weights of any layer"
         return Blame(() if layer is None else (layer.key,), "suspicion", how)
     cures = [swap for swap in capture.swaps if swap.what == "without" and swap.holds and swap.failure is None]
     whole = whole_file.share if whole_file is not None and whole_file.share is not None else math.inf
-    if ranked and ranked[0][1] < _CARRIES * min(whole, 1.0) and not cures:
+    if ranked and max(share for _, share in ranked) < _CARRIES * min(whole, 1.0) and not cures:
         layer = departing(graph, "quantization")
         if layer is not None and layer.weights is None:
             how = "no layer with weights causes it by itself, and the error jumps here"
@@ -100,12 +131,13 @@ def of_quantization(capture: LayerCapture, graph: Graph) -> Blame:
         order = {name: number for number, (name, _) in enumerate(ranked)}
         names = tuple(sorted(best.layers, key=lambda name: order.get(name, len(order))))
         how = _cured(best, _still_breaks(capture, names))
-        return Blame(_before(graph, names), "proven", how)
-    if not ranked:
+        return Blame(_before(graph, names, dict(ranked)), "proven", how)
+    if not ranked and not costs(capture):
         layer = departing(graph, "quantization")
         return Blame(() if layer is None else (layer.key,), "suspicion", capture.why_no_proof or "")
     tried = max((len(swap.layers) for swap in capture.swaps if swap.what == "without"), default=0)
-    how = f"with the {tried} worst of {len(ranked)} layers in float the limits still break" if tried else ""
+    total = len(capture.exchangeable) or len(ranked)
+    how = f"with the {tried} worst of {total} layers in float the limits still break" if tried else ""
     alone = [name for name, _ in ranked if _still_breaks(capture, (name,))]
     if alone:
         each = "by itself" if len(alone) == 1 else f"each of {len(alone)} layers by itself"
@@ -114,20 +146,29 @@ def of_quantization(capture: LayerCapture, graph: Graph) -> Blame:
     return Blame(tuple(name for name, _ in ranked[:3]), "suspicion", how, spread=True)
 
 
-def _before(graph: Graph, names: tuple[str, ...]) -> tuple[str, ...]:
+def _before(graph: Graph, names: tuple[str, ...], alone: Mapping[str, float]) -> tuple[str, ...]:
     """A fixed scale belongs to the tensor between two layers, and to each by itself: where it is that of the first
-    layer's input which does not fit, and not that of its output, it is the layer in front of it that is meant."""
+    layer's input which does not fit, and not that of its output, it is the layer in front of it that is meant; and
+    where both cost the same, it is the tensor between them."""
     layer = graph.by_key.get(names[0])
     if layer is None or not sound(layer.weights):
         return names
-    own = max((_badly(graph, name) for name in layer.outputs), default=0.0)
-    worst = max(layer.inputs, key=lambda name: _badly(graph, name), default=None)
-    if worst is None or _badly(graph, worst) <= own or (maker := graph.maker.get(worst)) is None:
+    for tensor in layer.inputs:
+        maker = graph.maker.get(tensor)
+        if (
+            maker is not None
+            and badly(graph, tensor)
+            and alone.get(maker.key, 0.0) > _SAME * alone.get(names[0], math.inf)
+        ):
+            return (maker.key, *(name for name in names if name != maker.key))
+    own = max((badly(graph, name) for name in layer.outputs), default=0.0)
+    worst = max(layer.inputs, key=lambda name: badly(graph, name), default=None)
+    if worst is None or badly(graph, worst) <= own or (maker := graph.maker.get(worst)) is None:
         return names
     return (maker.key, *(name for name in names if name != maker.key))
 
 
-def _badly(graph: Graph, tensor: str) -> float:
+def badly(graph: Graph, tensor: str) -> float:
     """How far (ln) a tensor's fixed scale is outside of what fits; 0 where it fits."""
     found = misfit(graph, tensor)
     if found is None:
@@ -171,7 +212,11 @@ def departing(graph: Graph, stage: str) -> LayerFacts | None:
 
 
 def of_device(graph: Graph) -> Blame:
-    """Who is to blame where a device computes something else with the same file: right inputs, wrong output."""
+    """Who is to blame where a device computes something else with the same file: right inputs, wrong output.
+
+    The first layer of which that is proven; where asking for tensors changed what is computed, that which is off most.
+    """
+    disturbed: list[tuple[float, Blame]] = []
     for layer in graph.main():
         over = [found for name in layer.outputs if (found := graph.excess(name)) is not None]
         if not over or max(over) < JUMP:
@@ -187,12 +232,16 @@ def of_device(graph: Graph) -> Blame:
                         (layer.key,), "proven", f"{how}; with {rerun.what.replace('=', ' ')} the device is right"
                     )
             if not graph.disturbed.isdisjoint((*layer.outputs, *graph.seen_before(layer))):
-                return Blame(
-                    (layer.key,), "suspicion", f"{how}, but asking for these tensors changed what MNN computes"
-                )
+                behind = [found for name in graph.seen_behind(layer) if (found := graph.excess(name)) is not None]
+                if behind and max(behind) <= _RIGHT:
+                    continue  # nothing comes of it: what was read is not what the next layer got
+                told = f"{how}, but asking for these tensors changed what MNN computes"
+                disturbed.append((max(over), Blame((layer.key,), "suspicion", told)))
+                continue
             return Blame((layer.key,), "proven", how)
-        return Blame((layer.key,), "suspicion", "its inputs are off too, though less than its output")
-    return Blame()
+        if not disturbed:
+            return Blame((layer.key,), "suspicion", "its inputs are off too, though less than its output")
+    return max(disturbed, key=lambda found: found[0])[1] if disturbed else Blame()
 
 
 # ---- what is not finite
@@ -218,7 +267,13 @@ def not_finite(graph: Graph, outputs: Sequence[str]) -> Finding | None:
                     severity="fail",
                     where=layer.key,
                     message=f"{what} of {side.n} elements are born here on {where} (case {tap.case}){told}",
-                    evidence={"tensor": tap.tensor, "case": tap.case, "nan": side.nan, "inf": side.inf},
+                    evidence={
+                        "tensor": tap.tensor,
+                        "case": tap.case,
+                        "nan": side.nan,
+                        "inf": side.inf,
+                        "stage": "device" if side is tap.there else "quantization",
+                    },
                     remedy="Keep this layer in float, or its inputs inside of what it can take.",
                 )
     return None

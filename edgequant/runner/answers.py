@@ -128,6 +128,7 @@ class TensorStats(_Answer):
     rms: _Number | None = None
     at_min: _Share = 0.0
     at_max: _Share = 0.0
+    shape: list[_Count] | None = Field(default=None, max_length=32)
 
 
 class TensorApart(_Answer):

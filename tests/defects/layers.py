@@ -1,336 +1,310 @@
-"""Faults planted into single layers of quantized files: does a diagnosis name the layer, and why?
+"""Faults planted into single layers of quantized files and of devices: does a diagnosis name stage, layer and cause?
 
-`python -m tests.defects.layers [FLOAT.mnn=QUANTIZED.mnn:low ...]` plants all of them and prints the rates: right layer,
-right cause, and how many sound twins were blamed.  Each limit is 3 dB below what the sound file has, so that what
-breaks is what was planted.
+`python -m tests.defects.layers [--models FOLDER] [--part tuned|held|all] [--most N]` plants all of them and prints the
+rates, those of models and seeds that no rule was tuned on by themselves; and how many sound twins were blamed.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from edgequant.archive.layers import LayerCapture
-from edgequant.cases.case import Case
-from edgequant.cases.generate import generate
-from edgequant.compare.metrics import compare
-from edgequant.jobs.diagnose_layers import Looking, key_of
-from edgequant.judge.diagnosis import Diagnosis, diagnose
+from edgequant.jobs.diagnose_layers import key_of
+from edgequant.judge.diagnosis import Diagnosis
 from edgequant.lab.probes.layers import once
-from edgequant.lab.session import DeviceOptions, Session, open_session
+from edgequant.lab.session import Session
 from edgequant.lab.take import ModelFile
-from edgequant.models import read_model
-from edgequant.models.flat import Table
-from edgequant.models.mnn.net import convolution, open_net
-from edgequant.models.mnn.schema import Convolution2D, IDSTQuan, Net, TensorDescribe, TensorQuantInfo
 from edgequant.models.mnn.weights import Weights, read_weights
-from edgequant.spec import Limit, MemoryMode, RunOptions
-from tests import generated, sources
+from tests.defects import layer_devices as devices
+from tests.defects.layer_edits import CODINGS, EDITS, coded, left_float, planted
+from tests.defects.layer_subjects import Subject, breaks, broken, generated_subject, look, model_subject, this_host
 
-Edit = Callable[[bytearray, Table, Weights], bool]
-"""Changes a layer's bytes in place; false where it has nothing to be changed."""
-
-
-def _quant(op: Table) -> Table | None:
-    layer = convolution(op)
-    return None if layer is None else layer.table(Convolution2D.quan_parameter)
-
-
-def _scales(data: bytearray, op: Table, layer: Weights, change: Callable[[np.ndarray], None]) -> bool:
-    """Change the weights' scales: [channels, blocks], the steps alone and not the least values."""
-    quant = _quant(op)
-    start, count = quant.extent(IDSTQuan.alpha) if quant is not None else (0, 0)
-    if not count or layer.channels < 2:
-        return False
-    alpha = np.frombuffer(data, "<f4", count, start).copy()
-    if layer.sym:
-        steps = alpha.reshape(layer.channels, -1)
-        change(steps)
-    else:
-        pairs = alpha.reshape(layer.channels, -1, 2)
-        whole = np.ascontiguousarray(pairs.reshape(layer.channels, -1))
-        change(whole)
-        alpha = whole.reshape(-1)
-    data[start : start + 4 * count] = alpha.astype("<f4").tobytes()
-    return True
-
-
-def _times(factor: float, part: float) -> Edit:
-    def edit(data: bytearray, op: Table, layer: Weights) -> bool:
-        def change(rows: np.ndarray) -> None:
-            rows[: max(1, int(part * rows.shape[0]))] *= np.float32(factor)
-
-        return _scales(data, op, layer, change)
-
-    return edit
-
-
-def _swapped(data: bytearray, op: Table, layer: Weights) -> bool:
-    """The codes of half of the channels are their neighbours' (of a byte each); so are their scales."""
-    quant = _quant(op)
-    start, count = quant.extent(IDSTQuan.buffer) if quant is not None else (0, 0)
-    size = layer.per_channel * layer.area
-    if layer.bits != 8 or layer.channels < 4 or count < layer.channels * size or size < 4:
-        return False
-    first = start + count - layer.channels * size
-    rows = np.frombuffer(data, np.uint8, layer.channels * size, first).reshape(layer.channels, size).copy()
-    order = np.arange(layer.channels)
-    order[0:2], order[2:4] = (1, 0), (3, 2)
-    data[first : first + rows.size] = rows[order].tobytes()
-
-    def change(scales: np.ndarray) -> None:
-        scales[:] = scales[order]
-
-    return _scales(data, op, layer, change)
-
-
-def _coarse(data: bytearray, op: Table, layer: Weights) -> bool:
-    """Codes that lost their lower bits."""
-    quant = _quant(op)
-    start, count = quant.extent(IDSTQuan.buffer) if quant is not None else (0, 0)
-    size = layer.channels * layer.per_channel * layer.area
-    if layer.bits != 8 or count < size or not size:
-        return False
-    first = start + count - size
-    codes = np.frombuffer(data, np.uint8, size, first)
-    data[first : first + size] = ((codes // 64) * 64 + 32).astype(np.uint8).tobytes()
-    return True
-
-
-def _no_bias(data: bytearray, op: Table, layer: Weights) -> bool:
-    parameter = convolution(op)
-    start, count = parameter.extent(Convolution2D.bias) if parameter is not None else (0, 0)
-    bias = np.frombuffer(data, "<f4", count, start)
-    if not count or float(np.abs(bias).max()) < 1e-3:
-        return False
-    data[start : start + 4 * count] = bytes(4 * count)
-    return True
-
-
-def _output_scale(factor: float) -> Edit:
-    """The fixed scale of the layer's output tensor."""
-
-    def edit(data: bytearray, op: Table, layer: Weights) -> bool:
-        del op
-        if layer.kept != "static" or layer.subgraph:
-            return False
-        net = _root(data)
-        for described in net.tables(Net.extra_tensor_describe):
-            info = described.table(TensorDescribe.quant_info)
-            if info is None or described.number(TensorDescribe.index) != layer.outputs[0]:
-                continue
-            place = info.place(TensorQuantInfo.scale)
-            if place is None:
-                return False
-            value = np.frombuffer(data, "<f4", 1, place) * np.float32(factor)
-            data[place : place + 4] = value.astype("<f4").tobytes()
-            return True
-        return False
-
-    return edit
-
-
-def _root(data: bytearray) -> Table:
-    from edgequant.models.flat import FlatFile
-
-    return FlatFile(bytes(data)).root()
-
-
-EDITS: dict[str, tuple[Edit, tuple[str, ...]]] = {
-    "scales of a quarter of the channels times 3": (_times(3.0, 0.25), ("WEIGHT_SCALE_WRONG",)),
-    "scales of half of the channels 0": (_times(0.0, 0.5), ("ZERO_SCALE",)),
-    "channels exchanged": (_swapped, ("WEIGHTS_MISPLACED",)),
-    "weights of two bits": (_coarse, ("WEIGHT_ROUNDED_BADLY", "WEIGHT_SCALE_WRONG")),
-    "bias gone": (_no_bias, ("BIAS_LOST",)),
-    "output clipped": (_output_scale(1 / 8), ("RANGE_CLIPPED",)),
-    "output's scale too wide": (_output_scale(40.0), ("RANGE_TOO_WIDE",)),
-}
-"""What is planted -> how, and the causes that name it."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A sound file and what it was made from.  floor: SQNR by output, of the worst case, against float MNN."""
-
-    name: str
-    plain: Path
-    made: Path
-    memory: MemoryMode
-    cases: tuple[Case, ...]
-    expected: Mapping[str, Mapping[str, np.ndarray]]
-    floor: Mapping[str, float]
-
-
-def subject(name: str, plain: Path, made: Path, memory: MemoryMode, host: Session, *, cases: int = 2) -> Subject:
-    graph = read_model(plain)
-    assert graph.inputs is not None
-    drawn = tuple(generate(graph.inputs, seed=1)[:cases])
-    expected, got = (
-        once(host, ModelFile(path, how, precision="normal"), drawn) for path, how in ((plain, "normal"), (made, memory))
-    )
-    assert isinstance(expected, dict)
-    assert isinstance(got, dict)
-    floor = {
-        output: min(
-            (db for case in expected if (db := compare(expected[case][output], got[case][output]).sqnr_db) is not None),
-            default=200.0,
-        )
-        for output in next(iter(expected.values()))
-    }
-    return Subject(name, plain, made, memory, drawn, expected, floor)
-
-
-def planted(of: Subject, layer: Weights, edit: Edit, out: Path) -> bool:
-    """Write the file with one layer changed; false where this layer has nothing of the kind."""
-    data = bytearray(of.made.read_bytes())
-    with open_net(of.made) as net:
-        if not edit(data, net.at(layer.place), layer):
-            return False
-    out.write_bytes(data)
-    return True
-
-
-def breaks(of: Subject, made: Path, host: Session) -> list[str]:
-    """Outputs that a file breaks."""
-    got = once(host, ModelFile(made, of.memory), of.cases)
-    if not isinstance(got, dict):
-        return list(of.floor)
-    return [
-        output
-        for output, floor in of.floor.items()
-        if any(
-            (found := compare(of.expected[case][output], got[case][output])).problem is not None
-            or (found.sqnr_db is not None and found.sqnr_db < floor - 3)
-            for case in got
-        )
-    ]
-
-
-def look(of: Subject, made: Path, host: Session, work: Path, failing: Sequence[str]) -> tuple[LayerCapture, Diagnosis]:
-    limits = {name: (Limit(metric="sqnr_db", op=">=", value=floor - 3),) for name, floor in of.floor.items()}
-    capture = Looking(
-        variant="planted",
-        uri="local:",
-        plain=of.plain,
-        made=made,
-        memory=of.memory,
-        precision="normal",
-        stage="quantization" if failing else None,
-        cases=of.cases,
-        expected=lambda case: of.expected[case],
-        limits=limits,
-        host=host,
-        work=work,
-        failing=failing,
-    ).capture()
-    return capture, diagnose(capture, tuple(of.floor))
+__all__ = ["EDITS", "Result", "Subject", "breaks", "generated_subject", "look", "planted", "rates", "run", "this_host"]
 
 
 @dataclass(frozen=True)
 class Result:
-    """A planted fault: what was named."""
+    """A planted fault, and what was named."""
 
     subject: str
+    stage: str
     fault: str
-    layer: str
+    layers: tuple[str, ...]
     named: tuple[str, ...]
     cause: str
+    right_stage: bool
     right_layer: bool
     right_cause: bool
     proof: str | None
 
 
+def result(
+    of: Subject, stage: str, fault: str, layers: Sequence[str], found: Diagnosis, causes: Sequence[str]
+) -> Result:
+    """layers: any of which is right in the first place, and all of them among those that are named; none: no layer."""
+    cause = "" if found.cause is None else found.cause.code
+    named = found.blame.layers
+    right = not layers or (named[:1] != () and named[0] in layers)
+    return Result(
+        of.name, stage, fault, tuple(layers), named[:5], cause, found.stage == stage, right, cause in causes,
+        found.blame.proof,
+    )  # fmt: skip
+
+
+# ---- on this host
+
+
 def run(of: Subject, host: Session, *, layers: Sequence[str] | None = None, most: int = 3) -> Iterator[Result]:
     """Plant every kind into up to `most` layers each in which it breaks something."""
     made = [each for each in read_weights(of.made) if each.kept in ("quantized", "static")]
-    rng = np.random.default_rng(len(made))
+    rng = np.random.default_rng(len(made) + sum(map(ord, of.name)))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "planted.mnn"
-        for fault, (edit, causes) in EDITS.items():
+        for fault, causes in [(name, each[1]) for name, each in (*EDITS.items(), *CODINGS.items())]:
             done = 0
-            for number in rng.permutation(len(made)):
+            for number in rng.permutation(len(made))[:40]:
                 layer = made[number]
                 if done >= most or (layers is not None and layer.name not in layers):
                     continue
-                if not planted(of, layer, edit, out) or not (failing := breaks(of, out, host)):
+                if not _plant(of, layer, fault, out) or not (failing := breaks(of, out, host)):
                     continue
                 done += 1
                 _, found = look(of, out, host, Path(folder), failing)
-                key, cause = key_of(layer.key), "" if found.cause is None else found.cause.code
-                right = found.blame.layers[:1] == (key,)
-                yield Result(
-                    of.name, fault, key, found.blame.layers, cause, right, right and cause in causes, found.blame.proof
-                )
+                yield result(of, "quantization", fault, (key_of(layer.key),), found, causes)
+        yield from _others(of, host, made, rng, Path(folder))
 
 
-@contextlib.contextmanager
-def this_host(log: Path | None = None) -> Iterator[Session]:
-    with open_session("local:", DeviceOptions(), RunOptions(threads=2), log=log) as host:
-        host.runner()
-        yield host
+def _plant(of: Subject, layer: Weights, fault: str, out: Path) -> bool:
+    if fault in EDITS:
+        return planted(of.made, layer, EDITS[fault][0], out)
+    return coded(of.made, of.plain, layer, CODINGS[fault][0], out)
 
 
-FLAGS: dict[str, tuple[str, ...]] = {
-    "dynamic:8": ("--weightQuantBits", "8", "--weightQuantAsymmetric=1"),
-    "dynamic:4": ("--weightQuantBits", "4", "--weightQuantAsymmetric=1"),
+def _others(
+    of: Subject, host: Session, made: Sequence[Weights], rng: np.random.Generator, folder: Path
+) -> Iterator[Result]:
+    """Two layers at once; inputs that calibrating has not seen; a layer that nothing quantized."""
+    out, first = folder / "planted.mnn", folder / "first.mnn"
+    edit, causes = EDITS["scales of a quarter of the channels times 3"]
+    pairs = [rng.choice(len(made), 2, replace=False) for _ in range(6)] if len(made) > 2 else []
+    for a, b in pairs:
+        if not planted(of.made, made[a], edit, first) or not (one := breaks(of, first, host)):
+            continue
+        with tempfile.NamedTemporaryFile(suffix=".mnn") as other:
+            if not planted(of.made, made[b], edit, Path(other.name)) or not breaks(of, Path(other.name), host):
+                continue
+        again = next(each for each in read_weights(first) if each.key == made[b].key)
+        if planted(first, again, edit, out) and (failing := breaks(of, out, host)):
+            _, found = look(of, out, host, folder, failing)
+            both = (key_of(made[a].key), key_of(made[b].key))
+            told = result(of, "quantization", "two layers at once", both, found, causes)
+            yield told
+            del one
+            break
+    if any(each.kept == "static" for each in made):
+        loud = of.with_inputs(8.0, host)
+        if failing := breaks(loud, of.made, host):
+            _, found = look(loud, of.made, host, folder, failing)
+            yield result(loud, "quantization", "inputs 8 times louder", (), found, ("INPUT_UNLIKE_CALIBRATION",))
+    if not made:
+        return
+    large = max(made, key=lambda each: each.channels * each.per_channel * each.area)
+    if large.kept == "quantized" and left_float(of.made, of.plain, large, out) and not breaks(of, out, host):
+        _, found = look(of, out, host, folder, [])
+        told = [each.where for each in found.findings if each.code == "LAYER_NOT_QUANTIZED"]
+        key = key_of(large.key)
+        code = "LAYER_NOT_QUANTIZED" if told else ""
+        right = told == [key]
+        yield Result(
+            of.name, "none", "a layer left float", (key,), tuple(filter(None, told)), code, found.stage is None, right,
+            right, None,
+        )  # fmt: skip
+
+
+# ---- on a device
+
+EFFECTS: dict[str, tuple[devices.Effect, tuple[str, ...]]] = {
+    "a tensor one shorter": (devices.shorter, ("SHAPE_WRONG",)),
+    "numbers of an earlier inference": (devices.restless, ("STALE_MEMORY",)),
+    "NaN comes out": (devices.nan, ("NAN_BORN", "NAN_SWALLOWED")),
+    "shifted by one": (devices.shifted, ("DATA_MOVED",)),
+    "rows in another order": (devices.reordered, ("ORDER_OF_EQUALS",)),
+    "saturates at a third": (devices.clipped, ("INT8_SATURATION",)),
+    "stuck": (devices.stuck, ("STUCK_OUTPUT",)),
+    "the last four channels 0": (devices.last_channels, ("KERNEL_DIFFERS", "INT8_KERNEL_DIFFERS")),
+    "half precision": (devices.halved, ("FP16_ROUNDING",)),
 }
+"""What a layer's kernel on the device does to what it computes."""
 
 
-def generated_subject(kind: str, variant: str, folder: Path, host: Session) -> Subject:
-    """Of a model that is made here: conv_cnn, small_cnn, gru or lstm."""
-    source = getattr(generated, kind)(folder / f"{kind}.onnx")
-    plain = sources.convert(source, folder / f"{kind}.mnn")
-    made = sources.convert(source, folder / f"{kind}-{variant.replace(':', '')}.mnn", *FLAGS[variant])
-    return subject(f"{kind} {variant}", plain, made, "low", host)
+def run_devices(of: Subject, host: Session, far: Session, *, seed: int = 0) -> Iterator[Result]:
+    made = [each for each in read_weights(of.made) if each.kept in ("quantized", "static") and not each.subgraph]
+    rng = np.random.default_rng(seed + sum(map(ord, of.name)))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sound, _ = look(of, of.made, host, folder, [], stage=None)
+        tapped = {tap.tensor: tap for tap in sound.taps if tap.here is not None and (tap.here.rms or 0) > 0}
+        inner = [
+            each for each in sound.layers
+            if not each.subgraph and each.outputs and each.outputs[0] in tapped
+            and tapped[each.outputs[0]].here.n >= 64  # type: ignore[union-attr]
+        ]  # fmt: skip
+        for fault, (effect, causes) in EFFECTS.items():
+            if not inner:
+                break
+            layer = inner[int(rng.integers(len(inner)))]
+            chain = devices.behind(sound, layer.outputs[0])
+            tensors = chain if fault in ("numbers of an earlier inference",) else chain[:1]
+            device = devices.Device(far, effect=effect, tensors=tensors, half=fault == "half precision")
+            precision = "low" if fault == "half precision" else "normal"
+            if fault == "half precision":  # its effect has to reach an output, where a rerun is judged by
+                device.tensors = [*tensors, *(name for name in chain if name in of.floor)]
+            _, found = look(of, of.made, host, folder, [], device=device, stage="device", precision=precision)  # type: ignore[arg-type]
+            yield result(of, "device", fault, (layer.key,), found, causes)
+        yield from _files(of, host, far, made, rng, folder)
+
+
+def _files(
+    of: Subject, host: Session, far: Session, made: Sequence[Weights], rng: np.random.Generator, folder: Path
+) -> Iterator[Result]:
+    """Kernels that compute with other weights."""
+    out = folder / "device.mnn"
+    rows = (
+        ("scale of one channel times 1.3", {}, ("KERNEL_DIFFERS",)),
+        ("scales of a quarter of the channels times 3", {}, ("KERNEL_DIFFERS",)),
+        ("scales of a quarter of the channels times 3", {"low_only": True}, ("INT8_KERNEL_DIFFERS",)),
+        ("scales of a quarter of the channels times 3", {"mnn": "3.1.0"}, ("OTHER_MNN",)),
+        ("output clipped", {}, ("INT8_SATURATION", "KERNEL_DIFFERS")),
+    )
+    for fault, more, causes in rows:
+        if more.get("low_only") and of.memory != "low":
+            continue
+        for number in rng.permutation(len(made))[:20]:
+            if not planted(of.made, made[number], EDITS[fault][0], out) or not breaks(of, out, host):
+                continue
+            device = devices.Device(far, file=out, **more)
+            _, found = look(of, of.made, host, folder, [], device=device, stage="device")
+            name = f"{fault}, {'memory low alone' if more.get('low_only') else 'another MNN' if more else 'its kernel'}"
+            yield result(of, "device", name, (key_of(made[number].key),), found, causes)
+            break
+    if of.memory == "low":
+        normal = once(host, ModelFile(of.made, "normal"), of.cases)
+        low = once(host, ModelFile(of.made, "low"), of.cases)
+        assert isinstance(normal, dict)
+        assert isinstance(low, dict)
+        if broken(low, normal, dict.fromkeys(of.floor, 60.0)):
+            device = devices.Device(far, memory="normal")
+            _, found = look(of, of.made, host, folder, [], device=device, stage="device")
+            yield result(of, "device", "memory low is ignored", (), found, ("LOW_MEMORY_NOT_ENGAGED",))
+
+
+# ---- all of it
+
+TUNED = (("conv_cnn", "dynamic:8"), ("small_cnn", "dynamic:4"), ("gru", "dynamic:8"))
+HELD = (("lstm", "dynamic:8"), ("streaming", "dynamic:8"), ("small_cnn", "dynamic:8"), ("gru", "weight:8"))
+REAL_TUNED = (("enc", "dynamic:8"), ("enc", "static:8"), ("ppocr_cls", "static:8"))
+REAL_HELD = (
+    ("erb_dec", "static:8"), ("df_dec", "dynamic:8"), ("ppocr_cls", "dynamic:8"), ("ppocr_rec", "dynamic:8"),
+)  # fmt: skip
+
+
+def sound_twins(of: Subject, host: Session, far: Session, folder: Path) -> Iterator[tuple[Diagnosis, LayerCapture]]:
+    """As it is; and on a device that computes what this host does, whatever stage is asked about."""
+    capture, found = look(of, of.made, host, folder, breaks(of, of.made, host))
+    yield found, capture
+    capture, found = look(of, of.made, host, folder, [], device=devices.Device(far), stage="device")
+    yield found, capture
+
+
+def blamed(found: Diagnosis) -> bool:
+    return found.cause is not None or found.blame.layers != () or any(
+        each.code == "LAYER_NOT_QUANTIZED" for each in found.findings
+    )  # fmt: skip
 
 
 def rates(results: Sequence[Result]) -> str:
     total = max(len(results), 1)
-    layer, cause = sum(each.right_layer for each in results), sum(each.right_cause for each in results)
-    proven = sum(each.proof == "proven" for each in results)
-    return (
-        f"{len(results)} planted: right layer {layer} ({100 * layer / total:.0f} %), right cause {cause} "
-        f"({100 * cause / total:.0f} %), proven {proven}"
-    )
+    parts = [f"{len(results)} planted"]
+    for what in ("stage", "layer", "cause"):
+        right = sum(getattr(each, f"right_{what}") for each in results)
+        parts.append(f"right {what} {right} ({100 * right / total:.0f} %)")
+    return f"{parts[0]}: {', '.join(parts[1:])}, proven {sum(each.proof == 'proven' for each in results)}"
+
+
+def table(results: Sequence[Result]) -> Iterator[str]:
+    """By what was planted."""
+    kinds: dict[str, list[Result]] = defaultdict(list)
+    for each in results:
+        kinds[f"{each.stage}: {each.fault}"].append(each)
+    for kind, found in sorted(kinds.items()):
+        yield (
+            f"  {kind}: {len(found)}, layer {sum(each.right_layer for each in found)}, "
+            f"cause {sum(each.right_cause for each in found)}"
+            + (f"  {dict(Counter(each.cause for each in found if not each.right_cause))}" if found else "")
+        )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("files", nargs="*", help="FLOAT.mnn=QUANTIZED.mnn:low or :normal")
-    parser.add_argument("--most", type=int, default=2)
+    parser.add_argument(
+        "--models", type=Path, help="folder with enc.onnx, erb_dec.onnx, ...; else generated ones alone"
+    )
+    parser.add_argument("--work", type=Path, help="where files that are made are kept; else nowhere")
+    parser.add_argument("--part", choices=("tuned", "held", "all"), default="all")
+    parser.add_argument("--only", help="a part of a subject's name")
+    parser.add_argument("--most", type=int, default=1, help="layers for each kind and subject")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of the cases of the sound twins")
+    parser.add_argument("--sound", action="store_true", help="the sound twins alone")
     given = parser.parse_args()
-    results: list[Result] = []
-    blamed = sound = 0
-    with tempfile.TemporaryDirectory() as folder, this_host() as host:
-        subjects = [
-            generated_subject(kind, variant, Path(folder), host)
-            for kind, variant in (("conv_cnn", "dynamic:8"), ("small_cnn", "dynamic:4"), ("gru", "dynamic:8"))
-        ] if not given.files else []  # fmt: skip
-        for text in given.files:
-            plain, _, rest = text.partition("=")
-            made, _, memory = rest.rpartition(":")
-            how: MemoryMode = "low" if memory == "low" else "normal"
-            subjects.append(subject(Path(made).stem, Path(plain), Path(made), how, host))
-        for each in subjects:
-            sound += 1
-            _, twin = look(each, each.made, host, Path(folder), breaks(each, each.made, host))
-            blamed += twin.stage is not None
-            start, before = time.monotonic(), len(results)
-            for found in run(each, host, most=given.most):
-                results.append(found)
-                if not found.right_cause:
-                    print(f"  {found}", flush=True)
-            print(f"{each.name}: {rates(results[before:])}, {time.monotonic() - start:.0f} s", flush=True)
-    print(f"{rates(results)}; sound files blamed: {blamed} of {sound}")
-    return int(any(not each.right_layer for each in results) or blamed > 0)
+    results: dict[str, list[Result]] = {"tuned": [], "held": []}
+    wrong: list[str] = []
+    sound = 0
+    with tempfile.TemporaryDirectory() as name, this_host() as host, this_host() as far:
+        folder = Path(name)
+        made = given.work or folder
+        for part, kinds, real in (("tuned", TUNED, REAL_TUNED), ("held", HELD, REAL_HELD)):
+            for kind, variant in (*kinds, *(real if given.models else ())):
+                if given.part not in (part, "all") or (given.only and given.only not in f"{kind} {variant}"):
+                    continue
+                start = time.monotonic()
+                base = 1 if part == "tuned" else 11
+                for seed in range(base, base + given.seeds):
+                    if (kind, variant) in real:
+                        of = model_subject(given.models / f"{kind}.onnx", variant, made, host, seed=seed)
+                    else:
+                        of = generated_subject(kind, variant, made, host, seed=seed)
+                    if seed == base:
+                        first = of
+                    for found, _ in sound_twins(of, host, far, folder):
+                        sound += 1
+                        if blamed(found):
+                            wrong.append(f"{of.name}: {found.blame}, {found.cause}, {found.findings}")
+                            print(f"  SOUND {wrong[-1]}", flush=True)
+                before = len(results[part])
+                planting = () if given.sound else (run(first, host, most=given.most), run_devices(first, host, far))
+                for each in (each for some in planting for each in some):
+                    results[part].append(each)
+                    if not (each.right_layer and each.right_cause and each.right_stage):
+                        print(f"  {each}", flush=True)
+                told = rates(results[part][before:])
+                print(f"{part}: {first.name}: {told}, {time.monotonic() - start:.0f} s", flush=True)
+    for part, found in results.items():
+        for line in table(found):
+            print(line)
+        print(f"{part}: {rates(found)}")
+    everything = [*results["tuned"], *results["held"]]
+    print(f"all: {rates(everything)}, {len({each.cause for each in everything if each.right_cause})} causes")
+    print(f"sound ones blamed: {len(wrong)} of {sound}")
+    return int(any(not each.right_stage for each in everything) or bool(wrong))
 
 
 if __name__ == "__main__":

@@ -25,9 +25,10 @@ from edgequant.models.mnn.layers import sides
 from edgequant.models.mnn.weights import read_weights
 from edgequant.plan.request import Request
 from edgequant.quantize.recipe import Recipe
-from edgequant.quantize.swap import swappable, with_float
+from edgequant.quantize.swap import Exchange
 from edgequant.report.diagnosis import sentences
 from tests import generated
+from tests.defects import layer_devices as devices
 from tests.defects.layers import EDITS, Subject, breaks, generated_subject, look, planted, rates, run, this_host
 from tests.jobs.support import ONE_THREAD, check_folder
 
@@ -51,11 +52,12 @@ def gru(host: Session, tmp_path_factory: pytest.TempPathFactory) -> Subject:
 def test_all_layers_in_float_are_the_float_model_bit_by_bit_and_none_is_the_quantized(
     gru: Subject, host: Session, tmp_path: Path
 ) -> None:
-    keys = swappable(gru.made, gru.plain)
+    path = tmp_path / "swapped.mnn"
+    exchange = Exchange(gru.made, gru.plain, path)
+    keys = exchange.layers
     assert any(graph for graph, _ in keys), "the loop's layers are among them"
     for floats, want in ((keys, gru.plain), ([], gru.made)):
-        path = tmp_path / "swapped.mnn"
-        path.write_bytes(with_float(gru.made, gru.plain, floats))
+        exchange.choose(floats)
         got = once(host, ModelFile(path, "low"), gru.cases)
         expected = once(host, ModelFile(want, "normal" if floats else "low"), gru.cases)
         assert isinstance(got, dict)
@@ -65,14 +67,16 @@ def test_all_layers_in_float_are_the_float_model_bit_by_bit_and_none_is_the_quan
                 np.testing.assert_array_equal(array, got[case][name])
 
 
-@pytest.mark.parametrize("fault", ["scales of a quarter of the channels times 3", "bias gone"])
+@pytest.mark.parametrize(
+    "fault", ["scales of a quarter of the channels times 3", "bias gone", "zero point of weights 12 steps off"]
+)
 def test_a_fault_in_a_layer_is_named_with_its_cause_and_proven(
     fault: str, cnn: Subject, host: Session, tmp_path: Path
 ) -> None:
     edit, causes = EDITS[fault]
     layer = next(each for each in read_weights(cnn.made) if each.channels == 16)
     path = tmp_path / "planted.mnn"
-    assert planted(cnn, layer, edit, path)
+    assert planted(cnn.made, layer, edit, path)
     failing = breaks(cnn, path, host)
     assert failing
     capture, found = look(cnn, path, host, tmp_path, failing)
@@ -81,7 +85,7 @@ def test_a_fault_in_a_layer_is_named_with_its_cause_and_proven(
     assert found.cause is not None
     assert found.cause.code in causes
     assert capture.taps
-    assert list(tmp_path.glob("swap-*")) == [], "what was made for the proof is gone"
+    assert list(tmp_path.glob("exchange*")) == [], "what was made for the proof is gone"
 
 
 def test_a_layer_inside_a_loop_is_named_though_its_tensors_cannot_be_seen(
@@ -89,11 +93,36 @@ def test_a_layer_inside_a_loop_is_named_though_its_tensors_cannot_be_seen(
 ) -> None:
     layer = next(each for each in read_weights(gru.made) if each.subgraph)
     path = tmp_path / "planted.mnn"
-    assert planted(gru, layer, EDITS["scales of half of the channels 0"][0], path)
+    assert planted(gru.made, layer, EDITS["scales of half of the channels 0"][0], path)
     capture, found = look(gru, path, host, tmp_path, breaks(gru, path, host))
     assert found.blame.layers[0] == f"{layer.subgraph}/{layer.name}"
     assert (found.blame.proof, found.cause and found.cause.code) == ("proven", "ZERO_SCALE")
     assert capture.loops
+
+
+@pytest.mark.parametrize(
+    ("effect", "code"), [(devices.restless, "STALE_MEMORY"), (devices.shorter, "SHAPE_WRONG"), (None, None)]
+)
+def test_a_device_whose_tensors_are_wrong_whatever_their_numbers(
+    effect: devices.Effect | None, code: str | None, cnn: Subject, host: Session, tmp_path: Path
+) -> None:
+    tensor = next(each for each in read_model(cnn.made).ops if each.type == "Convolution").outputs[0]
+    capture, _ = look(cnn, cnn.made, host, tmp_path, [])
+    device = devices.Device(host, effect=effect, tensors=devices.behind(capture, tensor))
+    _, found = look(cnn, cnn.made, host, tmp_path, [], device=device, stage="device")
+    if code is None:
+        assert (found.blame.layers, found.cause) == ((), None)
+        return
+    assert found.cause is not None
+    assert (found.stage, found.cause.code) == ("device", code)
+    assert tensor in next(each for each in capture.layers if each.key == found.blame.layers[0]).outputs
+
+
+def test_memory_low_that_a_device_does_not_know_is_named(cnn: Subject, host: Session, tmp_path: Path) -> None:
+    device = devices.Device(host, memory="normal")
+    _, found = look(cnn, cnn.made, host, tmp_path, [], device=device, stage="device")
+    assert found.cause is not None
+    assert found.cause.code == "LOW_MEMORY_NOT_ENGAGED"
 
 
 def test_sound_files_are_nobodys_fault(cnn: Subject, gru: Subject, host: Session, tmp_path: Path) -> None:
@@ -135,7 +164,7 @@ def test_a_device_that_computes_something_else_in_one_layer_is_found_by_right_in
 ) -> None:
     layers = [each for each in read_weights(cnn.made) if each.kept == "quantized"]
     path, layer = tmp_path / "other.mnn", layers[1]
-    assert planted(cnn, layer, EDITS["scales of a quarter of the channels times 3"][0], path)
+    assert planted(cnn.made, layer, EDITS["scales of a quarter of the channels times 3"][0], path)
     capture, _ = look(cnn, cnn.made, host, tmp_path, [])
     spots = [
         Spot("plain", host, ModelFile(cnn.plain, "normal", precision="normal")),

@@ -28,6 +28,8 @@ BATCH_BYTES = 24 << 20
 """Of one case's tensors that are held at a time, on each side."""
 FIRST, MOST = 4, 64
 """Tensors of the first batch, whose size is not known yet; and of the largest."""
+MOST_SPLITS = 24
+"""Batches that are asked for again in halves, because asking for them changed what the model computes."""
 _OF_ASKING = (*DEATHS, "MODEL_LOAD_FAILED", "INFERENCE_FAILED", "TENSOR_UNKNOWN", "JOB_FAILED", "OUT_OF_MEMORY")
 """What may come of asking for a tensor: then its batch is asked for in halves."""
 
@@ -45,6 +47,8 @@ class Spot:
     path: str | None = None
     still: dict[str, Arrays] = field(default_factory=dict)
     """Its outputs without any inner tensors, by case."""
+    unsteady: bool = False
+    """Whether they are others when the first case comes again, after all the others."""
 
     def load(self, outputs: Sequence[str] | None) -> Loaded:
         runner = self.session.living_runner()
@@ -70,6 +74,15 @@ class Spot:
         found = {case.name: self.run(loaded, case) for case in cases}
         self.drop(loaded)
         return found
+
+    def learn(self, cases: Sequence[Case]) -> None:
+        """Run the model as it is, and its first case once more.  Raises DeviceError."""
+        loaded = self.load(None)
+        self.still = {case.name: self.run(loaded, case) for case in cases}
+        for case in cases[:1]:
+            again = self.run(loaded, case)
+            self.unsteady = any(_other(array, again.get(name)) for name, array in self.still[case.name].items())
+        self.drop(loaded)
 
 
 @dataclass
@@ -102,9 +115,9 @@ class Layers:
         """Reduce them, in the order given.  Raises DeviceError for what asking for tensors does not bring about."""
         found = Taken()
         for spot in self._spots():
-            spot.still = spot.outputs(self.cases)
+            spot.learn(self.cases)
         waiting = list(dict.fromkeys(tensors))
-        count = FIRST
+        count, splits = FIRST, 0
         halves: list[list[str]] = []
         while waiting or halves:
             names = halves.pop() if halves else [waiting.pop(0) for _ in range(min(count, len(waiting)))]
@@ -120,6 +133,11 @@ class Layers:
                     found.unseen[names[0]] = f"{error.code}: {error.message}"[:300]
                 else:
                     halves += [names[len(names) // 2 :], names[: len(names) // 2]]
+                continue
+            if len(names) > 1 and splits < MOST_SPLITS and any(each.where != "plain" for each in changed):
+                # Of the others the numbers are of the model as it is.
+                splits += 1
+                halves += [names[len(names) // 2 :], names[: len(names) // 2]]
                 continue
             found.taps += taps
             found.changed += changed
@@ -153,17 +171,18 @@ class Layers:
 
         One model at a time is loaded on this host; what it found waits for the others.
         """
-        plain, changed = self._run(self.plain, names)
-        here, more = self._run(self.here, names)
+        unsteady: dict[str, list[str]] = {}
+        plain, changed = self._run(self.plain, names, unsteady)
+        here, more = self._run(self.here, names, unsteady)
         changed += more
         nudged: dict[str, Arrays] = {}
         if self.there is not None:
-            loaded = self.here.load(names)
+            loaded = self.here.load(self._with_outputs(self.here, names))
             for case in self.cases:
                 for _, near in itertools.islice(moved(case, int8=self.int8), 1):
                     nudged[case.name] = self.here.run(loaded, near)
             self.here.drop(loaded)
-        device = {} if self.there is None else self._reduced(self.there, names, here, changed)
+        device = {} if self.there is None else self._reduced(self.there, names, here, changed, unsteady)
         taps = []
         for case in self.cases:
             for name in names:
@@ -182,6 +201,7 @@ class Layers:
                         quantization=None if one is None else _apart(one, two),
                         moved=None if other is None else _apart(two, other),
                         device=apart,
+                        unsteady=tuple(unsteady.get(name, ())) if case is self.cases[0] else (),
                     )
                 )
         size = max(sum(array.nbytes for array in each.values()) for each in here.values())
@@ -190,17 +210,29 @@ class Layers:
     def _with_outputs(self, spot: Spot, names: list[str]) -> list[str]:
         return list(dict.fromkeys([*names, *(next(iter(spot.still.values()), {}))]))
 
-    def _run(self, spot: Spot, names: list[str]) -> tuple[dict[str, Arrays], list[Changed]]:
+    def _run(
+        self, spot: Spot, names: list[str], unsteady: dict[str, list[str]]
+    ) -> tuple[dict[str, Arrays], list[Changed]]:
         loaded = spot.load(self._with_outputs(spot, names))
         found, changed = {}, []
         for case in self.cases:
             found[case.name] = spot.run(loaded, case)
             changed += list(_changes(spot, case.name, names, found[case.name]))
+        if spot.unsteady and spot.where == "here":
+            first, again = found[self.cases[0].name], spot.run(loaded, self.cases[0])
+            for name in names:
+                if name in first and _other(first[name], again.get(name)):
+                    unsteady.setdefault(name, []).append(spot.where)
         spot.drop(loaded)
         return found, changed
 
     def _reduced(
-        self, spot: Spot, names: list[str], expected: Mapping[str, Arrays], changed: list[Changed]
+        self,
+        spot: Spot,
+        names: list[str],
+        expected: Mapping[str, Arrays],
+        changed: list[Changed],
+        unsteady: dict[str, list[str]],
     ) -> dict[tuple[str, str], tuple[Stats | None, Apart | None]]:
         loaded = spot.load(self._with_outputs(spot, names))
         outputs = list(next(iter(spot.still.values()), {}))
@@ -216,8 +248,20 @@ class Layers:
                     None if told is None else Stats(**told.model_dump()),
                     None if apart is None else Apart(**apart.model_dump()),
                 )
+        if spot.unsteady:
+            case = self.cases[0]
+            sent = {name: expected[case.name][name] for name in names if (case.name, name) in found}
+            answer, _ = spot.session.runner().taps(loaded, feed(loaded, case.inputs), sent)
+            for name in sent:
+                told = answer.stats.get(name)
+                if told is not None and found[case.name, name][0] != Stats(**told.model_dump()):
+                    unsteady.setdefault(name, []).append(spot.where)
         spot.drop(loaded)
         return found
+
+
+def _other(one: np.ndarray, two: np.ndarray | None) -> bool:
+    return two is None or one.shape != two.shape or one.tobytes() != two.tobytes()
 
 
 def _apart(expected: np.ndarray, got: np.ndarray) -> Apart | None:

@@ -16,6 +16,10 @@ from edgequant.models.mnn.weights import Weights, read_weights
 from edgequant.models.model import BrokenFileError
 
 Floats = npt.NDArray[np.float64]
+_FEW = 8
+"""Weights of a group: fewer are not fitted by a line of their own."""
+_FAR_OFF = 16.0
+"""As `judge.layer_graph.EXCESS`: only such channels are asked what it is."""
 _MOST_LIKE = 8192
 """Channels up to which those that are far off are looked for among the others."""
 
@@ -23,11 +27,12 @@ _MOST_LIKE = 8192
 @dataclass(frozen=True)
 class Unpacked:
     """weights: float64 [channels, rest].  steps: of each element's scale, the same shape; zeros where float.  bias:
-    float64 [channels], or empty."""
+    float64 [channels], or empty.  groups: of a channel's weights that have a scale of their own."""
 
     weights: Floats
     steps: Floats
     bias: Floats
+    groups: int = 1
 
 
 def unpacked(net: Table, layer: Weights) -> Unpacked | None:
@@ -42,14 +47,15 @@ def unpacked(net: Table, layer: Weights) -> Unpacked | None:
     step = np.zeros(len(weights)) if found.scale is None else np.abs(found.scale.astype(np.float64))
     steps = np.broadcast_to(step[:, None], weights.shape)
     bias = found.bias.astype(np.float64) if found.bias.size == layer.channels else np.zeros(0)
-    return Unpacked(weights.reshape(layer.channels, -1), steps.reshape(layer.channels, -1), bias)
+    groups = len(weights) // layer.channels
+    return Unpacked(weights.reshape(layer.channels, -1), steps.reshape(layer.channels, -1), bias, groups)
 
 
 def weight_facts(quantized: Path, float_model: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """By layer: the fields of `archive.layers.WeightFacts`.  Raises InputError (MODEL_BROKEN)."""
     plain = {each.key: each for each in read_weights(float_model)}
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    with open_net(quantized) as net, open_net(float_model) as other:
+    with open_net(quantized) as net, open_net(float_model) as other, np.errstate(invalid="ignore", over="ignore"):
         for layer in read_weights(quantized):
             told: dict[str, Any] = {
                 "kept": layer.kept, "bits": layer.bits, "block": layer.block, "sym": layer.sym,
@@ -66,6 +72,11 @@ def weight_facts(quantized: Path, float_model: Path) -> dict[tuple[str, str], di
 
 def _compared(want: Unpacked, have: Unpacked) -> dict[str, Any]:
     w, q = want.weights, have.weights
+    if np.isfinite(w).all() and not np.isfinite(q).all():
+        return {
+            "count": int(w.size),
+            "bad_channels": tuple(map(int, np.flatnonzero(~np.isfinite(q).all(axis=1))[:100])),
+        }
     if not np.isfinite(w).all() or not np.isfinite(q).all() or not w.size:
         return {}
     signal, error = np.einsum("ij,ij->i", w, w), np.einsum("ij,ij->i", q - w, q - w)
@@ -76,7 +87,12 @@ def _compared(want: Unpacked, have: Unpacked) -> dict[str, Any]:
     live = signal > 1e-12 * max(float(signal.max()), 1e-300)
     if live.any():
         excess = np.where(live & (have.steps.max(axis=1) > 0), error / np.maximum(rounding, 1e-12 * signal + 1e-300), 0)
-        told.update(excess=float(excess.max()), excess_channel=int(excess.argmax()))
+        worst = int(excess.argmax())
+        told.update(excess=float(excess.max()), excess_channel=worst, count=int(w.size))
+        if w.shape[1] // have.groups >= _FEW:
+            told.update(_line(w[worst].reshape(have.groups, -1), q[worst].reshape(have.groups, -1), have.steps[worst]))
+        elif (bad := excess > _FAR_OFF).any():
+            told.update(_offset((q - w)[bad], have.steps[bad]))
         gain = np.where(live, np.einsum("ij,ij->i", w, q) / np.maximum(signal, 1e-300), 1.0)
         far = int(np.abs(gain - 1).argmax())
         told.update(gain=float(gain[far]), gain_channel=far)
@@ -90,10 +106,42 @@ def _compared(want: Unpacked, have: Unpacked) -> dict[str, Any]:
     if have.steps.any():
         told["one_scale"] = bool(w.shape[0] > 1 and np.ptp(have.steps) <= 1e-6 * have.steps.max())
     if want.bias.size and np.abs(want.bias).max() > 0:
+        step = have.steps.max(axis=1)
+        if (step > 0).any():
+            told["bias_steps"] = float((np.abs(want.bias)[step > 0] / step[step > 0]).max())
         bias = have.bias if have.bias.size else np.zeros_like(want.bias)
         told["bias_gap"] = float(np.abs(bias - want.bias).max() / np.abs(want.bias).max())
         told["bias_zero"] = not bias.any()
     return told
+
+
+def _line(w: Floats, q: Floats, steps: Floats) -> dict[str, float]:
+    """q = slope * w + offset in each group of a channel [groups, rest]: of the group that is farthest off; and what
+    such lines leave of the error, over rounding, in the group that fits worst."""
+    step = steps.reshape(w.shape)[:, 0]
+    wide = w - w.mean(axis=1, keepdims=True)
+    power = np.einsum("ij,ij->i", wide, wide)
+    if not (power > 0).all() or not (steps > 0).all():
+        return {}
+    slope = np.einsum("ij,ij->i", wide, q) / power
+    offset = q.mean(axis=1) - slope * w.mean(axis=1)
+    rest = q - slope[:, None] * w - offset[:, None]
+    left = np.einsum("ij,ij->i", rest, rest) / (w.shape[1] * step * step / 12)
+    far = int(np.einsum("ij,ij->i", q - w, q - w).argmax())
+    if abs(slope[far] - 1) < 4 * step[far] / np.sqrt(12 * power[far]):
+        slope[far] = 1.0  # rounding alone moves it so far
+    return {"slope": float(slope[far]), "offset": float(offset[far] / step[far]), "left": float(left.max())}
+
+
+def _offset(error: Floats, steps: Floats) -> dict[str, float]:
+    """The same of channels with too few weights for a line each [channels, rest]: only what is added, all of them
+    together."""
+    step = steps[:, :1]
+    if error.shape[1] < 2 or not (step > 0).all():
+        return {}
+    added = error.mean(axis=1, keepdims=True)
+    left = float(np.square((error - added) / step).sum() / ((error.shape[1] - 1) * len(error) / 12))
+    return {"slope": 1.0, "offset": float(np.median(added / step)), "left": left}
 
 
 def _like(w: Floats, q: Floats, live: npt.NDArray[np.bool_]) -> tuple[int, int] | None:

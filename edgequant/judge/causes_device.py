@@ -1,0 +1,128 @@
+"""Causes that a device tells: right inputs, and an output that is another than this host's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from edgequant.archive.layers import Rerun
+from edgequant.judge.cause import At, Told, better, finite, shown
+from edgequant.judge.layers import JUMP
+
+HALF_MAX, HALF_LEAST = 65504.0, 6e-8
+_CANCELS = 100.0
+"""A sum so many times smaller than what it is made of has lost seven of the eleven bits of half precision."""
+
+
+def not_engaged(reruns: Iterable[Rerun]) -> Told | None:
+    """Memory low was asked for, and the device computes what this host computes with memory normal."""
+    for rerun in reruns:
+        if rerun.what == "host memory=normal" and better(rerun.before_db, rerun.sqnr_db):
+            evidence = {"low_db": rerun.before_db, "normal_db": rerun.sqnr_db}
+            message = (
+                "memory low had no effect on the device: it agrees with memory normal on this host to "
+                f"{shown(rerun.sqnr_db)}, with memory low to {shown(rerun.before_db)}"
+            )
+            return (
+                "LOW_MEMORY_NOT_ENGAGED",
+                message,
+                evidence,
+                "Use a build of MNN with MNN_LOW_MEMORY (--runtime pack).",
+            )
+    return None
+
+
+def _cancelled(at: At) -> Told | None:
+    """A sum of large numbers that comes to little."""
+    if at.layer.weights is not None:
+        return None
+    largest = max((tap.plain.rms for tap in at.taps_before if tap.plain is not None and tap.plain.rms), default=0.0)
+    for tap in at.taps:
+        if (
+            tap.plain is not None
+            and tap.plain.rms
+            and largest > _CANCELS * tap.plain.rms
+            and at.layer.type == "BinaryOp"
+        ):
+            evidence = {"tensor": tap.tensor, "inputs_rms": largest, "output_rms": tap.plain.rms}
+            message = (
+                f"numbers of about {largest:.3g} cancel to about {tap.plain.rms:.3g}, which is less than half "
+                "precision tells apart"
+            )
+            return "FP16_CANCELLATION", message, evidence, "Run with --precision normal."
+    return None
+
+
+def _jumps_here(at: At) -> bool:
+    """Whether this host's own error jumps in this layer, against float MNN."""
+    after = max((at.graph.share(name, "quantization") or 0.0 for name in at.layer.outputs), default=0.0)
+    before = [at.graph.share(name, "quantization") or 0.0 for name in at.graph.seen_before(at.layer)]
+    return bool(before) and after > JUMP * max(before) and after > 1e-6
+
+
+def half(at: At) -> Told | None:
+    if at.capture.precision != "low":
+        return None
+    loop = f" in the loop '{at.layer.name}'" if at.layer.type == "While" else ""
+    remedy = "Run with --precision normal."
+    for tap in [*at.taps, *at.taps_before]:
+        if tap.plain is not None and max(abs(tap.plain.min or 0), abs(tap.plain.max or 0)) > HALF_MAX:
+            evidence: dict[str, Any] = {"tensor": tap.tensor, "case": tap.case, "range": [tap.plain.min, tap.plain.max]}
+            return "FP16_OVERFLOW", f"numbers of '{tap.tensor}' are beyond what half precision has", evidence, remedy
+        if tap.plain is not None and tap.plain.rms is not None and 0 < tap.plain.rms < HALF_LEAST:
+            return "FP16_UNDERFLOW", f"numbers of '{tap.tensor}' are below what half precision has", {}, remedy
+    for rerun in at.capture.reruns:
+        if rerun.what == "precision=normal" and better(rerun.before_db, rerun.sqnr_db):
+            if (told := _cancelled(at)) is not None:
+                return told
+            evidence = {"low_db": rerun.before_db, "normal_db": rerun.sqnr_db}
+            message = (
+                f"rounding to half precision{loop}: with precision normal the device agrees to "
+                f"{shown(rerun.sqnr_db)} instead of {shown(rerun.before_db)}"
+            )
+            return "FP16_ROUNDING", message, evidence, remedy
+    return None
+
+
+def kernel(at: At) -> Told | None:
+    worst = max(
+        (tap for tap in at.taps if tap.device is not None),
+        key=lambda tap: tap.device.share if tap.device is not None else 0,
+        default=None,
+    )  # fmt: skip
+    if worst is None or worst.device is None:
+        return None
+    evidence: dict[str, Any] = {
+        "tensor": worst.tensor, "case": worst.case, "device_db": finite(worst.device.sqnr_db),
+        "rounding_db": None if worst.moved is None else finite(worst.moved.sqnr_db), "max_abs": worst.device.max_abs,
+    }  # fmt: skip
+    places = [
+        f"index {index} of {length} along axis {axis}"
+        for axis, (index, share, length) in enumerate(worst.device.axes)
+        if length > 1 and share > max(0.5, 4 / length)
+    ]
+    where = f", most of it at {', '.join(places)}" if places else ""
+    evidence["axes"] = [list(each) for each in worst.device.axes]
+    how = ""
+    for rerun in at.capture.reruns:
+        if rerun.what == "memory=normal" and better(rerun.before_db, rerun.sqnr_db):
+            how = "; with memory normal (no int8) the device is right, so it is the int8 kernel"
+            evidence["normal_db"] = rerun.sqnr_db
+    if (here := at.capture.mnn.get("here")) != (there := at.capture.mnn.get("there")) and here and there:
+        message = f"another MNN computes it: {there} on the device, {here} on this host{where}{how}"
+        return "OTHER_MNN", message, {**evidence, "mnn": [here, there]}, "Run the same MNN there: --runtime pack."
+    if at.layer.weights is None and at.capture.precision == "normal" and _jumps_here(at):
+        message = (
+            f"it is this host that computes something else here{where}: an operator without weights costs nothing, and "
+            "here the error in it jumps"
+        )
+        remedy = "Judge on the device, or keep this operator in float: MNN's kernel for it on this host is at fault."
+        return "HOST_KERNEL_DIFFERS", message, evidence, remedy
+    code = "INT8_KERNEL_DIFFERS" if how else "KERNEL_DIFFERS"
+    message = f"the device computes something else than this host here{where}{how}"
+    return (
+        code,
+        message,
+        evidence,
+        ("Keep this layer in float or take another variant; a newer MNN may have another kernel for it."),
+    )

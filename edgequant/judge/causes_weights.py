@@ -1,0 +1,147 @@
+"""Causes that weights tell: what is in the file, against what rounding the float weights makes."""
+
+from __future__ import annotations
+
+import math
+
+from edgequant.judge.cause import AGAIN, At, Told, shown
+from edgequant.judge.layer_graph import EXCESS
+
+_GAIN = 0.1
+_SLOPE = 0.005
+_PEAK = 8.0
+"""Largest weight over rms: a Gauss of 10,000 weights has 4."""
+_RANGES = 4.0
+FEW_BITS = 6
+
+
+def zero_scale(at: At) -> Told | None:
+    if at.layer.scale is not None and not at.layer.scale[0] > 0:
+        return (
+            "ZERO_SCALE",
+            f"its output has the fixed scale {at.layer.scale[0]:g}",
+            {"scale": at.layer.scale[0]},
+            AGAIN,
+        )
+    found = at.layer.weights
+    if found is None or not found.zero_channels:
+        return None
+    lost = list(found.zero_channels)
+    return (
+        "ZERO_SCALE", f"{len(lost)} of its {found.channels} output channels have lost all weights (scale 0), first "
+        f"channel {lost[0]}", {"channels": lost[:20]}, AGAIN,
+    )  # fmt: skip
+
+
+def _not_finite(at: At) -> Told | None:
+    found = at.layer.weights
+    if found is None or not found.bad_channels:
+        return None
+    bad = list(found.bad_channels)
+    message = (
+        f"{len(bad)} of its {found.channels} output channels have weights that are no numbers, first channel {bad[0]}"
+    )
+    return "WEIGHTS_NOT_FINITE", message, {"channels": bad[:20]}, AGAIN
+
+
+def _bias(at: At) -> Told | None:
+    found = at.layer.weights
+    if found is None or not (found.bias_zero or found.bias_gap > 0.05):
+        return None
+    what = "all of its bias is gone" if found.bias_zero else f"its bias is off by up to {100 * found.bias_gap:.0f} %"
+    return "BIAS_LOST", what, {"gap": found.bias_gap, "zero": found.bias_zero}, AGAIN
+
+
+def _misplaced(at: At) -> Told | None:
+    found = at.layer.weights
+    if found is None or found.like is None:
+        return None
+    channel, other = found.like
+    message = f"its output channel {channel} has the weights of channel {other}"
+    return "WEIGHTS_MISPLACED", message, {"channel": channel, "has": other}, AGAIN
+
+
+def _wrong_weights(at: At) -> Told | None:
+    found = at.layer.weights
+    if found is None or found.excess is None or found.excess <= EXCESS:
+        return None
+    evidence = {"excess": found.excess, "channel": found.excess_channel, "gain": found.gain, "slope": found.slope}
+    straight = found.left is not None and found.left <= min(EXCESS, found.excess / 4)
+    if straight and found.slope is not None and abs(found.slope - 1) <= _SLOPE:
+        message = (
+            f"weights of its output channel {found.excess_channel} are all moved by the same amount"
+            + ("" if found.offset is None else f", {abs(found.offset):.3g} steps")
+            + ": its zero point is wrong"
+        )
+        return "ZERO_POINT_WRONG", message, {**evidence, "steps": found.offset}, AGAIN
+    far = found.left is None and found.gain is not None and abs(found.gain - 1) > _GAIN
+    if straight or far:
+        times, channel = (found.slope, found.excess_channel) if straight else (found.gain, found.gain_channel)
+        message = f"weights of its output channel {channel} are {times:.3g} times what they should be"
+        return "WEIGHT_SCALE_WRONG", message, evidence, AGAIN
+    message = (
+        f"weights of its output channel {found.excess_channel} are {math.sqrt(found.excess):.0f} times farther off "
+        "than rounding with its scale explains"
+    )
+    return "WEIGHT_ROUNDED_BADLY", message, evidence, AGAIN
+
+
+def _overflowed_bias(at: At) -> Told | None:
+    """Static int8 adds the bias to an int32 sum, in steps of the input's scale times the weights'."""
+    found = at.layer.weights
+    scale = next((at.graph.scales[name] for name in at.layer.inputs if name in at.graph.scales), None)
+    if found is None or found.kept != "static" or found.bias_steps is None or scale is None or not scale[0] > 0:
+        return None
+    steps = found.bias_steps / scale[0]
+    if steps < 2**31:
+        return None
+    message = f"its bias is {steps:.3g} steps of its int32 sum, which holds 2.1e+09"
+    remedy = "Keep this layer in float (skip=), or drop the channel whose weights are next to nothing."
+    return "BIAS_OVERFLOWED", message, {"steps": steps}, remedy
+
+
+def one_scale(at: At) -> Told | None:
+    found = at.layer.weights
+    if found is None or not found.one_scale or (found.range_ratio or 0) < _RANGES:
+        return None
+    message = f"all its channels share one scale, and the loudest is {found.range_ratio:.1f} times the median one"
+    return "PER_TENSOR", message, {"range_ratio": found.range_ratio}, "Quantize with a scale for each channel."
+
+
+def _outlier(at: At) -> Told | None:
+    found = at.layer.weights
+    if (
+        found is None
+        or found.block is not None
+        or (found.peak or 0) < _PEAK
+        or found.kept not in ("quantized", "static")
+    ):
+        return None
+    message = f"one weight of a channel is {found.peak:.0f} times the rms of all, and sets the scale of the channel"
+    return (
+        "OUTLIER_WEIGHT",
+        message,
+        {"peak": found.peak, "bits": found.bits},
+        ("Give it smaller groups (block=32), or keep this layer in float."),
+    )
+
+
+def _fewer_bits(at: At) -> Told | None:
+    """Than the other layers have."""
+    found = at.layer.weights
+    others = [each.weights.bits for each in at.graph.layers if each.weights is not None and each.weights.bits <= 8]
+    return _few_bits(at) if found is not None and found.bits < max(others, default=0) else None
+
+
+def _few_bits(at: At) -> Told | None:
+    found = at.layer.weights
+    if found is None or found.kept != "quantized" or found.bits > FEW_BITS:
+        return None
+    message = f"its weights have {found.bits} bits, which cost {shown(found.sqnr_db)} of them"
+    remedy = "Give this layer 8 bits in a recipe, or keep it in float."
+    return "BITS_TOO_FEW", message, {"bits": found.bits, "weights_sqnr_db": found.sqnr_db}, remedy
+
+
+WRONG = (_not_finite, zero_scale, _bias, _misplaced, _overflowed_bias, _wrong_weights)
+"""The file is not what quantizing the layer makes."""
+COARSE = (_fewer_bits, _outlier, _few_bits)
