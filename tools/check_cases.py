@@ -10,7 +10,7 @@ from check_metrics import finding
 
 
 class Cases:
-    def strained(self, cap, total):
+    def strained(self, cap, total, doubtful):
         """What is said of the strained cases: no limits, but the conversion has to be right, and numbers numbers."""
         ends, marks = [{c["case"]: c for c in (one or {"cases": []})["cases"]} for one in (self.float, cap)], {}
         for case in self.reference["cases"]:
@@ -26,7 +26,9 @@ class Cases:
                     (wrong := self.pair(case, got, name)["problem"]) in ("nonfinite", "missing", "dtype")
                     or (wrong == "shape" and self.source.get("decisions", {}).get(name) not in ("ordered", "set"))):
                     marks.setdefault("STRAIN_BROKEN", name)
-        return [("FAIL", finding(code, "fail", marks[code])) for code in sorted(marks, reverse=True)]
+        said = dict.fromkeys(marks, ("FAIL", "fail"))
+        said |= {"STRAIN_CONVERSION": ("PASS", "warn")} if doubtful else {}
+        return [(said[code][0], finding(code, said[code][1], marks[code])) for code in sorted(marks, reverse=True)]
 
     def less(self, made, device):
         """Whether what was calibrated, run or referred to leaves a part of the question open: MARGINAL at best."""

@@ -14,6 +14,11 @@ def old(version):
     return bool(found) and tuple(int(n or 0) for n in found.groups()) <= (3, 6, 1)
 
 
+def less_wrong(plan, made):
+    """Whether this host takes -1 < -2 for true: MNN's `<` of floats on x86."""
+    return bool(made["facts"].get("less")) and plan["host"]["arch"].lower() in X86 and old(plan["host"]["mnn"])
+
+
 def bounds(judge, method, memory, here, device):
     """Output, case, elements -> how far a device may be from this host: (bound, whether it is this model's own)."""
     floats, low = method in ("float", "fp16", "weight"), judge.plan["options"]["precision"] == "low"
@@ -93,7 +98,7 @@ def band(judge, apart, total, here, made, device, host, memory):
         return [("MARGINAL", finding("DEVICE_BAND_WIDE", "warn", frozenset(wide)))] if wide else []
     names = {name for name, _ in out}
     sides = [(total.get(name, {}).get("sqnr_db"), here.get(name, {}).get("sqnr_db")) for name in names]
-    if pools and all(None not in side and side[0] > side[1] for side in sides):
+    if (pools or less_wrong(judge.plan, made)) and all(None not in side and side[0] > side[1] for side in sides):
         return [("INCONCLUSIVE", finding("HOST_MISCOMPUTES", "error", worst_of(out)))]
     sure = not static or explained or any(own for _, own in out.values())
     verdict, severity = ("FAIL", "fail") if sure else ("INCONCLUSIVE", "error")

@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+from check_bound import bound
 from check_cases import Cases
+from check_claims import claims
 from check_codes import models_own
 from check_decisions import by_rows, rematch, winners
-from check_device import band, kernels
+from check_device import band, kernels, less_wrong
 from check_drift import rolled
 from check_measured import Measured
 from check_metrics import ANY, HIGH, METRICS, ORDER, TEXT, breaks, compare, finding, fold, judge_output, worst
@@ -92,7 +94,7 @@ class Judge(Measured, Cases, Proof):
                "low_memory_engaged": None, "low_memory_why": None, "outputs": {},
                "errors": {key: {} for key in STAGES}, "latency_ms": None,
                "latency_why": "it was not run", "memory_mb": None, "memory_why": "it was not run", "findings": [],
-               "rollout_steps": None, "drift": {},
+               "rollout_steps": None, "drift": {}, "independent_cases": 0, "failing_share_95": None,
                "file": None, "sha256": None, "options": {}, "timing_s": {}}
         if cap is None and failure is None:
             return None
@@ -159,8 +161,9 @@ class Judge(Measured, Cases, Proof):
         told = winners(self, cap, variant["method"])
         astray += [("FAIL" if each["severity"] == "fail" else "MARGINAL", each) for each in told]
         drift, rolls = rolled(self, cap, host, made, variant["method"])
-        astray += self.strained(cap, total) + trust(cap, bool(cap["repeated"]) and not notes, made["size"])
-        astray += settings(self, cap, made["facts"]["static_tensors"]) + rolls
+        astray += self.strained(cap, total, less_wrong(self.plan, made))
+        astray += trust(cap, bool(cap["repeated"]) and not notes, made["size"])
+        astray += settings(self, cap, made["facts"]["static_tensors"]) + claims(cap, options) + rolls
         if method == "weight" and not made["quantized_layers"]:
             late.append(("INCONCLUSIVE", finding("NOTHING_QUANTIZED", "error")))
         elif method != "dynamic" or made["quantized_layers"]:
@@ -187,12 +190,13 @@ class Judge(Measured, Cases, Proof):
         stages = {stage: {output: {key: s[key] for key in keys}
                           | {"problem": TEXT if s["problems"] else None} for output, s in each.items()}
                   for stage, each in parts.items()}
-        return run | drift | {
+        verdict = self.doubted(worst([*looks, *failed]))
+        return run | drift | bound(self, verdict, made) | {
             "device": {key: device[key] for key in DEVICE} | {"emulated": device["emulator"] is not None},
             "made_as": made["label"] or spell(made["asked"]), "steps": made["steps"], "error": failure,
             "calibration": made["calibration"] and made["calibration"] | {
                 "cases": any(each["code"] == "CALIBRATED_ON_CASES" for each in made["findings"])},
-            "verdict": self.doubted(worst([*looks, *failed])), "low_memory_engaged": engaged,
+            "verdict": verdict, "low_memory_engaged": engaged,
             "low_memory_why": engaged_why, "outputs": outputs, "errors": stages | {"why_null": why},
             "latency_ms": self.latency(cap), "latency_why": self.latency_why(cap), "memory_mb": self.memory(cap, made),
             "memory_why": None, "findings": made["findings"] + [each for _, each in found],
@@ -230,6 +234,8 @@ class Judge(Measured, Cases, Proof):
         findings, kind = list(source["findings"]), (source["reference"] or {}).get("kind")
         if self.float and kind not in (None, "mnn-float"):
             self.converted = self.between(self.reference, self.float, lambda _: True)
+            made = [each["artifact"] for name, each in self.records.items() if name.startswith("artifacts/")]
+            doubtful = any(each and less_wrong(plan, each) for each in made)
             gone = {each["case"] for each in self.float["cases"] if each["refused"] is not None}
             gone = [c["name"] for c in source["cases"] if c["name"] in gone]
             findings += [finding("CONVERSION_RUN_FAILED", "fail", case) for case in gone]
@@ -238,7 +244,7 @@ class Judge(Measured, Cases, Proof):
                 broken = [any(breaks(s, limit)[0] for limit in self.limits(name, method, [])[0])
                           for method in ("float", "weight")]
                 if lost or broken[0]:
-                    level = "fail" if (lost or broken[1]) and kind != "file" else "warn"
+                    level = "fail" if (lost or broken[1]) and kind != "file" and not doubtful else "warn"
                     evidence = {key: s[key] for key in ("sqnr_db", "cosine", "worst_case")}
                     findings.append(finding("CONVERSION_ERROR", level, name, evidence))
         findings += self.reach()

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 from check_metrics import TEXT
-from check_trust import clock
+from check_trust import clock, few_threads
 
 # fmt: off
 
@@ -25,7 +25,8 @@ class Measured:
             numbers[f"p{p}"] = float(np.percentile(ms, p)) if len(ms) >= least else None
         numbers |= {"load": cap["load_ms"], "first": first}
         against = not t["complete"] or t["warmup"] < self.plan["options"]["warmup"]
-        invalid = [TEXT] * (against + (not ms) + clock(t))
+        few = few_threads(t.get("threads"), cap["threads"])
+        invalid = [TEXT] * (against + (not ms) + clock(t) + few)
         return numbers | {"n": len(ms), "warmup": t["warmup"], "valid": not invalid, "why_invalid": invalid,
                           "case": t["case"], "why_null": {k: TEXT for k, value in numbers.items() if value is None}}
 

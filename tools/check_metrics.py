@@ -76,7 +76,8 @@ def compare(r, g):
     c |= {"max_abs": float(e.max()), "mean_abs": float(e.mean()), "p99_abs": float(np.percentile(e, 99))}
     c["exact"] = same_all and x.size + mask == r.size
     if x.any():
-        c |= {"rel_max": c["max_abs"] / c["scale"], "cosine": cosine(x, y) or 0.0, "sqnr_db": decibel(x)}
+        c |= {"rel_max": c["max_abs"] / max(c["scale"], 2.0**-126)}  # float32's smallest
+        c |= {"cosine": cosine(x, y) or 0.0, "sqnr_db": decibel(x)}
     if not single:
         c["centered_sqnr_db"] = decibel(x - x.mean())
         c["centered_cosine"] = None if y.min() == y.max() else cosine(x - x.mean(), y - y.mean())

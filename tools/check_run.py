@@ -24,7 +24,7 @@ from check_names import safe, spell
 
 # fmt: off
 UNCOMPUTED = ("FILE_NOT_WRITTEN", "MEAN_HIDES_ERROR", "OUTPUT_NEAR_NOTHING", "REFERENCE_CONSTANT",
-              "REFERENCE_ZERO", "STATIC_I8MM_UNSEEN", "STATIC_POOL_ON_X86", "DEVICE_LIMIT_UNUSED",
+              "REFERENCE_ZERO", "STATIC_I8MM_UNSEEN", "STATIC_POOL_ON_X86", "LESS_ON_X86", "DEVICE_LIMIT_UNUSED",
               "PRECISION_LOW_INEFFECTIVE", "STRAIN_ERROR", *SYSTEMATIC)
 
 
@@ -153,7 +153,7 @@ class Check(Judge):
         need([cap["role"], cap["variant"]] == ["device", name], f"{where}: its capture is of something else")
         memory = options["memory"] or ("low" if made["run_as"]["method"] == "dynamic" else "normal")
         local, timed = cap["device"]["is_host"], plan["latency"] and cap["device"]["emulator"] is None
-        probes = ["timing"] * timed + ["repeat", "memory", "engaged"]
+        probes = ["timing"] * timed + ["repeat", *["witness"] * ("witness" in cap), "memory", "engaged"]
         probes += ["rollout", "settings"] if self.source.get("rollout") else []
         content = {"source": made["source_sha256"], "artifact": made["sha256"], "variant": name, "options": options,
                    "device": cap["device"]["uri"], "probes": probes,

@@ -24,6 +24,12 @@ def clock(timing):
     return found
 
 
+def few_threads(threads, asked):
+    """Whether fewer threads than were asked for had anything of the CPU."""
+    spent = [t["seconds"] for t in threads or ()]
+    return bool(spent and max(spent) >= 0.1 and asked and sum(s > 0.002 * max(spent) for s in spent) < asked)
+
+
 def impossible(m):
     rss, peak, pss = m["rss"], m["rss_peak"], m["pss"]
     return rss == 0 or (rss is not None and ((peak is not None and peak + 4096 < rss)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from edgequant.archive.record import ArrayRef, Name, Record
+from edgequant.archive.witness import Thread
 
 
 class Memory(Record):
@@ -42,7 +43,7 @@ class TimingCapture(Record):
     warmup: inferences run before and thrown away.  complete: as many as were wanted; None where it did not get to its
     end.  seconds: that this host waited for all of it, by its own clock.  outputs: of the last inference.
     looped: seconds of this host's clock from the end of the warm-up to the last sample.  apart_ms: of a few inferences
-    after it, each by itself and on other numbers than any before it.
+    after it, each by itself and on other numbers than any before it.  threads: what each had of the CPU meanwhile.
     Of a bench alone: cpu_ms: CPU time of all threads, of each sample.  steady: the warm-up came to rest.  work_ms:
     known work before the warm-up, behind it, and at the end.  conditions: at these moments, and in between.
     """
@@ -56,6 +57,7 @@ class TimingCapture(Record):
     looped: float | None = Field(default=None, ge=0)
     apart_ms: tuple[float, ...] = ()
     outputs: dict[Name, ArrayRef] | None = None
+    threads: tuple[Thread, ...] = ()
     cpu_ms: tuple[float, ...] = ()
     steady: bool | None = None
     work_ms: tuple[float, ...] = ()

@@ -20,6 +20,7 @@ from edgequant.archive.record import Sha256
 from edgequant.archive.rollout import Rollout, RolloutCapture, Setting
 from edgequant.archive.timing import Memory as Memory
 from edgequant.archive.timing import TimingCapture as TimingCapture
+from edgequant.archive.witness import Witness
 from edgequant.findings import Finding
 from edgequant.spec import Decision, Limit, MemoryMode, RunOptions, Variant
 
@@ -159,10 +160,9 @@ class Closing(Record):
 
 
 class FileFacts(Record):
-    """What was read of an artifact's file.
-
-    weights: as `models.ModelGraph.weights`.  has_subgraphs: MNN's Interpreter cannot run it.  static_tensors,
-    half_tiles, max_pools, tails: of its static int8 layers, as `models.mnn.static_int8.StaticLayers` has them.
+    """What was read of an artifact's file: weights as `models.ModelGraph.weights`; has_subgraphs: MNN's Interpreter
+    cannot run it; static_tensors, half_tiles, max_pools, tails: of its static int8 layers, as
+    `models.mnn.static_int8.StaticLayers` has them; less: as of `models.mnn.compares.read_less`.
     """
 
     weights: str | None = None
@@ -171,6 +171,7 @@ class FileFacts(Record):
     half_tiles: tuple[str, ...] = ()
     max_pools: tuple[str, ...] = ()
     tails: tuple[str, ...] = ()
+    less: tuple[str, ...] = ()
 
     @property
     def static(self) -> bool:
@@ -335,7 +336,7 @@ class Capture(Record):
         moved: each case some times more, with its inputs moved; of this host only, where there are other devices.  Of
             the reference: with activations rounded.
         timings: where it was timed.
-        rollout, settings: where one was asked for.
+        rollout, settings: where one was asked for.  witness: of devices that are not this host.
         load_ms: reading the model.  before, loaded: memory before and after that.
         pushed_bytes: of the model; runtime_bytes: of runner and pack; 0 where the device had them.
         failure: why it did not get to its end; what came before is here all the same.
@@ -357,6 +358,7 @@ class Capture(Record):
     session: SessionCapture | None = None
     rollout: RolloutCapture | None = None
     settings: tuple[Setting, ...] = ()
+    witness: Witness | None = None
     load_ms: float | None = Field(default=None, ge=0)
     before: Memory = Memory()
     loaded: Memory = Memory()

@@ -242,26 +242,31 @@ def judge(
 
 @app.command("audit", short_help="What a check would have missed: faults are planted.")
 def audit(
-    run_dir: Annotated[str, typer.Argument(metavar="RUN_DIR", help="Folder of a run that passed.")],
+    target: Annotated[
+        str, typer.Argument(metavar="RUN_DIR|SPEC.yaml", help="Folder of a run that passed, or what is to be verified.")
+    ],
     *,
     variant: Annotated[
         str | None, typer.Option("--variant", metavar="NAME", help="(default: the first that passed)")
     ] = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="MODEL", help="The model, with a spec.")] = None,
+    run_dir: opt.RunDir = None,
     faults: Annotated[int, typer.Option("--faults", min=1, max=10_000, help="How many are planted.")] = 200,
     seed: Annotated[int, typer.Option("--seed", help="Which are drawn.")] = 0,
     ui: opt.Ui,
 ) -> None:
     """Plant faults into the model of a run that passed, and say what share of them its cases and limits would catch.
 
-    Scales, zero points, biases, signs, channels and bits of weights are changed in
-    copies of the file; each is run on this host with the run's cases, and takes the
-    place of what the device answered, once on the device alone and once on both
+    Scales, zero points, biases, signs, channels and bits of weights and the ranges
+    of static int8 activations are changed in copies of the file, and what a rollout
+    does with its states; each is run on this host with the run's cases, and takes
+    the place of what the device answered, once on the device alone and once on both
     sides.  The run itself is not changed.  The exit code is 4 where files are
     blamed of which only a last bit was changed.
     """
     from edgequant.cli import audit as command
 
-    command.run(run_dir, count=faults, seed=seed, variant=variant, ui=ui)
+    command.run(target, count=faults, seed=seed, variant=variant, model=model, run_dir=run_dir, ui=ui)
 
 
 @devices.command("list", short_help="What could be used, without connecting.")

@@ -26,6 +26,8 @@ Problem = Literal["missing", "dtype", "shape", "nonfinite", "reference_nonfinite
 _CHUNK = 1 << 13
 """Elements: their temporaries stay in the cache, and OpenBLAS computes dot products of this size in one thread."""
 _BIGGEST = sys.float_info.max
+SMALLEST = 2.0**-126
+"""float32's smallest normal number, 1.2e-38: CPUs take less for 0, or keep a few of its bits."""
 _Floats = npt.NDArray[np.float64]
 
 
@@ -52,7 +54,8 @@ class TensorComparison:
             output rather than its size.  None where the reference is constant.
         sqnr_db: 10 log10(sum r^2 / sum (r - g)^2), capped at +-SQNR_CAP_DB.  None for an all-zero reference.
         max_abs, mean_abs: largest and mean |r - g|, in the output's unit.  mean_abs is None for kind "int".
-        rel_max: max_abs / max |r|.  None for an all-zero reference and for kind "int".
+        rel_max: max_abs / max |r|, but max |r| counts as SMALLEST at least: what lies below that is nothing in
+            float32, in which MNN computes.  None for an all-zero reference and for kind "int".
         p99_abs: 99th percentile of |r - g|, by linear interpolation (Hyndman & Fan 1996, type 7).
         mismatch: share of the elements that differ, 0..1; None for kind "float".
         nan, inf: how many NaN and +-Inf `got` holds.
@@ -365,7 +368,7 @@ def _finite_metrics(ref: npt.NDArray[Any], out: npt.NDArray[Any], seen: _Pass1) 
         else _sqnr(r2 - r1 * r1 / n, ref_scale, ee, err_scale),
         "sqnr_db": None if zero else _sqnr(rr, ref_scale, ee, err_scale),
         "max_abs": seen.error,
-        "rel_max": None if zero else quotient(seen.error, ref_scale),
+        "rel_max": None if zero else quotient(seen.error, max(ref_scale, SMALLEST)),
         "mean_abs": min(error_sum / n, 1.0) * seen.error,
         "p99_abs": largest.at(position, n) if seen.error else 0.0,
         "reference_max_abs": 0.0 if zero else ref_scale,

@@ -29,7 +29,7 @@ WITH_PROPERTY = "max,sve=off"
 """The one with a property that gives kernels no other has; see docs/devices.md."""
 # Bits of AT_HWCAP and AT_HWCAP2, with the names the kernel gives them in /proc/cpuinfo.
 _HWCAP = {"asimd": 1, "fphp": 9, "asimdhp": 10, "asimddp": 20, "sve": 22}
-_HWCAP2 = {"sve2": 1, "i8mm": 13, "bf16": 14, "sme": 23}
+_HWCAP2 = {"sve2": 1, "i8mm": 13, "bf16": 14, "sme": 23, "sme2": 37}
 # Everything that is not told below, but what the emulated system shares with this host: kernel, memory and storage.
 _OF_THE_HOST = (
     *("manufacturer", "soc", "android", "sdk", "build", "clusters", "max_mhz", "governor", "thermal", "battery"),

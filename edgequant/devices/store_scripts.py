@@ -81,7 +81,7 @@ printf 'why=%s\0' "$why"
 )
 """DIR...: make the first usable one a work directory; prints ``root=`` and ``df=``, or ``why=``, each with a NUL."""
 
-_HASH = r"""
+HASH = r"""
 export LC_ALL=C
 # The first that gets the hash of nothing right; openssl is three times as fast as coreutils.
 nothing=e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
@@ -91,9 +91,10 @@ elif try sha256sum; then sha256() { sha256sum; }
 elif try shasum -a 256; then sha256() { shasum -a 256; }
 else echo "nohash"; exit 0; fi
 """
+"""Shell function: `sha256` of its stdin.  Ends the script with ``nohash`` where nothing there can."""
 
 HAVE = (
-    _HASH
+    HASH
     + r"""
 root=$1; shift
 for digest in "$@"; do
@@ -110,7 +111,7 @@ echo done
 """ROOT SHA256...: prints those that are there and whole, removes what is not, then prints ``done``; or ``nohash``."""
 
 FINISH = (
-    _HASH
+    HASH
     + r"""
 incoming=$1 digest=$2 object=$3
 # Another edgequant cleaned the place, as it may while nobody holds the device.

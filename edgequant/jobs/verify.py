@@ -21,13 +21,8 @@ from edgequant.jobs.devices import Devices, begin_host, end_host, is_arm
 from edgequant.jobs.look import Looked, look
 from edgequant.jobs.making import on_host, open_maker
 from edgequant.jobs.prepare import FLOAT, Prepared, prepare, prepared_again, source_of
+from edgequant.jobs.probes import device_probes
 from edgequant.jobs.rounding import with_rounding
-from edgequant.lab.probes.engaged import EngagedProbe
-from edgequant.lab.probes.latency import LatencyProbe
-from edgequant.lab.probes.memory import SessionMemoryProbe
-from edgequant.lab.probes.repeat import RepeatProbe
-from edgequant.lab.probes.rollout import RolloutProbe
-from edgequant.lab.probes.settings import SettingsProbe
 from edgequant.lab.session import Session
 from edgequant.lab.take import ModelFile, Probe, device_capture_of, take
 from edgequant.mnn_version import host_mnn_version, require_supported
@@ -299,10 +294,9 @@ class _Verify:
         self.progress.say(f"running {variant} on {uri} ({count} case{'s' if count > 1 else ''})")
         # Times of an emulator would only be mistaken for something.
         timed = self.request.latency and session.device.emulated is None
-        probes: list[Probe] = [LatencyProbe(self.request.options)] if timed else []
-        subgraphs = artifact.facts.has_subgraphs
-        probes += [RepeatProbe(), SessionMemoryProbe(has_subgraphs=subgraphs), EngagedProbe(has_subgraphs=subgraphs)]
-        probes += [] if prepared.rollout is None else [RolloutProbe(prepared.rollout), SettingsProbe()]
+        probes = device_probes(
+            self.request.options, timed=timed, subgraphs=artifact.facts.has_subgraphs, rollout=prepared.rollout
+        )
         model = ModelFile(artifact.path, self.request.options.memory_for(artifact.run_as), artifact.sha256)
         cases = self._archive.source.cases
         trial = trial_id(artifact, uri, cases, self.request.options, [probe.name for probe in probes])

@@ -7,6 +7,7 @@ from collections.abc import Container, Sequence
 from edgequant.archive.types import CaseFacts, Failure, Source
 from edgequant.compare.summary import OutputSummary
 from edgequant.findings import Finding
+from edgequant.judge.kernel_faults import LESS_WRONG, some
 from edgequant.judge.limits import default_limits, judged_value, meets
 from edgequant.judge.types import Summaries
 
@@ -16,14 +17,19 @@ KNOWN_CAUSES = ("OPERATOR_MISREAD", "CONSTANT_BEYOND_INT32", "GRU_RESET_FIRST")
 """Findings of a source that explain why its float MNN model is wrong."""
 
 
-def conversion_findings(source: Source, conversion: Summaries, refused: dict[str, Failure]) -> list[Finding]:
-    """What is to be said of float MNN on this host against the reference.  refused: cases it could not run there."""
+def conversion_findings(
+    source: Source, conversion: Summaries, refused: dict[str, Failure], less: Sequence[str] = ()
+) -> list[Finding]:
+    """What is to be said of float MNN on this host against the reference.
+
+    refused: cases it could not run there.  less: operators of the file that this host is known to compute wrong.
+    """
     fixed = bool(source.inputs) and all(each.shape is not None and None not in each.shape for each in source.inputs)
     found = [_failed(case, refused[case.name], fixed=fixed) for case in source.cases if case.name in refused]
     own = source.reference is not None and source.reference.kind == USERS_OWN
     known = [each for each in source.findings if each.code in KNOWN_CAUSES]
     for name, summary in conversion.items():
-        found += _wrong(name, summary, own=own, known=known, refused=refused)
+        found += _wrong(name, summary, own=own, known=known, refused=refused, less=less)
     return found
 
 
@@ -42,13 +48,20 @@ def _broken(summary: OutputSummary, method: str) -> list[str]:
 
 
 def _wrong(
-    output: str, summary: OutputSummary, *, own: bool, known: Sequence[Finding], refused: Container[str]
+    output: str,
+    summary: OutputSummary,
+    *,
+    own: bool,
+    known: Sequence[Finding],
+    refused: Container[str],
+    less: Sequence[str],
 ) -> list[Finding]:
     """A finding where float MNN is not what the source is.
 
     It is "fail" where not even a quantized model would be allowed as much, so that no variant can pass by default;
     else "warn": a variant may still keep its own, wider limits with the conversion's error in it.  Where the reference
-    is the user's `own`, nobody knows what it was computed with, so it is "warn" as well.
+    is the user's `own`, nobody knows what it was computed with, it is "warn" as well; so it is where this host is
+    known to compute some of it wrong: the same file may be right elsewhere.
     """
 
     lost = [
@@ -62,10 +75,11 @@ def _wrong(
     return [
         Finding(
             code="CONVERSION_ERROR",
-            severity="fail" if (lost or _broken(summary, "weight")) and not own else "warn",
+            severity="fail" if (lost or _broken(summary, "weight")) and not own and not less else "warn",
             where=output,
             message=f"float MNN does not compute what {'your reference says' if own else 'the source model computes'}, "
-            f"before any quantization: {why}",
+            f"before any quantization: {why}"
+            + (f".  It may be this host: {LESS_WRONG.format(some(less))}" if less else ""),
             evidence={
                 "sqnr_db": summary.values.get("sqnr_db"),
                 "cosine": summary.values.get("cosine"),

@@ -93,7 +93,7 @@ def outside_band(
         return bands.wide(stages.apart)
     names = list(dict.fromkeys(each.output for each in found))
     worst = {name: next(each for each in found if each.output == name) for name in names}
-    if faults.pools and host_is_worse(names, judged, on_host):
+    if faults.of_the_host and host_is_worse(names, judged, on_host):
         numbers = {name: each.rank for name, each in worst.items()}
         return Observed((pool_finding(faults, numbers),), Verdict.INCONCLUSIVE)
     return _outside(worst, found, faults, _suspects(options, device))

@@ -1,6 +1,7 @@
-"""What MNN's own int8 kernels get wrong, on the device or on this host, and what a run can say of it.
+"""What MNN's own kernels get wrong, on the device or on this host, and what a run can say of it.
 
-All of them are of static int8 only, were seen with MNN 3.6.1 and read in its sources; see `models.mnn.static_int8`.
+All of them were seen with MNN 3.6.1 and read in its sources: of static int8, see `models.mnn.static_int8`; of floats,
+see `models.mnn.compares`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ X86 = ("x86_64", "amd64", "i686", "i386")
 _LAST_SEEN = (3, 6, 1)
 """The newest MNN these were seen with.  Of a newer one nothing is claimed."""
 _SHOWN = 8
+POOLS_WRONG = "MNN's int8 max pool on x86 takes negative numbers for the larger ones ({})"
+LESS_WRONG = "MNN's `<` of floats on x86 takes the larger of two negative numbers for the smaller one ({})"
 AVOID = (
     "It is a fault of MNN, not of the model: keep these layers float (skip=NAME), or take dynamic:8, whose kernels are "
     "right."
@@ -35,12 +38,18 @@ class Faults:
         i8mm: the device computes `layers.half_tiles` wrong, where they have an odd number of output positions.
         tails: the device leaves the end of `layers.tails` unwritten, where their size is no multiple of four.
         pools: this host may compute `layers.max_pools` wrong.
+        less: this host computes `layers.less` wrong where they compare negative floats.
     """
 
     layers: FileFacts
     i8mm: bool
     tails: bool
     pools: bool
+    less: bool = False
+
+    @property
+    def of_the_host(self) -> bool:
+        return self.pools or self.less
 
     @property
     def static(self) -> bool:
@@ -62,12 +71,18 @@ def known_faults(layers: FileFacts, device: DeviceCapture, host: HostFacts) -> F
         bool(layers.half_tiles) and i8mm and _seen(device.mnn),
         bool(layers.tails) and device.arch in ARM64 and _seen(device.mnn),
         bool(layers.max_pools) and pools_wrong(host.arch, host.mnn),
+        less_wrong(layers, host),
     )
 
 
 def pools_wrong(arch: str, mnn: str) -> bool:
     """Whether a machine of this kind is known to compute int8 max pools wrong."""
     return arch.lower() in X86 and _seen(mnn)
+
+
+def less_wrong(layers: FileFacts, host: HostFacts) -> bool:
+    """Whether a host is known to compute something of this file wrong that is no int8."""
+    return bool(layers.less) and host.arch.lower() in X86 and _seen(host.mnn)
 
 
 def _seen(version: str | None) -> bool:
@@ -132,17 +147,22 @@ def some(names: Sequence[str]) -> str:
 def pool_finding(faults: Faults, found: Mapping[str, float]) -> Finding:
     """The device is nearer to the reference than this host: this host cannot judge it."""
     worst_one = min(found, key=lambda name: found[name])
+    why = [POOLS_WRONG.format(some(faults.layers.max_pools))] if faults.pools else []
+    why += [LESS_WRONG.format(some(faults.layers.less))] if faults.less else []
     return Finding(
         code="HOST_MISCOMPUTES",
         severity="error",
         where=worst_one,
         message=f"this host, not the device, is off: only {found[worst_one]:.4g} dB SQNR between them in {worst_one}, "
-        "worst case, and the device is nearer to the reference; MNN's int8 max pool on x86 takes negative numbers for "
-        f"the larger ones ({some(faults.layers.max_pools)}){explained(faults)}",
-        evidence={"device_sqnr_db": dict(found), "max_pools": list(faults.layers.max_pools[:1000])},
+        f"worst case, and the device is nearer to the reference; {'; '.join(why)}{explained(faults)}",
+        evidence={
+            "device_sqnr_db": dict(found),
+            **({"max_pools": list(faults.layers.max_pools[:1000])} if faults.pools else {}),
+            **({"less": list(faults.layers.less[:1000])} if faults.less else {}),
+        },
         remedy="What this host says of this file (the quantization error, too) is worthless.  Judge the file by its "
-        "device's error against the reference, and accept the difference with --limit 'device_sqnr_db>=-100'; or "
-        "take dynamic:8, which pools in float.",
+        "device's error against the reference, and accept the difference with --limit 'device_sqnr_db>=-100'"
+        + ("; or take dynamic:8, which pools in float." if faults.pools else "."),
     )
 
 
@@ -159,6 +179,22 @@ def pool_remark(faults: Faults, *, is_host: bool, verdict: Verdict) -> Observed:
             "wrong on x86: an ARM device may do better than this host",
             evidence={"max_pools": list(faults.layers.max_pools[:1000])},
             remedy="Run it on emulated:cortex-a76, or on the device itself.",
+        )
+    )
+
+
+def less_remark(faults: Faults, *, is_host: bool, verdict: Verdict) -> Observed:
+    """The same of comparisons of floats."""
+    if not (faults.less and is_host and verdict is Verdict.FAIL):
+        return NOTHING
+    return _one(
+        Finding(
+            code="LESS_ON_X86",
+            severity="warn",
+            where=faults.layers.less[0],
+            message=f"{LESS_WRONG.format(some(faults.layers.less))}: an ARM device may do better than this host",
+            evidence={"less": list(faults.layers.less[:1000])},
+            remedy="Run it on emulated:cortex-a76, or on the device itself; or export the model with b > a for a < b.",
         )
     )
 

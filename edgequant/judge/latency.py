@@ -9,6 +9,7 @@ from statistics import median
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgequant.archive.types import Capture, TimingCapture
+from edgequant.archive.witness import Thread
 from edgequant.compare.blocks import percentile
 from edgequant.spec import RunOptions
 
@@ -30,6 +31,12 @@ HALVES, HALVES_OF = 2.0, 10
 APART, APART_MS = 10.0, 0.3
 """An inference in the loop may be so many times faster than the same on other numbers by itself, and by so much more,
 for what comes around it."""
+
+
+BUSY_SECONDS = 0.1
+"""The busiest thread has worked for so long: below that, nothing is said of the others."""
+IDLE_SHARE = 0.002
+"""Of the busiest one's time: who has less did not take part.  MNN's threads spin while an inference runs."""
 
 
 class Latency(BaseModel):
@@ -145,6 +152,12 @@ def clock(timing: TimingCapture) -> list[str]:
     return said
 
 
+def took_part(threads: Sequence[Thread]) -> int | None:
+    """How many threads had anything of the CPU; None where none had enough of it to tell."""
+    most = max((each.seconds for each in threads), default=0.0)
+    return None if most < BUSY_SECONDS else sum(each.seconds > IDLE_SHARE * most for each in threads)
+
+
 def latency_of(capture: Capture, options: RunOptions) -> Latency | None:
     """The timing of a trial; None where it was not timed."""
     if not capture.timings:
@@ -158,6 +171,9 @@ def latency_of(capture: Capture, options: RunOptions) -> Latency | None:
     elif timing.warmup < options.warmup:
         why.append("the time was over before the warm-up was")
     why += clock(timing)
+    ran = took_part(timing.threads)
+    if ran is not None and ran < (capture.threads or 0):
+        why.append(f"{capture.threads} threads were asked for, {ran} had anything of the CPU")
     first = next((each.ms for each in capture.cases if each.ms is not None), None)
     found = latency_summary(timing.samples_ms, timing.warmup, capture.load_ms, first, why_invalid=why)
     return found.model_copy(update={"case": timing.case})

@@ -13,11 +13,11 @@ from typing import Any, Literal
 import numpy.typing as npt
 
 from edgequant.archive.types import ArrayRef, Capture, Source
-from edgequant.compare.metrics import compare
 from edgequant.compare.residual import Pair, Sign, look, samples_of, swapped
 from edgequant.compare.table import Kind
 from edgequant.findings import Finding, Severity
 from edgequant.judge.decisions import LISTS
+from edgequant.judge.independent import twins
 from edgequant.judge.stages import Comparer, by_case, only
 from edgequant.judge.types import Observed
 from edgequant.judge.verdict import Verdict
@@ -26,8 +26,6 @@ _FEW = 16
 """Elements.  Fewer fit another case's by chance, unless they do so very well, and their own not at all."""
 _EXACT = 100.0
 _PLAIN = 0.25
-_ALIKE = 0.9999
-"""Cosine of the inputs of two cases."""
 _MANY = 1000
 _EIGHT_BITS = 256
 Stage = Literal["conversion", "quantization", "device"]
@@ -130,8 +128,8 @@ class Residuals:
         self._comparer = comparer
         self._held = source.held
         self._lists = {name for name, decision in source.decisions.items() if decision in LISTS}
-        self._twins = _twins(comparer, source)
-        self._known = comparer.looked
+        self._twins = twins(comparer, source)
+        self._known, self._swapped = comparer.looked, comparer.swapped
         self._inputs = {case.name: case.inputs for case in source.cases}
 
     def observed(
@@ -179,21 +177,27 @@ class Residuals:
         found: dict[str, tuple[list[Sign], int, int]] = {}
         apart: dict[str, list[Pair]] = {}
         whole: dict[str, list[Array]] = {}
+        hashes: list[tuple[str | None, ...]] = []
         for name, kind in names.items():
             refs = _refs(expected, got, base, name) if kind == "float" else []
             if not refs:
                 continue
             pairs = [self._pair(*each) for each in refs]
             whole[name] = [pair.expected for pair in pairs]
+            hashes.append((name, *(one.sha256 for _, one, _, _ in refs)))
             if all(one == two for _, one, two, _ in refs):
                 continue
             key = tuple(ref and ref.sha256 for _, *each in refs for ref in each)
             apart[name] = pairs
+            hashes.append((name, *key))
             if key not in self._known:
                 self._known[key] = look(samples_of(apart[name]))
             own = [pair for pair in pairs if not pair.twin]
             found[name] = list(self._known[key]), sum(pair.expected.size for pair in own), len(own)
-        for name, sign in swapped(apart, whole):
+        both = tuple(hashes)
+        if both not in self._swapped:
+            self._swapped[both] = swapped(apart, whole)
+        for name, sign in self._swapped[both]:
             found[name][0].append(sign)
         return found
 
@@ -204,31 +208,6 @@ class Residuals:
         return Pair(
             case, array(expected), array(got), None if base is None else array(base), case in self._twins, inputs
         )
-
-
-def _twins(comparer: Comparer, source: Source) -> set[str]:
-    """Cases whose inputs are those of an earlier one, but for their size and a hundredth: rounding errs in both alike,
-    so that one says nothing that the other does not."""
-    found: set[str] = set()
-    seen: list[dict[str, ArrayRef]] = []
-    for case in source.cases:
-        if any(_alike(comparer, case.inputs, other) for other in seen):
-            found.add(case.name)
-        else:
-            seen.append(case.inputs)
-    return found
-
-
-def _alike(comparer: Comparer, one: Mapping[str, ArrayRef], two: Mapping[str, ArrayRef]) -> bool:
-    if not one or one.keys() != two.keys() or any(one[name].shape != two[name].shape for name in one):
-        return False
-    for name in one:
-        if one[name] == two[name]:
-            continue
-        found = compare(comparer.array(one[name]), comparer.array(two[name]))
-        if found.cosine is None or found.cosine < _ALIKE:
-            return False
-    return True
 
 
 def _refs(expected: Capture, got: Capture, base: Capture | None, name: str) -> list[Any]:

@@ -50,13 +50,24 @@ def beyond_rounding(artifact: Artifact) -> Observed:
     return Observed((finding,), Verdict.FAIL)
 
 
+def weighed(artifact: Artifact) -> bool:
+    """Whether the weights of all of its layers are held against the float model's."""
+    layers, asked = artifact.rounding or (), artifact.run_as
+    return bool(layers) and not any(_as_they_see_fit(layer, asked) for layer in layers)
+
+
+def _as_they_see_fit(layer: LayerRounding, asked: Variant) -> bool:
+    """MNN's own methods change weights as they like, and equalizing moves them from layer to layer."""
+    return layer.kept == "static" and (asked.method != "static" or asked.calib is None or asked.equalize)
+
+
 def _beyond(layer: LayerRounding, asked: Variant) -> str | None:
     return next(_reasons(layer, asked), None)
 
 
 def _reasons(layer: LayerRounding, asked: Variant) -> Iterator[str]:
-    if layer.kept == "static" and (asked.method != "static" or asked.calib is None or asked.equalize):
-        return  # MNN's own methods change weights as they see fit, and equalizing moves them from layer to layer
+    if _as_they_see_fit(layer, asked):
+        return
     where = f"output channel {layer.row}"
     if layer.kept == "quantized" and asked.method in ("weight", "dynamic"):
         if layer.bits != asked.bits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from edgequant.archive.open import Run
@@ -13,6 +14,7 @@ from edgequant.judge.conversion import USERS_OWN, conversion_findings
 from edgequant.judge.decisions import as_named, check_named
 from edgequant.judge.doubts import doubt
 from edgequant.judge.evidence import Evidence
+from edgequant.judge.kernel_faults import less_wrong
 from edgequant.judge.reach import reach
 from edgequant.judge.residual import Residuals
 from edgequant.judge.stages import Comparer, only, untold
@@ -37,8 +39,9 @@ def judge(run: Run, plan: Plan | None = None, comparer: Comparer | None = None) 
     asked = plan or run.plan
     source = as_named(run.source, asked.decides)
     comparer = comparer or Comparer(run.arrays)
-    conversion, findings = _conversion(run, comparer)
-    residual = _conversion_residual(run, source, comparer)
+    less = _less_wrong(run)
+    conversion, findings = _conversion(run, comparer, less)
+    residual = _conversion_residual(run, source, comparer, doubtful=bool(less))
     findings += residual.findings
     evidence = [
         found
@@ -82,7 +85,7 @@ def check_limits(run: Run, plan: Plan) -> None:
         limits_of(plan, run.source, variant)
 
 
-def _conversion(run: Run, comparer: Comparer) -> tuple[Summaries | None, list[Finding]]:
+def _conversion(run: Run, comparer: Comparer, less: Sequence[str]) -> tuple[Summaries | None, list[Finding]]:
     findings = list(run.source.findings)
     host = run.float_host
     reference = run.source.reference
@@ -99,16 +102,23 @@ def _conversion(run: Run, comparer: Comparer) -> tuple[Summaries | None, list[Fi
     }
     held = only(run.reference, run.source.held)
     found = comparer.between(held, host, run.source.kinds, refused=lambda _case: True)
-    return found, [*findings, *conversion_findings(run.source, found, refused)]
+    return found, [*findings, *conversion_findings(run.source, found, refused, less)]
 
 
-def _conversion_residual(run: Run, source: Source, comparer: Comparer) -> Observed:
+def _less_wrong(run: Run) -> tuple[str, ...]:
+    """Operators of the files made in this run that this host is known to compute wrong, whatever the variant."""
+    made = (run.making(variant) for variant in run.plan.variants)
+    facts = (each.artifact.facts for each in made if each is not None and each.artifact is not None)
+    return next((each.less for each in facts if less_wrong(each, run.plan.host)), ())
+
+
+def _conversion_residual(run: Run, source: Source, comparer: Comparer, *, doubtful: bool) -> Observed:
     """What of the conversion's error is no rounding.  Where the reference is the user's own, nobody knows what it was
-    computed with, so it is "warn"."""
+    computed with, so it is "warn"; so it is where this host is known to compute some of it wrong (`doubtful`)."""
     reference = run.source.reference
     if reference is None or reference.kind == MNN_FLOAT or run.float_host is None:
         return NOTHING
-    severity: Severity = "warn" if reference.kind == USERS_OWN else "fail"
+    severity: Severity = "warn" if reference.kind == USERS_OWN or doubtful else "fail"
     residuals = Residuals(comparer, source)
     return residuals.observed("conversion", run.reference, run.float_host, run.source.kinds, severity=severity)
 

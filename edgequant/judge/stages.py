@@ -25,6 +25,14 @@ class Comparer:
         self._known: dict[tuple[str, str | None], TensorComparison] = {}
         self.looked: dict[tuple[str | None, ...], list[Sign]] = {}
         """What `judge.residual` has found in arrays, by the hashes of all of them."""
+        self.swapped: dict[tuple[object, ...], list[tuple[str, Sign]]] = {}
+        """The same of outputs that may be each other."""
+
+    def over(self, arrays: ArraySink) -> Comparer:
+        """Another one that knows the same so far, and finds arrays elsewhere."""
+        other = Comparer(arrays)
+        other._known, other.looked, other.swapped = dict(self._known), dict(self.looked), dict(self.swapped)
+        return other
 
     def of(self, expected: ArrayRef, got: ArrayRef | None) -> TensorComparison:
         """One array against its reference; None: it never came."""

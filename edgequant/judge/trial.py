@@ -13,6 +13,7 @@ from edgequant.judge import float_kernels, trust
 from edgequant.judge.activations import beyond_activations
 from edgequant.judge.advice import Beside, failure_hint, limit_remedy
 from edgequant.judge.band import Bands
+from edgequant.judge.claims import claims
 from edgequant.judge.conversion import is_cause
 from edgequant.judge.converter import made_otherwise
 from edgequant.judge.curve import Drift
@@ -21,7 +22,8 @@ from edgequant.judge.doubts import keeps_anything, own_output
 from edgequant.judge.drift import Bounds, Sides, drift
 from edgequant.judge.engaged import determinism, engagement, faint
 from edgequant.judge.evidence import FLOAT, Evidence, has_normal, stage_errors
-from edgequant.judge.kernel_faults import i8mm_remark, known_faults, pool_remark
+from edgequant.judge.independent import independent
+from edgequant.judge.kernel_faults import i8mm_remark, known_faults, less_remark, pool_remark
 from edgequant.judge.latency import latency_of, why_no_latency
 from edgequant.judge.limits import default_limits, defaults_for, device_bands, resolve_limits
 from edgequant.judge.reach import shows_less
@@ -114,10 +116,12 @@ class Trial:
         self._trust = (
             *trust.looks(self.capture, self.deterministic, self.artifact.size),
             trust.settings(self.capture, comparer, rounds=rounds),
+            *claims(self.capture, evidence.plan.options),
         )
         self._strain = strained(
-            evidence.source, evidence.reference, evidence.float_host, self.capture, comparer, self.total
-        )
+            evidence.source, evidence.reference, evidence.float_host, self.capture, comparer, self.total,
+            host_wrong=self.faults.less,
+        )  # fmt: skip
         verdicts = [output.verdict.verdict for output in plain.values()]
         self._limits_verdict = worst([Verdict.PASS, *verdicts])
         self._broken = any(output.verdict.failed for output in plain.values())
@@ -217,7 +221,7 @@ class Trial:
         if middle is not None and "device" not in self.stages.why:
             own = None if self.artifact.run_as == FLOAT else base
             # Where this host is the one that is known to be wrong, nobody can say what the device adds.
-            level: Severity = "warn" if self.faults.pools else "fail"
+            level: Severity = "warn" if self.faults.of_the_host else "fail"
             accepted = self._accepted()
             looks.append(
                 residuals.observed(
@@ -315,6 +319,7 @@ class Trial:
             *self._trust,
             *self._drifts,
             pool_remark(self.faults, is_host=self.device.is_host, verdict=self._limits_verdict),
+            less_remark(self.faults, is_host=self.device.is_host, verdict=self._limits_verdict),
             i8mm_remark(self.faults, self.device),
             on_device.device_limit_unused(e.plan.limits, only_host=e.only_host),
             self._engagement,
@@ -349,4 +354,5 @@ class Trial:
             findings,
             e.source.decisions,
             self._drift,
+            independent(self._compare, e.source, self.artifact),
         )

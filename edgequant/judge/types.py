@@ -76,6 +76,7 @@ class TrialJudgement:
         artifact, capture: what it is of; None where it never came to that.
         failure: why it was not run, or not to its end.
         decisions: what outputs decide.
+        independent: cases of the user's own, each with inputs of its own.
     """
 
     uri: str
@@ -92,6 +93,7 @@ class TrialJudgement:
     findings: tuple[Finding, ...] = ()
     decisions: Mapping[str, Decision] = field(default_factory=dict)
     drift: Drift = field(default_factory=Drift)
+    independent: int = 0
 
 
 @dataclass(frozen=True)

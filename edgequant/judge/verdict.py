@@ -42,6 +42,9 @@ class Verdict(str, Enum):
         return self.value
 
 
+GOOD = (Verdict.PASS, Verdict.MARGINAL)
+"""Every limit is kept, and nothing else speaks against it."""
+
 _EXIT = {
     Verdict.PASS: EXIT_PASS,
     Verdict.MARGINAL: EXIT_PASS,

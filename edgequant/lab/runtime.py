@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from edgequant.clock import Clock
@@ -78,12 +79,14 @@ class Chosen:
         runtime: "pack" or "system".
         pack: SHA-256 of the pack; None for the device's own.
         instead: why `auto` did not take the pack although the device could run it; None where it did not have to.
+        archive: the pack on this host that was sent; None where none was.
     """
 
     python: tuple[str, ...]
     runtime: Literal["pack", "system"]
     pack: str | None = None
     instead: EdgequantError | None = None
+    archive: Path | None = None
 
 
 def choose(
@@ -157,7 +160,7 @@ def deploy(
         with clock.phase("pack unpack"):
             tree.unpack(stored.path, free=store.free_bytes)
     # An empty environment: LD_PRELOAD and the like are made for the device's own programs.
-    return Chosen(("env", "-i", *pack.command(tree.folder)), "pack", pack.sha256)
+    return Chosen(("env", "-i", *pack.command(tree.folder)), "pack", pack.sha256, archive=pack.archive)
 
 
 def pack_not_started(uri: str, program: str, why: str) -> DeviceError:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from edgequant.archive.witness import Library
 from edgequant.clock import Clock
 from edgequant.deadline import Deadline
 from edgequant.devices.facts import READ_SECONDS, facts_or_why
@@ -85,6 +86,10 @@ class Session:
         self._apart: float | None = None
         self.store = Store(device, options.work_dir)
         self._cache = _cache_folder()
+        self.runner_path = ""
+        """Of the runner's program on the device, once it was started."""
+        self.libraries: dict[str, Library] = {}
+        """What a witness has seen of MNN's files there, by what tells one file from another."""
 
     @property
     def uri(self) -> str:
@@ -130,6 +135,7 @@ class Session:
         script, digest = self._script()
         stored = self.store.put(script, digest, self._push_deadline(script.stat().st_size))
         self._runtime_bytes += self.store.sent_bytes - before
+        self.runner_path = stored.path
         # -u also unbuffers C's stdout: MNN's last words must be out before it crashes.
         session = RunnerSession(self.device, [*chosen.python, "-u", stored.path], log=self._log)
         found: DeviceFacts | None = None

@@ -27,6 +27,7 @@ from edgequant.archive.types import (
     SessionCapture,
     TimingCapture,
 )
+from edgequant.archive.witness import Witness
 from edgequant.cases.case import Case, usual
 from edgequant.clock import Clock
 from edgequant.errors import DeviceError, EdgequantError, RunnerError, ToolError
@@ -180,6 +181,7 @@ class Taking:
     session: SessionCapture | None = None
     rollout: RolloutCapture | None = None
     settings: list[Setting] = field(default_factory=list)
+    witness: Witness | None = None
 
     @property
     def middle(self) -> Case:
@@ -288,6 +290,7 @@ def take(
             "session": taking.session,
             "rollout": taking.rollout,
             "settings": tuple(taking.settings),
+            "witness": taking.witness,
         }
     return found.model_copy(
         update={

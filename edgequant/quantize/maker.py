@@ -15,6 +15,7 @@ from edgequant.errors import InputError
 from edgequant.files import safe_name
 from edgequant.findings import Finding
 from edgequant.models import ModelGraph, read_model
+from edgequant.models.mnn.compares import read_less
 from edgequant.models.mnn.static_int8 import read_static
 from edgequant.progress import Progress, listening
 from edgequant.quantize.cache import ConversionCache, conversion_key
@@ -208,6 +209,7 @@ class Maker:
             half_tiles=layers.half_tiles,
             max_pools=layers.max_pools,
             tails=layers.tails,
+            less=read_less(made.path),
         )
         return _named(made.model_copy(update={"facts": facts}))
 

@@ -17,8 +17,8 @@ def written_out(written: WrittenOut) -> Finding:
     return Finding(
         code="DEFAULTS_WRITTEN_OUT",
         severity="info",
-        message=f"what the source leaves out and MNN takes for something else was written out, in {written.nodes} "
-        f"operator(s) of the copy that was converted: {written}",
+        message="what the source leaves out, or says in a way that MNN takes for something else, was written out in "
+        f"{written.nodes} operator(s) of the copy that was converted: {written}",
         evidence={kind: sorted(names) for kind, names in written.attributes.items()},
         remedy="MNN's own converter, on the source itself, gives another model.",
     )

@@ -9,7 +9,9 @@ from edgequant.archive.open import Run
 from edgequant.archive.types import Artifact, Capture, DeviceCapture, Plan, TensorFacts, now
 from edgequant.compare.summary import summarize
 from edgequant.judge.curve import OutputDrift
+from edgequant.judge.independent import failing_share
 from edgequant.judge.types import Judgement, Stages, Summaries, TrialJudgement
+from edgequant.judge.verdict import GOOD
 from edgequant.report import model as report
 
 
@@ -85,6 +87,8 @@ def _run(trial: TrialJudgement, run: Run) -> report.Run:
         steps=list(artifact.steps),
         calibration=_calibration(artifact),
         verdict=trial.verdict,
+        independent_cases=trial.independent,
+        failing_share_95=failing_share(trial.independent) if trial.verdict in GOOD else None,
         low_memory_engaged=trial.engaged.engaged,
         low_memory_why=trial.engaged.why,
         outputs={

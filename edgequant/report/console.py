@@ -155,6 +155,8 @@ class _Printer(Tables):
 
     def measurements(self, run: Run) -> None:
         latency = run.latency_ms
+        if (said := words.bound(run)) is not None:
+            self.field("  bound", said)
         if (said := words.engaged(run)) is not None:
             self.field("  low mem", said)
         if latency is not None and latency.n:

@@ -264,7 +264,9 @@ class Run(_Model):
     known, and low_memory_why says which.  rollout_steps: that were run, null where no rollout was asked for; drift:
     what they come to, by output.  timing_s: seconds per phase.  error: why it could not be run.  made_as: what the
     file is, where another way to quantize had to take the place of the variant that was asked for; steps: what was
-    tried on the way, in order.  calibration: the data it was made from; null where it needed none.
+    tried on the way, in order.  calibration: the data it was made from; null where it needed none.  independent_cases:
+    of the user's own, with inputs of their own; failing_share_95: of all inputs, that may fail although none of these
+    did (95 %), null where there are none or one failed.
     """
 
     device: DeviceInfo
@@ -275,6 +277,8 @@ class Run(_Model):
     verdict: Verdict
     low_memory_engaged: bool | None = None
     low_memory_why: str | None = None
+    independent_cases: int = Field(default=0, ge=0)
+    failing_share_95: float | None = None
     outputs: dict[str, OutputReport] = Field(default_factory=dict)
     errors: ErrorsByStage = Field(default_factory=ErrorsByStage)
     rollout_steps: int | None = None

@@ -8,11 +8,10 @@ from typing import Any
 from edgequant import plain
 from edgequant.findings import Finding
 from edgequant.judge.latency import Latency
-from edgequant.judge.verdict import Verdict
+from edgequant.judge.verdict import GOOD as GOOD
 from edgequant.report.model import DeviceInfo, Memory, Report, Run
 from edgequant.report.tables import count
 
-GOOD = (Verdict.PASS, Verdict.MARGINAL)
 SEVERITY_ORDER = ("fail", "error", "warn", "info")
 LATENCY = ("p50", "p90", "p99", "mean", "stdev", "min", "max")
 """Of the samples; `OUTSIDE` are times of other things."""
@@ -34,6 +33,14 @@ def sum_up(runs: Sequence[Run]) -> str:
     codes = sorted({run.error.code for run in runs if run.error is not None})
     why = f" ({', '.join(codes)})" if codes else ""
     return f"{len(runs)} run{'s' if len(runs) > 1 else ''}: {count(run.verdict for run in runs)}{why}"
+
+
+def bound(run: Run) -> str | None:
+    """What its cases leave possible, where none of them failed; None where they say nothing of other inputs."""
+    if run.failing_share_95 is None:
+        return None
+    cases, share = run.independent_cases, f"{100 * run.failing_share_95:.2g} % of inputs may (95 %)"
+    return f"{cases} independent case{'s' if cases > 1 else ''}, none failed: up to {share}"
 
 
 def product(facts: Mapping[str, Any]) -> str | None:

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from edgequant.compare import metrics
 from edgequant.compare.decibel import SQNR_CAP_DB
-from edgequant.compare.metrics import compare, strayed
+from edgequant.compare.metrics import SMALLEST, compare, strayed
 
 quick = settings(deadline=None, max_examples=60)
 moderate = st.floats(-1e6, 1e6, width=32)
@@ -46,7 +46,7 @@ def slow(reference: np.ndarray, got: np.ndarray) -> dict[str, float | None]:
         ratio = rr / ee if ee else None
         sqnr = 10 * (math.log10(ratio.numerator) - math.log10(ratio.denominator)) if ratio else 200.0
         sqnr = max(-200.0, min(200.0, sqnr))
-        rel = float(errors[-1] / max(abs(a) for a in r))
+        rel = float(errors[-1] / max(*(abs(a) for a in r), Fraction(SMALLEST)))
     return {
         "cosine": cosine,
         "sqnr_db": sqnr,
@@ -90,8 +90,22 @@ def test_cosine_and_sqnr_do_not_depend_on_the_scale(pair, exponent):
     reference[np.abs(reference) < 1e-20] = 0
     got[np.abs(got) < 1e-20] = 0
     one, other = compare(reference, got), compare(np.ldexp(reference, exponent), np.ldexp(got, exponent))
-    for metric in ("cosine", "centered_cosine", "sqnr_db", "rel_max"):
+    for metric in ("cosine", "centered_cosine", "sqnr_db"):
         assert same(getattr(one, metric), getattr(other, metric)), metric
+    if other.reference_max_abs is None or other.reference_max_abs >= SMALLEST:
+        assert same(one.rel_max, other.rel_max)
+
+
+@pytest.mark.parametrize(
+    ("size", "error", "rel_max"),
+    [(1e-310, 1e-310, 0.0), (2.0**-127, 2.0**-127, 0.5), (2.0**-126, 2.0**-126, 1.0), (1e-310, 2.0**-125, 2.0),
+     (1e-30, 1e-30, 1.0)],
+)  # fmt: skip
+def test_what_is_nothing_in_float32_is_no_yardstick(size: float, error: float, rel_max: float) -> None:
+    """A reference of 1e-310 that comes out as 0, as it does in float32, was 100 % off."""
+    reference = np.array([0.0, size, -size])
+    found = compare(reference, reference + np.array([0.0, error, error]))
+    assert found.rel_max == pytest.approx(rel_max, abs=1e-200)
 
 
 @quick

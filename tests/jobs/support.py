@@ -175,6 +175,21 @@ def check_numbers(run_dir: Path, run: Run) -> None:
     assert (run.verdict == "FAIL") == any(output.verdict == "FAIL" for output in run.outputs.values())
 
 
+def witnessed(run_dir: Path, run: Run, *, sent: bool) -> None:
+    """A shell on the device saw the runner, and the library of MNN that it runs; sent: that of a pack we sent."""
+    found = open_run(run_dir).capture(device_capture(run.device.uri, run.variant))
+    assert found is not None
+    assert found.witness is not None
+    assert found.witness.why is None
+    (library,) = found.witness.libraries
+    assert library.machine == 183
+    assert library.has_version
+    assert library.sent is sent
+    if sent:
+        assert library.recorded == (library.sha256,)
+    assert found.witness.cores
+
+
 def codes(found: Run | Report) -> set[str]:
     return {finding.code for finding in found.findings}
 

@@ -26,7 +26,7 @@ from edgequant.report.model import Report, Run
 from edgequant.spec import RunOptions
 from tests.beds.models import ModelByName
 from tests.beds.vm import ALIAS, Board, Phone
-from tests.jobs.support import capture, check_numbers, codes, do
+from tests.jobs.support import capture, check_numbers, codes, do, witnessed
 from tests.nightly import all_but
 
 pytestmark = [pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -46,6 +46,7 @@ def verify(name: str, model: ModelByName, run_dir: Path, *devices: str, **more: 
         assert run.low_memory_engaged is True, run.low_memory_why
         assert run.device.arch == "aarch64"
         check_numbers(run_dir, run)
+        witnessed(run_dir, run, sent=not run.device.emulated)
         check_device_error(run)
     return report
 

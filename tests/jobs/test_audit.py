@@ -25,9 +25,9 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_planted_faults_are_caught_and_sound_files_are_not(run_dir: Path) -> None:
     before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
-    found = audit(run_dir, count=22)
+    found = audit(run_dir, count=22, nulls=8)
     assert found.false_alarms == 0
-    assert (len(found.nulls), len(found.tried)) == (20, 22)
+    assert (len(found.nulls), len(found.tried)) == (8, 22)
     # Where the device is this host, only limits can tell: what breaks one is caught, wherever it is planted.
     broken = [each for each in found.tried if each.sqnr_db is not None and each.sqnr_db < 20]
     assert broken

@@ -11,7 +11,7 @@ import pytest
 from edgequant.lab.session import DeviceOptions
 from tests.beds.models import ModelByName
 from tests.beds.vm import ALIAS, Board
-from tests.jobs.support import check_numbers, do
+from tests.jobs.support import check_numbers, do, witnessed
 
 pytestmark = [pytest.mark.ssh, pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -42,6 +42,7 @@ def with_the_pack(uri: str, model: Path, tmp_path: Path) -> None:
     assert run.low_memory_engaged is True, run.low_memory_why
     assert run.device.arch == "aarch64"
     check_numbers(tmp_path / "run", run)
+    witnessed(tmp_path / "run", run, sent=True)
     assert run.errors.device.keys() == run.outputs.keys()
     for name, error in run.errors.device.items():
         assert (error.sqnr_db or 0) > 40, name

@@ -11,7 +11,7 @@ from edgequant.spec import RunOptions
 from tests.beds.models import ModelByName
 from tests.beds.vm import Phone
 from tests.jobs.phones import ROOT, Sent, error_of, packs, verify
-from tests.jobs.support import check_numbers, codes
+from tests.jobs.support import check_numbers, codes, witnessed
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.adb, pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -27,6 +27,7 @@ def test_a_bare_phone(phone: Phone, real_model: ModelByName, tmp_path: Path) -> 
     assert run.low_memory_engaged is True, run.low_memory_why
     assert run.device.arch == "aarch64"
     check_numbers(tmp_path / "first", run)
+    witnessed(tmp_path / "first", run, sent=True)
     assert run.errors.device.keys() == run.outputs.keys()
     for name, error in run.errors.device.items():
         assert (error.sqnr_db or 0) > 40, name

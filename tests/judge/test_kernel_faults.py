@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -23,6 +25,7 @@ from edgequant.judge.kernel_faults import (
 from edgequant.judge.limits import default_limits
 from edgequant.judge.types import NOTHING, JudgedOutput, Observed
 from edgequant.judge.verdict import Verdict, judge_output
+from tests.judge.archives import BOARD, HOST, Archive
 
 ALL = FileFacts(static_tensors=4, half_tiles=("fc",), max_pools=("pool",), tails=("sum",))
 _NAMES = tuple(f"l{number}" for number in range(1002))
@@ -169,3 +172,50 @@ def test_a_device_that_told_nothing_has_no_known_fault() -> None:
     assert not known_faults(ALL, silent, HostFacts(arch="x86_64", mnn="3.6.1")).i8mm
     assert not known_faults(FileFacts(), device(i8mm=True), HostFacts(arch="x86_64", mnn="3.6.1")).of_the_device
     assert not known_faults(FileFacts(), device(i8mm=True), HostFacts(arch="x86_64", mnn="3.6.1")).pools
+
+
+LESS = FileFacts(less=("below",))
+TELLS = np.sign(np.sin(np.arange(64, dtype=np.float32)))
+TURNED = {"a": {"y": -TELLS}, "b": {"y": TELLS}}
+RIGHT = {"a": {"y": TELLS}, "b": {"y": TELLS}}
+
+
+CODES = ("CONVERSION_ERROR", "HOST_MISCOMPUTES", "LIMIT_EXCEEDED", "LESS_ON_X86", "DEVICE_BEYOND_ROUNDING")
+
+
+def less_than(path: Path, uri: str, there: dict, arch: str = "x86_64") -> Archive:
+    """A file with a < b, which this host gets wrong, and a device that gives `there`."""
+    archive = Archive(
+        path, "weight:8", devices=(uri,), reference=RIGHT, float_host=TURNED, host=HostFacts(arch=arch, mnn="3.6.1")
+    )
+    archive.made("weight:8", facts=LESS)
+    archive.on_host("weight:8", TURNED)
+    archive.on_device(uri, "weight:8", there)
+    return archive
+
+
+def said(archive: Archive) -> tuple[Verdict, dict[str, str]]:
+    """The verdict, and what is said of it, but for the forms that the error has."""
+    found = archive.judged()
+    findings = [*found.findings, *(each for trial in found.trials for each in trial.findings)]
+    return found.verdict, {each.code: each.severity for each in findings if each.code in CODES}
+
+
+def test_a_comparison_that_this_host_gets_wrong_is_no_conversion_error(tmp_path: Path) -> None:
+    verdict, codes = said(less_than(tmp_path / "board", BOARD, RIGHT))
+    assert verdict is Verdict.INCONCLUSIVE
+    assert codes == {"CONVERSION_ERROR": "warn", "HOST_MISCOMPUTES": "error"}
+    (trial,) = less_than(tmp_path / "words", BOARD, RIGHT).judged().trials
+    (host,) = [each for each in trial.findings if each.code == "HOST_MISCOMPUTES"]
+    assert "MNN's `<` of floats on x86" in host.message
+    assert host.evidence["less"] == ["below"]
+    # On this host it is wrong indeed, and named.
+    verdict, codes = said(less_than(tmp_path / "here", HOST, TURNED))
+    assert verdict is Verdict.FAIL
+    assert codes == {"CONVERSION_ERROR": "warn", "LIMIT_EXCEEDED": "fail", "LESS_ON_X86": "warn"}
+    # A device that is as wrong, and a host of which nothing is known.
+    verdict, codes = said(less_than(tmp_path / "wrong", BOARD, TURNED))
+    assert verdict is Verdict.FAIL
+    verdict, codes = said(less_than(tmp_path / "arm", BOARD, RIGHT, arch="aarch64"))
+    assert verdict is Verdict.FAIL
+    assert codes["CONVERSION_ERROR"] == "fail"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto as T
 from onnx import helper, numpy_helper
@@ -14,6 +15,7 @@ from onnx import helper, numpy_helper
 from edgequant.archive.types import Artifact
 from edgequant.errors import ToolError
 from edgequant.models import read_model
+from edgequant.models.mnn.compares import read_less
 from edgequant.models.onnx_defaults import write_defaults
 from edgequant.quantize import repeat
 from edgequant.quantize.convert import convert
@@ -195,3 +197,54 @@ def test_axes_given_as_an_input_are_written_out(tmp_path: Path, how: str) -> Non
     assert given == {"keepdims": 1, "axes": [1, -1]}
     made = convert(source, FLOAT, tmp_path / "m.mnn", log_dir=tmp_path)
     assert [each.code for each in made.findings] == ["DEFAULTS_WRITTEN_OUT"]
+
+
+NUMBERS = np.array([-2.0, -1.0, 0.0, -0.0, 1.0, np.nan, -1.0, -3.5], np.float32)
+
+
+def comparing(path: Path, opset: int = 17, kind: str = "Less") -> Path:
+    """a < b of a [8] and b [8], in a branch as well: z is (a < b or not), as y."""
+    inner = helper.make_graph([helper.make_node(kind, ["a", "b"], ["i"])], "inner", [], [value("i", T.BOOL, [8])])
+    nodes = [
+        helper.make_node(kind, ["a", "b"], ["c"], name="below"),
+        helper.make_node("Cast", ["c"], ["y"], to=T.FLOAT),
+        helper.make_node("If", ["t"], ["d"], then_branch=inner, else_branch=inner),
+        helper.make_node("Cast", ["d"], ["z"], to=T.FLOAT),
+    ]
+    graph = helper.make_graph(
+        nodes, "g", [value("a", T.FLOAT, [8]), value("b", T.FLOAT, [8])],
+        [value("y", T.FLOAT, [8]), value("z", T.FLOAT, [8])], [numpy_helper.from_array(np.array(True), "t")],
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
+    return path
+
+
+def test_less_is_written_as_greater(tmp_path: Path) -> None:
+    """On x86 MNN's Less takes -1 for smaller than -2; its Greater is right."""
+    source = comparing(tmp_path / "a.onnx")
+    found = copied(source, tmp_path / "b.onnx")
+    assert found is not None
+    model, told = found
+    assert told == "Less (as Greater)"
+    branches = [each.g.node[0] for node in model.graph.node for each in node.attribute if each.name.endswith("branch")]
+    for node in (model.graph.node[0], *branches):
+        assert (node.op_type, list(node.input)) == ("Greater", ["b", "a"])
+    assert (model.graph.node[0].name, list(model.graph.node[0].output)) == ("below", ["c"])
+    onnx.checker.check_model(model)
+    turned = onnxruntime.InferenceSession(str(tmp_path / "b.onnx")).run(
+        ["y", "z"], {"a": NUMBERS, "b": NUMBERS[::-1].copy()}
+    )
+    expected = (NUMBERS[::-1] > NUMBERS).astype(np.float32)
+    for each in turned:
+        np.testing.assert_array_equal(each, expected)
+    # Below that, only one side is broadcast.
+    assert copied(comparing(tmp_path / "old.onnx", 6), tmp_path / "c.onnx") is None
+    assert copied(comparing(tmp_path / "other.onnx", kind="Greater"), tmp_path / "d.onnx") is None
+    made = convert(source, FLOAT, tmp_path / "a.mnn", log_dir=tmp_path)
+    assert read_less(made.path) == ()
+
+
+def test_less_in_a_file_of_mnn_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgequant.quantize.readable.write_defaults", lambda *_: None)
+    made = convert(comparing(tmp_path / "a.onnx"), FLOAT, tmp_path / "a.mnn", log_dir=tmp_path)
+    assert read_less(made.path) == ("c", "i", "i"), "by their outputs, in branches too"

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgequant.archive.types import TimingCapture
+from edgequant.archive.witness import Thread
 from edgequant.errors import RunnerError
 from edgequant.lab.take import Taking, feed, memory_of
+from edgequant.lab.witness import cpu_times, during
 from edgequant.runner.client import TimeResult
 from edgequant.spec import RunOptions
 
@@ -34,7 +36,10 @@ class LatencyProbe:
         place, case = taking.place, taking.middle
         timed = TimeResult()
         apart: tuple[float, ...] = ()
+        threads: tuple[Thread, ...] = ()
+        seen = not place.session.device.is_host
         try:
+            before = cpu_times(place.session) if seen else {}
             place.runner.time(
                 place.loaded,
                 feed(place.loaded, case.inputs),
@@ -44,6 +49,7 @@ class LatencyProbe:
                 max_seconds=TIMING_MAX_SECONDS,
                 into=timed,
             )
+            threads = during(before, cpu_times(place.session)) if before else ()
             apart = tuple(self._apart(taking))
         finally:
             end = timed.end
@@ -58,6 +64,7 @@ class LatencyProbe:
                     looped=timed.looped,
                     apart_ms=apart,
                     outputs=None if end is None else taking.refs(timed.outputs),
+                    threads=threads,
                 )
             )
 

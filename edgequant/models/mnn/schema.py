@@ -277,6 +277,20 @@ class PoolType(IntEnum):
     AVEPOOL = 1
 
 
+class BinaryOp:
+    """A sum, product, comparison, ...; `op_type` is a `BinaryOpOperation`."""
+
+    op_type = Field(0, "i")
+    t = Field(1, "i", 1)
+    activation_type = Field(2, "i")
+
+
+class BinaryOpOperation(IntEnum):
+    """TensorflowOp.fbs; those that are looked for here."""
+
+    LESS = 12
+
+
 class UnaryOpOperation(IntEnum):
     """TensorflowOp.fbs; those that are looked for here."""
 

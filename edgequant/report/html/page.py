@@ -212,7 +212,8 @@ def _group(level: str, code: str, group: dict[str | None, list[Finding]], whose:
 def _section(each: runs.Named, cases: Sequence[str], held: frozenset[str] | None, kept: Kept, of: int) -> Section:
     run = each.run
     room = max(runs.MOST_CELLS // of, 100)
-    lines = [] if (engaged := words.engaged(run)) is None else [("low memory", said(engaged))]
+    lines = [] if (bound := words.bound(run)) is None else [("bound", said(bound))]
+    lines += [] if (engaged := words.engaged(run)) is None else [("low memory", said(engaged))]
     sent, runtime = run.options.get("pushed_bytes"), run.options.get("runtime_bytes")
     if isinstance(sent, int) and isinstance(runtime, int) and not run.device.is_host:
         lines.append(("sent", f"{sent + runtime:,} bytes" if sent + runtime else "nothing, it was all there"))
