@@ -38,7 +38,8 @@ def test_inputs_and_outputs_of_every_kind(name: str, generated_model: ModelByNam
         check_numbers(run_dir, run)
         assert all(output.verdict == "PASS" for output in run.outputs.values())
         assert all((error.sqnr_db or 0) > 120 for error in run.errors.conversion.values())
-    assert plain.verdict == "PASS"
+    way = "BRANCH_NOT_TAKEN" in codes(report)  # drawn booleans are true
+    assert (plain.verdict, way) == (("MARGINAL", True) if name == "branches" else ("PASS", False))
     assert dynamic.verdict == "INCONCLUSIVE"
     assert dynamic.low_memory_engaged is False
     assert "holds no quantized weights" in not_engaged(dynamic)
