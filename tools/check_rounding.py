@@ -10,7 +10,7 @@ from check_metrics import finding
 
 def beyond(layer, asked):
     method, kept = asked["method"], layer["kept"]
-    if kept == "static" and (method != "static" or asked["calib"] is None or asked["equalize"]):
+    if asked["calib"] is None or asked["equalize"] if method == "static" else kept == "static":
         return False
     if kept == "quantized" and method in ("weight", "dynamic") and (
             layer["bits"] != asked["bits"] or layer["sym"] != asked["sym"]

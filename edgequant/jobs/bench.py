@@ -224,7 +224,7 @@ class _Bench:
         specs = graph.inputs
         if specs is None:
             raise InputError(
-                "INPUTS_UNKNOWN", f"{graph.path.name}: it does not tell its inputs",
+                "MODEL_WRONG_FORMAT", f"{graph.path.name}: {graph.format} does not tell its inputs",
                 hint="Quantize it first, and measure the file: edgequant quantize ... -o model.mnn",
             )  # fmt: skip
         if request.inputs is not None:

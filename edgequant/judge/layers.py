@@ -137,7 +137,8 @@ def of_quantization(capture: LayerCapture, graph: Graph) -> Blame:
         return Blame(() if layer is None else (layer.key,), "suspicion", capture.why_no_proof or "")
     tried = max((len(swap.layers) for swap in capture.swaps if swap.what == "without"), default=0)
     total = len(capture.exchangeable) or len(ranked)
-    how = f"with the {tried} worst of {total} layers in float the limits still break" if tried else ""
+    worst = "worst" if tried == 1 else f"{tried} worst"
+    how = f"with the {worst} of {total} layers in float the limits still break" if tried else ""
     alone = [name for name, _ in ranked if _still_breaks(capture, (name,))]
     if alone:
         each = "by itself" if len(alone) == 1 else f"each of {len(alone)} layers by itself"

@@ -58,7 +58,9 @@ def weighed(artifact: Artifact) -> bool:
 
 def _as_they_see_fit(layer: LayerRounding, asked: Variant) -> bool:
     """MNN's own methods change weights as they like, and equalizing moves them from layer to layer."""
-    return layer.kept == "static" and (asked.method != "static" or asked.calib is None or asked.equalize)
+    if asked.method == "static":
+        return asked.calib is None or asked.equalize  # the layers that stay float or int8 at run time, too
+    return layer.kept == "static"
 
 
 def _beyond(layer: LayerRounding, asked: Variant) -> str | None:

@@ -32,6 +32,8 @@ def layer(**more: Any) -> LayerRounding:
         ("recipe:r.json", {"bits": 3, "sym": True}),
         ("static:8,calib=mse", {"kept": "static", "sym": True}),
         ("static:8", {"kept": "static", "sym": True, "scale": 0.2, "error": 117.0}),  # equalized
+        ("static:8", {"kept": "quantized", "scale": 0.2, "error": 117.0}),  # the same, of a layer left to run time
+        ("static:8,equalize", {"kept": "float", "error": 0.3}),
         ("kl", {"kept": "static", "sym": True, "scale": 0.9, "error": 2.0}),
     ],
 )
