@@ -16,9 +16,11 @@ from edgequant.cli.options import Ui
 from edgequant.cli.request import make_request
 from edgequant.compare.blocks import Estimate
 from edgequant.errors import InputError
+from edgequant.files import disk_error
 from edgequant.jobs.bench import Bench, BenchRequest, OnDevice, bench
 from edgequant.judge.bench import Compared, Measured
 from edgequant.plain import milliseconds, printable
+from edgequant.report.write import write_text
 
 _MEMORY = ("low", "normal", "high")
 
@@ -57,7 +59,11 @@ def run(
     )
     found = bench(asked, CliProgress(ui))
     document = json.dumps(as_dict(found), indent=1, allow_nan=False, ensure_ascii=True)
-    (found.folder / "bench.json").write_text(document + "\n", "utf-8")
+    path = found.folder / "bench.json"
+    try:
+        write_text(document + "\n", path)
+    except OSError as error:
+        raise disk_error(path, error) from None
     console = out(ui)
     for device in found.devices:
         for line in _head(found, device):
@@ -65,6 +71,8 @@ def run(
         console.print(_table(device))
         for line in _tail(device):
             console.print(Text(printable(line)), soft_wrap=True)
+    for uri, failure in found.failed.items():
+        console.print(Text(printable(f"ERROR  {uri}: {failure.code}: {failure.message}")), soft_wrap=True)
     console.print(Text(f"{found.verdict}  everything is in {printable(str(found.folder))}"), soft_wrap=True)
     if ui.json:
         print_json(document)
@@ -165,6 +173,7 @@ def as_dict(found: Bench) -> dict[str, Any]:
         "tell": asked.tell,
         "allowed": list(asked.allowed),
         "seconds": round(found.seconds, 3),
+        "failed": {uri: error.as_dict() for uri, error in found.failed.items()},
         "devices": [_device(each) for each in found.devices],
     }
 

@@ -15,11 +15,11 @@ from edgequant.cases.generate import generate, pin
 from edgequant.cases.load import load_cases
 from edgequant.cases.whole_numbers import checked
 from edgequant.clock import Clock
-from edgequant.errors import InputError
+from edgequant.errors import DeviceError, EdgequantError, InputError
 from edgequant.jobs.making import open_maker
 from edgequant.jobs.run import memory_of_file
 from edgequant.judge.bench import TELL, WITHIN, BenchJudgement, Block, blocks_of, fastest_work, good_rounds, judge_bench
-from edgequant.judge.disturbed import ranked
+from edgequant.judge.disturbed import CAUSES, SIGNS, ranked
 from edgequant.judge.trial import verdict_of
 from edgequant.judge.verdict import Verdict, worst
 from edgequant.lab.probes.bench import BenchProbe
@@ -85,11 +85,14 @@ class Bench:
     asked: BenchRequest
     folder: Path
     devices: list[OnDevice] = field(default_factory=list)
+    failed: dict[str, EdgequantError] = field(default_factory=dict)
+    """Devices that could not be used, where there are others."""
     seconds: float = 0.0
 
     @property
     def verdict(self) -> Verdict:
-        return worst([each.judged.verdict for each in self.devices])
+        failed = [Verdict.ERROR] if self.failed else []
+        return worst([*failed, *(each.judged.verdict for each in self.devices)])
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,11 @@ def bench(asked: BenchRequest, progress: Progress | None = None) -> Bench:
     request = asked.request
     version = host_mnn_version()
     require_supported(version, "this host")
+    if unknown := [code for code in asked.allowed if code not in (*CAUSES, *SIGNS)]:
+        raise InputError(
+            "OPTION_INVALID", f"--allow {unknown[0]}: no condition has that name",
+            hint=f"There are {', '.join(sorted((*CAUSES, *SIGNS)))}.",
+        )  # fmt: skip
     folder = RunFolder.create(request.run_dir, str(request.model))
     start = time.monotonic()
     with folder.alone():
@@ -122,7 +130,13 @@ def bench(asked: BenchRequest, progress: Progress | None = None) -> Bench:
             folder.discard()
             raise
         for uri in request.devices:
-            found.devices.append(_Bench(asked, uri, files, source, folder, progress).measure())
+            try:
+                found.devices.append(_Bench(asked, uri, files, source, folder, progress).measure())
+            except DeviceError as error:
+                if len(request.devices) == 1:
+                    raise
+                progress.say(f"{error.code}: {error}")
+                found.failed[uri] = error
         found.seconds = time.monotonic() - start
     return found
 

@@ -46,6 +46,10 @@ CAUSES = (
 """What explains the rest: these are told first, and where there is one, what it brings about is not told."""
 
 
+SIGNS = ("NOT_AT_REST", "CLOCK_ODD", "SLOWS_DOWN", "STALLED")
+"""All others."""
+
+
 @dataclass(frozen=True)
 class Doubt:
     """One condition: its code, what was seen, and whether it may be gone when the block is taken again."""

@@ -27,7 +27,7 @@ def test_the_command(generated_model: ModelByName, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--threads", "0"], ["--threads", "1,x"], ["--memory", "big"]], ids=" ".join
+    "words", [["--threads", "0"], ["--threads", "1,x"], ["--memory", "big"], ["--allow", "HEAT"]], ids=" ".join
 )  # fmt: skip
 def test_mistakes(words: list[str], generated_model: ModelByName) -> None:
     result = edgequant("bench", str(generated_model("conv_cnn")), "--device", "local:", *words)

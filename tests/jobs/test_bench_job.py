@@ -86,3 +86,14 @@ def test_what_mnn_cannot_run_is_no_time(generated_model: ModelByName, as_mnn: As
     found = bench(BenchRequest(request, **QUICK))  # type: ignore[arg-type]
     assert found.verdict is Verdict.ERROR
     assert found.devices[0].judged.settings[0].why_invalid[0][0] == "CORES_UNAVAILABLE"
+
+
+def test_a_device_that_is_not_there_costs_itself(generated_model: ModelByName, tmp_path: Path) -> None:
+    request = Request(
+        generated_model("conv_cnn"), devices=("ssh://127.0.0.1:1", "local:"), variants=(Variant.parse("float"),),
+        run_dir=tmp_path / "run", options=RunOptions(threads=1),
+    )  # fmt: skip
+    found = bench(BenchRequest(request, **QUICK))  # type: ignore[arg-type]
+    assert list(found.failed) == ["ssh://127.0.0.1:1"]
+    assert found.verdict is Verdict.ERROR
+    assert found.devices[0].judged.settings[0].ms
