@@ -15,6 +15,7 @@ from edgequant.cases.generate import generate, pin
 from edgequant.cases.load import load_cases
 from edgequant.cases.whole_numbers import checked
 from edgequant.clock import Clock
+from edgequant.devices.registry import make_device
 from edgequant.errors import DeviceError, EdgequantError, InputError
 from edgequant.jobs.making import open_maker
 from edgequant.jobs.run import memory_of_file
@@ -119,6 +120,13 @@ def bench(asked: BenchRequest, progress: Progress | None = None) -> Bench:
             "OPTION_INVALID", f"--allow {unknown[0]}: no condition has that name",
             hint=f"There are {', '.join(sorted((*CAUSES, *SIGNS)))}.",
         )  # fmt: skip
+    for uri in request.devices:
+        if make_device(uri).emulated is not None:
+            raise InputError(
+                "OPTION_INVALID",
+                f"{uri} is emulated: how long it takes there says nothing about the CPU",
+                hint="Measure on a device; `verify` checks accuracy on emulated CPUs.",
+            )
     folder = RunFolder.create(request.run_dir, str(request.model))
     start = time.monotonic()
     with folder.alone():
@@ -132,8 +140,13 @@ def bench(asked: BenchRequest, progress: Progress | None = None) -> Bench:
         for uri in request.devices:
             try:
                 found.devices.append(_Bench(asked, uri, files, source, folder, progress).measure())
+            except KeyboardInterrupt:
+                progress.say(f"the blocks that were finished are in {folder.path}")
+                raise
             except DeviceError as error:
                 if len(request.devices) == 1:
+                    if not any(log.stat().st_size for log in folder.logs.iterdir()):
+                        folder.discard()  # nothing in it tells more than the error does
                     raise
                 progress.say(f"{error.code}: {error}")
                 found.failed[uri] = error
@@ -215,12 +228,6 @@ class _Bench:
         log = self._folder.log(f"runner-{safe_name(self._uri)}")
         self._progress.say(f"device: {self._uri}")
         with open_session(self._uri, request.access, request.options, log=log, progress=self._progress) as session:
-            if session.device.emulated is not None:
-                raise InputError(
-                    "OPTION_INVALID",
-                    f"{self._uri} is emulated: how long it takes there says nothing about the CPU",
-                    hint="Measure on a device; `verify` checks accuracy on emulated CPUs.",
-                )
             runner = session.runner()
             session.own()
             case = self._case()
