@@ -145,9 +145,7 @@ def bench(asked: BenchRequest, progress: Progress | None = None) -> Bench:
                 raise
             except DeviceError as error:
                 if len(request.devices) == 1:
-                    if not any(log.stat().st_size for log in folder.logs.iterdir()):
-                        folder.discard()  # nothing in it tells more than the error does
-                    raise
+                    raise  # the files that were made, and logs, stay
                 progress.say(f"{error.code}: {error}")
                 found.failed[uri] = error
         found.seconds = time.monotonic() - start
