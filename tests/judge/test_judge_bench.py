@@ -103,7 +103,11 @@ def test_nothing_invalid_is_compared() -> None:
 def test_a_wide_interval_is_no_measurement() -> None:
     found = judged(a=blocks(10.0, spread=0.1)).settings[0]
     assert not found.valid
-    assert dict(found.why_invalid).keys() == {"TOO_SPREAD"}
+    ((code, message),) = found.why_invalid
+    assert code == "TOO_SPREAD"
+    half = found.ms["p50"].half
+    assert half is not None
+    assert f"--blocks {int(7 * (half / 0.025) ** 2) + 1} " in message
 
 
 def test_what_failed_is_no_number() -> None:
