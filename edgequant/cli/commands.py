@@ -172,8 +172,7 @@ def bench(
     """
     from edgequant.cli import bench as command
 
-    asked = {option.name: getattr(measuring, option.name) for option in measuring.options()}
-    command.run(model, typed(where, making, cases, computing, device), **asked, run_dir=run_dir, ui=ui)
+    command.run(model, typed(where, making, cases, computing, device), **vars(measuring), run_dir=run_dir, ui=ui)
 
 
 @app.command("inspect", short_help="Inputs, operators, risks, and the variants worth trying.")
