@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from typing import Any, Callable, Dict, List, Tuple  # noqa: F401  (List is in type comments)
+from typing import Any, Callable, Dict, List, Tuple
 
 from . import conditions
 
@@ -72,8 +72,8 @@ def block(
         emit({"event": "warm", "warmup": warm.count})
         work.append(conditions.known_work())
         noted.append(conditions.read())
-        samples = []  # type: List[float]
-        cpu = []  # type: List[float]
+        samples: List[float] = []
+        cpu: List[float] = []
         sent = 0
         begin = last = time.perf_counter()
         enough = begin + float(header["seconds"])

@@ -20,8 +20,8 @@ def read(root: str = "/") -> Dict[str, Any]:
     """A snapshot.
 
     up, wall: seconds since the start of the machine, and of the calendar; the second is what somebody may set.
-    own, others, stolen: seconds the CPUs that this process may use have spent for it, for all else, and not at all
-    because the hypervisor had them.  own counts all threads.  waiting: seconds in which something was ready to run and
+    own: CPU seconds of all threads of this process.  busy, stolen: seconds that the CPUs it may use have worked for
+    anybody, and that the hypervisor had them.  waiting: seconds in which something was ready to run and
     had no CPU (PSI).  running: programs that run or are ready to, this one included.  quota: how often a quota of its
     cgroup held this process back.  switched: how often it lost its CPU to another.
     mhz: of each CPU it may use.  celsius: the hottest zone.  governor: of the same CPUs, one where all have the same.

@@ -17,7 +17,7 @@ from edgequant.cli.request import make_request
 from edgequant.compare.blocks import Estimate
 from edgequant.errors import InputError
 from edgequant.files import disk_error
-from edgequant.jobs.bench import Bench, BenchRequest, OnDevice, bench
+from edgequant.jobs.bench import BenchRequest, BenchResult, MeasuredDevice, bench
 from edgequant.judge.bench import Compared, Measured
 from edgequant.plain import milliseconds, printable
 from edgequant.report.write import write_text
@@ -101,7 +101,7 @@ def _modes(text: str | None) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(parts))
 
 
-def _head(found: Bench, device: OnDevice) -> list[str]:
+def _head(found: BenchResult, device: MeasuredDevice) -> list[str]:
     asked, told = found.asked, device.capture.device
     shapes = ", ".join(f"{name} {'x'.join(map(str, array.shape))}" for name, array in device.case.inputs.items())
     lines = [f"{asked.request.model.name}  on  {device.uri}  case {device.case.name} ({shapes[:300]})"]
@@ -116,7 +116,7 @@ def _head(found: Bench, device: OnDevice) -> list[str]:
     ]
 
 
-def _table(device: OnDevice) -> Table:
+def _table(device: MeasuredDevice) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in ("setting", "p50 ms", "+-", "p90", "p99", "min", "CPU ms", "load", "first", "peak MB", "valid"):
         table.add_column(name, justify="left" if name in ("setting", "valid") else "right", no_wrap=name != "setting")
@@ -136,7 +136,7 @@ def _ms(estimate: Estimate | None) -> str:
     return "" if estimate is None else milliseconds(estimate.value)
 
 
-def _tail(device: OnDevice) -> list[str]:
+def _tail(device: MeasuredDevice) -> list[str]:
     lines = ["+-: half of the 95 % interval of p50, from block to block; load, first, CPU: means of the blocks"]
     for each in device.judged.settings:
         lines += [f"not valid: {each.name}: {code}: {message}" for code, message in each.why_invalid]
@@ -159,7 +159,7 @@ def said(each: Compared) -> str:
     return f"{each.name} {words} {each.base}: {found.value:.3f} times{interval}, {each.rounds} rounds beside each other"
 
 
-def as_dict(found: Bench) -> dict[str, Any]:
+def as_dict(found: BenchResult) -> dict[str, Any]:
     """The JSON document (schema ``edgequant.bench/1``)."""
     asked = found.asked
     return {
@@ -178,7 +178,7 @@ def as_dict(found: Bench) -> dict[str, Any]:
     }
 
 
-def _device(device: OnDevice) -> dict[str, Any]:
+def _device(device: MeasuredDevice) -> dict[str, Any]:
     told = device.capture.device
     return {
         "uri": device.uri,

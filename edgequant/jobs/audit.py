@@ -17,7 +17,7 @@ from edgequant.cases.rollout import find_feedback
 from edgequant.errors import InputError
 from edgequant.files import sha256_of
 from edgequant.jobs.planted import Overlay, Tried, Where
-from edgequant.jobs.planting import Bench
+from edgequant.jobs.planting import Planter
 from edgequant.jobs.state_faults import state_faults
 from edgequant.judge.independent import failing_share
 from edgequant.judge.rounding import weighed
@@ -137,27 +137,27 @@ def audit(
         in_file = met[fault.kind] % 2 == 1 and not (fault.kind == NULL and fault.copied)
         jobs.append((fault, "file" if in_file else "device"))
     with contextlib.ExitStack() as stack:
-        first = Bench(run, trial, overlay, comparer)
-        benches = _benches(first, run, capture.threads, progress, stack)
+        first = Planter(run, trial, overlay, comparer)
+        planters = _planters(first, run, capture.threads, progress, stack)
         found = Audit(
             run.path, str(trial.variant), trial.uri, trial.verdict, len(run.source.held),
             trial.independent, first.is_host, weighed(artifact), _rooms(trial), _states(run),
             unreachable=tuple(unreachable(path)),
         )  # fmt: skip
         found.tried += state_faults(first)
-        free: SimpleQueue[Bench] = SimpleQueue()
-        for bench in benches:
-            free.put(bench)
+        free: SimpleQueue[Planter] = SimpleQueue()
+        for planter in planters:
+            free.put(planter)
 
         def plant(job: tuple[Fault, Where]) -> Tried:
-            bench = free.get()
+            planter = free.get()
             try:
-                return bench.plant(*job)
+                return planter.plant(*job)
             finally:
-                free.put(bench)
+                free.put(planter)
 
         # Entered last: at an interruption what is running ends before its session is closed, and no more is begun.
-        pool = stack.enter_context(_pool(len(benches)))
+        pool = stack.enter_context(_pool(len(planters)))
         for number, tried in enumerate(pool.map(plant, jobs)):
             if number % 20 == 0:
                 progress.say(f"planted {number} of {len(jobs)} faults")
@@ -175,9 +175,9 @@ def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _benches(
-    first: Bench, run: Run, threads: int | None, progress: Progress, stack: contextlib.ExitStack
-) -> list[Bench]:
+def _planters(
+    first: Planter, run: Run, threads: int | None, progress: Progress, stack: contextlib.ExitStack
+) -> list[Planter]:
     """As many as this host has cores for, the first of them checked.  One thread of MNN does where it computes the
     same in every bit as the run's threads did."""
     wanted = threads or run.plan.options.threads or DEFAULT_THREADS

@@ -68,7 +68,7 @@ class BenchRequest:
 
 
 @dataclass
-class OnDevice:
+class MeasuredDevice:
     """What was measured on one device."""
 
     uri: str
@@ -80,12 +80,12 @@ class OnDevice:
 
 
 @dataclass
-class Bench:
+class BenchResult:
     """The whole: `verdict` is the worst of all devices'."""
 
     asked: BenchRequest
     folder: Path
-    devices: list[OnDevice] = field(default_factory=list)
+    devices: list[MeasuredDevice] = field(default_factory=list)
     failed: dict[str, EdgequantError] = field(default_factory=dict)
     """Devices that could not be used, where there are others."""
     seconds: float = 0.0
@@ -106,7 +106,7 @@ class _Setting:
     quantized: bool
 
 
-def bench(asked: BenchRequest, progress: Progress | None = None) -> Bench:
+def bench(asked: BenchRequest, progress: Progress | None = None) -> BenchResult:
     """Measure every setting on every device, one device after the other.  The captures are in the run folder.
 
     Raises InputError, ToolError, DeviceError (a device that cannot be used).
@@ -133,13 +133,13 @@ def bench(asked: BenchRequest, progress: Progress | None = None) -> Bench:
         try:
             source = read_model(request.model)
             files = _files(asked, source, folder, progress)
-            found = Bench(asked, folder.path)
+            found = BenchResult(asked, folder.path)
         except InputError:
             folder.discard()
             raise
         for uri in request.devices:
             try:
-                found.devices.append(_Bench(asked, uri, files, source, folder, progress).measure())
+                found.devices.append(_Measuring(asked, uri, files, source, folder, progress).measure())
             except KeyboardInterrupt:
                 progress.say(f"the blocks that were finished are in {folder.path}")
                 raise
@@ -199,7 +199,7 @@ def _made(
         maker.stop()
 
 
-class _Bench:
+class _Measuring:
     """One device."""
 
     def __init__(
@@ -221,7 +221,7 @@ class _Bench:
         self._captures: dict[str, list[tuple[int, Capture]]] = {}
         self._failed: dict[str, Verdict] = {}
 
-    def measure(self) -> OnDevice:
+    def measure(self) -> MeasuredDevice:
         request = self._asked.request
         log = self._folder.log(f"runner-{safe_name(self._uri)}")
         self._progress.say(f"device: {self._uri}")
@@ -236,7 +236,7 @@ class _Bench:
             rounds = {number for taken in self._captures.values() for number, _ in taken}
             good = good_rounds({name: self._blocks(name, cpus) for name in self._captures})
             capture = last.model_copy(update={"device": device_capture_of(session)})
-            return OnDevice(self._uri, judged, case, capture, len(rounds), len(good))
+            return MeasuredDevice(self._uri, judged, case, capture, len(rounds), len(good))
 
     def _case(self) -> Case:
         request, graph = self._asked.request, self._source
@@ -304,7 +304,7 @@ class _Bench:
         self._progress.say(f"round {number + 1} is taken again: {worst_first[0].message} ({worst_first[0].code})")
         if worst_first[0].code in _COOLING:
             self._progress.say(f"{self._uri} is given {COOL_SECONDS:g} s to cool down")
-            time.sleep(COOL_SECONDS)
+            time.sleep(COOL_SECONDS)  # nothing tells when a CPU has cooled down; the next block's known work does
         return True
 
     def _take(self, session: Session, setting: _Setting, case: Case, number: int) -> None:

@@ -20,7 +20,7 @@ from edgequant.plan.request import Request
 from edgequant.progress import Progress
 
 
-class OnHost:
+class HostBeside:
     """The middle between quantization error and device error: one made file on this host, and how far rounding carries
     it there.  As a probe, it begins with that once what is timed before it is over.
 

@@ -46,20 +46,20 @@ class _Rest:
 
     name = "rest"
 
-    def __init__(self, bench: Bench, enough: Callable[[Taking, bool], bool]) -> None:
-        self._bench, self._enough = bench, enough
+    def __init__(self, planter: Planter, enough: Callable[[Taking, bool], bool]) -> None:
+        self._planter, self._enough = planter, enough
 
     def take(self, taking: Taking) -> None:
-        for case in self._bench.held[1:]:
+        for case in self._planter.held[1:]:
             if self._enough(taking, False):
                 return
             self.run(taking, [case])
         if self._enough(taking, True):
             return
-        self.run(taking, self._bench.strained)
+        self.run(taking, self._planter.strained)
         NormalProbe().take(taking)
-        if self._bench.run.source.rollout is not None:
-            RolloutProbe(self._bench.run.source.rollout).take(taking)
+        if self._planter.run.source.rollout is not None:
+            RolloutProbe(self._planter.run.source.rollout).take(taking)
 
     @staticmethod
     def run(taking: Taking, cases: Sequence[Case]) -> None:
@@ -73,7 +73,7 @@ class _Rest:
                 taking.done.append(case)
 
 
-class Bench:
+class Planter:
     """Runs faulty files on this host and has what comes out judged.
 
     overlay, comparer: of the run; what they know of it already is not compared again.
@@ -118,7 +118,7 @@ class Bench:
         """Run what is planted in this session."""
         self._host = host
 
-    def beside(self, host: Session) -> Bench:
+    def beside(self, host: Session) -> Planter:
         """Another one that plants at the same time, in a session of its own."""
         other = copy.copy(self)
         other.overlay = Overlay(self.run.arrays)

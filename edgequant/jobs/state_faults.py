@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from edgequant.jobs.planted import Tried, rolled
-from edgequant.jobs.planting import Bench
+from edgequant.jobs.planting import Planter
 from edgequant.judge.verdict import Verdict
 from edgequant.lab.probes.rollout import PlaceRoller, Roller, take_rollout
 from edgequant.lab.take import ModelFile, Place
@@ -21,18 +21,20 @@ SIZES = (1.0, 0.1, 0.01)
 """By which a first state is off, in all of its numbers."""
 
 
-def state_faults(bench: Bench) -> Iterator[Tried]:
+def state_faults(planter: Planter) -> Iterator[Tried]:
     """Each, as what the device alone does; none where the run has no rollout."""
-    rollout, kept = bench.run.source.rollout, bench.device.rollout
+    rollout, kept = planter.run.source.rollout, planter.device.rollout
     if rollout is None or kept is None:
         return
-    model = ModelFile(bench.run.path / bench.artifact.path, bench.device.memory_mode or "normal", bench.artifact.sha256)
-    place = Place.load(bench.host, model)
-    sound = rolled(take_rollout(PlaceRoller(place), rollout, bench.overlay))
+    model = ModelFile(
+        planter.run.path / planter.artifact.path, planter.device.memory_mode or "normal", planter.artifact.sha256
+    )
+    place = Place.load(planter.host, model)
+    sound = rolled(take_rollout(PlaceRoller(place), rollout, planter.overlay))
     for kind, name, size, change in _faults(tuple(rollout.feedback)):
-        bench.overlay.clear()
+        planter.overlay.clear()
         found, fault = (
-            take_rollout(_Altered(PlaceRoller(place), change), rollout, bench.overlay),
+            take_rollout(_Altered(PlaceRoller(place), change), rollout, planter.overlay),
             Fault(kind, name, "", None, size),
         )
         if found.failure is not None:
@@ -40,8 +42,8 @@ def state_faults(bench: Bench) -> Iterator[Tried]:
         elif rolled(found) == sound:
             yield Tried(fault, "device", None, cost_db=0.0)
         else:
-            wrong = bench.device.model_copy(update={"rollout": found})
-            yield bench.tried(fault, "device", {bench.device_name: wrong})
+            wrong = planter.device.model_copy(update={"rollout": found})
+            yield planter.tried(fault, "device", {planter.device_name: wrong})
     place.unload()
 
 

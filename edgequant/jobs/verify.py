@@ -16,7 +16,7 @@ from edgequant.background import Background
 from edgequant.clock import Clock
 from edgequant.errors import DeviceError, EdgequantError, InputError, ToolError
 from edgequant.files import host_error, sha256_of
-from edgequant.jobs.beside import OnHost
+from edgequant.jobs.beside import HostBeside
 from edgequant.jobs.devices import Devices, begin_host, end_host, is_arm
 from edgequant.jobs.look import Looked, look
 from edgequant.jobs.making import on_host, open_maker
@@ -302,13 +302,13 @@ class _Verify:
         trial = trial_id(artifact, uri, cases, self.request.options, [probe.name for probe in probes])
         with contextlib.ExitStack() as beside:
             if not session.device.is_host:
-                here = OnHost(artifact, self.request, prepared, host, self.folder, self._archive, self.progress,
+                here = HostBeside(artifact, self.request, prepared, host, self.folder, self._archive, self.progress,
                               self._reporter.compare_meanwhile)  # fmt: skip
                 # A device that shares this host's cores is timed while they are its own.
                 later = timed and session.shares_cores
                 probes[1:1] = [here] if later else []
                 beside.enter_context(here.meanwhile(now=not later))
-            capture = self._captured_now(session, model, prepared, probes, trial, variant)
+            capture = self._capture(session, model, prepared, probes, trial, variant)
         self._runtime_told[uri] = session.runtime_bytes
         self.folder.save_capture(device_capture(uri, variant), capture)
         if session.device.is_host and self._archive.on_host(variant) is None and capture.failure is None:
@@ -316,7 +316,7 @@ class _Verify:
             copy = capture.model_copy(update={"role": "variant-host", "timings": ()})
             self.folder.save_capture(host_capture(variant), copy)
 
-    def _captured_now(
+    def _capture(
         self,
         session: Session,
         model: ModelFile,

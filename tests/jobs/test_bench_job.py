@@ -10,7 +10,7 @@ import pytest
 from edgequant.archive.open import Run
 from edgequant.archive.types import Capture
 from edgequant.errors import InputError
-from edgequant.jobs.bench import Bench, BenchRequest, bench
+from edgequant.jobs.bench import BenchRequest, BenchResult, bench
 from edgequant.judge.verdict import Verdict
 from edgequant.plan.request import Request
 from edgequant.spec import RunOptions, Variant
@@ -20,7 +20,7 @@ AsMnn = Callable[..., Path]
 QUICK = {"blocks": 3, "runs": 3, "seconds": 0.0, "warm_seconds": 0.1, "redo": 0.0}
 
 
-def measured(model: Path, run_dir: Path, *variants: str, **more: object) -> Bench:
+def measured(model: Path, run_dir: Path, *variants: str, **more: object) -> BenchResult:
     request = Request(
         model,
         variants=tuple(Variant.parse(each) for each in variants or ("dynamic:8",)),

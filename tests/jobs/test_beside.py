@@ -66,18 +66,18 @@ def test_on_shared_cores_it_waits_until_the_device_was_timed(
     from edgequant.lab.probes import latency
 
     order: list[str] = []
-    timed, taken = latency.LatencyProbe.take, beside.OnHost._take
+    timed, taken = latency.LatencyProbe.take, beside.HostBeside._take
 
     def time(self: latency.LatencyProbe, taking: object) -> None:
         timed(self, taking)  # type: ignore[arg-type]
         order.append("timed")
 
-    def take(self: beside.OnHost) -> object:
+    def take(self: beside.HostBeside) -> object:
         order.append("host")
         return taken(self)
 
     monkeypatch.setattr(latency.LatencyProbe, "take", time)
-    monkeypatch.setattr(beside.OnHost, "_take", take)
+    monkeypatch.setattr(beside.HostBeside, "_take", take)
     do(generated_model("gru"), tmp_path / "run", devices=(URI,), access=over_ssh, latency=True)
     assert order == ["timed", "host"]
 
