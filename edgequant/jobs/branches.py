@@ -10,6 +10,7 @@ from edgequant.archive.arrays import ArraySink
 from edgequant.archive.types import CaseCapture
 from edgequant.cases.case import Case
 from edgequant.errors import EdgequantError
+from edgequant.findings import Finding
 from edgequant.models import ModelGraph
 from edgequant.models.model import BrokenFileError
 from edgequant.models.onnx_cut import OnnxFile
@@ -19,8 +20,8 @@ from edgequant.reference.runtime import RuntimeReference
 
 def with_conditions(
     graph: ModelGraph, reference: Reference, cases: Sequence[Case], captured: Sequence[CaseCapture], sink: ArraySink
-) -> list[CaseCapture]:
-    """What was captured of the reference, with the conditions as taps.
+) -> tuple[list[CaseCapture], list[Finding]]:
+    """What was captured of the reference, with the conditions as taps; and what kept them from being known.
 
     Left out are those that follow from sizes alone (exporters ask of a model what it never is), those in branches and
     bodies, and those of models that are not ONNX or have weights beside them.
@@ -30,7 +31,7 @@ def with_conditions(
     found = list(captured)
     branches = graph.format == "onnx" and any(op.type == "If" for op in graph.ops)
     if not branches or not isinstance(reference, RuntimeReference) or graph.external_files:
-        return found
+        return found, []
     with tempfile.TemporaryDirectory(prefix="edgequant-") as folder:
         copy = Path(folder) / "conditions.onnx"
         try:
@@ -44,6 +45,16 @@ def with_conditions(
                 values = {**case.inputs, **reference.run(case)}
                 taps = {name: sink.put(values[name]) for name in wanted if name in values}
                 found[place] = found[place].model_copy(update={"taps": taps})
-        except (EdgequantError, CaseRefused, BrokenFileError, OSError):
-            return list(captured)  # it hands out no inner tensors: then it is not known
-    return found
+        except (EdgequantError, CaseRefused, BrokenFileError, OSError) as error:
+            why = error.reason if isinstance(error, CaseRefused) else str(error)
+            return list(captured), [_not_known(why)]
+    return found, []
+
+
+def _not_known(why: str) -> Finding:
+    return Finding(
+        code="BRANCHES_NOT_KNOWN",
+        severity="warn",
+        message=f"which branches the cases take is not known, so one may never have been run: {why}",
+        remedy="Give inputs of your own (--inputs) that take each of them.",
+    )

@@ -16,6 +16,7 @@ from edgequant.archive.types import ArrayRef, CaseCapture, Moved, Strayed
 from edgequant.cases.case import Case
 from edgequant.compare.metrics import strayed
 from edgequant.errors import EdgequantError
+from edgequant.findings import Finding
 from edgequant.models import ModelGraph
 from edgequant.models.model import BrokenFileError
 from edgequant.models.onnx_cut import OnnxFile
@@ -36,15 +37,17 @@ def rounding_costs(
     cases: Sequence[Case],
     captured: Sequence[CaseCapture],
     sink: ArraySink,
-) -> tuple[Moved, ...]:
-    """By case, in the ways that the variants of a run round; nothing where that cannot be told: of what is no ONNX
-    model in ONNX Runtime, one with weights beside it, with layers in branches and bodies, or in another float type.
+) -> tuple[tuple[Moved, ...], list[Finding]]:
+    """By case, in the ways that the variants of a run round, and what went wrong on the way; nothing where that cannot
+    be told: of what is no ONNX model in ONNX Runtime, one with weights beside it, with layers in branches and bodies,
+    or in another float type.
 
     reference: which has another model in it afterwards.  captured: what it computed of the cases.
     """
     if not (isinstance(reference, RuntimeReference) and reference.name == "onnxruntime") or graph.external_files:
-        return ()
+        return (), []
     found: list[Moved] = []
+    untold: list[str] = []
     expected = {each.case: each.outputs or {} for each in captured}
     until = time.monotonic() + SECONDS
     for way in _ways(request):
@@ -55,14 +58,27 @@ def rounding_costs(
                     if not round_activations(file, copy, whole=way == "tensors"):
                         continue
                 reference.load(copy)
-                for case in cases:
-                    if case.kind != "strain" and time.monotonic() < until:
-                        got = reference.run(case)
-                        outputs = dict(_apart(expected[case.name], got, sink))
-                        found.append(Moved(case=case.name, by=way, memory=_MEMORY[way], outputs=outputs))
-            except (EdgequantError, CaseRefused, BrokenFileError, OSError):
-                continue  # it takes no such copy: then nothing is predicted
-    return tuple(found)
+                for case in (case for case in cases if case.kind != "strain"):
+                    if time.monotonic() >= until:
+                        untold.append(f"it takes longer than {SECONDS:g} s, cases from {case.name} on are left out")
+                        break
+                    got = reference.run(case)
+                    outputs = dict(_apart(expected[case.name], got, sink))
+                    found.append(Moved(case=case.name, by=way, memory=_MEMORY[way], outputs=outputs))
+            except CaseRefused as error:
+                untold.append(f"{reference.name} refuses the rounded copy: {error.reason}")
+            except (EdgequantError, BrokenFileError, OSError) as error:
+                untold.append(f"the rounded copy of the source cannot be made or run: {error}")
+    return tuple(found), [_not_predicted(why) for why in dict.fromkeys(untold)]
+
+
+def _not_predicted(why: str) -> Finding:
+    return Finding(
+        code="ROUNDING_NOT_PREDICTED",
+        severity="info",
+        message=f"what rounding activations has to cost is not known of every case: {why}",
+        remedy="Where limits and the device's band are enough, none; else give fewer or smaller cases (--shape).",
+    )
 
 
 _MEMORY: Mapping[Way, Literal["low", "normal"]] = {"rows": "low", "tensors": "normal"}

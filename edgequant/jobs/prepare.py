@@ -151,11 +151,11 @@ def prepare(
                     refused = []
                 rollout = rollout_of(request, kept, captured, random, folder.array_folder)
                 rolled = None if rollout is None else roll_reference(reference, rollout, folder.array_folder)
-                captured = with_conditions(graph, reference, kept, captured, folder.array_folder)
-                rounded = rounding_costs(request, graph, reference, kept, captured, folder.array_folder)
+                captured, branched = with_conditions(graph, reference, kept, captured, folder.array_folder)
+                rounded, unknown = rounding_costs(request, graph, reference, kept, captured, folder.array_folder)
         finally:
             reference.close()
-        findings += refused
+        findings += [*refused, *branched, *unknown]
         if not kept:
             raise InputError(
                 "CASES_IMPOSSIBLE",

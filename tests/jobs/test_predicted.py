@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 
 from edgequant.archive.open import open_run
 from edgequant.cases.load import save_npz
+from edgequant.jobs import predicted as predicting
 from edgequant.judge.activations import MARGIN_DB, STATIC_MARGIN_DB
 from tests import generated
 from tests.jobs.support import codes, do
@@ -109,6 +110,26 @@ def averaged(path: Path) -> Path:
     ]
     weights = {"w0": _weights(32, 3, 3, 3), "depthwise": _weights(32, 1, 3, 3), "w1": _weights(32, 64)}
     return _model(path, [1, 3, 32, 32], nodes, **weights)
+
+
+def test_what_is_not_predicted_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = outlier(tmp_path / "m.onnx")
+    assert "ROUNDING_NOT_PREDICTED" not in [each.code for each in do(source, tmp_path / "whole").findings]
+    monkeypatch.setattr(predicting, "SECONDS", 0.0)
+    report = do(source, tmp_path / "late")
+    (finding,) = [each for each in report.findings if each.code == "ROUNDING_NOT_PREDICTED"]
+    assert "longer than 0 s" in finding.message
+    assert not open_run(tmp_path / "late").reference.moved
+
+
+def test_a_copy_that_cannot_be_made_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> bool:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(predicting, "round_activations", full)
+    report = do(outlier(tmp_path / "m.onnx"), tmp_path / "run")
+    (finding,) = [each for each in report.findings if each.code == "ROUNDING_NOT_PREDICTED"]
+    assert "No space left" in finding.message
 
 
 @pytest.mark.nightly
