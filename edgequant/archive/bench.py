@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, ConfigDict, Field
+from pydantic import AwareDatetime, ConfigDict, Field, model_validator
 
 from edgequant.archive.folder import safe_name
 from edgequant.archive.open import invalid, read_record
@@ -112,6 +112,15 @@ class BenchDevice(Record):
     failure: Failure | None = None
 
     model_config = ConfigDict(populate_by_name=True)
+
+    @model_validator(mode="after")
+    def _each_has_a_base(self) -> BenchDevice:
+        names = [each.name for each in self.settings]
+        if len(set(names)) < len(names):
+            raise ValueError("two settings have one name")
+        if any(each.base not in names for each in self.settings[1:]):
+            raise ValueError("a setting is held against one that is not there")
+        return self
 
 
 class BaselineSetting(Record):

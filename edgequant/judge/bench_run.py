@@ -67,7 +67,7 @@ class JudgedDevice:
 
 @dataclass(frozen=True)
 class JudgedBench:
-    """The whole: `verdict` is the worst of all devices'."""
+    """The whole: `verdict` is the worst of all devices'; what was interrupted is never PASS."""
 
     verdict: Verdict
     rules: BenchRules
@@ -82,7 +82,9 @@ def judge_folder(bench: Bench, rules: BenchRules | None = None, baseline: Baseli
     rules = rules or BenchRules.of(bench.plan)
     against = baseline or bench.baseline
     devices = tuple(_device(bench, uri, rules, against) for uri in bench.plan.devices)
-    return JudgedBench(worst([each.verdict for each in devices]), rules, devices)
+    # What was not measured to its end may be as it is, and nobody knows.
+    ended = [] if bench.closing.ended else [Verdict.INCONCLUSIVE]
+    return JudgedBench(worst([*ended, *(each.verdict for each in devices)]), rules, devices)
 
 
 def _device(bench: Bench, uri: str, rules: BenchRules, against: Baseline | None) -> JudgedDevice:

@@ -53,7 +53,9 @@ def test_each_stage_has_a_peak_of_its_own() -> None:
     assert quiet["rss_peak"] == loud["rss_peak"] == loud["stage_peak"]
 
 
-def test_pss_is_read_again_only_where_rss_has_moved(looks: list[dict[str, int | None]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pss_is_read_again_only_where_rss_has_moved(
+    looks: list[dict[str, int | None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     sizes = iter([1000, 1000 + process.PSS_STEP, 1001 + process.PSS_STEP, 1001, 936])
     monkeypatch.setattr(process, "_kib", lambda text, key: next(sizes) if b"RSS" in key else 0)
     # _kib also takes PSS out of its file, so that is answered here.

@@ -54,7 +54,7 @@ def page(report: BenchReport, bench: Bench | None = None) -> str:
 def _head(report: BenchReport) -> list[tuple[str, str]]:
     found = [("model", f"{plain.name(report.model)} (sha256 {(report.model_sha256 or 'not known')[:12]})")]
     for device in report.devices:
-        found.append(("device", said(f"{device.uri}: {bench_words.facts(device) or 'nothing is known of it'}")))
+        found.append(("device", said(f"{device.uri} \u2013 {bench_words.facts(device) or 'nothing is known of it'}")))
         found.append(("case", said(f"{device.case} ({bench_words.shapes(device)})")))
     found = list(dict.fromkeys(found))[:20]
     wanted = f"p50 to {report.within:.1%}, differences from {report.tell:.1%}"

@@ -17,8 +17,10 @@ _TWO = ["fewer than two blocks"]
 
 
 def against_it(setting: SettingReport) -> tuple[str, ...]:
-    """Of a number; empty where the setting is valid."""
-    return () if setting.valid else tuple(f"not valid: {line}" for line in words.against_it(setting))
+    """Of a number; empty where the setting is valid.  One note for all numbers of a setting: its reasons in full are
+    those of the column `valid`."""
+    codes = ", ".join(each.code for each in setting.why_invalid)
+    return () if setting.valid else (f"not valid: {setting.name}: {codes}",)
 
 
 def results(report: BenchReport) -> list[Table]:
@@ -27,7 +29,7 @@ def results(report: BenchReport) -> list[Table]:
     found = []
     for place, device in enumerate(report.devices):
         heads = ["setting", "valid", "p50", "95 % interval", "+-", *_TIMES[1:], "n", "threads", "memory"]
-        caption = f"{device.uri}: one inference of case {device.case} ({words.shapes(device)}), ms"
+        caption = f"One inference on {device.uri}, case {device.case} ({words.shapes(device)}), ms"
         table = Table(f"results-{place + 1}", said(caption), heads)
         for setting in device.settings[: max(room, 5)]:
             table.add(_result(setting))
@@ -42,7 +44,8 @@ def _result(setting: SettingReport) -> Iterator[Cell]:
     why, times = against_it(setting), words.times(setting)
     yield name(setting.name, head=True)
     valid = Cell("yes", "verdict PASS") if setting.valid else verdict(setting.verdict)
-    yield valid if setting.valid else Cell(f"NO: {setting.verdict.value}", valid.kind, why)
+    reasons = tuple(words.against_it(setting))
+    yield valid if setting.valid else Cell(f"NO: {setting.verdict.value}", valid.kind, reasons)
 
     def shown(text: str, missing: str = "not measured") -> Cell:
         return number(text, why=[missing] if text == NOT_MEASURED else why)
@@ -107,8 +110,8 @@ def baseline(report: BenchReport) -> tuple[Table, list[str]] | None:
 def memory(report: BenchReport) -> Table | None:
     """Settings below each other, so that low stands beside normal."""
     heads = ["setting", "file", "session", "session MiB"]
-    for label in words.STAGES.values():
-        heads += [f"{label}: RSS", "PSS", "peak"]
+    for key, label in words.STAGES.items():
+        heads += [f"{label}: RSS", *_parts(key)[1:]]
     heads += ["above empty", "highest", *(["device"] if len(report.devices) > 1 else [])]
     table = Table("memory", "Memory of the process, MB (10^6 bytes); MNN counts its session in MiB (2^20)", heads)
     for device in report.devices:
@@ -120,7 +123,7 @@ def memory(report: BenchReport) -> Table | None:
             row.append(_mb(found.session_mib, found.session_why))
             for key in words.STAGES:
                 stage = found.stages.get(key)
-                row += [_mb(None if stage is None else getattr(stage, part)) for part in ("rss", "pss", "peak")]
+                row += [_mb(None if stage is None else getattr(stage, part.lower())) for part in _parts(key)]
             row += [_mb(found.above_mb), _mb(found.peak_mb)]
             table.add([*row, name(device.uri)] if len(report.devices) > 1 else row)
     table.after = (
@@ -128,6 +131,11 @@ def memory(report: BenchReport) -> Table | None:
         "kernel's high-water mark of that stage alone. above empty: over the runtime before any model."
     )
     return table if table.rows else None
+
+
+def _parts(stage: str) -> list[str]:
+    """The empty runtime's mark would be that of its imports, which is nobody's."""
+    return ["RSS", "PSS"] if stage == "empty" else ["RSS", "PSS", "peak"]
 
 
 def _mb(value: float | None, why: str | None = None) -> Cell:
