@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class BenchMade:
 
     def device(
         self,
-        settings: dict[str, Sequence[Capture]],
+        settings: Mapping[str, Sequence[Capture]],
         *,
         uri: str = URI,
         threads: int = 2,

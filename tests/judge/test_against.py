@@ -110,7 +110,7 @@ def test_numbers_that_are_not_valid_are_not_compared(tmp_path: Path) -> None:
 def test_a_cpu_that_is_not_as_fast_as_it_was_is_no_slower_model(tmp_path: Path) -> None:
     """Everything takes 8 % longer, the known work too: that is the device."""
     before = simple(tmp_path / "a")
-    work = {"work_ms": (2.16, 2.16, 2.16)}
+    work: dict[str, Any] = {"work_ms": (2.16, 2.16, 2.16)}
     now = BenchMade(tmp_path / "b").device({"float": list(blocks(10.8, 7, **work))}).close(baseline=before)
     (found,) = against(now).settings
     assert found.says == "unclear"
