@@ -41,6 +41,10 @@ def take(name: str, cpus: List[int], record: Optional[str] = None) -> Dict[str, 
     was = dict(now, **(left["was"] if left is not None and _mine(left) else {}))
     if set(now.values()) == {name} and left is None:
         return _answer(True, now, None)
+    for path in now:
+        offered = system.text(os.path.join(os.path.dirname(path), "scaling_available_governors")).split()
+        if offered and name not in offered:
+            return _answer(False, was, "the kernel has %s" % ", ".join(offered)[:200])
     try:
         _write(record, {"boot": _boot(), "pid": os.getpid(), "started": _started(os.getpid()), "set": name, "was": was})
     except OSError as error:
@@ -53,10 +57,7 @@ def take(name: str, cpus: List[int], record: Optional[str] = None) -> Dict[str, 
         except OSError as error:
             why = error.strerror or str(error)
         if system.text(path) != name:
-            offered = system.text(os.path.join(os.path.dirname(path), "scaling_available_governors"))
             why = why or "the kernel did not take it"
-            if offered and name not in offered.split():
-                why = "it has %s" % offered[:200]
             break
     if why is not None:
         give_back(record)
