@@ -46,7 +46,7 @@ def lines(apart: Apart) -> list[str]:
     found = [f"cores: {words}" for words in apart.cores]
     if apart.governor is not None and apart.governor.set:
         was = ", ".join(sorted(apart.governor.was))
-        found.append(f"governor: {apart.governor.asked}; {was} is given back at the end")
+        found.append(f"governor: {apart.governor.asked}; {was} was given back at the end")
     for name, energy in apart.energy.items():
         found += _energy(name, energy)
     for name, run in apart.sustained.items():

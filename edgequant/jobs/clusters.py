@@ -39,4 +39,5 @@ def choose(clusters: Sequence[Cluster], threads: int) -> Chosen:
 
 def _words(cluster: Cluster) -> str:
     speed = "" if cluster.mhz is None else f" at {cluster.mhz:.0f} MHz"
-    return f"{ranges(cluster.cpus)}{speed}"
+    capacity = "" if cluster.capacity is None else f" (capacity {cluster.capacity})"
+    return f"{ranges(cluster.cpus)}{speed}{capacity}"

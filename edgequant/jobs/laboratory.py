@@ -109,7 +109,7 @@ class Laboratory:
         def came(capture: SustainCapture) -> None:
             last = capture.periods[-1]
             heat = "" if last.conditions.celsius is None else f", {last.conditions.celsius:.0f} degrees"
-            self.progress.say(f"{name}: after {last.at + last.seconds:.0f} s: p50 {last.p50:.3g} ms{heat}")
+            self.progress.say(f"{name}: after {last.at + last.seconds:.3g} s: p50 {last.p50:.3g} ms{heat}")
             # Whole each time: what came before an interruption is a capture like any other.
             self._save(name, "sustain", self._blank(name, "sustain", file).model_copy(update={"sustained": capture}))
 
