@@ -11,10 +11,12 @@ import contextlib
 import json
 import os
 import sys
+import zlib
 from typing import Any, Dict, List, Optional
 
 from . import system
 
+NAME = ".edgequant-governor"
 _FILE = "sys/devices/system/cpu/cpu%d/cpufreq/scaling_governor"
 
 
@@ -22,7 +24,10 @@ def record_path() -> str:
     """In the work directory that the runner lies in: the next one, of whatever version, looks there too."""
     program = os.path.dirname(os.path.abspath(sys.argv[0] or "."))
     name = os.path.basename(program)
-    return os.path.join(os.path.dirname(program) if name == "objects" else program, ".edgequant-governor")
+    place = os.path.dirname(program) if name == "objects" else program
+    top = system.root()
+    # A tree that was made up is another machine.
+    return os.path.join(place, NAME if top == "/" else "%s-%08x" % (NAME, zlib.crc32(os.fsencode(top))))
 
 
 def take(name: str, cpus: List[int], record: Optional[str] = None) -> Dict[str, Any]:

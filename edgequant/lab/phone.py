@@ -37,12 +37,10 @@ def parse(said: str) -> PhoneCapture | None:
     """What `dumpsys power`, the setting low_power and `dumpsys battery` say, with lines of === between them."""
     power, _, rest = said.partition("===")
     low_power, _, battery = rest.partition("===")
-    if not power.strip() and not battery.strip():
-        return None
     told = dict(re.findall(r"^\s*([\w ]+):\s*(\S+)", battery, re.MULTILINE))
     level, status, tenths = (_number(told.get(name)) for name in ("level", "status", "temperature"))
     plugs = [told[name] == "true" for name in told if name.endswith("powered")]
-    return PhoneCapture(
+    found = PhoneCapture(
         screen=_screen(power),
         power_save=_power_save(power, low_power.strip()),
         battery=level if level is not None and level <= 100 else None,
@@ -50,6 +48,7 @@ def parse(said: str) -> PhoneCapture | None:
         charging=None if status is None else status == 2,  # BatteryManager.BATTERY_STATUS_CHARGING
         celsius=None if tenths is None or not 0 < tenths < 1500 else tenths / 10,
     )
+    return None if found == PhoneCapture() else found
 
 
 def _screen(power: str) -> bool | None:
