@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from edgequant.archive.timing import ConditionsCapture, Readied, TimingCapture
-from edgequant.judge.latency import clock
+from edgequant.judge.latency import CLOCK_SECONDS, CLOCK_SHARE, clock
 
 OTHERS = 0.05
 """CPUs' worth of other work, as a share of the CPUs that may be used, that a timing bears."""
@@ -77,6 +77,12 @@ def doubts(timing: TimingCapture, cpus: int | None, fastest_work: float | None =
     if not timing.steady:
         found.append(Doubt("NOT_AT_REST", f"after {timing.warmup} inferences of warm-up times still move"))
     found += [Doubt("CLOCK_ODD", said) for said in clock(timing)]
+    if timing.seconds is not None and timing.conditions:
+        # All of it lies between this host's question and the answer, unlike the timed part by itself.
+        ran = timing.conditions[-1].up - timing.conditions[0].up
+        if ran > CLOCK_SHARE * timing.seconds + CLOCK_SECONDS:
+            said = f"its clock went on by {ran:.3g} s while this host waited {timing.seconds:.3g} s"
+            found.append(Doubt("CLOCK_ODD", said))
     found += _throttled(timing, fastest_work)
     found += _stalled(timing)
     if timing.readied is not None:

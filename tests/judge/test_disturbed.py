@@ -91,6 +91,7 @@ PLANTED: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "few": ("TOO_FEW_SAMPLES", lambda: {"complete": False}),
     "death": ("NOT_FINISHED", lambda: {"complete": None}),
     "a clock that stands": ("CLOCK_ODD", lambda: {"samples_ms": (0.0,) * 100, "cpu_ms": ()}),
+    "a clock that is fast": ("CLOCK_ODD", lambda: {"seconds": 1.4, "looped": 0.9}),
     "a clock that lies": ("CLOCK_ODD", lambda: {"samples_ms": (100.0,) * 100, "cpu_ms": ()}),
 }
 
