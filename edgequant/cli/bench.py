@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from edgequant.cli import laboratory
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Ui
 from edgequant.cli.request import make_request
@@ -39,6 +40,10 @@ def run(
     within: float,
     tell: float,
     allow: Sequence[str] | None,
+    governor: str | None,
+    cool_below: float | None,
+    sustain: str | None,
+    per_op: bool,
     run_dir: str | None,
     ui: Ui,
 ) -> None:
@@ -56,6 +61,7 @@ def run(
         within=within / 100,
         tell=tell / 100,
         allowed=tuple(allow or ()),
+        laboratory=laboratory.request(governor, cool_below, sustain, per_op),
     )
     found = bench(asked, CliProgress(ui))
     document = json.dumps(as_dict(found), indent=1, allow_nan=False, ensure_ascii=True)
@@ -143,7 +149,7 @@ def _tail(device: MeasuredDevice) -> list[str]:
     lines += [said(each) for each in device.judged.compared]
     for finding in device.judged.findings:
         lines += [f"{finding.severity}  {finding.code}: {finding.message}", f"  -> {finding.remedy}"]
-    return lines
+    return lines + laboratory.lines(device.apart)
 
 
 def said(each: Compared) -> str:
@@ -188,6 +194,7 @@ def _device(device: MeasuredDevice) -> dict[str, Any]:
         "shapes": {name: list(array.shape) for name, array in device.case.inputs.items()},
         "rounds": device.rounds,
         "rounds_good": device.good,
+        "apart": laboratory.as_dict(device.apart),
         "settings": [_setting(each) for each in device.judged.settings],
         "findings": [finding.model_dump(mode="json") for finding in device.judged.findings],
         "compared": [

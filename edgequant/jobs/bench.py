@@ -17,10 +17,12 @@ from edgequant.cases.whole_numbers import checked
 from edgequant.clock import Clock
 from edgequant.devices.registry import make_device
 from edgequant.errors import DeviceError, EdgequantError, InputError
+from edgequant.jobs.laboratory import Laboratory, LaboratoryRequest
 from edgequant.jobs.making import open_maker
 from edgequant.jobs.run import memory_of_file
 from edgequant.judge.bench import TELL, WITHIN, BenchJudgement, Block, blocks_of, fastest_work, good_rounds, judge_bench
 from edgequant.judge.disturbed import CAUSES, SIGNS, ranked
+from edgequant.judge.laboratory import Apart
 from edgequant.judge.trial import verdict_of
 from edgequant.judge.verdict import Verdict, worst
 from edgequant.lab.probes.bench import BenchProbe
@@ -51,6 +53,7 @@ class BenchRequest:
             at most warm_seconds.
         redo: so many times `blocks` rounds may be taken once more where something was in the way.
         within, tell: see `judge.bench`.  allowed: codes of conditions that are borne.
+        laboratory: what is asked beside latencies.
     """
 
     request: Request
@@ -65,6 +68,7 @@ class BenchRequest:
     within: float = WITHIN
     tell: float = TELL
     allowed: tuple[str, ...] = ()
+    laboratory: LaboratoryRequest = field(default_factory=LaboratoryRequest)
 
 
 @dataclass
@@ -77,6 +81,7 @@ class MeasuredDevice:
     capture: Capture
     rounds: int
     good: int
+    apart: Apart = field(default_factory=Apart)
 
 
 @dataclass
@@ -229,6 +234,10 @@ class _Measuring:
             runner = session.runner()
             session.own()
             case = self._case()
+            laboratory = Laboratory(
+                self._asked.laboratory, session, self._folder, self._progress, request.options.cores
+            )  # fmt: skip
+            self._laboratory = laboratory
             settings = self._settings(runner.threads)
             cpus = runner.facts.usable_cores if request.options.cores is None else len(request.options.cores)
             judged = self._rounds(session, settings, case, cpus)
@@ -236,7 +245,13 @@ class _Measuring:
             rounds = {number for taken in self._captures.values() for number, _ in taken}
             good = good_rounds({name: self._blocks(name, cpus) for name in self._captures})
             capture = last.model_copy(update={"device": device_capture_of(session)})
-            return MeasuredDevice(self._uri, judged, case, capture, len(rounds), len(good))
+            laboratory.after({each.name: each.file for each in settings if each.name not in self._failed}, case, cpus)
+            used = {
+                each.name: [block.timing for block in each.blocks if block.timing and block.round in each.used]
+                for each in judged.settings
+            }
+            apart = laboratory.apart(used)
+            return MeasuredDevice(self._uri, judged, case, capture, len(rounds), len(good), apart)
 
     def _case(self) -> Case:
         request, graph = self._asked.request, self._source
@@ -265,7 +280,8 @@ class _Measuring:
                     # The first file with as many threads; that itself is held against its first.
                     alike = [each for each in found if each.file.path == first and each.file.threads == count]
                     base = (alike or found)[0].name if found else ""
-                    file = ModelFile(path, memory, sha256, threads=count)
+                    cores = self._laboratory.cores_for(count)
+                    file = ModelFile(path, memory, sha256, threads=count, cores=cores)
                     found.append(_Setting(", ".join(words), file, base, quantized=name in self._quantized))
         names = [each.name for each in found]
         if len(set(names)) < len(names):
@@ -310,7 +326,10 @@ class _Measuring:
     def _take(self, session: Session, setting: _Setting, case: Case, number: int) -> None:
         name = f"{safe_name(self._uri)}/{safe_name(setting.name)}-{number + 1}"
         self._progress.say(f"round {number + 1}: {setting.name} on {self._uri}")
-        probe = BenchProbe(runs=self._asked.runs, seconds=self._asked.seconds, warm_seconds=self._asked.warm_seconds)
+        probe = BenchProbe(
+            runs=self._asked.runs, seconds=self._asked.seconds, warm_seconds=self._asked.warm_seconds,
+            readied=self._laboratory.ready(),
+        )  # fmt: skip
         capture = take(
             session, setting.file, [case], [probe], self._folder.array_folder, trial=name, role="device",
             variant=setting.name,
