@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 
-from . import lock, process
+from . import governor, lock, process
 
 EXIT_NO_ENGINE = 3
 EXIT_NOT_RESTARTED = 5
@@ -18,7 +18,8 @@ def main() -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     wire_in, wire_out = process.take_stdio()
     held = lock.Lock()
-    dismiss_watcher = process.die_with_host(wire_in, wire_out, *held.descriptors)
+    governor.give_back(only_left=True)
+    dismiss_watcher = process.die_with_host(wire_in, wire_out, *held.descriptors, at_end=governor.give_back)
     held.take_over()  # after the fork: it starts a thread
 
     def load() -> None:
@@ -36,7 +37,7 @@ def main() -> int:
     stream = server.Stream(wire_in, wire_out)
     stream.write_raw(wire.PREAMBLE)
     served = engine.Engine(banner, held)
-    code = server.serve(served, stream)
+    code = server.serve(served, stream, governor.give_back)
     if served.restart_with is None:
         return code
     held.pass_on()
@@ -45,4 +46,5 @@ def main() -> int:
         process.start_anew(served.restart_with, wire_in, wire_out)
     except OSError as error:
         sys.stderr.write("edgequant-runner: cannot start itself anew: %s\n" % error)
+    governor.give_back()
     return EXIT_NOT_RESTARTED

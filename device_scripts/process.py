@@ -39,13 +39,14 @@ def _say_at_once() -> None:
         library.setvbuf(ctypes.c_void_p.in_dll(library, "stdout"), None, 1, 0)  # 1: _IOLBF
 
 
-def die_with_host(wire_in: int, *others: int) -> Callable[[], None]:
-    """Fork a watcher that kills this process as soon as the host's end of the stream closes.
+def die_with_host(wire_in: int, *others: int, at_end: Callable[[], object] = lambda: None) -> Callable[[], None]:
+    """Fork a watcher that kills this process as soon as the host's end of the stream closes, and tidies up behind it.
 
     Native code holds the interpreter lock while it computes, so a thread could not notice; without the watcher a lost
     link would leave a model running on the device for as long as it likes.
 
-    others: descriptors that must not outlive this process, so that the watcher closes them.  Returns what ends it.
+    others: descriptors that must not outlive this process, so that the watcher closes them.  at_end: called by the
+    watcher once this process has ended, however that came.  Returns what ends it.
     """
     alive_read, alive_write = os.pipe()
     parent = os.getpid()
@@ -55,6 +56,7 @@ def die_with_host(wire_in: int, *others: int) -> Callable[[], None]:
         os.set_inheritable(alive_write, False)
 
         def dismiss() -> None:
+            os.write(alive_write, b"!")  # it goes on as another program: nothing is to be tidied up
             os.close(alive_write)
             os.waitpid(watcher, 0)
 
@@ -65,17 +67,22 @@ def die_with_host(wire_in: int, *others: int) -> Callable[[], None]:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 1)
     os.dup2(null, 2)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A group or a session that is killed whole must not take with it what tidies up.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    os.setsid()
     poller = select.poll()
     poller.register(wire_in, POLLRDHUP)
     poller.register(alive_read, select.POLLIN)
     while True:
         for descriptor, events in poller.poll():
-            if descriptor == alive_read:  # the runner ended by itself
+            if descriptor == alive_read:  # the runner ended, or was killed
+                if not os.read(alive_read, 1):
+                    at_end()
                 os._exit(0)
             if events & (select.POLLHUP | select.POLLERR | select.POLLNVAL | POLLRDHUP):
                 os.kill(parent, signal.SIGKILL)
-                os._exit(0)
+                poller.unregister(wire_in)  # its end of the pipe closes when it is gone
 
 
 def own_arguments() -> List[bytes]:

@@ -56,9 +56,12 @@ class Stream:
         return self._reader.read_frame()
 
 
-def serve(engine: Any, stream: Stream) -> int:
+def serve(engine: Any, stream: Stream, leave: Callable[[], object] = lambda: None) -> int:
     """Answer requests until the host closes the stream, asks to exit, or to restart, and the engine can.  Returns the
-    exit code."""
+    exit code.
+
+    leave: puts back what was changed on the machine, when it is asked to exit.
+    """
     while True:
         try:
             frame = stream.read()
@@ -70,6 +73,7 @@ def serve(engine: Any, stream: Stream) -> int:
             return 0
         number = frame.header.get("id")
         if frame.header.get("op") == "exit":
+            leave()  # before the answer: the host may kill it as soon as that is there
             stream.write(wire.RESPONSE, {"id": number, "ok": True})
             return 0
         header, tensors = _do(engine, frame, stream)

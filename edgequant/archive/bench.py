@@ -3,6 +3,7 @@
 bench-plan.json                         what was asked for, and the files that were measured
 measured/<device>.json                  the case and the settings of one device, or why it could not be used
 captures/<device>/<setting>-<n>.json    the n-th block of a setting: a process of its own
+captures/<device>/apart/                its long run, and its operators, where they were asked for
 baseline.json                           of an earlier bench, what this one is held against
 closing.json                            how it ended
 bench.json                              the judgement
@@ -76,6 +77,7 @@ class BenchPlan(Record):
     tell: float = Field(gt=0)
     allowed: tuple[str, ...] = ()
     options: RunOptions = Field(default_factory=RunOptions)
+    laboratory: dict[str, Any] = Field(default_factory=dict)
     reach: dict[str, Any] = Field(default_factory=dict)
     command: str = ""
 
@@ -85,9 +87,16 @@ class BenchPlan(Record):
         return next((each for each in self.files if each.name == name), None)
 
 
+class BenchCores(Record):
+    """Where settings were held to cores that are alike, in words.  mixed: no sort of cores has as many as threads."""
+
+    says: str
+    mixed: bool = False
+
+
 class BenchSetting(Record):
     """One of a device: a file with threads and a memory mode.  base: the setting it is held against; empty for the
-    first."""
+    first.  cores: it was held to; None for none beyond what the options say."""
 
     name: Name
     file: Name
@@ -95,6 +104,7 @@ class BenchSetting(Record):
     memory: MemoryMode
     base: str = ""
     quantized: bool = False
+    cores: tuple[int, ...] | None = None
 
 
 class BenchDevice(Record):
@@ -109,6 +119,7 @@ class BenchDevice(Record):
     case: CaseFacts | None = None
     settings: tuple[BenchSetting, ...] = ()
     cpus: int | None = None
+    cores: tuple[BenchCores, ...] = ()
     failure: Failure | None = None
 
     model_config = ConfigDict(populate_by_name=True)
@@ -170,6 +181,11 @@ def block_record(uri: str, setting: str, number: int) -> str:
     return f"{safe_name(uri)}/{safe_name(setting)}-{number + 1}"
 
 
+def apart_record(uri: str, setting: str, what: str) -> str:
+    """The name of the capture of what is taken behind the blocks; what: "sustain" or "operators"."""
+    return f"{safe_name(uri)}/apart/{safe_name(setting)}-{what}"
+
+
 @dataclass(frozen=True)
 class Bench:
     """The folder of a bench, read back.  Raises InputError (RUN_INVALID) where a record is not what it was."""
@@ -201,6 +217,9 @@ class Bench:
         while (found := read_record(self.path, f"captures/{block_record(uri, setting, number)}", Capture)) is not None:
             yield number, found
             number += 1
+
+    def apart(self, uri: str, setting: str, what: str) -> Capture | None:
+        return read_record(self.path, f"captures/{apart_record(uri, setting, what)}", Capture)
 
 
 def folder_of_bench(path: str | Path) -> Path | None:

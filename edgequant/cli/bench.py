@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from edgequant.archive.bench import REPORT, folder_of_bench, open_bench
+from edgequant.cli import laboratory
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Files, Kept, Rejudging, Ui
 from edgequant.cli.report import refuse_beside, refuse_files, write_text_file
@@ -37,6 +38,10 @@ def run(
     within: float,
     tell: float,
     allow: Sequence[str] | None,
+    governor: str | None,
+    cool_below: float | None,
+    sustain: str | None,
+    per_op: bool,
     kept: Kept,
     ui: Ui,
 ) -> None:
@@ -58,6 +63,7 @@ def run(
         within=within / 100,
         tell=tell / 100,
         allowed=tuple(allow or ()),
+        laboratory=laboratory.request(governor, cool_below, sustain, per_op),
     )
     found = bench(asked, CliProgress(ui))
     show(found.report, found.folder, kept, ui)

@@ -49,6 +49,29 @@ class Measuring(Group):
             help="A condition that is borne, such as GOVERNOR_SLOW; it stays in the name of the result.",
         ),
     ] = None
+    governor: Annotated[
+        str | None,
+        typer.Option(
+            "--governor",
+            metavar="NAME",
+            help="CPU frequency governor meanwhile, such as performance; given back however it ends.",
+        ),
+    ] = None
+    cool_below: Annotated[
+        float | None,
+        typer.Option(
+            "--cool-below",
+            metavar="C",
+            min=1,
+            max=150,
+            help="Wait before each block until the device is cooler, for at most 5 minutes.",
+        ),
+    ] = None
+    sustain: Annotated[
+        str | None,
+        typer.Option("--sustain", metavar="10m", help="Then run without a pause for so long: minute by minute."),
+    ] = None
+    per_op: Annotated[bool, typer.Option("--per-op", help="Then time each operator, in a pass of its own.")] = False
 
 
 class Rejudging(Group):

@@ -15,6 +15,7 @@ from edgequant.cases.load import load_cases
 from edgequant.cases.whole_numbers import checked
 from edgequant.errors import InputError
 from edgequant.jobs.bench_files import MeasuredFile
+from edgequant.jobs.laboratory import Laboratory
 from edgequant.judge.bench import Block, blocks_of, fastest_work, good_rounds
 from edgequant.judge.disturbed import ranked
 from edgequant.lab.probes.bench import BenchProbe
@@ -63,13 +64,21 @@ class Measuring:
             runner = session.runner()
             session.own()
             case = self._case()
+            laboratory = Laboratory(
+                self._asked.laboratory, session, self._folder, self._progress, request.options.cores
+            )  # fmt: skip
+            self._laboratory = laboratory
+            settings = self._settings(runner.threads)
             self.keep(
                 is_host=session.device.is_host,
                 case=self._facts(case),
-                settings=tuple(self._settings(runner.threads)),
+                settings=tuple(settings),
+                cores=laboratory.told,
                 cpus=runner.facts.usable_cores if request.options.cores is None else len(request.options.cores),
             )
             self._rounds(session, case)
+            able = {each.name: self._model(each) for each in settings if not self._failed(each.name)}
+            laboratory.after(able, case)
 
     def keep(self, **changed: object) -> None:
         """Write down what is known of the device by now."""
@@ -111,7 +120,7 @@ class Measuring:
                     found.append(
                         BenchSetting(
                             name=", ".join(words), file=name, threads=count, memory=memory, base=base,
-                            quantized=file.facts.quantized,
+                            quantized=file.facts.quantized, cores=self._laboratory.cores_for(count),
                         )
                     )  # fmt: skip
         return found
@@ -151,10 +160,9 @@ class Measuring:
     def _take(self, session: Session, setting: BenchSetting, case: Case, number: int) -> None:
         name = block_record(self._uri, setting.name, number)
         self._progress.say(f"round {number + 1}: {setting.name} on {self._uri}")
-        file = self._files[setting.file]
-        model = ModelFile(file.path, setting.memory, file.facts.sha256, threads=setting.threads)
+        probes = self._probes(self._files[setting.file], number)
         capture = take(
-            session, model, [case], self._probes(file, number), self._folder.array_folder, trial=name, role="device",
+            session, self._model(setting), [case], probes, self._folder.array_folder, trial=name, role="device",
             variant=setting.name,
         )  # fmt: skip
         refused = next((each for each in capture.cases if each.refused is not None), None)
@@ -167,9 +175,16 @@ class Measuring:
         if capture.failure is not None:
             self._progress.say(f"{setting.name}: {capture.failure.code}: {capture.failure.message}")
 
+    def _model(self, setting: BenchSetting) -> ModelFile:
+        file = self._files[setting.file]
+        return ModelFile(file.path, setting.memory, file.facts.sha256, threads=setting.threads, cores=setting.cores)
+
     def _probes(self, file: MeasuredFile, number: int) -> list[Probe]:
         asked = self._asked
-        probes: list[Probe] = [BenchProbe(runs=asked.runs, seconds=asked.seconds, warm_seconds=asked.warm_seconds)]
+        probe = BenchProbe(
+            runs=asked.runs, seconds=asked.seconds, warm_seconds=asked.warm_seconds, readied=self._laboratory.ready()
+        )  # fmt: skip
+        probes: list[Probe] = [probe]
         # It loads the model once more, so it comes last, and is the same in every block.
         return [*probes, SessionMemoryProbe(has_subgraphs=file.facts.has_subgraphs)] if number == 0 else probes
 

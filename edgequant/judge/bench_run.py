@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgequant.archive.bench import Baseline, BaselineDevice, BaselineSetting, Bench, BenchDevice, BenchPlan
 from edgequant.archive.types import Capture, DeviceCapture, Failure
 from edgequant.errors import InputError
 from edgequant.judge.against import AgainstDevice, against_baseline
 from edgequant.judge.bench import BenchJudgement, blocks_of, fastest_work, good_rounds, judge_bench
+from edgequant.judge.bench_apart import apart_of
 from edgequant.judge.disturbed import CAUSES, SIGNS
+from edgequant.judge.laboratory import Apart
 from edgequant.judge.trial import verdict_of
 from edgequant.judge.verdict import Verdict, worst
 
@@ -50,6 +52,7 @@ class JudgedDevice:
         told: what the device says of itself; None where nothing was taken.
         judged: None where it could not be used, for which `failure` is the reason.
         rounds, good: taken, and those in which nothing speaks against any setting.
+        apart: what was found beside latencies.
         against: the same in an earlier bench; None where there is none to be held against.
         work_ms: the known work at its fastest.
     """
@@ -62,6 +65,7 @@ class JudgedDevice:
     rounds: int = 0
     good: int = 0
     against: AgainstDevice | None = None
+    apart: Apart = field(default_factory=Apart)
     work_ms: float | None = None
 
 
@@ -94,11 +98,11 @@ def _device(bench: Bench, uri: str, rules: BenchRules, against: Baseline | None)
     told = next((each.device for each in reversed(captures) if each.device is not None), None)
     if device.failure is not None or not captures:
         return JudgedDevice(device, Verdict.ERROR, told, failure=device.failure or NOT_MEASURED)
-    return _judged(bench.plan, device, taken, captures, rules, against, told)
+    return _judged(bench, device, taken, captures, rules, against, told)
 
 
 def _judged(
-    plan: BenchPlan,
+    bench: Bench,
     device: BenchDevice,
     taken: Mapping[str, Sequence[tuple[int, Capture]]],
     captures: Sequence[Capture],
@@ -126,7 +130,10 @@ def _judged(
         judged,
         rounds=len(rounds),
         good=len(good_rounds(blocks)),
-        against=None if against is None else against_baseline(against, plan, device, told, judged, fastest, rules.tell),
+        against=None
+        if against is None
+        else against_baseline(against, bench.plan, device, told, judged, fastest, rules.tell),
+        apart=apart_of(bench, device, judged),
         work_ms=fastest,
     )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from edgequant.archive.bench import BenchFile, BenchPlan
@@ -16,6 +16,35 @@ from edgequant.plan.stored import plan_of
 from edgequant.plan.words import options_of
 from edgequant.spec import MemoryMode
 from edgequant.version import __version__
+
+MINUTE = 60.0
+PARTS = 10
+"""A long run that is shorter than so many minutes has so many periods."""
+MAX_PERIODS = 1000
+
+
+@dataclass(frozen=True)
+class LaboratoryRequest:
+    """What is asked beside latencies.
+
+    Attributes:
+        governor: CPU frequency governor to be set meanwhile; None to leave it.
+        cool_below: degrees Celsius waited for before each block, for at most cool_seconds.
+        sustain: seconds without a pause, of each setting, behind the blocks.
+        per_op: whether operators are timed, in a pass of its own.
+    """
+
+    governor: str | None = None
+    cool_below: float | None = None
+    cool_seconds: float = 300.0
+    sustain: float | None = None
+    per_op: bool = False
+
+    @property
+    def period(self) -> float:
+        """Of the long run: a minute, but a tenth of a shorter run, and of one that is very long more."""
+        seconds = self.sustain or 0.0
+        return max(min(MINUTE, seconds / PARTS), seconds / MAX_PERIODS)
 
 
 @dataclass(frozen=True)
@@ -31,6 +60,7 @@ class BenchRequest:
             at most warm_seconds.
         redo: so many times `blocks` rounds may be taken once more where something was in the way.
         within, tell: see `judge.bench`.  allowed: codes of conditions that are borne.
+        laboratory: what is asked beside latencies.
     """
 
     request: Request
@@ -46,6 +76,7 @@ class BenchRequest:
     within: float = WITHIN
     tell: float = TELL
     allowed: tuple[str, ...] = ()
+    laboratory: LaboratoryRequest = field(default_factory=LaboratoryRequest)
 
 
 def plan_of_bench(asked: BenchRequest, model_sha256: str, files: Sequence[BenchFile], mnn: str) -> BenchPlan:
@@ -59,7 +90,7 @@ def plan_of_bench(asked: BenchRequest, model_sha256: str, files: Sequence[BenchF
         inputs=stored.inputs, shapes=request.shapes, threads=asked.threads, memory=asked.memory,
         blocks=asked.blocks, runs=asked.runs, seconds=asked.seconds, warm_seconds=asked.warm_seconds,
         redo=asked.redo, within=asked.within, tell=asked.tell, allowed=asked.allowed, options=request.options,
-        reach=stored.reach, command=command_of(asked),
+        laboratory=asdict(asked.laboratory), reach=stored.reach, command=command_of(asked),
     )  # fmt: skip
 
 
@@ -81,4 +112,16 @@ def command_of(asked: BenchRequest) -> str:
         if (value := getattr(asked, name)) != getattr(usual, name):
             words += [f"--{name}", f"{100 * value:g}"]
     words += [word for code in asked.allowed for word in ("--allow", code)]
+    words += list(_laboratory(asked.laboratory))
     return shlex.join([*words, *options_of(request)])
+
+
+def _laboratory(asked: LaboratoryRequest) -> Iterator[str]:
+    if asked.governor is not None:
+        yield from ("--governor", asked.governor)
+    if asked.cool_below is not None:
+        yield from ("--cool-below", f"{asked.cool_below:g}")
+    if asked.sustain is not None:
+        yield from ("--sustain", f"{asked.sustain:g}s")
+    if asked.per_op:
+        yield "--per-op"

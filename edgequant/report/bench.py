@@ -18,6 +18,7 @@ from edgequant.files import atomic_write, read_bounded
 from edgequant.findings import Finding
 from edgequant.judge.verdict import Verdict, severity, worst
 from edgequant.problems import first_problem
+from edgequant.report.laboratory import ApartReport
 from edgequant.report.model import LOADING, _Model
 from edgequant.report.write import as_plain, open_schema
 from edgequant.text import json_escaped
@@ -174,6 +175,7 @@ class BenchDeviceReport(_Model):
     findings: list[Finding] = Field(default_factory=list)
     compared: list[ComparedReport] = Field(default_factory=list)
     baseline: BaselineReport | None = None
+    apart: ApartReport = ApartReport()
 
     @model_validator(mode="after")
     def _not_better_than_its_settings(self) -> BenchDeviceReport:

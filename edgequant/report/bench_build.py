@@ -17,6 +17,7 @@ from edgequant.judge.bench import Block, Compared, Measured
 from edgequant.judge.bench_memory import SettingMemory, StageMemory, memory_of
 from edgequant.judge.bench_run import JudgedBench, JudgedDevice
 from edgequant.report import bench as report
+from edgequant.report.laboratory import apart_report
 
 MIB = 1.048576
 _MB = 1.024e-3
@@ -51,6 +52,7 @@ def build_bench(
             "memory": list(plan.memory) or None,
             "warm_seconds": plan.warm_seconds,
             "redo": plan.redo,
+            **plan.laboratory,
         },
         files=[
             report.FileReport(name=each.name, sha256=each.sha256, mb=each.size / 1e6, path=PurePath(each.path).name)
@@ -89,6 +91,7 @@ def _device(plan: BenchPlan, found: JudgedDevice) -> report.BenchDeviceReport:
         findings=[*judged.findings, *(() if against is None else against.findings)],
         compared=[_compared(each) for each in judged.compared],
         baseline=None if against is None else _against(against),
+        apart=apart_report(found.apart),
     )
 
 

@@ -37,7 +37,7 @@ def render(report: BenchReport, console: Console, *, folder: Path | None, verbos
             line(words.MEMORY)
         for text in words.device_lines(device):
             line(text)
-        for finding in device.findings:
+        for finding in words.findings(device):
             line(f"{finding.severity}  {finding.code}: {finding.message}")
             line(f"  -> {finding.remedy}")
     for uri, failure in report.failed.items():

@@ -16,7 +16,8 @@ COLUMNS = (
     "n", "warmup", *(f"{key}_ms" for key in _MS), "p50_low_ms", "p50_high_ms", "min_ms", "max_ms", "stdev_ms", "cv",
     "cpu_ms", "load_ms", "first_ms", "celsius_before", "celsius_after", "mhz_before", "mhz_after", *_MEMORY,
     "base", "ratio", "ratio_low", "ratio_high", "says", "baseline_p50_ms", "baseline_ratio", "baseline_low",
-    "baseline_high", "baseline_says", "baseline_why", "failure",
+    "baseline_high", "baseline_says", "baseline_why", "energy_mj", "energy_low_mj", "energy_high_mj", "sustained",
+    "sustained_ratio", "failure",
 )  # fmt: skip
 
 
@@ -66,6 +67,19 @@ def _setting(device: BenchDeviceReport, found: SettingReport) -> Iterator[tuple[
             yield from (("baseline_p50_ms", before.before_ms), ("baseline_ratio", before.ratio))
             yield from (("baseline_low", before.low), ("baseline_high", before.high))
             yield from (("baseline_says", before.says), ("baseline_why", before.why))
+    yield from _apart(device, found.id or found.name)
+
+
+def _apart(device: BenchDeviceReport, name: str) -> Iterator[tuple[str, object]]:
+    energy, run = device.apart.energy.get(name), device.apart.sustained.get(name)
+    if energy is not None and energy.mj is not None:
+        yield from (
+            ("energy_mj", energy.mj.value),
+            ("energy_low_mj", energy.mj.low),
+            ("energy_high_mj", energy.mj.high),
+        )
+    if run is not None:
+        yield from (("sustained", run.says), ("sustained_ratio", run.ratio))
 
 
 def _block(found: BlockReport) -> Iterator[tuple[str, object]]:

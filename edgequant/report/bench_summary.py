@@ -52,7 +52,7 @@ def _lines(report: BenchReport) -> Iterator[str]:
     for uri, failure in report.failed.items():
         yield f"**{markdown(str(failure.get('code')))}** {markdown(uri)}: {markdown(str(failure.get('message')))}"
     for device in report.devices:
-        for finding in device.findings:
+        for finding in words.findings(device):
             then = f" → {markdown(finding.remedy)}" if finding.remedy else ""
             yield f"**{markdown(finding.code)}** {markdown(device.uri)}: {markdown(finding.message)}{then}"
         yield from (f"{markdown(device.uri)}: {markdown(line)}" for line in words.device_lines(device))

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import PurePath
 
 from edgequant import plain
+from edgequant.findings import Finding
 from edgequant.judge.verdict import Verdict
+from edgequant.report import laboratory
 from edgequant.report.bench import AgainstReport, BenchDeviceReport, BenchReport, ComparedReport, SettingReport
 
 MEANING = {
@@ -152,3 +154,8 @@ def device_lines(device: BenchDeviceReport) -> Iterator[str]:
         yield from (since(each) for each in device.baseline.settings)
         yield from (f"only the baseline measured {each}" for each in device.baseline.missing)
         yield from (f"baseline: {each}" for each in device.baseline.notes)
+    yield from laboratory.lines(device.apart)
+
+
+def findings(device: BenchDeviceReport) -> list[Finding]:
+    return [*device.findings, *device.apart.findings]

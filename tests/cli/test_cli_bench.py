@@ -17,8 +17,7 @@ from edgequant.report.bench_summary import to_summary
 from edgequant.report.html.bench import page
 from tests.beds.models import ModelByName
 from tests.cli.command import edgequant
-from tests.judge.benches import simple
-from tests.judge.test_disturbed import last
+from tests.judge.benches import powersave, simple
 from tests.recorded import unpacked
 
 FILES = {"html": "html", "csv": "csv", "junit": "xml", "summary": "md"}
@@ -45,7 +44,7 @@ def test_the_command(generated_model: ModelByName, tmp_path: Path) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Of one whose device was powersaving."""
-    bench = simple(tmp_path / "run", **last(governor="powersave"))
+    bench = simple(tmp_path / "run", **powersave())
     write(rounded(build_bench(bench, judge_folder(bench))), bench.path / "bench.json")
     return bench.path
 

@@ -24,6 +24,7 @@ from edgequant.archive.folder import RunFolder
 from edgequant.archive.types import Capture, CaseFacts, Closing, DeviceCapture, Failure, HostFacts, Memory, now
 from edgequant.judge.bench_run import baseline_of
 from edgequant.spec import RunOptions
+from tests.judge.test_disturbed import noted
 from tests.judge.test_judge_bench import capture
 
 URI = "ssh://board"
@@ -44,11 +45,17 @@ def memory(base: int, grown: int) -> dict[str, Any]:
 def blocks(ms: float, count: int, spread: float = 0.002, seed: int = 0, **changed: Any) -> Iterator[Capture]:
     """Captures of so many blocks around `ms`, each of them a little off."""
     draw = np.random.default_rng(seed)
+    changed = {"conditions": (noted(0.0), noted(0.05 * ms), noted(0.14 * ms)), **changed}
     for number in range(count):
         made = capture(float(ms * np.exp(spread * draw.standard_normal())), 1000 * seed + number, **changed)
         told = memory(20_000, 1000)
         case = made.cases[0].model_copy(update={"memory": told.pop("first")})
         yield made.model_copy(update={"device": BOARD, "cases": (case,), **told})
+
+
+def powersave(ms: float = 10.0) -> dict[str, Any]:
+    """What a slow governor leaves in every block."""
+    return {"conditions": tuple(noted(share * ms, governor="powersave") for share in (0.0, 0.05, 0.14))}
 
 
 class BenchMade:

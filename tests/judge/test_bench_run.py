@@ -17,8 +17,7 @@ from edgequant.judge.bench_run import BenchRules, judge_folder
 from edgequant.judge.verdict import Verdict
 from edgequant.report.bench import BenchReport, json_schema, load, to_json, write
 from edgequant.report.bench_build import build_bench
-from tests.judge.benches import URI, BenchMade, blocks, simple
-from tests.judge.test_disturbed import last
+from tests.judge.benches import URI, BenchMade, blocks, powersave, simple
 
 
 def reported(path: Path) -> BenchReport:
@@ -46,7 +45,7 @@ def test_it_is_judged_without_its_place(tmp_path: Path) -> None:
 
 
 def test_other_rules_change_what_is_said_and_that_is_told(tmp_path: Path) -> None:
-    bench = simple(tmp_path / "a", **last(governor="powersave"))
+    bench = simple(tmp_path / "a", **powersave())
     write(reported(tmp_path / "a"), tmp_path / "a" / "bench.json")
     assert load(tmp_path / "a" / "bench.json").verdict is Verdict.INCONCLUSIVE
     found = judge_bench_again(tmp_path / "a", allowed=["GOVERNOR_SLOW"])

@@ -137,13 +137,14 @@ def agrees(report: BenchReport) -> None:
 def _console(report: BenchReport, text: str) -> None:
     assert text.rstrip().splitlines()[-1].split()[0] == report.verdict.value
     for device in report.devices:
+        part = text[text.index(f" on {device.uri} case ") :]
         for setting in device.settings:
             times = words.times(setting)
             numbers = [times["p50"], words.half(setting), times["p90"], times["p99"], times["min"], times["CPU"]]
             shown = [each for each in numbers if each not in ("", "-")]
             line = " ".join([setting.name, *shown])
-            assert line in text
-            row = next(each for each in text[text.index(line) :].splitlines())
+            assert line in part
+            row = next(each for each in part[part.index(line) :].splitlines())
             assert row.split()[-1] == ("yes" if setting.valid else "NO")
             for reason in setting.why_invalid:
                 assert f"not valid: {setting.name}: {reason.code}: {reason.message}" in text

@@ -16,8 +16,7 @@ from edgequant.report.html.bench import page as bench_report_page
 from edgequant.report.read import load
 from tests import recorded
 from tests.beds.browser import Opener, Tab
-from tests.judge.benches import simple
-from tests.judge.test_disturbed import last
+from tests.judge.benches import powersave, simple
 from tests.report.pages import EVIL, devices, evil_report, written
 
 pytestmark = pytest.mark.browser
@@ -87,7 +86,7 @@ def bench_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a bench in which one setting is not valid, against a baseline."""
     folder = tmp_path_factory.mktemp("bench")
     before = simple(folder / "before")
-    bench = simple(folder / "bench", 11.0, seed=4, baseline=before, **last(governor="powersave"))
+    bench = simple(folder / "bench", 11.0, seed=4, baseline=before, **powersave())
     path = folder / "bench.html"
     path.write_text(bench_report_page(build_bench(bench, judge_folder(bench)), bench), "utf-8")
     return path

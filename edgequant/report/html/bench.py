@@ -9,7 +9,7 @@ from edgequant.errors import EdgequantError
 from edgequant.findings import Finding
 from edgequant.report import bench_words, words
 from edgequant.report.bench import BenchDeviceReport, BenchReport
-from edgequant.report.html import bench_figures, bench_tables
+from edgequant.report.html import bench_apart, bench_figures, bench_tables
 from edgequant.report.html.figures import Figure, left_out
 from edgequant.report.html.page import Group, Line, group_of, style, template
 from edgequant.report.html.sources import device_tables
@@ -42,6 +42,9 @@ def page(report: BenchReport, bench: Bench | None = None) -> str:
         undrawn=left_out(len(report.devices) - bench_figures.MOST_DEVICES, "devices"),
         memory=bench_tables.memory(report),
         blocks=bench_tables.blocks(report),
+        apart=bench_apart.summary(report),
+        apart_notes=bench_apart.notes(report),
+        operators=bench_apart.operators(report),
         devices=device_tables([_info(each) for each in report.devices]),
         command=None if bench is None or not bench.plan.command else said(bench.plan.command),
         hashes=bench_tables.hashes(report),
@@ -81,7 +84,7 @@ def _findings(report: BenchReport) -> tuple[list[Group], list[Group]]:
     whose: dict[int, str] = {}
     every: list[Finding] = []
     for device in report.devices:
-        for finding in device.findings:
+        for finding in bench_words.findings(device):
             whose[id(finding)] = plain.name(device.uri)
             every.append(finding)
     found = [group_of(level, code, group, whose) for level, code, group in words.grouped(every)]
@@ -112,6 +115,7 @@ def _figures(report: BenchReport, bench: Bench | None, damaged: list[str]) -> li
     for device in shown:
         taken = {} if bench is None else _blocks(bench, device, damaged)
         found += bench_figures.of_device(device, taken, titled=len(report.devices) > 1)
+        found += bench_apart.figures(device, titled=len(report.devices) > 1)
     return found
 
 
