@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -50,6 +51,7 @@ def main() -> int:
     parser.add_argument("--redo", type=float, default=1.0)
     parser.add_argument("--json", type=Path, metavar="PATH", help="write everything there")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     say(", ".join(f"{key} {value}" for key, value in machine().items()))
     found = dict(simulated(given.simulated)) if given.simulated else {}
     if given.pairs:
@@ -110,6 +112,8 @@ def real(given: argparse.Namespace) -> dict[str, str]:
             except EdgequantError as error:
                 say(f"session {number + 1}: {error}")
                 continue
+            except KeyboardInterrupt:
+                break  # what there is, is told
             done += 1
             slow = {
                 name: [_slowed(each) if name == "copy" else each for each in captures]
