@@ -199,9 +199,9 @@ def checked(root: Path) -> tuple[int, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("every", all_but(8, of=(8, 1)), ids="every {}".format)
+@pytest.mark.parametrize("every", all_but(4, of=(4, 1)), ids="every {}".format)
 def test_each_of_a_thousand_mutations_is_noticed(every: int, runs: list[Path], tmp_path: Path) -> None:
-    """In the gate each eighth of them, of all kinds."""
+    """In the gate each fourth of them, of all kinds."""
     assert sum(SHARES.values()) == MUTATIONS
     missed = []
     kinds = [kind for kind, count in SHARES.items() for _ in range(count)]
