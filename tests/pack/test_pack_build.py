@@ -212,13 +212,14 @@ def test_boot_is_a_python(pack: Pack, pack_tree: Path, qemu: str, tmp_path: Path
 def test_a_wheel_that_is_not_pinned_is_trusted_on_first_use(tmp_path: Path) -> None:
     listener = Lines()
     trusted = Trusted(tmp_path / "trusted.json", Inputs(tmp_path / "inputs", [], listener), listener)
-    pin = trusted.wheel("psutil==5.9.8", "3.11")
+    wanted = f"psutil=={read_lock().wheel('psutil').version}"  # as if no lock file had it
+    pin = trusted.wheel(wanted, "3.11")
     (line,) = [line for line in listener.said if "trusted on first use" in line]
     assert pin.sha256 in line
-    assert json.loads((tmp_path / "trusted.json").read_bytes())["psutil==5.9.8 3.11"]["sha256"] == pin.sha256
+    assert json.loads((tmp_path / "trusted.json").read_bytes())[f"{wanted} 3.11"]["sha256"] == pin.sha256
     # From then on that one is wanted, whatever the registry has.
     listener.said.clear()
-    assert trusted.wheel("psutil==5.9.8", "3.11") == pin
+    assert trusted.wheel(wanted, "3.11") == pin
     assert listener.said == []
 
 
