@@ -89,8 +89,8 @@ def test_ctrl_c_ends_the_search_and_is_never_taken_for_success(
     command: str, generated_model: ModelByName, tmp_path: Path
 ) -> None:
     model, out, run_dir = generated_model("conv_cnn"), tmp_path / "out.mnn", tmp_path / "run"
-    where = ["-o", out] if command == "quantize" else ["--device", "local:", "--no-latency"]
-    words = ["--memory", "normal", "--variant", "auto", "--target", "sqnr_db>=30", "--run-dir", run_dir]
+    where = ["-o", out] if command == "quantize" else ["--device", "local:", "--no-latency", "--memory", "normal"]
+    words = ["--variant", "auto", "--target", "sqnr_db>=30", "--run-dir", run_dir]
     done = press("refining", command, model, *where, *words)
     assert done.returncode == 130, done.stderr
     assert "edgequant: interrupted" in done.stderr
