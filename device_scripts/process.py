@@ -134,11 +134,17 @@ def _flush_c() -> None:
         ctypes.CDLL(None).fflush(None)
 
 
+_highest = 0
+"""KiB: the highest mark of RSS that any reading has seen since `reset_peak`."""
+
+
 def reset_peak() -> None:
     """Start `rss_peak` anew (Linux 4.0), so that it belongs to the model that is loaded next.
 
     Where the system refuses, the peak stays that of the whole process, which is an upper bound.
     """
+    global _highest
+    _highest = 0
     with contextlib.suppress(OSError), open("/proc/self/clear_refs", "wb") as stream:
         stream.write(b"5")
 
@@ -156,27 +162,42 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        self._status = None  # type: Optional[int]
+        self._status = self._clear = None  # type: Optional[int]
         with contextlib.suppress(OSError):
             self._status = os.open("/proc/self/status", os.O_RDONLY)  # kept open: half of what reading it takes
+        with contextlib.suppress(OSError):
+            self._clear = os.open("/proc/self/clear_refs", os.O_WRONLY)
         self._at = None  # type: Optional[int]
-        self._pss = None  # type: Optional[int]
+        self._rollup = {}  # type: Dict[str, Optional[int]]
 
     def read(self, anew: bool = False) -> Dict[str, Optional[int]]:
-        """Now, in KiB: `rss`, `rss_peak` (since `reset_peak`) and `pss`; None where not known.
+        """Now, in KiB: `rss`, `rss_peak` (since `reset_peak`), `stage_peak` (since the last reading, and starts anew by
+        this one), `pss`, `uss` (what no other process shares) and `swap`; None where not known.
 
-        anew: read PSS whatever RSS says.
+        anew: read PSS and USS whatever RSS says.
         """
-        found = {"rss": None, "rss_peak": None, "pss": None}  # type: Dict[str, Optional[int]]
+        global _highest
+        keys = ("rss", "rss_peak", "stage_peak", "pss", "uss", "swap")
+        found = dict.fromkeys(keys)  # type: Dict[str, Optional[int]]
         if self._status is None:
             return _memory_without_proc(found)
         status = os.pread(self._status, 1 << 14, 0)
-        found["rss"], found["rss_peak"] = _kib(status, b"\nVmRSS:"), _kib(status, b"\nVmHWM:")
-        rss = found["rss"]
+        rss, peak = _kib(status, b"\nVmRSS:"), _kib(status, b"\nVmHWM:")
+        found["rss"], found["swap"] = rss, _kib(status, b"\nVmSwap:")
+        if peak is not None:
+            found["stage_peak"] = peak if self._next_stage() else None
+            found["rss_peak"] = _highest = max(_highest, peak)
         if anew or rss is None or self._at is None or abs(rss - self._at) > PSS_STEP:
-            self._at, self._pss = rss, _pss_kb()
-        found["pss"] = self._pss
+            self._at, self._rollup = rss, _rollup()
+        found.update(self._rollup)
         return found
+
+    def _next_stage(self) -> bool:
+        """Start the kernel's mark anew; false where it does not let us, and the mark is that of all stages so far."""
+        try:
+            return self._clear is not None and os.write(self._clear, b"5") == 1
+        except OSError:
+            return False
 
 
 def _kib(text: bytes, key: bytes) -> Optional[int]:
@@ -184,12 +205,14 @@ def _kib(text: bytes, key: bytes) -> Optional[int]:
     return int(rest.split(None, 1)[0]) if found else None
 
 
-def _pss_kb() -> Optional[int]:
+def _rollup() -> Dict[str, Optional[int]]:
     try:
         with open("/proc/self/smaps_rollup", "rb", buffering=0) as stream:  # Linux 4.14
-            return _kib(stream.read(1 << 16), b"\nPss:")
+            text = stream.read(1 << 16)
     except OSError:
-        return None
+        return {}
+    clean, dirty = _kib(text, b"\nPrivate_Clean:"), _kib(text, b"\nPrivate_Dirty:")
+    return {"pss": _kib(text, b"\nPss:"), "uss": None if clean is None or dirty is None else clean + dirty}
 
 
 def _memory_without_proc(found: Dict[str, Optional[int]]) -> Dict[str, Optional[int]]:

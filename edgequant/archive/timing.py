@@ -11,11 +11,18 @@ from edgequant.archive.witness import Thread
 
 
 class Memory(Record):
-    """Of the runner's process, in KiB; None where the device could not tell.  rss_peak: the kernel's highest mark."""
+    """Of the runner's process, in KiB; None where the device could not tell.
+
+    rss_peak: the kernel's highest mark since before the model was loaded; stage_peak: since the reading before this
+    one.  uss: what no other process shares.
+    """
 
     rss: int | None = Field(default=None, ge=0)
     rss_peak: int | None = Field(default=None, ge=0)
+    stage_peak: int | None = Field(default=None, ge=0)
     pss: int | None = Field(default=None, ge=0)
+    uss: int | None = Field(default=None, ge=0)
+    swap: int | None = Field(default=None, ge=0)
 
 
 class ConditionsCapture(Record):

@@ -38,7 +38,10 @@ class MemoryKb(Answer):
 
     rss: _Kib | None = None
     rss_peak: _Kib | None = None
+    stage_peak: _Kib | None = None
     pss: _Kib | None = None
+    uss: _Kib | None = None
+    swap: _Kib | None = None
 
 
 class Hello(Answer):

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from edgequant.archive.bench import open_bench
 from edgequant.archive.types import Capture
 from edgequant.jobs.bench import BenchRequest, BenchResult, bench
 from edgequant.jobs.laboratory import LaboratoryRequest
+from edgequant.jobs.rejudge_bench import judge_bench_again
 from edgequant.plan.request import Request
 from edgequant.progress import Progress
+from edgequant.report.html.bench import page
 from edgequant.spec import RunOptions, Variant
 from tests.beds.models import ModelByName
 from tests.device_scripts.trees import CPUS, Tree
@@ -62,7 +65,7 @@ def measured(model: Path, tmp_path: Path, progress: Progress | None = None, **la
 
 
 def doubts(found: BenchResult) -> set[str]:
-    (setting,) = found.devices[0].judged.settings
+    (setting,) = found.report.devices[0].settings
     return {doubt.code for block in setting.blocks for doubt in block.doubts}
 
 
@@ -74,31 +77,36 @@ def test_all_of_it(generated_model: ModelByName, tmp_path: Path, tree: Tree, cha
     found = measured(
         generated_model("conv_cnn"), tmp_path, governor="performance", cool_below=60, sustain=1.0, per_op=True
     )
-    (device,) = found.devices
+    (device,) = found.report.devices
     apart = device.apart
+    timings = [capture.timings[0] for _, capture in open_bench(found.folder).blocks("local:", "float")]
     if len(CPUS) > 1:
         assert f"1 thread on cores {CPUS[0]}" in apart.cores[0]
     assert apart.governor is not None
-    assert apart.governor.set
-    assert {each.governor for block in device.judged.settings[0].blocks for each in block.timing.conditions} == {
-        "performance"
-    }  # type: ignore[union-attr]
+    assert apart.governor["set"]
+    assert {each.governor for timing in timings for each in timing.conditions} == {"performance"}
     assert eventually(lambda: tree.governors() == {"schedutil"})
     run = apart.sustained["float"]
-    assert run.capture.complete
-    assert len(run.capture.periods) >= 5
+    assert run.complete
+    assert len(run.periods) >= 5
     assert run.celsius[0] == 41.0
-    assert apart.operators["float"].kinds[0].ms > 0
-    assert apart.operators["float"].total <= 2 * (apart.operators["float"].capture.watched_ms or 0)
-    energies = [block.timing.energy for block in device.judged.settings[0].blocks if block.timing is not None]
+    assert apart.operators["float"].types[0].ms > 0
+    assert apart.operators["float"].total_ms <= 2 * (apart.operators["float"].watched_ms or 0)
+    energies = [timing.energy for timing in timings]
     assert all(each is not None and (each.joules or each.why) for each in energies)
+    assert judge_bench_again(found.folder).changes == ()
+    text = page(found.report, open_bench(found.folder))
+    for told in ("Without a pause", "Operators of float", "Beside latencies", "performance"):
+        assert told in text
+    plan = open_bench(found.folder).plan
+    assert plan.command.endswith("--governor performance --cool-below 60 --sustain 1s --per-op --threads 1")
     kept = [Capture.model_validate_json(path.read_text()) for path in (tmp_path / "run/captures").rglob("apart/*")]
     assert {(each.sustained is not None, each.operators is not None) for each in kept} == {(True, False), (False, True)}
 
 
 def test_a_governor_that_cannot_be_set_is_told(generated_model: ModelByName, tmp_path: Path, tree: Tree) -> None:
     found = measured(generated_model("conv_cnn"), tmp_path, governor="warp")
-    (finding,) = found.devices[0].apart.findings
+    (finding,) = found.report.devices[0].apart.findings
     assert finding.code == "GOVERNOR_NOT_SET"
     assert "schedutil" in finding.message
     assert "GOVERNOR_SLOW" not in doubts(found)
