@@ -104,6 +104,7 @@ def test_all_of_it(generated_model: ModelByName, tmp_path: Path, tree: Tree, cha
     assert {(each.sustained is not None, each.operators is not None) for each in kept} == {(True, False), (False, True)}
 
 
+@pytest.mark.nightly
 def test_a_governor_that_cannot_be_set_is_told(generated_model: ModelByName, tmp_path: Path, tree: Tree) -> None:
     found = measured(generated_model("conv_cnn"), tmp_path, governor="warp")
     (finding,) = found.report.devices[0].apart.findings
@@ -145,7 +146,7 @@ def test_a_long_run_that_is_interrupted_keeps_what_came(
     assert eventually(lambda: tree.governors() == {"schedutil"})
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.nightly)])
 def test_the_governor_is_given_back_when_the_host_is_killed(
     number: int, generated_model: ModelByName, tmp_path: Path, tree: Tree
 ) -> None:
