@@ -28,7 +28,7 @@ from edgequant.spec.accept import (
     in_scope,
     task_of,
 )
-from edgequant.spec.file import _NOT_YAML, MAX_BYTES, VerifySpec, _calibration
+from edgequant.spec.file import _NOT_YAML, MAX_BYTES, _calibration
 from edgequant.spec.options import Access, RunOptions
 from edgequant.spec.rules import Rule, WrittenRule, fits
 
@@ -49,8 +49,8 @@ class _Mistake(Exception):
 
 
 def load_accept(path: Path, base: Path | None = None) -> AcceptSpec:
-    """Read and check a spec.  base: the folder its paths are relative to; by default the spec's own.  Whether they exist
-    is not looked at.  Raises InputError (SPEC_NOT_FOUND, SPEC_INVALID), which names the line and the key."""
+    """Read and check a spec.  base: the folder its paths are relative to; by default the spec's own.  Whether they
+    exist is not looked at.  Raises InputError (SPEC_NOT_FOUND, SPEC_INVALID), which names the line and the key."""
     try:
         text = read_bounded(path, MAX_BYTES)
     except OSError as error:
@@ -193,7 +193,7 @@ def _look(spec: AcceptSpec) -> None:
                 )
         if not any(key.device == name for key in keys):
             raise _Mistake(("devices", name), "no model is tried on it")
-    for name, model in spec.models.items():
+    for name in spec.models:
         if not any(key.model == name for key in keys):
             raise _Mistake(("models", name), "it is tried on no device")
     _look_at_rules(spec, keys)
