@@ -85,6 +85,18 @@ class Tap(Record):
     unsteady: tuple[str, ...] = ()
 
 
+class Spread(Record):
+    """How the numbers of a layer's output are spread: so many are in each of equal bins from `low` to `high`, where
+    "plain", "here" and "there" are as in `Tap`.  What lies outside is counted in the first or last bin."""
+
+    layer: str
+    tensor: _Name
+    case: _Name
+    low: float
+    high: float
+    counts: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+
+
 class WeightFacts(Record):
     """A layer's weights in the quantized file against those in float.
 
@@ -231,6 +243,7 @@ class LayerCapture(Record):
         equalized: its channels were given the same range before it was quantized, and the float model as well.
         exchangeable: layers that can be made float in the file, in file order.
         signs: of tensors that were brought back whole; tensor -> what is no rounding.
+        spreads: of the worst layers, in the worst case.
         activations: those of the source whose inputs were seen, and that are wrong somewhere, as this run ran them.
     """
 
@@ -253,6 +266,7 @@ class LayerCapture(Record):
     swaps: tuple[Swap, ...] = ()
     reruns: tuple[Rerun, ...] = ()
     signs: dict[_Name, tuple[Sign, ...]] = Field(default_factory=dict)
+    spreads: tuple[Spread, ...] = ()
     activations: tuple[ActivationFacts, ...] = ()
     mnn: dict[str, str] = Field(default_factory=dict)
     equalized: bool = False

@@ -28,6 +28,7 @@ from edgequant.jobs.export_case import export_case
 from edgequant.jobs.export_layer import export_layer
 from edgequant.jobs.model_explorer import require_shown, write_overlay
 from edgequant.jobs.next_command import next_command
+from edgequant.jobs.overwriting import given_paths, refuse_table
 from edgequant.jobs.reporting import Reporter
 from edgequant.jobs.verify import verify
 from edgequant.judge.broken_stage import Stage, broken_stage, failing_outputs, worst_cases
@@ -43,6 +44,7 @@ from edgequant.plan.request import Request
 from edgequant.plan.stored import request_of
 from edgequant.progress import Progress
 from edgequant.report.diagnosis import DiagnosisReport, rows
+from edgequant.report.model import Report
 from edgequant.spec import Variant
 
 CASE = "conversion-case"
@@ -50,7 +52,7 @@ CASE = "conversion-case"
 
 @dataclass(frozen=True)
 class Diagnosed:
-    """The story, what it was made of (None where nothing was looked into), and the run's folder.
+    """The story, what it was made of (None where nothing was looked into), the run's folder and its whole report.
 
     problem: why something that was wanted could not be written, though all else is there.
     """
@@ -58,22 +60,27 @@ class Diagnosed:
     report: DiagnosisReport
     capture: LayerCapture | None
     folder: RunFolder
+    whole: Report
     problem: EdgequantError | None = None
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be left for others: a new folder with the smallest reproduction, a file for Model Explorer."""
+    """What is to be left for others: a new folder with the smallest reproduction, a file for Model Explorer, a page."""
 
     case: Path | None = None
     overlay: Path | None = None
+    page: Path | None = None
 
-    def check(self, model: Path) -> None:
+    def check(self, request: Request) -> None:
         """Before anything is done.  Raises InputError (OUTPUT_NOT_WRITABLE, OUTPUT_INVALID, OPTION_INVALID)."""
+        model = request.model
         if self.case is not None:
             require_free(self.case)
         if self.overlay is not None:
             require_shown(read_model(model), self.overlay)
+        if self.page is not None:
+            refuse_table(self.page, [model, *given_paths(request)], run_dir=request.run_dir, option="--html")
 
 
 NOTHING = Wanted()
@@ -88,7 +95,7 @@ def diagnose(
     Raises as `verify`; InputError (OPTION_INVALID) where there are several, and what `Wanted.check` raises.
     """
     progress = progress or Progress()
-    wanted.check(request.model)
+    wanted.check(request)
     if len(request.devices) != 1 or len(request.variants) != 1:
         raise InputError(
             "OPTION_INVALID",
@@ -122,7 +129,7 @@ def diagnose_run(
         raise InputError(
             "MODEL_CHANGED", f"{request.model}: it is not the file this run was made of", hint="Verify it anew."
         )
-    wanted.check(request.model)
+    wanted.check(request)
     folder = RunFolder(run.path)
     request = replace(request, devices=(trial.uri,), variants=(trial.variant,))
     with folder.alone():
@@ -165,8 +172,7 @@ def look_inside(folder: RunFolder, request: Request, progress: Progress, wanted:
         except EdgequantError as error:
             exporting.problem = exporting.problem or error
     folder.save_diagnosis(device_capture(trial.uri, trial.variant), told.model_copy(update={"run_dir": None}))
-    Reporter(folder).report()
-    return Diagnosed(told, capture, folder, exporting.problem)
+    return Diagnosed(told, capture, folder, Reporter(folder).report(), exporting.problem)
 
 
 @dataclass

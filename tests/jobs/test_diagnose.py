@@ -13,6 +13,7 @@ import pytest
 from edgequant.archive.open import open_run
 from edgequant.errors import InputError
 from edgequant.jobs.diagnose import diagnose, diagnose_run
+from edgequant.jobs.html import page_of
 from edgequant.jobs.verify import verify
 from edgequant.judge.diagnosis import diagnose as judge_layers
 from edgequant.judge.verdict import Verdict
@@ -196,6 +197,10 @@ def test_the_whole_story_of_a_failing_variant(tmp_path: Path) -> None:
     kept = run.layers("local:", request.variants[0])
     assert kept == found.capture
     check_folder(tmp_path / "run")
+    assert {name for each in kept.spreads for name in each.counts} == {"plain", "here"}
+    text = page_of(found.whole, found.folder.path, diagnoses=[report])
+    for shown in ("Error along the graph", "Numbers of ", sentences(report)[0][:30]):
+        assert shown in text
     if report.next.endswith(".json"):
         Recipe.read(Path(report.next.rpartition("recipe:")[2]))
 
