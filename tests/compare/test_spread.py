@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,7 @@ def test_every_number_is_in_its_bin_and_what_is_far_off_at_the_ends() -> None:
     span = float(expected.max()) - float(expected.min())
     assert (low, high) == pytest.approx((float(expected.min()) - span / 4, float(expected.max()) + span / 4))
     edges = np.linspace(low, high, len(counts["plain"]) + 1)
-    assert counts["plain"] == [int(((expected >= a) & (expected < b)).sum()) for a, b in zip(edges, edges[1:])]
+    assert counts["plain"] == [int(((expected >= a) & (expected < b)).sum()) for a, b in itertools.pairwise(edges)]
     assert (counts["here"][0], counts["here"][-1], sum(counts["here"])) == (1, 1, 502)
 
 
