@@ -34,6 +34,7 @@ from edgequant.jobs.verify import verify
 from edgequant.judge.broken_stage import Stage, broken_stage, failing_outputs, worst_cases
 from edgequant.judge.diagnosis import Diagnosis
 from edgequant.judge.diagnosis import diagnose as judge_layers
+from edgequant.judge.layer_births import STATES
 from edgequant.judge.run import judge
 from edgequant.judge.trial import limits_of
 from edgequant.judge.types import Judgement, TrialJudgement
@@ -201,7 +202,10 @@ def _of_conversion(
     named = [each for each in (*judgement.findings, *drifts) if each.severity == "fail"] or list(judgement.findings)
     departure, script = _departure(run, folder, request, progress, exporting)
     if departure is None:
-        cause = next((each for each in named if each.code.startswith("CONVERSION_")), named[0] if named else None)
+        # What is lost of a state says more than that outputs differ.
+        ranked = [*(each for each in named if each.code in STATES),
+                  *(each for each in named if each.code.startswith("CONVERSION_")), *named]  # fmt: skip
+        cause = next(iter(ranked), None)
         how = "float MNN on this host does not compute what the source's own runtime computes"
         more = {"cause": cause, "proof": "proven", "how": how, "next": f"edgequant inspect {shlex.quote(told.model)}"}
         return told.model_copy(update={**more, "findings": [each for each in named if each is not cause]})
@@ -334,7 +338,8 @@ def _told(
     judgement: Judgement,
 ) -> DiagnosisReport:  # fmt: skip
     verdict = judgement.verdict
-    if found.cause is not None and found.cause.code.startswith("NAN_") and verdict.exit_code == 0:
+    born = [each for each in (found.cause, *found.findings) if each is not None and each.code.startswith("NAN_")]
+    if born and verdict.exit_code == 0:
         verdict = Verdict.FAIL
     fails: list[Finding] = [each for each in trial.findings if each.severity in ("fail", "error")]
     why = None

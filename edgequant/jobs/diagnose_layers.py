@@ -43,6 +43,10 @@ MOST_SPREADS = 4
 """Layers of whose outputs the numbers are counted."""
 _STRONG = 1.0
 _MOST_ROWS = 1 << 15
+_FAR = 1 / 6
+"""Of an axis of single numbers: so far up or down in their order numbers go, on average, that are in other places."""
+_SAME_NUMBERS = 1e-4
+"""Of the power of such numbers: as much may be left of the error once both are sorted."""
 _SHIFTED = 0.75
 """Of the rows that moved: so many that went equally far are a shift, and no other order."""
 
@@ -366,6 +370,10 @@ def reordered(expected: np.ndarray, got: np.ndarray) -> Sign | None:
         by = np.empty(length, np.int64)
         by[order] = (other - order) % length
         far = by[by != 0]
+        ranks = np.abs(np.argsort(order) - np.argsort(other))
+        near = ranks.sum() < _FAR * length * np.count_nonzero(ranks)
+        if one.shape[1] == 1 and (near or left > _SAME_NUMBERS * float(np.square(one).sum())):
+            continue  # sorting brings noise together, too, but little of it moves a number far, and much changes them
         if left < error / 100 and far.size > 1 and np.bincount(far).max() < _SHIFTED * far.size:
             return Sign(kind="order", size=error, strength=min(error / max(left, 1e-30), 1e9), where={"axis": axis})
     return None
