@@ -1,6 +1,7 @@
 """Faults planted into single layers of quantized files and of devices: does a diagnosis name stage, layer and cause?
 
-`python -m tests.defects.layers [--models FOLDER] [--part P] [--most N]` plants all of them and prints the rates, those of models and seeds that no rule was tuned on by themselves; and how many sound twins were blamed.
+`python -m tests.defects.layers [--models FOLDER] [--part P] [--most N]` plants all of them and prints the rates, those
+of models and seeds that no rule was tuned on by themselves; and how many sound twins were blamed.
 """
 
 from __future__ import annotations
