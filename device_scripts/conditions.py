@@ -45,10 +45,15 @@ def read(root: str = "/") -> Dict[str, Any]:
         "mhz": _mhz(root, cpus),
         "celsius": _celsius(root),
         "governor": _governor(root, cpus),
-        "free_mb": _field(_text(root, "proc/meminfo"), "MemAvailable:", 1.024e-3),
+        "free_mb": free_mb(root),
         "swapped_in": _field(_text(root, "proc/vmstat"), "pswpin", 1),
         **_battery(root),
     }
+
+
+def free_mb(root: str = "/") -> Optional[float]:
+    """What the kernel could still give out."""
+    return _field(_text(root, "proc/meminfo"), "MemAvailable:", 1.024e-3)
 
 
 def known_work() -> float:

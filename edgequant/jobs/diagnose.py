@@ -361,6 +361,9 @@ def _told(
             "next": None if found.stage is None else next_command(found, run, request, trial),
             "cases": list(capture.cases),
             "table": rows(found),
+            "device_memory_mb": None
+            if (memory := capture.memory_mb) is None
+            else {"own": memory.own, "peak": memory.peak, "above": memory.above},
             "loops": list(capture.loops),
             "unseen": dict(capture.unseen),
             "only_float": list(capture.only_float),

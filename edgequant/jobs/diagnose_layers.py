@@ -135,6 +135,7 @@ class Looking:
             changed=tuple(taken.changed),
             equalized=equalized,
             mnn=self._versions(),
+            memory_mb=taken.memory_mb,
         )
         if self.stage == "quantization":
             found = _Proof(self, plain, chosen, spots[0].still).of(found)
