@@ -54,11 +54,16 @@ def read(root: Optional[str] = None) -> Dict[str, Any]:
         "cooled": _cooled(root),
         "throttled": _throttled(root, cpus),
         "governor": _governor(root, cpus),
-        "free_mb": _field(system.text("proc/meminfo", root), "MemAvailable:", 1.024e-3),
+        "free_mb": free_mb(root),
         "swapped_in": _field(system.text("proc/vmstat", root), "pswpin", 1),
         **_battery(root),
         "plugged": energy.plugged(root),
     }
+
+
+def free_mb(root: Optional[str] = None) -> Optional[float]:
+    """What the kernel could still give out."""
+    return _field(system.text("proc/meminfo", root), "MemAvailable:", 1.024e-3)
 
 
 def known_work() -> float:

@@ -188,7 +188,8 @@ def _readied(readied: Readied) -> list[Doubt]:
     if phone.power_save:
         found.append(Doubt("POWER_SAVE", "its battery saver is on", passing=False))
     if phone.screen is False:
-        found.append(Doubt("SCREEN_OFF", "its screen is off, and its CPUs may rest (adb shell input keyevent WAKEUP)", passing=False))
+        told = "its screen is off, and its CPUs may rest (adb shell input keyevent WAKEUP)"
+        found.append(Doubt("SCREEN_OFF", told, passing=False))
     if phone.battery is not None and phone.battery < LOW_BATTERY and not phone.charging:
         found.append(Doubt("BATTERY_LOW", f"the battery is at {phone.battery} %", passing=False))
     return found

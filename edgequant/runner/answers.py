@@ -93,7 +93,7 @@ class ModelInput(Answer):
 
 class LoadAnswer(Answer):
     """A model in the runner's memory: `load_ms` in milliseconds, memory before and after, SHA-256 of the file that was
-    loaded (empty where it could not be read)."""
+    loaded (empty where it could not be read), MB that the device could still give out."""
 
     handle: int
     sha256: str = Field(default="", max_length=64)
@@ -103,6 +103,7 @@ class LoadAnswer(Answer):
     outputs: list[_Name] = Field(max_length=100_000)
     memory_before: MemoryKb = MemoryKb()
     memory_after: MemoryKb = MemoryKb()
+    free_mb: Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)] | None = None
 
 
 class RunAnswer(Answer):

@@ -19,7 +19,8 @@ def capture(ms: float, number: int, **changed: Any) -> Capture:
     random = np.random.default_rng(number)
     samples = tuple(float(each) for each in ms * (1 + 0.01 * random.random(100)))
     waited = max(sum(samples) / 1e3, 0.0)
-    own = {"samples_ms": samples, "cpu_ms": tuple(2 * each for each in samples), "seconds": max(1.5 * waited + 0.1, 1.8)}
+    cpu = tuple(2 * each for each in samples)
+    own = {"samples_ms": samples, "cpu_ms": cpu, "seconds": max(1.5 * waited + 0.1, 1.8)}
     timing = block(**{**own, "looped": waited + 0.1, **changed})
     return Capture(
         trial=f"t{number}", role="device", timings=(timing,), load_ms=5.0, loaded=Memory(rss_peak=1000),
