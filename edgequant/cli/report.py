@@ -16,22 +16,30 @@ from edgequant.errors import EdgequantError, InputError
 
 if TYPE_CHECKING:
     from edgequant.plan.request import Request
+    from edgequant.report.diagnosis import DiagnosisReport
     from edgequant.report.model import Report
 
 
 def run(*, run_dir: str | None, schema: bool, files: Files, by_case: bool, ui: Ui) -> None:
     """Show a report again, or the schema of all of them."""
+    from edgequant.cli.bench import is_bench, report_again
+    from edgequant.report.bench import json_schema as bench_schema
     from edgequant.report.console import render
     from edgequant.report.read import load
     from edgequant.report.write import json_schema, to_json
 
+    bench = run_dir is not None and is_bench(run_dir)
     if schema:
-        print_json(json.dumps(json_schema(), indent=2))
+        print_json(json.dumps(bench_schema() if bench else json_schema(), indent=2))
         return
     if by_case and files.csv is None:
         raise InputError("OPTION_INVALID", "--by-case is for a table", hint="Name its file with --csv.")
     if run_dir is None:
         raise InputError("OPTION_INVALID", "which run?", hint="Give its folder: edgequant report RUN_DIR")
+    if bench:
+        if by_case:
+            raise InputError("OPTION_INVALID", "--by-case: a bench times one case")
+        report_again(run_dir, files, ui)
     path = Path(run_dir)
     path = path / "report.json" if path.is_dir() else path
     refuse_beside(files, [path], path)
@@ -85,15 +93,20 @@ def write_files(report: Report, files: Files, where: Path, *, by_case: bool = Fa
     if files.junit is not None:
         from edgequant.report.junit import to_junit
 
-        _write(to_junit(report), files.junit, "--junit", "file")
+        write_text_file(to_junit(report), files.junit, "--junit", "file")
     if files.summary is not None:
         from edgequant.report.summary import to_summary
 
-        _write(to_summary(report), files.summary, "--summary", "file")
+        write_text_file(to_summary(report), files.summary, "--summary", "file")
     if files.html is not None:
-        from edgequant.jobs.html import page_of
+        write_page(report, files.html, where)
 
-        _write(page_of(report, where), files.html, "--html", "page")
+
+def write_page(report: Report, path: str | Path, where: Path, *, diagnoses: Sequence[DiagnosisReport] = ()) -> None:
+    """Write the page.  where, diagnoses: see `jobs.html.page_of`.  Raises EdgequantError (OUTPUT_UNWRITABLE)."""
+    from edgequant.jobs.html import page_of
+
+    write_text_file(page_of(report, where, diagnoses=diagnoses), str(path), "--html", "page")
 
 
 def write_csv(report: Report, path: str | None, *, by_case: bool = False) -> None:
@@ -101,10 +114,11 @@ def write_csv(report: Report, path: str | None, *, by_case: bool = False) -> Non
     if path is not None:
         from edgequant.report.csv import to_csv
 
-        _write(to_csv(report, by_case=by_case), path, "--csv", "table")
+        write_text_file(to_csv(report, by_case=by_case), path, "--csv", "table")
 
 
-def _write(text: str, path: str, option: str, what: str) -> None:
+def write_text_file(text: str, path: str, option: str, what: str) -> None:
+    """Raises EdgequantError (OUTPUT_UNWRITABLE)."""
     from edgequant.report.write import write_text
 
     try:

@@ -98,13 +98,16 @@ def test_what_cannot_be_written_is_told_in_one_line_before_anything_is_done(tmp_
     assert len(done.errors) == 1
     assert "is there already, and is no empty folder" in done.errors[0]
     assert not (tmp_path / "edgequant-runs").exists()
-    told = {Wanted(overlay=full): "is a folder", Wanted(overlay=model): "never overwritten"}
+    told = {
+        Wanted(overlay=full): "is a folder", Wanted(overlay=model): "never overwritten",
+        Wanted(page=full): "is a folder", Wanted(page=model): "needs itself",
+    }  # fmt: skip
     for wanted, why in told.items():
         with pytest.raises(InputError, match=why):
-            wanted.check(model)
+            wanted.check(Request(model, devices="local:"))  # type: ignore[arg-type]
     (tmp_path / "m.mnn").write_bytes(b"")
     with pytest.raises(InputError):
-        Wanted(overlay=tmp_path / "new").check(tmp_path / "m.mnn")
+        Wanted(overlay=tmp_path / "new").check(Request(tmp_path / "m.mnn", devices="local:"))  # type: ignore[arg-type]
 
 
 FULL = """

@@ -53,7 +53,7 @@ NOTHING_FOLLOWS = {
     r"artifacts/.*:artifact\.facts\.(weights|static_tensors|less)$": "they matter on other devices, and in words",
     r"captures/local.*:(cases|repeated|normal|timings)\.\d+\.(ms|memory)\b": "one of many readings, see TELLING",
     r"captures/local.*:timings\.\d+\.(looped|seconds|apart_ms)\b": "what fits a clock leaves nothing in the report",
-    r"captures/local.*:(before|loaded)\.(pss|rss_peak)$": "the same",
+    r"captures/local.*:(before|loaded)\.(pss|rss_peak|stage_peak|uss|swap)$": "the same",
     r"captures/(float-host|reference)\.json:cases\.\d+\.(ms|memory|taps|refused_code)\b": "they are not a trial",
     r"captures/reference\.json:moved\b": "what rounding has to cost decides where something is far beyond it",
     r"captures/float-host\.json:(device|memory_mode)\b": "this host as it was then; what is reported is a trial's",
