@@ -113,6 +113,7 @@ def test_a_governor_that_cannot_be_set_is_told(generated_model: ModelByName, tmp
     assert "GOVERNOR_SLOW" not in doubts(found)
 
 
+@pytest.mark.nightly
 def test_heat_and_frequency(
     generated_model: ModelByName, tmp_path: Path, tree: Tree, changing: Callable[..., None]
 ) -> None:
