@@ -28,7 +28,7 @@ def read(root: Optional[str] = None) -> Dict[str, Any]:
     cgroup held this process back.  switched: how often it lost its CPU to another.
     cpus: how many it may use.  mhz: of each of them; mhz_most: what each is allowed.  celsius: the hottest zone.
     governor, driver: of the same CPUs, one where all have the same; what a governor's name means is the driver's.
-    cooled: steps by which the kernel holds CPUs back for their heat, and firmware of a Raspberry Pi for heat or voltage;
+    cooled: steps by which the kernel holds CPUs back for their heat, or a Raspberry Pi its own, for voltage too;
     throttled: how often x86 CPUs said they were.
     free_mb: memory that is available, 10^6 bytes.  swapped_in: pages since the start of the machine.
     battery: percent; charging: whether it is; plugged: whether something but a battery feeds it.
