@@ -210,7 +210,7 @@ def report(
     ui: opt.Ui,
 ) -> None:
     """Show the report of an earlier run again; the exit code is its verdict's."""
-    from edgequant.cli import report as command
+    from edgequant.cli import report_any as command
 
     command.run(run_dir=run_dir, schema=schema, files=files, by_case=by_case, ui=ui)
 

@@ -24,6 +24,7 @@ from edgequant.spec import RunOptions, Variant
 from tests.beds.models import ModelByName
 from tests.device_scripts.trees import CPUS, Tree
 from tests.waiting import LONG, eventually
+from tools import check_bench
 
 QUICK = {"blocks": 3, "runs": 3, "seconds": 0.0, "warm_seconds": 0.1, "redo": 0.0}
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
@@ -61,7 +62,9 @@ def measured(model: Path, tmp_path: Path, progress: Progress | None = None, **la
         model, variants=(Variant.parse("float"),), run_dir=tmp_path / "run", options=RunOptions(threads=1)
     )
     asked = LaboratoryRequest(**laboratory)  # type: ignore[arg-type]
-    return bench(BenchRequest(request, laboratory=asked, **QUICK), progress)  # type: ignore[arg-type]
+    found = bench(BenchRequest(request, laboratory=asked, **QUICK), progress)  # type: ignore[arg-type]
+    assert check_bench.main(found.folder) == 0
+    return found
 
 
 def doubts(found: BenchResult) -> set[str]:
