@@ -184,16 +184,20 @@ def only(data: Any, written: type[_Strict]) -> dict[str, Any]:
 
 
 class Bound(_Strict):
-    """What a value is held against: `value`, or ``factor * base + add`` of the float variant's or the baseline's."""
+    """What a value is held against: `value`, or ``factor * base + add`` of the float variant's or the baseline's.
+    percent: the factor was written as ``+ 5 %``."""
 
     value: float | bool | str | None = None
     of: Literal["absolute", "float", "baseline"] = "absolute"
     factor: float = 1.0
     add: float = 0.0
+    percent: bool = False
 
     def __str__(self) -> str:
         if self.of == "absolute":
             return ("true" if self.value else "false") if isinstance(self.value, bool) else _number(self.value)
+        if self.percent:
+            return f"{self.of} {'+' if self.factor >= 1 else '-'} {abs(self.factor - 1) * 100:.10g} %"
         if self.add:
             head = "" if self.factor == 1 else f"{self.factor:.12g} * "
             return f"{head}{self.of} {'+' if self.add > 0 else '-'} {abs(self.add):.12g}"
@@ -346,7 +350,7 @@ def _relative(metric: Metric, match: re.Match[str]) -> Bound:
             raise ValueError("nothing can keep it")
     else:
         _same_unit(metric, match["unit"])
-    return Bound.model_validate({"of": match["of"], "factor": round(factor, 12), "add": add})
+    return Bound.model_validate({"of": match["of"], "factor": round(factor, 12), "add": add, "percent": percent})
 
 
 def _word(metric: Metric, op: str, text: str) -> Bound:
