@@ -203,6 +203,8 @@ def _present(run: Run, bench: Setting | None) -> Iterator[str]:
     yield from (each.code for each in run.findings)
     if run.error is not None:
         yield run.error.code
+    if run.diagnosis is not None and run.diagnosis.cause is not None:
+        yield run.diagnosis.cause.code
     if bench is not None:
         yield from bench.findings
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+import edgequant
+from edgequant.blame import TABLE
 from edgequant.errors import InputError
 from edgequant.files import read_bounded
 from edgequant.problems import Place, dotted, first_problem
@@ -30,7 +34,7 @@ from edgequant.spec.accept import (
 )
 from edgequant.spec.file import _NOT_YAML, MAX_BYTES, _calibration
 from edgequant.spec.options import Access, RunOptions
-from edgequant.spec.rules import Rule, WrittenRule, fits
+from edgequant.spec.rules import FINDING, Rule, WrittenRule, fits
 
 _HINT = "docs/accept-rules.md has every key and every rule."
 _VERIFYS = "It looks like a spec of `edgequant verify --spec`, which takes one model: give it to that command, or name "
@@ -210,6 +214,8 @@ def _look_at_rules(spec: AcceptSpec, keys: Sequence[TrialKey]) -> None:
     seen: dict[str, int] = {}
     meant: list[tuple[Rule, set[TrialKey]]] = []
     for at, rule in enumerate(spec.rules):
+        if rule.metric.startswith(FINDING):
+            _known(("rules", at), rule.metric.removeprefix(FINDING))
         task_name = task_of(rule.metric)
         if task_name is not None:
             if task_name not in spec.tasks:
@@ -233,6 +239,22 @@ def _look_at_rules(spec: AcceptSpec, keys: Sequence[TrialKey]) -> None:
                 raise _Mistake(("rules", at), f"nothing can keep both '{rule}' and '{other}' (rules.{number})")
         if len(meant) < 1000:  # of more, those behind are not held against each other
             meant.append((rule, mine))
+
+
+@cache
+def _codes() -> tuple[frozenset[str], tuple[str, ...]]:
+    """Every code that is written in this program, and the ends of those that are put together: one that is not is never
+    found, and a rule on it always kept."""
+    sources = [path.read_text("utf-8") for path in Path(edgequant.__file__).parent.rglob("*.py")]
+    whole = {code for text in sources for code in re.findall(r'"([A-Z][A-Z0-9_]{2,99})"', text)}
+    return frozenset(whole | set(TABLE)), tuple({end for text in sources for end in re.findall(r'\}(_[A-Z_]+)"', text)})
+
+
+def _known(place: Place, code: str) -> None:
+    codes, ends = _codes()
+    if code not in codes and not code.endswith(ends):
+        near = difflib.get_close_matches(code, codes, n=1)
+        raise _Mistake(place, f"no finding has the code {code}" + (f"; did you mean {near[0]}?" if near else ""))
 
 
 def _contradict(one: Rule, other: Rule) -> bool:
@@ -262,6 +284,8 @@ def _look_at_deviations(spec: AcceptSpec, keys: Sequence[TrialKey]) -> None:
         mine = [key for key in keys if in_scope(each.scope, key, aliases)]
         if not mine:
             raise _Mistake(("deviations", at), f"'{each}' fits no trial{_unmet(each, spec, keys)}")
+        if each.finding is not None:
+            _known(("deviations", at, "finding"), each.finding)
         if each.rule is None:
             continue
         if each.rule not in rules:
