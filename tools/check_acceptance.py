@@ -118,7 +118,10 @@ class Checker:
         base = None if bound[0] == "absolute" else self.base(metric, bound[0], trial, attempt, place)
         if bound[0] != "absolute" and base is None:
             return "INCONCLUSIVE"
-        return held(metric, op, rule["margin"], bound, value, base)
+        state = held(metric, op, rule["margin"], bound, value, base)
+        limit = bound[0] == "absolute" and metric in LIMITS and rule["required"]
+        # The limit of a trial that breaks limits and is no FAIL: it proves nothing.
+        return "INCONCLUSIVE" if state == "FAIL" and limit and attempt["verdict"] == "INCONCLUSIVE" else state
 
     def rule(self, rule, trial, attempt, beside):
         metric, output, _, bound = parsed(rule["rule"])

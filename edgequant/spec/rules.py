@@ -113,7 +113,7 @@ def _memory() -> list[Metric]:
 
 
 _OTHERS = [
-    Metric("drift.breaks_at", "first step of a rollout that breaks its limit; no step breaks it: any bound is kept",
+    Metric("drift.breaks_at", "first step of a rollout that breaks its limit; steps that were not run are not told",
            "", ">=", per_output=True, scaled=False, relative=False, alike="accuracy", least=1),
     Metric("size_mb", "the file that runs, 10^6 bytes", "MB", "<=", least=0),
     Metric("independent_cases", "cases of the user's own that differ", "", ">=", scaled=False, least=0),

@@ -94,6 +94,15 @@ def test_an_output_that_has_no_such_metric_is_left_out() -> None:
     assert found["zero:sqnr_db"] == Value(None, "the reference is all zero")
 
 
+def test_a_rollout() -> None:
+    curve = {"octaves": [(1, 60.0)], "kind": "steady"}
+    drift = {"y": {"curves": {"total": curve}, "limit": "sqnr_db>=25", "breaks_at": 7, "stage": "device"},
+             "z": {"curves": {"total": curve}}}  # fmt: skip
+    found = facts_of(run_of(rollout_steps=100, drift=drift))
+    assert found["y:drift.breaks_at"] == Value(7, "sqnr_db>=25, device")
+    assert found["z:drift.breaks_at"] == Value(101, "none of 100 steps breaks it", low=101, high=1e9)
+
+
 def test_what_speaks_against_a_trial() -> None:
     evidence = {"metric": "sqnr_db", "op": ">=", "bound": 25.0, "value": 20.0}
     findings = [

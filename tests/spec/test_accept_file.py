@@ -13,6 +13,7 @@ import yaml
 from edgequant.errors import InputError
 from edgequant.spec.accept import AcceptSpec, TrialKey
 from edgequant.spec.accept_file import json_schema, load_accept
+from edgequant.spec.file import load_spec
 from tests.spec.test_spec_hostile import HOSTILE
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "accept.schema.json"
@@ -188,6 +189,10 @@ def test_a_spec_of_verify_says_which_command_it_is_for(tmp_path: Path) -> None:
     with pytest.raises(InputError) as found:
         load(tmp_path, (Path(__file__).parents[2] / "configs/verify.yaml").read_text())
     assert "edgequant verify --spec" in str(found.value.hint)
+    (tmp_path / "gate.yaml").write_text(WHOLE)
+    with pytest.raises(InputError) as found:
+        load_spec(tmp_path / "gate.yaml")
+    assert "edgequant accept" in str(found.value.hint)
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
