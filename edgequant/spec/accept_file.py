@@ -13,7 +13,6 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-import edgequant
 from edgequant.blame import TABLE
 from edgequant.errors import InputError
 from edgequant.files import read_bounded
@@ -245,7 +244,7 @@ def _look_at_rules(spec: AcceptSpec, keys: Sequence[TrialKey]) -> None:
 def _codes() -> tuple[frozenset[str], tuple[str, ...]]:
     """Every code that is written in this program, and the ends of those that are put together: one that is not is never
     found, and a rule on it always kept."""
-    sources = [path.read_text("utf-8") for path in Path(edgequant.__file__).parent.rglob("*.py")]
+    sources = [path.read_text("utf-8") for path in Path(__file__).parents[1].rglob("*.py")]
     whole = {code for text in sources for code in re.findall(r'"([A-Z][A-Z0-9_]{2,99})"', text)}
     return frozenset(whole | set(TABLE)), tuple({end for text in sources for end in re.findall(r'\}(_[A-Z_]+)"', text)})
 
