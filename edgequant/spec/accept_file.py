@@ -18,6 +18,7 @@ from edgequant.errors import InputError
 from edgequant.files import read_bounded
 from edgequant.problems import Place, dotted, first_problem
 from edgequant.spec.accept import (
+    MOST_RESULTS,
     MOST_TRIALS,
     AcceptSpec,
     BenchEntry,
@@ -76,7 +77,7 @@ def load_accept(path: Path, base: Path | None = None) -> AcceptSpec:
         _look(spec)
     except ValidationError as error:
         place = tuple(error.errors(include_url=False)[0]["loc"])
-        raise _invalid(path, lines, place, first_problem(error, keys=_keys)) from None
+        raise _invalid(path, lines, place, first_problem(error, keys=_keys, place=_as_written)) from None
     except _Mistake as mistake:
         raise _invalid(path, lines, mistake.place, f"{dotted(mistake.place)}: {mistake}") from None
     return _resolved(spec, path.parent if base is None else base)
@@ -143,6 +144,12 @@ def _keys(place: Place) -> Sequence[str]:
     return list(AcceptSpec.model_fields) if len(place) == 1 else []
 
 
+def _as_written(place: Place) -> str:
+    """A rule and a deviation keep where they apply apart; who writes them does not."""
+    inner = place[:1] in (("rules",), ("deviations",)) and place[2:3] == ("scope",)
+    return dotted((*place[:2], *place[3:]) if inner else place)
+
+
 def _at(each: Any, lines: Mapping[Place, int], key: str, at: int) -> Any:
     return each.model_copy(update={"line": _line(lines, (key, at))})
 
@@ -187,6 +194,8 @@ def _look(spec: AcceptSpec) -> None:
         raise _Mistake(("devices",), "there is nothing to try: no variant is left for any device")
     if len(keys) > MOST_TRIALS:
         raise _Mistake(("models",), f"{len(keys)} trials are more than the {MOST_TRIALS} there may be")
+    if (results := len(keys) * (len(spec.rules) + len(spec.deviations))) > MOST_RESULTS:
+        raise _Mistake(("rules",), f"{results} times a rule meets a trial: more than the {MOST_RESULTS} there may be")
     for name, device in spec.devices.items():
         for at, pattern in enumerate(device.variants or ()):
             if not any(fits(pattern, key.variant) for key in keys):

@@ -6,7 +6,7 @@ import difflib
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -146,13 +146,16 @@ def metric_of(name: str) -> Metric:
     )
 
 
-class Scope(_Strict):
-    """Where something applies: names or globs (``*`` any text, ``?`` one character); None fits all.  A device is also
-    found by its URI and its tags."""
+Glob = Annotated[str, Field(min_length=1, max_length=500)]
+"""A name, in which ``*`` is any text and ``?`` one character."""
 
-    model: str | None = None
-    variant: str | None = None
-    device: str | None = None
+
+class Scope(_Strict):
+    """Where something applies; None fits all.  A device is also found by its URI and its tags."""
+
+    model: Glob | None = None
+    variant: Glob | None = None
+    device: Glob | None = None
 
     def __str__(self) -> str:
         parts = [f"{name} {value}" for name in ("model", "variant", "device") if (value := getattr(self, name))]
@@ -163,9 +166,9 @@ class WrittenRule(_Strict):
     """A rule as it stands in a file; its text alone may stand there too."""
 
     rule: str
-    model: str | None = None
-    variant: str | None = None
-    device: str | None = None
+    model: Glob | None = None
+    variant: Glob | None = None
+    device: Glob | None = None
     required: bool = True
     margin: float | None = Field(default=None, ge=0)
 

@@ -213,6 +213,23 @@ def test_what_is_not_there_or_too_large(tmp_path: Path) -> None:
     assert found.value.code == "SPEC_INVALID"
 
 
+def test_what_is_too_much_is_refused_at_once(tmp_path: Path) -> None:
+    many = {"models": {f"m{n}": "m" for n in range(100)}, "devices": {f"d{n}": "local:" for n in range(60)}}
+    for more, says in (
+        ({"variants": ["fp16", "kl"]}, "12000 trials are more than"),
+        (
+            {"variants": ["fp16"], "rules": [f"sqnr_db >= {n / 10}" for n in range(60)]},
+            "360000 times a rule meets a trial",
+        ),
+        (
+            {"variants": ["fp16"], "rules": [{"rule": "cosine >= 0.5", "device": "*a" * 300}]},
+            "rules.0.scope.device: must",
+        ),
+    ):
+        with pytest.raises(InputError, match=says):
+            load(tmp_path, yaml.safe_dump({**many, **more}))
+
+
 def test_the_published_schema_is_that_of_the_code() -> None:
     assert json.loads(SCHEMA.read_text()) == json_schema()
 
