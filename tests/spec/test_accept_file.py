@@ -217,17 +217,11 @@ def test_what_is_too_much_is_refused_at_once(tmp_path: Path) -> None:
     many = {"models": {f"m{n}": "m" for n in range(100)}, "devices": {f"d{n}": "local:" for n in range(60)}}
     for more, says in (
         ({"variants": ["fp16", "kl"]}, "12000 trials are more than"),
-        (
-            {"variants": ["fp16"], "rules": [f"sqnr_db >= {n / 10}" for n in range(60)]},
-            "360000 times a rule meets a trial",
-        ),
-        (
-            {"variants": ["fp16"], "rules": [{"rule": "cosine >= 0.5", "device": "*a" * 300}]},
-            "rules.0.scope.device: must",
-        ),
+        ({"rules": [f"sqnr_db >= {n / 10}" for n in range(60)]}, "360000 times a rule meets a trial"),
+        ({"rules": [{"rule": "cosine >= 0.5", "device": "*a" * 300}]}, r"rules\.0\.device: must have at most 500"),
     ):
         with pytest.raises(InputError, match=says):
-            load(tmp_path, yaml.safe_dump({**many, **more}))
+            load(tmp_path, yaml.safe_dump({**many, "variants": ["fp16"], **more}))
 
 
 def test_the_published_schema_is_that_of_the_code() -> None:
