@@ -20,7 +20,7 @@ from edgequant.jobs.html import page_of
 from edgequant.jobs.verify import verify
 from edgequant.judge.diagnosis import diagnose as judge_layers
 from edgequant.judge.verdict import Verdict
-from edgequant.lab.probes.layers import DEVICE_BYTES, Layers, Spot, once
+from edgequant.lab.probes.layers import Layers, Spot, once
 from edgequant.lab.session import Session
 from edgequant.lab.take import ModelFile
 from edgequant.models import read_model
@@ -170,10 +170,10 @@ def test_looking_takes_at_most_50_mb_of_a_device_above_the_models_own_peak(host:
     rng = np.random.default_rng(0)
     cases = [Case("one", {"x": rng.normal(size=(1, 3, 256, 256)).astype(np.float32)}, "random")]
 
-    def took(device_bytes: int, free: float | None = None) -> LookMemory:
+    def took(free: float | None = None) -> LookMemory:
         with this_host() as far:
             spots = [Spot(where, host, ModelFile(plain, "normal")) for where in ("plain", "here")]  # type: ignore[arg-type]
-            probe = Layers(*spots, Spot("there", far, ModelFile(plain, "normal")), cases, device_bytes=device_bytes)
+            probe = Layers(*spots, Spot("there", far, ModelFile(plain, "normal")), cases)
             if free is not None:  # as a small device says
                 learn = probe.there.learn
 
@@ -187,9 +187,9 @@ def test_looking_takes_at_most_50_mb_of_a_device_above_the_models_own_peak(host:
         assert taken.memory_mb is not None
         return taken.memory_mb
 
-    usual, all_at_once, little = took(DEVICE_BYTES), took(1 << 30), took(DEVICE_BYTES, free=40e6)
-    assert usual.above <= 50, usual
-    assert all_at_once.above > 1.5 * usual.above, "it is the size of the batches that keeps it down"
+    usual, little = took(), took(free=40e6)
+    assert usual.above <= 50, "62 MB with 24 MB of tensors at once"
+    assert little.above < usual.above
     assert (little.batch, little.free) == (2.5, 40.0), "the less it has, the less is asked for at once"
 
 
