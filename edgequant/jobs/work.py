@@ -20,7 +20,6 @@ from edgequant.spec import MemoryMode, Precision
 from edgequant.work.count import Emulator, Work
 from edgequant.work.plugin import compiled, qemu_with_plugins
 
-
 SAME = 0.0005
 """The same file in two processes differs by less."""
 
