@@ -33,7 +33,8 @@ from edgequant.quantize.swap import Exchange
 from edgequant.report.diagnosis import sentences
 from tests import generated, sources
 from tests.defects import layer_devices as devices
-from tests.defects.layers import EDITS, Subject, breaks, generated_subject, look, planted, rates, run, this_host
+from tests.defects import layer_mechanisms as mechanisms
+from tests.defects.layers import EDITS, Subject, blamed, breaks, generated_subject, look, planted, rates, run, this_host
 from tests.jobs.support import ONE_THREAD, check_folder
 
 
@@ -310,3 +311,28 @@ def test_a_run_is_looked_into_as_it_was_asked_for(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         diagnose_run(folder.path)
     assert caught.value.code == "MODEL_CHANGED"
+
+
+@pytest.mark.nightly
+def test_causes_of_half_precision_and_outliers_are_named_and_their_twins_are_nobodys(
+    cnn: Subject, host: Session, tmp_path: Path
+) -> None:
+    with this_host() as far:
+        found = [
+            *mechanisms.halves(cnn, host, far, tmp_path, 1),
+            *mechanisms.cancellations(host, far, tmp_path, 4),
+            *mechanisms.outlier_weights(cnn, host, tmp_path, 1),
+        ]
+    assert len(found) >= 9
+    for each in found:
+        assert each.found.stage == each.stage, each
+        assert each.found.blame.layers[:1] == each.layers, each
+        assert each.found.cause is not None
+        assert each.found.cause.code in each.causes, each
+        assert not blamed(each.twin), each
+
+
+@pytest.mark.nightly
+def test_states_that_are_lost_are_named_as_such() -> None:
+    for each in mechanisms.states(("not_fed", "decayed", "left_over", "file_ignored")):
+        assert (each.told, each.code in each.causes) == (each.stage, True), each
