@@ -13,7 +13,7 @@ import MNN.expr as F  # noqa: N812  (the name MNN's own documentation uses)
 import MNN.nn as nn
 import numpy as np
 
-from . import RUNNER_VERSION, facts, laboratory, lock, model_file, rollout, system, tensor_stats, wire
+from . import RUNNER_VERSION, conditions, facts, laboratory, lock, model_file, rollout, system, tensor_stats, wire
 from .laboratory import EVENT_SECONDS
 from .process import Memory, own_arguments, reset_peak
 from .server import Answer, Job, JobError, Tensors
@@ -113,19 +113,19 @@ class Loaded:
 
     def read(self, results: List[Any]) -> Dict[str, np.ndarray]:
         """The outputs as NumPy arrays of their own memory."""
-        arrays = {}
-        for name, var in zip(self.output_names, results):
-            try:
-                if self.inner and 0 in var.shape:  # which read() takes for an error, as it is in an output
-                    arrays[name] = np.empty(var.shape, _declared()[var.dtype][0])
-                    continue
-                if var.data_format == F.NC4HW4:
-                    var = F.convert(var, self.order)
-                # read() hands out a view of MNN's memory that dies with the variable.
-                arrays[name] = np.array(var.read(), copy=True)
-            except Exception as error:  # noqa: BLE001  (MNN raises bare Exception or SystemError)
-                raise JobError("INFERENCE_FAILED", "output %r cannot be read (%s)" % (name, error)) from None
-        return arrays
+        return {name: self.array(name, var) for name, var in zip(self.output_names, results)}
+
+    def array(self, name: str, var: Any) -> np.ndarray:
+        """One of them."""
+        try:
+            if self.inner and 0 in var.shape:  # which read() takes for an error, as it is in an output
+                return np.empty(var.shape, _declared()[var.dtype][0])
+            if var.data_format == F.NC4HW4:
+                var = F.convert(var, self.order)
+            # read() hands out a view of MNN's memory that dies with the variable.
+            return np.array(var.read(), copy=True)
+        except Exception as error:  # noqa: BLE001  (MNN raises bare Exception or SystemError)
+            raise JobError("INFERENCE_FAILED", "output %r cannot be read (%s)" % (name, error)) from None
 
     def timed(self, variables: List[Any]) -> Tuple[float, List[Any]]:
         """Milliseconds of one forward pass that ends with every output readable, and the outputs."""
@@ -263,6 +263,7 @@ class Engine(laboratory.Laboratory):
             "outputs": model.output_names,
             "memory_before": before,
             "memory_after": self._memory.read(anew=True),
+            "free_mb": conditions.free_mb(),
         }, None
 
     def job_unload(self, job: Job) -> Answer:
@@ -284,19 +285,23 @@ class Engine(laboratory.Laboratory):
         Tensors: inputs as "in:NAME", and what a tensor is to be held against as "want:NAME".  `whole` names those that
         are to go back as they are.
         """
-        model = self._model(job)
+        model, whole = self._model(job), set(job.header.get("whole", []))
         given = {name[3:]: array for name, array in job.tensors.items() if name.startswith("in:")}
         wanted = {name[5:]: array for name, array in job.tensors.items() if name.startswith("want:")}
-        arrays = model.read(model.forward(model.feed(given)))
-        floats = {name: array for name, array in arrays.items() if array.dtype.kind == "f"}
-        answer = {
-            "stats": {name: tensor_stats.stats(array) for name, array in floats.items()},
-            "apart": {
-                name: tensor_stats.apart(wanted[name], array) for name, array in floats.items() if name in wanted
-            },
-            "memory": self._memory.read(),
-        }
-        return answer, {name: arrays[name] for name in job.header.get("whole", []) if name in arrays}
+        job.tensors.clear()
+        stats, apart, kept = {}, {}, {}
+        results = model.forward(model.feed(given))
+        # One at a time, and each dropped with what it was held against: a device has little memory.
+        for place, name in enumerate(model.output_names):
+            array, results[place] = model.array(name, results[place]), None
+            want = wanted.pop(name, None)
+            if array.dtype.kind == "f":
+                stats[name] = tensor_stats.stats(array)
+                if want is not None:
+                    apart[name] = tensor_stats.apart(want, array)
+            if name in whole:
+                kept[name] = array
+        return {"stats": stats, "apart": apart, "memory": self._memory.read()}, kept
 
     def job_rollout(self, job: Job) -> Answer:
         """Many steps, with outputs fed back into inputs: see `rollout.roll`."""

@@ -70,16 +70,16 @@ def take(name: str, cpus: List[int], record: Optional[str] = None) -> Dict[str, 
     return _answer(True, was, None)
 
 
-def give_back(record: Optional[str] = None, *, only_left: bool = False) -> bool:
+def give_back(record: Optional[str] = None, *, of: Optional[int] = None, only_left: bool = False) -> bool:
     """Restore what a record says, and remove it; whether there was one.
 
-    only_left: not where the runner that made it lives.
+    of: only where the runner with this process number made it.  only_left: only where the one that made it is dead.
     """
     record = record or record_path()
     left = _read(record)
     if left is None:
         return False
-    if only_left and _lives(left):
+    if (of is not None and left["pid"] != of) or (only_left and _lives(left)):
         return False
     if left.get("boot") == _boot():  # after a start of the machine nothing of it is left
         for path, said in left["was"].items():

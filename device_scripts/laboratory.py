@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, List
 
 import MNN
@@ -32,7 +33,7 @@ class Laboratory:
         """Set it on all cores this process may use, until it ends; null gives back what was there."""
         name = job.header["name"]
         if name is None:
-            return {"restored": governor.give_back()}, None
+            return {"restored": governor.give_back(of=os.getpid())}, None
         return governor.take(str(name), self._usable()), None
 
     def _usable(self) -> List[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
@@ -19,7 +20,8 @@ def main() -> int:
     wire_in, wire_out = process.take_stdio()
     held = lock.Lock()
     governor.give_back(only_left=True)
-    dismiss_watcher = process.die_with_host(wire_in, wire_out, *held.descriptors, at_end=governor.give_back)
+    give_back = functools.partial(governor.give_back, of=os.getpid())
+    dismiss_watcher = process.die_with_host(wire_in, wire_out, *held.descriptors, at_end=give_back)
     held.take_over()  # after the fork: it starts a thread
 
     def load() -> None:
@@ -37,7 +39,7 @@ def main() -> int:
     stream = server.Stream(wire_in, wire_out)
     stream.write_raw(wire.PREAMBLE)
     served = engine.Engine(banner, held)
-    code = server.serve(served, stream, governor.give_back)
+    code = server.serve(served, stream, give_back)
     if served.restart_with is None:
         return code
     held.pass_on()
@@ -46,5 +48,5 @@ def main() -> int:
         process.start_anew(served.restart_with, wire_in, wire_out)
     except OSError as error:
         sys.stderr.write("edgequant-runner: cannot start itself anew: %s\n" % error)
-    governor.give_back()
+    give_back()
     return EXIT_NOT_RESTARTED

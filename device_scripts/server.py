@@ -29,7 +29,9 @@ class JobError(Exception):
 class Job:
     """One request: its header, its tensors by name, and `emit`, which sends partial results while the job runs."""
 
-    def __init__(self, header: Dict[str, Any], tensors: Tensors, emit: Callable[[Dict[str, Any]], None]) -> None:
+    def __init__(
+        self, header: Dict[str, Any], tensors: Dict[str, np.ndarray], emit: Callable[[Dict[str, Any]], None]
+    ) -> None:
         self.header = header
         self.tensors = tensors
         self.emit = emit

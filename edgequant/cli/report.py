@@ -16,6 +16,7 @@ from edgequant.errors import EdgequantError, InputError
 
 if TYPE_CHECKING:
     from edgequant.plan.request import Request
+    from edgequant.report.diagnosis import DiagnosisReport
     from edgequant.report.model import Report
 
 
@@ -91,9 +92,14 @@ def write_files(report: Report, files: Files, where: Path, *, by_case: bool = Fa
 
         write_text_file(to_summary(report), files.summary, "--summary", "file")
     if files.html is not None:
-        from edgequant.jobs.html import page_of
+        write_page(report, files.html, where)
 
-        write_text_file(page_of(report, where), files.html, "--html", "page")
+
+def write_page(report: Report, path: str | Path, where: Path, *, diagnoses: Sequence[DiagnosisReport] = ()) -> None:
+    """Write the page.  where, diagnoses: see `jobs.html.page_of`.  Raises EdgequantError (OUTPUT_UNWRITABLE)."""
+    from edgequant.jobs.html import page_of
+
+    write_text_file(page_of(report, where, diagnoses=diagnoses), str(path), "--html", "page")
 
 
 def write_csv(report: Report, path: str | None, *, by_case: bool = False) -> None:

@@ -93,7 +93,7 @@ class ModelInput(Answer):
 
 class LoadAnswer(Answer):
     """A model in the runner's memory: `load_ms` in milliseconds, memory before and after, SHA-256 of the file that was
-    loaded (empty where it could not be read)."""
+    loaded (empty where it could not be read), MB that the device could still give out."""
 
     handle: int
     sha256: str = Field(default="", max_length=64)
@@ -103,6 +103,7 @@ class LoadAnswer(Answer):
     outputs: list[_Name] = Field(max_length=100_000)
     memory_before: MemoryKb = MemoryKb()
     memory_after: MemoryKb = MemoryKb()
+    free_mb: Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)] | None = None
 
 
 class RunAnswer(Answer):
@@ -189,6 +190,7 @@ class Conditions(Answer):
     throttled: _Tally | None = None
     celsius: Annotated[float, Field(ge=-100, le=250, allow_inf_nan=False)] | None = None
     governor: str | None = Field(default=None, max_length=300)
+    driver: str | None = Field(default=None, max_length=300)
     free_mb: _Tally | None = None
     swapped_in: _Tally | None = None
     battery: Annotated[int, Field(ge=0, le=100)] | None = None

@@ -50,6 +50,7 @@ def test_at_the_end(at_performance: Runner, tree: Tree, record: Callable[[], boo
     assert not record()
 
 
+@pytest.mark.nightly
 def test_when_asked_to(at_performance: Runner, tree: Tree) -> None:
     assert at_performance.ask("governor", name=None)[0]["restored"]
     assert tree.governors() == {"schedutil"}
@@ -61,6 +62,7 @@ def test_when_the_link_is_lost(at_performance: Runner, tree: Tree, record: Calla
     assert given_back(tree, record)
 
 
+@pytest.mark.nightly
 def test_when_the_runner_is_killed(at_performance: Runner, tree: Tree, record: Callable[[], bool]) -> None:
     at_performance.child.kill()
     assert given_back(tree, record)
@@ -99,6 +101,7 @@ def test_started_anew_it_keeps_it_and_still_gives_it_back(
     assert given_back(tree, record)
 
 
+@pytest.mark.nightly
 def test_two_governors_each_get_theirs(start: Set, tree: Tree) -> None:
     if len(CPUS) < 2:
         pytest.skip("one CPU")
@@ -110,6 +113,7 @@ def test_two_governors_each_get_theirs(start: Set, tree: Tree) -> None:
     assert tree.governors() == {"schedutil", "ondemand"}
 
 
+@pytest.mark.nightly
 def test_what_somebody_else_has_set_meanwhile_is_theirs(at_performance: Runner, tree: Tree) -> None:
     tree.each("cpufreq/scaling_governor", "powersave")
     at_performance.ask("exit")
@@ -127,6 +131,7 @@ def test_where_it_may_not_be_written(start: Set, tree: Tree, record: Callable[[]
     assert not record()
 
 
+@pytest.mark.nightly
 def test_one_that_is_not_offered(start: Set, tree: Tree) -> None:
     answer, _ = start().ask("governor", name="warp")
     assert answer["set"] is False
@@ -134,6 +139,7 @@ def test_one_that_is_not_offered(start: Set, tree: Tree) -> None:
     assert tree.governors() == {"schedutil"}
 
 
+@pytest.mark.nightly
 def test_no_governor_at_all(start: Set, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEQUANT_SYSTEM_ROOT", str(tmp_path))
     answer, _ = start().ask("governor", name="performance")
@@ -147,7 +153,13 @@ def test_another_one_is_not_disturbed(at_performance: Runner, start: Set, tree: 
     answer, _ = other.ask("governor", name="powersave")
     assert answer["set"] is False
     assert f"process {at_performance.child.pid}" in answer["why"]
+    assert not other.ask("governor", name=None)[0]["restored"]
+    (watcher,) = other.children()
     other.ask("exit")
+    assert ended(watcher)
+    assert tree.governors() == {"performance"}
+    at_performance.ask("exit")
+    assert tree.governors() == {"schedutil"}
 
 
 @pytest.mark.parametrize("change", [{"boot": "another"}, {"was": {"etc/passwd": "x"}}, {"set": 7}], ids=str)

@@ -58,6 +58,7 @@ def test_it_waits_until_it_is_cool(session: Session, tree: Tree) -> None:
     assert cooling.said == ["local: is at 71 degrees: it is given up to 60 s to cool down"]
 
 
+@pytest.mark.nightly
 def test_what_is_cool_is_not_waited_for(session: Session, tree: Tree) -> None:
     found = Readying(cool_below=45).ready(session, Progress())
     assert found.cooled
@@ -71,6 +72,7 @@ def test_what_stays_hot_is_told(session: Session, tree: Tree) -> None:
     assert found.waited >= 0.2
 
 
+@pytest.mark.nightly
 def test_without_a_thermometer_known_work_tells(session: Session, tree: Tree) -> None:
     (tree.root / "sys/class/thermal/thermal_zone0/temp").unlink()
     readying = Readying(cool_below=45, cool_seconds=0.0)
@@ -92,6 +94,7 @@ def test_the_governor_is_set_for_as_long_as_the_session_is(session: Session, tre
     assert eventually(lambda: tree.governors() == {"schedutil"})
 
 
+@pytest.mark.nightly
 def test_a_governor_that_is_not_there(session: Session, tree: Tree) -> None:
     found = Readying(governor="warp").ready(session, Progress())
     assert found.governor is not None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import quantiles
 
 from edgequant import charts, plain
+from edgequant.archive.layers import Spread
 from edgequant.report import words
 from edgequant.report.html.archive import Kept
 from edgequant.report.html.layers import Looked
@@ -166,6 +167,9 @@ def layer_errors(title: str, looked: Sequence[Looked]) -> Figure | None:
     series: dict[str, list[float | None]] = {}
     if any(row.entire_db is not None for row in first.rows):
         series["quantization, on this host"] = [_db(row.entire_db) for row in first.rows]
+    alone = "single: of the model's output"
+    if any(row.single_db is not None for row in first.rows):
+        series[alone] = [_db(row.single_db) for row in first.rows]
     for each in looked:
         by_layer = {row.layer: row.device_db for row in each.rows}
         values = [_db(by_layer.get(row.layer)) for row in first.rows]
@@ -179,12 +183,44 @@ def layer_errors(title: str, looked: Sequence[Looked]) -> Figure | None:
     said = charts.Said(
         f"Error along the graph: {title}",
         f"SQNR in dB of each layer's output, in the order the layers are computed; lower is worse.{whose} "
+        f"{'Points: what the model has with that layer alone quantized. ' if alone in series else ''}"
         f"What is above {CEILING_DB:.0f} dB or exact is drawn at {CEILING_DB:.0f}.",
         "layer, by its number in the table",
         "SQNR, dB",
     )
-    svg = charts.curves(shown, said, labels=[str(place + 1) for place in range(len(first.rows))], wide=True)
+    labels = [str(place + 1) for place in range(len(first.rows))]
+    svg = charts.curves(shown, said, labels=labels, wide=True, apart=[alone])
     return figure(svg, said, left_out(len(series) - len(shown), "devices"))
+
+
+_SIDES = {"plain": "float, on this host", "here": "quantized, on this host", "there": "quantized, on the device"}
+
+
+def spreads(looked: Looked) -> list[Figure]:
+    """How the numbers of the worst layers are spread, float against quantized."""
+    return [found for each in looked.spreads if (found := _spread(each)) is not None]
+
+
+def _spread(found: Spread) -> Figure | None:
+    width = (found.high - found.low) / max(map(len, found.counts.values()), default=1)
+    series: dict[str, list[float | None]] = {}
+    for side, label in _SIDES.items():
+        counts = found.counts.get(side)
+        if counts and sum(counts):
+            # Half a number stands for none, which has no logarithm.
+            series[label] = [100 * max(count, 0.5) / sum(counts) for count in counts]
+    if not series:
+        return None
+    said = charts.Said(
+        f"Numbers of {plain.name(found.layer)}",
+        f"How many of its output's numbers are how large, in case {plain.name(found.case)}. The ends hold all that is "
+        "beyond the float ones by a quarter of their range; at the bottom is none. Where the quantized ones stop short "
+        "they are clipped, and where they stand in few places the scale is too coarse.",
+        "size",
+        "% of all, logarithmic",
+    )
+    labels = [f"{found.low + (place + 0.5) * width:.3g}" for place in range(len(next(iter(series.values()))))]
+    return figure(charts.curves(series, said, labels=labels, logarithmic=True), said)
 
 
 def _timed(each: Named) -> str:

@@ -32,6 +32,8 @@ MEANING = {
 }
 _MOST_PLACES = 20
 _MOST_DRIFT = 6
+_MOST_SPREAD = 4
+"""Runs beyond which the numbers of layers stand in tables alone: the page is to stay small."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Inside:
     """What was looked into, of one variant on each device."""
 
     figure: figures.Figure | None
-    looked: list[tuple[layers.Looked, list[str], Table]]
+    looked: list[tuple[layers.Looked, list[str], Table, list[figures.Figure], Table]]
     whole: Table
 
 
@@ -253,7 +255,13 @@ def _inside(looked: Sequence[layers.Looked]) -> list[Inside]:
     variants = list(dict.fromkeys(each.variant for each in looked))
     for variant in variants:
         mine = [each for each in looked if each.variant == variant]
-        parts = [(each, [said(sentence) for sentence in layers.story(each)], layers.worst_table(each)) for each in mine]
+        parts = [
+            (
+                each, [said(sentence) for sentence in layers.story(each)], layers.worst_table(each),
+                figures.spreads(each) if len(looked) <= _MOST_SPREAD else [], layers.spread_table(each),
+            )
+            for each in mine
+        ]  # fmt: skip
         figure = figures.layer_errors(plain.name(variant), mine)
         found.append(Inside(figure, parts, layers.whole_table(mine, len(variants))))
     return found
