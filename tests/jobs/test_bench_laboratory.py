@@ -17,6 +17,7 @@ from edgequant.archive.types import Capture
 from edgequant.jobs.bench import BenchRequest, BenchResult, bench
 from edgequant.jobs.laboratory import LaboratoryRequest
 from edgequant.jobs.rejudge_bench import judge_bench_again
+from edgequant.judge.verdict import Verdict
 from edgequant.plan.request import Request
 from edgequant.progress import Progress
 from edgequant.report.html.bench import page
@@ -147,6 +148,11 @@ def test_a_long_run_that_is_interrupted_keeps_what_came(
     assert kept is not None
     assert not kept.complete
     assert 1 <= len(kept.periods) <= 2
+    shown = judge_bench_again(tmp_path / "run").report
+    assert shown.interrupted
+    assert shown.verdict is Verdict.INCONCLUSIVE
+    assert shown.devices[0].rounds == 3
+    assert [each.code for each in shown.devices[0].apart.sustained["float"].against][-1] == "NOT_FINISHED"
     assert eventually(lambda: tree.governors() == {"schedutil"})
 
 
