@@ -104,7 +104,7 @@ def test_a_rule_without_an_output_is_for_those_that_no_other_names() -> None:
 
 def test_of_several_outputs_the_worst_is_told() -> None:
     found = result("sqnr_db >= 45", PLAIN)
-    assert (found.value.value, found.why) == (30.0, "y")
+    assert (found.value.value, found.why) == (30.0, "output y")
 
 
 def test_relative_to_float_on_the_same_device() -> None:
@@ -116,7 +116,7 @@ def test_relative_to_float_on_the_same_device() -> None:
     }  # fmt: skip
     size, sqnr = Release(spec, attempts).judge().trials[0].rules[-2:]
     assert (size.state, size.bound) == (State.PASS, pytest.approx(3.6))
-    assert (sqnr.state, sqnr.bound, sqnr.why) == (State.FAIL, 75, "z")
+    assert (sqnr.state, sqnr.bound, sqnr.why) == (State.FAIL, 75, "output z")
 
 
 def test_float_in_one_session_is_compared_round_by_round() -> None:
