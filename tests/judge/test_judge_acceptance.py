@@ -17,6 +17,7 @@ from edgequant.judge.acceptance_types import ORDER
 from edgequant.judge.verdict import Verdict
 from edgequant.spec.accept import TrialKey
 from tests.judge.releases import FLOAT, GONE, KEY, LATER, Release, blocks, facts, generated, spec_of
+from tests.nightly import all_but
 
 PLAIN = {"y:sqnr_db": 30.0, "z:sqnr_db": 40.0, "size_mb": 3.0, "mnn": "3.6.1", "low_memory_engaged": True}
 
@@ -335,7 +336,7 @@ def test_each_regression_is_found_by_its_own_rule(change: dict[str, float], rule
 
 # ---- what holds of every release
 
-SEEDS = range(40)
+SEEDS = all_but(*range(12), of=range(100))
 
 
 @pytest.mark.parametrize("seed", SEEDS)

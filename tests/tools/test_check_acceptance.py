@@ -25,7 +25,7 @@ MUTATIONS = 60
 
 @cache
 def _texts() -> list[str]:
-    return [to_json(generated(seed).report()) for seed in range(40)]
+    return [to_json(generated(seed).report()) for seed in range(24)]
 
 
 def documents() -> list[Any]:
