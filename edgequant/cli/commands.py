@@ -156,7 +156,7 @@ def bench(
     cases: opt.Cases,
     computing: opt.Computing,
     device: opt.Device,
-    run_dir: opt.RunDir = None,
+    kept: opt.Kept,
     ui: opt.Ui,
 ) -> None:
     """Measure latency and memory of MODEL's variants, or of a .mnn as it is, beside float and beside each other.
@@ -169,7 +169,7 @@ def bench(
     """
     from edgequant.cli import bench as command
 
-    command.run(model, typed(where, making, cases, computing, device), **vars(measuring), run_dir=run_dir, ui=ui)
+    command.run(model, typed(where, making, cases, computing, device), **vars(measuring), kept=kept, ui=ui)
 
 
 @app.command("inspect", short_help="Inputs, operators, risks, and the variants worth trying.")
@@ -201,13 +201,13 @@ def demo(*, device: opt.OneDevice = "local:", run_dir: opt.RunDir = None, ui: op
 def report(
     *,
     run_dir: Annotated[str | None, typer.Argument(metavar="RUN_DIR", help="Folder of an earlier run.")] = None,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of report.json.")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print its JSON Schema.")] = False,
     files: opt.Files,
     by_case: Annotated[bool, typer.Option("--by-case", help="In that table, a line per output and case.")] = False,
     ui: opt.Ui,
 ) -> None:
     """Show the report of an earlier run again; the exit code is its verdict's."""
-    from edgequant.cli import report as command
+    from edgequant.cli import report_any as command
 
     command.run(run_dir=run_dir, schema=schema, files=files, by_case=by_case, ui=ui)
 
@@ -221,22 +221,19 @@ def judge(
         typer.Option("--spec", metavar="FILE", help="Limits, goals and decides of this file instead of the run's."),
     ] = None,
     limits: opt.Limits,
-    write: Annotated[
-        bool, typer.Option("--write", help="Keep it in RUN_DIR as report-2.json, report-3.json, ...")
-    ] = False,
-    csv: opt.Csv = None,
+    rules: opt.Rejudging,
     ui: opt.Ui,
 ) -> None:
     """Judge what a run has captured again: without its device, MNN or the source model.
 
     Says what is different from the judgement that is kept there.  Limits given here
     take the place of the run's own of the same output and metric.  The exit code is
-    the new verdict's.
+    the new verdict's.  RUN_DIR may be the folder of a bench.
     """
     from edgequant.cli import judge as command
 
     given = {"limits": limits.limit or (), "decides": limits.decides or ()}
-    command.run(run_dir, spec=spec, **given, write=write, csv=csv, ui=ui)
+    command.run(run_dir, spec=spec, **given, rules=rules, ui=ui)
 
 
 @app.command("audit", short_help="What a check would have missed: faults are planted.")

@@ -191,7 +191,7 @@ def test_a_layer_that_a_device_computes_otherwise_is_right_here_and_was_wrong_th
         cnn = generated_subject("small_cnn", "dynamic:8", tmp_path, host)
         layer = [each for each in read_weights(cnn.made) if each.kept == "quantized"][1]
         other = tmp_path / "other.mnn"
-        assert planted(cnn, layer, EDITS["scales of a quarter of the channels times 3"][0], other)
+        assert planted(cnn.made, layer, EDITS["scales of a quarter of the channels times 3"][0], other)
         monkeypatch.setattr(there, "push", lambda _path, *_more: (str(other), 0))
         looking = Looking(
             variant="dynamic:8", uri="ssh://board", plain=cnn.plain, made=cnn.made, memory="low", precision="normal",
