@@ -4,8 +4,8 @@ accept.json                             what is run: trials, parts; the spec's S
 spec.yaml                               the spec as it was
 baseline.json                           what the baseline's folder said (its acceptance.json or report.json)
 trials/<part>/attempt-N/                the folders of verify
-bench/<part>/attempt-N/                 the folders of bench, with measured.json: what stands in its captures
-tasks/<part>/attempt-N/<task>.json      what a task metric came to
+bench/<part>/attempt-N/                 the folders of bench, with measured.json: what it came to
+tasks/<task>-<trial>-N.json             what a task metric came to in attempt N
 .../attempt-N.error.json                why a part came to nothing
 journal.jsonl                           a line whenever a part begins and ends
 acceptance.json                         the judgement
@@ -28,7 +28,7 @@ from edgequant.archive.folder import MAX_BYTES, RunFolder
 from edgequant.archive.record import Failure, Record, Sha256
 from edgequant.archive.types import now
 from edgequant.errors import InputError
-from edgequant.files import append, atomic_write, disk_error, read_bounded
+from edgequant.files import append, atomic_write, disk_error, read_bounded, safe_name
 from edgequant.problems import first_problem
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -41,14 +41,20 @@ _ATTEMPT = re.compile(r"attempt-(\d{1,6})")
 
 
 class PlannedTrial(Record):
-    """A model, a variant and a device by the names the spec gives them.  informative: it is only there for rules that
-    are relative to float, and decides nothing.  uri: of the device.  part: of verify.  bench, tasks: what else."""
+    """A model, a variant and a device by the names the spec gives them.
+
+    method, uri: the variant and the device as they are written.  part: of verify.  bench, tasks: what else there is of
+    it.  informative: it is only there for rules that are relative to float, and decides nothing.  run: SHA-256 of what
+    it is run with, whatever it is judged by.
+    """
 
     model: str
     variant: str
     device: str
+    method: str
     uri: str
     part: str
+    run: Sha256
     bench: str | None = None
     tasks: tuple[str, ...] = ()
     informative: bool = False
@@ -90,6 +96,7 @@ class BenchSetting(Record):
             memory_mb.rss_peak.
         blocks: samples in ms, of each block (a process of its own) that the numbers are of.
         rounds: number of each of these blocks: those of one number ran beside each other.
+        findings: codes of what was found of it beside the others.
     """
 
     variant: str
@@ -99,6 +106,7 @@ class BenchSetting(Record):
     numbers: dict[str, Number] = Field(default_factory=dict)
     blocks: tuple[tuple[float, ...], ...] = ()
     rounds: tuple[int, ...] = ()
+    findings: tuple[str, ...] = ()
 
 
 class BenchRecord(Record):
@@ -208,6 +216,11 @@ class AcceptFolder(RunFolder):
         return read_record(path, Failure) if path.name.endswith(".error.json") else None
 
 
+def task_name(task: str, trial: tuple[str, str, str], attempt: int) -> str:
+    """The name of what a task metric came to in one attempt at a trial (model, variant, device)."""
+    return f"{safe_name(task, 40)}-{safe_name('-'.join(trial), 120)}-{attempt}"
+
+
 def read_record(path: Path, model: type[Model]) -> Model:
     """Raises InputError (RUN_INVALID)."""
     try:
@@ -246,5 +259,3 @@ def open_acceptance(path: str | Path) -> AcceptFolder:
     found = AcceptFolder(folder)
     found.plan()
     return found
-
-

@@ -46,6 +46,8 @@ class BenchRequest:
     Attributes:
         request: model, devices, variants, inputs, how models are run, and where it is kept.
         against: further files that are measured beside it: of an earlier release, or made in another way.
+        files: name, path, SHA-256 and memory mode of files that were made already, in place of what would be made of
+            the request's variants; those of its names that are quantized are to be faster than the first.
         threads, memory: each of them; empty for the default.
         blocks: processes per setting.  runs, seconds: that each block takes at least, behind its warm-up of
             at most warm_seconds.
@@ -55,6 +57,7 @@ class BenchRequest:
 
     request: Request
     against: tuple[Path, ...] = ()
+    files: tuple[tuple[str, Path, str, MemoryMode], ...] = ()
     threads: tuple[int, ...] = ()
     memory: tuple[MemoryMode, ...] = ()
     blocks: int = 7
@@ -157,7 +160,9 @@ def _files(
 ) -> list[tuple[str, Path, str, MemoryMode]]:
     """Name, path, SHA-256 and memory mode of every file that is measured, the one the others are held against first."""
     request = asked.request
-    files: list[tuple[str, Path, str, MemoryMode]] = []
+    files: list[tuple[str, Path, str, MemoryMode]] = list(asked.files)
+    if files:
+        return files
     if source.format == "mnn" and source.weights == "quantized":
         files.append((source.path.name, source.path, source.sha256, memory_of_file(source, request.options)))
     else:

@@ -4,8 +4,8 @@ the one it is made like.
     task_worker.py JOB ANSWER
 
 JOB is a JSON file: module (a name, or the path of a .py file), function, cases.  Each case has its name, a label, and
-for inputs, reference, outputs and labels the path of an .npy by name.  ANSWER is written last, as JSON: values, code_sha256,
-error.
+for inputs, reference, outputs and labels the path of an .npy by name.  ANSWER is written last, as JSON: values,
+code_sha256, error.
 """
 
 from __future__ import annotations
