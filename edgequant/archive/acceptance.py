@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -30,6 +29,7 @@ from edgequant.archive.types import now
 from edgequant.errors import InputError
 from edgequant.files import append, atomic_write, disk_error, read_bounded, safe_name
 from edgequant.problems import first_problem
+from edgequant.spec import RunOptions
 
 Model = TypeVar("Model", bound=BaseModel)
 PLAN = "accept.json"
@@ -44,8 +44,7 @@ class PlannedTrial(Record):
     """A model, a variant and a device by the names the spec gives them.
 
     method, uri: the variant and the device as they are written.  part: of verify.  bench, tasks: what else there is of
-    it.  informative: it is only there for rules that are relative to float, and decides nothing.  run: SHA-256 of what
-    it is run with, whatever it is judged by.
+    it.  informative: it is only there for rules that are relative to float, and decides nothing.
     """
 
     model: str
@@ -54,7 +53,7 @@ class PlannedTrial(Record):
     method: str
     uri: str
     part: str
-    run: Sha256
+    options: RunOptions = Field(default_factory=RunOptions)
     bench: str | None = None
     tasks: tuple[str, ...] = ()
     informative: bool = False
@@ -75,6 +74,13 @@ class AcceptPlan(Record):
     trials: tuple[PlannedTrial, ...]
 
     model_config = ConfigDict(populate_by_name=True)
+
+
+class PartFailure(Record):
+    """Why an attempt at a part came to nothing, and whose it was: (model, variant, device) each."""
+
+    failure: Failure
+    trials: tuple[tuple[str, str, str], ...]
 
 
 class Number(Record):
@@ -203,17 +209,14 @@ class AcceptFolder(RunFolder):
 
     # ---- attempts
 
-    def attempts(self, kind: Literal["trials", "bench"], part: str) -> Iterator[tuple[int, Path]]:
-        """(number, its folder or its error) of every attempt at a part, the first first."""
-        found = []
-        for path in (self.path / kind / part).glob("attempt-*"):
-            if match := _ATTEMPT.match(path.name):
-                found.append((int(match[1]), path))
-        yield from sorted(found, key=lambda each: (each[0], each[1].name))
-
-    def failure(self, path: Path) -> Failure | None:
-        """Why an attempt came to nothing, where `path` says that."""
-        return read_record(path, Failure) if path.name.endswith(".error.json") else None
+    def attempts(self, part: str) -> list[tuple[int, Path]]:
+        """(number, its folder or what says why there is none) of every attempt at a part of verify, in order."""
+        found = [
+            (int(match[1]), path)
+            for path in (self.path / "trials" / part).glob("attempt-*")
+            if (match := _ATTEMPT.match(path.name))
+        ]
+        return sorted(found, key=lambda each: (each[0], each[1].name))
 
 
 def task_name(task: str, trial: tuple[str, str, str], attempt: int) -> str:

@@ -7,18 +7,22 @@ is missing.
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from edgequant.archive.acceptance import (
+    JUDGEMENT,
     MEASURED,
     AcceptFolder,
     AcceptPlan,
+    PartFailure,
     PlannedTrial,
     TaskRecord,
     open_acceptance,
@@ -35,9 +39,9 @@ from edgequant.jobs.accept_judge import Runs, baseline_bytes, judge_folder
 from edgequant.judge.acceptance import State
 from edgequant.judge.verdict import Verdict
 from edgequant.mnn_version import host_mnn_version, require_supported
-from edgequant.plan.accept import BenchPart, Expanded, VerifyPart, digest, expand
+from edgequant.plan.accept import BenchPart, Expanded, VerifyPart, expand
 from edgequant.progress import Progress
-from edgequant.report.acceptance import Acceptance
+from edgequant.report.acceptance import Acceptance, to_json
 from edgequant.report.read import load
 from edgequant.spec import Variant
 from edgequant.spec.accept import AcceptSpec, TrialKey
@@ -80,7 +84,7 @@ def accept(
     with folder.alone():
         plan = plan_of(spec, expanded, data, spec_path)
         folder.begin(plan, data, held)
-        return _Accept(spec, expanded, folder, progress or Progress()).run(), folder
+        return Accepting(spec, expanded, folder, progress or Progress()).run(), folder
 
 
 def resume(run_dir: Path, progress: Progress | None = None) -> tuple[Acceptance, AcceptFolder]:
@@ -96,7 +100,7 @@ def resume(run_dir: Path, progress: Progress | None = None) -> tuple[Acceptance,
         spec = load_accept(folder.path / "spec.yaml", base=Path(plan.folder))
         expanded = expand(spec)
         check(spec, expanded)
-        return _Accept(spec, expanded, folder, progress or Progress(), resumed=True).run(), folder
+        return Accepting(spec, expanded, folder, progress or Progress(), resumed=True).run(), folder
 
 
 def plan_of(spec: AcceptSpec, expanded: Expanded, data: bytes, path: Path) -> AcceptPlan:
@@ -108,7 +112,7 @@ def plan_of(spec: AcceptSpec, expanded: Expanded, data: bytes, path: Path) -> Ac
         trials.append(
             PlannedTrial(
                 model=key.model, variant=key.variant, device=key.device, method=method, uri=uri, part=part.name,
-                run=digest(part.request, method, uri), bench=benches.get(key), tasks=expanded.tasks.get(key, ()),
+                options=part.request.options, bench=benches.get(key), tasks=expanded.tasks.get(key, ()),
                 informative=key in expanded.informative,
             )
         )  # fmt: skip
@@ -124,7 +128,7 @@ def plan_of(spec: AcceptSpec, expanded: Expanded, data: bytes, path: Path) -> Ac
     )
 
 
-class _Accept:
+class Accepting:
     """One acceptance, with what it has so far in its folder."""
 
     def __init__(
@@ -147,16 +151,17 @@ class _Accept:
                 if attempt > 1:
                     self.progress.say(f"attempt {attempt}: {len(todo)} trial{'s' * (len(todo) > 1)} did not pass")
                 self._attempt(attempt, todo)
-                self._judged(ended=False)
-            return self._judged(ended=True)
+                found = self._judged()
+            self.folder.note("ended", state=str(found.state))
+            return found
         except KeyboardInterrupt:
             self.folder.note("interrupted")
-            raise InterruptedAccept(self._judged(ended=False), self.folder.path) from None
+            raise InterruptedAccept(self._judged(), self.folder.path) from None
 
-    def _judged(self, *, ended: bool) -> Acceptance:
+    def _judged(self) -> Acceptance:
         """Judge what is there so far, and write it."""
-        found = judge_folder(self.folder, self.spec, ended=ended)
-        self.folder.write("acceptance.json", found.to_json().encode("utf-8", "backslashreplace"))
+        found = judge_folder(self.folder, self.spec)
+        self.folder.write(JUDGEMENT, to_json(found).encode("utf-8", "backslashreplace"))
         return found
 
     def _todo(self, attempt: int) -> list[TrialKey]:
@@ -164,7 +169,7 @@ class _Accept:
         keys = list(self.expanded.trials)
         if attempt == 1:
             return keys
-        states = judge_folder(self.folder, self.spec, ended=True, upto=attempt - 1).states()
+        states = {each.key: each.state for each in judge_folder(self.folder, self.spec, upto=attempt - 1).trials}
         bad = [key for key in keys if key not in self.expanded.informative and states[key] not in _GOOD]
         near = {key[::2] for key in bad}
         return bad + [key for key in keys if key in self.expanded.informative and key[::2] in near] if bad else []
@@ -175,28 +180,27 @@ class _Accept:
         whole = len(parts) + len(benches)
         for number, (part, name) in enumerate(parts, 1):
             told = f"part {number} of {whole}: {_told(part)}"
-            self._part("trials", part.name, name, told, lambda path, part=part: self._verify(part, path))
+            self._part("trials", part, name, told, partial(self._verify, part))
         for number, bench in enumerate(benches, len(parts) + 1):
             told = f"part {number} of {whole}: bench {bench.trials[0].model} on {bench.trials[0].device}"
-            self._part(
-                "bench", bench.name, f"attempt-{attempt}", told,
-                lambda path, bench=bench: self._bench(bench, path, attempt, todo),
-            )  # fmt: skip
+            self._part("bench", bench, f"attempt-{attempt}", told, partial(self._bench, bench, attempt, todo))
         for key in todo:
             for task in self.expanded.tasks.get(key, ()):
                 self._task(task, key, attempt)
 
     # ---- parts
 
-    def _part(self, kind: Kind, part: str, name: str, told: str, work: Callable[[Path], str]) -> None:
+    def _part(
+        self, kind: Kind, part: VerifyPart | BenchPart, name: str, told: str, work: Callable[[Path], str]
+    ) -> None:
         """Do one attempt at a part unless it is there; what goes wrong with it is kept in its place."""
-        path = self.folder.path / kind / part / name
+        path = self.folder.path / kind / part.name / name
         failed = path.with_name(f"{name}.error.json")
         if self._done(kind, path):
             return
         failed.unlink(missing_ok=True)  # the journal has it
         self.progress.say(told)
-        self.folder.note("begin", kind=kind, part=part, attempt=name)
+        self.folder.note("begin", kind=kind, part=part.name, attempt=name)
         start = time.monotonic()
         more: dict[str, str] = {}
         try:
@@ -206,15 +210,16 @@ class _Accept:
                 raise
             failure = Failure.of(error)
         except Exception as error:  # noqa: BLE001  (told in full; one part must not take the others with it)
-            failure = self._bug(error, f"{kind}-{part}-{name}")
+            failure = self._bug(error, f"{kind}-{part.name}-{name}")
         else:
             failure = None
         if failure is not None:
             self.progress.say(f"{failure.code}: {failure.message}")
-            self.folder.save(f"{kind}/{part}/{failed.name}", failure)
+            whose = PartFailure(failure=failure, trials=tuple(tuple(key) for key in _trials(part)))
+            self.folder.save(f"{kind}/{part.name}/{failed.name}", whose)
             more["error"] = failure.code
         seconds = round(time.monotonic() - start, 3)
-        self.folder.note("end", kind=kind, part=part, attempt=name, seconds=seconds, **more)
+        self.folder.note("end", kind=kind, part=part.name, attempt=name, seconds=seconds, **more)
 
     def _bug(self, error: Exception, what: str) -> Failure:
         if (known := host_error(error)) is not None:
@@ -229,25 +234,27 @@ class _Accept:
         )  # fmt: skip
 
     def _done(self, kind: Kind, path: Path) -> bool:
-        """Whether it is there, whole; what is there of one that was interrupted is kept, or gone on with."""
-        if not path.is_dir():
-            return False
+        """Whether it is there, whole; what is there of one that was interrupted makes room, or is gone on with."""
+        if not path.is_dir() or self.is_there(kind, path):
+            return path.is_dir()
         if kind == "bench":
-            if (path / MEASURED).exists():
-                return True
             # Its blocks belong to one session, which is over.
             number = sum(1 for _ in path.parent.glob("interrupted-*"))
             path.rename(path.with_name(f"interrupted-{path.name}-{number + 1}"))
-            return False
-        if not (path / "plan.json").exists():
+        elif not (path / "plan.json").exists():
             shutil.rmtree(path)  # it was just being made
-            return False
-        run = Run(path)
-        if not run.closing.ended or not (path / "report.json").exists():
+        return False
+
+    def is_there(self, kind: str, path: str | Path) -> bool:
+        """The same, and nothing is changed.  path: below the folder."""
+        place = self.folder.path / path
+        if kind == "bench":
+            return (place / MEASURED).exists()
+        if not (place / "plan.json").exists() or not (place / "report.json").exists() or not Run(place).closing.ended:
             return False
         if not self.resumed:
             return True
-        runs = load(path / "report.json").runs
+        runs = load(place / "report.json").runs
         # What could not be run is tried again, unless that might run anew what the model itself failed at.
         again = any(each.verdict is Verdict.ERROR for each in runs)
         return not again or any(each.error is not None and each.verdict is Verdict.FAIL for each in runs)
@@ -259,7 +266,7 @@ class _Accept:
             report, _ = explain.verify(replace(part.request, run_dir=path), self.progress)
         return str(report.verdict)
 
-    def _bench(self, part: BenchPart, path: Path, attempt: int, todo: Collection[TrialKey]) -> str:
+    def _bench(self, part: BenchPart, attempt: int, todo: Collection[TrialKey], path: Path) -> str:
         # What passed is not measured again, but for what others are held against.
         wanted = [key for key in part.trials if key in todo or key.variant == part.trials[0].variant]
         runs = {key: run for key in wanted if (run := self.runs.newest(key, attempt)) is not None}
@@ -290,6 +297,16 @@ class _Accept:
         self.folder.note("task", task=name, trial=list(key), attempt=attempt)
 
 
+def attempts_of(folder: AcceptFolder) -> list[dict[str, Any]]:
+    """Of the journal, how each attempt at a part ended that came to something."""
+    try:
+        lines = (folder.path / "journal.jsonl").read_text("utf-8", "replace").splitlines()
+        told = [json.loads(line) for line in lines if line.endswith("}")]
+    except (OSError, ValueError):
+        return []
+    return [each for each in told if each.get("what") == "end" and "error" not in each]
+
+
 def _numbered(part: VerifyPart, attempt: int, todo: Collection[TrialKey]) -> Iterator[tuple[VerifyPart, str]]:
     """What of a part is to be run, with the names of its folders."""
     wanted = [key for key in part.trials.values() if key in todo]
@@ -297,8 +314,11 @@ def _numbered(part: VerifyPart, attempt: int, todo: Collection[TrialKey]) -> Ite
         yield each, f"attempt-{attempt}" if number == 1 else f"attempt-{attempt}-{number}"
 
 
+def _trials(part: VerifyPart | BenchPart) -> tuple[TrialKey, ...]:
+    return tuple(part.trials.values()) if isinstance(part, VerifyPart) else part.trials
+
+
 def _told(part: VerifyPart) -> str:
     keys = list(part.trials.values())
     variants, devices = (list(dict.fromkeys(names)) for names in zip(*[key[1:] for key in keys], strict=True))
     return f"{keys[0].model}: {', '.join(variants)} on {', '.join(devices)}"
-

@@ -6,24 +6,24 @@ judged with the limits that are meant for it.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TypeVar
+
+from pydantic import ValidationError
 
 from edgequant.devices.registry import make_device
+from edgequant.errors import InputError
 from edgequant.files import safe_name
 from edgequant.lab.session import DeviceOptions
 from edgequant.pack import WantedPack
 from edgequant.plan.request import Request
+from edgequant.problems import first_problem
 from edgequant.spec import Access, Limit, RunOptions, Variant
-from edgequant.spec.accept import AcceptSpec, TrialKey, VariantEntry
+from edgequant.spec.accept import AcceptSpec, TrialKey
+from edgequant.spec.accept_options import options_of
 from edgequant.spec.rules import TASK, metric_of
 
-_Section = TypeVar("_Section", RunOptions, Access)
 _TIMED = ("latency", "bench")
 """Sources of metrics that bench measures."""
 
@@ -93,7 +93,7 @@ def expand(spec: AcceptSpec) -> Expanded:
     """Raises InputError (DEVICE_URI_INVALID, ..., PACK_UNKNOWN, LIMIT_INVALID) for what cannot be meant."""
     beside = spec.float_beside()
     parts = _verify_parts(spec, beside)
-    return Expanded(parts, _bench_parts(spec, beside), frozenset(beside), _tasks(spec, beside))
+    return Expanded(parts, _bench_parts(spec, beside), frozenset(beside), _tasks(spec))
 
 
 def float_of(key: TrialKey, spec: AcceptSpec) -> TrialKey | None:
@@ -145,23 +145,17 @@ def _same_run(one: _Alike, other: _Alike) -> bool:
 
 def _alike(spec: AcceptSpec, key: TrialKey) -> _Alike:
     variant = spec.variant(key)
-    options, access = _options(spec, key, variant)
+    options, access = _options(spec, key)
     limits = tuple(sorted(spec.limits_of(key), key=str))
     return _Alike(key.model, options, access, limits, variant.goals, variant.budget, variant.fallback, 0)
 
 
-def _options(spec: AcceptSpec, key: TrialKey, variant: VariantEntry) -> tuple[RunOptions, Access]:
-    """All < variant < device < model: the nearest wins, key by key."""
-    device = spec.devices[key.device]
-    options = _merged(spec.options, variant.options, device.options, spec.models[key.model].options)
-    return options, _merged(spec.device_options, device.device_options)
-
-
-def _merged(*sections: _Section) -> _Section:
-    found = sections[0].model_dump(exclude_unset=True)
-    for section in sections[1:]:
-        found.update(section.model_dump(exclude_unset=True))
-    return type(sections[0])(**found)
+def _options(spec: AcceptSpec, key: TrialKey) -> tuple[RunOptions, Access]:
+    try:
+        return options_of(spec, key)
+    except ValueError as error:
+        why = first_problem(error) if isinstance(error, ValidationError) else str(error)
+        raise InputError("SPEC_INVALID", f"{key}: options and device_options that come together: {why}") from None
 
 
 def _of_group(spec: AcceptSpec, alike: _Alike, keys: Sequence[TrialKey]) -> list[VerifyPart]:
@@ -232,8 +226,7 @@ def _bench_parts(spec: AcceptSpec, beside: Sequence[TrialKey]) -> tuple[BenchPar
     for key in spec.trials():
         if not _timed(spec, key):
             continue
-        options, access = _options(spec, key, spec.variant(key))
-        # A file runs in its own variant's memory mode, where none is asked for.
+        options, access = _options(spec, key)
         keys = groups.setdefault((key.model, key.device, options, access), [])
         base = float_of(key, spec)
         keys += [each for each in (base, key) if each is not None and each not in keys]
@@ -254,7 +247,7 @@ def _timed(spec: AcceptSpec, key: TrialKey) -> bool:
     return not emulated and any(metric_of(rule.metric).source in _TIMED for rule in spec.rules_of(key))
 
 
-def _tasks(spec: AcceptSpec, beside: Sequence[TrialKey]) -> dict[TrialKey, tuple[str, ...]]:
+def _tasks(spec: AcceptSpec) -> dict[TrialKey, tuple[str, ...]]:
     found: dict[TrialKey, list[str]] = {}
     for key in spec.trials():
         for rule in spec.rules_of(key):
@@ -265,7 +258,6 @@ def _tasks(spec: AcceptSpec, beside: Sequence[TrialKey]) -> dict[TrialKey, tuple
             for each in (key, *bases):
                 if each is not None and name not in found.setdefault(each, []):
                     found[each].append(name)
-    del beside
     return {key: tuple(names) for key, names in found.items()}
 
 
@@ -275,20 +267,3 @@ def task_of(metric: str, spec: AcceptSpec) -> str | None:
     if name == metric:
         return None
     return name if name in spec.tasks else name.rpartition(".")[0]
-
-
-# ---- what is run, told apart
-
-
-def digest(request: Request, variant: str, uri: str) -> str:
-    """SHA-256 of what a trial is run with, whatever it is judged by and wherever its files lie."""
-    content = {
-        "variant": variant, "uri": uri, "options": request.options.model_dump(mode="json"),
-        "access": repr(request.access), "shapes": {name: list(sizes) for name, sizes in request.shapes.items()},
-        "rollout": request.rollout, "feedback": request.feedback, "budget": request.budget,
-        "fallback": request.fallback, "goals": [str(goal) for goal in request.goals],
-        "images": None if request.images is None else request.images.model_dump(mode="json"),
-        "files": [None if path is None else Path(path).name for path in (request.model, request.inputs,
-                                                                         request.reference)],
-    }  # fmt: skip
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8", "backslashreplace")).hexdigest()
