@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgequant.cli import accepting
 from edgequant.cli.groups import Commands, typed
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ app = Commands(
     epilog="Exit codes: 0 PASS or MARGINAL, 1 FAIL, 2 bad input, 3 ERROR, 4 INCONCLUSIVE, 130 interrupted.",
 )
 devices = app.below("devices", help="What is attached, what it can do, what is wrong with it.")
+accepting.register(app)
 packs = app.below("pack", help="The runtime (Python, MNN) for ARM64 devices that have none.")
 caches = app.below("cache", help="Models that were made before, so that they need not be made again.")
 
@@ -224,9 +226,7 @@ def judge(
         typer.Option("--spec", metavar="FILE", help="Limits, goals and decides of this file instead of the run's."),
     ] = None,
     limits: opt.Limits,
-    write: Annotated[
-        bool, typer.Option("--write", help="Keep it in RUN_DIR as report-2.json, report-3.json, ...")
-    ] = False,
+    write: Annotated[bool, typer.Option("--write", help="Keep it in RUN_DIR, as report-2.json, ...")] = False,
     csv: opt.Csv = None,
     ui: opt.Ui,
 ) -> None:

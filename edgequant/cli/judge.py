@@ -23,6 +23,7 @@ def run(
     ui: Ui,
 ) -> None:
     """Judge again, say what has changed, show; exits with the verdict's code."""
+    from edgequant.archive.acceptance import is_acceptance
     from edgequant.jobs.overwriting import refuse_table
     from edgequant.jobs.rejudge import judge, keep
     from edgequant.plain import printable
@@ -31,6 +32,10 @@ def run(
     from edgequant.spec import parse_decides
     from edgequant.spec.file import load_spec
 
+    if is_acceptance(run_dir):
+        from edgequant.cli import accept
+
+        return accept.judge(run_dir, spec=spec, limits=[*limits, *decides], write=write, csv=csv, ui=ui)
     if csv is not None:
         refuse_table(Path(csv), [], run_dir=Path(run_dir))
     found = judge(run_dir, limits, None if spec is None else load_spec(Path(spec)), parse_decides(decides))

@@ -133,8 +133,7 @@ def _warnings(spec: AcceptSpec, expanded: Expanded) -> Iterator[str]:
     for key in spec.trials():
         timed = [rule for rule in spec.rules_of(key) if metric_of(rule.metric).source in ("latency", "bench")]
         if timed and key not in benched:
-            yield (f"{key}: '{timed[0].text}' cannot be evaluated on an emulated device: say `device:` beside the rule, "
-                   "or it is INCONCLUSIVE")  # fmt: skip
+            yield f"{key}: '{timed[0].text}' is INCONCLUSIVE on an emulated device: say `device:` beside the rule"
     for name, model in spec.models.items():
         if model.inputs is None and spec.random_inputs == "inconclusive":
             yield (f"{name}: has no inputs, and random ones alone never make a release PASS: give inputs, or say "
