@@ -37,7 +37,8 @@ def run(*, run_dir: str | None, schema: bool, files: Files, by_case: bool, ui: U
     if is_acceptance(run_dir):
         from edgequant.cli import accept
 
-        return accept.report(run_dir, files, ui)
+        accept.report(run_dir, files, ui)
+        return
     path = Path(run_dir)
     path = path / "report.json" if path.is_dir() else path
     refuse_beside(files, [path], path)
