@@ -157,6 +157,12 @@ class TaskRecord(Record):
 class AcceptFolder(RunFolder):
     """To write into, and to read."""
 
+    @classmethod
+    def create(cls, path: Path | None, model: str) -> AcceptFolder:
+        made = super().create(path, model)
+        assert isinstance(made, cls)
+        return made
+
     def _prepare(self) -> None:
         for name in ("trials", "bench", "tasks"):
             self._make(self.path / name)

@@ -57,7 +57,7 @@ Kind = Literal["trials", "bench"]
 class InterruptedAccept(KeyboardInterrupt):
     """The user stopped it; `found` holds what was finished, and has been written into `folder`."""
 
-    def __init__(self, found: Acceptance | None, folder: Path) -> None:
+    def __init__(self, found: Acceptance, folder: Path) -> None:
         super().__init__()
         self.found = found
         self.folder = folder
@@ -203,6 +203,7 @@ class Accepting:
         self.folder.note("begin", kind=kind, part=part.name, attempt=name)
         start = time.monotonic()
         more: dict[str, str] = {}
+        failure: Failure | None = None
         try:
             more["verdict"] = work(path)
         except EdgequantError as error:
@@ -211,11 +212,9 @@ class Accepting:
             failure = Failure.of(error)
         except Exception as error:  # noqa: BLE001  (told in full; one part must not take the others with it)
             failure = self._bug(error, f"{kind}-{part.name}-{name}")
-        else:
-            failure = None
         if failure is not None:
             self.progress.say(f"{failure.code}: {failure.message}")
-            whose = PartFailure(failure=failure, trials=tuple(tuple(key) for key in _trials(part)))
+            whose = PartFailure(failure=failure, trials=_trials(part))
             self.folder.save(f"{kind}/{part.name}/{failed.name}", whose)
             more["error"] = failure.code
         seconds = round(time.monotonic() - start, 3)

@@ -89,15 +89,17 @@ class _Gathering:
 
     def attempts(self, trial: PlannedTrial, runs: Runs, upto: int | None) -> list[TrialFacts]:
         key = key_of(trial)
-        found = []
+        found: dict[int, TrialFacts] = {}
+        failed: dict[int, TrialFacts] = {}
         for number, run in runs.all(key):
             if upto is not None and number > upto:
                 continue
             if isinstance(run, PartFailure):
-                found.append(not_run(key, f"{run.failure.code}: {run.failure.message}"))
+                failed[number] = not_run(key, f"{run.failure.code}: {run.failure.message}")
             elif (facts := self._facts(trial, key, run, number)) is not None:
-                found.append(facts)
-        return found
+                found[number] = facts
+        # What a part brought before it came to nothing counts.
+        return [each for _, each in sorted({**failed, **found}.items())]
 
     def _facts(self, trial: PlannedTrial, key: TrialKey, run: Run, number: int) -> TrialFacts | None:
         report = self._report(run, None if trial.informative else tuple(sorted(self.spec.limits_of(key), key=str)))

@@ -27,11 +27,12 @@ from edgequant.blas import environment_as_found
 from edgequant.cases.load import read_npz
 from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.files import read_bounded, sha256_of
+from edgequant.quantize import child
 from edgequant.quantize.child import death, run_child
 from edgequant.spec import Variant
 from edgequant.spec.function import PATTERN
 
-WORKER = Path(__file__).with_name("task_worker.py")
+WORKER = Path(child.__file__).with_name("task_worker.py")
 MAX_LABELS = 64 << 20
 TIMEOUT = 60.0
 MEMORY_MB = 4096.0

@@ -31,7 +31,7 @@ MOST_VALUES = 1000
 
 def _beside(name: str) -> Any:
     """What finds a user's function and says where it broke, without the package around it."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "quantize" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)
