@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from datetime import date
@@ -15,7 +14,7 @@ from edgequant.errors import InputError
 from edgequant.spec import Access, Decision, Limit, RunOptions, Variant
 from edgequant.spec.images import ImageOptions
 from edgequant.spec.options import _Strict
-from edgequant.spec.rules import METRICS, TASK, Rule, Scope, fits, limit_of, metric_of, parse_rule
+from edgequant.spec.rules import TASK, Rule, Scope, WrittenRule, fits, limit_of, only, parse_rule
 
 _NAME = r"^[^\x00-\x1f\x7f/*?]{1,100}$"
 """Of a model, a variant or a device: a glob must not mean a name."""
@@ -34,9 +33,16 @@ class TrialKey(NamedTuple):
         return f"{self.model}, {self.variant}, {self.device}"
 
 
-def _mapping(key: str) -> BeforeValidator:
+def _mapping(key: str, entry: Any) -> BeforeValidator:
     """One value alone stands for the mapping that has it under `key`."""
-    return BeforeValidator(lambda data: {key: data} if isinstance(data, str) else data)
+    return BeforeValidator(
+        lambda data: {key: data} if isinstance(data, str) else data, json_schema_input_type=str | entry
+    )
+
+
+def _written(schema: Any) -> BeforeValidator:
+    """What the published schema says of something that is parsed."""
+    return BeforeValidator(lambda data: data, json_schema_input_type=schema)
 
 
 class VariantEntry(_Strict):
@@ -69,7 +75,7 @@ class VariantEntry(_Strict):
         return self.name or self.variant
 
 
-Variants = Annotated[tuple[Annotated[VariantEntry, _mapping("variant")], ...], Field(max_length=1000)]
+Variants = Annotated[tuple[Annotated[VariantEntry, _mapping("variant", VariantEntry)], ...], Field(max_length=1000)]
 
 
 class ModelEntry(_Strict):
@@ -114,13 +120,23 @@ class DeviceEntry(_Strict):
 
 
 class TaskEntry(_Strict):
-    """A metric of the user's own: ``module:function`` or ``path/file.py:function``."""
+    """A metric of the user's own: ``module:function`` or ``path/file.py:function``.
+
+    labels: what the cases should come to: a JSON file {case: anything}, or a folder of CASE.npz.  model: of which
+    models, a name or a glob.
+    """
 
     function: str = Field(min_length=3, max_length=4000, pattern=r".:[^\W\d]\w*(\.[^\W\d]\w*)*$")
     better: Literal["lower", "higher"]
     timeout: float = Field(default=60.0, gt=0, le=86400)
-    memory_mb: float = Field(default=2048.0, gt=0, le=1e6)
+    memory_mb: float = Field(default=4096.0, gt=0, le=1e6)
+    labels: Path | None = None
     model: str | None = None
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _labels(cls, path: Any) -> Any:
+        return _path(path)
 
 
 class BenchEntry(_Strict):
@@ -129,9 +145,22 @@ class BenchEntry(_Strict):
     blocks: int = Field(default=7, ge=3, le=1000)
     runs: int = Field(default=30, ge=1, le=1_000_000)
     seconds: float = Field(default=1.0, ge=0, le=3600)
+    warm_up: float = Field(default=8.0, gt=0, le=3600)
     allow: tuple[str, ...] = Field(default=(), max_length=100)
     within: float = Field(default=2.5, gt=0, le=100)
     governor: str | None = Field(default=None, pattern=r"^[a-z_]{1,40}$")
+
+
+class WrittenDeviation(_Strict):
+    """A deviation as it stands in a file."""
+
+    rule: str | None = None
+    finding: str | None = None
+    model: str | None = None
+    variant: str | None = None
+    device: str | None = None
+    reason: str
+    expires: date
 
 
 class Deviation(_Strict):
@@ -147,9 +176,7 @@ class Deviation(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _as_written(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or "scope" in data:
-            return data
-        rest = dict(data)
+        rest = only(data, WrittenDeviation)
         scope = {name: rest.pop(name) for name in ("model", "variant", "device") if name in rest}
         if isinstance(rest.get("rule"), str):
             rest["rule"] = parse_rule(rest["rule"])["text"]
@@ -176,21 +203,27 @@ class Deviation(_Strict):
 
 
 class AcceptSpec(_Strict):
-    """What `edgequant accept` is given.  See docs/accept-rules.md for every key."""
+    """What `edgequant accept` is given.  docs/accept-rules.md has every key.
+
+    retries: more attempts at a trial that did not PASS.  latency: false: verify does not time (bench does, where a rule
+    asks for it).  diagnose: what FAILs is looked into at once.
+    """
 
     name: str = Field(default="", max_length=200)
-    models: dict[Name, Annotated[ModelEntry, _mapping("path")]] = Field(min_length=1, max_length=1000)
+    models: dict[Name, Annotated[ModelEntry, _mapping("path", ModelEntry)]] = Field(min_length=1, max_length=1000)
     variants: Variants = ()
-    devices: dict[Name, Annotated[DeviceEntry, _mapping("uri")]] = Field(min_length=1, max_length=1000)
+    devices: dict[Name, Annotated[DeviceEntry, _mapping("uri", DeviceEntry)]] = Field(min_length=1, max_length=1000)
     options: RunOptions = Field(default_factory=RunOptions)
     device_options: Access = Field(default_factory=Access)
     random_inputs: Literal["inconclusive", "accepted"] = "inconclusive"
     retries: int = Field(default=0, ge=0, le=10)
+    latency: bool = True
+    diagnose: bool = False
     baseline: Path | None = None
     bench: BenchEntry = Field(default_factory=BenchEntry)
     tasks: dict[Name, TaskEntry] = Field(default_factory=dict, max_length=100)
-    rules: tuple[Rule, ...] = Field(default=(), max_length=10_000)
-    deviations: tuple[Deviation, ...] = Field(default=(), max_length=10_000)
+    rules: tuple[Annotated[Rule, _written(str | WrittenRule)], ...] = Field(default=(), max_length=10_000)
+    deviations: tuple[Annotated[Deviation, _written(WrittenDeviation)], ...] = Field(default=(), max_length=10_000)
 
     @field_validator("baseline", mode="before")
     @classmethod
@@ -269,11 +302,17 @@ def in_scope(scope: Scope, key: TrialKey, aliases: Mapping[str, tuple[str, ...]]
 
 
 def applies(rule: Rule, key: TrialKey, aliases: Mapping[str, tuple[str, ...]], tasks: Mapping[str, TaskEntry]) -> bool:
-    """Whether a rule is meant for a trial: by its scope, and for a task by the task's model."""
-    if not in_scope(rule.scope, key, aliases):
+    """Whether a rule is meant for a trial: by its scope, and for a task by the task's model.  Float itself is not held
+    against float."""
+    if not in_scope(rule.scope, key, aliases) or (rule.bound.of == "float" and key.variant == FLOAT):
         return False
-    task = tasks.get(rule.metric.removeprefix(TASK)) if rule.metric.startswith(TASK) else None
+    task = tasks.get(task_of(rule.metric) or "")
     return task is None or fits(task.model, key.model)
+
+
+def task_of(metric: str) -> str | None:
+    """The task that measures it: NAME of ``task:NAME`` and ``task:NAME.KEY``."""
+    return metric.removeprefix(TASK).partition(".")[0] if metric.startswith(TASK) else None
 
 
 def _path(path: Any) -> Any:
@@ -282,14 +321,3 @@ def _path(path: Any) -> Any:
     if isinstance(path, str) and not path.strip():
         raise ValueError("an empty path")
     return path
-
-
-def nearest(wanted: str, names: Iterator[str] | tuple[str, ...] | list[str]) -> str:
-    """``; did you mean 'x'?`` or what there is."""
-    there = list(names)
-    near = difflib.get_close_matches(wanted, there, n=1)
-    return f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(there[:10])}" if there else ""
-
-
-__all__ = ["FLOAT", "METRICS", "AcceptSpec", "BenchEntry", "Deviation", "DeviceEntry", "ModelEntry", "Rule", "Scope",
-           "TaskEntry", "TrialKey", "VariantEntry", "applies", "in_scope", "metric_of", "nearest"]  # fmt: skip

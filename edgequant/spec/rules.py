@@ -15,9 +15,8 @@ from edgequant.spec.limits import DEVICE_METRIC, METRICS, SQNR_CAP_DB, Limit
 from edgequant.spec.options import _Strict
 
 Op = Literal[">=", "<=", "=="]
-Source = Literal["verify", "latency", "bench", "task"]
-"""Who measures it: verify; bench (latency: verify's own timing takes its place where bench did not run); a function of
-the user's."""
+Source = Literal["verify", "bench", "task"]
+"""Who measures it: verify, bench, or a function of the user's."""
 Kind = Literal["number", "flag", "version", "presence"]
 Alike = Literal["nothing", "accuracy", "timing"]
 """What has to be the same before a number may be held against that of another run."""
@@ -84,7 +83,7 @@ _RANGE: dict[str, tuple[float, float, bool, str]] = {
 
 def _timing() -> list[Metric]:
     rows = [
-        Metric(f"latency_ms.{name}", says, "ms", "<=", "latency", alike="timing", least=0)
+        Metric(f"latency_ms.{name}", says, "ms", "<=", "bench", alike="timing", least=0)
         for name, says in {
             "p50": "median of one inference",
             "p90": "of ten inferences one takes longer",
@@ -117,7 +116,6 @@ _OTHERS = [
     Metric("drift.breaks_at", "first step of a rollout that breaks its limit; no step breaks it: any bound is kept",
            "", ">=", per_output=True, scaled=False, relative=False, alike="accuracy", least=1),
     Metric("size_mb", "the file that runs, 10^6 bytes", "MB", "<=", least=0),
-    Metric("int8_share", "of operators that can be int8, those that are", "", ">=", least=0, most=1),
     Metric("independent_cases", "cases of the user's own that differ", "", ">=", scaled=False, least=0),
     Metric("failing_share_95", "of all inputs, that may fail although no case did (95 %)", "", "<=", least=0, most=1),
     Metric("mnn", "version of MNN on the device", kind="version", relative=False, scaled=False),
@@ -136,7 +134,7 @@ def metric_of(name: str) -> Metric:
     """The row of a metric.  Raises ValueError naming the nearest one."""
     if re.fullmatch(r"finding:[A-Z][A-Z0-9_]{0,99}", name):
         return Metric(name, "a finding with this code", kind="presence", relative=False, scaled=False)
-    if re.fullmatch(r"task:[A-Za-z_][\w.-]{0,99}", name):
+    if re.fullmatch(r"task:[A-Za-z_][\w-]{0,99}(\.[\w.-]{1,100})?", name):
         return Metric(name, "a function of the user's", source="task", alike="accuracy")
     if name in TABLE:
         return TABLE[name]
@@ -159,6 +157,30 @@ class Scope(_Strict):
     def __str__(self) -> str:
         parts = [f"{name} {value}" for name in ("model", "variant", "device") if (value := getattr(self, name))]
         return ", ".join(parts)
+
+
+class WrittenRule(_Strict):
+    """A rule as it stands in a file; its text alone may stand there too."""
+
+    rule: str
+    model: str | None = None
+    variant: str | None = None
+    device: str | None = None
+    required: bool = True
+    margin: float | None = Field(default=None, ge=0)
+
+
+def only(data: Any, written: type[_Strict]) -> dict[str, Any]:
+    """A copy of what was written.  Raises ValueError where it has a key that `written` has not."""
+    if not isinstance(data, dict):
+        raise ValueError("must be keys and values")
+    for key in data:
+        if key not in written.model_fields:
+            near = difflib.get_close_matches(str(key), written.model_fields, n=1)
+            raise ValueError(
+                f"{str(key)[:60]}: there is no such key" + (f"; did you mean '{near[0]}'?" if near else "")
+            )
+    return dict(data)
 
 
 class Bound(_Strict):
@@ -207,9 +229,7 @@ class Rule(_Strict):
         """``{rule: TEXT, model: ..., ...}`` or the text alone."""
         if isinstance(data, str):
             data = {"rule": data}
-        if not isinstance(data, dict) or "text" in data:
-            return data
-        rest = dict(data)
+        rest = only(data, WrittenRule)
         text = rest.pop("rule", None)
         if text is None:
             raise ValueError("the rule is missing: {rule: 'sqnr_db >= 25', ...}")
