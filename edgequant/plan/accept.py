@@ -20,9 +20,9 @@ from edgequant.pack import WantedPack
 from edgequant.plan.request import Request
 from edgequant.problems import first_problem
 from edgequant.spec import Access, Limit, RunOptions, Variant
-from edgequant.spec.accept import AcceptSpec, TrialKey
+from edgequant.spec.accept import FLOAT, AcceptSpec, TrialKey, task_of
 from edgequant.spec.accept_options import options_of
-from edgequant.spec.rules import TASK, metric_of
+from edgequant.spec.rules import metric_of
 
 _TIMED = ("latency", "bench")
 """Sources of metrics that bench measures."""
@@ -100,8 +100,7 @@ def float_of(key: TrialKey, spec: AcceptSpec) -> TrialKey | None:
     """The trial of the float variant that a rule of a trial is held against; None where none is."""
     if not any(rule.bound.of == "float" for rule in spec.rules_of(key)):
         return None
-    asked = [each for each in spec.trials() if each[::2] == key[::2] and spec.variant(each).variant == "float"]
-    return asked[0] if asked else TrialKey(key.model, "float", key.device)
+    return TrialKey(key.model, FLOAT, key.device)
 
 
 # ---- verify
@@ -132,11 +131,20 @@ def _verify_parts(spec: AcceptSpec, beside: Sequence[TrialKey]) -> tuple[VerifyP
     for key in beside:
         # It decides nothing, so it is run with whatever limits others have that it can share a request with.
         own = _alike(spec, key)
-        near = next((alike for alike, keys in groups.items() if _same_run(alike, own)
-                     and any(each.device == key.device for each in keys)), replace(own, twin=1))  # fmt: skip
+        near = next((alike for alike, keys in groups.items() if _has_room(spec, key, keys) and _same_run(alike, own)),
+                    replace(own, twin=1))  # fmt: skip
         groups.setdefault(near, []).append(key)
     parts = [part for alike, keys in groups.items() for part in _of_group(spec, alike, keys)]
     return tuple(_numbered(parts))
+
+
+def _has_room(spec: AcceptSpec, key: TrialKey, keys: Sequence[TrialKey]) -> bool:
+    """Whether a request runs others on the device of a trial, and not its own variant there."""
+    uri = spec.devices[key.device].uri
+    there = [each for each in keys if spec.devices[each.device].uri == uri]
+    return any(each.device == key.device for each in there) and all(
+        spec.variant(each).variant != FLOAT for each in there
+    )
 
 
 def _same_run(one: _Alike, other: _Alike) -> bool:
@@ -200,7 +208,8 @@ def _request(spec: AcceptSpec, alike: _Alike) -> Request:
 
 def _device_options(access: Access) -> DeviceOptions:
     fields = access.model_dump()
-    return DeviceOptions(**fields, wanted=WantedPack(fields.pop("mnn"), fields.pop("pack")))
+    wanted = WantedPack(fields.pop("mnn"), fields.pop("pack"))
+    return DeviceOptions(**fields, wanted=wanted)
 
 
 def _numbered(parts: Sequence[VerifyPart]) -> list[VerifyPart]:
@@ -251,7 +260,7 @@ def _tasks(spec: AcceptSpec) -> dict[TrialKey, tuple[str, ...]]:
     found: dict[TrialKey, list[str]] = {}
     for key in spec.trials():
         for rule in spec.rules_of(key):
-            name = task_of(rule.metric, spec)
+            name = task_of(rule.metric)
             if name is None:
                 continue
             bases = [float_of(key, spec)] if rule.bound.of == "float" else []
@@ -259,11 +268,3 @@ def _tasks(spec: AcceptSpec) -> dict[TrialKey, tuple[str, ...]]:
                 if each is not None and name not in found.setdefault(each, []):
                     found[each].append(name)
     return {key: tuple(names) for key, names in found.items()}
-
-
-def task_of(metric: str, spec: AcceptSpec) -> str | None:
-    """The task that brings a metric: task:NAME, or task:NAME.KEY where it returns several."""
-    name = metric.removeprefix(TASK)
-    if name == metric:
-        return None
-    return name if name in spec.tasks else name.rpartition(".")[0]
