@@ -35,7 +35,7 @@ from edgequant.errors import EdgequantError
 from edgequant.files import host_error
 from edgequant.jobs import accept_bench, explain, tasks
 from edgequant.jobs.accept_check import check, read_spec
-from edgequant.jobs.accept_judge import Runs, baseline_bytes, judge_folder
+from edgequant.jobs.accept_judge import Runs, baseline_bytes, baseline_cases, judge_folder
 from edgequant.judge.acceptance import State
 from edgequant.judge.verdict import Verdict
 from edgequant.mnn_version import host_mnn_version, require_supported
@@ -123,6 +123,7 @@ def plan_of(spec: AcceptSpec, expanded: Expanded, data: bytes, path: Path) -> Ac
         spec_name=path.name,
         folder=str(path.parent.absolute()),
         baseline=None if spec.baseline is None else str(spec.baseline.absolute()),
+        baseline_cases=None if spec.baseline is None else baseline_cases(spec.baseline),
         retries=spec.retries,
         trials=tuple(trials),
     )

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgequant.archive.acceptance import (
@@ -39,6 +39,7 @@ from edgequant.spec.accept import AcceptSpec, TrialKey
 from edgequant.spec.accept_file import load_accept
 from edgequant.spec.accept_options import options_of
 from edgequant.spec.limits import Limit
+from edgequant.spec.rules import TASK
 
 MAX_BASELINE = 256 << 20
 
@@ -111,9 +112,10 @@ class _Gathering:
         if told is None:
             return None
         bench, session = self._bench(trial, number)
+        folder = run.path.relative_to(self.folder.path).as_posix()
         return trial_facts(
             key, report, told, bench, dict(self._tasks(trial, number)), session=session,
-            identity={"cases": _cases(run)},
+            identity={"cases": _cases(run)}, folder=folder,
         )  # fmt: skip
 
     def _report(self, run: Run, limits: tuple[Limit, ...] | None) -> Report | None:
@@ -151,9 +153,9 @@ class _Gathering:
                 continue
             found = read_record(path, TaskRecord)
             if found.error is not None:
-                yield task, Value(None, f"{found.error.code}: {found.error.message}")
+                yield f"{TASK}{task}", Value(None, f"{found.error.code}: {found.error.message}")
             for name, value in found.values.items():
-                yield f"{task}.{name}" if name else task, Value(value)
+                yield f"{TASK}{task}.{name}" if name else f"{TASK}{task}", Value(value)
 
 
 def _cases(run: Run) -> str:
@@ -189,9 +191,13 @@ def judge_folder(
     }
     held: Mapping[TrialKey, TrialFacts] | None = None
     kept = baseline or folder.path / BASELINE
-    devices = {name: each.uri for name, each in spec.devices.items()}
     if kept.exists():
-        held = load_baseline(kept, list(attempts), devices)
+        devices = {name: each.uri for name, each in spec.devices.items()}
+        variants = {each.variant: each.method for each in plan.trials}
+        held = load_baseline(kept, list(attempts), devices, variants)
+        cases = plan.baseline_cases if baseline is None else baseline_cases(baseline)
+        if cases is not None:
+            held = {key: replace(each, identity={**each.identity, "cases": cases}) for key, each in held.items()}
     # The day of the run, so that a folder is judged alike whenever that is done.
     today = plan.created.date()
     judged = judge_acceptance(
@@ -221,6 +227,14 @@ def baseline_bytes(path: Path) -> bytes:
         "RUN_NOT_FOUND", f"baseline {path}: {what}",
         hint="Give the folder that an earlier `edgequant accept` or `edgequant verify` has left.",
     )  # fmt: skip
+
+
+def baseline_cases(path: Path) -> str | None:
+    """SHA-256 of the cases of a folder of verify; None for any other, which tells them itself."""
+    try:
+        return _cases(open_run(path)) if path.is_dir() and not (path / JUDGEMENT).exists() else None
+    except InputError:
+        return None  # of an older version: what it is held against says that they are not known
 
 
 @dataclass(frozen=True)
