@@ -71,7 +71,9 @@ def acceptance_report(
         tasks={name: each.model for name, each in spec.tasks.items()},
         random_inputs=spec.random_inputs,
         rules=tuple(_rule(rule) for rule in spec.rules),
-        trials=tuple(_trial(each, attempts[each.key], places) for each in judged.trials),
+        trials=tuple(
+            _trial(each, attempts[each.key], places, spec.variant(each.key).variant) for each in judged.trials
+        ),
         deviations=tuple(
             DeviationReport(
                 **each.model_dump(include={"rule", "finding", "scope", "reason", "expires", "line"}),
@@ -89,9 +91,10 @@ def _rule(rule: Rule) -> WrittenRule:
     return WrittenRule(rule=rule.text, **rule.scope.model_dump(), required=rule.required, margin=rule.margin)
 
 
-def _trial(each: TrialResult, attempts: Sequence[TrialFacts], places: Mapping[str, int]) -> TrialReport:
+def _trial(each: TrialResult, attempts: Sequence[TrialFacts], places: Mapping[str, int], method: str) -> TrialReport:
     return TrialReport(
         **each.key._asdict(),
+        method=method,
         state=each.state,
         informative=each.informative,
         rules=tuple(_rule_result(result, places) for result in each.rules),

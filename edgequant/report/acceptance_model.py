@@ -94,11 +94,13 @@ class RuleReport(_Model):
 
 
 class TrialReport(_Model):
-    """One model in one variant on one device.  informative: it decides nothing."""
+    """One model in one variant on one device.  method: the variant as verify takes it.  informative: it decides
+    nothing."""
 
     model: str
     variant: str
     device: str
+    method: str = ""
     state: State
     informative: bool = False
     rules: tuple[RuleReport, ...] = ()

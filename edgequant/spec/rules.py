@@ -259,7 +259,7 @@ class Rule(_Strict):
 
 
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]{1,3})?|\.[0-9]+(?:[eE][-+]?[0-9]{1,3})?"
-_RULE = re.compile(r"(?P<left>[^<>=]+(?:[<>=][^<>=]+)*?)\s*(?P<op>>=|<=|==)\s*(?P<bound>[^<>=]+)")
+_RULE = re.compile(r"(?P<left>.+?)\s*(?P<op>>=|<=|==)\s*(?P<bound>[^<>=]+)")
 _RELATIVE = re.compile(
     rf"(?:(?P<factor>{_NUMBER})\s*\*\s*)?(?P<of>float|baseline)"
     rf"(?:\s*(?P<sign>[-+])\s*(?P<add>{_NUMBER})\s*(?P<unit>%|[A-Za-z]+)?)?"
