@@ -70,18 +70,18 @@ def show(found: Acceptance, files: Any, folder: Path, ui: Ui, *, path: Path | No
     from edgequant.report.acceptance_console import render
 
     render(found, out(ui), path=path or folder / "acceptance.json", verbose=ui.verbose, quiet=ui.quiet)
-    write_files(found, files)
+    write_files(found, files, folder)
     if ui.json:
         print_json(to_json(found))
 
 
-def write_files(found: Acceptance, files: Any) -> None:
+def write_files(found: Acceptance, files: Any, folder: Path) -> None:
     """Raises EdgequantError (OUTPUT_UNWRITABLE)."""
     from edgequant.report.write import write_text
 
     for option, path in _asked(files).items():
         try:
-            write_text(_text(option, found), path)
+            write_text(_text(option, found, folder), path)
         except OSError as error:
             raise EdgequantError(
                 "OUTPUT_UNWRITABLE", f"{path} cannot be written: {error.strerror or error}",
@@ -89,7 +89,7 @@ def write_files(found: Acceptance, files: Any) -> None:
             ) from None  # fmt: skip
 
 
-def _text(option: str, found: Acceptance) -> str:
+def _text(option: str, found: Acceptance, folder: Path) -> str:
     if option == "--junit":
         from edgequant.report.acceptance_junit import to_junit
 
@@ -100,7 +100,7 @@ def _text(option: str, found: Acceptance) -> str:
         return to_summary(found)
     from edgequant.report.html.acceptance import to_html
 
-    return to_html(found)
+    return to_html(found, str(folder))
 
 
 def _asked(files: Any) -> dict[str, Path]:
