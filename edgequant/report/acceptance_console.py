@@ -11,6 +11,7 @@ from edgequant.judge.acceptance_types import State
 from edgequant.report import acceptance_words as words
 from edgequant.report.acceptance_model import Acceptance, RuleReport, TrialReport
 from edgequant.report.lines import Lines
+from edgequant.spec.rules import VERDICT
 
 STYLE = {
     State.PASS: "green",
@@ -73,6 +74,8 @@ class _Printer(Lines):
         """One line."""
         broken = words.broken(trial)
         told = f"  {broken[0].rule}{f' and {len(broken) - 1} more' if len(broken) > 1 else ''}" if broken else ""
+        if any(each.metric == VERDICT and each.state is State.ERROR for each in broken):
+            told = ""  # nothing of it could be evaluated
         attempts = f"  ({', '.join(str(each.state) for each in trial.attempts)})" if len(trial.attempts) > 1 else ""
         aside = "  only to be held against" if trial.informative else ""
         self.short_line(f"  {words.title(trial)}{aside}{told}{attempts}", self.state(trial.state))

@@ -48,10 +48,18 @@ def broken(trial: TrialReport) -> list[RuleReport]:
 
 
 def every_broken(found: Acceptance) -> Iterator[tuple[TrialReport, RuleReport]]:
-    """Of all trials, the worst state first."""
-    pairs = [(trial, rule) for trial in worst_first(found.trials) for rule in broken(trial)]
+    """Of all trials, the worst state first.  Of a trial that could not be run that is said once."""
+    pairs = [
+        (trial, rule) for trial in worst_first(found.trials) for rule in broken(trial) if not _follows(trial, rule)
+    ]
     pairs.sort(key=lambda pair: (-ORDER.index(pair[1].state), pair[1].metric == VERDICT))
     yield from pairs
+
+
+def _follows(trial: TrialReport, rule: RuleReport) -> bool:
+    """Whether it could not be evaluated for the trial could not be run."""
+    own = next((each.state for each in trial.rules if each.metric == VERDICT), None)
+    return rule.metric != VERDICT and rule.state is own is State.ERROR
 
 
 def rule_name(rule: RuleReport) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from edgequant.judge.acceptance_types import State, worst_state
 from edgequant.report import acceptance_words as words
 from edgequant.report.acceptance_model import Acceptance, RuleReport, TrialReport
 from edgequant.report.html.table import Cell, Table, name, said
+from edgequant.spec.accept import TrialKey
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -74,7 +75,7 @@ def state_cell(state: State, *, href: str = "") -> Cell:
     return Cell(state.value, f"verdict {state.value}", href=href)
 
 
-def _matrix(found: Acceptance, ids: dict[object, str]) -> Table:
+def _matrix(found: Acceptance, ids: Mapping[TrialKey, str]) -> Table:
     """Models and variants down, devices across."""
     devices = list(dict.fromkeys(trial.device for trial in found.trials))
     table = Table("matrix", "Models and variants, by device", ["model", "variant", *map(said, devices)])
