@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from edgequant.cli.console import CliProgress, out, print_json
-from edgequant.cli.options import Ui
+from edgequant.cli.options import Rejudging, Ui
 from edgequant.errors import EXIT_INTERRUPTED, EdgequantError, InputError
 from edgequant.plain import printable
 
@@ -109,13 +109,16 @@ def _asked(files: Any) -> dict[str, Path]:
 
 def refuse_files(files: Any, needed: Sequence[Path], run_dir: str | Path | None) -> None:
     """Before anything runs.  Raises InputError (OUTPUT_INVALID)."""
+    from edgequant.archive.acceptance import is_acceptance
     from edgequant.jobs.overwriting import refuse_table
 
     if getattr(files, "csv", None) is not None:
         raise InputError("OPTION_INVALID", "--csv is of verify's reports: give it one of the folders in trials/")
     before: list[Path] = []
     for option, path in _asked(files).items():
-        refuse_table(path, [*needed, *before], run_dir=_path(run_dir), option=option)
+        # A record of an earlier acceptance is not to be replaced either.
+        there = path.parent if is_acceptance(path.parent) else _path(run_dir)
+        refuse_table(path, [*needed, *before], run_dir=there, option=option)
         before.append(path)
 
 
@@ -139,20 +142,20 @@ def report(run_dir: str, files: Any, ui: Ui) -> None:
     raise typer.Exit(found.state.exit_code)
 
 
-def judge(run_dir: str, *, spec: str | None, limits: Sequence[str], write: bool, csv: str | None, ui: Ui) -> None:
+def judge(run_dir: str, *, spec: str | None, others: Sequence[str], rules: Rejudging, ui: Ui) -> NoReturn:
     """Judge a folder again, say what has changed, show; exits with the new state's code."""
     from edgequant.archive.acceptance import folder_of
     from edgequant.jobs.accept_judge import keep, rejudge
     from edgequant.report.acceptance import to_json
     from edgequant.report.acceptance_console import render
 
-    if limits or csv is not None:
+    if others or rules.csv is not None:
         raise InputError(
-            "OPTION_INVALID", "--limit, --decides and --csv are of verify's folders; an acceptance has rules",
+            "OPTION_INVALID", "of an acceptance, rules decide: --spec and --write are all that judging it again takes",
             hint="Change the rules in a copy of its spec.yaml: edgequant judge RUN_DIR --spec FILE",
         )  # fmt: skip
     found = rejudge(run_dir, _path(spec))
-    path = keep(folder_of(run_dir), found.found) if write else None
+    path = keep(folder_of(run_dir), found.found) if rules.write else None
     console = out(ui)
     render(found.found, console, path=path, verbose=ui.verbose, quiet=ui.quiet)
     if path is None:

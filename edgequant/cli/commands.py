@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgequant.cli import accepting
+from edgequant.cli import accepting, working
 from edgequant.cli.groups import Commands, typed
 
 if TYPE_CHECKING:
@@ -64,11 +64,9 @@ def verify(
 ) -> None:
     """Quantize MODEL, run it on every device, compare with the float reference, and give a verdict.
 
-    With nothing but --device it makes random cases (three sizes for dynamic
-    dimensions), quantizes as dynamic:8, runs with memory low, and prints a table
-    per output.  Everything is kept in the run directory; --resume goes on with
-    one that was interrupted.  With --diagnose, what FAILs is looked into at once;
-    the exit code stays that of the verdict.
+    With nothing but --device it makes random cases (three sizes for dynamic dimensions), quantizes as dynamic:8,
+    runs with memory low, and prints a table per output.  Everything is kept in the run directory; --resume goes
+    on with one that was interrupted.  With --diagnose, what FAILs is looked into at once; the exit code stays.
     """
     from edgequant.cli import verify as command
 
@@ -93,13 +91,11 @@ def diagnose(
 ) -> None:
     """Verify MODEL as one variant on one device, and say where the error enters.
 
-    MODEL may be the folder of a run that verify has left: then it is looked into
-    as it was asked for, and nothing is verified anew.
+    MODEL may be the folder of a run that verify has left: then it is looked into, and nothing verified anew.
 
-    Looks at inner tensors of float and quantized MNN on this host, and of the
-    quantized file on the device.  Names the stage, the layer and the cause, proves
-    it where it can (with only the blamed layers in float the limits hold), and ends
-    with the command to go on with.  The exit code is the verdict's.
+    Looks at inner tensors of float and quantized MNN on this host, and of the quantized file on the device.
+    Names stage, layer and cause, proves it where it can (with only the blamed layers in float the limits
+    hold), and ends with the command to go on with.  The exit code is the verdict's.
     """
     from edgequant.cli import diagnose as command
 
@@ -161,7 +157,7 @@ def bench(
     cases: opt.Cases,
     computing: opt.Computing,
     device: opt.Device,
-    run_dir: opt.RunDir = None,
+    kept: opt.Kept,
     ui: opt.Ui,
 ) -> None:
     """Measure latency and memory of MODEL's variants, or of a .mnn as it is, beside float and beside each other.
@@ -174,7 +170,7 @@ def bench(
     """
     from edgequant.cli import bench as command
 
-    command.run(model, typed(where, making, cases, computing, device), **vars(measuring), run_dir=run_dir, ui=ui)
+    command.run(model, typed(where, making, cases, computing, device), **vars(measuring), kept=kept, ui=ui)
 
 
 @app.command("inspect", short_help="Inputs, operators, risks, and the variants worth trying.")
@@ -206,13 +202,13 @@ def demo(*, device: opt.OneDevice = "local:", run_dir: opt.RunDir = None, ui: op
 def report(
     *,
     run_dir: Annotated[str | None, typer.Argument(metavar="RUN_DIR", help="Folder of an earlier run.")] = None,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of report.json.")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print its JSON Schema.")] = False,
     files: opt.Files,
     by_case: Annotated[bool, typer.Option("--by-case", help="In that table, a line per output and case.")] = False,
     ui: opt.Ui,
 ) -> None:
     """Show the report of an earlier run again; the exit code is its verdict's."""
-    from edgequant.cli import report as command
+    from edgequant.cli import report_any as command
 
     command.run(run_dir=run_dir, schema=schema, files=files, by_case=by_case, ui=ui)
 
@@ -226,20 +222,19 @@ def judge(
         typer.Option("--spec", metavar="FILE", help="Limits, goals and decides of this file instead of the run's."),
     ] = None,
     limits: opt.Limits,
-    write: Annotated[bool, typer.Option("--write", help="Keep it in RUN_DIR, as report-2.json, ...")] = False,
-    csv: opt.Csv = None,
+    rules: opt.Rejudging,
     ui: opt.Ui,
 ) -> None:
     """Judge what a run has captured again: without its device, MNN or the source model.
 
     Says what is different from the judgement that is kept there.  Limits given here
     take the place of the run's own of the same output and metric.  The exit code is
-    the new verdict's.
+    the new verdict's.  RUN_DIR may be the folder of a bench.
     """
     from edgequant.cli import judge as command
 
     given = {"limits": limits.limit or (), "decides": limits.decides or ()}
-    command.run(run_dir, spec=spec, **given, write=write, csv=csv, ui=ui)
+    command.run(run_dir, spec=spec, **given, rules=rules, ui=ui)
 
 
 @app.command("audit", short_help="What a check would have missed: faults are planted.")
@@ -398,3 +393,6 @@ def cache_clean(ui: opt.Ui) -> None:
     from edgequant.cli import cache as command
 
     command.clean(ui)
+
+
+working.declare(app)

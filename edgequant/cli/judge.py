@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from edgequant.cli.console import out, print_json
-from edgequant.cli.options import Ui
+from edgequant.cli.options import Rejudging, Ui
 from edgequant.cli.report import write_csv
 
 
@@ -18,12 +18,14 @@ def run(
     spec: str | None,
     limits: Sequence[str],
     decides: Sequence[str],
-    write: bool,
-    csv: str | None,
+    rules: Rejudging,
     ui: Ui,
 ) -> None:
     """Judge again, say what has changed, show; exits with the verdict's code."""
     from edgequant.archive.acceptance import is_acceptance
+    from edgequant.archive.bench import folder_of_bench
+    from edgequant.cli.bench import judge_again
+    from edgequant.errors import InputError
     from edgequant.jobs.overwriting import refuse_table
     from edgequant.jobs.rejudge import judge, keep
     from edgequant.plain import printable
@@ -35,7 +37,15 @@ def run(
     if is_acceptance(run_dir):
         from edgequant.cli import accept
 
-        return accept.judge(run_dir, spec=spec, limits=[*limits, *decides], write=write, csv=csv, ui=ui)
+        accept.judge(run_dir, spec=spec, others=[*limits, *decides, *rules.of_bench], rules=rules, ui=ui)
+    of_verify, of_bench = bool(spec or limits or decides), rules.of_bench
+    if folder_of_bench(run_dir) is not None:
+        if of_verify:
+            raise InputError("OPTION_INVALID", f"{run_dir}: a bench has no limits, --within and --tell only")
+        judge_again(run_dir, rules, ui)
+    if of_bench:
+        raise InputError("OPTION_INVALID", f"{of_bench[0]} is for the folder of a bench, {run_dir} is none")
+    csv, write = rules.csv, rules.write
     if csv is not None:
         refuse_table(Path(csv), [], run_dir=Path(run_dir))
     found = judge(run_dir, limits, None if spec is None else load_spec(Path(spec)), parse_decides(decides))

@@ -14,7 +14,9 @@ from edgequant.cli.diagnosing import Showing as Showing
 from edgequant.cli.gating import Gate as Gate
 from edgequant.cli.gating import GateFiles as GateFiles
 from edgequant.cli.groups import Group, Key
+from edgequant.cli.measuring import Csv as Csv
 from edgequant.cli.measuring import Measuring as Measuring
+from edgequant.cli.measuring import Rejudging as Rejudging
 
 EXAMPLE_SPEC = Path(__file__).parents[1] / "configs" / "verify.yaml"
 
@@ -63,7 +65,6 @@ Activations = Annotated[
 ]
 OneDevice = Annotated[str, typer.Option("--device", metavar="URI", help=f"Where to run it: {_URI}.")]
 RunDir = Annotated[str | None, typer.Option("--run-dir", metavar="DIR", help="New folder for everything of this run.")]
-Csv = Annotated[str | None, typer.Option("--csv", metavar="FILE", help="A table with a line per output, too.")]
 
 
 class Where(Group):

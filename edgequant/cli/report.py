@@ -16,6 +16,7 @@ from edgequant.errors import EdgequantError, InputError
 
 if TYPE_CHECKING:
     from edgequant.plan.request import Request
+    from edgequant.report.diagnosis import DiagnosisReport
     from edgequant.report.model import Report
 
 
@@ -92,15 +93,20 @@ def write_files(report: Report, files: Files, where: Path, *, by_case: bool = Fa
     if files.junit is not None:
         from edgequant.report.junit import to_junit
 
-        _write(to_junit(report), files.junit, "--junit", "file")
+        write_text_file(to_junit(report), files.junit, "--junit", "file")
     if files.summary is not None:
         from edgequant.report.summary import to_summary
 
-        _write(to_summary(report), files.summary, "--summary", "file")
+        write_text_file(to_summary(report), files.summary, "--summary", "file")
     if files.html is not None:
-        from edgequant.jobs.html import page_of
+        write_page(report, files.html, where)
 
-        _write(page_of(report, where), files.html, "--html", "page")
+
+def write_page(report: Report, path: str | Path, where: Path, *, diagnoses: Sequence[DiagnosisReport] = ()) -> None:
+    """Write the page.  where, diagnoses: see `jobs.html.page_of`.  Raises EdgequantError (OUTPUT_UNWRITABLE)."""
+    from edgequant.jobs.html import page_of
+
+    write_text_file(page_of(report, where, diagnoses=diagnoses), str(path), "--html", "page")
 
 
 def write_csv(report: Report, path: str | None, *, by_case: bool = False) -> None:
@@ -108,10 +114,11 @@ def write_csv(report: Report, path: str | None, *, by_case: bool = False) -> Non
     if path is not None:
         from edgequant.report.csv import to_csv
 
-        _write(to_csv(report, by_case=by_case), path, "--csv", "table")
+        write_text_file(to_csv(report, by_case=by_case), path, "--csv", "table")
 
 
-def _write(text: str, path: str, option: str, what: str) -> None:
+def write_text_file(text: str, path: str, option: str, what: str) -> None:
+    """Raises EdgequantError (OUTPUT_UNWRITABLE)."""
     from edgequant.report.write import write_text
 
     try:

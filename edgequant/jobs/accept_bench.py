@@ -7,14 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgequant.archive.acceptance import BenchRecord, BenchSetting, Number
+from edgequant.archive.bench import Bench, BenchFile
 from edgequant.archive.open import Run
 from edgequant.compare.blocks import Estimate
 from edgequant.errors import EdgequantError, ToolError
-from edgequant.jobs.bench import BenchRequest, MeasuredDevice, bench
-from edgequant.judge.bench import Measured
+from edgequant.jobs.bench import BenchRequest, bench
+from edgequant.judge.bench import BenchJudgement, Measured
+from edgequant.judge.bench_run import judge_folder
 from edgequant.plan.accept import BenchPart
+from edgequant.plan.bench import LaboratoryRequest
 from edgequant.progress import Progress
-from edgequant.spec import MemoryMode, Variant
+from edgequant.spec import Variant
 from edgequant.spec.accept import AcceptSpec, BenchEntry, TrialKey
 
 KIB_IN_MB = 1.024e-3
@@ -38,13 +41,14 @@ def measure(
     if not files:
         raise ToolError("NOTHING_MADE", "no variant could be made, so nothing can be measured", where=part.name)
     request = replace(part.request, variants=tuple(files), run_dir=folder)
-    asked = asked_of(spec.bench, BenchRequest(request, files=tuple((str(each), *files[each]) for each in files)))
-    found = bench(asked, progress)
-    (device,) = found.devices
-    told = device.capture
+    bench(asked_of(spec.bench, BenchRequest(request, files=tuple(files.values()))), progress)
+    kept = Bench(folder)
+    (device,) = judge_folder(kept).devices
     return BenchRecord(
-        uri=device.uri, settings=tuple(_settings(device)), threads=told.threads, case=device.case.name,
-        seconds=round(found.seconds, 3),
+        uri=device.device.uri, settings=tuple(_settings(device.judged)),
+        threads=next((each.threads for each in device.device.settings), None),
+        case=None if device.device.case is None else device.device.case.name,
+        seconds=round(sum(kept.closing.seconds.values()), 3),
     )  # fmt: skip
 
 
@@ -53,11 +57,12 @@ def asked_of(entry: BenchEntry, asked: BenchRequest) -> BenchRequest:
     return replace(
         asked, blocks=entry.blocks, runs=entry.runs, seconds=entry.seconds, allowed=entry.allow,
         within=entry.within / 100, warm_seconds=entry.warm_up,
+        laboratory=LaboratoryRequest(governor=entry.governor),
     )  # fmt: skip
 
 
-def _file(run: Run, variant: Variant, part: BenchPart) -> tuple[Path, str, MemoryMode] | None:
-    """Path, SHA-256 and memory mode of what verify made; None where it made nothing."""
+def _file(run: Run, variant: Variant, part: BenchPart) -> BenchFile | None:
+    """What verify made; None where it made nothing."""
     try:
         making = run.making(variant)
     except EdgequantError:
@@ -66,12 +71,19 @@ def _file(run: Run, variant: Variant, part: BenchPart) -> tuple[Path, str, Memor
         return None
     made = making.artifact
     path = run.path / made.path
-    return (path, made.sha256, part.request.options.memory_for(made.run_as)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    return BenchFile(
+        name=str(variant), path=str(path.absolute()), sha256=made.sha256, size=made.size,
+        memory=part.request.options.memory_for(made.run_as), quantized=variant.method not in ("float", "fp16"),
+        has_subgraphs=made.facts.has_subgraphs,
+    )  # fmt: skip
 
 
-def _settings(device: MeasuredDevice) -> Iterator[BenchSetting]:
-    for each in device.judged.settings:
+def _settings(judged: BenchJudgement | None) -> Iterator[BenchSetting]:
+    for each in () if judged is None else judged.settings:
         used = [block for block in each.blocks if block.round in each.used and block.timing is not None]
+        found = () if judged is None else judged.findings
         yield BenchSetting(
             variant=each.name,
             valid=each.valid,
@@ -80,7 +92,7 @@ def _settings(device: MeasuredDevice) -> Iterator[BenchSetting]:
             numbers=dict(_numbers(each)),
             blocks=tuple(tuple(block.timing.samples_ms) for block in used if block.timing is not None),
             rounds=tuple(block.round for block in used),
-            findings=tuple(found.code for found in device.judged.findings if found.message.startswith(f"{each.name} ")),
+            findings=tuple(told.code for told in found if told.message.startswith(f"{each.name} ")),
         )
 
 

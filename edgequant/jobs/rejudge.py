@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,9 +78,13 @@ def keep(run: str | Path, report: Report) -> Path:
 
     Raises EdgequantError (RUN_DIR_FULL, RUN_DIR_UNWRITABLE).
     """
-    folder = open_run(run).path
+    return write_beside(open_run(run).path, "report", lambda path: write(report, path))
+
+
+def write_beside(folder: Path, name: str, write_to: Callable[[Path], Path]) -> Path:
+    """Write NAME-2.json, or with the next number that is free.  Raises as `keep`."""
     for number in itertools.count(2):
-        path = folder / f"report-{number}.json"
+        path = folder / f"{name}-{number}.json"
         try:
             path.open("x").close()  # nobody else takes it
         except FileExistsError:
@@ -88,7 +92,7 @@ def keep(run: str | Path, report: Report) -> Path:
         except OSError as error:
             raise _unwritable(path, error) from None
         try:
-            return write(report, path)
+            return write_to(path)
         except OSError as error:
             path.unlink()
             raise _unwritable(path, error) from None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from edgequant.archive.layers import LayerCapture
 from edgequant.findings import Finding
 from edgequant.judge.cause import FLOAT, At, Told
-from edgequant.judge.causes_device import half, kernel, not_engaged
+from edgequant.judge.causes_device import beyond, half, kernel, not_engaged
 from edgequant.judge.causes_tensors import (
     moved,
     of_activations,
@@ -47,6 +47,12 @@ def cause_of(capture: LayerCapture, graph: Graph, blame: Blame, more: Mapping[st
     return _finding(("CAUSE_UNKNOWN", message, {}, FLOAT), layer.key)
 
 
+def beyond_half(capture: LayerCapture, graph: Graph, blame: Blame) -> Finding | None:
+    """Why NaN or Inf is born on a device that runs in half precision: numbers that it does not have."""
+    told = beyond(At(capture, graph, graph.by_key[blame.layers[0]])) if blame.layers[0] in graph.by_key else None
+    return None if told is None else _finding(told, blame.layers[0])
+
+
 def spread_cause(capture: LayerCapture, graph: Graph) -> Finding:
     """No few layers are to blame, unless one of the worst is not what quantizing it makes."""
     ranked = suspects(capture)
@@ -64,7 +70,7 @@ def spread_cause(capture: LayerCapture, graph: Graph) -> Finding:
     return _finding(
         (
             "BITS_TOO_FEW" if few else "ERROR_SPREAD",
-            f"no few layers cause it: rounding of {kinds} adds up over {total} layers"
+            f"it is not one layer, nor a few: rounding of {kinds} adds up over {total} layers"
             + (f" of {min(bits)} bits" if few else ""),
             {"layers": [name for name, _ in ranked[:10]], "of": total, "bits": min(bits, default=0)},
             "Give more bits, or smaller blocks (block=32), to all layers." if few else

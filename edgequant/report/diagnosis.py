@@ -17,6 +17,12 @@ from edgequant.judge.verdict import Verdict
 from edgequant.report.lines import STYLE, Lines
 
 MAX_ROWS = 12
+_LEGEND = (
+    "dB, more is better; *: to blame. entire: its own output, with all error that comes in; single: the model's worst "
+    "output with this layer alone quantized"
+)
+MOST_ABOVE = 50
+"""MB that looking inside means to take of a device, above what the model takes anyway."""
 
 
 class LayerRow(BaseModel):
@@ -43,6 +49,8 @@ class DiagnosisReport(BaseModel):
         table: worst first.
         loops: operators whose inside cannot be seen: each is judged as one layer.
         unseen: tensors that could not be read, with the reason; only_float, only_quantized: that one side alone has.
+        device_memory_mb: the runner's peak with the model alone ("own"), while looking inside ("peak"), and how far
+            that is above ("above"); None where the device is this host, or was not looked into.
         case: the script of the smallest reproduction, where one was wanted and written.
         overlay: the file for Model Explorer, where one was wanted; overlaid: what is in it.
     """
@@ -68,6 +76,7 @@ class DiagnosisReport(BaseModel):
     unseen: dict[str, str] = Field(default_factory=dict)
     only_float: list[str] = Field(default_factory=list)
     only_quantized: list[str] = Field(default_factory=list)
+    device_memory_mb: dict[str, float] | None = None
     case: str | None = None
     overlay: str | None = None
     overlaid: str | None = None
@@ -149,6 +158,17 @@ def render(found: DiagnosisReport, console: Console, *, verbose: bool = False, q
     _Printer(console, MAX_ROWS, verbose, quiet).diagnosis(found)
 
 
+def _others(found: DiagnosisReport) -> list[Finding]:
+    """What the sentences do not say already, each once."""
+    told = set() if found.cause is None else {(found.cause.code, found.cause.message)}
+    kept = []
+    for each in found.findings:
+        if (each.code, each.message) not in told:
+            told.add((each.code, each.message))
+            kept.append(each)
+    return kept
+
+
 class _Printer(Lines):
     def diagnosis(self, found: DiagnosisReport) -> None:
         head = Text(found.verdict.value, style=STYLE[found.verdict])
@@ -157,15 +177,24 @@ class _Printer(Lines):
         if found.table:
             self.console.print()
             self.table(found)
-        for finding in found.findings:
+        for finding in _others(found):
             if (self.quiet and finding.severity == "info") or (finding.code == "LIMIT_EXCEEDED" and not self.verbose):
                 continue
-            self.hang(Text(f"{finding.severity:<5} ", style="dim"), self.text(f"{finding.code}: {finding.message}"))
+            where = "" if finding.where is None else f" at '{finding.where}'"
+            self.hang(
+                Text(f"{finding.severity:<5} ", style="dim"), self.text(f"{finding.code}{where}: {finding.message}")
+            )
         if found.loops:
             names = plain.joined([plain.name(name, self.console.encoding) for name in found.loops[:3]], "and")
             self.line(f"Tensors inside of {names} cannot be asked for: it is judged as one layer, its weights apart.")
         if found.unseen:
             self.line(f"{len(found.unseen)} tensors could not be read, first {next(iter(found.unseen))}.")
+        if (memory := found.device_memory_mb) is not None:
+            meant = f"{'at most' if memory['above'] <= MOST_ABOVE else 'more than the'} {MOST_ABOVE} MB are meant"
+            self.line(
+                f"Looking took {memory['above']:.0f} MB of the device above the model's own peak of "
+                f"{memory['own']:.0f} MB ({meant})."
+            )
         if found.overlay is not None:
             self.line(f"For Model Explorer: {found.overlay}: {found.overlaid}.")
         if found.case is not None:
@@ -189,5 +218,9 @@ class _Printer(Lines):
             mark, blanks = "* " if row.blamed else "  ", " " * (width - 2 - name.cell_len)
             padded = Text.assemble(mark, name, blanks, f"{row.type[:13]:<14}{cells}")
             self.console.print(padded, soft_wrap=True)
+        if not self.quiet:
+            apart = "; device: its output there against this host; noise: what rounding explains of that"
+            legend = f"{_LEGEND}{apart if device else ''}."
+            self.hang(Text("  "), self.text(legend))
         if len(found.table) > len(shown):
             self.line(f"  and {len(found.table) - len(shown)} more layers (--verbose shows them)")
