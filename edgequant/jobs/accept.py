@@ -245,9 +245,8 @@ class Accepting:
             shutil.rmtree(path)  # it was just being made
         return False
 
-    def is_there(self, kind: str, path: str | Path) -> bool:
-        """The same, and nothing is changed.  path: below the folder."""
-        place = self.folder.path / path
+    def is_there(self, kind: str, place: Path) -> bool:
+        """The same, and nothing is changed."""
         if kind == "bench":
             return (place / MEASURED).exists()
         if not (place / "plan.json").exists() or not (place / "report.json").exists() or not Run(place).closing.ended:

@@ -70,19 +70,20 @@ def _planned(spec: AcceptSpec, earlier: Path | None, folder: AcceptFolder | None
     check(spec, expanded)
     took = {} if earlier is None else _took(earlier)
     done = _nothing if folder is None else Accepting(spec, expanded, folder, Progress(), resumed=True).is_there
+    root = Path() if folder is None else folder.path
     parts = [
         PlannedPart("verify", part.name, tuple(part.trials.values()), tuple(map(str, part.request.limits)),
-                    _sum(took, "trials", part, spec), done=done("trials", f"trials/{part.name}/attempt-1"))
+                    _sum(took, "trials", part, spec), done=done("trials", root / "trials" / part.name / "attempt-1"))
         for part in expanded.parts
     ] + [
         PlannedPart("bench", part.name, part.trials, (), _sum(took, "bench", part, spec), _least(part, spec),
-                    done("bench", f"bench/{part.name}/attempt-1"))
+                    done("bench", root / "bench" / part.name / "attempt-1"))
         for part in expanded.benches
     ]  # fmt: skip
     return Planned(spec, expanded, tuple(parts), str(earlier) if took else None, tuple(_warnings(spec, expanded)))
 
 
-def _nothing(_kind: str, _path: str) -> bool:
+def _nothing(_kind: str, _path: Path) -> bool:
     return False
 
 

@@ -137,14 +137,17 @@ rules: ["sqnr_db >= baseline - 2", "size_mb <= baseline + 1"]
     assert again.state is State.PASS, rules(again)
 
 
-def test_killed_it_goes_on_with_what_is_missing(generated_model: ModelByName, tmp_path: Path) -> None:
+def test_killed_it_goes_on_with_what_is_missing(
+    generated_model: ModelByName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     spec = write_spec(tmp_path, """
 models: {m: {path: m.onnx, inputs: cases}}
 variants: [fp16, "dynamic:8"]
 devices: {host: "local:"}
 rules: [{rule: "sqnr_db >= 20", variant: "dynamic:8"}, {rule: "sqnr_db >= 30", variant: fp16}]
 """, model=generated_model("conv_cnn"), cases=6)  # fmt: skip
-    run_dir = tmp_path / "run"
+    run_dir = Path("run")
     with halted("running", "accept", str(spec), "--run-dir", str(run_dir)):
         pass
     before = times(run_dir / "trials" / "m-1")
