@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from check_held import GOOD, held, timed
+from check_held import GOOD, held, target, timed
 
 ORDER = ["PASS", "MARGINAL", "ACCEPTED", "INCONCLUSIVE", "FLAKY", "ERROR", "FAIL"]
 STAGED = ["sqnr_db", "cosine", "max_abs", "mismatch"]
@@ -65,7 +65,7 @@ def in_scope(scope, trial, doc):
 
 
 def parsed(text):
-    """metric, output, op, and the bound as (of, factor, add) or ("absolute", value)."""
+    """metric, output, op, and the bound as (of, factor, add, percent) or ("absolute", value)."""
     left, op, right = re.fullmatch(r"(.+?) (>=|<=|==) ([^<>=]+)", text).groups()
     output, _, metric = left.rpartition(":")
     if left.startswith(("finding:", "task:")) and metric not in OF_OUTPUTS:
@@ -74,8 +74,8 @@ def parsed(text):
     if relative:
         factor, of, sign, add, percent = relative.groups()
         if percent:
-            return metric, output or None, op, (of, round(1 + float(f"{sign}{add}") / 100, 12), 0.0)
-        return metric, output or None, op, (of, float(factor or 1), float(f"{sign or ''}{add or 0}"))
+            return metric, output or None, op, (of, round(1 + float(f"{sign}{add}") / 100, 12), 0.0, True)
+        return metric, output or None, op, (of, float(factor or 1), float(f"{sign or ''}{add or 0}"), False)
     words = {"true": True, "false": False, "present": True, "absent": False}
     if right in words:
         return metric, output or None, op, ("absolute", words[right])
@@ -114,7 +114,10 @@ class Checker:
         if found is None or any(found["identity"].get(k) != attempt["identity"].get(k) for k in keys):
             return None
         value = found["facts"].get(place)
-        return value if value is not None and value["value"] is not None else None
+        if value is None or value["value"] is None:
+            return None
+        # Two runs are two sessions, whatever they are called.
+        return value if of == "float" else {**value, "session": ""}
 
     def one(self, rule, trial, attempt, place):
         metric, _, op, bound = parsed(rule["rule"])
@@ -162,18 +165,20 @@ class Checker:
     def verdict(self, trial, attempt):
         if attempt["verdict"] != "FAIL":
             return attempt["verdict"]
-        left = [each for each in attempt["against"] if not self.borne(trial, lambda d, a=each: self.covers(d, a))]
+        left = [each for each in attempt["against"] if not self.borne(trial, lambda d, a=each: self.covers(d, a, trial))]
         if left or not attempt["against"]:
             return "FAIL"
         return "INCONCLUSIVE" if attempt["doubts"] else "ACCEPTED"
 
-    def covers(self, deviation, against):
+    def covers(self, deviation, against, trial):
         if against.startswith("finding:"):
             return deviation["finding"] == against[8:]
         if deviation["rule"] is None:
             return False
         metric, output, op, bound = parsed(deviation["rule"])
-        required = any(r["rule"] == deviation["rule"] and r["required"] for r in self.doc["rules"])
+        required = any(
+            r["rule"] == deviation["rule"] and r["required"] and applies(r, trial, self.doc) for r in self.doc["rules"]
+        )
         if bound[0] != "absolute" or metric not in LIMITS or not required:
             return False
         where, _, limit = against[6:].rpartition(":")
@@ -212,7 +217,7 @@ class Checker:
                     values.append(value["value"])
                     base = None if bound[0] == "absolute" else self.base(metric, bound[0], trial, attempt, place)
                     ends = [] if base is None else [base["value"], base["low"], base["high"]]
-                    bounds += [bound[1] * end + bound[2] for end in ends if end is not None]
+                    bounds += [target(bound, end) for end in ends if end is not None]
         if not metric.startswith("finding:") and each["value"] not in values:
             yield f"{name}: {each['rule']} is shown with {each['value']}, which was not measured"
         if each["bound"] is not None and each["bound"] not in bounds:

@@ -78,6 +78,12 @@ def version(text):
     return found and tuple(int(part or 0) for part in found.groups())
 
 
+def target(bound, base):
+    """What a number has to keep; a percentage is of the size of what it is of."""
+    _, factor, add, percent = bound
+    return base + (factor - 1) * abs(base) if percent and base < 0 else factor * base + add
+
+
 def held(metric, op, margin, bound, value, base):
     """The state of one number."""
     now = value["value"]
@@ -95,12 +101,11 @@ def held(metric, op, margin, bound, value, base):
     then = base["value"]
     if isinstance(now, (bool, str)) or isinstance(then, (bool, str)):
         return "INCONCLUSIVE"
-    _, factor, add = bound
     if value["blocks"] and base["blocks"] and then > 0 and (found := ratio(value, base)):
-        return interval(op, None if margin is None else margin / then, found[0], found[2], (factor * then + add) / then)
+        return interval(op, None if margin is None else margin / then, found[0], found[2], target(bound, then) / then)
     low, high = ends(base)
     strict, lenient = (low, high) if op == "<=" else (high, low)
-    state = interval(op, margin, *ends(value), factor * lenient + add)
+    state = interval(op, margin, *ends(value), target(bound, lenient))
     if timed(metric) and state in GOOD and strict != lenient:
-        return state if interval(op, margin, *ends(value), factor * strict + add) in GOOD else "INCONCLUSIVE"
+        return state if interval(op, margin, *ends(value), target(bound, strict)) in GOOD else "INCONCLUSIVE"
     return state

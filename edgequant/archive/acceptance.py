@@ -232,7 +232,9 @@ class AcceptFolder(RunFolder):
 
 def task_name(task: str, trial: tuple[str, str, str], attempt: int) -> str:
     """The name of what a task metric came to in one attempt at a trial (model, variant, device)."""
-    return f"{safe_name(task, 40)}-{safe_name('-'.join(trial), 120)}-{attempt}"
+    # Names hold dashes: only what no name holds keeps (a-b, c) and (a, b-c) apart.
+    told = "\n".join([task, *trial])
+    return f"{safe_name(told, 160)}-{attempt}"
 
 
 def read_record(path: Path, model: type[Model]) -> Model:

@@ -8,6 +8,7 @@ from edgequant.cases.load import CaseFile, find_cases
 from edgequant.errors import EdgequantError, InputError
 from edgequant.files import read_bounded
 from edgequant.jobs.tasks import read_labels
+from edgequant.judge.acceptance import outputs_named
 from edgequant.models import ModelGraph, read_model
 from edgequant.pack import find_pack
 from edgequant.plan.accept import Expanded
@@ -15,6 +16,7 @@ from edgequant.spec.accept import AcceptSpec, ModelEntry
 from edgequant.spec.accept_file import load_accept
 from edgequant.spec.file import MAX_BYTES
 from edgequant.spec.function import PATTERN
+from edgequant.spec.rules import metric_of
 
 
 def read_spec(path: Path, baseline: Path | None = None) -> tuple[AcceptSpec, bytes]:
@@ -65,15 +67,24 @@ def _model(entry: ModelEntry) -> ModelGraph:
 
 
 def _outputs(spec: AcceptSpec, graphs: dict[str, ModelGraph]) -> None:
-    """Raise InputError (LIMIT_UNKNOWN_OUTPUT) where a rule names an output that a model it is meant for lacks."""
+    """Raise InputError where a rule names an output that a model it is meant for lacks (LIMIT_UNKNOWN_OUTPUT), or is for
+    all outputs and each has one of its own (SPEC_INVALID): it could never be evaluated."""
     for key in spec.trials():
         outputs = graphs[key.model].outputs
         if outputs is None:
             continue
         names = [each.name for each in outputs]
-        for rule in spec.rules_of(key):
+        rules = spec.rules_of(key)
+        for rule in rules:
+            line = "" if rule.line is None else f"line {rule.line}: "
+            if rule.output is None and metric_of(rule.metric).per_output:
+                if names and outputs_named(rule, rules) >= set(names):
+                    raise InputError(
+                        "SPEC_INVALID",
+                        f"{line}rule '{rule}': each output of {key.model} has a rule of its own in its place",
+                        hint="Take it out, or say beside it which models it is for (model: NAME).",
+                    )
             if rule.output is not None and rule.output not in names:
-                line = "" if rule.line is None else f"line {rule.line}: "
                 raise InputError(
                     "LIMIT_UNKNOWN_OUTPUT",
                     f"{line}rule '{rule.text}': {key.model} has no output '{rule.output}'",

@@ -161,7 +161,8 @@ class _Judge:
         texts = {
             rule.text
             for rule in self._rules
-            if (told := rule.limit) is not None
+            if applies(rule, key, self._aliases, self._tasks)
+            and (told := rule.limit) is not None
             and told.output in (None, output)
             and f"{told.metric}{told.op}{told.value:g}" == limit
         }
@@ -282,7 +283,8 @@ class _Judge:
             if facts.identity.get(name) != base.identity.get(name):
                 now, then = (each.identity.get(name, "not known") for each in (facts, base))
                 return f"not comparable with {of}: {name} is {now[:60]}, was {then[:60]}"
-        return value
+        # Parts of two runs may be called alike: they are two sessions all the same.
+        return replace(value, session="") if of == "baseline" else value
 
 
 ALIKE: Mapping[str, tuple[str, ...]] = {
@@ -296,13 +298,18 @@ NOT_RUN = "it was not run"
 _TASK = Metric("task", "", source="task", alike="accuracy")
 
 
-def outputs_meant(rule: Rule, facts: Facts, beside: Sequence[Rule]) -> list[str]:
-    """The outputs a rule without one is for: all that have its metric, but those which a required rule names."""
-    named = {
+def outputs_named(rule: Rule, beside: Sequence[Rule]) -> set[str | None]:
+    """The outputs of which a required rule stands in the place of one without an output."""
+    return {
         other.output
         for other in beside
         if other.required and other.metric == rule.metric and other.bound.of == rule.bound.of
     }
+
+
+def outputs_meant(rule: Rule, facts: Facts, beside: Sequence[Rule]) -> list[str]:
+    """The outputs a rule without one is for: all that have its metric, but those which a required rule names."""
+    named = outputs_named(rule, beside)
     found = [name for name in facts if name.rpartition(":")[2] == rule.metric and ":" in name]
     return [name for name in found if name.rpartition(":")[0] not in named]
 

@@ -49,17 +49,16 @@ def against_bound(rule: Rule, value: Value) -> Held:
 def against_base(rule: Rule, value: Value, base: Value) -> Held:
     """``factor * base + add``.  Times by the interval of their ratio, where both have blocks; other numbers with
     intervals by what both leave possible; what repeats itself by the numbers."""
-    of = rule.bound
     now, then = value.value, base.value
     if isinstance(now, (bool, str)) or isinstance(then, (bool, str)) or now is None or then is None:
         return Held(State.INCONCLUSIVE, None, "not a number")
-    bound = of.factor * then + of.add
+    bound = _bound(rule, then)
     if value.blocks and base.blocks and then > 0:
         found = ratio_of(value, base)
         if found is not None:
             return _by_ratio(rule, base, bound, found)
     good, bad = (base.high, base.low) if rule.op == ">=" else (base.low, base.high)
-    lenient, strict = (bound if each is None else of.factor * each + of.add for each in (bad, good))
+    lenient, strict = (bound if each is None else _bound(rule, each) for each in (bad, good))
     # What the baseline's own attempts spread over is no regression.
     held = _interval(rule, now, value.low, value.high, lenient)
     if timed(rule) and held.state in (State.PASS, State.MARGINAL) and lenient != strict:
@@ -68,6 +67,12 @@ def against_base(rule: Rule, value: Value, base: Value) -> Held:
         if surely.state not in (State.PASS, State.MARGINAL):
             return Held(State.INCONCLUSIVE, bound, "it cannot be told: the intervals of both leave it open")
     return replace(held, bound=bound if timed(rule) else lenient)
+
+
+def _bound(rule: Rule, base: float) -> float:
+    """``factor * base + add``; a percentage is of the size of what it is of: 5 % more than -10 is -9.5."""
+    of = rule.bound
+    return base + (of.factor - 1) * abs(base) if of.percent and base < 0 else of.factor * base + of.add
 
 
 def timed(rule: Rule) -> bool:

@@ -7,7 +7,7 @@ judged with the limits that are meant for it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pydantic import ValidationError
@@ -221,9 +221,19 @@ def _numbered(parts: Sequence[VerifyPart]) -> list[VerifyPart]:
         number[part.name] += 1
         name = safe_name(part.name, 40) + (f"-{number[part.name]}" if count[part.name] > 1 else "")
         found.append(replace(part, name=name))
-    twice = {name for name, several in Counter(part.name for part in found).items() if several > 1}
-    return [replace(part, name=f"{part.name}.{index}") if part.name in twice else part
-            for index, part in enumerate(found, 1)]  # fmt: skip
+    names: list[str] = []
+    for part in found:
+        names.append(_free(part.name, names))
+    return [replace(part, name=name) for part, name in zip(found, names, strict=True)]
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """A name of a folder, with a number behind it where there is one of that name."""
+    found, number = name, 1
+    while found in taken:
+        number += 1
+        found = f"{name}.{number}"
+    return found
 
 
 # ---- bench and tasks
@@ -244,9 +254,8 @@ def _bench_parts(spec: AcceptSpec, beside: Sequence[TrialKey]) -> tuple[BenchPar
         alike = _Alike(model, options, access, (), (), "size", True, 0)
         request = replace(_request(spec, alike), devices=(spec.devices[device].uri,))
         name = safe_name(f"{model}-{device}", 60)
-        taken = sum(part.name == name or part.name.startswith(f"{name}.") for part in parts)
         ordered = sorted(keys, key=lambda key: (key not in beside, key.variant != "float"))
-        parts.append(BenchPart(f"{name}.{taken + 1}" if taken else name, request, tuple(ordered)))
+        parts.append(BenchPart(_free(name, [part.name for part in parts]), request, tuple(ordered)))
     return tuple(parts)
 
 

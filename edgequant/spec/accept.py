@@ -19,6 +19,8 @@ from edgequant.spec.rules import TASK, Glob, Rule, Scope, WrittenRule, fits, lim
 _NAME = r"^[^\x00-\x1f\x7f/*?]{1,100}$"
 """Of a model, a variant or a device: a glob must not mean a name."""
 Name = Annotated[str, Field(pattern=_NAME)]
+FLOAT = "float"
+"""The variant that relative rules are held against."""
 MOST_TRIALS = 10_000
 MOST_RESULTS = 300_000
 """Rules times trials: what is more is a mistake, and takes minutes to look at."""
@@ -71,6 +73,12 @@ class VariantEntry(_Strict):
         for text in texts:
             limit_of(text)
         return texts
+
+    @model_validator(mode="after")
+    def _float_is_float(self) -> VariantEntry:
+        if self.name == FLOAT and self.variant != FLOAT:
+            raise ValueError(f"'{FLOAT}' is the name of what rules are held against: {self.variant} needs another")
+        return self
 
     @property
     def key(self) -> str:
@@ -288,10 +296,6 @@ class AcceptSpec(_Strict):
                 if held is None or (limit.value > held.value if limit.op == ">=" else limit.value < held.value):
                     strictest[limit.output, limit.metric] = limit
         return tuple(strictest.values())
-
-
-FLOAT = "float"
-"""The variant that relative rules are held against."""
 
 
 def in_scope(scope: Scope, key: TrialKey, aliases: Mapping[str, tuple[str, ...]]) -> bool:

@@ -34,9 +34,11 @@ from edgequant.spec.accept import (
 )
 from edgequant.spec.file import _NOT_YAML, MAX_BYTES, _calibration
 from edgequant.spec.options import Access, RunOptions
-from edgequant.spec.rules import FINDING, Rule, WrittenRule, fits
+from edgequant.spec.rules import FINDING, TABLE, Rule, WrittenRule, fits
 
 _HINT = "docs/accept-rules.md has every key and every rule."
+_COMPARED = ("INT8_SLOWER",)
+"""Codes that only a comparison which came to something gives: no rule."""
 _VERIFYS = "It looks like a spec of `edgequant verify --spec`, which takes one model: give it to that command, or name "
 _KEYS: Mapping[str, type[BaseModel]] = {
     "models": ModelEntry, "devices": DeviceEntry, "variants": VariantEntry, "tasks": TaskEntry, "bench": BenchEntry,
@@ -217,6 +219,8 @@ def _look_at_rules(spec: AcceptSpec, keys: Sequence[TrialKey]) -> None:
     for name, task in spec.tasks.items():
         if "." in name or ":" in name:
             raise _Mistake(("tasks", name), "a task's name has no dot and no colon: rules name it as task:NAME")
+        if any(f"{metric}.".startswith(f"{name}.") for metric in TABLE):
+            raise _Mistake(("tasks", name), "a metric is called so: 'task:...' would be that of an output called task")
         if not any(fits(task.model, key.model) for key in keys):
             raise _Mistake(("tasks", name, "model"), f"'{task.model}' fits no model{_near(task.model, spec.models)}")
     seen: dict[str, int] = {}
@@ -224,6 +228,9 @@ def _look_at_rules(spec: AcceptSpec, keys: Sequence[TrialKey]) -> None:
     for at, rule in enumerate(spec.rules):
         if rule.metric.startswith(FINDING):
             _known(("rules", at), rule.metric.removeprefix(FINDING))
+            if rule.metric.removeprefix(FINDING) in _COMPARED:
+                told = "is absent as well where nothing could be told: write 'latency_ms.p50 <= float'"
+                raise _Mistake(("rules", at), f"'{rule.metric}' {told}")
         task_name = task_of(rule.metric)
         if task_name is not None:
             if task_name not in spec.tasks:

@@ -327,7 +327,7 @@ def _bound(metric: Metric, op: str, text: str) -> Bound:
         raise ValueError("the bound must be a finite number")
     if value > best if op == ">=" else value < best:
         raise ValueError(f"nothing can keep it: the best '{metric.name}' there is is {best:g}")
-    if metric.better is not None and (value < metric.least if op == ">=" else value > metric.most):
+    if metric.better is not None and (value <= metric.least if op == ">=" else value >= metric.most):
         raise ValueError("everything keeps it")
     return Bound(value=value)
 

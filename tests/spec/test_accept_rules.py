@@ -67,7 +67,7 @@ def test_what_is_shown_is_what_is_judged() -> None:
         metric, output, op, bound = parsed(rule.text)
         assert (metric, output, op, bound[0]) == (rule.metric, rule.output, rule.op, rule.bound.of)
         of = rule.bound
-        assert bound[1:] == ((of.value,) if of.of == "absolute" else (of.factor, of.add)), text
+        assert bound[1:] == ((of.value,) if of.of == "absolute" else (of.factor, of.add, of.percent)), text
     assert refused < 100
 
 
@@ -86,6 +86,9 @@ def test_what_is_shown_is_what_is_judged() -> None:
         ("cosine >= 0.9 dB", "'cosine' has no unit"),
         ("cosine >= 1.5", "nothing can keep it: the best 'cosine' there is is 1"),
         ("mismatch <= 2", "everything keeps it"),
+        ("mismatch <= 100 %", "everything keeps it"),
+        ("cosine >= -1", "everything keeps it"),
+        ("independent_cases >= 0", "everything keeps it"),
         ("size_mb <= -1", "nothing can keep it"),
         ("sqnr_db >= nan", "is not a bound"),
         ("sqnr_db >= 1e999", "finite"),
