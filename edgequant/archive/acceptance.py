@@ -62,7 +62,8 @@ class PlannedTrial(Record):
 class AcceptPlan(Record):
     """What an acceptance was to run.
 
-    folder: where the spec lay, which its paths are relative to.  baseline: where that was.  baseline_cases: SHA-256 of
+    folder: where the spec lay, which its paths are relative to.  baseline: where that was.  baseline_sha256: of
+    baseline.json.  baseline_cases: SHA-256 of
     the cases of a baseline that is a folder of verify, whose report does not tell them.
     """
 
@@ -74,6 +75,7 @@ class AcceptPlan(Record):
     spec_name: str
     folder: str
     baseline: str | None = None
+    baseline_sha256: Sha256 | None = None
     baseline_cases: str | None = None
     retries: int = Field(default=0, ge=0)
     trials: tuple[PlannedTrial, ...]

@@ -31,11 +31,20 @@ from edgequant.archive.acceptance import (
 )
 from edgequant.archive.open import Run
 from edgequant.archive.record import Failure
-from edgequant.errors import EdgequantError
+from edgequant.errors import EdgequantError, InputError
 from edgequant.files import host_error
 from edgequant.jobs import accept_bench, explain, tasks
 from edgequant.jobs.accept_check import check, read_spec
-from edgequant.jobs.accept_judge import Runs, baseline_bytes, baseline_cases, judge_folder
+from edgequant.jobs.accept_judge import (
+    Runs,
+    baseline_bytes,
+    baseline_cases,
+    check_baseline,
+    judge_folder,
+    key_of,
+    own_spec,
+    seen_of,
+)
 from edgequant.judge.acceptance import State
 from edgequant.judge.verdict import Verdict
 from edgequant.mnn_version import host_mnn_version, require_supported
@@ -45,7 +54,6 @@ from edgequant.report.acceptance import Acceptance, to_json
 from edgequant.report.read import load
 from edgequant.spec import Variant
 from edgequant.spec.accept import AcceptSpec, TrialKey
-from edgequant.spec.accept_file import load_accept
 from edgequant.version import __version__
 
 _OF_ALL = ("RUN_DIR_FULL", "RUN_DIR_UNWRITABLE", "DISK_FULL", "MNN_MISSING", "MNN_TOO_OLD", "INTERRUPTED")
@@ -79,10 +87,14 @@ def accept(
     spec, data = read_spec(spec_path, baseline)
     expanded = expand(spec)
     check(spec, expanded)
-    held = None if spec.baseline is None else baseline_bytes(spec.baseline)
+    plan = plan_of(spec, expanded, data, spec_path)
+    held = None
+    if spec.baseline is not None:
+        held = baseline_bytes(spec.baseline)
+        check_baseline(spec.baseline, spec, plan.trials)
+        plan = plan.model_copy(update={"baseline_sha256": hashlib.sha256(held).hexdigest()})
     folder = AcceptFolder.create(run_dir, spec.name or spec_path.stem)
     with folder.alone():
-        plan = plan_of(spec, expanded, data, spec_path)
         folder.begin(plan, data, held)
         return Accepting(spec, expanded, folder, progress or Progress()).run(), folder
 
@@ -97,9 +109,16 @@ def resume(run_dir: Path, progress: Progress | None = None) -> tuple[Acceptance,
     plan = folder.plan()
     with folder.alone():
         folder.reopen()
-        spec = load_accept(folder.path / "spec.yaml", base=Path(plan.folder))
+        spec = own_spec(folder, plan)
         expanded = expand(spec)
-        check(spec, expanded)
+        graphs = check(spec, expanded)
+        for trial in plan.trials:
+            for _, run in Runs(folder, plan).all(key_of(trial)):
+                if isinstance(run, Run) and seen_of(run)[0] not in ("", graphs[trial.model].sha256):
+                    raise InputError(
+                        "MODEL_CHANGED", f"models.{trial.model}: it is not the file this acceptance was begun with",
+                        hint="Begin a new one.",
+                    )  # fmt: skip
         return Accepting(spec, expanded, folder, progress or Progress(), resumed=True).run(), folder
 
 

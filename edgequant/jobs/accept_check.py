@@ -67,8 +67,8 @@ def _model(entry: ModelEntry) -> ModelGraph:
 
 
 def _outputs(spec: AcceptSpec, graphs: dict[str, ModelGraph]) -> None:
-    """Raise InputError where a rule names an output that a model it is meant for lacks (LIMIT_UNKNOWN_OUTPUT), or is for
-    all outputs and each has one of its own (SPEC_INVALID): it could never be evaluated."""
+    """Raise InputError where a rule could never be evaluated: it names an output that a model it is meant for lacks
+    (LIMIT_UNKNOWN_OUTPUT), or is for all outputs and each has one of its own (SPEC_INVALID)."""
     for key in spec.trials():
         outputs = graphs[key.model].outputs
         if outputs is None:
@@ -77,13 +77,12 @@ def _outputs(spec: AcceptSpec, graphs: dict[str, ModelGraph]) -> None:
         rules = spec.rules_of(key)
         for rule in rules:
             line = "" if rule.line is None else f"line {rule.line}: "
-            if rule.output is None and metric_of(rule.metric).per_output:
-                if names and outputs_named(rule, rules) >= set(names):
-                    raise InputError(
-                        "SPEC_INVALID",
-                        f"{line}rule '{rule}': each output of {key.model} has a rule of its own in its place",
-                        hint="Take it out, or say beside it which models it is for (model: NAME).",
-                    )
+            of_all = rule.output is None and metric_of(rule.metric).per_output
+            if of_all and names and outputs_named(rule, rules) >= set(names):
+                raise InputError(
+                    "SPEC_INVALID", f"{line}rule '{rule}': each output of {key.model} has one of its own in its place",
+                    hint="Take it out, or say beside it which models it is for (model: NAME).",
+                )  # fmt: skip
             if rule.output is not None and rule.output not in names:
                 raise InputError(
                     "LIMIT_UNKNOWN_OUTPUT",

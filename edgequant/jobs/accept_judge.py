@@ -21,15 +21,17 @@ from edgequant.archive.acceptance import (
     PartFailure,
     PlannedTrial,
     TaskRecord,
+    damaged,
     open_acceptance,
     read_record,
     task_name,
 )
 from edgequant.archive.open import Run, open_run
 from edgequant.errors import InputError
-from edgequant.files import read_bounded, sha256_of
+from edgequant.files import read_bounded, same_file, sha256_of
 from edgequant.judge.acceptance import TrialFacts, Value, judge_acceptance
 from edgequant.judge.run import judge as judge_run
+from edgequant.judge.verdict import GOOD, Verdict
 from edgequant.report.acceptance import Acceptance, acceptance_report, load_acceptance, load_baseline, to_json
 from edgequant.report.build import build_report
 from edgequant.report.facts import not_run, trial_facts
@@ -87,6 +89,8 @@ class _Gathering:
     plan: AcceptPlan
     fresh: bool
     reports: dict[tuple[Path, tuple[Limit, ...] | None], Report] = field(default_factory=dict)
+    seen: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Of each model: what was run of it at first, see `seen_of`."""
 
     def attempts(self, trial: PlannedTrial, runs: Runs, upto: int | None) -> list[TrialFacts]:
         key = key_of(trial)
@@ -113,10 +117,20 @@ class _Gathering:
             return None
         bench, session = self._bench(trial, number)
         folder = run.path.relative_to(self.folder.path).as_posix()
-        return trial_facts(
+        found = trial_facts(
             key, report, told, bench, dict(self._tasks(trial, number)), session=session,
             identity={"cases": _cases(run)}, folder=folder,
         )  # fmt: skip
+        changed = self._changed(trial.model, run)
+        verdict = Verdict.INCONCLUSIVE if changed and found.verdict in GOOD else found.verdict
+        return replace(found, verdict=verdict, doubts=(*found.doubts, *changed))
+
+    def _changed(self, model: str, run: Run) -> list[str]:
+        """What of a model is not what it was at first: its trials are not of one release."""
+        if not all(seen := seen_of(run)):
+            return []
+        both = zip(("MODEL_CHANGED", "CASES_CHANGED"), seen, self.seen.setdefault(model, seen), strict=True)
+        return [code for code, now, was in both if now != was]
 
     def _report(self, run: Run, limits: tuple[Limit, ...] | None) -> Report | None:
         """Of a folder, with these limits; None for those it was made with.  None where it has not come that far."""
@@ -158,9 +172,15 @@ class _Gathering:
                 yield f"{TASK}{task}.{name}" if name else f"{TASK}{task}", Value(value)
 
 
-def _cases(run: Run) -> str:
-    """SHA-256 of what a run's cases hold."""
-    cases = [(case.name, sorted((name, ref.sha256) for name, ref in case.inputs.items())) for case in run.source.cases]
+def seen_of(run: Run) -> tuple[str, str]:
+    """SHA-256 of the model, and of the user's own cases; empty where the run has not come that far."""
+    return (run.source.sha256, _cases(run, own=True)) if (run.path / "source.json").exists() else ("", "")
+
+
+def _cases(run: Run, own: bool = False) -> str:
+    """SHA-256 of what a run's cases hold: all, or those of the user's own."""
+    told = [case for case in run.source.cases if not own or (case.kind == "usual" and not case.generated)]
+    cases = [(case.name, sorted((name, ref.sha256) for name, ref in case.inputs.items())) for case in told]
     return hashlib.sha256(repr(cases).encode("utf-8", "backslashreplace")).hexdigest()
 
 
@@ -192,9 +212,9 @@ def judge_folder(
     held: Mapping[TrialKey, TrialFacts] | None = None
     kept = baseline or folder.path / BASELINE
     if kept.exists():
-        devices = {name: each.uri for name, each in spec.devices.items()}
-        variants = {each.variant: each.method for each in plan.trials}
-        held = load_baseline(kept, list(attempts), devices, variants)
+        if baseline is None and plan.baseline_sha256 not in (None, sha256_of(kept)):
+            raise damaged(kept, "it is not the baseline that was kept")
+        held = check_baseline(kept, spec, plan.trials)
         cases = plan.baseline_cases if baseline is None else baseline_cases(baseline)
         if cases is not None:
             held = {key: replace(each, identity={**each.identity, "cases": cases}) for key, each in held.items()}
@@ -211,6 +231,22 @@ def judge_folder(
         spec_path=plan.spec_name if spec_path is None else str(spec_path),
         spec_sha256=plan.spec_sha256 if spec_path is None else sha256_of(spec_path or own),
     )  # fmt: skip
+
+
+def own_spec(folder: AcceptFolder, plan: AcceptPlan) -> AcceptSpec:
+    """What was asked for.  Raises InputError (RUN_INVALID) where its text is no longer that."""
+    path = folder.path / SPEC
+    spec = load_accept(path, base=Path(plan.folder))
+    if sha256_of(path) != plan.spec_sha256:
+        raise damaged(path, "it is not the spec that was run; to judge by another, name it with --spec")
+    return spec
+
+
+def check_baseline(path: Path, spec: AcceptSpec, trials: Sequence[PlannedTrial]) -> dict[TrialKey, TrialFacts]:
+    """The facts of an earlier release.  Raises InputError (REPORT_INVALID, RUN_NOT_FOUND) where it is none."""
+    devices = {name: each.uri for name, each in spec.devices.items()}
+    variants = {each.variant: each.method for each in trials}
+    return load_baseline(path, [key_of(each) for each in trials], devices, variants)
 
 
 def baseline_bytes(path: Path) -> bytes:
@@ -256,18 +292,31 @@ def rejudge(run_dir: str | Path, spec_path: Path | None = None) -> RejudgedAccep
     folder = open_acceptance(run_dir)
     plan = folder.plan()
     if spec_path is None:
-        spec = load_accept(folder.path / SPEC, base=Path(plan.folder))
-        found = judge_folder(folder, spec, fresh=True)
+        found = judge_folder(folder, own_spec(folder, plan), fresh=True)
     else:
         spec = load_accept(spec_path)
         _refuse_other_trials(spec, plan, spec_path)
-        other = spec.baseline if spec.baseline is not None and spec.baseline.exists() else None
+        other = _other_baseline(spec, folder)
         found = judge_folder(folder, spec, fresh=True, baseline=other, spec_path=spec_path)
     try:
         stored = load_acceptance(folder.judgement)
     except InputError as error:
         return RejudgedAcceptance(found, None, (str(error),))
     return RejudgedAcceptance(found, stored, tuple(_changes(stored, found)))
+
+
+def _other_baseline(spec: AcceptSpec, folder: AcceptFolder) -> Path | None:
+    """Of another spec; None for the one that is kept, where it names that or none.  Raises InputError."""
+    if spec.baseline is None:
+        return None
+    if same_file(spec.baseline, folder.path) or same_file(spec.baseline, folder.judgement):
+        raise InputError("SPEC_INVALID", f"baseline {spec.baseline}: it is the run itself, and never worse than itself")
+    # Copied from the folder's own, it may lie where its paths lead nowhere.
+    own = load_accept(folder.path / SPEC, base=Path()).baseline
+    if not spec.baseline.exists() and own is not None and spec.baseline.parts[-len(own.parts) :] == own.parts:
+        return None
+    baseline_bytes(spec.baseline)
+    return spec.baseline
 
 
 def _refuse_other_trials(spec: AcceptSpec, plan: AcceptPlan, path: Path) -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from edgequant.archive.acceptance import AcceptFolder, is_acceptance, open_acceptance
 from edgequant.errors import EdgequantError
-from edgequant.jobs.accept import Accepting, attempts_of
+from edgequant.jobs.accept import Accepting, attempts_of, plan_of
 from edgequant.jobs.accept_check import check, read_spec
+from edgequant.jobs.accept_judge import check_baseline, own_spec
 from edgequant.plan.accept import BenchPart, Expanded, VerifyPart, expand
 from edgequant.progress import Progress
 from edgequant.report.read import load
 from edgequant.spec.accept import AcceptSpec, TrialKey
-from edgequant.spec.accept_file import load_accept
 from edgequant.spec.rules import metric_of
 
 Cell = tuple[str, str, str]
@@ -61,13 +61,15 @@ def planned(spec_path: Path, baseline: Path | None = None) -> Planned:
 def left(run_dir: Path) -> Planned:
     """What `resume` would do.  Raises InputError (RUN_NOT_FOUND, RUN_INVALID, ...)."""
     folder = open_acceptance(run_dir)
-    spec = load_accept(folder.path / "spec.yaml", base=Path(folder.plan().folder))
+    spec = own_spec(folder, folder.plan())
     return _planned(spec, folder.path, folder)
 
 
 def _planned(spec: AcceptSpec, earlier: Path | None, folder: AcceptFolder | None) -> Planned:
     expanded = expand(spec)
     check(spec, expanded)
+    if folder is None and spec.baseline is not None:
+        check_baseline(spec.baseline, spec, plan_of(spec, expanded, b"", Path()).trials)
     took = {} if earlier is None else _took(earlier)
     done = _nothing if folder is None else Accepting(spec, expanded, folder, Progress(), resumed=True).is_there
     root = Path() if folder is None else folder.path
@@ -120,7 +122,7 @@ def _took(earlier: Path) -> dict[tuple[str, Cell], float]:
 
 def _of_acceptance(folder: AcceptFolder) -> Iterator[tuple[tuple[str, Cell], float]]:
     plan = folder.plan()
-    spec = load_accept(folder.path / "spec.yaml", base=Path(plan.folder))
+    spec = own_spec(folder, plan)
     for line in attempts_of(folder):
         kind, part, seconds = line["kind"], line["part"], float(line["seconds"])
         trials = [each for each in plan.trials if (each.part if kind == "trials" else each.bench) == part]

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from edgequant.blame import TABLE
+from edgequant.blame import TABLE as CODES
 from edgequant.errors import InputError
 from edgequant.files import read_bounded
 from edgequant.problems import Place, dotted, first_problem
@@ -262,7 +262,7 @@ def _codes() -> tuple[frozenset[str], tuple[str, ...]]:
     found, and a rule on it always kept."""
     sources = [path.read_text("utf-8") for path in Path(__file__).parents[1].rglob("*.py")]
     whole = {code for text in sources for code in re.findall(r'"([A-Z][A-Z0-9_]{2,99})"', text)}
-    return frozenset(whole | set(TABLE)), tuple({end for text in sources for end in re.findall(r'\}(_[A-Z_]+)"', text)})
+    return frozenset(whole | set(CODES)), tuple({end for text in sources for end in re.findall(r'\}(_[A-Z_]+)"', text)})
 
 
 def _known(place: Place, code: str) -> None:

@@ -167,13 +167,16 @@ rules: ["sqnr_db >= 25"]
 
 def test_no_two_parts_share_a_folder(tmp_path: Path) -> None:
     """Whatever models and devices are called: what is in a folder would be taken for another part's as well."""
-    found = expanded(tmp_path, """
+    found = expanded(
+        tmp_path,
+        """
     models: {a: a.onnx, a-1: b.onnx, a-1.2: c.onnx, a-b: d.onnx}
     variants: ["dynamic:8", fp16]
     devices: {d.2: "ssh://c", d: "ssh://d", b-d: "ssh://e"}
     rules:
       - latency_ms.p50 <= 5
       - {rule: "cosine >= 0.9", model: a, device: d}
-    """)
+    """,
+    )
     for names in ([part.name for part in found.parts], [part.name for part in found.benches]):
         assert len(set(names)) == len(names), names

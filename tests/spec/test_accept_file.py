@@ -134,7 +134,7 @@ KNOWN = f"{LEAST}deviations:\n- {{finding: RUN_FAILED"
         (f"{LEAST}tasks: {{c: {{function: 'a.py:f', better: lower, model: x}}}}", "'x' fits no model"),
         (f"{LEAST}tasks: {{device: {{function: 'a.py:f', better: lower}}}}", "4: tasks.device: a metric is called so"),
         (f"{LEAST}tasks: {{cosine: {{function: 'a.py:f', better: lower}}}}", "4: tasks.cosine: a metric is called so"),
-        (f"{LEAST}rules:\n- finding:INT8_SLOWER == absent", "5: rules.0: 'finding:INT8_SLOWER' is absent as well where"),
+        (f"{LEAST}rules:\n- finding:INT8_SLOWER == absent", "5: rules.0: 'finding:INT8_SLOWER' is absent as well"),
         ("models: {m: m.onnx}\nvariants: [{variant: fp16, name: float}]\ndevices: {d: 'local:'}",
          "'float' is the name of what rules are held against: fp16 needs another"),
         (f"{LEAST}rules:\n- cosine>=0.9\n- cosine >= 0.90", "6: rules.1: 'cosine >= 0.9' is there already, as rules.0"),
