@@ -154,18 +154,18 @@ class Checker:
         return state
 
     def borne(self, trial, means):
-        for number, each in enumerate(self.doc["deviations"]):
-            if means(each) and in_scope(each["scope"], trial, self.doc):
-                if each["expires"] >= self.doc["today"]:
-                    self.used.add(number)
-                    return True
-                self.expired.add(number)
-        return False
+        known = enumerate(self.doc["deviations"])
+        meant = [(n, d["expires"]) for n, d in known if means(d) and in_scope(d["scope"], trial, self.doc)]
+        valid = [number for number, day in meant if day >= self.doc["today"]]
+        self.used.update(valid[:1])
+        self.expired.update(number for number, _ in meant if not valid)
+        return bool(valid)
 
     def verdict(self, trial, attempt):
         if attempt["verdict"] != "FAIL":
             return attempt["verdict"]
-        left = [each for each in attempt["against"] if not self.borne(trial, lambda d, a=each: self.covers(d, a, trial))]
+        told = attempt["against"]
+        left = [each for each in told if not self.borne(trial, lambda d, a=each: self.covers(d, a, trial))]
         if left or not attempt["against"]:
             return "FAIL"
         return "INCONCLUSIVE" if attempt["doubts"] else "ACCEPTED"

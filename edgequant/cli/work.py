@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -13,8 +14,8 @@ from rich.text import Text
 
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Ui
-from edgequant.errors import EXIT_FAIL, InputError
-from edgequant.jobs.work import Compared, compare, work
+from edgequant.errors import EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_PASS, InputError
+from edgequant.jobs.work import SAME, Compared, compare, work
 from edgequant.plain import printable
 from edgequant.spec import MemoryMode, Precision
 from edgequant.work.count import Work
@@ -26,12 +27,14 @@ def run(
     model: str, device: str, *, against: str | None, most: float | None, inputs: str | None, memory: str,
     precision: str, seed: int, qemu: str | None, ui: Ui,
 ) -> None:  # fmt: skip
-    """Count, show; exits with 1 where there is more than was allowed."""
+    """Count, show; exits with 1 where there is more than was allowed, with 4 where nobody can tell."""
     for option, value, known in (("memory", memory, MemoryMode), ("precision", precision, Precision)):
         if value not in get_args(known):
             raise InputError("OPTION_INVALID", f"--{option} {value}: it is one of {', '.join(get_args(known))}")
     if most is not None and against is None:
         raise InputError("OPTION_INVALID", "--most is for two models", hint="Name the other with --against.")
+    if most is not None and not math.isfinite(most):
+        raise InputError("OPTION_INVALID", f"--most {most}: it is no number of percent")
     paths = [Path(each) for each in (model, against) if each is not None]
     found = work(
         paths, device, inputs=None if inputs is None else Path(inputs), memory=memory, precision=precision, seed=seed,  # type: ignore[arg-type]
@@ -41,8 +44,15 @@ def run(
     _show(paths, device, found, told, ui)
     if ui.json:
         print_json(json.dumps(_as_dict(paths, device, found, told), indent=1))
-    if told is not None and most is not None and 100 * told.share > most:
-        raise typer.Exit(EXIT_FAIL)
+    if told is not None and most is not None and (code := held(told, most)) != EXIT_PASS:
+        raise typer.Exit(code)
+
+
+def held(told: Compared, most: float) -> int:
+    """The exit code of no more than `most` percent: what is more, but no more than inferences differ by, may be so."""
+    if told.share <= max(most / 100, SAME):
+        return EXIT_PASS
+    return EXIT_FAIL if told.sure else EXIT_INCONCLUSIVE
 
 
 def _show(paths: Sequence[Path], device: str, found: Sequence[Work], told: Compared | None, ui: Ui) -> None:

@@ -130,7 +130,8 @@ class _Gathering:
         if not all(seen := seen_of(run)):
             return []
         both = zip(("MODEL_CHANGED", "CASES_CHANGED"), seen, self.seen.setdefault(model, seen), strict=True)
-        return [code for code, now, was in both if now != was]
+        during = run.closing.source_now not in (None, seen[0])
+        return [code for code, now, was in both if now != was or (during and code == "MODEL_CHANGED")]
 
     def _report(self, run: Run, limits: tuple[Limit, ...] | None) -> Report | None:
         """Of a folder, with these limits; None for those it was made with.  None where it has not come that far."""
@@ -239,7 +240,7 @@ def own_spec(folder: AcceptFolder, plan: AcceptPlan) -> AcceptSpec:
     spec = load_accept(path, base=Path(plan.folder))
     if sha256_of(path) != plan.spec_sha256:
         raise damaged(path, "it is not the spec that was run; to judge by another, name it with --spec")
-    return spec
+    return spec.model_copy(update={"name": plan.name})  # not that of the copy's file
 
 
 def check_baseline(path: Path, spec: AcceptSpec, trials: Sequence[PlannedTrial]) -> dict[TrialKey, TrialFacts]:

@@ -144,12 +144,13 @@ class _Judge:
         )
 
     def _first(self, key: TrialKey, means: Callable[[Deviation], bool]) -> Deviation | None:
-        for each in self._deviations:
-            if means(each) and in_scope(each.scope, key, self._aliases):
-                if each.expires >= self._today:
-                    self.used.add(str(each))
-                    return each
-                self._expired.setdefault(str(each), []).append(key)
+        meant = [each for each in self._deviations if means(each) and in_scope(each.scope, key, self._aliases)]
+        found = next((each for each in meant if each.expires >= self._today), None)
+        if found is not None:
+            self.used.add(str(found))
+            return found
+        for each in meant:
+            self._expired.setdefault(str(each), []).append(key)
         return None
 
     def _bears(self, key: TrialKey, against: str) -> Deviation | None:

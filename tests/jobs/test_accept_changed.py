@@ -27,16 +27,21 @@ rules: ["size_mb <= 9"]
 """
 
 
-class Replacing(Progress):
-    """Behind the first part the model is another file, behind the second a case is."""
+ONE = THREE.replace(', {variant: "dynamic:8", name: again}, {variant: "dynamic:8", name: last}', "")
 
-    def __init__(self, folder: Path) -> None:
+
+class Replacing(Progress):
+    """The model becomes another file at one moment, a case at another."""
+
+    def __init__(self, folder: Path, model: str, case: str = "never") -> None:
         self.folder = folder
+        self.model = model
+        self.case = case
 
     def say(self, text: str) -> None:
-        if text.startswith("part 2 of"):
+        if text.startswith(self.model):
             replace_model(self.folder / "m.onnx")
-        if text.startswith("part 3 of"):
+        if text.startswith(self.case):
             case = min((self.folder / "cases").glob("*.npz"))
             np.savez(case, **{name: array * 0.5 for name, array in np.load(case).items()})
 
@@ -50,7 +55,7 @@ def replace_model(path: Path) -> None:
 
 def test_a_model_or_a_case_that_is_replaced_while_it_runs(generated_model: ModelByName, tmp_path: Path) -> None:
     spec = write_spec(tmp_path, THREE, model=generated_model("conv_cnn"))
-    found, folder = accept(spec, run_dir=tmp_path / "run", progress=Replacing(tmp_path))
+    found, folder = accept(spec, run_dir=tmp_path / "run", progress=Replacing(tmp_path, "part 2 of", "part 3 of"))
     told = {each.variant: (each.state, each.attempts[0].doubts) for each in found.trials}
     assert told == {
         "dynamic:8": (State.PASS, ()),
@@ -66,9 +71,20 @@ def test_a_model_or_a_case_that_is_replaced_while_it_runs(generated_model: Model
     assert changed.value.code == "MODEL_CHANGED"
 
 
+def test_a_model_that_is_replaced_within_its_only_part(generated_model: ModelByName, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, ONE, model=generated_model("conv_cnn"))
+    found, folder = accept(spec, run_dir=tmp_path / "run", progress=Replacing(tmp_path, "running dynamic:8"))
+    assert (found.state, found.trials[0].attempts[0].doubts) == (State.INCONCLUSIVE, ("MODEL_CHANGED",))
+    assert rejudge(folder.path).changes == ()
+
+
+def test_gone_on_with_it_is_called_as_before(generated_model: ModelByName, tmp_path: Path) -> None:
+    found, folder = accepted(write_spec(tmp_path, ONE, model=generated_model("conv_cnn")), tmp_path / "run")
+    assert {found.name, rejudge(folder.path).found.name, resume(folder.path)[0].name} == {"gate"}
+
+
 def test_what_a_release_was_held_against_stays_what_it_was(generated_model: ModelByName, tmp_path: Path) -> None:
-    text = THREE.replace(', {variant: "dynamic:8", name: again}, {variant: "dynamic:8", name: last}', "")
-    spec = write_spec(tmp_path, f"{text}baseline: old\n", model=generated_model("conv_cnn"))
+    spec = write_spec(tmp_path, f"{ONE}baseline: old\n", model=generated_model("conv_cnn"))
     # A baseline that is none is told before anything is run.
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "acceptance.json").write_text('{"schema": "edgequant.acceptance/1"}')

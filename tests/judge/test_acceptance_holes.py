@@ -12,7 +12,7 @@ from edgequant.archive.acceptance import task_name
 from edgequant.judge.acceptance import State
 from edgequant.judge.verdict import Verdict
 from edgequant.report.acceptance import to_json
-from tests.judge.releases import KEY, LATER, Release, blocks, facts, spec_of
+from tests.judge.releases import GONE, KEY, LATER, Release, blocks, facts, spec_of
 from tools import check_acceptance
 
 
@@ -70,3 +70,18 @@ def test_what_tasks_came_to_is_kept_apart() -> None:
     trials = [("a-b", "c", "d"), ("a", "b-c", "d"), ("a", "b", "c-d"), ("a-b-c", "d", "e")]
     names = {task_name(task, trial, 1) for task in ("t", "t-a") for trial in trials}
     assert len(names) == 2 * len(trials)
+
+
+def test_what_another_deviation_accepts_is_accepted_although_one_has_expired(tmp_path: Path) -> None:
+    """The one that has expired is in nobody's way, and is to be taken out."""
+    rule = "y:sqnr_db >= 30"
+    spec = spec_of(
+        [rule],
+        [
+            {"rule": rule, "reason": "old", "expires": GONE},
+            {"rule": rule, "device": "arm", "reason": "new", "expires": LATER},
+        ],
+    )
+    release = Release(spec, {KEY: [facts(facts={"y:sqnr_db": 25.0})]})
+    assert rule_of(release, tmp_path).state is State.ACCEPTED
+    assert [(each.code, each.severity) for each in release.judge().findings] == [("DEVIATION_UNUSED", "warn")]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from edgequant.cli.work import held
 from edgequant.errors import DeviceError, InputError
-from edgequant.jobs.work import compare, work
+from edgequant.jobs.work import Compared, compare, work
 from edgequant.work.count import Operator, Work
 from edgequant.work.plugin import compiled, qemu_with_plugins
 from tests import generated, sources
@@ -66,6 +67,20 @@ def test_two_are_held_against_each_other_by_operator_and_where_names_differ_by_k
     assert compare(renamed, other).operators == (
         ("Pooling", "Pooling", 0, 510), ("Convolution", "Convolution", 500, 490),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("share", "sure", "most", "code"),
+    [(0.02, True, 1.0, 1), (0.02, False, 1.0, 4), (0.02, True, 3.0, 0), (0.0003, False, 0.0, 0), (-0.1, True, 0.0, 0)],
+)
+def test_more_than_is_allowed_is_told_where_it_is_known(share: float, sure: bool, most: float, code: int) -> None:
+    assert held(Compared(share, sure, ()), most) == code
+
+
+def test_what_is_no_percentage_allows_nothing() -> None:
+    for most in ("nan", "inf"):
+        done = edgequant("work", "a.mnn", "--against", "b.mnn", "--device", "emulated:cortex-a76", "--most", most)
+        assert (done.code, "OPTION_INVALID" in done.err) == (2, True)
 
 
 @pytest.mark.nightly
