@@ -50,7 +50,8 @@ from edgequant.version import __version__
 
 _OF_ALL = ("RUN_DIR_FULL", "RUN_DIR_UNWRITABLE", "DISK_FULL", "MNN_MISSING", "MNN_TOO_OLD", "INTERRUPTED")
 """Codes of what is no one part's."""
-_GOOD = (State.PASS, State.MARGINAL, State.ACCEPTED)
+_SETTLED = (State.PASS, State.MARGINAL, State.ACCEPTED, State.FLAKY)
+"""What another attempt cannot change: nothing takes back that a trial has failed once."""
 Kind = Literal["trials", "bench"]
 
 
@@ -171,7 +172,7 @@ class Accepting:
         if attempt == 1:
             return keys
         states = {each.key: each.state for each in judge_folder(self.folder, self.spec, upto=attempt - 1).trials}
-        bad = [key for key in keys if key not in self.expanded.informative and states[key] not in _GOOD]
+        bad = [key for key in keys if key not in self.expanded.informative and states[key] not in _SETTLED]
         near = {key[::2] for key in bad}
         return bad + [key for key in keys if key in self.expanded.informative and key[::2] in near] if bad else []
 
