@@ -65,7 +65,11 @@ class InterruptedAccept(KeyboardInterrupt):
 
 
 def accept(
-    spec_path: Path, *, run_dir: Path | None = None, baseline: Path | None = None, progress: Progress | None = None
+    spec_path: str | Path,
+    *,
+    run_dir: Path | None = None,
+    baseline: Path | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Acceptance, AcceptFolder]:
     """Run all of a spec and judge it.  The folder has everything, acceptance.json the judgement.
 
@@ -77,6 +81,7 @@ def accept(
     (RUN_DIR_FULL, ...) where nothing can be kept any more; InterruptedAccept on ctrl-C.
     """
     require_supported(host_mnn_version(), "this host")
+    spec_path = Path(spec_path)
     spec, data = read_spec(spec_path, baseline)
     expanded = expand(spec)
     check(spec, expanded)
