@@ -279,9 +279,10 @@ def test_a_mistake_in_the_spec_is_told_before_anything_is_run(
 ) -> None:
     spec = write_spec(tmp_path, ONE + 'rules: ["sqnr_db >= 20"]', model=generated_model("conv_cnn"))
     spec.write_text(spec.read_text().replace(*change))
-    with pytest.raises(InputError) as caught:
-        accepted(spec, tmp_path / "run")
-    assert (caught.value.code, words in caught.value.message) == (code, True), caught.value.message
+    for does in (planned, lambda path: accepted(path, tmp_path / "run")):
+        with pytest.raises(InputError) as caught:
+            does(spec)
+        assert (caught.value.code, words in caught.value.message) == (code, True), caught.value.message
     assert not (tmp_path / "run").exists()
 
 
