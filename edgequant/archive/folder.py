@@ -15,6 +15,7 @@ arrays/<sha256>.npy                  what all of these refer to
 journal.jsonl                        a line for each of these files, with its SHA-256, in the order they were finished
 closing.json                         how it ended
 report.json                          the judgement
+manifest.json                        the SHA-256 of every other file, when it was finished
 logs/                                of converter, reference and runners
 
 A file is there whole or not at all.  Nothing in it names the folder's own place: it can be moved.
@@ -38,6 +39,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from edgequant.archive.arrays import ArrayFolder
+from edgequant.archive.manifest import begin_anew
 from edgequant.archive.types import Capture, Closing, Making, Plan, Source, now
 from edgequant.cases.load import save_npz
 from edgequant.errors import InputError
@@ -110,6 +112,7 @@ class RunFolder:
     def reopen(self) -> None:
         """Go on with one that is there.  Raises InputError (RUN_DIR_UNUSABLE)."""
         try:
+            begin_anew(self.path)
             self._prepare()
             self._complete_journal()
         except OSError as error:

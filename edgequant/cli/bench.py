@@ -11,8 +11,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from edgequant.archive.manifest import close
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Ui
+from edgequant.cli.report import note_run
 from edgequant.cli.request import make_request
 from edgequant.compare.blocks import Estimate
 from edgequant.errors import InputError
@@ -40,6 +42,7 @@ def run(
     tell: float,
     allow: Sequence[str] | None,
     run_dir: str | None,
+    history: str | None = None,
     ui: Ui,
 ) -> None:
     """Measure, show; exits with 4 where the numbers may not be believed."""
@@ -64,6 +67,8 @@ def run(
         write_text(document + "\n", path)
     except OSError as error:
         raise disk_error(path, error) from None
+    close(found.folder)
+    note_run(found.folder, history)
     console = out(ui)
     for device in found.devices:
         for line in _head(found, device):

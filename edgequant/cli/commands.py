@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgequant.cli import afterwards
 from edgequant.cli.groups import Commands, typed
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ def bench(
     computing: opt.Computing,
     device: opt.Device,
     run_dir: opt.RunDir = None,
+    history: opt.History = None,
     ui: opt.Ui,
 ) -> None:
     """Measure latency and memory of MODEL's variants, or of a .mnn as it is, beside float and beside each other.
@@ -172,7 +174,8 @@ def bench(
     """
     from edgequant.cli import bench as command
 
-    command.run(model, typed(where, making, cases, computing, device), **vars(measuring), run_dir=run_dir, ui=ui)
+    given = typed(where, making, cases, computing, device)
+    command.run(model, given, **vars(measuring), run_dir=run_dir, history=history, ui=ui)
 
 
 @app.command("inspect", short_help="Inputs, operators, risks, and the variants worth trying.")
@@ -200,46 +203,7 @@ def demo(*, device: opt.OneDevice = "local:", run_dir: opt.RunDir = None, ui: op
     command.run(device=device, run_dir=run_dir, ui=ui)
 
 
-@app.command("report", short_help="Show the report of an earlier run again.")
-def report(
-    *,
-    run_dir: Annotated[str | None, typer.Argument(metavar="RUN_DIR", help="Folder of an earlier run.")] = None,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of report.json.")] = False,
-    files: opt.Files,
-    by_case: Annotated[bool, typer.Option("--by-case", help="In that table, a line per output and case.")] = False,
-    ui: opt.Ui,
-) -> None:
-    """Show the report of an earlier run again; the exit code is its verdict's."""
-    from edgequant.cli import report as command
-
-    command.run(run_dir=run_dir, schema=schema, files=files, by_case=by_case, ui=ui)
-
-
-@app.command("judge", short_help="Judge an earlier run again, with other limits.")
-def judge(
-    run_dir: Annotated[str, typer.Argument(metavar="RUN_DIR", help="Folder of an earlier run.")],
-    *,
-    spec: Annotated[
-        str | None,
-        typer.Option("--spec", metavar="FILE", help="Limits, goals and decides of this file instead of the run's."),
-    ] = None,
-    limits: opt.Limits,
-    write: Annotated[
-        bool, typer.Option("--write", help="Keep it in RUN_DIR as report-2.json, report-3.json, ...")
-    ] = False,
-    csv: opt.Csv = None,
-    ui: opt.Ui,
-) -> None:
-    """Judge what a run has captured again: without its device, MNN or the source model.
-
-    Says what is different from the judgement that is kept there.  Limits given here
-    take the place of the run's own of the same output and metric.  The exit code is
-    the new verdict's.
-    """
-    from edgequant.cli import judge as command
-
-    given = {"limits": limits.limit or (), "decides": limits.decides or ()}
-    command.run(run_dir, spec=spec, **given, write=write, csv=csv, ui=ui)
+afterwards.declare(app)
 
 
 @app.command("audit", short_help="What a check would have missed: faults are planted.")

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from edgequant.archive.manifest import amended
 from edgequant.cli.console import out, print_json
 from edgequant.cli.options import Files, Ui
 from edgequant.errors import EdgequantError, InputError
 
 if TYPE_CHECKING:
     from edgequant.plan.request import Request
+    from edgequant.report.against import Against
     from edgequant.report.model import Report
 
 
-def run(*, run_dir: str | None, schema: bool, files: Files, by_case: bool, ui: Ui) -> None:
-    """Show a report again, or the schema of all of them."""
+def run(*, run_dir: str | None, schema: bool, against: str | None = None, files: Files, by_case: bool, ui: Ui) -> None:
+    """Show a report again, or the schema of all of them.  against: an earlier one that it is held against."""
     from edgequant.report.console import render
+    from edgequant.report.difference import render_against
     from edgequant.report.read import load
     from edgequant.report.write import json_schema, to_json
 
@@ -36,11 +41,30 @@ def run(*, run_dir: str | None, schema: bool, files: Files, by_case: bool, ui: U
     path = path / "report.json" if path.is_dir() else path
     refuse_beside(files, [path], path)
     report = load(path)
-    render(report, out(ui), path=path, verbose=ui.verbose, quiet=ui.quiet)
-    write_files(report, files, path, by_case=by_case)
+    held = None if against is None else _against(report, Path(against))
+    console = out(ui)
+    render(report, console, path=path, verbose=ui.verbose, quiet=ui.quiet)
+    if held is not None:
+        render_against(held, console, verbose=ui.verbose)
+    write_files(report, files, path, by_case=by_case, against=held)
     if ui.json:
-        print_json(to_json(report))
+        print_json(to_json(report) if held is None else _with(report, held))
     raise typer.Exit(report.verdict.exit_code)
+
+
+def _against(report: Report, path: Path) -> Against:
+    from edgequant.report.against import compare_reports
+    from edgequant.report.read import load
+
+    return compare_reports(load(path / "report.json" if path.is_dir() else path), report)
+
+
+def _with(report: Report, held: Against) -> str:
+    """The report with one key more."""
+    from edgequant.report.write import as_plain
+
+    document = as_plain(report) | {"against": as_plain(held.as_dict())}
+    return json.dumps(document, indent=2, allow_nan=False)
 
 
 def asked_for(files: Files) -> dict[str, Path]:
@@ -76,24 +100,48 @@ def refuse_beside(files: Files, needed: Sequence[Path], run_dir: Path | None) ->
         before.append(path)
 
 
-def write_files(report: Report, files: Files, where: Path, *, by_case: bool = False) -> None:
+def write_files(
+    report: Report, files: Files, where: Path, *, by_case: bool = False, against: Against | None = None
+) -> None:
     """Write the table, the page and what a CI reads where wanted.  where: the folder of the run, or a file in it.
 
     Raises EdgequantError (OUTPUT_UNWRITABLE).
     """
+    folder = where if where.is_dir() else where.parent
+    own = any(path.resolve().is_relative_to(folder.resolve()) for path in asked_for(files).values())
+    with amended(folder) if own else contextlib.nullcontext():  # what lies in the run's folder is of the run
+        _write_files(report, files, where, by_case, against)
+
+
+def _write_files(report: Report, files: Files, where: Path, by_case: bool, against: Against | None) -> None:
     write_csv(report, files.csv, by_case=by_case)
     if files.junit is not None:
         from edgequant.report.junit import to_junit
 
-        _write(to_junit(report), files.junit, "--junit", "file")
+        write_out(to_junit(report), files.junit, "--junit", "file")
     if files.summary is not None:
         from edgequant.report.summary import to_summary
 
-        _write(to_summary(report), files.summary, "--summary", "file")
+        write_out(to_summary(report), files.summary, "--summary", "file")
     if files.html is not None:
         from edgequant.jobs.html import page_of
 
-        _write(page_of(report, where), files.html, "--html", "page")
+        write_out(page_of(report, where, against=against), files.html, "--html", "page")
+    if files.openmetrics is not None:
+        from edgequant.report.openmetrics import to_openmetrics
+
+        write_out(to_openmetrics(report), files.openmetrics, "--openmetrics", "file")
+
+
+def note_run(run_dir: Path, history: str | None) -> None:
+    """Note a run that has ended in the history where that is wanted; what keeps it from that is only said."""
+    if history is None:
+        return
+    from edgequant.jobs.remember import note
+    from edgequant.plain import printable
+
+    if (error := note(run_dir, Path(history))) is not None:
+        print(f"edgequant: the run is not in the history: {error.code}: {printable(str(error))}", file=sys.stderr)
 
 
 def write_csv(report: Report, path: str | None, *, by_case: bool = False) -> None:
@@ -101,10 +149,11 @@ def write_csv(report: Report, path: str | None, *, by_case: bool = False) -> Non
     if path is not None:
         from edgequant.report.csv import to_csv
 
-        _write(to_csv(report, by_case=by_case), path, "--csv", "table")
+        write_out(to_csv(report, by_case=by_case), path, "--csv", "table")
 
 
-def _write(text: str, path: str, option: str, what: str) -> None:
+def write_out(text: str, path: str, option: str, what: str, hint: str | None = None) -> None:
+    """Write one of them.  Raises EdgequantError (OUTPUT_UNWRITABLE)."""
     from edgequant.report.write import write_text
 
     try:
@@ -113,5 +162,6 @@ def _write(text: str, path: str, option: str, what: str) -> None:
         raise EdgequantError(
             "OUTPUT_UNWRITABLE",
             f"{path} cannot be written: {error.strerror or error}",
-            hint=f"The report itself is whole: `edgequant report RUN_DIR {option} FILE` makes the {what} from it.",
+            hint=hint
+            or f"The report itself is whole: `edgequant report RUN_DIR {option} FILE` makes the {what} from it.",
         ) from None

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgequant.archive.manifest import amended
 from edgequant.archive.open import Run, open_run
 from edgequant.archive.types import Plan
 from edgequant.errors import EdgequantError, InputError
@@ -79,6 +80,11 @@ def keep(run: str | Path, report: Report) -> Path:
     Raises EdgequantError (RUN_DIR_FULL, RUN_DIR_UNWRITABLE).
     """
     folder = open_run(run).path
+    with amended(folder):
+        return _kept(folder, report)
+
+
+def _kept(folder: Path, report: Report) -> Path:
     for number in itertools.count(2):
         path = folder / f"report-{number}.json"
         try:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from pathlib import PurePath
 
-from edgequant import charts, plain
+from edgequant import plain
 from edgequant.archive.open import Run as Archive
 from edgequant.findings import Finding
 from edgequant.judge.verdict import Verdict
 from edgequant.report import words
+from edgequant.report.against import Against
 from edgequant.report.diagnosis import DiagnosisReport
-from edgequant.report.html import figures, layers, runs, sources
+from edgequant.report.html import difference, figures, layers, runs, sources
 from edgequant.report.html.archive import Kept
 from edgequant.report.html.table import Cell, Table, name, number, said
+from edgequant.report.html.templates import css, template
 from edgequant.report.model import Report
 from edgequant.report.tables import worst_first
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 MEANING = {
     Verdict.PASS: "Every output keeps every limit, and the device computes what this host computes.",
@@ -83,6 +80,7 @@ def page(
     *,
     diagnoses: Sequence[DiagnosisReport] = (),
     command: str | None = None,
+    against: Against | None = None,
 ) -> str:
     """The report as one HTML document.
 
@@ -90,6 +88,7 @@ def page(
         archive: the folder it was made of; without it there are no single samples, no layers and fewer hashes.
         diagnoses: that were just made; of others what is in the archive is judged again.
         command: that would make the run again.
+        against: what is different from an earlier report.
     """
     kept = Kept(archive)
     found = runs.named(report)
@@ -105,9 +104,9 @@ def page(
         figures.memory(found),
     ]
     wrong, rest = _findings(report, found)
-    return _template().render(
+    return template("page.html.j2").render(
         report=report,
-        css=charts.CSS + _style(),
+        css=css(),
         title=f"{report.verdict}: {plain.name(PurePath(report.model.path).name)}",
         model=plain.name(PurePath(report.model.path).name),
         verdict=report.verdict.value,
@@ -115,6 +114,7 @@ def page(
         on=words.on_random_inputs(report).strip() if report.verdict in words.GOOD else "",
         sum_up=words.sum_up(report.runs),
         head=sources.head(report),
+        against=None if against is None else difference.section(against),
         matrix=runs.matrix(found) if len({each.run.device.uri for each in found}) > 1 else None,
         overview=runs.overview(found) if found else None,
         figures=[each for each in pictures if each is not None],
@@ -134,25 +134,6 @@ def page(
         damaged=[said(each) for each in kept.damaged],
         archived=archive is not None,
     )
-
-
-@cache
-def _template() -> Template:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    loader = FileSystemLoader(Path(__file__).parent)
-    made = Environment(loader=loader, autoescape=True, finalize=_harmless, undefined=StrictUndefined)
-    made.trim_blocks = made.lstrip_blocks = True
-    return made.get_template("page.html.j2")
-
-
-def _harmless(value: object) -> object:
-    """Whatever is written: no text gets past this, whoever forgot it."""
-    return value if not isinstance(value, str) or hasattr(value, "__html__") else said(value)
-
-
-def _style() -> str:
-    return (Path(__file__).parent / "style.css").read_text("utf-8")
 
 
 def _again(archive: Archive | None) -> list[str]:
