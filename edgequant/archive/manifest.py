@@ -86,7 +86,9 @@ def _amend(folder: Path, held: Files, before: Sequence[Difference]) -> None:
 
 
 def read(folder: Path) -> Files | None:
-    """What manifest.json says; None where there is none, or it is not in the form in which it is written."""
+    """What manifest.json says; None where there is none, or it is not a file in the form in which it is written."""
+    if (folder / MANIFEST).is_symlink():
+        return None
     try:
         data = read_bounded(folder / MANIFEST, _MAX_BYTES)
         document = json.loads(data)

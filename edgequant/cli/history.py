@@ -33,7 +33,7 @@ from edgequant.report.against import Change, between, rank, shown_value
 from edgequant.report.difference import said
 from edgequant.report.numbers import Number
 
-_SCREEN = 20
+_SCREEN, _MOST_CHANGES = 20, 3
 _ELSEWHERE = "Name another file."
 _FOR_ALL = ("sqnr_db", "latency_p50_ms", "memory_model_file_mb")
 
@@ -120,7 +120,11 @@ def plot(
     console = out(ui)
     _line(console, found.title + (f", output {name(found.output)}" if found.output else ""))
     _values(found, console, verbose=ui.verbose)
-    for line in _changes(found):
+    lines = _changes(found)
+    if len(lines) > _MOST_CHANGES and not ui.verbose:
+        _line(console, f"the last {_MOST_CHANGES} of {len(lines)} changes; --verbose shows all")
+        lines = lines[-_MOST_CHANGES:]
+    for line in lines:
         _line(console, line)
     if html is not None:
         write_out(to_html(found), html, "--html", "page", _ELSEWHERE)
@@ -160,6 +164,17 @@ def compare(before: str, after: str, db: str | None, ui: Ui) -> None:
     if ui.json:
         _json({"schema": "edgequant.history.compare/1", "before": _as_dict(one), "after": _as_dict(two),
                "compared": compared, "changes": [each.as_dict() for each in changes]})  # fmt: skip
+
+
+def mlflow(run_dir: str, uri: str | None, experiment: str, ui: Ui) -> None:
+    """Log one run."""
+    from edgequant.jobs.mlflow_log import log_run
+
+    found = log_run(Path(run_dir), uri, experiment)
+    told = f"logged, with {found.trials} trials" if found.new else "it was there already"
+    _line(out(ui), f"{told}: run {found.run} of experiment {experiment}")
+    if ui.json:
+        _json({"schema": "edgequant.history.mlflow/1", "run": found.run, "trials": found.trials, "new": found.new})
 
 
 def _compared(one: Entry, two: Entry) -> tuple[list[Change], int]:
@@ -244,7 +259,7 @@ def _values(found: Trend, console: Console, *, verbose: bool) -> None:
     table = Table(box=None, pad_edge=False)
     for head in ("when", "run", "variant", "value", "edgequant", "MNN", "verdict", ""):
         table.add_column(head, justify="right" if head == "value" else "left", overflow="fold")
-    shown = rows if verbose else rows[-_SCREEN:]
+    shown = rows if verbose else rows[-(_SCREEN - _MOST_CHANGES) :]
     for point, variant in shown:
         table.add_row(
             point.created[:16].replace("T", " "), point.document[:12], Text(name(variant)),

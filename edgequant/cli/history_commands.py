@@ -30,6 +30,7 @@ def declare(history: Commands) -> None:
     history.command("show", short_help="All that is known of one run.")(show)
     history.command("plot", short_help="One number over all runs, and where it changed.")(plot)
     history.command("compare", short_help="Two runs, number by number.")(compare)
+    history.command("mlflow", short_help="Log a run into MLflow.")(mlflow)
 
 
 def add(folders: Folders, *, db: Db = None, ui: opt.Ui) -> None:
@@ -105,3 +106,25 @@ def compare(
     from edgequant.cli import history as command
 
     command.compare(before, after, db, ui)
+
+
+def mlflow(
+    run_dir: Annotated[str, typer.Argument(metavar="RUN_DIR", help="Folder of a run.")],
+    *,
+    uri: Annotated[
+        str | None,
+        typer.Option("--uri", metavar="URI", envvar="MLFLOW_TRACKING_URI", help="(default: MLflow's own)"),
+    ] = None,
+    experiment: Annotated[
+        str, typer.Option("--experiment", metavar="NAME", help="It is made where needed.")
+    ] = "edgequant",
+    ui: opt.Ui,
+) -> None:
+    """Log a run into MLflow: one run there with the report, and one below it for each variant on each device.
+
+    Numbers that are not valid are left out.  The same report twice changes nothing.
+    Needs `pip install edgequant[mlflow]`.
+    """
+    from edgequant.cli import history as command
+
+    command.mlflow(run_dir, uri, experiment, ui)

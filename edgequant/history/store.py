@@ -303,7 +303,7 @@ def _entry(database: sqlite3.Connection, row: Sequence[str], *, numbers: bool) -
         (row[0],),
     ).fetchall():
         values = database.execute(
-            "SELECT output, metric, value, why FROM numbers WHERE trial = ?", (each[0],)
+            "SELECT output, metric, value, why FROM numbers WHERE trial = ? ORDER BY output, metric", (each[0],)
         ).fetchall() if numbers else []  # fmt: skip
         trials.append(
             Trial(
