@@ -140,7 +140,7 @@ def compare(before: str, after: str, db: str | None, ui: Ui) -> None:
     """Trials of the same variant on the same device, number by number."""
     one, two = _known(before, db), _known(after, db)
     changes, compared = _compared(one, two)
-    if not compared:
+    if not {_where(each) for each in one.trials} & {_where(each) for each in two.trials}:
         raise InputError(
             "RUNS_NOT_COMPARABLE",
             f"{one.short} and {two.short} have no variant and device in common",

@@ -260,4 +260,4 @@ def test_a_screen_holds_what_is_listed(tmp_path: Path) -> None:
         done = edgequant("history", *words, "--db", str(db))
         assert done.code == 0, done.err
         assert len(done.out.splitlines()) <= 25
-        assert max(map(len, done.out.splitlines())) <= 100
+        assert max(map(len, done.out.splitlines())) <= 120
