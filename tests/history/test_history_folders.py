@@ -242,6 +242,12 @@ def test_the_commands(tmp_path: Path) -> None:
     says = {(each["output"], each["what"]): each["says"] for each in two.json["changes"]}
     assert says == {("", "latency_p50_ms"): "worse", ("a", "sqnr_db"): "worse", ("b", "sqnr_db"): "worse"}
     assert edgequant("history", "show", entries[0].short, "--db", str(db), "--json").json["trials"][0]["numbers"]
+
+
+@pytest.mark.nightly
+def test_mistakes(tmp_path: Path) -> None:
+    db = tmp_path / "h.sqlite"
+    History(db).add(series([8.0] * 12))
     for line, code in (
         (["plot", "x"], 2), (["plot", "x", "--model", "m", "--device", "local:"], 2), (["list", "--since", "soon"], 2),
         (["list", "--verdict", "<>"], 2), (["show", "none"], 2), (["add", str(tmp_path / "none")], 2),
@@ -251,6 +257,7 @@ def test_the_commands(tmp_path: Path) -> None:
     assert History(db).count(Wanted()) == 12
 
 
+@pytest.mark.nightly
 def test_a_screen_holds_what_is_listed(tmp_path: Path) -> None:
     db = tmp_path / "h.sqlite"
     History(db).add(series([float(number) for number in range(60)]))
