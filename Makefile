@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WORKERS ?= auto
+# Thousands of Python processes in one gate: each would compile the package anew, and pytest every assert.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test nightly ready images check durations mutants defects beds lint format bench system-packages clean
 
@@ -22,6 +24,7 @@ ready: system-packages $(VENV)/.dev
 
 images: $(VENV)/.dev
 	-$(BIN)/python -m tests.beds --no-boot
+	$(BIN)/python -m pytest -q -n 0 --collect-only >/dev/null # compiles the tests, once for all workers
 
 check: $(VENV)/.dev ## the fast subset, for while you work
 	$(BIN)/ruff check . && $(BIN)/python -m pytest -n $(WORKERS) -q -m "not nightly and not slow and not ssh and not adb and not arm64" $(PYTEST_ARGS)

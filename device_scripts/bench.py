@@ -6,7 +6,7 @@ import gc
 import time
 from typing import Any, Callable, Dict, List, Tuple
 
-from . import conditions
+from . import conditions, energy
 
 FAST, SLOW = 0.1, 0.005
 """Weights of the two moving averages, and below what they have to agree, so often in a row: as Jetpack Benchmark's
@@ -58,6 +58,7 @@ def block(
     """
     runs, limit = int(header["runs"]), time.perf_counter() + float(header["max_seconds"])
     noted = [conditions.read()]
+    meter = energy.Meter()
     work = [conditions.known_work()]
     warm = WarmUp(float(header["warm_seconds"]))
     results = None  # type: Any
@@ -75,6 +76,7 @@ def block(
         samples: List[float] = []
         cpu: List[float] = []
         sent = 0
+        meter.start()
         begin = last = time.perf_counter()
         enough = begin + float(header["seconds"])
         while True:
@@ -83,6 +85,7 @@ def block(
             elapsed, results = timed()
             cpu.append((time.process_time_ns() - before) / 1e6)
             samples.append(elapsed)
+            meter.note()
             now = time.perf_counter()
             if (len(samples) >= runs and now >= enough) or now >= limit or len(samples) >= MAX_SAMPLES:
                 break
@@ -90,6 +93,7 @@ def block(
                 emit({"event": "samples", "samples": samples[sent:], "cpu": cpu[sent:]})
                 noted.append(conditions.read())
                 sent, last = len(samples), time.perf_counter()
+        spent = meter.stop()
         noted.append(conditions.read())
         work.append(conditions.known_work())
     finally:
@@ -102,6 +106,7 @@ def block(
         "n": len(samples),
         "complete": len(samples) >= runs and now >= enough,
         "work_ms": work,
+        "energy": spent,
         "conditions": noted[:2] + noted[2:][-3000:],
     }
     return answer, results

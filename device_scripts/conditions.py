@@ -1,22 +1,24 @@
 """What on this machine may disturb a timing, as the kernel tells it.  What it does not tell is None.
 
-Every path is below `root`, so that the same code reads a tree that was made up.
+Every path is below `root` (that of `system`), so that the same code reads a tree that was made up.
 """
 
 from __future__ import annotations
 
-import glob
+import contextlib
 import os
 import resource
 import time
 from typing import Any, Dict, List, Optional
+
+from . import energy, system
 
 WORK = 20000
 """Steps of the known work: a few milliseconds of pure Python, in one thread, nearly without memory."""
 TRIES = 5
 
 
-def read(root: str = "/") -> Dict[str, Any]:
+def read(root: Optional[str] = None) -> Dict[str, Any]:
     """A snapshot.
 
     up, wall: seconds since the start of the machine, and of the calendar; the second is what somebody may set.
@@ -24,14 +26,17 @@ def read(root: str = "/") -> Dict[str, Any]:
     anybody, and that the hypervisor had them.  waiting: seconds in which something was ready to run and
     had no CPU (PSI).  running: programs that run or are ready to, this one included.  quota: how often a quota of its
     cgroup held this process back.  switched: how often it lost its CPU to another.
-    mhz: of each CPU it may use.  celsius: the hottest zone.  governor: of the same CPUs, one where all have the same.
+    cpus: how many it may use.  mhz: of each of them; mhz_most: what each is allowed.  celsius: the hottest zone.
+    governor: of the same CPUs, one where all have the same.  cooled: steps by which the kernel holds CPUs back for
+    their heat, and firmware of a Raspberry Pi for heat or voltage; throttled: how often x86 CPUs said they were.
     free_mb: memory that is available, 10^6 bytes.  swapped_in: pages since the start of the machine.
-    battery: percent; charging: whether it is.
+    battery: percent; charging: whether it is; plugged: whether something but a battery feeds it.
     """
-    cpus = _cpus()
+    root = root or system.root()
+    cpus = system.cpus()
     usage = resource.getrusage(resource.RUSAGE_SELF)
     own = time.process_time()
-    busy, stolen, running = _stat(_text(root, "proc/stat"), cpus)
+    busy, stolen, running = _stat(system.text("proc/stat", root), cpus)
     return {
         "up": time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)),
         "wall": time.time(),
@@ -39,16 +44,26 @@ def read(root: str = "/") -> Dict[str, Any]:
         "busy": busy,
         "stolen": stolen,
         "running": running,
-        "waiting": _pressure(_text(root, "proc/pressure/cpu")),
+        "waiting": _pressure(system.text("proc/pressure/cpu", root)),
         "quota": _quota(root),
         "switched": int(usage.ru_nivcsw),
-        "mhz": _mhz(root, cpus),
-        "celsius": _celsius(root),
+        "cpus": len(cpus),
+        "mhz": _mhz(root, cpus, "scaling_cur_freq"),
+        "mhz_most": _mhz(root, cpus, "scaling_max_freq"),
+        "celsius": celsius(root),
+        "cooled": _cooled(root),
+        "throttled": _throttled(root, cpus),
         "governor": _governor(root, cpus),
-        "free_mb": _field(_text(root, "proc/meminfo"), "MemAvailable:", 1.024e-3),
-        "swapped_in": _field(_text(root, "proc/vmstat"), "pswpin", 1),
+        "free_mb": free_mb(root),
+        "swapped_in": _field(system.text("proc/vmstat", root), "pswpin", 1),
         **_battery(root),
+        "plugged": energy.plugged(root),
     }
+
+
+def free_mb(root: Optional[str] = None) -> Optional[float]:
+    """What the kernel could still give out."""
+    return _field(system.text("proc/meminfo", root), "MemAvailable:", 1.024e-3)
 
 
 def known_work() -> float:
@@ -62,20 +77,6 @@ def known_work() -> float:
             number = (number * 1103515245 + 12345) & 0x7FFFFFFF
         best = min(best, (time.perf_counter_ns() - start) / 1e6)
     return best
-
-
-def _cpus() -> List[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
-def _text(root: str, path: str) -> str:
-    try:
-        with open(os.path.join(root, path), encoding="ascii", errors="replace") as stream:
-            return stream.read(1 << 20)
-    except OSError:
-        return ""
 
 
 def _field(text: str, name: str, factor: float) -> Optional[float]:
@@ -112,41 +113,70 @@ def _pressure(text: str) -> Optional[float]:
 
 
 def _quota(root: str) -> Optional[float]:
-    for path in ("sys/fs/cgroup/cpu.stat", "sys/fs/cgroup/cpu/cpu.stat"):
-        found = _field(_text(root, path), "nr_throttled", 1)
-        if found is not None:
-            return found
+    """Of its own cgroup and all above it, each of which may have a quota."""
+    own = {""}
+    for line in system.text("proc/self/cgroup", root).splitlines()[:64]:
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if controllers == "" or "cpu" in controllers.split(","):
+            parts = [part for part in path.split("/") if part not in ("", "..", ".")][:32]
+            own |= {"/".join(parts[:count]) + "/" for count in range(1, len(parts) + 1)}
+    for base in ("sys/fs/cgroup/", "sys/fs/cgroup/cpu/", "sys/fs/cgroup/cpu,cpuacct/"):
+        held = [_field(system.text(base + path + "cpu.stat", root), "nr_throttled", 1) for path in sorted(own)]
+        known = [each for each in held if each is not None]
+        if known:
+            return sum(known)
     return None
 
 
-def _mhz(root: str, cpus: List[int]) -> Optional[List[float]]:
-    path = "sys/devices/system/cpu/cpu%d/cpufreq/scaling_cur_freq"
-    found = [_text(root, path % cpu).strip() for cpu in cpus[:4096]]
-    return [int(each) / 1e3 for each in found] if found and all(each.isdigit() for each in found) else None
+def _mhz(root: str, cpus: List[int], name: str) -> Optional[List[float]]:
+    path = "sys/devices/system/cpu/cpu%d/cpufreq/" + name
+    found = [system.number(path % cpu, root) for cpu in cpus[:4096]]
+    known = [each / 1e3 for each in found if each is not None and each >= 0]
+    return known if known and len(known) == len(found) else None
 
 
 def _governor(root: str, cpus: List[int]) -> Optional[str]:
     path = "sys/devices/system/cpu/cpu%d/cpufreq/scaling_governor"
-    found = sorted({_text(root, path % cpu).strip()[:100] for cpu in cpus[:4096]} - {""})
+    found = sorted({system.text(path % cpu, root)[:100] for cpu in cpus[:4096]} - {""})
     return ", ".join(found)[:300] or None
 
 
-def _celsius(root: str) -> Optional[float]:
-    """The hottest of the thermal zones; what no CPU can have is none."""
-    zones = sorted(glob.glob(os.path.join(glob.escape(root), "sys/class/thermal/thermal_zone*/temp")))[:256]
-    texts = [_text("/", zone.lstrip("/")).strip() for zone in zones]
-    degrees = [int(each) / 1e3 for each in texts if each.lstrip("-").isdigit()]
-    return max((each for each in degrees if 0 < each < 150), default=None)
+def celsius(root: Optional[str] = None) -> Optional[float]:
+    """The hottest of the thermal zones, or of other sensors where there are none; what no CPU can have is none."""
+    zones = system.found("sys/class/thermal/thermal_zone*/temp", root)
+    zones = zones or system.found("sys/class/hwmon/*/temp*_input", root)
+    degrees = [system.number(zone, root) for zone in zones]
+    return max((each / 1e3 for each in degrees if each is not None and 0 < each < 150000), default=None)
+
+
+def _cooled(root: str) -> Optional[int]:
+    steps: List[int] = []
+    for path in system.found("sys/class/thermal/cooling_device*/type", root):
+        if any(word in system.text(path, root).lower() for word in ("processor", "cpufreq", "cpu-")):
+            step = system.number(os.path.join(os.path.dirname(path), "cur_state"), root)
+            steps += [] if step is None or step < 0 else [step]
+    firmware = system.text("sys/devices/platform/soc/soc:firmware/get_throttled", root)
+    with contextlib.suppress(ValueError):
+        steps += [int(firmware, 16) & 0xF] if firmware else []  # the bits above tell of what has been
+    return sum(steps) if steps else None
+
+
+def _throttled(root: str, cpus: List[int]) -> Optional[int]:
+    path = "sys/devices/system/cpu/cpu%d/thermal_throttle/core_throttle_count"
+    counts = [system.number(path % cpu, root) for cpu in cpus[:4096]]
+    known = [each for each in counts if each is not None and each >= 0]
+    return sum(known) if known else None
 
 
 def _battery(root: str) -> Dict[str, Any]:
-    for supply in sorted(glob.glob(os.path.join(glob.escape(root), "sys/class/power_supply/*")))[:64]:
-        if _text("/", os.path.join(supply, "type").lstrip("/")).strip() != "Battery":
+    for path in system.found("sys/class/power_supply/*/type", root):
+        # A mouse has one too.
+        if system.text(path, root) != "Battery" or system.text(os.path.dirname(path) + "/scope", root) == "Device":
             continue
-        level = _text("/", os.path.join(supply, "capacity").lstrip("/")).strip()
-        status = _text("/", os.path.join(supply, "status").lstrip("/")).strip()
+        level = system.number(os.path.dirname(path) + "/capacity", root)
+        status = system.text(os.path.dirname(path) + "/status", root)
         return {
-            "battery": int(level) if level.isdigit() and int(level) <= 100 else None,
+            "battery": level if level is not None and 0 <= level <= 100 else None,
             "charging": None if not status else status == "Charging",
         }
     return {"battery": None, "charging": None}

@@ -13,7 +13,8 @@ import MNN.expr as F  # noqa: N812  (the name MNN's own documentation uses)
 import MNN.nn as nn
 import numpy as np
 
-from . import RUNNER_VERSION, bench, facts, lock, model_file, rollout, tensor_stats, wire
+from . import RUNNER_VERSION, conditions, facts, laboratory, lock, model_file, rollout, system, tensor_stats, wire
+from .laboratory import EVENT_SECONDS
 from .process import Memory, own_arguments, reset_peak
 from .server import Answer, Job, JobError, Tensors
 
@@ -22,7 +23,6 @@ MEMORY = {"normal": 0, "high": 1, "low": 2}
 PRECISION = {"normal": 0, "high": 1, "low": 2}
 HINT_DYNAMIC_QUANT_OPTIONS = 5
 HINT_CPU_CORE_IDS = 14
-EVENT_SECONDS = 1.0
 
 _FLOATS = ("float16", "float32", "float64")
 
@@ -75,20 +75,27 @@ class Loaded:
                 raise JobError("INPUT_DTYPE_UNSUPPORTED", "input %r has element type %s" % (name, var.dtype))
             self.inputs.append((name, declared[var.dtype], var.data_format, list(var.shape)))
 
-    def feed(self, tensors: Tensors) -> List[Any]:
-        """The inputs as MNN variables, in the model's order and its own element types."""
+    def arrays(self, tensors: Tensors) -> "Dict[str, Tuple[np.ndarray, bool]]":
+        """The inputs in the model's order and its own element types, and whether their channels come last."""
         missing = [name for name in self.input_names if name not in tensors]
         extra = [name for name in tensors if name not in self.input_names]
         if missing or extra:
             raise JobError("INPUT_NAMES", "missing inputs %s, unknown inputs %s" % (missing, extra))
-        variables = []
-        for name, (dtype, mnn_dtype), layout, _ in self.inputs:
-            array = _converted(name, tensors[name], dtype)
+        return {
             # NC4HW4 is MNN's inner layout; such an input is given as NCHW and MNN rearranges it.
-            order = F.NHWC if layout == F.NHWC else F.NCHW
+            name: (_converted(name, tensors[name], dtype), layout == F.NHWC)
+            for name, (dtype, _), layout, _ in self.inputs
+        }
+
+    def feed(self, tensors: Tensors) -> List[Any]:
+        """The same as MNN variables."""
+        variables = []
+        arrays = self.arrays(tensors)
+        for name, (dtype, mnn_dtype), _, _ in self.inputs:
+            array, channels_last = arrays[name]
             # MNN takes int8 only as bytes, and is slow with those: 30 ns each.
             data = array.tobytes() if dtype == "int8" else array
-            variables.append(F.const(data, list(array.shape), order, mnn_dtype))
+            variables.append(F.const(data, list(array.shape), F.NHWC if channels_last else F.NCHW, mnn_dtype))
         return variables
 
     def forward(self, variables: List[Any]) -> List[Any]:
@@ -106,19 +113,19 @@ class Loaded:
 
     def read(self, results: List[Any]) -> Dict[str, np.ndarray]:
         """The outputs as NumPy arrays of their own memory."""
-        arrays = {}
-        for name, var in zip(self.output_names, results):
-            try:
-                if self.inner and 0 in var.shape:  # which read() takes for an error, as it is in an output
-                    arrays[name] = np.empty(var.shape, _declared()[var.dtype][0])
-                    continue
-                if var.data_format == F.NC4HW4:
-                    var = F.convert(var, self.order)
-                # read() hands out a view of MNN's memory that dies with the variable.
-                arrays[name] = np.array(var.read(), copy=True)
-            except Exception as error:  # noqa: BLE001  (MNN raises bare Exception or SystemError)
-                raise JobError("INFERENCE_FAILED", "output %r cannot be read (%s)" % (name, error)) from None
-        return arrays
+        return {name: self.array(name, var) for name, var in zip(self.output_names, results)}
+
+    def array(self, name: str, var: Any) -> np.ndarray:
+        """One of them."""
+        try:
+            if self.inner and 0 in var.shape:  # which read() takes for an error, as it is in an output
+                return np.empty(var.shape, _declared()[var.dtype][0])
+            if var.data_format == F.NC4HW4:
+                var = F.convert(var, self.order)
+            # read() hands out a view of MNN's memory that dies with the variable.
+            return np.array(var.read(), copy=True)
+        except Exception as error:  # noqa: BLE001  (MNN raises bare Exception or SystemError)
+            raise JobError("INFERENCE_FAILED", "output %r cannot be read (%s)" % (name, error)) from None
 
     def timed(self, variables: List[Any]) -> Tuple[float, List[Any]]:
         """Milliseconds of one forward pass that ends with every output readable, and the outputs."""
@@ -180,7 +187,7 @@ def _converted(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
     return result
 
 
-class Engine:
+class Engine(laboratory.Laboratory):
     """One device session: the models loaded in it and the jobs on them."""
 
     def __init__(self, banner: str, held: lock.Lock) -> None:
@@ -256,6 +263,7 @@ class Engine:
             "outputs": model.output_names,
             "memory_before": before,
             "memory_after": self._memory.read(anew=True),
+            "free_mb": conditions.free_mb(),
         }, None
 
     def job_unload(self, job: Job) -> Answer:
@@ -277,19 +285,23 @@ class Engine:
         Tensors: inputs as "in:NAME", and what a tensor is to be held against as "want:NAME".  `whole` names those that
         are to go back as they are.
         """
-        model = self._model(job)
+        model, whole = self._model(job), set(job.header.get("whole", []))
         given = {name[3:]: array for name, array in job.tensors.items() if name.startswith("in:")}
         wanted = {name[5:]: array for name, array in job.tensors.items() if name.startswith("want:")}
-        arrays = model.read(model.forward(model.feed(given)))
-        floats = {name: array for name, array in arrays.items() if array.dtype.kind == "f"}
-        answer = {
-            "stats": {name: tensor_stats.stats(array) for name, array in floats.items()},
-            "apart": {
-                name: tensor_stats.apart(wanted[name], array) for name, array in floats.items() if name in wanted
-            },
-            "memory": self._memory.read(),
-        }
-        return answer, {name: arrays[name] for name in job.header.get("whole", []) if name in arrays}
+        job.tensors.clear()
+        stats, apart, kept = {}, {}, {}
+        results = model.forward(model.feed(given))
+        # One at a time, and each dropped with what it was held against: a device has little memory.
+        for place, name in enumerate(model.output_names):
+            array, results[place] = model.array(name, results[place]), None
+            want = wanted.pop(name, None)
+            if array.dtype.kind == "f":
+                stats[name] = tensor_stats.stats(array)
+                if want is not None:
+                    apart[name] = tensor_stats.apart(want, array)
+            if name in whole:
+                kept[name] = array
+        return {"stats": stats, "apart": apart, "memory": self._memory.read()}, kept
 
     def job_rollout(self, job: Job) -> Answer:
         """Many steps, with outputs fed back into inputs: see `rollout.roll`."""
@@ -338,33 +350,10 @@ class Engine:
         memory = self._memory.read(anew=True)
         return {"warmup": warmed, "n": len(samples), "complete": complete, "memory": memory}, model.read(results)
 
-    def job_bench(self, job: Job) -> Answer:
-        """One block of a measurement: see `bench.block`."""
-        model = self._model(job)
-        variables = model.feed(job.tensors)
-        answer, results = bench.block(lambda: model.timed(variables), job.header, job.emit, EVENT_SECONDS)
-        return dict(answer, memory=self._memory.read(anew=True)), model.read(results)
-
-    def job_session_memory(self, job: Job) -> Answer:
-        """What MNN says a session of this model needs, in MB.  Only for models without subgraphs.
-
-        Only the Interpreter tells, so the model is loaded a second time; the host asks for this after it has measured
-        everything else.
-        """
-        model = self._model(job)
-        unknown = [name for name in job.header["shapes"] if name not in model.input_names]
-        if unknown:
-            raise JobError("INPUT_NAMES", "unknown inputs %s" % unknown)
-        interpreter = MNN.Interpreter(model.path)
-        session = interpreter.createSession(dict(model.config))
-        if session is None:
-            raise JobError("SESSION_FAILED", "MNN's Interpreter cannot make a session")
-        for name, shape in job.header["shapes"].items():
-            interpreter.resizeTensor(interpreter.getSessionInput(session, name), tuple(shape))
-        interpreter.resizeSession(session)
-        return {"session_mb": float(interpreter.getSessionInfo(session, 0))}, None
-
     # ---- helpers
+
+    def _usable(self) -> List[int]:
+        return system.cpus() if self._all_cores is None else sorted(self._all_cores)
 
     def _model(self, job: Job) -> Loaded:
         model = self._models.get(job.header["handle"])

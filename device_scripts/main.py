@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
 
-from . import lock, process
+from . import governor, lock, process
 
 EXIT_NO_ENGINE = 3
 EXIT_NOT_RESTARTED = 5
@@ -18,7 +19,9 @@ def main() -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     wire_in, wire_out = process.take_stdio()
     held = lock.Lock()
-    dismiss_watcher = process.die_with_host(wire_in, wire_out, *held.descriptors)
+    governor.give_back(only_left=True)
+    give_back = functools.partial(governor.give_back, of=os.getpid())
+    dismiss_watcher = process.die_with_host(wire_in, wire_out, *held.descriptors, at_end=give_back)
     held.take_over()  # after the fork: it starts a thread
 
     def load() -> None:
@@ -36,7 +39,7 @@ def main() -> int:
     stream = server.Stream(wire_in, wire_out)
     stream.write_raw(wire.PREAMBLE)
     served = engine.Engine(banner, held)
-    code = server.serve(served, stream)
+    code = server.serve(served, stream, give_back)
     if served.restart_with is None:
         return code
     held.pass_on()
@@ -45,4 +48,5 @@ def main() -> int:
         process.start_anew(served.restart_with, wire_in, wire_out)
     except OSError as error:
         sys.stderr.write("edgequant-runner: cannot start itself anew: %s\n" % error)
+    give_back()
     return EXIT_NOT_RESTARTED

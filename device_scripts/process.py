@@ -39,13 +39,14 @@ def _say_at_once() -> None:
         library.setvbuf(ctypes.c_void_p.in_dll(library, "stdout"), None, 1, 0)  # 1: _IOLBF
 
 
-def die_with_host(wire_in: int, *others: int) -> Callable[[], None]:
-    """Fork a watcher that kills this process as soon as the host's end of the stream closes.
+def die_with_host(wire_in: int, *others: int, at_end: Callable[[], object] = lambda: None) -> Callable[[], None]:
+    """Fork a watcher that kills this process as soon as the host's end of the stream closes, and tidies up behind it.
 
     Native code holds the interpreter lock while it computes, so a thread could not notice; without the watcher a lost
     link would leave a model running on the device for as long as it likes.
 
-    others: descriptors that must not outlive this process, so that the watcher closes them.  Returns what ends it.
+    others: descriptors that must not outlive this process, so that the watcher closes them.  at_end: called by the
+    watcher once this process has ended, however that came.  Returns what ends it.
     """
     alive_read, alive_write = os.pipe()
     parent = os.getpid()
@@ -55,6 +56,7 @@ def die_with_host(wire_in: int, *others: int) -> Callable[[], None]:
         os.set_inheritable(alive_write, False)
 
         def dismiss() -> None:
+            os.write(alive_write, b"!")  # it goes on as another program: nothing is to be tidied up
             os.close(alive_write)
             os.waitpid(watcher, 0)
 
@@ -65,17 +67,22 @@ def die_with_host(wire_in: int, *others: int) -> Callable[[], None]:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 1)
     os.dup2(null, 2)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A group or a session that is killed whole must not take with it what tidies up.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    os.setsid()
     poller = select.poll()
     poller.register(wire_in, POLLRDHUP)
     poller.register(alive_read, select.POLLIN)
     while True:
         for descriptor, events in poller.poll():
-            if descriptor == alive_read:  # the runner ended by itself
+            if descriptor == alive_read:  # the runner ended, or was killed
+                if not os.read(alive_read, 1):
+                    at_end()
                 os._exit(0)
             if events & (select.POLLHUP | select.POLLERR | select.POLLNVAL | POLLRDHUP):
                 os.kill(parent, signal.SIGKILL)
-                os._exit(0)
+                poller.unregister(wire_in)  # its end of the pipe closes when it is gone
 
 
 def own_arguments() -> List[bytes]:
@@ -127,11 +134,17 @@ def _flush_c() -> None:
         ctypes.CDLL(None).fflush(None)
 
 
+_highest = 0
+"""KiB: the highest mark of RSS that any reading has seen since `reset_peak`."""
+
+
 def reset_peak() -> None:
     """Start `rss_peak` anew (Linux 4.0), so that it belongs to the model that is loaded next.
 
     Where the system refuses, the peak stays that of the whole process, which is an upper bound.
     """
+    global _highest
+    _highest = 0
     with contextlib.suppress(OSError), open("/proc/self/clear_refs", "wb") as stream:
         stream.write(b"5")
 
@@ -149,27 +162,42 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        self._status = None  # type: Optional[int]
+        self._status = self._clear = None  # type: Optional[int]
         with contextlib.suppress(OSError):
             self._status = os.open("/proc/self/status", os.O_RDONLY)  # kept open: half of what reading it takes
+        with contextlib.suppress(OSError):
+            self._clear = os.open("/proc/self/clear_refs", os.O_WRONLY)
         self._at = None  # type: Optional[int]
-        self._pss = None  # type: Optional[int]
+        self._rollup = {}  # type: Dict[str, Optional[int]]
 
     def read(self, anew: bool = False) -> Dict[str, Optional[int]]:
-        """Now, in KiB: `rss`, `rss_peak` (since `reset_peak`) and `pss`; None where not known.
+        """Now, in KiB: `rss`, `rss_peak` (since `reset_peak`), `stage_peak` (since the last reading, and starts anew by
+        this one), `pss`, `uss` (what no other process shares) and `swap`; None where not known.
 
-        anew: read PSS whatever RSS says.
+        anew: read PSS and USS whatever RSS says.
         """
-        found = {"rss": None, "rss_peak": None, "pss": None}  # type: Dict[str, Optional[int]]
+        global _highest
+        keys = ("rss", "rss_peak", "stage_peak", "pss", "uss", "swap")
+        found = dict.fromkeys(keys)  # type: Dict[str, Optional[int]]
         if self._status is None:
             return _memory_without_proc(found)
         status = os.pread(self._status, 1 << 14, 0)
-        found["rss"], found["rss_peak"] = _kib(status, b"\nVmRSS:"), _kib(status, b"\nVmHWM:")
-        rss = found["rss"]
+        rss, peak = _kib(status, b"\nVmRSS:"), _kib(status, b"\nVmHWM:")
+        found["rss"], found["swap"] = rss, _kib(status, b"\nVmSwap:")
+        if peak is not None:
+            found["stage_peak"] = peak if self._next_stage() else None
+            found["rss_peak"] = _highest = max(_highest, peak)
         if anew or rss is None or self._at is None or abs(rss - self._at) > PSS_STEP:
-            self._at, self._pss = rss, _pss_kb()
-        found["pss"] = self._pss
+            self._at, self._rollup = rss, _rollup()
+        found.update(self._rollup)
         return found
+
+    def _next_stage(self) -> bool:
+        """Start the kernel's mark anew; false where it does not let us, and the mark is that of all stages so far."""
+        try:
+            return self._clear is not None and os.write(self._clear, b"5") == 1
+        except OSError:
+            return False
 
 
 def _kib(text: bytes, key: bytes) -> Optional[int]:
@@ -177,12 +205,14 @@ def _kib(text: bytes, key: bytes) -> Optional[int]:
     return int(rest.split(None, 1)[0]) if found else None
 
 
-def _pss_kb() -> Optional[int]:
+def _rollup() -> Dict[str, Optional[int]]:
     try:
         with open("/proc/self/smaps_rollup", "rb", buffering=0) as stream:  # Linux 4.14
-            return _kib(stream.read(1 << 16), b"\nPss:")
+            text = stream.read(1 << 16)
     except OSError:
-        return None
+        return {}
+    clean, dirty = _kib(text, b"\nPrivate_Clean:"), _kib(text, b"\nPrivate_Dirty:")
+    return {"pss": _kib(text, b"\nPss:"), "uss": None if clean is None or dirty is None else clean + dirty}
 
 
 def _memory_without_proc(found: Dict[str, Optional[int]]) -> Dict[str, Optional[int]]:

@@ -29,7 +29,9 @@ class JobError(Exception):
 class Job:
     """One request: its header, its tensors by name, and `emit`, which sends partial results while the job runs."""
 
-    def __init__(self, header: Dict[str, Any], tensors: Tensors, emit: Callable[[Dict[str, Any]], None]) -> None:
+    def __init__(
+        self, header: Dict[str, Any], tensors: Dict[str, np.ndarray], emit: Callable[[Dict[str, Any]], None]
+    ) -> None:
         self.header = header
         self.tensors = tensors
         self.emit = emit
@@ -56,9 +58,12 @@ class Stream:
         return self._reader.read_frame()
 
 
-def serve(engine: Any, stream: Stream) -> int:
+def serve(engine: Any, stream: Stream, leave: Callable[[], object] = lambda: None) -> int:
     """Answer requests until the host closes the stream, asks to exit, or to restart, and the engine can.  Returns the
-    exit code."""
+    exit code.
+
+    leave: puts back what was changed on the machine, when it is asked to exit.
+    """
     while True:
         try:
             frame = stream.read()
@@ -70,6 +75,7 @@ def serve(engine: Any, stream: Stream) -> int:
             return 0
         number = frame.header.get("id")
         if frame.header.get("op") == "exit":
+            leave()  # before the answer: the host may kill it as soon as that is there
             stream.write(wire.RESPONSE, {"id": number, "ok": True})
             return 0
         header, tensors = _do(engine, frame, stream)

@@ -97,19 +97,29 @@ def curves(
     labels: Sequence[str] = (),
     dots: bool = False,
     wide: bool = False,
+    apart: Sequence[str] = (),
+    logarithmic: bool = False,
 ) -> str:
-    """Values by place; labels: of the places, so many of which are written as there is room for."""
+    """Values by place; labels: of the places, so many of which are written as there is room for.
+
+    apart: series that are points and no line.  logarithmic: then values are above 0.
+    """
     import pygal
 
-    chart = pygal.Line(**_options(said, series), show_dots=dots, dots_size=3)
+    chart = pygal.Line(**_options(said, series), show_dots=dots, dots_size=3, logarithmic=logarithmic)
     chart.width = WIDTH * 2 if wide else WIDTH
     if labels:
         chart.x_labels = [_said(each) for each in labels]
-        every = max(1, math.ceil(len(labels) / (18 if wide else 9)))
-        chart.x_labels_major = list(chart.x_labels[::every])
+        step = max(1, math.ceil(len(labels) / (18 if wide else 9)))
+        chart.x_labels_major = list(chart.x_labels[::step])
         chart.show_minor_x_labels = False
+    if logarithmic:
+        every = [value for values in series.values() for value in values if value]
+        powers = range(math.floor(math.log10(min(every))), math.ceil(math.log10(max(every))) + 1)
+        chart.y_labels = [10.0**power for power in powers]
     for name, values in series.items():
-        chart.add(_short(name), list(values), formatter=said.shown)
+        points = name in apart
+        chart.add(_short(name), list(values), formatter=said.shown, stroke=not points, show_dots=dots or points)
     return _svg(chart, said)
 
 

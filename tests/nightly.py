@@ -9,5 +9,6 @@ import pytest
 
 
 def all_but(*gate: Any, of: Iterable[Any]) -> list[Any]:
-    """`of`, for parametrize: those in `gate` as they are, the rest marked nightly."""
-    return [each if each in gate else pytest.param(each, marks=pytest.mark.nightly) for each in of]
+    """`of`, for parametrize: those in `gate` as they are, the rest marked nightly.  A tuple: several names."""
+    values = [(each, each if isinstance(each, tuple) else (each,)) for each in of]
+    return [each if each in gate else pytest.param(*parts, marks=pytest.mark.nightly) for each, parts in values]

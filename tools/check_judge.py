@@ -14,12 +14,12 @@ from check_measured import Measured
 from check_metrics import ANY, HIGH, METRICS, ORDER, TEXT, breaks, compare, finding, fold, judge_output, worst
 from check_names import limit_text, safe, spell
 from check_proof import Proof, settings
-from check_rounding import activations, rounding
+from check_rounding import activations, costs, rounding
 from check_trust import trust
 
 # fmt: off
 BOUNDS = {"float": (0.9999, 40, 0.02), "fp16": (0.999, 30, 0.05)}
-STAGES = ("conversion", "quantization", "device", "weights", "activations", "kernels", "why_null")
+STAGES = ("conversion", "quantization", "device", "weights", "activations", "kernels", "predicted", "why_null")
 SYSTEMATIC = ("OUTPUT_SWAPPED", "CASE_SWAPPED", "OUTPUT_STALE", "OUTPUT_STUCK", "OUTPUT_SATURATED", "FEW_LEVELS",
               "SMALL_CHANNEL_LOST", *(f"RESIDUAL_{what}" for what in ("PERMUTED", "LAG", "GAIN", "OFFSET", "CHANNEL",
               "STEP", "ELEMENT", "CASE", "CURVE", "REQUANTIZED", "TAIL", "CROSSTALK")))
@@ -169,7 +169,8 @@ class Judge(Measured, Cases, Proof):
             late.append(("INCONCLUSIVE", finding("NOTHING_QUANTIZED", "error")))
         elif method != "dynamic" or made["quantized_layers"]:
             late += [("PASS", finding("CONVERTER_WARNING", "warn") | {"message": text}) for text in made["warnings"]]
-        late += rounding(made) + activations(self, made, middle)
+        way, cost = costs(self, made, middle)
+        late += rounding(made) + activations(way, cost)
         told = next((r["findings"] for r in self.report["runs"]
                      if (r["device"]["uri"], r["variant"]) == (uri, name)), []) + self.report["findings"]
         if any(each["code"] in SYSTEMATIC and each["severity"] == "fail" for each in told):
@@ -198,7 +199,8 @@ class Judge(Measured, Cases, Proof):
             "calibration": made["calibration"] and made["calibration"] | {
                 "cases": any(each["code"] == "CALIBRATED_ON_CASES" for each in made["findings"])},
             "verdict": verdict, "low_memory_engaged": engaged,
-            "low_memory_why": engaged_why, "outputs": outputs, "errors": stages | {"why_null": why},
+            "low_memory_why": engaged_why, "outputs": outputs, "errors": stages | {
+                "why_null": why, "predicted": {output: dB for output, (dB, _) in cost.items()}},
             "latency_ms": self.latency(cap), "latency_why": self.latency_why(cap), "memory_mb": self.memory(cap, made),
             "memory_why": None, "findings": made["findings"] + [each for _, each in found],
             "diagnosis": self.diagnosis(uri, name),

@@ -33,20 +33,20 @@ def rounding(made):
     return [("FAIL", finding("QUANTIZATION_BEYOND_ROUNDING", "fail", bad[0]["layer"]))] if bad else []
 
 
-def activations(judge, made, here):
-    """The same of an output that int8 activations cost more than rounding in the source's own runtime predicts."""
+def costs(judge, made, here):
+    """Found and predicted errors, and by how many dB the first exceed the others, of what int8 activations cost."""
     static, low = made["facts"]["static_tensors"] > 0, here and here["memory_mode"] == "low"
     told = {e["code"] for e in made["findings"]} & {"CALIBRATION_RANGE", "CALIBRATION_IDENTICAL"}
     excused = told or made["facts"]["max_pools"] or made["run_as"]["method"] != "static"
     if not here or here["failure"] or (excused if static or not low else not low):
-        return []
+        return "", {}
     if low and not static:
-        way, most, found = "rows", 10, judge.each(here["normal"], here["cases"])
+        way, found = "rows", judge.each(here["normal"], here["cases"])
     else:
-        way, most, found = "tensors", 16, judge.each((judge.float or judge.reference)["cases"], here["cases"])
+        way, found = "tensors", judge.each((judge.float or judge.reference)["cases"], here["cases"])
     known = {(m["case"], name): s["sqnr_db"] for m in judge.reference.get("moved", ()) if m["by"] == way
              for name, s in m["outputs"].items()}
-    beyond = {}
+    cost = {}
     for name, cases in found.items():
         rows = [(c["sqnr_db"], p, c["n"]) for case, c in cases.items() if (p := known.get((case, name))) is not None
                 and p < 90 and c["sqnr_db"] is not None and not c["problem"]]
@@ -54,7 +54,13 @@ def activations(judge, made, here):
         if rows and not tips and sum(n for *_, n in rows) >= 64 and judge.source["kinds"][name] == "float":
             got, want = (sum(10 ** (-row[side] / 10) for row in rows) for side in (0, 1))
             excess = min(float(np.median([p - a for a, p, _ in rows])), 10 * math.log10(got / want))
-            beyond |= {name: excess} if excess > most else {}
+            cost[name] = (-10 * math.log10(want / len(rows)), excess)
+    return way, cost
+
+
+def activations(way, cost):
+    """What leaves a run a FAIL, or a warning, of that."""
+    beyond = {name: excess for name, (_, excess) in cost.items() if excess > (16 if way == "tensors" else 10)}
     if not beyond:
         return []
     top = max(beyond.values())

@@ -196,7 +196,7 @@ class RunFolder:
             if folder.parent == self.path:
                 shutil.rmtree(folder, ignore_errors=True)
             elif folder == self.path:
-                for name in ("plan.json", "journal.jsonl"):
+                for name in ("plan.json", "bench-plan.json", "journal.jsonl"):
                     with contextlib.suppress(OSError):  # it may never have come to be
                         (folder / name).unlink()
             with contextlib.suppress(OSError):  # something else is in it by now
@@ -231,6 +231,10 @@ class RunFolder:
     def save_diagnosis(self, name: str, told: BaseModel) -> None:
         """Keep the story of a diagnosis, a `report.diagnosis.DiagnosisReport`; name: as of `save_layers`."""
         self._save(f"diagnoses/{name}", told)
+
+    def save_record(self, name: str, record: BaseModel) -> None:
+        """Keep a record of a bench: see `archive.bench`."""
+        self._save(name, record)
 
     def save_closing(self, closing: Closing) -> None:
         self._write("closing", closing)

@@ -85,6 +85,18 @@ class Tap(Record):
     unsteady: tuple[str, ...] = ()
 
 
+class Spread(Record):
+    """How the numbers of a layer's output are spread: so many are in each of equal bins from `low` to `high`, where
+    "plain", "here" and "there" are as in `Tap`.  What lies outside is counted in the first or last bin."""
+
+    layer: str
+    tensor: _Name
+    case: _Name
+    low: float
+    high: float
+    counts: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+
+
 class WeightFacts(Record):
     """A layer's weights in the quantized file against those in float.
 
@@ -220,6 +232,24 @@ class Changed(Record):
     sqnr_db: float | None = None
 
 
+class LookMemory(Record):
+    """What looking inside took of a device's memory, in MB (10^6 bytes) of the runner's process.
+
+    own: its peak with the model alone, as it is.  peak: the highest while inner tensors were asked for.  batch: the
+    tensors of one case that were asked for at once, at most; one tensor that is larger is asked for by itself.
+    free: what the device could still give out before.
+    """
+
+    own: float
+    peak: float
+    batch: float
+    free: float | None = None
+
+    @property
+    def above(self) -> float:
+        return max(self.peak - self.own, 0.0)
+
+
 class LayerCapture(Record):
     """All of it, of one variant on one device.
 
@@ -231,6 +261,8 @@ class LayerCapture(Record):
         equalized: its channels were given the same range before it was quantized, and the float model as well.
         exchangeable: layers that can be made float in the file, in file order.
         signs: of tensors that were brought back whole; tensor -> what is no rounding.
+        spreads: of the worst layers, in the worst case.
+        memory_mb: of the device; None where it is this host, or does not tell.
         activations: those of the source whose inputs were seen, and that are wrong somewhere, as this run ran them.
     """
 
@@ -253,6 +285,8 @@ class LayerCapture(Record):
     swaps: tuple[Swap, ...] = ()
     reruns: tuple[Rerun, ...] = ()
     signs: dict[_Name, tuple[Sign, ...]] = Field(default_factory=dict)
+    spreads: tuple[Spread, ...] = ()
+    memory_mb: LookMemory | None = None
     activations: tuple[ActivationFacts, ...] = ()
     mnn: dict[str, str] = Field(default_factory=dict)
     equalized: bool = False

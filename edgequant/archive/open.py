@@ -133,26 +133,31 @@ class Run:
                 hint=f"`edgequant verify --resume {self.path}` goes on with it.",
             )
         if found is None:
-            raise _invalid(self.path, f"it has no {name}.json")
+            raise invalid(self.path, f"it has no {name}.json")
         return found
 
     def _read(self, name: str, model: type[Model]) -> Model | None:
-        path = self.path / f"{name}.json"
-        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-            raise _invalid(path, "not a file")
-        try:
-            data = read_bounded(path, MAX_BYTES)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise _invalid(path, error.strerror or str(error)) from None
-        try:
-            document = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise _invalid(path, f"not JSON: {error}") from None
-        if not isinstance(document, dict):
-            raise _invalid(path, "not a JSON object")
-        return _validated(path, migrated(document), model)
+        return read_record(self.path, name, model)
+
+
+def read_record(folder: Path, name: str, model: type[Model]) -> Model | None:
+    """A record of a run's folder; None where it is not there.  Raises InputError (RUN_INVALID)."""
+    path = folder / f"{name}.json"
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise invalid(path, "not a file")
+    try:
+        data = read_bounded(path, MAX_BYTES)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise invalid(path, error.strerror or str(error)) from None
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise invalid(path, f"not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise invalid(path, "not a JSON object")
+    return _validated(path, migrated(document), model)
 
 
 def migrated(document: dict[str, Any]) -> dict[str, Any]:
@@ -167,13 +172,11 @@ def migrated(document: dict[str, Any]) -> dict[str, Any]:
 def _validated(path: Path, document: dict[str, Any], model: type[Model]) -> Model:
     field = model.model_fields.get("schema_")
     if field is not None and document.get("schema") != field.default:
-        raise _invalid(
-            path, f"it has schema '{str(document.get('schema'))[:60]}', this version reads '{field.default}'"
-        )
+        raise invalid(path, f"it has schema '{str(document.get('schema'))[:60]}', this version reads '{field.default}'")
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        raise _invalid(path, first_problem(error)) from None
+        raise invalid(path, first_problem(error)) from None
 
 
 def open_run(path: str | Path) -> Run:
@@ -199,5 +202,6 @@ def open_run(path: str | Path) -> Run:
     return run
 
 
-def _invalid(where: Path, why: str) -> InputError:
+def invalid(where: Path, why: str) -> InputError:
+    """RUN_INVALID."""
     return InputError("RUN_INVALID", f"{where}: {why}", hint="The folder is damaged, or of another version.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from edgequant.archive.record import ArrayRef, Name, Record
@@ -9,11 +11,18 @@ from edgequant.archive.witness import Thread
 
 
 class Memory(Record):
-    """Of the runner's process, in KiB; None where the device could not tell.  rss_peak: the kernel's highest mark."""
+    """Of the runner's process, in KiB; None where the device could not tell.
+
+    rss_peak: the kernel's highest mark since before the model was loaded; stage_peak: since the reading before this
+    one.  uss: what no other process shares.
+    """
 
     rss: int | None = Field(default=None, ge=0)
     rss_peak: int | None = Field(default=None, ge=0)
+    stage_peak: int | None = Field(default=None, ge=0)
     pss: int | None = Field(default=None, ge=0)
+    uss: int | None = Field(default=None, ge=0)
+    swap: int | None = Field(default=None, ge=0)
 
 
 class ConditionsCapture(Record):
@@ -28,13 +37,64 @@ class ConditionsCapture(Record):
     running: float | None = None
     quota: float | None = None
     switched: float | None = None
+    cpus: int | None = None
     mhz: tuple[float, ...] | None = None
+    mhz_most: tuple[float, ...] | None = None
+    cooled: float | None = None
+    throttled: float | None = None
     celsius: float | None = None
     governor: str | None = None
     free_mb: float | None = None
     swapped_in: float | None = None
     battery: int | None = None
     charging: bool | None = None
+    plugged: bool | None = None
+
+
+class EnergyCapture(Record):
+    """Joules that a sensor told, of all that hangs on it; or why none did."""
+
+    joules: float | None = Field(default=None, ge=0)
+    sensor: str | None = None
+    readings: int = Field(default=0, ge=0)
+    why: str | None = None
+
+
+class GovernorCapture(Record):
+    """A governor that was asked for; `set`: all cores have it.  was: what they had, and which.  why: it is not set."""
+
+    asked: str
+    set: bool
+    was: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    why: str | None = None
+
+
+class PhoneCapture(Record):
+    """What Android's services say, by its shell; None where they do not.  screen: it is on.  power_save: battery saver.
+    celsius: of the battery."""
+
+    screen: bool | None = None
+    power_save: bool | None = None
+    battery: int | None = Field(default=None, ge=0, le=100)
+    plugged: bool | None = None
+    charging: bool | None = None
+    celsius: float | None = None
+
+
+class Readied(Record):
+    """How a device was made ready for a block, before the model was loaded.
+
+    cool_below: degrees Celsius that were waited for, `waited` seconds; by a thermometer, or else by known work.
+    cooled: it came to that.  at: degrees then, where there is a thermometer.
+    """
+
+    governor: GovernorCapture | None = None
+    phone: PhoneCapture | None = None
+    cool_below: float | None = None
+    waited: float = Field(default=0.0, ge=0)
+    by: Literal["thermometer", "work"] | None = None
+    cooled: bool | None = None
+    at: float | None = None
 
 
 class TimingCapture(Record):
@@ -45,7 +105,8 @@ class TimingCapture(Record):
     looped: seconds of this host's clock from the end of the warm-up to the last sample.  apart_ms: of a few inferences
     after it, each by itself and on other numbers than any before it.  threads: what each had of the CPU meanwhile.
     Of a bench alone: cpu_ms: CPU time of all threads, of each sample.  steady: the warm-up came to rest.  work_ms:
-    known work before the warm-up, behind it, and at the end.  conditions: at these moments, and in between.
+    known work before the warm-up, behind it, and at the end.  conditions: at these moments, and in between.  energy: of
+    the timed part.  readied: how the device was made ready for it.
     """
 
     case: Name
@@ -62,3 +123,5 @@ class TimingCapture(Record):
     steady: bool | None = None
     work_ms: tuple[float, ...] = ()
     conditions: tuple[ConditionsCapture, ...] = ()
+    energy: EnergyCapture | None = None
+    readied: Readied | None = None

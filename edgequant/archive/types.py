@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field
 
+from edgequant.archive.laboratory import OperatorsCapture, SustainCapture
 from edgequant.archive.record import ArrayRef as ArrayRef
 from edgequant.archive.record import Failure as Failure
 from edgequant.archive.record import Name as _Name
@@ -338,6 +339,7 @@ class Capture(Record):
             the reference: with activations rounded.
         timings: where it was timed.
         rollout, settings: where one was asked for.  witness: of devices that are not this host.
+        sustained, operators: of `bench`, where they were asked for: captures of their own, without timings.
         load_ms: reading the model.  before, loaded: memory before and after that.
         pushed_bytes: of the model; runtime_bytes: of runner and pack; 0 where the device had them.
         failure: why it did not get to its end; what came before is here all the same.
@@ -360,6 +362,8 @@ class Capture(Record):
     rollout: RolloutCapture | None = None
     settings: tuple[Setting, ...] = ()
     witness: Witness | None = None
+    sustained: SustainCapture | None = None
+    operators: OperatorsCapture | None = None
     load_ms: float | None = Field(default=None, ge=0)
     before: Memory = Memory()
     loaded: Memory = Memory()

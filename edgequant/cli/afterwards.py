@@ -23,7 +23,7 @@ def declare(app: Commands) -> None:
 def report(
     *,
     run_dir: Annotated[str | None, typer.Argument(metavar="RUN_DIR", help="Folder of an earlier run.")] = None,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of report.json.")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print its JSON Schema.")] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Only see whether the folder is still what it was when it was finished.")
     ] = False,
@@ -58,19 +58,16 @@ def judge(
         typer.Option("--spec", metavar="FILE", help="Limits, goals and decides of this file instead of the run's."),
     ] = None,
     limits: opt.Limits,
-    write: Annotated[
-        bool, typer.Option("--write", help="Keep it in RUN_DIR as report-2.json, report-3.json, ...")
-    ] = False,
-    csv: opt.Csv = None,
+    rules: opt.Rejudging,
     ui: opt.Ui,
 ) -> None:
     """Judge what a run has captured again: without its device, MNN or the source model.
 
     Says what is different from the judgement that is kept there.  Limits given here
     take the place of the run's own of the same output and metric.  The exit code is
-    the new verdict's.
+    the new verdict's.  RUN_DIR may be the folder of a bench.
     """
     from edgequant.cli import judge as command
 
     given = {"limits": limits.limit or (), "decides": limits.decides or ()}
-    command.run(run_dir, spec=spec, **given, write=write, csv=csv, ui=ui)
+    command.run(run_dir, spec=spec, **given, rules=rules, ui=ui)

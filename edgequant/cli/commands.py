@@ -160,8 +160,7 @@ def bench(
     cases: opt.Cases,
     computing: opt.Computing,
     device: opt.Device,
-    run_dir: opt.RunDir = None,
-    history: opt.History = None,
+    kept: opt.Kept,
     ui: opt.Ui,
 ) -> None:
     """Measure latency and memory of MODEL's variants, or of a .mnn as it is, beside float and beside each other.
@@ -174,8 +173,7 @@ def bench(
     """
     from edgequant.cli import bench as command
 
-    given = typed(where, making, cases, computing, device)
-    command.run(model, given, **vars(measuring), run_dir=run_dir, history=history, ui=ui)
+    command.run(model, typed(where, making, cases, computing, device), **vars(measuring), kept=kept, ui=ui)
 
 
 @app.command("inspect", short_help="Inputs, operators, risks, and the variants worth trying.")

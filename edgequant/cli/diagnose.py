@@ -10,6 +10,7 @@ import typer
 
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Showing, Ui
+from edgequant.cli.report import write_page
 from edgequant.cli.request import make_request
 from edgequant.errors import EXIT_INTERRUPTED, InputError
 
@@ -25,8 +26,10 @@ def run(
     from edgequant.jobs.verify import InterruptedRun
     from edgequant.report.diagnosis import render, to_json
 
-    case, overlay = (None if name is None else Path(name) for name in (showing.export_case, showing.model_explorer))
-    wanted = Wanted(case, overlay)
+    case, overlay, page = (
+        None if name is None else Path(name) for name in (showing.export_case, showing.model_explorer, showing.html)
+    )
+    wanted = Wanted(case, overlay, page)
     try:
         if Path(model).is_dir():
             found = _of_run(model, typed, wanted, CliProgress(ui), more=spec is not None or run_dir is not None)
@@ -38,6 +41,8 @@ def run(
     render(found.report, out(ui), verbose=ui.verbose, quiet=ui.quiet)
     if ui.json:
         print_json(to_json(found.report))
+    if page is not None:
+        write_page(found.whole, page, found.folder.path, diagnoses=[found.report])
     if found.problem is not None:
         raise found.problem
     if case is not None and found.report.case is None:

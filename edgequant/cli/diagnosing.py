@@ -23,6 +23,10 @@ class Showing(Group):
         str | None,
         typer.Option("--export-case", metavar="DIR", help="New folder with the blamed layer, to report it."),
     ] = None
+    html: Annotated[
+        str | None,
+        typer.Option("--html", metavar="FILE", help="One page: the graph's error, the worst layers' numbers."),
+    ] = None
     model_explorer: Annotated[
         str | None,
         typer.Option("--model-explorer", metavar="FILE", help="Errors by node, for Model Explorer."),

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Ui
-from edgequant.cli.report import write_out
+from edgequant.cli.report import write_text_file
 from edgequant.cli.which import Which
 from edgequant.errors import EXIT_USAGE, InputError
 from edgequant.history.adapt import read_folder
@@ -127,11 +127,11 @@ def plot(
     for line in lines:
         _line(console, line)
     if html is not None:
-        write_out(to_html(found), html, "--html", "page", _ELSEWHERE)
+        write_text_file(to_html(found), html, "--html", "page", _ELSEWHERE)
     if svg is not None:
         from edgequant.charts import standalone
 
-        write_out(standalone(to_svg(found)), svg, "--svg", "plot", _ELSEWHERE)
+        write_text_file(standalone(to_svg(found)), svg, "--svg", "plot", _ELSEWHERE)
     if ui.json:
         _json(found.as_dict())
 

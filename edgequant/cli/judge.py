@@ -8,8 +8,8 @@ from pathlib import Path
 import typer
 
 from edgequant.cli.console import out, print_json
-from edgequant.cli.options import Ui
-from edgequant.cli.report import write_csv
+from edgequant.cli.options import Files, Rejudging, Ui
+from edgequant.cli.report import kept_with, write_csv
 
 
 def run(
@@ -18,11 +18,13 @@ def run(
     spec: str | None,
     limits: Sequence[str],
     decides: Sequence[str],
-    write: bool,
-    csv: str | None,
+    rules: Rejudging,
     ui: Ui,
 ) -> None:
     """Judge again, say what has changed, show; exits with the verdict's code."""
+    from edgequant.archive.bench import folder_of_bench
+    from edgequant.cli.bench import judge_again
+    from edgequant.errors import InputError
     from edgequant.jobs.overwriting import refuse_table
     from edgequant.jobs.rejudge import judge, keep
     from edgequant.plain import printable
@@ -31,6 +33,14 @@ def run(
     from edgequant.spec import parse_decides
     from edgequant.spec.file import load_spec
 
+    of_verify, of_bench = bool(spec or limits or decides), rules.of_bench
+    if folder_of_bench(run_dir) is not None:
+        if of_verify:
+            raise InputError("OPTION_INVALID", f"{run_dir}: a bench has no limits, --within and --tell only")
+        judge_again(run_dir, rules, ui)
+    if of_bench:
+        raise InputError("OPTION_INVALID", f"{of_bench[0]} is for the folder of a bench, {run_dir} is none")
+    csv, write = rules.csv, rules.write
     if csv is not None:
         refuse_table(Path(csv), [], run_dir=Path(run_dir))
     found = judge(run_dir, limits, None if spec is None else load_spec(Path(spec)), parse_decides(decides))
@@ -43,7 +53,8 @@ def run(
     console.print("There is no report to hold it against:" if found.stored is None else head, markup=False)
     for line in found.changes:
         console.print(f"  {printable(line)}", markup=False, soft_wrap=True)
-    write_csv(found.report, csv)
+    with kept_with(Path(run_dir), Files(csv=csv)):
+        write_csv(found.report, csv)
     if ui.json:
         print_json(to_json(found.report))
     raise typer.Exit(found.report.verdict.exit_code)

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from edgequant.cli.groups import Group
+from edgequant.cli.measuring import Csv
 
 RunDir = Annotated[str | None, typer.Option("--run-dir", metavar="DIR", help="New folder for everything of this run.")]
 History = Annotated[
@@ -13,7 +14,6 @@ History = Annotated[
         "--history", metavar="FILE", envvar="EDGEQUANT_HISTORY", show_envvar=True, help="Note the run in this history."
     ),
 ]
-Csv = Annotated[str | None, typer.Option("--csv", metavar="FILE", help="A table with a line per output, too.")]
 
 
 class Files(Group):

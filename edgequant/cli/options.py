@@ -12,12 +12,13 @@ import typer
 from edgequant.cli.diagnosing import Explaining as Explaining
 from edgequant.cli.diagnosing import Showing as Showing
 from edgequant.cli.groups import Group, Key
-from edgequant.cli.keeping import Csv as Csv
 from edgequant.cli.keeping import Files as Files
 from edgequant.cli.keeping import History as History
 from edgequant.cli.keeping import Kept as Kept
 from edgequant.cli.keeping import RunDir as RunDir
+from edgequant.cli.measuring import Csv as Csv
 from edgequant.cli.measuring import Measuring as Measuring
+from edgequant.cli.measuring import Rejudging as Rejudging
 
 EXAMPLE_SPEC = Path(__file__).parents[1] / "configs" / "verify.yaml"
 

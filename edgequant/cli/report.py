@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,23 +21,34 @@ from edgequant.errors import EdgequantError, InputError
 if TYPE_CHECKING:
     from edgequant.plan.request import Request
     from edgequant.report.against import Against
+    from edgequant.report.diagnosis import DiagnosisReport
     from edgequant.report.model import Report
 
 
 def run(*, run_dir: str | None, schema: bool, against: str | None = None, files: Files, by_case: bool, ui: Ui) -> None:
     """Show a report again, or the schema of all of them.  against: an earlier one that it is held against."""
+    from edgequant.cli.bench import is_bench, report_again
+    from edgequant.report.bench import json_schema as bench_schema
     from edgequant.report.console import render
     from edgequant.report.difference import render_against
     from edgequant.report.read import load
     from edgequant.report.write import json_schema, to_json
 
+    bench = run_dir is not None and is_bench(run_dir)
     if schema:
-        print_json(json.dumps(json_schema(), indent=2))
+        print_json(json.dumps(bench_schema() if bench else json_schema(), indent=2))
         return
     if by_case and files.csv is None:
         raise InputError("OPTION_INVALID", "--by-case is for a table", hint="Name its file with --csv.")
     if run_dir is None:
         raise InputError("OPTION_INVALID", "which run?", hint="Give its folder: edgequant report RUN_DIR")
+    if bench:
+        if by_case:
+            raise InputError("OPTION_INVALID", "--by-case: a bench times one case")
+        if against is not None:
+            hint = "edgequant judge RUN_DIR --baseline EARLIER compares benches."
+            raise InputError("OPTION_INVALID", "--against is for runs of verify", hint=hint)
+        report_again(run_dir, files, ui)
     path = Path(run_dir)
     path = path / "report.json" if path.is_dir() else path
     refuse_beside(files, [path], path)
@@ -107,10 +119,16 @@ def write_files(
 
     Raises EdgequantError (OUTPUT_UNWRITABLE).
     """
-    folder = where if where.is_dir() else where.parent
-    own = any(path.resolve().is_relative_to(folder.resolve()) for path in asked_for(files).values())
-    with amended(folder) if own else contextlib.nullcontext():  # what lies in the run's folder is of the run
+    with kept_with(where, files):
         _write_files(report, files, where, by_case, against)
+
+
+def kept_with(where: Path | None, files: Files) -> AbstractContextManager[None]:
+    """Of files that are written into a run's folder its manifest knows afterwards.  where: it, or a file in it."""
+    folder = None if where is None else where if where.is_dir() else where.parent
+    if folder is None or not any(path.resolve().is_relative_to(folder.resolve()) for path in asked_for(files).values()):
+        return contextlib.nullcontext()
+    return amended(folder)
 
 
 def _write_files(report: Report, files: Files, where: Path, by_case: bool, against: Against | None) -> None:
@@ -118,19 +136,17 @@ def _write_files(report: Report, files: Files, where: Path, by_case: bool, again
     if files.junit is not None:
         from edgequant.report.junit import to_junit
 
-        write_out(to_junit(report), files.junit, "--junit", "file")
+        write_text_file(to_junit(report), files.junit, "--junit", "file")
     if files.summary is not None:
         from edgequant.report.summary import to_summary
 
-        write_out(to_summary(report), files.summary, "--summary", "file")
-    if files.html is not None:
-        from edgequant.jobs.html import page_of
-
-        write_out(page_of(report, where, against=against), files.html, "--html", "page")
+        write_text_file(to_summary(report), files.summary, "--summary", "file")
     if files.openmetrics is not None:
         from edgequant.report.openmetrics import to_openmetrics
 
-        write_out(to_openmetrics(report), files.openmetrics, "--openmetrics", "file")
+        write_text_file(to_openmetrics(report), files.openmetrics, "--openmetrics", "file")
+    if files.html is not None:
+        write_page(report, files.html, where, against=against)
 
 
 def note_run(run_dir: Path, history: str | None) -> None:
@@ -144,16 +160,30 @@ def note_run(run_dir: Path, history: str | None) -> None:
         print(f"edgequant: the run is not in the history: {error.code}: {printable(str(error))}", file=sys.stderr)
 
 
+def write_page(
+    report: Report,
+    path: str | Path,
+    where: Path,
+    *,
+    diagnoses: Sequence[DiagnosisReport] = (),
+    against: Against | None = None,
+) -> None:
+    """Write the page.  The rest: see `jobs.html.page_of`.  Raises EdgequantError (OUTPUT_UNWRITABLE)."""
+    from edgequant.jobs.html import page_of
+
+    write_text_file(page_of(report, where, diagnoses=diagnoses, against=against), str(path), "--html", "page")
+
+
 def write_csv(report: Report, path: str | None, *, by_case: bool = False) -> None:
     """Write the table where one is wanted.  Raises EdgequantError (OUTPUT_UNWRITABLE)."""
     if path is not None:
         from edgequant.report.csv import to_csv
 
-        write_out(to_csv(report, by_case=by_case), path, "--csv", "table")
+        write_text_file(to_csv(report, by_case=by_case), path, "--csv", "table")
 
 
-def write_out(text: str, path: str, option: str, what: str, hint: str | None = None) -> None:
-    """Write one of them.  Raises EdgequantError (OUTPUT_UNWRITABLE)."""
+def write_text_file(text: str, path: str, option: str, what: str, hint: str | None = None) -> None:
+    """Raises EdgequantError (OUTPUT_UNWRITABLE)."""
     from edgequant.report.write import write_text
 
     try:

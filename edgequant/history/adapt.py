@@ -42,7 +42,8 @@ def read_folder(path: Path) -> Entry:
     document = folder / name
     try:
         data = read_bounded(document, MAX_BYTES)
-        plan = sha256_of(folder / "plan.json") if (folder / "plan.json").is_file() else ""
+        plans = [folder / each for each in ("plan.json", "bench-plan.json") if (folder / each).is_file()]
+        plan = sha256_of(plans[0]) if plans else ""
     except OSError as error:
         raise InputError("RUN_INVALID", f"{document}: {error.strerror or error}") from None
     digest, where = hashlib.sha256(data).hexdigest(), _text(str(folder.resolve()), 4096)
@@ -158,17 +159,20 @@ def _bench_values(setting: dict[str, Any], why: str) -> Iterator[Value]:
             yield Value("", metric, value, why)
     if (peak := _number(setting.get("rss_peak_kb"))) is not None:
         yield Value("", "memory_rss_peak_mb", peak * 1024 / 1e6)
+    memory = _dict(setting.get("memory"))
+    for key, metric in (("file_mb", "memory_model_file_mb"), ("session_mb", "memory_session_mb")):
+        if (value := _number(memory.get(key))) is not None:
+            yield Value("", metric, value)
 
 
 def _of_acceptance(found: dict[str, Any], digest: str, folder: str, plan: str, path: Path) -> Entry:
-    """`edgequant.acceptance/...`: its trials, each with a verdict; the numbers are in the runs' own reports."""
-    _need(found, "edgequant.accept")
+    """`edgequant.acceptance/1`: its trials, each with a state; the numbers are in the runs' own reports."""
+    _need(found, "edgequant.acceptance/")
     trials = [
         Trial(
             variant=_text(each.get("variant")),
             device=_text(each.get("device")),
-            verdict=_verdict(each.get("verdict")),
-            findings=_findings(each.get("findings")),
+            verdict=_verdict(each.get("state")),
         )
         for each in _list(found.get("trials"))[:_MOST_TRIALS]
     ]
@@ -176,7 +180,7 @@ def _of_acceptance(found: dict[str, Any], digest: str, folder: str, plan: str, p
     return Entry(
         id=digest, kind="accept", created=_when(found, path), edgequant=_text(found.get("edgequant"), 60),
         mnn=_text(found.get("mnn"), 60), model=", ".join(sorted(models))[:NAME],
-        model_sha256="", verdict=_verdict(found.get("verdict")), folder=folder, plan=plan, trials=tuple(trials),
+        model_sha256="", verdict=_verdict(found.get("state")), folder=folder, plan=plan, trials=tuple(trials),
         findings=_findings(found.get("findings")),
     )  # fmt: skip
 

@@ -13,8 +13,8 @@ from edgequant.history.store import History, Point, Wanted
 from edgequant.judge.verdict import Verdict
 from edgequant.report.against import shown_value
 from edgequant.report.html.figures import Figure
+from edgequant.report.html.plain import plain_page
 from edgequant.report.html.table import Cell, Table, name, number, said
-from edgequant.report.html.templates import plain_page
 from edgequant.report.numbers import better
 
 _MOST_DRAWN = 4
@@ -176,7 +176,9 @@ def to_html(found: Trend) -> str:
                     Cell(said(point.edgequant)), Cell(said(point.mnn)),
                 ]
             )  # fmt: skip
-    return plain_page(found.title, [_about(found)], [figure], [table for table in (changes, values) if table.rows])
+    return plain_page(
+        "edgequant history", found.title, _about(found), [figure], [table for table in (changes, values) if table.rows]
+    )
 
 
 def _about(found: Trend) -> str:

@@ -16,6 +16,7 @@ from edgequant.archive.open import Run, open_run
 from edgequant.cases.rollout import find_feedback
 from edgequant.errors import InputError
 from edgequant.files import sha256_of
+from edgequant.jobs.kernel_plants import kernel_faults
 from edgequant.jobs.planted import Overlay, Tried, Where
 from edgequant.jobs.planting import Planter
 from edgequant.jobs.state_faults import state_faults
@@ -114,7 +115,7 @@ def audit(
         nulls: files of which only a last bit is changed; None for a tenth as many as faults.
 
     Raises InputError (RUN_NOT_FOUND, RUN_INVALID, AUDIT_NOTHING_PASSED, AUDIT_FILE_GONE, AUDIT_HOST_DIFFERS,
-    AUDIT_IMPOSSIBLE), ToolError.
+    AUDIT_IMPOSSIBLE), ToolError, DeviceError of another emulated CPU.
     """
     progress = progress or Progress()
     started = time.monotonic()
@@ -145,6 +146,7 @@ def audit(
             unreachable=tuple(unreachable(path)),
         )  # fmt: skip
         found.tried += state_faults(first)
+        found.tried += kernel_faults(first, progress)
         free: SimpleQueue[Planter] = SimpleQueue()
         for planter in planters:
             free.put(planter)

@@ -29,11 +29,13 @@ from edgequant.jobs.export_case import export_case
 from edgequant.jobs.export_layer import export_layer
 from edgequant.jobs.model_explorer import require_shown, write_overlay
 from edgequant.jobs.next_command import next_command
+from edgequant.jobs.overwriting import given_paths, refuse_table
 from edgequant.jobs.reporting import Reporter
 from edgequant.jobs.verify import verify
 from edgequant.judge.broken_stage import Stage, broken_stage, failing_outputs, worst_cases
 from edgequant.judge.diagnosis import Diagnosis
 from edgequant.judge.diagnosis import diagnose as judge_layers
+from edgequant.judge.layer_births import STATES
 from edgequant.judge.run import judge
 from edgequant.judge.trial import limits_of
 from edgequant.judge.types import Judgement, TrialJudgement
@@ -44,6 +46,7 @@ from edgequant.plan.request import Request
 from edgequant.plan.stored import request_of
 from edgequant.progress import Progress
 from edgequant.report.diagnosis import DiagnosisReport, rows
+from edgequant.report.model import Report
 from edgequant.spec import Variant
 
 CASE = "conversion-case"
@@ -51,7 +54,7 @@ CASE = "conversion-case"
 
 @dataclass(frozen=True)
 class Diagnosed:
-    """The story, what it was made of (None where nothing was looked into), and the run's folder.
+    """The story, what it was made of (None where nothing was looked into), the run's folder and its whole report.
 
     problem: why something that was wanted could not be written, though all else is there.
     """
@@ -59,22 +62,27 @@ class Diagnosed:
     report: DiagnosisReport
     capture: LayerCapture | None
     folder: RunFolder
+    whole: Report
     problem: EdgequantError | None = None
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be left for others: a new folder with the smallest reproduction, a file for Model Explorer."""
+    """What is to be left for others: a new folder with the smallest reproduction, a file for Model Explorer, a page."""
 
     case: Path | None = None
     overlay: Path | None = None
+    page: Path | None = None
 
-    def check(self, model: Path) -> None:
+    def check(self, request: Request) -> None:
         """Before anything is done.  Raises InputError (OUTPUT_NOT_WRITABLE, OUTPUT_INVALID, OPTION_INVALID)."""
+        model = request.model
         if self.case is not None:
             require_free(self.case)
         if self.overlay is not None:
             require_shown(read_model(model), self.overlay)
+        if self.page is not None:
+            refuse_table(self.page, [model, *given_paths(request)], run_dir=request.run_dir, option="--html")
 
 
 NOTHING = Wanted()
@@ -89,7 +97,7 @@ def diagnose(
     Raises as `verify`; InputError (OPTION_INVALID) where there are several, and what `Wanted.check` raises.
     """
     progress = progress or Progress()
-    wanted.check(request.model)
+    wanted.check(request)
     if len(request.devices) != 1 or len(request.variants) != 1:
         raise InputError(
             "OPTION_INVALID",
@@ -123,7 +131,7 @@ def diagnose_run(
         raise InputError(
             "MODEL_CHANGED", f"{request.model}: it is not the file this run was made of", hint="Verify it anew."
         )
-    wanted.check(request.model)
+    wanted.check(request)
     folder = RunFolder(run.path)
     request = replace(request, devices=(trial.uri,), variants=(trial.variant,))
     with folder.alone(), amended(folder.path):
@@ -166,8 +174,7 @@ def look_inside(folder: RunFolder, request: Request, progress: Progress, wanted:
         except EdgequantError as error:
             exporting.problem = exporting.problem or error
     folder.save_diagnosis(device_capture(trial.uri, trial.variant), told.model_copy(update={"run_dir": None}))
-    Reporter(folder).report()
-    return Diagnosed(told, capture, folder, exporting.problem)
+    return Diagnosed(told, capture, folder, Reporter(folder).report(), exporting.problem)
 
 
 @dataclass
@@ -196,7 +203,10 @@ def _of_conversion(
     named = [each for each in (*judgement.findings, *drifts) if each.severity == "fail"] or list(judgement.findings)
     departure, script = _departure(run, folder, request, progress, exporting)
     if departure is None:
-        cause = next((each for each in named if each.code.startswith("CONVERSION_")), named[0] if named else None)
+        # What is lost of a state says more than that outputs differ.
+        ranked = [*(each for each in named if each.code in STATES),
+                  *(each for each in named if each.code.startswith("CONVERSION_")), *named]  # fmt: skip
+        cause = next(iter(ranked), None)
         how = "float MNN on this host does not compute what the source's own runtime computes"
         more = {"cause": cause, "proof": "proven", "how": how, "next": f"edgequant inspect {shlex.quote(told.model)}"}
         return told.model_copy(update={**more, "findings": [each for each in named if each is not cause]})
@@ -329,7 +339,8 @@ def _told(
     judgement: Judgement,
 ) -> DiagnosisReport:  # fmt: skip
     verdict = judgement.verdict
-    if found.cause is not None and found.cause.code.startswith("NAN_") and verdict.exit_code == 0:
+    born = [each for each in (found.cause, *found.findings) if each is not None and each.code.startswith("NAN_")]
+    if born and verdict.exit_code == 0:
         verdict = Verdict.FAIL
     fails: list[Finding] = [each for each in trial.findings if each.severity in ("fail", "error")]
     why = None
@@ -351,6 +362,9 @@ def _told(
             "next": None if found.stage is None else next_command(found, run, request, trial),
             "cases": list(capture.cases),
             "table": rows(found),
+            "device_memory_mb": None
+            if (memory := capture.memory_mb) is None
+            else {"own": memory.own, "peak": memory.peak, "above": memory.above},
             "loops": list(capture.loops),
             "unseen": dict(capture.unseen),
             "only_float": list(capture.only_float),

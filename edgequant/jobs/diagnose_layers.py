@@ -10,20 +10,22 @@ from pathlib import Path
 
 import numpy as np
 
-from edgequant.archive.layers import Held, LayerCapture, LayerFacts, Rerun, Sign, Stats, Swap, Tap, WeightFacts
+from edgequant.archive.layers import Held, LayerCapture, LayerFacts, Rerun, Sign, Spread, Stats, Swap, Tap, WeightFacts
 from edgequant.archive.types import Failure
 from edgequant.cases.case import Case
 from edgequant.compare.metrics import compare
 from edgequant.compare.residual import Pair, look, samples_of
+from edgequant.compare.spread import spread
 from edgequant.compare.summary import summarize
 from edgequant.device_scripts import tensor_stats
 from edgequant.errors import DeviceError, InputError, ToolError
 from edgequant.files import disk_error
+from edgequant.judge.diagnosis import rows_of
 from edgequant.judge.layer_graph import Graph
 from edgequant.judge.layer_search import next_group
 from edgequant.judge.layers import departing, next_try, of_device, suspects
 from edgequant.judge.verdict import Verdict, judge_output
-from edgequant.lab.probes.layers import Layers, Spot, once
+from edgequant.lab.probes.layers import Layers, Spot, Where, once
 from edgequant.lab.session import Session
 from edgequant.lab.take import ModelFile
 from edgequant.models import read_model
@@ -37,8 +39,14 @@ from edgequant.spec import Limit, MemoryMode, Precision
 
 MOST_CASES = 2
 """Cases whose inner tensors are looked at: the worst ones."""
+MOST_SPREADS = 4
+"""Layers of whose outputs the numbers are counted."""
 _STRONG = 1.0
 _MOST_ROWS = 1 << 15
+_FAR = 1 / 6
+"""Of an axis of single numbers: so far up or down in their order numbers go, on average, that are in other places."""
+_SAME_NUMBERS = 1e-4
+"""Of the power of such numbers: as much may be left of the error once both are sorted."""
 _SHIFTED = 0.75
 """Of the rows that moved: so many that went equally far are a shift, and no other order."""
 
@@ -127,6 +135,7 @@ class Looking:
             changed=tuple(taken.changed),
             equalized=equalized,
             mnn=self._versions(),
+            memory_mb=taken.memory_mb,
         )
         if self.stage == "quantization":
             found = _Proof(self, plain, chosen, spots[0].still).of(found)
@@ -136,7 +145,8 @@ class Looking:
             names = list(of_device(Graph(found)).layers) if self.stage == "device" else []
         if self.stage == "device" and self.device is not None and there is not None:
             found = found.model_copy(update={"reruns": tuple(self._reruns(there, chosen))})
-        return found.model_copy(update={"signs": self._signs(probe, found, names)})
+        signs, spreads = self._wholes(probe, found, names)
+        return found.model_copy(update={"signs": signs, "spreads": spreads})
 
     def _base(self) -> tuple[Path, bool]:
         """The float model, with the channels of a static file that was equalized."""
@@ -185,33 +195,42 @@ class Looking:
         ]  # fmt: skip
         return min((db for db in found if db is not None), default=None)
 
-    def _signs(self, probe: Layers, found: LayerCapture, names: Sequence[str]) -> dict[str, tuple[Sign, ...]]:
-        """What of the error of these layers' outputs is no rounding."""
+    def _wholes(
+        self, probe: Layers, found: LayerCapture, names: Sequence[str]
+    ) -> tuple[dict[str, tuple[Sign, ...]], tuple[Spread, ...]]:
+        """What of the error of these layers' outputs is no rounding; how their numbers are spread, and those of the
+        layers that come next.  One tensor at a time is brought back whole."""
         seen = {tap.tensor for tap in found.taps}
-        facts = {each.key: each for each in found.layers}
-        tensors = [name for key in names[:2] for name in facts[key].outputs[:1] if key in facts and name in seen]
+        first = {each.key: each.outputs[0] for each in found.layers if each.outputs and each.outputs[0] in seen}
+        worst_first = [row.layer for row in rows_of(found, Graph(found), names)]
         signs: dict[str, tuple[Sign, ...]] = {}
-        for name, cases in probe.whole(tensors).items():
-            pairs = []
-            for case, arrays in cases.items():
-                one, two = (arrays.get("here"), arrays.get("there")) if self.stage == "device" else (
-                    arrays.get("plain"), arrays.get("here"),
-                )  # fmt: skip
-                if one is not None and two is not None:
-                    pairs.append(Pair(case, one, two))
-            kept = [
-                sign for sign in look(samples_of(pairs)) if sign.strength > _STRONG and math.isfinite(sign.strength)
-            ]
-            orders = (reordered(pair.expected, pair.got) for pair in pairs)
-            order = next((sign for sign in orders if sign is not None), None)
-            signs[name] = (
-                *(() if order is None else (order,)),
-                *(
-                    Sign(kind=sign.kind, size=min(sign.size, 1e9), strength=min(sign.strength, 1e9), where=sign.where)
-                    for sign in kept[:20]
-                ),
-            )
-        return signs
+        spreads: list[Spread] = []
+        blamed = [key for key in names[:2] if key in first]
+        for key in list(dict.fromkeys([*blamed, *(key for key in worst_first if key in first)]))[:MOST_SPREADS]:
+            name = first[key]
+            for cases in probe.whole([name]).values():
+                told = _spread(key, name, cases)
+                if told is not None and all(told.counts != each.counts for each in spreads):  # or it was carried on
+                    spreads.append(told)
+                if key in blamed:
+                    signs[name] = tuple(self._signs(cases))
+        return signs, tuple(spreads)
+
+    def _signs(self, cases: Mapping[str, Mapping[Where, np.ndarray]]) -> Iterator[Sign]:
+        """Of one tensor, by case."""
+        expected, got = ("here", "there") if self.stage == "device" else ("plain", "here")
+        pairs = [
+            Pair(case, arrays[expected], arrays[got])  # type: ignore[index]
+            for case, arrays in cases.items()
+            if expected in arrays and got in arrays
+        ]
+        orders = (reordered(pair.expected, pair.got) for pair in pairs)
+        order = next((sign for sign in orders if sign is not None), None)
+        if order is not None:
+            yield order
+        kept = [sign for sign in look(samples_of(pairs)) if sign.strength > _STRONG and math.isfinite(sign.strength)]
+        for sign in kept[:20]:
+            yield Sign(kind=sign.kind, size=min(sign.size, 1e9), strength=min(sign.strength, 1e9), where=sign.where)
 
 
 @dataclass
@@ -313,6 +332,20 @@ class _Proof:
         return found, max(shares, default=None)
 
 
+def _spread(layer: str, tensor: str, cases: Mapping[str, Mapping[Where, np.ndarray]]) -> Spread | None:
+    """Of its worst case."""
+    case, arrays = next(iter(cases.items()))
+    base = arrays.get("plain", arrays.get("here"))
+    found = None if base is None else spread(base, {str(where): array for where, array in arrays.items()})
+    if found is None:
+        return None
+    low, high, counts = found
+    return Spread(
+        layer=layer, tensor=tensor, case=case, low=low, high=high,
+        counts={where: tuple(each) for where, each in counts.items()},
+    )  # fmt: skip
+
+
 def _of_inputs(cases: Sequence[Case]) -> Iterator[Tap]:
     """What comes in, for which both sides are the same."""
     for case in cases:
@@ -338,6 +371,10 @@ def reordered(expected: np.ndarray, got: np.ndarray) -> Sign | None:
         by = np.empty(length, np.int64)
         by[order] = (other - order) % length
         far = by[by != 0]
+        ranks = np.abs(np.argsort(order) - np.argsort(other))
+        near = ranks.sum() < _FAR * length * np.count_nonzero(ranks)
+        if one.shape[1] == 1 and (near or left > _SAME_NUMBERS * float(np.square(one).sum())):
+            continue  # sorting brings noise together, too, but little of it moves a number far, and much changes them
         if left < error / 100 and far.size > 1 and np.bincount(far).max() < _SHIFTED * far.size:
             return Sign(kind="order", size=error, strength=min(error / max(left, 1e-30), 1e9), where={"axis": axis})
     return None

@@ -4,24 +4,50 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgequant.archive import manifest
+from edgequant.archive.bench import open_bench
 from edgequant.archive.manifest import Difference
 from edgequant.archive.open import open_run
 from edgequant.errors import EdgequantError, InputError
 from edgequant.files import read_bounded, sha256_of
 from edgequant.jobs.rejudge import judge
+from edgequant.jobs.rejudge_bench import judge_bench_again
+from edgequant.report.bench import to_json as bench_json
 from edgequant.report.read import MAX_BYTES
 from edgequant.report.write import to_json
 from edgequant.version import __version__
 
 _MAX_RECORD = 256 << 20
 _OTHERS = ("bench.json", "acceptance.json")
-"""What stands for report.json in a folder that `verify` has not made."""
+
+
+class _Kind(NamedTuple):
+    """What a command leaves.  judge: folder -> edgequant that made it, the report anew, the one that is there, and what
+    is different.  text: a report as it is written."""
+
+    plan: str
+    report: str
+    judge: Callable[[Path], tuple[str, Any, Any, Sequence[str]]]
+    text: Callable[[Any], str]
+
+
+def _run(folder: Path) -> tuple[str, Any, Any, Sequence[str]]:
+    run = open_run(folder)
+    found = judge(run)
+    return run.plan.edgequant, found.report, found.stored, found.changes
+
+
+def _bench(folder: Path) -> tuple[str, Any, Any, Sequence[str]]:
+    found = judge_bench_again(folder)
+    return open_bench(folder).plan.edgequant, found.report, found.stored, found.changes
+
+
+_KINDS = (_Kind("plan.json", "report.json", _run, to_json), _Kind("bench-plan.json", "bench.json", _bench, bench_json))
 
 
 @dataclass(frozen=True)
@@ -74,43 +100,41 @@ def _folder(path: Path) -> Path:
     folder = path.parent if path.is_file() else path
     if not folder.is_dir():
         raise InputError("RUN_NOT_FOUND", f"{folder}: no such folder", hint="Give the folder that --run-dir named.")
-    known = ("plan.json", manifest.MANIFEST, "journal.jsonl", *_OTHERS)
+    known = ("plan.json", "bench-plan.json", manifest.MANIFEST, "journal.jsonl", *_OTHERS)
     if not any(os.path.lexists(folder / name) for name in known):
         raise InputError("RUN_INVALID", f"{folder}: not the folder of a run", hint="It has none of a run's files.")
     return folder
 
 
 def _judged(folder: Path, before: list[Difference], listed: bool, notes: list[str]) -> list[Difference]:
-    """Whether report.json is what judging the rest gives."""
-    path = folder / "report.json"
-    other = next((name for name in _OTHERS if (folder / name).is_file()), None)
-    if not os.path.lexists(folder / "plan.json") and other is not None:
-        notes.append(f"{other} was not made anew from what was captured")
+    """Whether the report is what judging the rest gives."""
+    kind = next((each for each in _KINDS if os.path.lexists(folder / each.plan)), None)
+    if kind is None:
+        notes.append("what was judged here was not judged anew")
         return []
-    if any(each.file in ("report.json", manifest.MANIFEST) and each.what != "extra" for each in before):
+    name = kind.report
+    if any(each.file in (name, manifest.MANIFEST) and each.what != "extra" for each in before):
         return []  # it is said already
     try:
-        run = open_run(folder)
-        found = judge(run)
-        stored = read_bounded(path, MAX_BYTES)
+        maker, report, was, changes = kind.judge(folder)
+        stored = read_bounded(folder / name, MAX_BYTES)
     except FileNotFoundError:
-        return [Difference("report.json", "missing")]
+        return [Difference(name, "missing")]
     except EdgequantError as error:
-        if not any(each.file not in ("report.json", manifest.MANIFEST) for each in before):
-            return [Difference("report.json", "changed", f"it cannot be judged again: {error.code}: {error}")]
-        notes.append(f"report.json could not be held against what judging gives: {error.code}")
+        if not any(each.file not in (name, manifest.MANIFEST) for each in before):
+            return [Difference(name, "changed", f"it cannot be judged again: {error.code}: {error}")]
+        notes.append(f"{name} could not be held against what judging gives: {error.code}")
         return []
-    if found.stored is None:
-        return [Difference("report.json", "changed", "it cannot be read")]
-    if to_json(found.report.model_copy(update={"created": found.stored.created})).encode() == stored:
+    if was is None:
+        return [Difference(name, "changed", "it cannot be read")]
+    if kind.text(report.model_copy(update={"created": was.created})).encode() == stored:
         return []
-    first = found.changes[0] if found.changes else "its numbers or words"
-    if run.plan.edgequant != __version__ and listed:
-        notes.append(
-            f"edgequant {__version__} judges it otherwise than {run.plan.edgequant[:40]}, which made it: {first}"
-        )
+    first = changes[0] if changes else "its numbers or words"
+    if maker != __version__ and listed:
+        told = f"edgequant {__version__} judges it otherwise than {maker[:40]}, which made it"
+        notes.append(f"{told}: {first}")
         return []
-    return [Difference("report.json", "changed", f"it is not what judging gives: {first}")]
+    return [Difference(name, "changed", f"it is not what judging gives: {first}")]
 
 
 def _by_name(folder: Path, notes: list[str]) -> tuple[list[Difference], int]:

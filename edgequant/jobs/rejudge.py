@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,14 +79,18 @@ def keep(run: str | Path, report: Report) -> Path:
 
     Raises EdgequantError (RUN_DIR_FULL, RUN_DIR_UNWRITABLE).
     """
-    folder = open_run(run).path
+    return write_beside(open_run(run).path, "report", lambda path: write(report, path))
+
+
+def write_beside(folder: Path, name: str, write_to: Callable[[Path], Path]) -> Path:
+    """Write NAME-2.json, or with the next number that is free.  Raises as `keep`."""
     with amended(folder):
-        return _kept(folder, report)
+        return _write_beside(folder, name, write_to)
 
 
-def _kept(folder: Path, report: Report) -> Path:
+def _write_beside(folder: Path, name: str, write_to: Callable[[Path], Path]) -> Path:
     for number in itertools.count(2):
-        path = folder / f"report-{number}.json"
+        path = folder / f"{name}-{number}.json"
         try:
             path.open("x").close()  # nobody else takes it
         except FileExistsError:
@@ -94,7 +98,7 @@ def _kept(folder: Path, report: Report) -> Path:
         except OSError as error:
             raise _unwritable(path, error) from None
         try:
-            return write(report, path)
+            return write_to(path)
         except OSError as error:
             path.unlink()
             raise _unwritable(path, error) from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from edgequant.archive.types import Artifact, Capture, Source
 from edgequant.compare.metrics import TensorComparison
@@ -30,33 +31,54 @@ _TIPS = ("probabilities", "classes", *LISTS)
 """What outputs decide that change as a whole where a close call tips: no error grows with the rounding there."""
 
 
-def beyond_activations(
+@dataclass(frozen=True)
+class Costs:
+    """What int8 activations cost on this host, by output: found_db, predicted_db, and beyond_db, by how much it is
+    more than that, all of which are dB.  margin: so much more is rounding.  static: of a static int8 file."""
+
+    margin: float = MARGIN_DB
+    static: bool = False
+    outputs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def predicted(self) -> dict[str, float]:
+        return {name: numbers["predicted_db"] for name, numbers in self.outputs.items()}
+
+
+def activation_costs(
     artifact: Artifact, source: Source, reference: Capture, floats: Capture, here: Capture | None, comparer: Comparer
-) -> Observed:
-    """FAIL where int8 activations that are quantized at run time cost an output of this host more than that; a warning
-    where those of a static int8 file do, whose calibrator may have chosen to clip.
+) -> Costs:
+    """Nothing where that is not predicted, or not to be held against it.
 
     floats: float MNN on this host, or what stands in for it.  here: this host with the file.
     """
     if here is None or here.failure is not None:
-        return NOTHING
+        return Costs()
+    static = artifact.run_as.method == "static"
     if here.memory_mode == "low" and not artifact.facts.static:
-        way, margin = "rows", MARGIN_DB
+        way, static = "rows", False
         found = comparer.each(here.normal, here.cases, source.kinds)
-    elif artifact.run_as.method == "static" and not _excused(artifact):
-        way, margin = "tensors", STATIC_MARGIN_DB
+    elif static and not _excused(artifact):
+        way = "tensors"
         found = comparer.each(floats.cases, here.cases, source.kinds)
     else:
-        return NOTHING
+        return Costs()
     predicted = {(name, each.case): strayed.sqnr_db for each in reference.moved if each.by == way
                  for name, strayed in each.outputs.items()}  # fmt: skip
-    beyond: dict[str, dict[str, float]] = {}
+    costs: dict[str, Mapping[str, float]] = {}
     for name, cases in found.items():
         if source.kinds[name] == "float" and source.decisions.get(name) not in _TIPS:
             numbers = _beyond(cases, {case: predicted.get((name, case)) for case in cases})
-            if numbers is not None and numbers["beyond_db"] > margin:
-                beyond[name] = numbers
-    return _said(beyond, margin, static=way == "tensors") if beyond else NOTHING
+            if numbers is not None:
+                costs[name] = numbers
+    return Costs(STATIC_MARGIN_DB if static else MARGIN_DB, static, costs)
+
+
+def beyond_activations(costs: Costs) -> Observed:
+    """FAIL where int8 activations that are quantized at run time cost an output of this host more than rounding; a
+    warning where those of a static int8 file do, whose calibrator may have chosen to clip."""
+    beyond = {name: numbers for name, numbers in costs.outputs.items() if numbers["beyond_db"] > costs.margin}
+    return _said(beyond, costs.margin, static=costs.static) if beyond else NOTHING
 
 
 def _excused(artifact: Artifact) -> bool:

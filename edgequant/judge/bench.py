@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 
 from edgequant.archive.types import Capture, TimingCapture
 from edgequant.compare.blocks import Estimate, Ratio, corrected, estimates, of_blocks, ratio, spreads
@@ -69,6 +70,12 @@ class Measured:
     @property
     def valid(self) -> bool:
         return self.verdict is Verdict.PASS
+
+    @property
+    def medians(self) -> list[float]:
+        """p50 of each block that counted, in milliseconds."""
+        timings = [block.timing for block in self.blocks if block.round in self.used and block.timing is not None]
+        return [median(timing.samples_ms) for timing in timings if timing.samples_ms and min(timing.samples_ms) > 0]
 
     @property
     def title(self) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from edgequant.archive.layers import LayerCapture
 from edgequant.findings import Finding
 from edgequant.judge.cause import FLOAT, At, Told
-from edgequant.judge.causes_device import half, kernel, not_engaged
+from edgequant.judge.causes_device import beyond, half, kernel, not_engaged
 from edgequant.judge.causes_tensors import (
     moved,
     of_activations,
@@ -45,6 +45,12 @@ def cause_of(capture: LayerCapture, graph: Graph, blame: Blame, more: Mapping[st
             return _finding(told, layer.key)
     message = "why is not known: none of the causes that are looked for shows in its tensors and weights"
     return _finding(("CAUSE_UNKNOWN", message, {}, FLOAT), layer.key)
+
+
+def beyond_half(capture: LayerCapture, graph: Graph, blame: Blame) -> Finding | None:
+    """Why NaN or Inf is born on a device that runs in half precision: numbers that it does not have."""
+    told = beyond(At(capture, graph, graph.by_key[blame.layers[0]])) if blame.layers[0] in graph.by_key else None
+    return None if told is None else _finding(told, blame.layers[0])
 
 
 def spread_cause(capture: LayerCapture, graph: Graph) -> Finding:

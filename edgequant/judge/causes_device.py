@@ -9,7 +9,9 @@ from edgequant.archive.layers import Rerun
 from edgequant.judge.cause import At, Told, better, finite, shown
 from edgequant.judge.layers import JUMP
 
-HALF_MAX, HALF_LEAST = 65504.0, 6e-8
+HALF_MAX, HALF_LEAST = 65504.0, 6e-7
+"""The largest number of half precision, and ten of its least steps: below, three of its eleven bits are left."""
+_PRECISION = "Run with --precision normal."
 _CANCELS = 100.0
 """A sum so many times smaller than what it is made of has lost seven of the eleven bits of half precision."""
 
@@ -49,7 +51,7 @@ def _cancelled(at: At) -> Told | None:
                 f"numbers of about {largest:.3g} cancel to about {tap.plain.rms:.3g}, which is less than half "
                 "precision tells apart"
             )
-            return "FP16_CANCELLATION", message, evidence, "Run with --precision normal."
+            return "FP16_CANCELLATION", message, evidence, _PRECISION
     return None
 
 
@@ -60,28 +62,46 @@ def _jumps_here(at: At) -> bool:
     return bool(before) and after > JUMP * max(before) and after > 1e-6
 
 
+def beyond(at: At) -> Told | None:
+    """Numbers that half precision does not have, or has too few bits for, where the device runs in it."""
+    if at.capture.precision != "low":
+        return None
+    for tap in [*at.taps, *at.taps_before]:
+        if tap.plain is None or tap.plain.rms is None:
+            continue
+        most = max(abs(tap.plain.min or 0), abs(tap.plain.max or 0))
+        evidence: dict[str, Any] = {"tensor": tap.tensor, "case": tap.case, "range": [tap.plain.min, tap.plain.max]}
+        if most > HALF_MAX:
+            message = f"numbers of '{tap.tensor}' go up to {most:.3g}, and half precision ends at {HALF_MAX:.0f}"
+            return "FP16_OVERFLOW", message, evidence, _PRECISION
+        if 0 < tap.plain.rms < HALF_LEAST:
+            message = (
+                f"numbers of '{tap.tensor}' are about {tap.plain.rms:.2g}, which is a few steps of half precision "
+                "(6e-08), or none"
+            )
+            return "FP16_UNDERFLOW", message, evidence, _PRECISION
+    return None
+
+
 def half(at: At) -> Told | None:
     if at.capture.precision != "low":
         return None
     loop = f" in the loop '{at.layer.name}'" if at.layer.type == "While" else ""
-    remedy = "Run with --precision normal."
-    for tap in [*at.taps, *at.taps_before]:
-        if tap.plain is not None and max(abs(tap.plain.min or 0), abs(tap.plain.max or 0)) > HALF_MAX:
-            evidence: dict[str, Any] = {"tensor": tap.tensor, "case": tap.case, "range": [tap.plain.min, tap.plain.max]}
-            return "FP16_OVERFLOW", f"numbers of '{tap.tensor}' are beyond what half precision has", evidence, remedy
-        if tap.plain is not None and tap.plain.rms is not None and 0 < tap.plain.rms < HALF_LEAST:
-            return "FP16_UNDERFLOW", f"numbers of '{tap.tensor}' are below what half precision has", {}, remedy
-    for rerun in at.capture.reruns:
-        if rerun.what == "precision=normal" and better(rerun.before_db, rerun.sqnr_db):
-            if (told := _cancelled(at)) is not None:
-                return told
-            evidence = {"low_db": rerun.before_db, "normal_db": rerun.sqnr_db}
-            message = (
-                f"rounding to half precision{loop}: with precision normal the device agrees to "
-                f"{shown(rerun.sqnr_db)} instead of {shown(rerun.before_db)}"
-            )
-            return "FP16_ROUNDING", message, evidence, remedy
-    return None
+    rerun = next((each for each in at.capture.reruns if each.what == "precision=normal"), None)
+    mends = rerun is not None and better(rerun.before_db, rerun.sqnr_db)
+    unknown = rerun is None or rerun.before_db is None or rerun.sqnr_db is None
+    if (mends or unknown) and (told := beyond(at)) is not None:
+        return told
+    if rerun is None or not mends:
+        return None
+    if (told := _cancelled(at)) is not None:
+        return told
+    evidence = {"low_db": rerun.before_db, "normal_db": rerun.sqnr_db}
+    message = (
+        f"rounding to half precision{loop}: with precision normal the device agrees to "
+        f"{shown(rerun.sqnr_db)} instead of {shown(rerun.before_db)}"
+    )
+    return "FP16_ROUNDING", message, evidence, _PRECISION
 
 
 def kernel(at: At) -> Told | None:

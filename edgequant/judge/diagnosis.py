@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from edgequant.archive.layers import LayerCapture
 from edgequant.findings import Finding
-from edgequant.judge.causes import cause_of, spread_cause
+from edgequant.judge.causes import beyond_half, cause_of, spread_cause
 from edgequant.judge.layer_births import STATES, left_float, misshapen, unlike_calibration, unsteady
 from edgequant.judge.layer_graph import Graph
 from edgequant.judge.layers import Blame, not_finite, of_device, of_quantization, suspects
@@ -154,7 +154,9 @@ def diagnose(capture: LayerCapture, outputs: Sequence[str], more: Mapping[str, o
     blame = Blame()
     cause: Finding | None = None
     ill = misshapen(graph) or unsteady(graph)
-    state = next((each for each in _findings(more) if each.code in STATES), None)
+    state = next((each for each in _findings(more) if each.code in STATES and each.severity == "fail"), None)
+    if state is not None and more.get("failing") and state.evidence.get("stage") != stage:
+        state = None  # what single inferences break comes first
     if born is not None:
         stage = stage or str(born.evidence["stage"])
         blame = Blame((born.where or "",), "proven", "its inputs are finite and its output is not")
@@ -163,14 +165,16 @@ def diagnose(capture: LayerCapture, outputs: Sequence[str], more: Mapping[str, o
         if bad is not None and stage == "quantization":  # MNN may show the NaN in a later tensor
             blame = Blame((bad.key,), "proven", "its weights in the file are no numbers, and float MNN's are")
             cause = cause_of(capture.model_copy(update={"stage": stage}), graph, blame, more)
+        elif stage == "device" and (told := beyond_half(capture, graph, blame)) is not None:
+            cause, findings = told, [*findings, born]
     elif ill is not None:
         stage = stage or ("device" if any(tap.there is not None for tap in capture.taps) else "quantization")
         cause, how = ill, "its inputs are as they should be and its output is not"
         blame = Blame((ill.where or "",), "proven", how)
-    elif stage is not None and isinstance(over_steps := more.get("over_steps"), Finding) and not more.get("failing"):
-        blame, cause = Blame((), "proven", _SIDE_BY_SIDE), over_steps
     elif stage is not None and state is not None:
         cause, blame = state, Blame(() if state.where is None else (state.where,), "proven", "steps run by themselves")
+    elif stage is not None and isinstance(over_steps := more.get("over_steps"), Finding) and not more.get("failing"):
+        blame, cause = Blame((), "proven", _SIDE_BY_SIDE), over_steps
     elif stage == "quantization" and (named := _unlike_rounding(graph, more)) is not None:
         blame, cause = named
         found = cause_of(capture, graph, blame, more)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from edgequant.archive.timing import ConditionsCapture, TimingCapture
-from edgequant.judge.latency import clock
+from edgequant.archive.timing import ConditionsCapture, Readied, TimingCapture
+from edgequant.judge.latency import CLOCK_SECONDS, CLOCK_SHARE, clock
 
 OTHERS = 0.05
 """CPUs' worth of other work, as a share of the CPUs that may be used, that a timing bears."""
@@ -36,7 +36,11 @@ CAUSES = (
     "SWAPPING",
     "MEMORY_SHORT",
     "GOVERNOR_SLOW",
+    "GOVERNOR_CHANGED",
     "BATTERY_LOW",
+    "POWER_SAVE",
+    "SCREEN_OFF",
+    "TOO_HOT",
     "OTHERS_RUNNING",
     "CPU_STOLEN",
     "CPU_CONTENDED",
@@ -73,20 +77,32 @@ def doubts(timing: TimingCapture, cpus: int | None, fastest_work: float | None =
     if not timing.steady:
         found.append(Doubt("NOT_AT_REST", f"after {timing.warmup} inferences of warm-up times still move"))
     found += [Doubt("CLOCK_ODD", said) for said in clock(timing)]
+    if timing.seconds is not None and timing.conditions:
+        # All of it lies between this host's question and the answer, unlike the timed part by itself.
+        ran = timing.conditions[-1].up - timing.conditions[0].up
+        if ran > CLOCK_SHARE * timing.seconds + CLOCK_SECONDS:
+            said = f"its clock went on by {ran:.3g} s while this host waited {timing.seconds:.3g} s"
+            found.append(Doubt("CLOCK_ODD", said))
     found += _throttled(timing, fastest_work)
     found += _stalled(timing)
+    if timing.readied is not None:
+        found += _readied(timing.readied)
     if len(timing.conditions) >= 2:
         # From the end of the warm-up to the end; what was there before it only shows how it began.
         inside = timing.conditions[1:] if len(timing.conditions) > 2 else timing.conditions
-        found += _between(inside, cpus)
-        found += _throughout(timing.conditions)
+        found += between(inside, cpus) + held_back(inside)
+        found += throughout(timing.conditions)
     drift = _drift(timing.samples_ms)
     if drift is not None and drift > DRIFT:
         found.append(Doubt("SLOWS_DOWN", f"its second half took {drift:.2f} times as long as its first"))
     return found
 
 
-def _between(noted: Sequence[ConditionsCapture], cpus: int | None) -> list[Doubt]:
+def between(noted: Sequence[ConditionsCapture], cpus: int | None) -> list[Doubt]:
+    """What happened from the first of these moments to the last; what heat does to the CPU is apart (`held_back`).
+
+    cpus: how many the process may use, where they do not tell.
+    """
     first, last = noted[0], noted[-1]
     found: list[Doubt] = []
     passed = last.up - first.up
@@ -95,7 +111,7 @@ def _between(noted: Sequence[ConditionsCapture], cpus: int | None) -> list[Doubt
     set_by = abs((last.wall - first.wall) - passed)
     if set_by > JUMP_SECONDS + JUMP_SHARE * passed:
         found.append(Doubt("CLOCK_JUMPED", f"the calendar was set by {set_by:.2g} s meanwhile"))
-    worth = cpus or 1
+    worth = last.cpus or cpus or 1
     if first.busy is not None and last.busy is not None:
         others = max((last.busy - first.busy) - (last.own - first.own), 0.0) / passed
         if others > OTHERS * worth + _tick(passed):
@@ -114,10 +130,27 @@ def _between(noted: Sequence[ConditionsCapture], cpus: int | None) -> list[Doubt
         before, after = getattr(first, name), getattr(last, name)
         if before is not None and after is not None and after > before:
             found.append(Doubt(code, words.format(after - before)))
-    if first.mhz and last.mhz and max(last.mhz) < FREQUENCY * max(first.mhz):
-        found.append(
-            Doubt("FREQUENCY_FELL", f"its fastest CPU went from {max(first.mhz):.0f} to {max(last.mhz):.0f} MHz")
-        )
+    governors = list(dict.fromkeys(each.governor for each in noted if each.governor is not None))
+    if len(governors) > 1:
+        found.append(Doubt("GOVERNOR_CHANGED", f"the CPU frequency governor went from {' to '.join(governors[:4])}"))
+    return found
+
+
+def held_back(noted: Sequence[ConditionsCapture]) -> list[Doubt]:
+    """What the machine did to its CPUs between these moments."""
+    first, last = noted[0], noted[-1]
+    found: list[Doubt] = []
+    for before, after, words in (
+        (first.mhz, last.mhz, "its fastest CPU went from {0:.0f} to {1:.0f} MHz"),
+        (first.mhz_most, last.mhz_most, "its fastest CPU was allowed {0:.0f} MHz, and then {1:.0f}"),
+    ):
+        if before and after and max(after) < FREQUENCY * max(before):
+            found.append(Doubt("FREQUENCY_FELL", words.format(max(before), max(after))))
+    if any(each.cooled for each in noted):
+        found.append(Doubt("THROTTLED", "the machine says that it holds its CPUs back"))
+    elif first.throttled is not None and last.throttled is not None and last.throttled > first.throttled:
+        times = last.throttled - first.throttled
+        found.append(Doubt("THROTTLED", f"its CPUs say they were held back for their heat {times:g} times"))
     return found
 
 
@@ -126,11 +159,13 @@ def _tick(passed: float) -> float:
     return 0.02 / passed
 
 
-def _throughout(noted: Sequence[ConditionsCapture]) -> list[Doubt]:
+def throughout(noted: Sequence[ConditionsCapture]) -> list[Doubt]:
+    """What was so at any of these moments."""
     found: list[Doubt] = []
-    slow = sorted({each.governor for each in noted if each.governor in SLOW_GOVERNORS})
+    names = {name for each in noted for name in (each.governor or "").split(", ")}
+    slow = sorted(names & set(SLOW_GOVERNORS))
     if slow:
-        said = f"the CPU frequency governor is {', '.join(map(str, slow))}"
+        said = f"the CPU frequency governor is {', '.join(slow)}"
         found.append(Doubt("GOVERNOR_SLOW", said, passing=False))
     levels = [each.battery for each in noted if each.battery is not None]
     if levels and min(levels) < LOW_BATTERY and not any(each.charging for each in noted):
@@ -138,6 +173,25 @@ def _throughout(noted: Sequence[ConditionsCapture]) -> list[Doubt]:
     free = [each.free_mb for each in noted if each.free_mb is not None]
     if free and min(free) < FREE_MB:
         found.append(Doubt("MEMORY_SHORT", f"only {min(free):.0f} MB of memory were free"))
+    return found
+
+
+def _readied(readied: Readied) -> list[Doubt]:
+    found: list[Doubt] = []
+    if readied.cooled is False:
+        at = "known work still took longer" if readied.at is None else f"it was still at {readied.at:.0f} degrees"
+        wanted = f"{readied.cool_below:g}" if readied.cool_below is not None else "?"
+        found.append(Doubt("TOO_HOT", f"{at} after {readied.waited:.0f} s; below {wanted} was wanted"))
+    phone = readied.phone
+    if phone is None:
+        return found
+    if phone.power_save:
+        found.append(Doubt("POWER_SAVE", "its battery saver is on", passing=False))
+    if phone.screen is False:
+        told = "its screen is off, and its CPUs may rest (adb shell input keyevent WAKEUP)"
+        found.append(Doubt("SCREEN_OFF", told, passing=False))
+    if phone.battery is not None and phone.battery < LOW_BATTERY and not phone.charging:
+        found.append(Doubt("BATTERY_LOW", f"the battery is at {phone.battery} %", passing=False))
     return found
 
 

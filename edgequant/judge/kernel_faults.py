@@ -63,16 +63,21 @@ class Faults:
 
 def known_faults(layers: FileFacts, device: DeviceCapture, host: HostFacts) -> Faults:
     """What is known of a file on both machines."""
-    kernels = device.facts.get("mnn_kernels", {})
-    # SME2 has kernels of its own.
-    i8mm = device.arch in ARM64 and kernels.get("i8mm") is True and kernels.get("sme2") is not True
     return Faults(
         layers,
-        bool(layers.half_tiles) and i8mm and _seen(device.mnn),
+        bool(layers.half_tiles) and i8mm_wrong(device),
         bool(layers.tails) and device.arch in ARM64 and _seen(device.mnn),
         bool(layers.max_pools) and pools_wrong(host.arch, host.mnn),
         less_wrong(layers, host),
     )
+
+
+def i8mm_wrong(device: DeviceCapture) -> bool:
+    """Whether a device runs the int8 kernel for i8mm that is known to be wrong."""
+    kernels = device.facts.get("mnn_kernels", {})
+    # SME2 has kernels of its own.
+    i8mm = device.arch in ARM64 and kernels.get("i8mm") is True and kernels.get("sme2") is not True
+    return i8mm and _seen(device.mnn)
 
 
 def pools_wrong(arch: str, mnn: str) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from edgequant.archive.types import Artifact, Capture, DeviceCapture, Failure, Plan, Source
 from edgequant.blame import models_own
 from edgequant.findings import Finding, Severity
 from edgequant.judge import device as on_device
 from edgequant.judge import float_kernels, trust
-from edgequant.judge.activations import beyond_activations
+from edgequant.judge.activations import activation_costs, beyond_activations
 from edgequant.judge.advice import Beside, failure_hint, limit_remedy
 from edgequant.judge.band import Bands
 from edgequant.judge.claims import claims
@@ -107,9 +108,9 @@ class Trial:
         self._rounding = beyond_rounding(self.artifact)
         middle = self.capture if self.device.is_host else evidence.variant_host
         floats = evidence.float_host or evidence.reference
-        self._activations = beyond_activations(
-            self.artifact, evidence.source, evidence.reference, floats, middle, comparer
-        )
+        costs = activation_costs(self.artifact, evidence.source, evidence.reference, floats, middle, comparer)
+        self.stages = replace(self.stages, predicted=costs.predicted)
+        self._activations = beyond_activations(costs)
         self._decisions = self._decided()
         self._drift, self._drifts = self._rolled()
         rounds = self.faults.static or self.capture.memory_mode == "low" or evidence.plan.options.precision == "low"

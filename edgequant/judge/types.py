@@ -38,7 +38,8 @@ class Stages:
     Of a file that quantizes activations while it runs, the same file with memory normal, where nothing is int8, lies
     in between: `weights` is float MNN against it (what rounding the weights costs), `activations` is it against the
     file as it is run (what rounding the activations adds), both on this host; `kernels` is it on this host against it
-    on the device.  `apart` is the device stage, case by case.
+    on the device.  `apart` is the device stage, case by case.  `predicted` is what rounding activations should cost
+    each output, in dB, by the source's own runtime.
     """
 
     conversion: Summaries = field(default_factory=dict)
@@ -49,6 +50,7 @@ class Stages:
     activations: Summaries = field(default_factory=dict)
     kernels: Compared = field(default_factory=dict)
     apart: Compared = field(default_factory=dict)
+    predicted: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from edgequant.archive.arrays import ArraySink
+from edgequant.archive.laboratory import OperatorsCapture, SustainCapture
 from edgequant.archive.rollout import RolloutCapture, Setting
 from edgequant.archive.types import (
     ArrayRef,
@@ -75,7 +76,7 @@ def feed(loaded: Loaded, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
 class ModelFile:
     """A model to be run: where it is on this host, its hash if that is known, and how MNN is to run it.
 
-    precision, threads: others than the session's options say.
+    precision, threads, cores: others than the session's options say.
     """
 
     path: Path
@@ -83,6 +84,7 @@ class ModelFile:
     sha256: str | None = None
     precision: Precision | None = None
     threads: int | None = None
+    cores: tuple[int, ...] | None = None
 
     @property
     def size(self) -> int:
@@ -95,7 +97,9 @@ class ModelFile:
 
 def load(runner: MnnRunner, path: str, model: ModelFile) -> Loaded:
     """Load it from a path on the device, as it is to be run."""
-    return runner.load(path, model.memory, precision=model.precision, sha256=model.sha256, threads=model.threads)
+    return runner.load(
+        path, model.memory, precision=model.precision, sha256=model.sha256, threads=model.threads, cores=model.cores
+    )
 
 
 @dataclass
@@ -182,6 +186,8 @@ class Taking:
     rollout: RolloutCapture | None = None
     settings: list[Setting] = field(default_factory=list)
     witness: Witness | None = None
+    sustained: SustainCapture | None = None
+    operators: OperatorsCapture | None = None
 
     @property
     def middle(self) -> Case:
@@ -291,6 +297,8 @@ def take(
             "rollout": taking.rollout,
             "settings": tuple(taking.settings),
             "witness": taking.witness,
+            "sustained": taking.sustained,
+            "operators": taking.operators,
         }
     return found.model_copy(
         update={

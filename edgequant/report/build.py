@@ -165,6 +165,7 @@ def _stages(stages: Stages) -> report.ErrorsByStage:
         weights=entries(stages.weights),
         activations=entries(stages.activations),
         kernels=entries({name: summarize(cases) for name, cases in stages.kernels.items()}),
+        predicted=dict(stages.predicted),
         why_null=dict(stages.why),
     )
 

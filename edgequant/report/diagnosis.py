@@ -17,6 +17,8 @@ from edgequant.judge.verdict import Verdict
 from edgequant.report.lines import STYLE, Lines
 
 MAX_ROWS = 12
+MOST_ABOVE = 50
+"""MB that looking inside means to take of a device, above what the model takes anyway."""
 
 
 class LayerRow(BaseModel):
@@ -43,6 +45,8 @@ class DiagnosisReport(BaseModel):
         table: worst first.
         loops: operators whose inside cannot be seen: each is judged as one layer.
         unseen: tensors that could not be read, with the reason; only_float, only_quantized: that one side alone has.
+        device_memory_mb: the runner's peak with the model alone ("own"), while looking inside ("peak"), and how far
+            that is above ("above"); None where the device is this host, or was not looked into.
         case: the script of the smallest reproduction, where one was wanted and written.
         overlay: the file for Model Explorer, where one was wanted; overlaid: what is in it.
     """
@@ -68,6 +72,7 @@ class DiagnosisReport(BaseModel):
     unseen: dict[str, str] = Field(default_factory=dict)
     only_float: list[str] = Field(default_factory=list)
     only_quantized: list[str] = Field(default_factory=list)
+    device_memory_mb: dict[str, float] | None = None
     case: str | None = None
     overlay: str | None = None
     overlaid: str | None = None
@@ -166,6 +171,12 @@ class _Printer(Lines):
             self.line(f"Tensors inside of {names} cannot be asked for: it is judged as one layer, its weights apart.")
         if found.unseen:
             self.line(f"{len(found.unseen)} tensors could not be read, first {next(iter(found.unseen))}.")
+        if (memory := found.device_memory_mb) is not None:
+            meant = f"{'at most' if memory['above'] <= MOST_ABOVE else 'more than the'} {MOST_ABOVE} MB are meant"
+            self.line(
+                f"Looking took {memory['above']:.0f} MB of the device above the model's own peak of "
+                f"{memory['own']:.0f} MB ({meant})."
+            )
         if found.overlay is not None:
             self.line(f"For Model Explorer: {found.overlay}: {found.overlaid}.")
         if found.case is not None:

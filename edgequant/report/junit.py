@@ -7,8 +7,9 @@ MARGINAL.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from xml.etree import ElementTree
 
 from edgequant.findings import Finding
@@ -20,7 +21,7 @@ _MOST = 4000
 
 
 @dataclass(frozen=True)
-class _Case:
+class Rule:
     """One rule: its name, what became of it, and why."""
 
     name: str
@@ -31,9 +32,14 @@ class _Case:
 
 def to_junit(report: Report) -> str:
     """The XML document, with a declaration.  Characters that XML cannot hold are escaped as on the console."""
-    root = ElementTree.Element("testsuites", {"name": "edgequant"})
     suites = [(f"{run.variant} on {run.device.uri}", list(_of_run(run))) for run in report.runs]
     suites.append(("the whole", list(_of_whole(report))))
+    return document(suites, report.model.path, report.created)
+
+
+def document(suites: Sequence[tuple[str, Sequence[Rule]]], model: str, created: datetime) -> str:
+    """Suites by title, each with its rules."""
+    root = ElementTree.Element("testsuites", {"name": "edgequant"})
     totals = {"tests": 0, "failures": 0, "errors": 0}
     for title, cases in suites:
         suite = ElementTree.SubElement(root, "testsuite", {"name": _text(title)})
@@ -42,19 +48,19 @@ def to_junit(report: Report) -> str:
         for case in cases:
             number = seen[case.name] = seen.get(case.name, 0) + 1
             name = case.name if number == 1 else f"{case.name} ({number})"
-            _write(suite, f"{report.model.path} {title}", name, case, counts)
+            _write(suite, f"{model} {title}", name, case, counts)
         for key, count in counts.items():
             suite.set(key, str(count))
             totals[key] += count
         suite.set("skipped", "0")
-        suite.set("timestamp", report.created.strftime("%Y-%m-%dT%H:%M:%S"))
+        suite.set("timestamp", created.strftime("%Y-%m-%dT%H:%M:%S"))
     for key, count in totals.items():
         root.set(key, str(count))
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, "unicode") + "\n"
 
 
-def _write(suite: ElementTree.Element, group: str, name: str, case: _Case, counts: dict[str, int]) -> None:
+def _write(suite: ElementTree.Element, group: str, name: str, case: Rule, counts: dict[str, int]) -> None:
     counts["tests"] += 1
     # GitLab and Jenkins split class names at dots.
     attributes = {"classname": _text(group).replace(".", "_"), "name": _text(name), "time": "0"}
@@ -70,41 +76,41 @@ def _write(suite: ElementTree.Element, group: str, name: str, case: _Case, count
     said.text = told
 
 
-def _of_run(run: Run) -> Iterator[_Case]:
+def _of_run(run: Run) -> Iterator[Rule]:
     if run.error is not None:
         hint = f"\n-> {run.error.hint}" if run.error.hint else ""
         # Whose fault it is, is in the verdict.
         verdict = run.verdict if run.verdict.exit_code else Verdict.ERROR
-        yield _Case("it runs", verdict, f"{run.error.code}: {run.error.message}{hint}", run.error.code)
+        yield Rule("it runs", verdict, f"{run.error.code}: {run.error.message}{hint}", run.error.code)
     else:
-        yield _Case("it runs", Verdict.PASS)
+        yield Rule("it runs", Verdict.PASS)
     for name, output in run.outputs.items():
         yield from _of_output(name, output)
     yield from _of_findings(run.findings)
-    yield _Case("verdict", run.verdict, f"{run.verdict}", "verdict")
+    yield Rule("verdict", run.verdict, f"{run.verdict}", "verdict")
 
 
-def _of_output(name: str, output: OutputReport) -> Iterator[_Case]:
+def _of_output(name: str, output: OutputReport) -> Iterator[Rule]:
     for limit in output.limits:
         value = "nothing" if limit.value is None else metric(limit.metric, limit.value)
         where = f" in case {limit.case}" if limit.case else ""
         said = f"{limit.verdict}: {name}: {limit.metric} is {value}{where}, the limit is {limit.op} {limit.bound:g}"
-        yield _Case(f"{name}: {limit.metric} {limit.op} {limit.bound:g}", limit.verdict, said, limit.metric)
-    yield _Case(f"{name}: verdict", output.verdict, "\n".join(output.reasons) or f"{output.verdict}", "verdict")
+        yield Rule(f"{name}: {limit.metric} {limit.op} {limit.bound:g}", limit.verdict, said, limit.metric)
+    yield Rule(f"{name}: verdict", output.verdict, "\n".join(output.reasons) or f"{output.verdict}", "verdict")
 
 
-def _of_findings(findings: list[Finding]) -> Iterator[_Case]:
+def _of_findings(findings: list[Finding]) -> Iterator[Rule]:
     for finding in findings:
         if finding.severity in ("fail", "error"):
             verdict = Verdict.FAIL if finding.severity == "fail" else Verdict.INCONCLUSIVE
             where = f"{finding.where}: " if finding.where else ""
             remedy = f"\n-> {finding.remedy}" if finding.remedy else ""
-            yield _Case(finding.code, verdict, f"{where}{finding.message}{remedy}", finding.code)
+            yield Rule(finding.code, verdict, f"{where}{finding.message}{remedy}", finding.code)
 
 
-def _of_whole(report: Report) -> Iterator[_Case]:
+def _of_whole(report: Report) -> Iterator[Rule]:
     yield from _of_findings(report.findings)
-    yield _Case("verdict", report.verdict, f"{report.verdict}", "verdict")
+    yield Rule("verdict", report.verdict, f"{report.verdict}", "verdict")
 
 
 def _text(text: str) -> str:

@@ -181,8 +181,7 @@ class ErrorEntry(_Model):
 class ErrorsByStage(_Model):
     """Output name -> error, for each stage; a stage that was not measured is empty, and why_null says why.
 
-    weights and activations are the two parts of quantization, kernels is the part of device that is no rounding to
-    int8: see `judge.types.Stages`.  They are empty for what does not quantize activations while it runs.
+    Parts: see `judge.types.Stages`.  predicted: dB SQNR that rounding activations should leave, where it is known.
     """
 
     conversion: dict[str, ErrorEntry] = Field(default_factory=dict)
@@ -191,6 +190,7 @@ class ErrorsByStage(_Model):
     weights: dict[str, ErrorEntry] = Field(default_factory=dict)
     activations: dict[str, ErrorEntry] = Field(default_factory=dict)
     kernels: dict[str, ErrorEntry] = Field(default_factory=dict)
+    predicted: dict[str, float] = Field(default_factory=dict)
     why_null: dict[str, str] = Field(default_factory=dict)
 
 

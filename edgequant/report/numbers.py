@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from edgequant.compare.table import TABLE
+from edgequant.report.bench import SettingReport
 from edgequant.report.model import Report, Run
 
 Direction = Literal[">=", "<=", ""]
@@ -63,6 +64,25 @@ def numbers(run: Run) -> Iterator[Number]:
         for name in MEMORY:
             if (value := getattr(memory, name)) is not None:
                 yield Number("", f"memory_{name}_mb", value)
+
+
+def bench_numbers(setting: SettingReport) -> Iterator[Number]:
+    """Of a setting of a bench."""
+    against = "" if setting.valid else "; ".join(f"{each.code}: {each.message}" for each in setting.why_invalid)
+    for name in ("min", "max", "stdev"):
+        if (value := setting.spread.get(name)) is not None:
+            yield Number("", f"latency_{name}_ms", value, against)
+    times = {name: setting.ms.get(name) for name in ("mean", "p50", "p90", "p99")}
+    for name, found in {**times, "load": setting.load_ms, "first": setting.first_ms, "cpu": setting.cpu_ms}.items():
+        if found is not None:
+            yield Number("", f"latency_{name}_ms", found.value, against)
+    memory = setting.memory
+    if setting.rss_peak_kb is not None:
+        yield Number("", "memory_rss_peak_mb", setting.rss_peak_kb * 1024 / 1e6)
+    if memory is not None and memory.file_mb is not None:
+        yield Number("", "memory_model_file_mb", memory.file_mb)
+    if memory is not None and memory.session_mb is not None:
+        yield Number("", "memory_session_mb", memory.session_mb)
 
 
 def better(metric: str) -> Direction:

@@ -12,8 +12,9 @@ from pathlib import PurePath
 
 from edgequant.judge.verdict import Verdict, severity
 from edgequant.plain import name as plain_name
+from edgequant.report.bench import BenchReport
 from edgequant.report.model import Report, Run
-from edgequant.report.numbers import BETTER, numbers
+from edgequant.report.numbers import BETTER, bench_numbers, numbers
 
 Labels = tuple[tuple[str, str], ...]
 _LIMIT_OPS = {">=": "at_least", "<=": "at_most"}
@@ -62,6 +63,35 @@ def to_openmetrics(report: Report) -> str:
     found = _Family("findings", "gauge", "How often a code was found.")
     _findings(found, (), Counter((each.code, str(each.severity)) for each in report.findings))
     families = [model, verdict, grade, *_of_runs(_named(report), found), found]
+    return "\n".join([*(line for family in families for line in family.text()), "# EOF"]) + "\n"
+
+
+def bench_openmetrics(report: BenchReport) -> str:
+    """The same of a bench: of each setting its times, where they are valid, and its memory."""
+    model = _Family("model", "info", "What was measured.")
+    told = {"model": PurePath(report.model).name, "sha256": report.model_sha256, "mnn": report.mnn}
+    model.add(((key, value or "") for key, value in {**told, "edgequant": report.edgequant}.items()), 1, "_info")
+    verdict = _Family("verdict", "stateset", "Of the whole bench.")
+    verdict.states((), report.verdict)
+    state = _Family("run_verdict", "stateset", "Of a setting on a device.")
+    values = {metric: _Family(metric, "gauge", _about(metric)) for metric in BETTER}
+    invalid = _Family("invalid_numbers", "gauge", "Numbers that are not here, as they are not valid.")
+    ratio = _Family("bench_ratio", "gauge", "How many times as long a setting takes as its base.")
+    found = _Family("findings", "gauge", "How often a code was found.")
+    for device in report.devices:
+        of: Labels = (("device", device.uri),)
+        for setting in device.settings:
+            labels = (("variant", setting.name), *of)
+            state.states(labels, setting.verdict)
+            every = list(bench_numbers(setting))
+            for each in every:
+                if each.valid:
+                    values[each.metric].add(labels, each.value)
+            invalid.add(labels, sum(not each.valid for each in every))
+        for compared in device.compared:
+            ratio.add((("variant", compared.name), ("base", compared.base), *of), compared.ratio)
+        _findings(found, of, Counter((each.code, str(each.severity)) for each in device.findings))
+    families = [model, verdict, state, *values.values(), invalid, ratio, found]
     return "\n".join([*(line for family in families for line in family.text()), "# EOF"]) + "\n"
 
 

@@ -13,13 +13,14 @@ _MOST_RUNS, _MOST_FINDINGS = 100, 30
 
 def to_summary(report: Report) -> str:
     """GitHub-flavoured Markdown, at most some 100 lines; everything untrusted is escaped."""
-    name = _text(PurePath(report.model.path).name)
+    name = markdown(PurePath(report.model.path).name)
     reference = "none" if report.reference is None else f"{report.reference.kind} {report.reference.version or ''}"
     lines = [
         f"## {report.verdict}: {name}",
         "",
-        f"edgequant {_text(report.edgequant)}, MNN {_text(report.mnn or 'unknown')}, reference {_text(reference)}, "
-        f"{len(report.cases)} cases, SHA-256 `{(report.model.sha256 or 'unknown')[:12]}`",
+        f"edgequant {markdown(report.edgequant)}, MNN {markdown(report.mnn or 'unknown')}, "
+        f"reference {markdown(reference)}, {len(report.cases)} cases, "
+        f"SHA-256 `{(report.model.sha256 or 'unknown')[:12]}`",
         "",
         "| verdict | variant | device | worst output | SQNR dB | p50 ms | file | peak RSS |",
         "|---|---|---|---|---:|---:|---:|---:|",
@@ -45,8 +46,8 @@ def to_summary(report: Report) -> str:
         if run.error is not None
     ]
     for where, code, message, remedy in [*errors, *told][:_MOST_FINDINGS]:
-        then = f" → {_text(remedy)}" if remedy else ""
-        lines.append(f"\n- **{_text(code)}** {_text(where)}: {_text(message)}{then}")
+        then = f" → {markdown(remedy)}" if remedy else ""
+        lines.append(f"\n- **{markdown(code)}** {markdown(where)}: {markdown(message)}{then}")
     return "\n".join(lines) + "\n"
 
 
@@ -61,10 +62,10 @@ def _row(run: Run) -> str:
     cells = [
         str(run.verdict), run.variant, run.device.uri, worst, decibel(sqnr), p50, megabytes(size), megabytes(peak),
     ]  # fmt: skip
-    return "| " + " | ".join(_text(cell) for cell in cells) + " |"
+    return "| " + " | ".join(markdown(cell) for cell in cells) + " |"
 
 
-def _text(text: str) -> str:
+def markdown(text: str) -> str:
     """One line without Markdown or HTML in it."""
     shown = printable(text.replace("\n", " "))[:500]
     return "".join(f"&#{ord(c)};" if c in "\\`*_{}[]<>()#+!|&~@:$" else c for c in shown)

@@ -74,10 +74,16 @@ def write_text(text: str, path: Path) -> Path:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of report.json.  It allows unknown keys: a later version may add some."""
-    schema = Report.model_json_schema(by_alias=True, mode="validation")
+    """The JSON Schema (2020-12) of report.json."""
+    return open_schema(Report, "edgequant.report/1", "created")
+
+
+def open_schema(model: type[BaseModel], name: str, *required: str) -> dict[str, Any]:
+    """The JSON Schema of a document.  It allows unknown keys: a later version may add some.  required: keys which it
+    always has, though reading does not ask for them."""
+    schema = model.model_json_schema(by_alias=True, mode="validation")
     for part in (schema, *schema.get("$defs", {}).values()):
         if part.get("additionalProperties") is False:
             del part["additionalProperties"]
-    schema["required"] = sorted({*schema.get("required", []), "schema", "created"})
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "edgequant.report/1", **schema}
+    schema["required"] = sorted({*schema.get("required", []), "schema", *required})
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": name, **schema}

@@ -11,7 +11,7 @@ MAX_SAMPLES = 1_000_000
 
 # A day: no inference is allowed that long, and sums of what is allowed stay finite.
 # A clock that jumps backwards costs the timing, not the run: what is less than nothing is told by the judge.
-_Ms = Annotated[float, Field(ge=-86_400_000, le=86_400_000, allow_inf_nan=False)]
+Milliseconds = Annotated[float, Field(ge=-86_400_000, le=86_400_000, allow_inf_nan=False)]
 _Kib = Annotated[int, Field(ge=0, le=1 << 40)]
 
 
@@ -25,12 +25,12 @@ def _storable(name: str) -> str:
 _Name = Annotated[str, Field(max_length=4000), AfterValidator(_storable)]
 
 
-class _Answer(BaseModel):
+class Answer(BaseModel):
     # A newer runner may say more than this host knows.
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class MemoryKb(_Answer):
+class MemoryKb(Answer):
     """Memory of the runner's process in KiB; None where the device could not tell.
 
     `pss` after an inference is at most 64 KiB of `rss` old: see device_scripts.process.Memory.
@@ -38,10 +38,13 @@ class MemoryKb(_Answer):
 
     rss: _Kib | None = None
     rss_peak: _Kib | None = None
+    stage_peak: _Kib | None = None
     pss: _Kib | None = None
+    uss: _Kib | None = None
+    swap: _Kib | None = None
 
 
-class Hello(_Answer):
+class Hello(Answer):
     """Who answered: versions and MNN's first line (`banner`), which names the kernels it enables on this CPU."""
 
     runner: str = Field(max_length=100)
@@ -53,7 +56,7 @@ class Hello(_Answer):
     banner: str = Field(default="", max_length=4000)
 
 
-class Facts(_Answer):
+class Facts(Answer):
     """What only the runner's process knows of its machine; None for what it could not read.
 
     mnn_kernels: MNN's first line, such as {"i8sdot": True, "fp16": True, "i8mm": False}.  cores: all there are;
@@ -73,13 +76,13 @@ class Facts(_Answer):
         return {name: value for name, value in found.items() if value is not None}
 
 
-class LockAnswer(_Answer):
+class LockAnswer(Answer):
     """Who has the device; None: we do."""
 
     holder: str | None = Field(default=None, max_length=1000)
 
 
-class ModelInput(_Answer):
+class ModelInput(Answer):
     """An input as MNN declares it; -1 in `shape` is dynamic."""
 
     name: _Name
@@ -88,24 +91,25 @@ class ModelInput(_Answer):
     layout: Literal["NCHW", "NHWC"]
 
 
-class LoadAnswer(_Answer):
+class LoadAnswer(Answer):
     """A model in the runner's memory: `load_ms` in milliseconds, memory before and after, SHA-256 of the file that was
-    loaded (empty where it could not be read)."""
+    loaded (empty where it could not be read), MB that the device could still give out."""
 
     handle: int
     sha256: str = Field(default="", max_length=64)
-    load_ms: _Ms
+    load_ms: Milliseconds
     mnn_model_version: str = Field(default="", max_length=100)
     inputs: list[ModelInput] = Field(max_length=100_000)
     outputs: list[_Name] = Field(max_length=100_000)
     memory_before: MemoryKb = MemoryKb()
     memory_after: MemoryKb = MemoryKb()
+    free_mb: Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)] | None = None
 
 
-class RunAnswer(_Answer):
+class RunAnswer(Answer):
     """One inference: its time in milliseconds and the memory after it."""
 
-    ms: _Ms
+    ms: Milliseconds
     memory: MemoryKb = MemoryKb()
 
 
@@ -114,7 +118,7 @@ _Count = Annotated[int, Field(ge=0, le=1 << 40)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class TensorStats(_Answer):
+class TensorStats(Answer):
     """What a tensor holds: see device_scripts/tensor_stats.py."""
 
     n: _Count
@@ -131,7 +135,7 @@ class TensorStats(_Answer):
     shape: list[_Count] | None = Field(default=None, max_length=32)
 
 
-class TensorApart(_Answer):
+class TensorApart(Answer):
     """How far a tensor is from what was expected: see device_scripts/tensor_stats.py."""
 
     n: _Count
@@ -143,7 +147,7 @@ class TensorApart(_Answer):
     axes: list[tuple[_Count, _Number, _Count]] = Field(default_factory=list, max_length=32)
 
 
-class TapsAnswer(_Answer):
+class TapsAnswer(Answer):
     """Inner tensors of one inference; `apart` is None where the shapes differ."""
 
     stats: dict[_Name, TensorStats] = Field(max_length=100_000)
@@ -151,7 +155,7 @@ class TapsAnswer(_Answer):
     memory: MemoryKb = MemoryKb()
 
 
-class TimeAnswer(_Answer):
+class TimeAnswer(Answer):
     """The end of a timing; `complete` is false where the time limit came before the wanted number of samples."""
 
     warmup: int = Field(ge=0)
@@ -164,7 +168,10 @@ _Seconds = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
 _Tally = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
 
 
-class Conditions(_Answer):
+_Mhz = Annotated[list[Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]], Field(max_length=4096)]
+
+
+class Conditions(Answer):
     """What may disturb a timing, at one moment: see device_scripts/conditions.py.  None: the device does not tell."""
 
     up: _Seconds
@@ -176,16 +183,30 @@ class Conditions(_Answer):
     running: _Tally | None = None
     quota: _Tally | None = None
     switched: _Tally | None = None
-    mhz: list[Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]] | None = Field(default=None, max_length=4096)
+    cpus: Annotated[int, Field(ge=1, le=4096)] | None = None
+    mhz: _Mhz | None = None
+    mhz_most: _Mhz | None = None
+    cooled: _Tally | None = None
+    throttled: _Tally | None = None
     celsius: Annotated[float, Field(ge=-100, le=250, allow_inf_nan=False)] | None = None
     governor: str | None = Field(default=None, max_length=300)
     free_mb: _Tally | None = None
     swapped_in: _Tally | None = None
     battery: Annotated[int, Field(ge=0, le=100)] | None = None
     charging: bool | None = None
+    plugged: bool | None = None
 
 
-class BenchAnswer(_Answer):
+class Energy(Answer):
+    """What a sensor told of a time, in joules; or why none did.  readings: it is of so many."""
+
+    joules: Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)] | None = None
+    sensor: str | None = Field(default=None, max_length=300)
+    readings: int = Field(default=0, ge=0)
+    why: str | None = Field(default=None, max_length=300)
+
+
+class BenchAnswer(Answer):
     """The end of one block of a measurement; `steady`: the warm-up came to rest.  work_ms: known work, before the
     warm-up, behind it, and at the end.  conditions: at the same moments, and about once a second in between."""
 
@@ -193,32 +214,33 @@ class BenchAnswer(_Answer):
     steady: bool
     n: int = Field(ge=0)
     complete: bool
-    work_ms: list[_Ms] = Field(default_factory=list, max_length=10)
+    work_ms: list[Milliseconds] = Field(default_factory=list, max_length=10)
     conditions: list[Conditions] = Field(default_factory=list, max_length=4000)
+    energy: Energy | None = None
     memory: MemoryKb = MemoryKb()
 
 
-class SamplesEvent(_Answer):
+class SamplesEvent(Answer):
     """Latencies in milliseconds, one per inference, in order; and milliseconds of CPU time of the same."""
 
-    samples: list[_Ms] = Field(default_factory=list, max_length=MAX_SAMPLES)
-    cpu: list[_Ms] = Field(default_factory=list, max_length=MAX_SAMPLES)
+    samples: list[Milliseconds] = Field(default_factory=list, max_length=MAX_SAMPLES)
+    cpu: list[Milliseconds] = Field(default_factory=list, max_length=MAX_SAMPLES)
 
 
-class SessionMemory(_Answer):
+class SessionMemory(Answer):
     """What MNN says a session of the model needs, in MB."""
 
     session_mb: float = Field(ge=0, le=1e9, allow_inf_nan=False)
 
 
-class JobFailure(_Answer):
+class JobFailure(Answer):
     """A job the runner refused or could not do."""
 
     code: str = Field(max_length=100, pattern=r"^[A-Z][A-Z0-9_]*$")
     message: str = Field(max_length=4000)
 
 
-class AnyAnswer(_Answer):
+class AnyAnswer(Answer):
     """The envelope of every answer."""
 
     id: int

@@ -13,6 +13,7 @@ from edgequant.deadline import Deadline
 from edgequant.errors import DeviceError, RunnerError
 from edgequant.mnn_version import require_supported
 from edgequant.runner import answers, rolling
+from edgequant.runner.laboratory import Laboratory
 from edgequant.runner.session import RunnerSession
 from edgequant.spec import MemoryMode, Precision, RunOptions
 
@@ -81,6 +82,7 @@ class MnnRunner:
         header, _ = session.request("facts", deadline=Deadline(60))
         self.facts = session.checked(answers.Facts, header.get("facts", {}))
         self.threads = options.threads or min(DEFAULT_THREADS, self.facts.cores or 1)
+        self.laboratory = Laboratory(session, options.timeout)
 
     def alive(self) -> bool:
         """Whether it still answers."""
@@ -136,11 +138,12 @@ class MnnRunner:
         outputs: Sequence[str] | None = None,
         sha256: str | None = None,
         threads: int | None = None,
+        cores: Sequence[int] | None = None,
     ) -> Loaded:
         """Load the model at `path` on the device.
 
-        sha256: of the file that is meant.  precision, threads: others than the options say.  outputs: the tensors of
-        its main graph that it hands out, by the names MNN's file gives them; None for the model's own outputs.
+        sha256: of the file that is meant.  precision, threads, cores: others than the options say.  outputs: the
+        tensors of its main graph that it hands out, by the names MNN's file gives them; None for the model's own.
 
         Raises RunnerError (MODEL_LOAD_FAILED, MODEL_FILE_OTHER, TENSOR_UNKNOWN, CORES_UNAVAILABLE, ...).
         """
@@ -148,7 +151,7 @@ class MnnRunner:
             "memory": memory,
             "precision": precision or self._options.precision,
             "threads": threads or self.threads,
-            "cores": None if self._options.cores is None else list(self._options.cores),
+            "cores": list(cores or self._options.cores or ()) or None,
             "dynamic_quant_option": self._options.dynamic_quant_option,
         }
         self.used = True

@@ -39,8 +39,10 @@ class Done(NamedTuple):
 _PATIENT = """
 import sys
 from edgequant.cli.app import main
+from edgequant.jobs import bench
 from edgequant.lab.probes import latency
 latency.TIMING_MAX_SECONDS = 200.0
+bench.COOL_SECONDS = 0.0
 sys.argv[0] = "edgequant"
 main()
 """
@@ -49,7 +51,8 @@ main()
 def edgequant(*arguments: str, cwd: Path | None = None, patient: bool = False, **environment: str) -> Done:
     """Run it.  Whatever happens, there is no traceback, and nothing a terminal would obey.
 
-    With `patient`, `run` takes all the time its samples need, however busy the machine is.
+    With `patient`, `run` takes all the time its samples need, however busy the machine is, and
+    `bench` lets nothing cool.
     """
     done = subprocess.run(
         [*([sys.executable, "-c", _PATIENT] if patient else [EDGEQUANT]), *arguments],

@@ -19,7 +19,7 @@ import numpy as np
 from edgequant import device_scripts
 from edgequant.cases.load import save_npz
 from edgequant.errors import EdgequantError
-from edgequant.jobs.verify import verify
+from edgequant.jobs.explain import verify
 from edgequant.lab.session import DeviceOptions
 from edgequant.plan.request import Request
 from edgequant.runner import bundle
@@ -71,13 +71,15 @@ class Procedure:
     """What is run: the product's whole job, on a device of the bench or, without one, on this host alone.
 
     model: makes it in a folder.  cases: its inputs; None for random ones.  uri: of the device, where there is one.
-    more: of the request.  files: writes what the request names into a folder, and returns its fields.
+    diagnose: look into what FAILs.  more: of the request.  files: writes what the request names into a folder, and
+    returns its fields.
     """
 
     model: Callable[[Path], Path]
     variant: str = "dynamic:8"
     cases: Callable[[], Cases] | None = None
     device: bool = True
+    diagnose: bool = False
     uri: str = "local:"
     options: RunOptions = field(default_factory=lambda: RunOptions(threads=1, timeout=120))
     more: Mapping[str, Any] = field(default_factory=dict)
@@ -101,7 +103,7 @@ class Procedure:
                 more["access"] = DeviceOptions(python=python, work_dir=str(folder / "work"))
             request = Request(
                 self.model(folder), (self.uri,), (self.variant,), options=self.options, run_dir=folder / "run",
-                **{"latency": self.device} | more,
+                **{"latency": self.device, "diagnose": self.diagnose} | more,
             )  # fmt: skip
             with _sent(tampered_runner(tamper, argument, mark), folder), around or nullcontext():
                 try:

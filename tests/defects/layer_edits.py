@@ -24,7 +24,7 @@ def _quant(op: Table) -> Table | None:
     return None if layer is None else layer.table(Convolution2D.quan_parameter)
 
 
-def _scales(data: bytearray, op: Table, layer: Weights, change: Callable[[np.ndarray], None]) -> bool:
+def scaled(data: bytearray, op: Table, layer: Weights, change: Callable[[np.ndarray], None]) -> bool:
     """Change the weights' scales: [channels, blocks], the steps alone and not the least values."""
     quant = _quant(op)
     start, count = quant.extent(IDSTQuan.alpha) if quant is not None else (0, 0)
@@ -48,7 +48,7 @@ def _times(factor: float, part: float) -> Edit:
         def change(rows: np.ndarray) -> None:
             rows[: max(1, int(part * rows.shape[0]))] *= np.float32(factor)
 
-        return _scales(data, op, layer, change)
+        return scaled(data, op, layer, change)
 
     return edit
 
@@ -69,7 +69,7 @@ def _swapped(data: bytearray, op: Table, layer: Weights) -> bool:
     def change(scales: np.ndarray) -> None:
         scales[:] = scales[order]
 
-    return _scales(data, op, layer, change)
+    return scaled(data, op, layer, change)
 
 
 def _coarse(data: bytearray, op: Table, layer: Weights) -> bool:
@@ -161,7 +161,7 @@ def _infinite(data: bytearray, op: Table, layer: Weights) -> bool:
     def change(rows: np.ndarray) -> None:
         rows[0] = np.inf
 
-    return layer.kept == "quantized" and not layer.subgraph and _scales(data, op, layer, change)
+    return layer.kept == "quantized" and not layer.subgraph and scaled(data, op, layer, change)
 
 
 EDITS: dict[str, tuple[Edit, tuple[str, ...]]] = {

@@ -1,7 +1,7 @@
 """Faults planted into single layers of quantized files and of devices: does a diagnosis name stage, layer and cause?
 
-`python -m tests.defects.layers [--models FOLDER] [--part tuned|held|all] [--most N]` plants all of them and prints the
-rates, those of models and seeds that no rule was tuned on by themselves; and how many sound twins were blamed.
+`python -m tests.defects.layers [--models FOLDER] [--part P] [--most N]` plants all of them and prints the rates, those
+of models and seeds that no rule was tuned on by themselves; and how many sound twins were blamed.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from edgequant.lab.session import Session
 from edgequant.lab.take import ModelFile
 from edgequant.models.mnn.weights import Weights, read_weights
 from tests.defects import layer_devices as devices
+from tests.defects import layer_mechanisms as mechanisms
 from tests.defects.layer_edits import CODINGS, EDITS, coded, left_float, planted
 from tests.defects.layer_subjects import Subject, breaks, broken, generated_subject, look, model_subject, this_host
 
@@ -217,6 +218,27 @@ REAL_HELD = (
 )  # fmt: skip
 
 
+GRID = tuple(
+    (kind, variant)
+    for kind in ("small_cnn", "conv_cnn", "gru", "lstm", "streaming", "big_mlp")
+    for variant in ("dynamic:8", "dynamic:4", "dynamic:4,block=32", "weight:8")
+)
+"""Of generated models, each by itself and on a sound device."""
+WAYS = ("by itself", "on a sound device")
+
+
+def sound_grid(folder: Path, host: Session, models: Path | None, only: str) -> Iterator[Subject]:
+    """Every model in every variant once, with cases that no rule was tuned on."""
+    real = [(each, variant) for each in sorted(models.glob("*.onnx")) for variant in ("dynamic:8", "dynamic:4")
+            ] if models else []  # fmt: skip
+    for kind, variant in GRID:
+        if only in f"{kind} {variant}":
+            yield generated_subject(kind, variant, folder, host, seed=31)
+    for path, variant in real:
+        if only in f"{path.stem} {variant}":
+            yield model_subject(path, variant, folder, host, seed=31)
+
+
 def sound_twins(of: Subject, host: Session, far: Session, folder: Path) -> Iterator[tuple[Diagnosis, LayerCapture]]:
     """As it is; and on a device that computes what this host does, whatever stage is asked about."""
     capture, found = look(of, of.made, host, folder, breaks(of, of.made, host))
@@ -259,13 +281,13 @@ def main() -> int:
         "--models", type=Path, help="folder with enc.onnx, erb_dec.onnx, ...; else generated ones alone"
     )
     parser.add_argument("--work", type=Path, help="where files that are made are kept; else nowhere")
-    parser.add_argument("--part", choices=("tuned", "held", "all"), default="all")
+    parser.add_argument("--part", choices=("tuned", "held", "mechanisms", "sound", "all"), default="all")
     parser.add_argument("--only", help="a part of a subject's name")
     parser.add_argument("--most", type=int, default=1, help="layers for each kind and subject")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the cases of the sound twins")
     parser.add_argument("--sound", action="store_true", help="the sound twins alone")
     given = parser.parse_args()
-    results: dict[str, list[Result]] = {"tuned": [], "held": []}
+    results: dict[str, list[Result]] = {"tuned": [], "held": [], "mechanisms": []}
     wrong: list[str] = []
     sound = 0
     with tempfile.TemporaryDirectory() as name, this_host() as host, this_host() as far:
@@ -297,6 +319,28 @@ def main() -> int:
                         print(f"  {each}", flush=True)
                 told = rates(results[part][before:])
                 print(f"{part}: {first.name}: {told}, {time.monotonic() - start:.0f} s", flush=True)
+        if given.part in ("sound", "all"):
+            for of in sound_grid(made, host, given.models, given.only or ""):
+                for way, (found, _) in zip(WAYS, sound_twins(of, host, far, folder), strict=True):
+                    sound += 1
+                    told = f"{of.name}, {way}"
+                    print(f"  sound: {told}: {'BLAMED' if blamed(found) else 'nobody blamed'}", flush=True)
+                    wrong += [f"{told}: {found.blame}, {found.cause}, {found.findings}"] if blamed(found) else []
+        if given.part in ("mechanisms", "all"):
+            for one in mechanisms.planted_all(host, far, folder, given.most):
+                results["mechanisms"].append(each := result(
+                    one.of, one.stage, one.fault, one.layers, one.found, one.causes
+                ))  # fmt: skip
+                sound += 1
+                wrong += [f"twin of {each}"] if blamed(one.twin) else []
+                print(f"  {each}", flush=True)
+    if given.part in ("mechanisms", "all"):
+        for state in mechanisms.states():
+            told = (state.stage == state.told, True, state.code in state.causes)
+            results["mechanisms"].append(Result(
+                "rollout", state.stage, f"state {state.name}", (), (), state.code or "", *told, None
+            ))  # fmt: skip
+            print(f"  {results['mechanisms'][-1]}", flush=True)
     for part, found in results.items():
         for line in table(found):
             print(line)

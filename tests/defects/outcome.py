@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from edgequant.report.diagnosis import DiagnosisReport
 from edgequant.report.model import Report
 
 GOOD = ("PASS", "MARGINAL")
@@ -23,12 +24,13 @@ OTHERS_FAULT = re.compile(
 class Said:
     """A verdict, and (code, severity) of everything that was found; the code of a failure counts as an error.
 
-    p50: the median time it reports, in milliseconds.
+    p50: the median time it reports, in milliseconds.  diagnosis: of its last run that was looked into.
     """
 
     verdict: str
     findings: tuple[tuple[str, str], ...]
     p50: float | None = None
+    diagnosis: DiagnosisReport | None = None
 
     @classmethod
     def by(cls, report: Report) -> Said:
@@ -40,7 +42,8 @@ class Said:
             found += [(run.error.code, "error")] if run.error is not None else []
             if run.latency_ms is not None and not run.latency_ms.valid:
                 found.append(("LATENCY_INVALID", "warn"))
-        return cls(str(report.verdict), tuple(dict.fromkeys(found)), p50)
+        told = [run.diagnosis for run in report.runs if run.diagnosis is not None]
+        return cls(str(report.verdict), tuple(dict.fromkeys(found)), p50, told[-1] if told else None)
 
     @property
     def grave(self) -> tuple[str, ...]:

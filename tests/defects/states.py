@@ -131,7 +131,7 @@ def _held_against(model: Path) -> Iterator[None]:
         yield
 
 
-def _in_file(home: str, edit: Edit) -> Said:
+def in_file(home: str, edit: Edit, procedure: Procedure | None = None) -> Said:
     """MNN's file is made of an edited model, and the reference runs the sound one."""
     import tempfile
 
@@ -144,7 +144,7 @@ def _in_file(home: str, edit: Edit) -> Said:
             onnx.save(model, str(folder / "planted.onnx"))
             return folder / "planted.onnx"
 
-        return replace(bench(home), model=planted).run(around=_held_against(sound))
+        return replace(procedure or bench(home), model=planted).run(around=_held_against(sound))
 
 
 def defects() -> list[Defect]:
@@ -155,7 +155,7 @@ def defects() -> list[Defect]:
             run = functools.partial(bench(home).run, "state", name)
             found.append(_defect(f"state_{name}", what, home, run, FITS))
     for name, (what, home, edit) in FILES.items():
-        found.append(_defect(f"state_{name}", what, home, functools.partial(_in_file, home, edit), FITS))
+        found.append(_defect(f"state_{name}", what, home, functools.partial(in_file, home, edit), FITS))
     return found
 
 

@@ -287,16 +287,16 @@ def test_a_dead_link_is_noticed(sshd: SshServer) -> None:
 
 @pytest.mark.slow
 def test_a_pause_is_survived(sshd: SshServer) -> None:
-    with SshDevice(f"ssh://{ALIAS}", config_path=sshd.config, keepalive=9) as it:
+    with SshDevice(f"ssh://{ALIAS}", config_path=sshd.config, keepalive=6) as it:
         it.open(soon())
         process = it.start(["cat"], soon())
         sshd.freeze_sessions()
         with pytest.raises(DeadlineExceeded):
-            process.read(1, Deadline(4))  # far below the limit of 12 s, so that a slow machine is not taken for dead
+            process.read(1, Deadline(3))  # far below the limit of 8 s, so that a slow machine is not taken for dead
         sshd.thaw_sessions()
         # Longer than the limit: life after the pause starts the count anew.
         with pytest.raises(DeadlineExceeded):
-            process.read(1, Deadline(14))
+            process.read(1, Deadline(9.5))
         process.write(b"x", soon())
         assert process.read(1, soon()) == b"x"
 

@@ -18,6 +18,7 @@ import pytest
 
 from tests.beds.models import ModelByName
 from tests.beds.vm import Board, Phone
+from tests.nightly import all_but
 
 PAGE = Path(__file__).parents[2] / "docs" / "devices.md"
 pytestmark = [pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -76,7 +77,10 @@ def test_a_board(board: Board, folder: Path) -> None:
         run([word.replace("user@board", "board") for word in words], folder, **environment)
 
 
-def test_without_a_device(folder: Path) -> None:
+@pytest.mark.parametrize("name", all_but("conv_cnn", of=("conv_cnn", "ppocr_cls")))
+def test_without_a_device(name: str, folder: Path, generated_model: ModelByName) -> None:
+    if name == "conv_cnn":
+        shutil.copy(generated_model(name), folder / "model.onnx")
     (words,) = commands("Without a device")
     assert run(words, folder).count("PASS  dynamic:8") >= 3
 

@@ -20,10 +20,13 @@ from edgequant.history.entry import Entry, Trial, Value
 from edgequant.history.plot import to_html, to_svg, trend
 from edgequant.history.store import History, Wanted
 from edgequant.jobs import remember
-from edgequant.report.numbers import BETTER, numbers
+from edgequant.report.bench import load as load_bench
+from edgequant.report.bench import write as write_bench
+from edgequant.report.numbers import BETTER, bench_numbers, numbers
 from edgequant.report.read import load
 from tests.cli.command import edgequant
 from tests.recorded import unpacked
+from tests.report.bench_agreeing import any_bench
 from tests.report.pages import EVIL, Reader
 
 ESTIMATE = {"value": 2.5, "low": 2.4, "high": 2.6}
@@ -70,11 +73,24 @@ def test_of_a_bench(tmp_path: Path) -> None:
     assert (trial.verdict, trial.values) == ("ERROR", ())
 
 
+@pytest.mark.parametrize("seed", range(0, 40, 4))
+def test_of_every_bench(seed: int, tmp_path: Path) -> None:
+    report = any_bench(seed)
+    write_bench(report, tmp_path / "bench.json")
+    report, found = load_bench(tmp_path / "bench.json"), read_folder(tmp_path)
+    assert (found.verdict, found.created) == (report.verdict, report.created)
+    settings = [(device.uri, each) for device in report.devices for each in device.settings]
+    for (uri, setting), trial in zip(settings, found.trials, strict=True):
+        assert (trial.device, trial.verdict) == (uri, setting.verdict)
+        told = {each.metric: (each.value, each.valid) for each in bench_numbers(setting)}
+        assert {each.metric: (each.value, not each.why) for each in trial.values} == told
+
+
 def test_of_an_acceptance(tmp_path: Path) -> None:
-    trial = {"model": "/a/m.onnx", "variant": "fp16", "device": "local:", "verdict": "FLAKY"}
+    trial = {"model": "/a/m.onnx", "variant": "fp16", "device": "local:", "state": "FLAKY"}
     document = {
         "schema": "edgequant.acceptance/1",
-        "verdict": "FAIL",
+        "state": "FAIL",
         "trials": [trial],
         "created": "2026-01-02T03:04:05Z",
     }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,19 @@ class Sent(Listener):
         return {label: size for label, size in self.bytes.items() if label.startswith("push edgequant-pack")}
 
 
+class Listening(Sent):
+    """Calls `act` by the line that starts with `start`, and only then lets the job go on."""
+
+    def __init__(self, start: str, act: Callable[[], object]) -> None:
+        self._line, self._act = start, act
+        super().__init__()
+
+    def say(self, text: str) -> None:
+        super().say(text)
+        if text.startswith(self._line):
+            self._act()
+
+
 def verify(model: Path, run_dir: Path, phone: Phone, progress: Sent | None = None, **more: Any) -> Report:
     progress = progress or Sent()
     variant = more.pop("variant", "dynamic:8")
@@ -89,3 +103,22 @@ def listed(phone: Phone, pattern: str) -> list[str]:
 
 def packs(phone: Phone) -> list[str]:
     return listed(phone, "packs/*")
+
+
+@contextlib.contextmanager
+def filled(phone: Phone, left_mb: int) -> Iterator[Callable[[int], None]]:
+    """All but so many MB of the phone's disk are taken, until the end; call what this yields to change that."""
+    files = f"{ROOT}/fill-*"
+
+    def fill(left: int) -> None:
+        free = int(phone.shell(f"rm -f {files}; df -Pk {ROOT} | tail -n 1").split()[3]) // 1024
+        # What is being pushed meanwhile takes room as well, so the last of it is not counted on.
+        phone.shell(f"busybox fallocate -l {max(free - left - (0 if left else 32), 1) << 20} {ROOT}/fill-1")
+        if not left:  # to the last block
+            phone.shell(f"dd if=/dev/zero of={ROOT}/fill-2 bs=4096 2>/dev/null; true")
+
+    try:
+        fill(left_mb)
+        yield fill
+    finally:
+        phone.shell(f"rm -f {files}")

@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,19 @@ def do(
     return report
 
 
+@cache
+def schema() -> jsonschema.Draft202012Validator:
+    """Of reports; looked at once, for that takes longer than many a run."""
+    found = json_schema()
+    jsonschema.Draft202012Validator.check_schema(found)
+    return jsonschema.Draft202012Validator(found)
+
+
 def check_file(path: Path, report: Report | None = None) -> dict[str, Any]:
     """The report as it is on disk: valid by its own schema, strict JSON, the one that was returned, and what the rest
     of its folder comes to."""
     document: dict[str, Any] = json.loads(path.read_text("utf-8"), parse_constant=lambda name: 1 / 0)
-    jsonschema.validate(document, json_schema(), jsonschema.Draft202012Validator)
+    schema().validate(document)
     if report is not None:
         assert document["verdict"] == report.verdict.value
         assert [run["verdict"] for run in document["runs"]] == [run.verdict.value for run in report.runs]

@@ -10,6 +10,8 @@ import pytest
 from edgequant.cases.load import save_npz
 from edgequant.deadline import Deadline
 from edgequant.devices.emulated import EmulatedDevice
+from edgequant.jobs.audit import audit
+from edgequant.jobs.kernel_plants import KIND
 from edgequant.judge.limits import device_bands
 from edgequant.report.model import Report, Run
 from tests import generated
@@ -276,3 +278,14 @@ def test_a_sum_whose_end_is_never_written_is_avoided(summed: Path, tmp_path: Pat
     assert run.verdict == "MARGINAL", run.findings
     assert min(decibels(run).values()) > 60
     assert any("'s'" in why for why in left_out(run).values())
+
+
+@pytest.mark.nightly
+def test_what_an_audit_says_of_the_i8mm_kernel(half_tile: Path, tmp_path: Path) -> None:
+    """Planted by the CPU that has it, whatever is known of it; on a CPU that has it there is nothing to plant."""
+    cases, run_dir = samples(tmp_path / "cases", 1, 8, 1, 5), tmp_path / "run"
+    static(half_tile, cases, run_dir, taken_at_its_word(tmp_path), SDOT, limits=ANYTHING)
+    found = audit(run_dir, count=1, nulls=0)
+    (planted,) = [each for each in found.tried if each.fault.kind == KIND]
+    assert (planted.fault.layer, planted.where, planted.caught) == ("a", "device", True)
+    assert "DEVICE_BEYOND_ROUNDING" in planted.codes

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from edgequant.archive.open import Run
-from edgequant.archive.types import Capture
+from edgequant.archive.bench import open_bench
 from edgequant.errors import InputError
 from edgequant.jobs.bench import BenchRequest, BenchResult, bench
+from edgequant.jobs.rejudge_bench import judge_bench_again
 from edgequant.judge.verdict import Verdict
 from edgequant.plan.request import Request
 from edgequant.spec import RunOptions, Variant
@@ -32,38 +33,63 @@ def measured(model: Path, run_dir: Path, *variants: str, **more: object) -> Benc
 
 def test_float_is_measured_beside_what_replaces_it(generated_model: ModelByName, tmp_path: Path) -> None:
     found = measured(generated_model("conv_cnn"), tmp_path / "run", threads=(1, 2))
-    (device,) = found.devices
-    names = [each.name for each in device.judged.settings]
+    (device,) = found.report.devices
+    names = [each.name for each in device.settings]
     assert names == ["float, 1 thread", "float, 2 threads", "dynamic:8, 1 thread", "dynamic:8, 2 threads"]
     assert device.rounds == 3
-    bases = [(each.base, each.name) for each in device.judged.compared]
+    bases = [(each.base, each.name) for each in device.compared]
     assert bases == [(names[0], names[1]), (names[0], names[2]), (names[1], names[3])]
-    for each in device.judged.settings:
+    for each in device.settings:
         assert len(each.blocks) == 3
         assert each.ms["p50"].value > 0
         assert each.cpu_ms is not None
-        assert each.peak_kb
         assert each.valid or each.why_invalid
-        for block in each.blocks:
-            assert block.timing is not None
-            assert len(block.timing.samples_ms) == len(block.timing.cpu_ms) >= 3
-            assert len(block.timing.conditions) >= 3
-            assert block.timing.warmup >= 1
-    # Each block is a process of its own: what it loaded first was measured as such.
-    assert all(block.capture.load_ms for each in device.judged.settings for block in each.blocks)
+        assert each.memory is not None
+        assert each.memory.session_mib
+        assert set(each.memory.stages) == {"empty", "loaded", "first", "timed"}
+        for stage in each.memory.stages.values():
+            assert stage.rss
+            assert stage.uss
+            assert stage.pss
+        assert each.memory.peak_mb
+        assert each.memory.above_mb
+        assert each.memory.peak_mb > each.memory.above_mb > 0
+        for _, block in open_bench(found.folder).blocks("local:", each.id or ""):
+            (timing,) = block.timings
+            assert len(timing.samples_ms) == len(timing.cpu_ms) >= 3
+            assert len(timing.conditions) >= 3
+            assert timing.warmup >= 1
+            # Each block is a process of its own: what it loaded first was measured as such.
+            assert block.load_ms
     assert found.verdict in (Verdict.PASS, Verdict.INCONCLUSIVE)
-    kept = Run(tmp_path / "run").capture("local_/dynamic_8__1_thread-1")
-    captures = sorted((tmp_path / "run" / "captures").rglob("*.json"))
-    assert len(captures) == 12
-    assert kept is None or isinstance(kept, Capture)
-    assert Capture.model_validate_json(captures[0].read_text()).timings[0].conditions
+    assert len(sorted((tmp_path / "run" / "captures").rglob("*.json"))) == 12
+    again = judge_bench_again(found.folder)
+    assert again.changes == ()
+    assert again.report == found.report.model_copy(update={"created": again.report.created})
+
+
+def test_against_a_baseline_the_same_is_the_same_or_not_said(generated_model: ModelByName, tmp_path: Path) -> None:
+    """Three blocks on a busy host say little; that the two are the same files on the same device is known."""
+    model = generated_model("conv_cnn")
+    first = measured(model, tmp_path / "one", "float")
+    second = measured(model, tmp_path / "two", "float", baseline=first.folder)
+    (device,) = second.report.devices
+    assert device.baseline is not None
+    (found,) = device.baseline.settings
+    if found.says == "not compared":
+        assert "not valid" in (found.why or "")
+    assert second.report.baseline is not None
+    assert second.report.baseline.folder == "one"
+    shutil.rmtree(first.folder)
+    assert judge_bench_again(second.folder).changes == ()
 
 
 def test_a_file_beside_a_file(generated_model: ModelByName, as_mnn: AsMnn, tmp_path: Path) -> None:
     first, second = (as_mnn(generated_model("conv_cnn"), "--weightQuantBits", bits) for bits in ("8", "4"))
     found = measured(first, tmp_path / "run", against=(second,))
-    assert [each.name for each in found.devices[0].judged.settings] == [first.name, str(second)]
-    assert found.devices[0].judged.compared[0].base == first.name
+    (device,) = found.report.devices
+    assert [each.name for each in device.settings] == [first.name, str(second)]
+    assert device.compared[0].base == first.name
 
 
 def test_an_emulated_cpu_is_not_measured(generated_model: ModelByName, tmp_path: Path) -> None:
@@ -85,7 +111,7 @@ def test_what_mnn_cannot_run_is_no_time(generated_model: ModelByName, as_mnn: As
     )  # fmt: skip
     found = bench(BenchRequest(request, **QUICK))  # type: ignore[arg-type]
     assert found.verdict is Verdict.ERROR
-    assert found.devices[0].judged.settings[0].why_invalid[0][0] == "CORES_UNAVAILABLE"
+    assert found.report.devices[0].settings[0].why_invalid[0].code == "CORES_UNAVAILABLE"
 
 
 def test_a_device_that_is_not_there_costs_itself(generated_model: ModelByName, tmp_path: Path) -> None:
@@ -94,6 +120,6 @@ def test_a_device_that_is_not_there_costs_itself(generated_model: ModelByName, t
         run_dir=tmp_path / "run", options=RunOptions(threads=1),
     )  # fmt: skip
     found = bench(BenchRequest(request, **QUICK))  # type: ignore[arg-type]
-    assert list(found.failed) == ["ssh://127.0.0.1:1"]
+    assert list(found.report.failed) == ["ssh://127.0.0.1:1"]
     assert found.verdict is Verdict.ERROR
-    assert found.devices[0].judged.settings[0].ms
+    assert found.report.devices[0].settings[0].ms

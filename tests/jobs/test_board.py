@@ -48,9 +48,9 @@ def with_the_pack(uri: str, model: Path, tmp_path: Path) -> None:
         assert (error.sqnr_db or 0) > 40, name
 
 
-def test_with_what_is_installed_there(uri: str, real_model: ModelByName, tmp_path: Path) -> None:
+def test_with_what_is_installed_there(uri: str, generated_model: ModelByName, tmp_path: Path) -> None:
     report = do(
-        real_model("enc"), tmp_path / "run", "dynamic:8", devices=(uri,), access=DeviceOptions(runtime="system")
+        generated_model("gru"), tmp_path / "run", "dynamic:8", devices=(uri,), access=DeviceOptions(runtime="system")
     )
     (run,) = report.runs
     assert report.verdict == run.verdict == "ERROR"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 from collections.abc import Iterator
@@ -10,13 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgequant.archive.layers import LookMemory
 from edgequant.archive.open import open_run
+from edgequant.cases.case import Case
 from edgequant.errors import InputError
 from edgequant.jobs.diagnose import diagnose, diagnose_run
+from edgequant.jobs.html import page_of
 from edgequant.jobs.verify import verify
 from edgequant.judge.diagnosis import diagnose as judge_layers
 from edgequant.judge.verdict import Verdict
-from edgequant.lab.probes.layers import Layers, Spot, once
+from edgequant.lab.probes.layers import DEVICE_BYTES, Layers, Spot, once
 from edgequant.lab.session import Session
 from edgequant.lab.take import ModelFile
 from edgequant.models import read_model
@@ -27,7 +31,7 @@ from edgequant.plan.request import Request
 from edgequant.quantize.recipe import Recipe
 from edgequant.quantize.swap import Exchange
 from edgequant.report.diagnosis import sentences
-from tests import generated
+from tests import generated, sources
 from tests.defects import layer_devices as devices
 from tests.defects.layers import EDITS, Subject, breaks, generated_subject, look, planted, rates, run, this_host
 from tests.jobs.support import ONE_THREAD, check_folder
@@ -148,6 +152,47 @@ def test_batches_are_bounded_by_bytes_and_what_cannot_be_read_is_told(cnn: Subje
     assert all(told[tap.case, tap.tensor] == tap.plain for tap in one_by_one.taps)
 
 
+def wide(path: Path) -> Path:
+    """x [1,3,256,256] -> y [1,16,256,256]: eight convolutions, each of whose outputs has 4 MB."""
+    node, value, weight = generated._node, generated._value, generated._weight
+    names = ["x", *(f"t{number}" for number in range(7)), "y"]
+    nodes = [
+        node("Conv", [a, f"w_{b}"], [b], name=f"conv_{b}", kernel_shape=[1, 1]) for a, b in itertools.pairwise(names)
+    ]
+    weights = [weight("w_t0", 16, 3, 1, 1), *(weight(f"w_{name}", 16, 16, 1, 1) for name in names[2:])]
+    return generated.save(path, nodes, [value("x", [1, 3, 256, 256])], [value("y", [1, 16, 256, 256])], weights)
+
+
+def test_looking_takes_at_most_50_mb_of_a_device_above_the_models_own_peak(host: Session, tmp_path: Path) -> None:
+    plain = tmp_path / "wide.mnn"
+    sources.convert(wide(tmp_path / "wide.onnx"), plain)
+    names = sides(read_model(plain), read_model(plain)).common
+    rng = np.random.default_rng(0)
+    cases = [Case("one", {"x": rng.normal(size=(1, 3, 256, 256)).astype(np.float32)}, "random")]
+
+    def took(device_bytes: int, free: float | None = None) -> LookMemory:
+        with this_host() as far:
+            spots = [Spot(where, host, ModelFile(plain, "normal")) for where in ("plain", "here")]  # type: ignore[arg-type]
+            probe = Layers(*spots, Spot("there", far, ModelFile(plain, "normal")), cases, device_bytes=device_bytes)
+            if free is not None:  # as a small device says
+                learn = probe.there.learn
+
+                def learned(cases: object) -> None:
+                    learn(cases)
+                    probe.there.free = free
+
+                probe.there.learn = learned
+            taken = probe.take(names)
+        assert {tap.tensor for tap in taken.taps if tap.there is not None} >= {f"t{number}" for number in range(7)}
+        assert taken.memory_mb is not None
+        return taken.memory_mb
+
+    usual, all_at_once, little = took(DEVICE_BYTES), took(1 << 30), took(DEVICE_BYTES, free=40e6)
+    assert usual.above <= 50, usual
+    assert all_at_once.above > 1.5 * usual.above, "it is the size of the batches that keeps it down"
+    assert (little.batch, little.free) == (2.5, 40.0), "the less it has, the less is asked for at once"
+
+
 def test_a_device_reduces_its_tensors_as_this_host_does(cnn: Subject, host: Session) -> None:
     spots = [Spot(where, host, ModelFile(cnn.made, "low")) for where in ("plain", "here", "there")]  # type: ignore[arg-type]
     names = sides(read_model(cnn.made), read_model(cnn.plain)).common
@@ -196,6 +241,10 @@ def test_the_whole_story_of_a_failing_variant(tmp_path: Path) -> None:
     kept = run.layers("local:", request.variants[0])
     assert kept == found.capture
     check_folder(tmp_path / "run")
+    assert {name for each in kept.spreads for name in each.counts} == {"plain", "here"}
+    text = page_of(found.whole, found.folder.path, diagnoses=[report])
+    for shown in ("Error along the graph", "Numbers of ", sentences(report)[0][:30]):
+        assert shown in text
     if report.next.endswith(".json"):
         Recipe.read(Path(report.next.rpartition("recipe:")[2]))
 

@@ -98,13 +98,16 @@ def test_what_cannot_be_written_is_told_in_one_line_before_anything_is_done(tmp_
     assert len(done.errors) == 1
     assert "is there already, and is no empty folder" in done.errors[0]
     assert not (tmp_path / "edgequant-runs").exists()
-    told = {Wanted(overlay=full): "is a folder", Wanted(overlay=model): "never overwritten"}
+    told = {
+        Wanted(overlay=full): "is a folder", Wanted(overlay=model): "never overwritten",
+        Wanted(page=full): "is a folder", Wanted(page=model): "needs itself",
+    }  # fmt: skip
     for wanted, why in told.items():
         with pytest.raises(InputError, match=why):
-            wanted.check(model)
+            wanted.check(Request(model, devices="local:"))  # type: ignore[arg-type]
     (tmp_path / "m.mnn").write_bytes(b"")
     with pytest.raises(InputError):
-        Wanted(overlay=tmp_path / "new").check(tmp_path / "m.mnn")
+        Wanted(overlay=tmp_path / "new").check(Request(tmp_path / "m.mnn", devices="local:"))  # type: ignore[arg-type]
 
 
 FULL = """
@@ -188,7 +191,7 @@ def test_a_layer_that_a_device_computes_otherwise_is_right_here_and_was_wrong_th
         cnn = generated_subject("small_cnn", "dynamic:8", tmp_path, host)
         layer = [each for each in read_weights(cnn.made) if each.kept == "quantized"][1]
         other = tmp_path / "other.mnn"
-        assert planted(cnn, layer, EDITS["scales of a quarter of the channels times 3"][0], other)
+        assert planted(cnn.made, layer, EDITS["scales of a quarter of the channels times 3"][0], other)
         monkeypatch.setattr(there, "push", lambda _path, *_more: (str(other), 0))
         looking = Looking(
             variant="dynamic:8", uri="ssh://board", plain=cnn.plain, made=cnn.made, memory="low", precision="normal",

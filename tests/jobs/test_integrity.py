@@ -15,7 +15,11 @@ from edgequant.archive.folder import RunFolder
 from edgequant.errors import InputError
 from edgequant.jobs.integrity import check
 from edgequant.jobs.rejudge import judge, keep
+from edgequant.judge.bench_run import judge_folder
+from edgequant.report.bench import rounded, write
+from edgequant.report.bench_build import build_bench
 from tests.cli.command import edgequant
+from tests.judge.benches import simple
 from tests.nightly import all_but
 from tests.recorded import unpacked
 
@@ -30,14 +34,10 @@ def closed(name: str, where: Path) -> Path:
 
 
 def bench_folder(where: Path) -> Path:
-    folder = RunFolder.create(where / "bench", "m.onnx")
-    (folder.path / "bench.json").write_text('{"schema": "edgequant.bench/1"}\n')
-    for name in ("models/a.mnn", "captures/local_/float-1.json", "captures/local_/float-2.json", "logs/runner.log"):
-        path = folder.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{name} " * 20)
-    manifest.close(folder.path)
-    return folder.path
+    bench = simple(where / "bench")
+    write(rounded(build_bench(bench, judge_folder(bench))), bench.path / "bench.json")
+    manifest.close(bench.path)
+    return bench.path
 
 
 def changed(folder: Path, kind: str, draw: random.Random) -> str:
@@ -121,6 +121,27 @@ def test_a_report_that_says_something_else_is_noticed_without_a_manifest(tmp_pat
     report.unlink()
     (found,) = check(folder).differences
     assert (found.file, found.what) == ("report.json", "missing")
+
+
+def test_a_bench_is_judged_anew(tmp_path: Path) -> None:
+    folder = bench_folder(tmp_path)
+    assert check(folder).holds
+    done = edgequant("judge", str(folder), "--write", "--csv", str(folder / "t.csv"))
+    assert done.code == 0
+    assert check(folder / "bench.json").holds
+    for name in ("bench.json", "bench-2.json"):
+        path = folder / name
+        whole = path.read_bytes()
+        path.write_bytes(whole.replace(b'"blocks": 7', b'"blocks": 8', 1))
+        assert [each.file for each in check(folder).differences] == [name]
+        path.write_bytes(whole)
+    (folder / manifest.MANIFEST).unlink()
+    (folder / "journal.jsonl").open("a").write("{}\n")
+    assert check(folder).holds
+    path = folder / "bench.json"
+    path.write_bytes(path.read_bytes().replace(b'"rounds_good": 7', b'"rounds_good": 6', 1))
+    (found,) = check(folder).differences
+    assert (found.file, "not what judging gives" in found.why) == ("bench.json", True)
 
 
 def test_it_may_be_moved(tmp_path: Path) -> None:

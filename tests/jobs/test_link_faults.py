@@ -93,6 +93,7 @@ def test_server_frozen_in_the_middle_of_a_run(
     assert here.verdict == "PASS"
 
 
+@pytest.mark.nightly
 @pytest.mark.ssh
 @pytest.mark.slow
 def test_server_frozen_in_the_middle_of_a_push(

@@ -96,13 +96,14 @@ def test_a_crash_is_climbed_over_and_told(real_model: ModelByName, tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", all_but("kl", of=["kl", "ema"]))
+@pytest.mark.parametrize(("name", "variant"), all_but(("gru", "kl"), of=[("gru", "kl"), ("enc", "kl"), ("enc", "ema")]))
 def test_a_crash_is_named_where_nothing_else_may_be_tried(
-    variant: str, real_model: ModelByName, tmp_path: Path
+    name: str, variant: str, real_model: ModelByName, generated_model: ModelByName, tmp_path: Path
 ) -> None:
-    (alone,) = do(real_model("enc"), tmp_path / "run", variant, fallback=False).runs
+    model = generated_model(name) if name == "gru" else real_model(name)
+    (alone,) = do(model, tmp_path / "run", variant, fallback=False).runs
     # Among others it is one run that failed.
-    crashed, dynamic = do(real_model("enc"), tmp_path / "two", variant, "dynamic:8", fallback=False).runs
+    crashed, dynamic = do(model, tmp_path / "two", variant, "dynamic:8", fallback=False).runs
     assert dynamic.verdict == "PASS"
     for run in (alone, crashed):
         assert run.verdict == "FAIL"  # the model's own: no rerun changes it
@@ -172,13 +173,13 @@ def test_a_device_limit_without_a_device_is_told(generated_model: ModelByName, t
 def test_random_cases_beside_real_calibration_are_a_warning(
     generated_model: ModelByName, samples: Path, tmp_path: Path
 ) -> None:
-    model = generated_model("conv_cnn")
-    report = do(model, tmp_path / "run", "static:8", "dynamic:8", calibration=str(samples))
+    model, variants = generated_model("conv_cnn"), ("static:8,calib=minmax", "dynamic:8")
+    report = do(model, tmp_path / "run", *variants, calibration=str(samples))
     (found,) = [each for each in report.findings if each.code == "RANDOM_INPUTS"]
     assert found.severity == "warn"
     assert "static:8" in found.message
     assert "dynamic:8" not in found.message
-    plain = do(model, tmp_path / "plain", "static:8", "dynamic:8")
+    plain = do(model, tmp_path / "plain", *variants)
     assert [each.severity for each in plain.findings if each.code == "RANDOM_INPUTS"] == ["info"]
 
 
@@ -267,7 +268,7 @@ def test_nothing_to_make_static(generated_model: ModelByName, tmp_path: Path) ->
 
 
 def test_calibrated_on_its_own_cases(generated_model: ModelByName, samples: Path, tmp_path: Path) -> None:
-    (run,) = do(generated_model("conv_cnn"), tmp_path / "run", "static:8", inputs=samples).runs
+    (run,) = do(generated_model("conv_cnn"), tmp_path / "run", "static:8,calib=minmax", inputs=samples).runs
     assert finding(run, "CALIBRATED_ON_CASES").severity == "warn"
     assert "CALIBRATION_RANDOM" not in codes(run)
 

@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from edgequant.spec import RunOptions
 from tests.beds.adb import AdbBed
 from tests.beds.models import ModelByName
 from tests.beds.vm import Phone
-from tests.jobs.phones import ROOT, Sent, error_of, listed, packs, passed, verify
+from tests.jobs.phones import ROOT, Listening, Sent, error_of, filled, listed, packs, passed, verify
 from tests.jobs.support import Listener
 from tests.waiting import LONG, eventually
 
@@ -162,6 +161,7 @@ def test_link_down_for_ten_seconds(phone: Phone, small: Path, pack: Pack, wire: 
     whole(phone, pack)
 
 
+@pytest.mark.nightly
 def test_link_down_for_good(ready: Phone, generated_model: ModelByName, wire: Wire, tmp_path: Path) -> None:
     phone, model = ready, generated_model("big_mlp")
     phone.shell(f"rm -f {ROOT}/*/incoming/*")
@@ -209,25 +209,6 @@ def test_adb_server_killed(
 # --- the disk ---
 
 
-@contextlib.contextmanager
-def filled(phone: Phone, left_mb: int) -> Iterator[Callable[[int], None]]:
-    """All but so many MB of the phone's disk are taken, until the end; call what this yields to change that."""
-    files = f"{ROOT}/fill-*"
-
-    def fill(left: int) -> None:
-        free = int(phone.shell(f"rm -f {files}; df -Pk {ROOT} | tail -n 1").split()[3]) // 1024
-        # What is being pushed meanwhile takes room as well, so the last of it is not counted on.
-        phone.shell(f"busybox fallocate -l {max(free - left - (0 if left else 32), 1) << 20} {ROOT}/fill-1")
-        if not left:  # to the last block
-            phone.shell(f"dd if=/dev/zero of={ROOT}/fill-2 bs=4096 2>/dev/null; true")
-
-    try:
-        fill(left_mb)
-        yield fill
-    finally:
-        phone.shell(f"rm -f {files}")
-
-
 @pytest.mark.nightly
 def test_full_disk(phone: Phone, small: Path, pack: Pack, wire: Wire, tmp_path: Path) -> None:
     forget_pack(phone)
@@ -258,29 +239,6 @@ def test_full_disk(phone: Phone, small: Path, pack: Pack, wire: Wire, tmp_path: 
         fill(tree_mb + 40)
         passed(verify(small, tmp_path / "freed", phone))
         assert pack.archive.name not in wire
-
-
-def test_full_disk_in_a_run(ready: Phone, small: Path, wire: Wire, tmp_path: Path) -> None:
-    """It writes nothing there."""
-    passed(verify(small, tmp_path / "once", ready))
-    wire.clear()
-    with filled(ready, 50) as fill:
-        passed(verify(small, tmp_path / "full", ready, Listening("running dynamic:8 on adb", lambda: fill(0))))
-        assert "fill-2" in ready.shell(f"ls {ROOT}")
-    assert not wire
-
-
-class Listening(Sent):
-    """Calls `act` by the line that starts with `start`, and only then lets the job go on."""
-
-    def __init__(self, start: str, act: Callable[[], object]) -> None:
-        self._line, self._act = start, act
-        super().__init__()
-
-    def say(self, text: str) -> None:
-        super().say(text)
-        if text.startswith(self._line):
-            self._act()
 
 
 @pytest.mark.parametrize(

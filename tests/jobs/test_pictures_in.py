@@ -132,9 +132,9 @@ def test_the_commands_timeout_is_the_functions(generated_model: ModelByName, tmp
     )
     (run,) = do(
         generated_model("conv_cnn"), tmp_path / "run", "static:8", calibration=f"{tmp_path}/calib.py:make",
-        options=RunOptions(threads=1, timeout=15),
+        options=RunOptions(threads=1, timeout=8),
     ).runs  # fmt: skip
     assert run.verdict == "ERROR"
     assert run.error is not None
     assert run.error.code == "CALIBRATION_TIMEOUT"
-    assert "within 15 s" in run.error.message
+    assert "within 8 s" in run.error.message

@@ -17,6 +17,9 @@ from tests.beds.models import ModelByName
 from tests.beds.sshd import ALIAS, SshServer
 from tests.jobs.support import Listener, check_numbers, codes, do, ssh_home
 
+NORMAL = RunOptions(threads=1, memory="normal")
+"""Half of the search: the other memory mode is searched in the same way."""
+
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,10 +89,9 @@ def test_ctrl_c_ends_the_search_and_is_never_taken_for_success(
     command: str, generated_model: ModelByName, tmp_path: Path
 ) -> None:
     model, out, run_dir = generated_model("conv_cnn"), tmp_path / "out.mnn", tmp_path / "run"
-    where = ["-o", out] if command == "quantize" else ["--device", "local:", "--no-latency"]
-    done = press(
-        "refining", command, model, *where, "--variant", "auto", "--target", "sqnr_db>=30", "--run-dir", run_dir
-    )
+    where = ["-o", out] if command == "quantize" else ["--device", "local:", "--no-latency", "--memory", "normal"]
+    words = ["--variant", "auto", "--target", "sqnr_db>=30", "--run-dir", run_dir]
+    done = press("refining", command, model, *where, *words)
     assert done.returncode == 130, done.stderr
     assert "edgequant: interrupted" in done.stderr
     assert "AUTO_INCOMPLETE" in done.stdout
@@ -110,7 +112,7 @@ def test_ctrl_c_before_anything_meets_the_target(generated_model: ModelByName, t
 
 def test_a_target_nothing_can_meet(generated_model: ModelByName, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        do(generated_model("conv_cnn"), tmp_path / "run", "auto", goals=("sqnr_db>=150",))
+        do(generated_model("conv_cnn"), tmp_path / "run", "auto", goals=("sqnr_db>=150",), options=NORMAL)
     assert caught.value.code == "TARGET_UNREACHABLE"
     assert "'y'" in str(caught.value)
     assert " dB" in str(caught.value)
@@ -126,7 +128,7 @@ def test_the_fastest_by_the_clock_of_a_device(
     access = DeviceOptions(work_dir=str(tmp_path / "work"), python=sys.executable)
     (run,) = do(
         generated_model("conv_cnn"), tmp_path / "run", "auto", devices=(f"ssh://{ALIAS}",), access=access,
-        goals=("sqnr_db>=25",), budget="latency", latency=True,
+        goals=("sqnr_db>=25",), budget="latency", latency=True, options=NORMAL,
     ).runs  # fmt: skip
     assert run.error is None
     found = json.loads((tmp_path / "run" / "auto" / "auto.json").read_text())
@@ -202,23 +204,16 @@ def test_blocks_that_no_layer_can_have_are_told(generated_model: ModelByName, tm
     assert "c2" not in found.evidence["layers"] or found.evidence["layers"]["c2"] != 64
 
 
-def test_a_memory_mode_that_was_asked_for_is_the_one_searched_in(generated_model: ModelByName, tmp_path: Path) -> None:
-    options = RunOptions(threads=1, memory="normal")
+def test_what_the_report_says_of_a_search(generated_model: ModelByName, tmp_path: Path) -> None:
+    heard = Listener()
     model = generated_model("conv_cnn")
-    (run,) = do(model, tmp_path / "run", "auto", goals=("sqnr_db>=25",), options=options).runs
+    (run,) = do(model, tmp_path / "run", "auto", goals=("sqnr_db>=25",), options=NORMAL, progress=heard).runs
+    # A memory mode that was asked for is the one searched in.
     assert run.options["memory"] == "normal"
     found = json.loads((tmp_path / "run" / "auto" / "auto.json").read_text())
     assert {point["memory"] for point in [found["best"], *found["front"]]} == {"normal"}
     assert run.outputs["y"].sqnr_db == pytest.approx(found["best"]["sqnr_db"]["y"], abs=0.01)
-
-
-def test_the_report_has_the_seconds_of_the_search(generated_model: ModelByName, tmp_path: Path) -> None:
-    heard = Listener()
-    options = RunOptions(threads=1, memory="normal")
-    (run,) = do(
-        generated_model("conv_cnn"), tmp_path / "run", "auto", goals=("sqnr_db>=25",), options=options, progress=heard
-    ).runs
-    found = json.loads((tmp_path / "run" / "auto" / "auto.json").read_text())
+    # It has the seconds.
     (chosen,) = [each for each in run.findings if each.code == "AUTO_CHOSEN"]
     assert chosen.evidence["seconds"] == round(found["seconds"], 1) > 0
     timing = json.loads((tmp_path / "run" / "report.json").read_text())["timing_s"]

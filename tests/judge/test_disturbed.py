@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from edgequant.archive.timing import ConditionsCapture, TimingCapture
+from edgequant.archive.timing import ConditionsCapture, PhoneCapture, Readied, TimingCapture
 from edgequant.judge.disturbed import CAUSES, SIGNS, Doubt, doubts, ranked
 
 BASE = {"up": 1000.0, "wall": 5000.0, "own": 3.0, "busy": 40.0, "stolen": 1.0, "waiting": 2.0, "quota": 0.0,
         "mhz": (1800.0, 1800.0), "celsius": 40.0, "governor": "schedutil", "free_mb": 2000.0, "swapped_in": 5.0,
-        "battery": 80, "charging": False}  # fmt: skip
+        "battery": 80, "charging": False,
+        "cpus": 2, "mhz_most": (1800.0, 1800.0), "cooled": 0.0, "throttled": 7.0, "plugged": False}  # fmt: skip
 
 
 def noted(after: float, **changed: Any) -> ConditionsCapture:
@@ -44,6 +45,10 @@ def last(**changed: Any) -> dict[str, Any]:
     return {"conditions": (noted(0.0), noted(0.6), noted(1.7, **changed))}
 
 
+def readied(**how: Any) -> dict[str, Any]:
+    return {"readied": Readied(**how)}
+
+
 def slower_half() -> dict[str, Any]:
     samples = (10.0,) * 50 + (11.5,) * 50
     return {"samples_ms": samples, "cpu_ms": tuple(2 * each for each in samples)}
@@ -67,6 +72,18 @@ PLANTED: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "memory": ("MEMORY_SHORT", lambda: last(free_mb=30.0)),
     "calendar set": ("CLOCK_JUMPED", lambda: last(wall=5400.0)),
     "clock back": ("CLOCK_JUMPED", lambda: last(up=999.0)),
+    "frequency allowed": ("FREQUENCY_FELL", lambda: last(mhz_most=(1200.0, 1200.0))),
+    "one slow governor of two": ("GOVERNOR_SLOW", lambda: last(governor="powersave, schedutil")),
+    "another governor": ("GOVERNOR_CHANGED", lambda: last(governor="performance")),
+    "the kernel cools": ("THROTTLED", lambda: last(cooled=2.0)),
+    "the CPU says it was hot": ("THROTTLED", lambda: last(throttled=9.0)),
+    "too hot to begin": (
+        "TOO_HOT",
+        lambda: readied(cool_below=45.0, waited=300.0, by="thermometer", cooled=False, at=52.0),
+    ),
+    "battery saver": ("POWER_SAVE", lambda: readied(phone=PhoneCapture(power_save=True))),
+    "screen": ("SCREEN_OFF", lambda: readied(phone=PhoneCapture(screen=False))),
+    "a phone's battery": ("BATTERY_LOW", lambda: readied(phone=PhoneCapture(battery=9, charging=False))),
     "heat": ("THROTTLED", lambda: {"work_ms": (2.0, 2.0, 2.3)}),
     "drift": ("SLOWS_DOWN", slower_half),
     "a thread suspended": ("STALLED", stalled),
@@ -74,6 +91,7 @@ PLANTED: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "few": ("TOO_FEW_SAMPLES", lambda: {"complete": False}),
     "death": ("NOT_FINISHED", lambda: {"complete": None}),
     "a clock that stands": ("CLOCK_ODD", lambda: {"samples_ms": (0.0,) * 100, "cpu_ms": ()}),
+    "a clock that is fast": ("CLOCK_ODD", lambda: {"seconds": 1.4, "looped": 0.9}),
     "a clock that lies": ("CLOCK_ODD", lambda: {"samples_ms": (100.0,) * 100, "cpu_ms": ()}),
 }
 
@@ -86,6 +104,12 @@ def test_what_is_planted_is_named(name: str) -> None:
 
 def test_slower_than_the_rest_of_the_session_is_throttled() -> None:
     assert codes(block(), 1.7) == {"THROTTLED"}
+
+
+def test_a_device_that_was_made_ready_is_not_accused() -> None:
+    phone = PhoneCapture(screen=True, power_save=False, battery=9, plugged=True, charging=True)
+    assert codes(block(**readied(cool_below=45.0, waited=9.0, cooled=True, at=44.0, phone=phone))) == set()
+    assert codes(block(**readied(phone=PhoneCapture()))) == set()
 
 
 def test_at_the_charger_a_low_battery_is_none() -> None:

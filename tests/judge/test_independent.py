@@ -8,8 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgequant.archive.arrays import ArrayFolder
+from edgequant.archive.types import CaseFacts, Source
 from edgequant.cases.load import save_npz
-from edgequant.judge.independent import failing_share
+from edgequant.compare.metrics import compare
+from edgequant.judge.independent import failing_share, sketch, twins
+from edgequant.judge.stages import Comparer
 from tests import generated
 from tests.cli.command import edgequant
 from tools import check_run
@@ -20,6 +24,34 @@ from tools import check_run
 )
 def test_the_rule(cases: int, share: float | None) -> None:
     assert failing_share(cases) == (share if share is None else pytest.approx(share, rel=1e-3))
+
+
+def test_a_sketch_is_no_further_from_another_than_the_arrays_are() -> None:
+    rng = np.random.default_rng(3)
+    for size in (1, 2, 63, 64, 65, 1000, 4097):
+        for near in (1e-3, 0.02, 1.0):
+            one = rng.standard_normal(size) * 10.0 ** float(rng.uniform(-30, 30))
+            two = one + near * np.abs(one).mean() * rng.standard_normal(size)
+            apart = np.linalg.norm(one / np.linalg.norm(one) - two / np.linalg.norm(two))
+            assert np.linalg.norm(sketch(one) - sketch(two)) <= apart + 1e-9
+    assert all(np.isnan(sketch(nothing)).all() for nothing in (np.zeros(7), np.array([np.inf, 1]), np.array([np.nan])))
+    assert sketch(np.zeros((3, 0))).size == 0
+
+
+def test_a_thousand_cases_are_not_compared_element_by_element(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with each it took minutes, of inputs as large as pictures."""
+    rng = np.random.default_rng(6)
+    arrays = ArrayFolder(tmp_path)
+    drawn = [rng.standard_normal(500).astype(np.float32) for _ in range(300)]
+    alike = [drawn[7] * np.float32(3) + np.float32(1e-3), drawn[250]]
+    cases = tuple(
+        CaseFacts(name=f"c{number}", source="a", inputs={"x": arrays.put(array)})
+        for number, array in enumerate([*drawn, *alike])
+    )
+    compared: list[object] = []
+    monkeypatch.setattr("edgequant.judge.independent.compare", lambda *two: compared.append(two) or compare(*two))
+    assert twins(Comparer(arrays), Source.model_construct(cases=cases)) == {"c300", "c301"}
+    assert len(compared) == 1  # the other has the same hash
 
 
 def test_cases_that_are_alike_count_once(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def tried(
 def test_rounding_is_no_fault_and_what_is_beyond_it_is(tmp_path: Path, uri: str) -> None:
     within = tried(tmp_path / "within", 51 - MARGIN_DB, 50, uri=uri)
     assert (within.verdict, codes(within)) == (Verdict.PASS, [])
+    assert within.stages.predicted == {"y": pytest.approx(50)}
     beyond = tried(tmp_path / "beyond", 49 - MARGIN_DB, 50, uri=uri)
     assert (beyond.verdict, codes(beyond)) == (Verdict.FAIL, ["QUANTIZATION_BEYOND_ROUNDING"])
     (finding,) = beyond.findings
@@ -80,7 +81,9 @@ def test_one_case_of_three_is_a_close_call_that_tipped(tmp_path: Path) -> None:
 )
 def test_where_nothing_is_known_nothing_is_claimed(tmp_path: Path, predicted: Any, more: dict[str, Any]) -> None:
     assert next(iter(EXACT.values()))["y"].size < LEAST
-    assert "QUANTIZATION_BEYOND_ROUNDING" not in codes(tried(tmp_path, 25, predicted, **more))
+    judged = tried(tmp_path, 25, predicted, **more)
+    assert "QUANTIZATION_BEYOND_ROUNDING" not in codes(judged)
+    assert judged.stages.predicted == {}
 
 
 def static(path: Path, found: float, variant: str = STATIC, **made: Any) -> TrialJudgement:

@@ -10,7 +10,7 @@ import pytest
 from edgequant.archive.types import Capture, CaseCapture, Failure, Memory
 from edgequant.judge.bench import BenchJudgement, Block, blocks_of, good_rounds, judge_bench
 from edgequant.judge.verdict import Verdict
-from tests.judge.test_disturbed import block, last
+from tests.judge.test_disturbed import block, last, noted
 
 Blocks = list[Block]
 
@@ -19,7 +19,8 @@ def capture(ms: float, number: int, **changed: Any) -> Capture:
     random = np.random.default_rng(number)
     samples = tuple(float(each) for each in ms * (1 + 0.01 * random.random(100)))
     waited = max(sum(samples) / 1e3, 0.0)
-    own = {"samples_ms": samples, "cpu_ms": tuple(2 * each for each in samples), "seconds": 1.5 * waited + 0.1}
+    cpu = tuple(2 * each for each in samples)
+    own = {"samples_ms": samples, "cpu_ms": cpu, "seconds": max(1.5 * waited + 0.1, 1.8)}
     timing = block(**{**own, "looped": waited + 0.1, **changed})
     return Capture(
         trial=f"t{number}", role="device", timings=(timing,), load_ms=5.0, loaded=Memory(rss_peak=1000),
@@ -130,7 +131,8 @@ def test_only_rounds_in_which_all_are_sound_are_good() -> None:
 
 
 def test_what_is_borne_stays_in_the_name() -> None:
-    made = [(n, capture(10.0, n, **last(governor="powersave"))) for n in range(7)]
+    slow = tuple(noted(after, governor="powersave") for after in (0.0, 0.6, 1.7))
+    made = [(n, capture(10.0, n, conditions=slow)) for n in range(7)]
     assert not judged(a=blocks_of(made, 2)).settings[0].valid
     borne = judged(a=blocks_of(made, 2, ("GOVERNOR_SLOW",))).settings[0]
     assert borne.valid

@@ -164,6 +164,43 @@ def test_large_numbers_that_cancel_in_half_precision() -> None:
     assert cause(on_device(**more)) == "FP16_ROUNDING"
 
 
+def test_inf_of_numbers_that_half_precision_does_not_have_is_overflow_and_the_inf_is_told_too() -> None:
+    large = tap("b", 40, there=stats(inf=9), plain=stats(-2e5, 2e5, rms=5e4), here=stats(-2e5, 2e5, rms=5e4))
+    taps = (tap("a", 40, 50), large, tap("y", 40, there=stats(nan=100, min=None, max=None)))
+    found = on_device(taps=taps, precision="low")
+    assert (found.blame.layers, found.blame.proof, cause(found)) == (("second",), "proven", "FP16_OVERFLOW")
+    assert [each.code for each in found.findings] == ["NAN_BORN"]
+    assert cause(on_device(taps=taps)) == "NAN_BORN", "with precision normal it is something else"
+
+
+def test_numbers_of_a_few_steps_of_half_precision_are_underflow_where_precision_normal_mends_it() -> None:
+    taps = (tap("a", 40, 50), tap("b", 40, 12, plain=stats(-5e-7, 5e-7, rms=2e-7)), tap("y", 40, 12))
+    for after, code in ((60.0, "FP16_UNDERFLOW"), (13.0, "KERNEL_DIFFERS")):
+        rerun = (Rerun(what="precision=normal", sqnr_db=after, before_db=12.0),)
+        assert cause(on_device(taps=taps, precision="low", reruns=rerun)) == code
+
+
+def test_noise_in_a_row_of_single_numbers_is_no_other_order() -> None:
+    """Once both are sorted they are near to each other, whatever the noise is."""
+    rng = np.random.default_rng(3)
+    for level in (0.03, 0.1, 0.3, 1.0):
+        numbers = rng.normal(size=(1, 1280))
+        noisy = (numbers + level * rng.normal(size=numbers.shape)) / np.hypot(1, level)
+        assert reordered(numbers, noisy) is None, level
+        assert reordered(numbers, numbers[:, rng.permutation(1280)]) is not None
+
+
+def test_a_state_that_is_lost_is_the_cause_and_the_drift_what_comes_of_it() -> None:
+    told: dict[str, Any] = {"severity": "fail", "where": "h", "evidence": {"stage": "device", "step": 2}}
+    state = Finding(code="STATE_ALTERED", message="step 2 comes out otherwise", **told)
+    drift = Finding(code="RECURRENT_DRIFT", message="breaks in step 4", **told)
+    more = {"findings": [drift, state], "over_steps": drift}
+    assert cause(diagnose(capture(stage="device"), ("y",), more)) == "STATE_ALTERED"
+    assert cause(diagnose(capture(stage="device"), ("y",), {**more, "findings": [drift]})) == "RECURRENT_DRIFT"
+    single = diagnose(capture(stage="quantization", swaps=GUILTY), ("y",), {**more, "failing": ["y"]})
+    assert cause(single) != "STATE_ALTERED", "what single inferences break comes first"
+
+
 def test_a_state_that_a_rollout_found_wrong_is_the_cause() -> None:
     state = Finding(code="STATE_STALE", severity="fail", where="h", message="it comes out otherwise")
     found = diagnose(capture(stage="device"), ("y",), {"findings": [state]})

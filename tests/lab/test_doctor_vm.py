@@ -177,6 +177,7 @@ def test_where_the_pack_has_no_place_auto_goes_without(board: Board, board_uri: 
     assert found["runtime"].message.startswith("MNN_MISSING: ")
 
 
+@pytest.mark.nightly
 @pytest.mark.ssh
 def test_facts_of_a_board(board: Board, board_uri: str, pack: Pack) -> None:
     probed = probe(board_uri, DeviceOptions(runtime="pack"), Progress())

@@ -201,7 +201,7 @@ def test_a_lost_link_is_no_runner_that_died(sshd: SshServer, over_ssh: Session, 
 def test_what_cannot_be_started_anew_is_replaced(how: str, make: Make, small: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(BROKEN.format(how=how))
     python = _script(tmp_path / "python", f'#!/bin/sh\nshift\nexec {sys.executable} {tmp_path / "broken.py"} "$@"\n')
-    session = make(Exclusive(python=python), timeout=10)
+    session = make(Exclusive(python=python), timeout=6)
     first = session.runner()
     path = session.push(small)[0]
     first.load(path, "normal")

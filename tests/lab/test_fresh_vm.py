@@ -1,4 +1,7 @@
-"""A fresh runner on a virtual phone: the pack's Python, started by the pack's own loader, over adb."""
+"""A fresh runner on a virtual phone: the pack's Python, started by the pack's own loader, over adb.
+
+In the gate test_fresh.py has it of this host and over SSH, and test_phone.py runs a model on the phone in one.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from tests.beds.models import ModelByName
 from tests.beds.vm import Phone
 from tests.lab.freshness import knows_nothing_of_what_ran_before
 
-pytestmark = [pytest.mark.adb, pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.nightly, pytest.mark.adb, pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_memory_of_a_model_on_a_phone(

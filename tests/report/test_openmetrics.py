@@ -12,12 +12,13 @@ import pytest
 from edgequant.judge.verdict import Verdict, severity
 from edgequant.plain import name as plain_name
 from edgequant.report.model import Report
-from edgequant.report.numbers import BETTER, numbers
-from edgequant.report.openmetrics import to_openmetrics
+from edgequant.report.numbers import BETTER, bench_numbers, numbers
+from edgequant.report.openmetrics import bench_openmetrics, to_openmetrics
 from edgequant.report.read import load
 from tests.cli.command import edgequant
 from tests.recorded import unpacked
 from tests.report.agreeing import any_report
+from tests.report.bench_agreeing import any_bench
 from tests.report.test_junit import HOSTILE
 
 parser: Any = pytest.importorskip("prometheus_client.openmetrics.parser")
@@ -94,6 +95,22 @@ def test_it_agrees_with_the_report(seed: int) -> None:
     held(report, samples)
     assert len(by_gitlab(text)) == sum(len(each) for each in samples.values())
     assert text.endswith("# EOF\n")
+
+
+@pytest.mark.parametrize("seed", range(0, 200, 5))
+def test_of_a_bench(seed: int) -> None:
+    report = any_bench(seed)
+    text = bench_openmetrics(report)
+    samples = parsed(text)
+    assert state(samples, "edgequant_verdict") is report.verdict
+    assert len(by_gitlab(text)) == sum(len(each) for each in samples.values())
+    for device in report.devices:
+        for setting in device.settings:
+            own = {"variant": setting.name, "device": device.uri}
+            assert state(samples, "edgequant_run_verdict", **own) is setting.verdict
+            for each in bench_numbers(setting):
+                value = samples.get(f"edgequant_{each.metric}", {}).get(labels(**own))
+                assert value == (pytest.approx(each.value, rel=1e-11) if each.valid else None)
 
 
 @pytest.mark.parametrize("name", ["cnn", "gru"])

@@ -21,8 +21,8 @@ def rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def test_a_line_for_each_output(real_model: ModelByName, tmp_path: Path) -> None:
-    report = do(real_model("enc"), tmp_path / "run", "dynamic:8", "fp16", latency=True)
+def test_a_line_for_each_output(generated_model: ModelByName, tmp_path: Path) -> None:
+    report = do(generated_model("gru"), tmp_path / "run", "dynamic:8", "fp16", latency=True)
     found = rows(to_csv(report))
     assert [(row["variant"], row["output"]) for row in found] == [
         (run.variant, name) for run in report.runs for name in run.outputs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgequant.archive.timing import ConditionsCapture, TimingCapture
+from edgequant.archive.timing import ConditionsCapture, EnergyCapture, Readied, TimingCapture
 from edgequant.lab.take import Taking, feed, memory_of
 from edgequant.runner.client import TimeResult
 
@@ -15,7 +15,8 @@ class BenchProbe:
 
     name = "bench"
 
-    def __init__(self, *, runs: int, seconds: float, warm_seconds: float) -> None:
+    def __init__(self, *, runs: int, seconds: float, warm_seconds: float, readied: Readied | None = None) -> None:
+        self._readied = readied
         self._runs = runs
         self._seconds = seconds
         self._warm_seconds = warm_seconds
@@ -50,6 +51,10 @@ class BenchProbe:
                     memory=None if end is None else memory_of(end.memory),
                     seconds=timed.seconds,
                     looped=timed.looped,
+                    energy=None
+                    if end is None or end.energy is None
+                    else EnergyCapture.model_validate(end.energy.model_dump()),
+                    readied=self._readied,
                     outputs=None if end is None else taking.refs(timed.outputs),
                 )
             )

@@ -1,19 +1,21 @@
 """Inner tensors by name, of float MNN and of a quantized file, on this host and on a device, reduced to numbers.
 
 Tensors are asked for in batches: each is loaded with these as outputs, run, reduced and dropped, so that memory is
-bounded on both sides whatever the model.  On the device they are reduced there, against this host's, which are sent.
+bounded on both sides whatever the model.  On the device they are reduced there, against this host's, which are sent,
+and their batches are smaller: what they hold is known by then, and so is what the device has left.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
-from edgequant.archive.layers import Apart, Changed, Stats, Tap
+from edgequant.archive.layers import Apart, Changed, LookMemory, Stats, Tap
 from edgequant.cases.case import Case
 from edgequant.compare.metrics import compare
 from edgequant.device_scripts import tensor_stats
@@ -22,10 +24,13 @@ from edgequant.host_memory import memory_for
 from edgequant.lab.probes.rounding import moved
 from edgequant.lab.session import Session
 from edgequant.lab.take import DEATHS, ModelFile, feed
-from edgequant.runner.client import Loaded
+from edgequant.runner.client import Loaded, RunResult
 
 BATCH_BYTES = 24 << 20
 """Of one case's tensors that are held at a time, on each side."""
+DEVICE_BYTES, OF_FREE = 8 << 20, 1 / 16
+"""Of these at most on a device, and no more than this part of what it has free.  A tensor is there about four times:
+MNN's own, in the layout it is compared in, what it is held against, and the difference."""
 FIRST, MOST = 4, 64
 """Tensors of the first batch, whose size is not known yet; and of the largest."""
 MOST_SPLITS = 24
@@ -49,6 +54,11 @@ class Spot:
     """Its outputs without any inner tensors, by case."""
     unsteady: bool = False
     """Whether they are others when the first case comes again, after all the others."""
+    free: float | None = None
+    """Bytes that its machine had left with the model loaded; None where it does not tell."""
+    own: int | None = None
+    """The runner's peak with the model as it is, in KiB; `peak`: with inner tensors."""
+    peak: int | None = None
 
     def load(self, outputs: Sequence[str] | None) -> Loaded:
         runner = self.session.living_runner()
@@ -61,9 +71,12 @@ class Spot:
         )
 
     def run(self, loaded: Loaded, case: Case) -> Arrays:
+        return self._result(loaded, case).outputs
+
+    def _result(self, loaded: Loaded, case: Case) -> RunResult:
         size = sum(array.nbytes for array in case.inputs.values())
         self.session.device.bound_memory(memory_for(self.model.size, size))
-        return self.session.runner().run(loaded, feed(loaded, case.inputs)).outputs
+        return self.session.runner().run(loaded, feed(loaded, case.inputs))
 
     def drop(self, loaded: Loaded) -> None:
         self.session.runner().unload(loaded)
@@ -78,7 +91,11 @@ class Spot:
     def learn(self, cases: Sequence[Case]) -> None:
         """Run the model as it is, and its first case once more.  Raises DeviceError."""
         loaded = self.load(None)
-        self.still = {case.name: self.run(loaded, case) for case in cases}
+        self.free = None if loaded.answer.free_mb is None else 1e6 * loaded.answer.free_mb
+        for case in cases:
+            found = self._result(loaded, case)
+            self.still[case.name] = found.outputs
+            self.own = found.memory.rss_peak  # that of the process since the model was loaded
         for case in cases[:1]:
             again = self.run(loaded, case)
             self.unsteady = any(_other(array, again.get(name)) for name, array in self.still[case.name].items())
@@ -92,6 +109,7 @@ class Taken:
     taps: list[Tap] = field(default_factory=list)
     unseen: dict[str, str] = field(default_factory=dict)
     changed: list[Changed] = field(default_factory=list)
+    memory_mb: LookMemory | None = None
 
 
 @dataclass
@@ -101,7 +119,7 @@ class Layers:
     Attributes:
         plain, here: float MNN and the quantized file on this host; there: the file on a device that is another machine.
         int8: the file holds what MNN may run in int8.
-        batch_bytes: see `BATCH_BYTES`.
+        batch_bytes, device_bytes: see `BATCH_BYTES` and `DEVICE_BYTES`.
     """
 
     plain: Spot
@@ -110,6 +128,7 @@ class Layers:
     cases: Sequence[Case]
     int8: bool = True
     batch_bytes: int = BATCH_BYTES
+    device_bytes: int = DEVICE_BYTES
 
     def take(self, tensors: Sequence[str]) -> Taken:
         """Reduce them, in the order given.  Raises DeviceError for what asking for tensors does not bring about."""
@@ -144,7 +163,34 @@ class Layers:
             if not halves:
                 room = int(self.batch_bytes * len(names) / max(size, 1))
                 count = max(1, min(2 * count, MOST, room))
+        found.memory_mb = self._memory()
         return found
+
+    def _room(self) -> float:
+        """Bytes of tensors that the device is asked for at once."""
+        free = None if self.there is None else self.there.free
+        return min(self.device_bytes, math.inf if free is None else OF_FREE * free)
+
+    def _memory(self) -> LookMemory | None:
+        there = self.there
+        if there is None or there.own is None or there.peak is None:
+            return None
+        free = None if there.free is None else there.free / 1e6
+        return LookMemory(
+            own=there.own * 1.024e-3, peak=max(there.own, there.peak) * 1.024e-3, batch=self._room() / 1e6, free=free
+        )
+
+    def _portions(self, names: Sequence[str], here: Mapping[str, Arrays]) -> Iterator[list[str]]:
+        """The tensors of a batch, so few at a time that the device has room for them."""
+        portion, size = list[str](), 0
+        for name in names:
+            bytes_ = max((arrays[name].nbytes for arrays in here.values() if name in arrays), default=0)
+            if portion and size + bytes_ > self._room():
+                yield portion
+                portion, size = [], 0
+            portion, size = [*portion, name], size + bytes_
+        if portion:
+            yield portion
 
     def whole(self, tensors: Sequence[str]) -> dict[str, dict[str, dict[Where, np.ndarray]]]:
         """Tensor -> case -> where -> the tensor itself, of a few.  What cannot be read is left out."""
@@ -182,7 +228,10 @@ class Layers:
                 for _, near in itertools.islice(moved(case, int8=self.int8), 1):
                     nudged[case.name] = self.here.run(loaded, near)
             self.here.drop(loaded)
-        device = {} if self.there is None else self._reduced(self.there, names, here, changed, unsteady)
+        device: dict[tuple[str, str], tuple[Stats | None, Apart | None]] = {}
+        for portion in () if self.there is None else self._portions(names, here):
+            assert self.there is not None
+            device |= self._reduced(self.there, portion, here, changed, unsteady)
         taps = []
         for case in self.cases:
             for name in names:
@@ -241,6 +290,7 @@ class Layers:
             sent = {name: expected[case.name][name] for name in names if expected[case.name][name].dtype.kind == "f"}
             runner = spot.session.runner()
             answer, back = runner.taps(loaded, feed(loaded, case.inputs), sent, whole=outputs)
+            spot.peak = max(spot.peak or 0, answer.memory.rss_peak or 0) or None
             changed += list(_changes(spot, case.name, names, back))
             for name in sent:
                 told, apart = answer.stats.get(name), answer.apart.get(name)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import quantiles
 
 from edgequant import charts, plain
+from edgequant.archive.layers import Spread
 from edgequant.report import words
 from edgequant.report.html.archive import Kept
 from edgequant.report.html.layers import Looked
@@ -15,8 +16,8 @@ from edgequant.report.html.runs import Named
 from edgequant.report.model import OutputDrift
 from edgequant.report.tables import costs, worst_first
 
-_MOST_POINTS = 300
-_MOST_GROUPS = 16
+MOST_POINTS = 300
+MOST_GROUPS = 16
 CEILING_DB = 120.0
 """What is better is exact for every purpose, and would press all others together."""
 
@@ -30,7 +31,8 @@ class Figure:
     about: str
 
 
-def _figure(svg: str, said: charts.Said, *more: str) -> Figure:
+def figure(svg: str, said: charts.Said, *more: str) -> Figure:
+    """more: what is said below it, where there is any."""
     return Figure(svg, said.title, " ".join([said.text, *filter(None, more)]))
 
 
@@ -53,13 +55,13 @@ def size_against_error(runs: Sequence[Named]) -> Figure | None:
         "file, MB",
         "worst output, SQNR dB",
     )
-    return _figure(charts.scatter(series, said), said)
+    return figure(charts.scatter(series, said), said)
 
 
 def accuracy(runs: Sequence[Named]) -> Figure | None:
     """SQNR of each output of each run."""
     shown = [each for each in runs if each.run.outputs][: charts.MOST_SERIES]
-    labels = list(dict.fromkeys(name for each in shown for name, _ in worst_first(each.run)))[:_MOST_GROUPS]
+    labels = list(dict.fromkeys(name for each in shown for name, _ in worst_first(each.run)))[:MOST_GROUPS]
     series = {
         each.title: [_db(each.run.outputs[name].sqnr_db) if name in each.run.outputs else None for name in labels]
         for each in shown
@@ -70,7 +72,7 @@ def accuracy(runs: Sequence[Named]) -> Figure | None:
         "Accuracy of each output", "SQNR in dB of the worst case; longer is better.", "SQNR, dB", shown=_shown_db
     )
     more = sum(1 for each in runs if each.run.outputs) - len(shown)
-    return _figure(charts.bars(labels, series, said), said, _left_out(more, "runs"))
+    return figure(charts.bars(labels, series, said), said, left_out(more, "runs"))
 
 
 def latency_spread(runs: Sequence[Named], kept: Kept) -> Figure | None:
@@ -79,7 +81,7 @@ def latency_spread(runs: Sequence[Named], kept: Kept) -> Figure | None:
     if not series:
         return None
     shown = dict(list(series.items())[: charts.MOST_SERIES])
-    edge = max(_edge(samples) for samples in shown.values())
+    edge = max(edge_of(samples) for samples in shown.values())
     beyond = [value for samples in shown.values() for value in samples if value > edge]
     drawn = {name: [min(value, edge) for value in samples] for name, samples in shown.items()}
     said = charts.Said(
@@ -91,10 +93,10 @@ def latency_spread(runs: Sequence[Named], kept: Kept) -> Figure | None:
     if beyond:
         slowest = plain.milliseconds(max(beyond))
         farther = f"{len(beyond)} slower, up to {slowest} ms, are drawn at the upper edge."
-    return _figure(charts.boxes(drawn, said), said, farther, _left_out(len(series) - len(shown), "runs"))
+    return figure(charts.boxes(drawn, said), said, farther, left_out(len(series) - len(shown), "runs"))
 
 
-def _edge(samples: Sequence[float]) -> float:
+def edge_of(samples: Sequence[float]) -> float:
     """Above it a picture would show few inferences, and nothing of the others."""
     low, _, high = quantiles(samples, n=4, method="inclusive")
     return max(high + 8 * (high - low), 1.1 * high)
@@ -106,7 +108,7 @@ def latency_series(runs: Sequence[Named], kept: Kept) -> Figure | None:
     if not series:
         return None
     longest = max(len(samples) for samples in series.values())
-    every = math.ceil(longest / _MOST_POINTS)
+    every = math.ceil(longest / MOST_POINTS)
     thinned = f"Each point is the slowest of {every} in a row." if every > 1 else ""
     said = charts.Said(
         "Latency: one inference after the other", f"In the order they were timed. {thinned}".strip(), "inference",
@@ -118,12 +120,12 @@ def latency_series(runs: Sequence[Named], kept: Kept) -> Figure | None:
         for name, samples in shown.items()
     }  # fmt: skip
     labels = [str(at + 1) for at in range(0, longest, every)]
-    return _figure(charts.curves(values, said, labels=labels), said, _left_out(len(series) - len(shown), "runs"))
+    return figure(charts.curves(values, said, labels=labels), said, left_out(len(series) - len(shown), "runs"))
 
 
 def memory(runs: Sequence[Named]) -> Figure | None:
     known = [each for each in runs if each.run.memory_mb is not None]
-    shown = known[:_MOST_GROUPS]
+    shown = known[:MOST_GROUPS]
     series: dict[str, list[float | None]] = {}
     for key, label in words.MEMORY.items():
         values = [getattr(each.run.memory_mb, key) for each in shown]
@@ -133,7 +135,7 @@ def memory(runs: Sequence[Named]) -> Figure | None:
         return None
     said = charts.Said("Memory", "File, MNN's session, and the process that ran it.", "MB", shown=plain.megabytes)
     svg = charts.bars([each.title for each in shown], series, said)
-    return _figure(svg, said, _left_out(len(known) - len(shown), "runs"))
+    return figure(svg, said, left_out(len(known) - len(shown), "runs"))
 
 
 def drift(title: str, found: OutputDrift) -> Figure | None:
@@ -156,7 +158,7 @@ def drift(title: str, found: OutputDrift) -> Figure | None:
         "SQNR, dB",
         shown=lambda value: f"{value:.0f}",
     )
-    return _figure(charts.curves(drawn, said, labels=list(map(str, steps)), dots=True), said)
+    return figure(charts.curves(drawn, said, labels=list(map(str, steps)), dots=True), said)
 
 
 def layer_errors(title: str, looked: Sequence[Looked]) -> Figure | None:
@@ -165,6 +167,9 @@ def layer_errors(title: str, looked: Sequence[Looked]) -> Figure | None:
     series: dict[str, list[float | None]] = {}
     if any(row.entire_db is not None for row in first.rows):
         series["quantization, on this host"] = [_db(row.entire_db) for row in first.rows]
+    alone = "single: of the model's output"
+    if any(row.single_db is not None for row in first.rows):
+        series[alone] = [_db(row.single_db) for row in first.rows]
     for each in looked:
         by_layer = {row.layer: row.device_db for row in each.rows}
         values = [_db(by_layer.get(row.layer)) for row in first.rows]
@@ -178,12 +183,44 @@ def layer_errors(title: str, looked: Sequence[Looked]) -> Figure | None:
     said = charts.Said(
         f"Error along the graph: {title}",
         f"SQNR in dB of each layer's output, in the order the layers are computed; lower is worse.{whose} "
+        f"{'Points: what the model has with that layer alone quantized. ' if alone in series else ''}"
         f"What is above {CEILING_DB:.0f} dB or exact is drawn at {CEILING_DB:.0f}.",
         "layer, by its number in the table",
         "SQNR, dB",
     )
-    svg = charts.curves(shown, said, labels=[str(place + 1) for place in range(len(first.rows))], wide=True)
-    return _figure(svg, said, _left_out(len(series) - len(shown), "devices"))
+    labels = [str(place + 1) for place in range(len(first.rows))]
+    svg = charts.curves(shown, said, labels=labels, wide=True, apart=[alone])
+    return figure(svg, said, left_out(len(series) - len(shown), "devices"))
+
+
+_SIDES = {"plain": "float, on this host", "here": "quantized, on this host", "there": "quantized, on the device"}
+
+
+def spreads(looked: Looked) -> list[Figure]:
+    """How the numbers of the worst layers are spread, float against quantized."""
+    return [found for each in looked.spreads if (found := _spread(each)) is not None]
+
+
+def _spread(found: Spread) -> Figure | None:
+    width = (found.high - found.low) / max(map(len, found.counts.values()), default=1)
+    series: dict[str, list[float | None]] = {}
+    for side, label in _SIDES.items():
+        counts = found.counts.get(side)
+        if counts and sum(counts):
+            # Half a number stands for none, which has no logarithm.
+            series[label] = [100 * max(count, 0.5) / sum(counts) for count in counts]
+    if not series:
+        return None
+    said = charts.Said(
+        f"Numbers of {plain.name(found.layer)}",
+        f"How many of its output's numbers are how large, in case {plain.name(found.case)}. The ends hold all that is "
+        "beyond the float ones by a quarter of their range; at the bottom is none. Where the quantized ones stop short "
+        "they are clipped, and where they stand in few places the scale is too coarse.",
+        "size",
+        "% of all, logarithmic",
+    )
+    labels = [f"{found.low + (place + 0.5) * width:.3g}" for place in range(len(next(iter(series.values()))))]
+    return figure(charts.curves(series, said, labels=labels, logarithmic=True), said)
 
 
 def _timed(each: Named) -> str:
@@ -199,5 +236,6 @@ def _shown_db(value: float) -> str:
     return plain.decibel(value) if value < CEILING_DB else f"{CEILING_DB:.0f} or more, or exact"
 
 
-def _left_out(more: int, what: str) -> str:
+def left_out(more: int, what: str) -> str:
+    """That some are not drawn; empty where all are."""
     return f"{more} more {what} are in the tables only." if more > 0 else ""

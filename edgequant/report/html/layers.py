@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgequant import plain
-from edgequant.archive.layers import LayerCapture
+from edgequant.archive.layers import LayerCapture, Spread
 from edgequant.judge.diagnosis import diagnose
 from edgequant.report.diagnosis import DiagnosisReport, LayerRow, rows, sentences
 from edgequant.report.html.archive import Kept
@@ -18,7 +18,8 @@ WORST = 12
 
 @dataclass(frozen=True)
 class Looked:
-    """One variant on one device.  rows: in the order they are computed; worst: the first of them, worst first."""
+    """One variant on one device.  rows: in the order they are computed; worst: the first of them, worst first;
+    spreads: how the numbers of the worst are spread."""
 
     variant: str
     uri: str
@@ -27,6 +28,7 @@ class Looked:
     rows: tuple[LayerRow, ...]
     worst: tuple[LayerRow, ...]
     told: DiagnosisReport
+    spreads: tuple[Spread, ...] = ()
 
 
 def looked_into(
@@ -69,7 +71,7 @@ def _looked(each: Named, capture: LayerCapture | None, mine: DiagnosisReport | N
     ordered = sorted(table, key=lambda row: place.get(row.layer, len(place)))
     return Looked(
         each.run.variant, each.run.device.uri, each.title, f"{each.id}-layers", tuple(ordered), tuple(table[:WORST]),
-        mine,
+        mine, () if capture is None else capture.spreads,
     )  # fmt: skip
 
 
@@ -89,6 +91,21 @@ def story(looked: Looked) -> list[str]:
 def worst_table(looked: Looked) -> Table:
     """As on the console: the layers that cost most."""
     return _table([looked], looked.worst, f"{looked.id}-worst", f"The worst layers of {looked.title}", WORST)
+
+
+def spread_table(looked: Looked) -> Table:
+    """What the histograms are drawn of."""
+    heads = ["layer", "where", "from", "to", "numbers", "% in the first bin", "% in the last bin", "bins with any"]
+    table = Table(f"{looked.id}-spread", "How the numbers of the worst layers are spread", heads)
+    for each in looked.spreads:
+        for side, counts in each.counts.items():
+            total = max(sum(counts), 1)
+            shares = [f"{100 * counts[at] / total:.3g}" for at in (0, -1)] if counts else []
+            used = f"{sum(map(bool, counts))} of {len(counts)}"
+            cells = [f"{each.low:.4g}", f"{each.high:.4g}", f"{sum(counts):,}", *shares, used]
+            where = {"plain": "float", "here": "this host", "there": "the device"}.get(side, side)
+            table.add([name(each.layer, head=True), Cell(where), *(Cell(cell, "num") for cell in cells)])
+    return table
 
 
 def whole_table(looked: Sequence[Looked], of: int) -> Table:

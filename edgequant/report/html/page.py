@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
+from functools import cache
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
-from edgequant import plain
+from edgequant import charts, plain
 from edgequant.archive.open import Run as Archive
 from edgequant.findings import Finding
 from edgequant.judge.verdict import Verdict
@@ -16,9 +18,11 @@ from edgequant.report.diagnosis import DiagnosisReport
 from edgequant.report.html import difference, figures, layers, runs, sources
 from edgequant.report.html.archive import Kept
 from edgequant.report.html.table import Cell, Table, name, number, said
-from edgequant.report.html.templates import css, template
 from edgequant.report.model import Report
 from edgequant.report.tables import worst_first
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 MEANING = {
     Verdict.PASS: "Every output keeps every limit, and the device computes what this host computes.",
@@ -29,6 +33,8 @@ MEANING = {
 }
 _MOST_PLACES = 20
 _MOST_DRIFT = 6
+_MOST_SPREAD = 4
+"""Runs beyond which the numbers of layers stand in tables alone: the page is to stay small."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Inside:
     """What was looked into, of one variant on each device."""
 
     figure: figures.Figure | None
-    looked: list[tuple[layers.Looked, list[str], Table]]
+    looked: list[tuple[layers.Looked, list[str], Table, list[figures.Figure], Table]]
     whole: Table
 
 
@@ -106,7 +112,9 @@ def page(
     wrong, rest = _findings(report, found)
     return template("page.html.j2").render(
         report=report,
-        css=css(),
+        made_by=report.edgequant,
+        product="edgequant report",
+        css=style(),
         title=f"{report.verdict}: {plain.name(PurePath(report.model.path).name)}",
         model=plain.name(PurePath(report.model.path).name),
         verdict=report.verdict.value,
@@ -136,6 +144,27 @@ def page(
     )
 
 
+@cache
+def template(name: str) -> Template:
+    """Whatever it writes is escaped, and harmless."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(Path(__file__).parent)
+    made = Environment(loader=loader, autoescape=True, finalize=_harmless, undefined=StrictUndefined)
+    made.trim_blocks = made.lstrip_blocks = True
+    return made.get_template(name)
+
+
+def _harmless(value: object) -> object:
+    """Whatever is written: no text gets past this, whoever forgot it."""
+    return value if not isinstance(value, str) or hasattr(value, "__html__") else said(value)
+
+
+def style() -> str:
+    """Of the page, and of its plots."""
+    return charts.CSS + (Path(__file__).parent / "style.css").read_text("utf-8")
+
+
 def _again(archive: Archive | None) -> list[str]:
     return [] if archive is None else ["edgequant report RUN_DIR", "edgequant judge RUN_DIR"]
 
@@ -151,7 +180,7 @@ def _findings(report: Report, found: Sequence[runs.Named]) -> tuple[list[Group],
             whose[id(finding)] = each.title
             every.append(finding)
     grouped = words.grouped([*every, *report.findings], places)
-    groups = [_group(level, code, group, whose) for level, code, group in grouped]
+    groups = [group_of(level, code, group, whose) for level, code, group in grouped]
     asking = [each for each in groups if each.level != "info"]
     return [*_errors(found), *asking], [each for each in groups if each.level == "info"]
 
@@ -168,7 +197,8 @@ def _errors(found: Sequence[runs.Named]) -> list[Group]:
     ]
 
 
-def _group(level: str, code: str, group: dict[str | None, list[Finding]], whose: dict[int, str]) -> Group:
+def group_of(level: str, code: str, group: dict[str | None, list[Finding]], whose: dict[int, str]) -> Group:
+    """Findings of one code as they are shown.  whose: id of a finding -> title of what it is of."""
     of = dict.fromkeys(whose[id(each)] for findings in group.values() for each in findings if id(each) in whose)
     lines = []
     for where, findings in group.items():
@@ -229,7 +259,13 @@ def _inside(looked: Sequence[layers.Looked]) -> list[Inside]:
     variants = list(dict.fromkeys(each.variant for each in looked))
     for variant in variants:
         mine = [each for each in looked if each.variant == variant]
-        parts = [(each, [said(sentence) for sentence in layers.story(each)], layers.worst_table(each)) for each in mine]
+        parts = [
+            (
+                each, [said(sentence) for sentence in layers.story(each)], layers.worst_table(each),
+                figures.spreads(each) if len(looked) <= _MOST_SPREAD else [], layers.spread_table(each),
+            )
+            for each in mine
+        ]  # fmt: skip
         figure = figures.layer_errors(plain.name(variant), mine)
         found.append(Inside(figure, parts, layers.whole_table(mine, len(variants))))
     return found

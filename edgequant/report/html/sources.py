@@ -44,7 +44,12 @@ def devices(report: Report) -> list[tuple[str, Table]]:
     for run in report.runs:
         if run.device.uri not in known or run.device.arch is not None:
             known[run.device.uri] = run.device
-    return [(_line(each), _facts(f"device-{place + 1}", each)) for place, each in enumerate(known.values())]
+    return device_tables(list(known.values()))
+
+
+def device_tables(known: Sequence[DeviceInfo]) -> list[tuple[str, Table]]:
+    """The same of devices that are known."""
+    return [(_line(each), _facts(f"device-{place + 1}", each)) for place, each in enumerate(known)]
 
 
 def _line(device: DeviceInfo) -> str:

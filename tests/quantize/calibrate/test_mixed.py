@@ -10,6 +10,7 @@ import pytest
 from edgequant import zoo
 from edgequant.errors import InputError
 from edgequant.quantize.calibrate.methods import CALIBRATORS
+from tests.nightly import all_but
 from tests.quantize.calibrate.support import build, images, left_in, node, speech_like, static, three_layers, worst
 
 
@@ -31,8 +32,10 @@ def test_the_best_calibrator_is_no_worse_than_any(tmp_path: Path) -> None:
     assert left_in(tmp_path) == {"static.mnn"}
 
 
-def test_a_target_is_reached_with_fewer_layers_and_the_answer_was_measured(tmp_path: Path) -> None:
-    source, samples = zoo.fetch("enc"), speech_like(3)
+@pytest.mark.parametrize("real", all_but(False, of=(False, True)), ids=("three layers", "a speech encoder"))
+def test_a_target_is_reached_with_fewer_layers_and_the_answer_was_measured(real: bool, tmp_path: Path) -> None:
+    source = zoo.fetch("enc") if real else three_layers(tmp_path / "m.onnx", "Exp")
+    samples = speech_like(3) if real else images(4, channels=16)
     plain = static(source, samples, tmp_path, calib="minmax")
     aim = worst(plain) + 4
     made = static(source, samples, tmp_path, calib="minmax", target_db=aim)

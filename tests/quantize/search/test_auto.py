@@ -83,7 +83,7 @@ def test_a_real_model_meets_30_db_and_is_smaller_than_8_bits(tmp_path: Path) -> 
 @pytest.mark.parametrize("memory", all_but("low", of=["low", "normal"]))
 def test_a_second_search_converts_and_runs_nothing(tmp_path: Path, memory: MemoryMode) -> None:
     source = generated.gru(tmp_path / "gru.onnx")
-    options = AutoOptions(memories=(memory,), rounds=1)
+    options = AutoOptions(memories=(memory,), rounds=0)
     first = find(source, tmp_path, "sqnr_db>=35", options=options)
     check(first, source, tmp_path)
     written = (tmp_path / "best.mnn").read_bytes()
@@ -179,7 +179,7 @@ def test_a_full_disk_is_named(cnn: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_saved(cnn: Path, tmp_path: Path) -> None:
-    found = find(cnn, tmp_path, options=AutoOptions(rounds=1))
+    found = find(cnn, tmp_path, options=AutoOptions(memories=("normal",), rounds=1))
     assert found.best is not None
     folder = tmp_path / "saved"
     folder.mkdir()

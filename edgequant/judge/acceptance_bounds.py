@@ -1,0 +1,127 @@
+"""One value held against one bound.  Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev
+from typing import cast
+
+from edgequant.compare.blocks import Ratio, ratio, student
+from edgequant.errors import ToolError
+from edgequant.judge.acceptance_types import State, Value
+from edgequant.mnn_version import parse_version
+from edgequant.spec.rules import TABLE, Rule
+
+RATIO_LEVEL = 0.99
+"""Of the interval of a ratio of times, as of those of bench."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A value held against a bound."""
+
+    state: State
+    bound: float | str | bool | None
+    why: str
+
+
+def against_bound(rule: Rule, value: Value) -> Held:
+    """An absolute bound; a value with an interval by the whole of it."""
+    bound = rule.bound.value
+    if value.excused:
+        return Held(State.PASS, bound, value.excused)
+    if isinstance(value.value, bool) or isinstance(bound, bool):
+        return Held(State.PASS if value.value is bound else State.FAIL, bound, "")
+    if isinstance(bound, str) or isinstance(value.value, str):
+        try:
+            now, than = parse_version(str(value.value)), parse_version(str(bound))
+        except ToolError as error:
+            return Held(State.INCONCLUSIVE, bound, error.message)
+        kept = now >= than if rule.op == ">=" else now <= than if rule.op == "<=" else now == than
+        return Held(State.PASS if kept else State.FAIL, bound, "")
+    if value.value is None or bound is None:
+        return Held(State.INCONCLUSIVE, bound, value.why)
+    return _interval(rule, float(value.value), value.low, value.high, float(bound))
+
+
+def against_base(rule: Rule, value: Value, base: Value) -> Held:
+    """``factor * base + add``.  Times by the interval of their ratio, where both have blocks; other numbers with
+    intervals by what both leave possible; what repeats itself by the numbers."""
+    of = rule.bound
+    now, then = value.value, base.value
+    if isinstance(now, (bool, str)) or isinstance(then, (bool, str)) or now is None or then is None:
+        return Held(State.INCONCLUSIVE, None, "not a number")
+    bound = of.factor * then + of.add
+    if value.blocks and base.blocks and then > 0:
+        found = ratio_of(value, base)
+        if found is not None:
+            return _by_ratio(rule, base, bound, found)
+    good, bad = (base.high, base.low) if rule.op == ">=" else (base.low, base.high)
+    lenient, strict = (bound if each is None else of.factor * each + of.add for each in (bad, good))
+    # What the baseline's own attempts spread over is no regression.
+    held = _interval(rule, now, value.low, value.high, lenient)
+    if timed(rule) and held.state in (State.PASS, State.MARGINAL) and lenient != strict:
+        # Of a time that is known from to, the baseline may have had either end.
+        surely = _interval(rule, now, value.low, value.high, strict)
+        if surely.state not in (State.PASS, State.MARGINAL):
+            return Held(State.INCONCLUSIVE, bound, "it cannot be told: the intervals of both leave it open")
+    return replace(held, bound=bound if timed(rule) else lenient)
+
+
+def timed(rule: Rule) -> bool:
+    """Whether it is a time or what varies like one."""
+    metric = TABLE.get(rule.metric)
+    return metric is not None and metric.alike == "timing"
+
+
+def _by_ratio(rule: Rule, base: Value, bound: float, found: Ratio) -> Held:
+    most = bound / cast("float", base.value)
+    said = (
+        f"{found.value:.3f} times that of {rule.bound.of} (99 %: {found.low:.3f} to {found.high:.3f}), {most:.3f} asked"
+    )
+    margin = (rule.margin or 0.0) / cast("float", base.value)
+    held = _interval(rule.model_copy(update={"margin": margin or None}), found.value, found.low, found.high, most)
+    return Held(held.state, bound, f"{said}; more blocks may tell" if held.state is State.INCONCLUSIVE else said)
+
+
+def _interval(rule: Rule, value: float, low: float | None, high: float | None, bound: float) -> Held:
+    low, high = value if low is None else low, value if high is None else high
+    # From the good end to the bad one.
+    sign = 1 if rule.op == "<=" else -1
+    best, worst = (low, high) if rule.op == "<=" else (high, low)
+    if sign * best > sign * bound:
+        return Held(State.FAIL, bound, "")
+    if sign * worst > sign * bound:
+        return Held(State.INCONCLUSIVE, bound, f"it cannot be told: {low:.4g} to {high:.4g} (95 %) is on both sides")
+    near = rule.margin is not None and sign * worst > sign * bound - rule.margin
+    return Held(State.MARGINAL, bound, f"by less than {rule.margin:g}") if near else Held(State.PASS, bound, "")
+
+
+def ratio_of(value: Value, base: Value) -> Ratio | None:
+    """How many times as long as `base`: blocks of one session round by round, those of two by Welch's interval of the
+    means of their logarithms.  None where there are too few blocks, or a time that is none."""
+    mine, theirs = dict(value.blocks), dict(base.blocks)
+    if any(each <= 0 for each in (*mine.values(), *theirs.values())):
+        return None
+    if value.session and value.session == base.session:
+        rounds = [number for number in mine if number in theirs]
+        if len(rounds) < 2:
+            return None
+        return ratio([[theirs[number]] for number in rounds], [[mine[number]] for number in rounds], RATIO_LEVEL)
+    if len(mine) < 2 or len(theirs) < 2:
+        return None
+    return apart([math.log(each) for each in theirs.values()], [math.log(each) for each in mine.values()])
+
+
+def apart(first: Sequence[float], second: Sequence[float]) -> Ratio:
+    """Welch (1947): of two independent sets of logarithms, the second over the first; degrees of freedom after
+    Satterthwaite, rounded down."""
+    difference = fmean(second) - fmean(first)
+    one, two = (stdev(each) ** 2 / len(each) for each in (first, second))
+    freedom = 1.0
+    if one + two > 0:
+        freedom = (one + two) ** 2 / (one**2 / (len(first) - 1) + two**2 / (len(second) - 1))
+    half = student(RATIO_LEVEL, max(int(freedom), 1)) * math.sqrt(one + two)
+    return Ratio(math.exp(difference), math.exp(difference - half), math.exp(difference + half))
