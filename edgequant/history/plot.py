@@ -128,8 +128,10 @@ def to_svg(found: Trend) -> str:
             levels = _levels(each)
             lines[f"{label}: level"] = [levels.get(document) for _, document in runs]
     lines = dict(list(lines.items())[: charts.MOST_SERIES - 1])
+    low, high = _edges([value for values in lines.values() for value in values if value is not None])
     if invalid:
-        lines["not valid"] = [invalid.get(document) for _, document in runs]
+        capped = {document: min(max(value, low), high) for document, value in invalid.items()}
+        lines["not valid"] = [capped.get(document) for _, document in runs]
     changes = sum(len(each.changes) for each in found.series)
     told = f"{changes} change{'s' if changes != 1 else ''} of level."
     direction = {">=": "More is better.", "<=": "Less is better."}.get(better(found.metric), "")
@@ -140,7 +142,17 @@ def to_svg(found: Trend) -> str:
         found.metric,
         shown=lambda value: shown_value(found.metric, value),
     )
-    return charts.curves(lines, said_of, labels=[created[:10] for created, _ in runs], dots=True, wide=True)
+    # So many dates of ten letters would lie upon each other.
+    part = slice(5, 10) if len({created[:4] for created, _ in runs}) == 1 else slice(0, 7)
+    return charts.curves(lines, said_of, labels=[created[part] for created, _ in runs], dots=True, wide=True)
+
+
+def _edges(valid: Sequence[float]) -> tuple[float, float]:
+    """What is not valid and lies beyond them is drawn there: it would press all others together."""
+    if not valid:
+        return float("-inf"), float("inf")
+    room = (max(valid) - min(valid)) / 3 or abs(valid[0]) / 3 or 1.0
+    return min(valid) - room, max(valid) + room
 
 
 def _levels(series: Series) -> dict[str, float]:
@@ -187,6 +199,7 @@ def _about(found: Trend) -> str:
     whose = "the worst output" if found.output is None else f"output {plain.name(found.output)}" if found.output else ""
     return (
         f"{f'Of {whose}. ' if whose else ''}"
-        "Numbers that are not valid are marked, and take no part in looking for changes; "
+        "Numbers that are not valid are marked, drawn at the edge where they are far off, and take no part in looking "
+        "for changes; "
         f"of series without a change, {LEVEL:.0%} are said to have one.{more}"
     )

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from edgequant.compare.table import TABLE
 from edgequant.judge.verdict import severity
 from edgequant.plain import amount, megabytes, metric, milliseconds
-from edgequant.report.model import Report, Run
+from edgequant.report.model import OutputReport, Report, Run
 from edgequant.report.numbers import Number, better, numbers, of_report
 
 Says = Literal["better", "worse", "other", "not valid", "new", "gone"]
@@ -93,6 +93,7 @@ def compare_reports(before: Report, after: Report) -> Against:
         for name in dict.fromkeys([*two.outputs, *one.outputs]):
             if name in one.outputs and name in two.outputs:
                 verdicts += _verdict(where, name, one.outputs[name].verdict, two.outputs[name].verdict)
+                verdicts += _limits(where, name, one.outputs[name], two.outputs[name])
             else:
                 verdicts.append(_come_or_gone(where, "output", "", gone=name in one.outputs, output=name))
         found += _findings(where, one.findings, two.findings)
@@ -156,6 +157,17 @@ def _verdict(where: str, output: str, before: Any, after: Any) -> Iterable[Chang
     if before is not after:
         says: Says = "worse" if severity(after) > severity(before) else "better"
         yield Change(where, output, "verdict", before.value, after.value, says)
+
+
+def _limits(where: str, name: str, before: OutputReport, after: OutputReport) -> Iterable[Change]:
+    """A verdict may be another because of what it was held against."""
+    old = {each.metric: f"{each.op} {each.bound:g}" for each in before.limits}
+    new = {each.metric: f"{each.op} {each.bound:g}" for each in after.limits}
+    for metric_ in dict.fromkeys([*new, *old]):
+        was, is_ = old.get(metric_, ""), new.get(metric_, "")
+        if was != is_:
+            says: Says = "other" if was and is_ else "new" if is_ else "gone"
+            yield Change(where, name, f"limit on {metric_}", was, is_, says)
 
 
 def _come_or_gone(where: str, what: str, value: str, *, gone: bool, output: str = "") -> Change:

@@ -67,7 +67,9 @@ def test_of_a_run_judged_by_other_limits(tmp_path: Path) -> None:
     found = compare_reports(before, after)
     assert before.verdict is Verdict.PASS
     assert (found.changes[0].what, found.changes[0].before, found.changes[0].says) == ("verdict", "PASS", "worse")
-    assert {each.what for each in found.changes} <= {"verdict", "LIMIT_EXCEEDED", *BETTER} | {
+    limit = next(each for each in found.changes if each.what == "limit on sqnr_db")
+    assert (limit.after, limit.says) == (">= 150", "other")
+    assert {each.what for each in found.changes} <= {"verdict", "LIMIT_EXCEEDED", "limit on sqnr_db", *BETTER} | {
         each.code for run in after.runs for each in run.findings
     }
     assert any(each.what == "LIMIT_EXCEEDED" and each.says == "new" for each in found.changes)
