@@ -138,13 +138,16 @@ def to_svg(found: Trend) -> str:
     said_of = charts.Said(
         found.title,
         f"A point is a run, the oldest to the left. {direction} {told}",
-        "run, by its day",
+        "run, by its day and its id"
+        if len({created[:4] for created, _ in runs}) == 1
+        else "run, by its month and its id",
         found.metric,
         shown=lambda value: shown_value(found.metric, value),
     )
-    # So many dates of ten letters would lie upon each other.
-    part = slice(5, 10) if len({created[:4] for created, _ in runs}) == 1 else slice(0, 7)
-    return charts.curves(lines, said_of, labels=[created[part] for created, _ in runs], dots=True, wide=True)
+    # Of two runs of a day the labels are to be two: what has the label of another is written where that is.
+    part = slice(5, 10) if len({created[:4] for created, _ in runs}) == 1 else slice(2, 7)
+    labels = [f"{created[part]} {document[:4]}" for created, document in runs]
+    return charts.curves(lines, said_of, labels=labels, dots=True, wide=True)
 
 
 def _edges(valid: Sequence[float]) -> tuple[float, float]:
