@@ -27,8 +27,9 @@ def read(root: Optional[str] = None) -> Dict[str, Any]:
     had no CPU (PSI).  running: programs that run or are ready to, this one included.  quota: how often a quota of its
     cgroup held this process back.  switched: how often it lost its CPU to another.
     cpus: how many it may use.  mhz: of each of them; mhz_most: what each is allowed.  celsius: the hottest zone.
-    governor: of the same CPUs, one where all have the same.  cooled: steps by which the kernel holds CPUs back for
-    their heat, and firmware of a Raspberry Pi for heat or voltage; throttled: how often x86 CPUs said they were.
+    governor, driver: of the same CPUs, one where all have the same; what a governor's name means is the driver's.
+    cooled: steps by which the kernel holds CPUs back for their heat, or a Raspberry Pi its own, for voltage too;
+    throttled: how often x86 CPUs said they were.
     free_mb: memory that is available, 10^6 bytes.  swapped_in: pages since the start of the machine.
     battery: percent; charging: whether it is; plugged: whether something but a battery feeds it.
     """
@@ -53,7 +54,8 @@ def read(root: Optional[str] = None) -> Dict[str, Any]:
         "celsius": celsius(root),
         "cooled": _cooled(root),
         "throttled": _throttled(root, cpus),
-        "governor": _governor(root, cpus),
+        "governor": _each(root, cpus, "scaling_governor"),
+        "driver": _each(root, cpus, "scaling_driver"),
         "free_mb": free_mb(root),
         "swapped_in": _field(system.text("proc/vmstat", root), "pswpin", 1),
         **_battery(root),
@@ -135,8 +137,8 @@ def _mhz(root: str, cpus: List[int], name: str) -> Optional[List[float]]:
     return known if known and len(known) == len(found) else None
 
 
-def _governor(root: str, cpus: List[int]) -> Optional[str]:
-    path = "sys/devices/system/cpu/cpu%d/cpufreq/scaling_governor"
+def _each(root: str, cpus: List[int], name: str) -> Optional[str]:
+    path = "sys/devices/system/cpu/cpu%d/cpufreq/" + name
     found = sorted({system.text(path % cpu, root)[:100] for cpu in cpus[:4096]} - {""})
     return ", ".join(found)[:300] or None
 

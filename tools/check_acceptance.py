@@ -64,9 +64,11 @@ def parsed(text):
     output, _, metric = left.rpartition(":")
     if left.startswith(("finding:", "task:")) and metric not in OF_OUTPUTS:
         output, metric = "", left
-    relative = re.fullmatch(r"(?:(\S+) \* )?(float|baseline)(?: ([+-]) (\S+))?", right)
+    relative = re.fullmatch(r"(?:(\S+) \* )?(float|baseline)(?: ([+-]) (\S+)( %)?)?", right)
     if relative:
-        factor, of, sign, add = relative.groups()
+        factor, of, sign, add, percent = relative.groups()
+        if percent:
+            return metric, output or None, op, (of, round(1 + float(f"{sign}{add}") / 100, 12), 0.0)
         return metric, output or None, op, (of, float(factor or 1), float(f"{sign or ''}{add or 0}"))
     words = {"true": True, "false": False, "present": True, "absent": False}
     if right in words:
@@ -116,7 +118,10 @@ class Checker:
         base = None if bound[0] == "absolute" else self.base(metric, bound[0], trial, attempt, place)
         if bound[0] != "absolute" and base is None:
             return "INCONCLUSIVE"
-        return held(metric, op, rule["margin"], bound, value, base)
+        state = held(metric, op, rule["margin"], bound, value, base)
+        limit = bound[0] == "absolute" and metric in LIMITS and rule["required"]
+        # The limit of a trial that breaks limits and is no FAIL: it proves nothing.
+        return "INCONCLUSIVE" if state == "FAIL" and limit and attempt["verdict"] == "INCONCLUSIVE" else state
 
     def rule(self, rule, trial, attempt, beside):
         metric, output, _, bound = parsed(rule["rule"])

@@ -44,6 +44,7 @@ class ConditionsCapture(Record):
     throttled: float | None = None
     celsius: float | None = None
     governor: str | None = None
+    driver: str | None = None
     free_mb: float | None = None
     swapped_in: float | None = None
     battery: int | None = None

@@ -45,7 +45,7 @@ def report(
 
         integrity.run(run_dir, files=files, against=against, ui=ui)
         return
-    from edgequant.cli import report as command
+    from edgequant.cli import report_any as command
 
     command.run(run_dir=run_dir, schema=schema, against=against, files=files, by_case=by_case, ui=ui)
 

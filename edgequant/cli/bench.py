@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,14 +109,24 @@ def write_files(report: BenchReport, folder: Path | None, files: Files) -> None:
         write_text_file(page(report, archive), files.html, "--html", "page")
 
 
-def report_again(run_dir: str, files: Files, ui: Ui) -> None:
+def report_again(run_dir: str, *, schema: bool, files: Files, by_case: bool, ui: Ui) -> None:
     """`report` of a bench: its folder, or a bench.json by itself."""
-    from edgequant.report.bench import load
+    from edgequant.report.bench import json_schema, load
 
-    path = Path(run_dir)
+    if schema:
+        print_json(json.dumps(json_schema(), indent=2))
+        return
+    if by_case:
+        raise InputError("OPTION_INVALID", "--by-case: a bench times one case")
+    path, folder = Path(run_dir), folder_of_bench(run_dir)
     path = path / REPORT if path.is_dir() else path
-    refuse_beside(files, [path], path)
-    show(load(path), folder_of_bench(path), files, ui)
+    if folder is not None and not path.exists():
+        raise InputError(
+            "REPORT_INVALID", f"{folder}: it ended before there was a {REPORT}",
+            hint=f"edgequant judge {folder} shows what there is.",
+        )  # fmt: skip
+    refuse_beside(files, [path], folder or path)
+    show(load(path), folder, files, ui)
 
 
 def judge_again(run_dir: str, rules: Rejudging, ui: Ui) -> None:

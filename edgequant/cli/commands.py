@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgequant.cli import afterwards
+from edgequant.cli import afterwards, working
 from edgequant.cli.groups import Commands, typed
 
 if TYPE_CHECKING:
@@ -63,11 +63,9 @@ def verify(
 ) -> None:
     """Quantize MODEL, run it on every device, compare with the float reference, and give a verdict.
 
-    With nothing but --device it makes random cases (three sizes for dynamic
-    dimensions), quantizes as dynamic:8, runs with memory low, and prints a table
-    per output.  Everything is kept in the run directory; --resume goes on with
-    one that was interrupted.  With --diagnose, what FAILs is looked into at once;
-    the exit code stays that of the verdict.
+    With nothing but --device it makes random cases (three sizes for dynamic dimensions), quantizes as dynamic:8,
+    runs with memory low, and prints a table per output.  Everything is kept in the run directory; --resume goes
+    on with one that was interrupted.  With --diagnose, what FAILs is looked into at once; the exit code stays.
     """
     from edgequant.cli import verify as command
 
@@ -92,13 +90,11 @@ def diagnose(
 ) -> None:
     """Verify MODEL as one variant on one device, and say where the error enters.
 
-    MODEL may be the folder of a run that verify has left: then it is looked into
-    as it was asked for, and nothing is verified anew.
+    MODEL may be the folder of a run that verify has left: then it is looked into, and nothing verified anew.
 
-    Looks at inner tensors of float and quantized MNN on this host, and of the
-    quantized file on the device.  Names the stage, the layer and the cause, proves
-    it where it can (with only the blamed layers in float the limits hold), and ends
-    with the command to go on with.  The exit code is the verdict's.
+    Looks at inner tensors of float and quantized MNN on this host, and of the quantized file on the device.
+    Names stage, layer and cause, proves it where it can (with only the blamed layers in float the limits
+    hold), and ends with the command to go on with.  The exit code is the verdict's.
     """
     from edgequant.cli import diagnose as command
 
@@ -360,3 +356,6 @@ def cache_clean(ui: opt.Ui) -> None:
     from edgequant.cli import cache as command
 
     command.clean(ui)
+
+
+working.declare(app)

@@ -27,28 +27,18 @@ if TYPE_CHECKING:
 
 def run(*, run_dir: str | None, schema: bool, against: str | None = None, files: Files, by_case: bool, ui: Ui) -> None:
     """Show a report again, or the schema of all of them.  against: an earlier one that it is held against."""
-    from edgequant.cli.bench import is_bench, report_again
-    from edgequant.report.bench import json_schema as bench_schema
     from edgequant.report.console import render
     from edgequant.report.difference import render_against
     from edgequant.report.read import load
     from edgequant.report.write import json_schema, to_json
 
-    bench = run_dir is not None and is_bench(run_dir)
     if schema:
-        print_json(json.dumps(bench_schema() if bench else json_schema(), indent=2))
+        print_json(json.dumps(json_schema(), indent=2))
         return
     if by_case and files.csv is None:
         raise InputError("OPTION_INVALID", "--by-case is for a table", hint="Name its file with --csv.")
     if run_dir is None:
         raise InputError("OPTION_INVALID", "which run?", hint="Give its folder: edgequant report RUN_DIR")
-    if bench:
-        if by_case:
-            raise InputError("OPTION_INVALID", "--by-case: a bench times one case")
-        if against is not None:
-            hint = "edgequant judge RUN_DIR --baseline EARLIER compares benches."
-            raise InputError("OPTION_INVALID", "--against is for runs of verify", hint=hint)
-        report_again(run_dir, files, ui)
     path = Path(run_dir)
     path = path / "report.json" if path.is_dir() else path
     refuse_beside(files, [path], path)

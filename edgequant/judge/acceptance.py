@@ -19,6 +19,7 @@ from edgequant.judge.acceptance_types import (
     Value,
     worst_state,
 )
+from edgequant.judge.verdict import Verdict
 from edgequant.spec.accept import FLOAT, Deviation, TaskEntry, TrialKey, applies, in_scope
 from edgequant.spec.rules import FINDING, INPUTS, TABLE, VERDICT, Bound, Metric, Rule, Scope
 
@@ -246,6 +247,9 @@ class _Judge:
             return self._nothing(rule, key, facts, "it was not measured" if value is None else value.why)
         if rule.bound.of == "absolute":
             held = against_bound(rule, value)
+            if held.state is State.FAIL and rule.limit is not None and facts.verdict is Verdict.INCONCLUSIVE:
+                # The trial breaks it and is no FAIL: it proves nothing, such as with the reference of other cases.
+                return self._nothing(rule, key, facts, f"the trial proves nothing: {', '.join(facts.doubts)}")
             return RuleResult(rule, key, held.state, value, rule.bound.value, _said(place, held.why, value, rule))
         base = self._base(rule, key, facts, place)
         if isinstance(base, str):

@@ -94,7 +94,7 @@ def _interval(rule: Rule, value: float, low: float | None, high: float | None, b
     if sign * best > sign * bound:
         return Held(State.FAIL, bound, "")
     if sign * worst > sign * bound:
-        return Held(State.INCONCLUSIVE, bound, f"it cannot be told: {low:.4g} to {high:.4g} (95 %) is on both sides")
+        return Held(State.INCONCLUSIVE, bound, f"it cannot be told: {low:.4g} to {high:.4g} is on both sides")
     near = rule.margin is not None and sign * worst > sign * bound - rule.margin
     return Held(State.MARGINAL, bound, f"by less than {rule.margin:g}") if near else Held(State.PASS, bound, "")
 

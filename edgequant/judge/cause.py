@@ -13,7 +13,7 @@ from edgequant.judge.layer_graph import Graph
 Told = tuple[str, str, dict[str, Any], str]
 """Code, message, evidence, remedy."""
 FLOAT = "Keep this layer in float (the recipe below does)."
-AGAIN = "Quantize again: the file is not what quantizing this layer makes.  Until then keep this layer in float."
+AGAIN = "Quantize again: this layer of the file was made wrongly, or damaged later.  Until then keep it in float."
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def finite(value: float) -> float | None:
 
 
 def shown(db: float | None) -> str:
-    return "no number" if db is None else f"{db:.1f} dB"
+    return "no number" if db is None else "more than 150 dB" if db > 150 else f"{db:.1f} dB"
 
 
 def place(where: Mapping[str, object]) -> str:

@@ -70,7 +70,7 @@ def spread_cause(capture: LayerCapture, graph: Graph) -> Finding:
     return _finding(
         (
             "BITS_TOO_FEW" if few else "ERROR_SPREAD",
-            f"no few layers cause it: rounding of {kinds} adds up over {total} layers"
+            f"it is not one layer, nor a few: rounding of {kinds} adds up over {total} layers"
             + (f" of {min(bits)} bits" if few else ""),
             {"layers": [name for name, _ in ranked[:10]], "of": total, "bits": min(bits, default=0)},
             "Give more bits, or smaller blocks (block=32), to all layers." if few else

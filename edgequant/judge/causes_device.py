@@ -9,8 +9,8 @@ from edgequant.archive.layers import Rerun
 from edgequant.judge.cause import At, Told, better, finite, shown
 from edgequant.judge.layers import JUMP
 
-HALF_MAX, HALF_LEAST = 65504.0, 6e-7
-"""The largest number of half precision, and ten of its least steps: below, three of its eleven bits are left."""
+HALF_MAX, STEP, HALF_LEAST = 65504.0, 6e-8, 6e-7
+"""The largest number of half precision, its least step, and ten of these: below, three of its eleven bits are left."""
 _PRECISION = "Run with --precision normal."
 _CANCELS = 100.0
 """A sum so many times smaller than what it is made of has lost seven of the eleven bits of half precision."""
@@ -75,10 +75,8 @@ def beyond(at: At) -> Told | None:
             message = f"numbers of '{tap.tensor}' go up to {most:.3g}, and half precision ends at {HALF_MAX:.0f}"
             return "FP16_OVERFLOW", message, evidence, _PRECISION
         if 0 < tap.plain.rms < HALF_LEAST:
-            message = (
-                f"numbers of '{tap.tensor}' are about {tap.plain.rms:.2g}, which is a few steps of half precision "
-                "(6e-08), or none"
-            )
+            small = "less than the least step" if tap.plain.rms < STEP else "only a few of the least steps"
+            message = f"numbers of '{tap.tensor}' are about {tap.plain.rms:.2g}, {small} of half precision (6e-08)"
             return "FP16_UNDERFLOW", message, evidence, _PRECISION
     return None
 

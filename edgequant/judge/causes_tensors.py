@@ -75,7 +75,8 @@ def moved(at: At) -> Told | None:
                 continue  # a lost channel resembles every dead one
             evidence = {"kind": sign.kind, "strength": sign.strength, "where": sign.where}
             if sign.kind == "order" and sign.strength > 3:
-                message = f"the same rows in another order along axis {sign.where.get('axis')}: equal scores have none"
+                axis = sign.where.get("axis")
+                message = f"the same rows come in another order along axis {axis}, as where scores are equal"
                 remedy = "Say that order means nothing (--decides OUTPUT=set), or break ties in the model."
                 return "ORDER_OF_EQUALS", message, evidence, remedy
             if sign.kind in _MOVED and sign.strength > 3:

@@ -39,7 +39,7 @@ def _not_finite(at: At) -> Told | None:
         return None
     bad = list(found.bad_channels)
     message = (
-        f"{len(bad)} of its {found.channels} output channels have weights that are no numbers, first channel {bad[0]}"
+        f"{len(bad)} of its {found.channels} output channels have weights that are NaN or Inf, first channel {bad[0]}"
     )
     return "WEIGHTS_NOT_FINITE", message, {"channels": bad[:20]}, AGAIN
 
@@ -137,7 +137,8 @@ def _few_bits(at: At) -> Told | None:
     found = at.layer.weights
     if found is None or found.kept != "quantized" or found.bits > FEW_BITS:
         return None
-    message = f"its weights have {found.bits} bits, which cost {shown(found.sqnr_db)} of them"
+    left = "" if found.sqnr_db is None else f", too few for them: {shown(found.sqnr_db)} of signal over error is left"
+    message = f"its weights have {found.bits} bits{left}"
     remedy = "Give this layer 8 bits in a recipe, or keep it in float."
     return "BITS_TOO_FEW", message, {"bits": found.bits, "weights_sqnr_db": found.sqnr_db}, remedy
 

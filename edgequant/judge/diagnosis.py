@@ -56,7 +56,7 @@ def taps_finding(capture: LayerCapture) -> list[Finding]:
             severity="info",
             where=worst.output,
             message=f"asking for inner tensors changes outputs on {where}{db}: MNN computes something else then, "
-            "and the numbers of these tensors are of that",
+            "and what is told of these tensors is of that",
             evidence={"tensors": list(worst.tensors[:20]), "case": worst.case, "times": len(capture.changed)},
         )
     ]
@@ -163,7 +163,7 @@ def diagnose(capture: LayerCapture, outputs: Sequence[str], more: Mapping[str, o
         cause = born
         bad = next((each for each in graph.layers if each.weights is not None and each.weights.bad_channels), None)
         if bad is not None and stage == "quantization":  # MNN may show the NaN in a later tensor
-            blame = Blame((bad.key,), "proven", "its weights in the file are no numbers, and float MNN's are")
+            blame = Blame((bad.key,), "proven", "its weights in the file are NaN or Inf, and float MNN's are not")
             cause = cause_of(capture.model_copy(update={"stage": stage}), graph, blame, more)
         elif stage == "device" and (told := beyond_half(capture, graph, blame)) is not None:
             cause, findings = told, [*findings, born]

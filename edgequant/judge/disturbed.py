@@ -22,6 +22,8 @@ DRIFT = 1.10
 JUMP_SECONDS, JUMP_SHARE = 0.05, 0.01
 LOW_BATTERY = 20
 SLOW_GOVERNORS = ("powersave", "conservative")
+OWN_WAYS = ("intel_pstate", "amd-pstate-epp")
+"""Drivers whose powersave is no lowest frequency: the CPU chooses it by its load, as with schedutil."""
 FREE_MB = 100.0
 STALLED, STALLED_LEAST = 10.0, 50.0
 """A sample so many times the median, and so many milliseconds more, in which the process was not computing either: it
@@ -162,7 +164,7 @@ def _tick(passed: float) -> float:
 def throughout(noted: Sequence[ConditionsCapture]) -> list[Doubt]:
     """What was so at any of these moments."""
     found: list[Doubt] = []
-    names = {name for each in noted for name in (each.governor or "").split(", ")}
+    names = {name for each in noted if each.driver not in OWN_WAYS for name in (each.governor or "").split(", ")}
     slow = sorted(names & set(SLOW_GOVERNORS))
     if slow:
         said = f"the CPU frequency governor is {', '.join(slow)}"

@@ -250,9 +250,8 @@ def of_device(graph: Graph) -> Blame:
 
 def not_finite(graph: Graph, outputs: Sequence[str]) -> Finding | None:
     """The first layer whose output is not finite where float MNN's is."""
-    clean = all(
-        _bad(side) == 0 for name in outputs for tap in graph.taps.get(name, ()) for side in (tap.here, tap.there)
-    )
+    ends = {each for name in outputs for each in ([name] if name in graph.taps else _nearest(graph, name))}
+    clean = all(_bad(side) == 0 for name in ends for tap in graph.taps[name] for side in (tap.here, tap.there))
     for layer in graph.main():
         for tap in (tap for name in layer.outputs for tap in graph.taps.get(name, ())):
             for where, side, base in (("this host", tap.here, tap.plain), ("the device", tap.there, tap.here)):
@@ -261,13 +260,13 @@ def not_finite(graph: Graph, outputs: Sequence[str]) -> Finding | None:
                 what = f"{side.nan} NaN and {side.inf} Inf" if side.nan and side.inf else (
                     f"{side.nan} NaN" if side.nan else f"{side.inf} Inf"
                 )  # fmt: skip
-                swallowed = clean and tap.tensor not in outputs
-                told = ", and a later activation hides them from the outputs" if swallowed else ""
+                swallowed = clean and tap.tensor not in ends
+                told = ", and what follows hides them from the outputs" if swallowed else ""
                 return Finding(
                     code="NAN_SWALLOWED" if swallowed else "NAN_BORN",
                     severity="fail",
                     where=layer.key,
-                    message=f"{what} of {side.n} elements are born here on {where} (case {tap.case}){told}",
+                    message=f"{what} come out of this layer on {where}, of {side.n} numbers (case {tap.case}){told}",
                     evidence={
                         "tensor": tap.tensor,
                         "case": tap.case,
@@ -278,6 +277,12 @@ def not_finite(graph: Graph, outputs: Sequence[str]) -> Finding | None:
                     remedy="Keep this layer in float, or its inputs inside of what it can take.",
                 )
     return None
+
+
+def _nearest(graph: Graph, output: str) -> list[str]:
+    """The last tensors in front of an output that were looked at, where it was not itself."""
+    maker = graph.maker.get(output)
+    return [] if maker is None else graph.seen_before(maker)
 
 
 def _bad(side: Stats | None) -> int:

@@ -80,9 +80,8 @@ def number(rule: RuleReport, value: bool | float | str | None) -> str:
         return value
     metric = TABLE.get(rule.metric)
     unit = f" {metric.unit}" if metric is not None and metric.unit else ""
-    text = f"{value:.6g}"
-    if rule.bound is not None and not isinstance(rule.bound, (bool, str)) and text == f"{rule.bound:.6g}":
-        text = f"{value:.12g}"  # 24.9999999 beside 25
+    alike = [each for each in (rule.value, rule.bound) if isinstance(each, float) and f"{each:.6g}" == f"{value:.6g}"]
+    text = f"{value:.12g}" if len(set(alike)) > 1 else f"{value:.6g}"  # 24.9999999 beside 25
     return f"{text}{unit}"
 
 

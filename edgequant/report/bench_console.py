@@ -88,5 +88,5 @@ def _memory(device: BenchDeviceReport) -> Table:
         last = next((stage.pss for stage in reversed(stages) if stage is not None and stage.pss is not None), None)
         peaks = [None if stage is None else stage.rss if stage.peak is None else stage.peak for stage in stages]
         amounts = [found.file_mb, found.session_mb, *peaks, last, found.above_mb, found.peak_mb]
-        table.add_row(printable(each.name), *("" if value is None else f"{value:.1f}" for value in amounts))
+        table.add_row(printable(each.id or each.name), *("" if value is None else f"{value:.1f}" for value in amounts))
     return table

@@ -17,6 +17,10 @@ from edgequant.judge.verdict import Verdict
 from edgequant.report.lines import STYLE, Lines
 
 MAX_ROWS = 12
+_LEGEND = (
+    "dB, more is better; *: to blame. entire: its own output, with all error that comes in; single: the model's worst "
+    "output with this layer alone quantized"
+)
 MOST_ABOVE = 50
 """MB that looking inside means to take of a device, above what the model takes anyway."""
 
@@ -154,6 +158,17 @@ def render(found: DiagnosisReport, console: Console, *, verbose: bool = False, q
     _Printer(console, MAX_ROWS, verbose, quiet).diagnosis(found)
 
 
+def _others(found: DiagnosisReport) -> list[Finding]:
+    """What the sentences do not say already, each once."""
+    told = set() if found.cause is None else {(found.cause.code, found.cause.message)}
+    kept = []
+    for each in found.findings:
+        if (each.code, each.message) not in told:
+            told.add((each.code, each.message))
+            kept.append(each)
+    return kept
+
+
 class _Printer(Lines):
     def diagnosis(self, found: DiagnosisReport) -> None:
         head = Text(found.verdict.value, style=STYLE[found.verdict])
@@ -162,10 +177,13 @@ class _Printer(Lines):
         if found.table:
             self.console.print()
             self.table(found)
-        for finding in found.findings:
+        for finding in _others(found):
             if (self.quiet and finding.severity == "info") or (finding.code == "LIMIT_EXCEEDED" and not self.verbose):
                 continue
-            self.hang(Text(f"{finding.severity:<5} ", style="dim"), self.text(f"{finding.code}: {finding.message}"))
+            where = "" if finding.where is None else f" at '{finding.where}'"
+            self.hang(
+                Text(f"{finding.severity:<5} ", style="dim"), self.text(f"{finding.code}{where}: {finding.message}")
+            )
         if found.loops:
             names = plain.joined([plain.name(name, self.console.encoding) for name in found.loops[:3]], "and")
             self.line(f"Tensors inside of {names} cannot be asked for: it is judged as one layer, its weights apart.")
@@ -200,5 +218,9 @@ class _Printer(Lines):
             mark, blanks = "* " if row.blamed else "  ", " " * (width - 2 - name.cell_len)
             padded = Text.assemble(mark, name, blanks, f"{row.type[:13]:<14}{cells}")
             self.console.print(padded, soft_wrap=True)
+        if not self.quiet:
+            apart = "; device: its output there against this host; noise: what rounding explains of that"
+            legend = f"{_LEGEND}{apart if device else ''}."
+            self.hang(Text("  "), self.text(legend))
         if len(found.table) > len(shown):
             self.line(f"  and {len(found.table) - len(shown)} more layers (--verbose shows them)")

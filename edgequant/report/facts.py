@@ -19,6 +19,8 @@ from edgequant.spec.rules import FINDING, TABLE
 _STAGES = ("conversion", "quantization", "device")
 _STAGED = ("sqnr_db", "cosine", "max_abs", "mismatch")
 _BENCHED = tuple(name for name, metric in TABLE.items() if metric.source == "bench")
+_NEVER = 1e9
+"""A step that no rollout comes to."""
 _MEMORY = ("session", "rss_peak", "pss_peak", "model_file")
 
 
@@ -75,7 +77,9 @@ def facts_of(
         if drift.breaks_at is not None:
             found[f"{name}:drift.breaks_at"] = Value(drift.breaks_at, why=f"{drift.limit or 'a limit'}, {drift.stage}")
         elif steps is not None:
-            found[f"{name}:drift.breaks_at"] = Value(steps, excused=f"none of {steps} steps breaks it")
+            # The first that breaks it is one that was not run, if there is one.
+            none = f"none of {steps} steps breaks it"
+            found[f"{name}:drift.breaks_at"] = Value(steps + 1, none, low=steps + 1, high=_NEVER)
     found.update(_of_run(run))
     found.update(_of_bench(bench, session))
     found.update(tasks or {})
@@ -203,6 +207,8 @@ def _present(run: Run, bench: Setting | None) -> Iterator[str]:
     yield from (each.code for each in run.findings)
     if run.error is not None:
         yield run.error.code
+    if run.diagnosis is not None and run.diagnosis.cause is not None:
+        yield run.diagnosis.cause.code
     if bench is not None:
         yield from bench.findings
 

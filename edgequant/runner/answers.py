@@ -190,6 +190,7 @@ class Conditions(Answer):
     throttled: _Tally | None = None
     celsius: Annotated[float, Field(ge=-100, le=250, allow_inf_nan=False)] | None = None
     governor: str | None = Field(default=None, max_length=300)
+    driver: str | None = Field(default=None, max_length=300)
     free_mb: _Tally | None = None
     swapped_in: _Tally | None = None
     battery: Annotated[int, Field(ge=0, le=100)] | None = None

@@ -14,12 +14,14 @@ from edgequant.errors import InputError
 from edgequant.spec import Access, Decision, Limit, RunOptions, Variant
 from edgequant.spec.images import ImageOptions
 from edgequant.spec.options import _Strict
-from edgequant.spec.rules import TASK, Rule, Scope, WrittenRule, fits, limit_of, only, parse_rule
+from edgequant.spec.rules import TASK, Glob, Rule, Scope, WrittenRule, fits, limit_of, only, parse_rule
 
 _NAME = r"^[^\x00-\x1f\x7f/*?]{1,100}$"
 """Of a model, a variant or a device: a glob must not mean a name."""
 Name = Annotated[str, Field(pattern=_NAME)]
 MOST_TRIALS = 10_000
+MOST_RESULTS = 300_000
+"""Rules times trials: what is more is a mistake, and takes minutes to look at."""
 
 
 class TrialKey(NamedTuple):
@@ -116,7 +118,7 @@ class DeviceEntry(_Strict):
     tags: tuple[Name, ...] = Field(default=(), max_length=100)
     options: RunOptions = Field(default_factory=RunOptions)
     device_options: Access = Field(default_factory=Access)
-    variants: tuple[str, ...] | None = Field(default=None, max_length=1000)
+    variants: tuple[Glob, ...] | None = Field(default=None, max_length=1000)
 
 
 class TaskEntry(_Strict):
@@ -131,7 +133,7 @@ class TaskEntry(_Strict):
     timeout: float = Field(default=60.0, gt=0, le=86400)
     memory_mb: float = Field(default=4096.0, gt=0, le=1e6)
     labels: Path | None = None
-    model: str | None = None
+    model: Glob | None = None
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -156,9 +158,9 @@ class WrittenDeviation(_Strict):
 
     rule: str | None = None
     finding: str | None = None
-    model: str | None = None
-    variant: str | None = None
-    device: str | None = None
+    model: Glob | None = None
+    variant: Glob | None = None
+    device: Glob | None = None
     reason: str
     expires: date
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from edgequant.blame import TABLE
 from edgequant.errors import InputError
 from edgequant.files import read_bounded
 from edgequant.problems import Place, dotted, first_problem
 from edgequant.spec.accept import (
+    MOST_RESULTS,
     MOST_TRIALS,
     AcceptSpec,
     BenchEntry,
@@ -30,7 +34,7 @@ from edgequant.spec.accept import (
 )
 from edgequant.spec.file import _NOT_YAML, MAX_BYTES, _calibration
 from edgequant.spec.options import Access, RunOptions
-from edgequant.spec.rules import Rule, WrittenRule, fits
+from edgequant.spec.rules import FINDING, Rule, WrittenRule, fits
 
 _HINT = "docs/accept-rules.md has every key and every rule."
 _VERIFYS = "It looks like a spec of `edgequant verify --spec`, which takes one model: give it to that command, or name "
@@ -73,7 +77,7 @@ def load_accept(path: Path, base: Path | None = None) -> AcceptSpec:
         _look(spec)
     except ValidationError as error:
         place = tuple(error.errors(include_url=False)[0]["loc"])
-        raise _invalid(path, lines, place, first_problem(error, keys=_keys)) from None
+        raise _invalid(path, lines, place, first_problem(error, keys=_keys, place=_as_written)) from None
     except _Mistake as mistake:
         raise _invalid(path, lines, mistake.place, f"{dotted(mistake.place)}: {mistake}") from None
     return _resolved(spec, path.parent if base is None else base)
@@ -140,6 +144,12 @@ def _keys(place: Place) -> Sequence[str]:
     return list(AcceptSpec.model_fields) if len(place) == 1 else []
 
 
+def _as_written(place: Place) -> str:
+    """A rule and a deviation keep where they apply apart; who writes them does not."""
+    inner = place[:1] in (("rules",), ("deviations",)) and place[2:3] == ("scope",)
+    return dotted((*place[:2], *place[3:]) if inner else place)
+
+
 def _at(each: Any, lines: Mapping[Place, int], key: str, at: int) -> Any:
     return each.model_copy(update={"line": _line(lines, (key, at))})
 
@@ -184,6 +194,8 @@ def _look(spec: AcceptSpec) -> None:
         raise _Mistake(("devices",), "there is nothing to try: no variant is left for any device")
     if len(keys) > MOST_TRIALS:
         raise _Mistake(("models",), f"{len(keys)} trials are more than the {MOST_TRIALS} there may be")
+    if (results := len(keys) * (len(spec.rules) + len(spec.deviations))) > MOST_RESULTS:
+        raise _Mistake(("rules",), f"{results} times a rule meets a trial: more than the {MOST_RESULTS} there may be")
     for name, device in spec.devices.items():
         for at, pattern in enumerate(device.variants or ()):
             if not any(fits(pattern, key.variant) for key in keys):
@@ -210,6 +222,8 @@ def _look_at_rules(spec: AcceptSpec, keys: Sequence[TrialKey]) -> None:
     seen: dict[str, int] = {}
     meant: list[tuple[Rule, set[TrialKey]]] = []
     for at, rule in enumerate(spec.rules):
+        if rule.metric.startswith(FINDING):
+            _known(("rules", at), rule.metric.removeprefix(FINDING))
         task_name = task_of(rule.metric)
         if task_name is not None:
             if task_name not in spec.tasks:
@@ -233,6 +247,22 @@ def _look_at_rules(spec: AcceptSpec, keys: Sequence[TrialKey]) -> None:
                 raise _Mistake(("rules", at), f"nothing can keep both '{rule}' and '{other}' (rules.{number})")
         if len(meant) < 1000:  # of more, those behind are not held against each other
             meant.append((rule, mine))
+
+
+@cache
+def _codes() -> tuple[frozenset[str], tuple[str, ...]]:
+    """Every code that is written in this program, and the ends of those that are put together: one that is not is never
+    found, and a rule on it always kept."""
+    sources = [path.read_text("utf-8") for path in Path(__file__).parents[1].rglob("*.py")]
+    whole = {code for text in sources for code in re.findall(r'"([A-Z][A-Z0-9_]{2,99})"', text)}
+    return frozenset(whole | set(TABLE)), tuple({end for text in sources for end in re.findall(r'\}(_[A-Z_]+)"', text)})
+
+
+def _known(place: Place, code: str) -> None:
+    codes, ends = _codes()
+    if code not in codes and not code.endswith(ends):
+        near = difflib.get_close_matches(code, codes, n=1)
+        raise _Mistake(place, f"no finding has the code {code}" + (f"; did you mean {near[0]}?" if near else ""))
 
 
 def _contradict(one: Rule, other: Rule) -> bool:
@@ -262,6 +292,8 @@ def _look_at_deviations(spec: AcceptSpec, keys: Sequence[TrialKey]) -> None:
         mine = [key for key in keys if in_scope(each.scope, key, aliases)]
         if not mine:
             raise _Mistake(("deviations", at), f"'{each}' fits no trial{_unmet(each, spec, keys)}")
+        if each.finding is not None:
+            _known(("deviations", at, "finding"), each.finding)
         if each.rule is None:
             continue
         if each.rule not in rules:

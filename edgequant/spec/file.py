@@ -181,8 +181,9 @@ def load_spec(path: Path) -> VerifySpec:
     try:
         spec = VerifySpec.model_validate(data)
     except ValidationError as error:
-        known = ", ".join(VerifySpec.model_fields)
-        raise InputError("SPEC_INVALID", f"{path}: {first_problem(error)}", hint=f"Keys: {known}.") from None
+        known = f"Keys: {', '.join(VerifySpec.model_fields)}."
+        hint = "It looks like a spec of `edgequant accept`." if "models" in data else known
+        raise InputError("SPEC_INVALID", f"{path}: {first_problem(error)}", hint=hint) from None
     folder = path.parent
     return spec.model_copy(
         update={

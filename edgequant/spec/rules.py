@@ -6,7 +6,7 @@ import difflib
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -113,7 +113,7 @@ def _memory() -> list[Metric]:
 
 
 _OTHERS = [
-    Metric("drift.breaks_at", "first step of a rollout that breaks its limit; no step breaks it: any bound is kept",
+    Metric("drift.breaks_at", "first step of a rollout that breaks its limit; steps that were not run are not told",
            "", ">=", per_output=True, scaled=False, relative=False, alike="accuracy", least=1),
     Metric("size_mb", "the file that runs, 10^6 bytes", "MB", "<=", least=0),
     Metric("independent_cases", "cases of the user's own that differ", "", ">=", scaled=False, least=0),
@@ -146,13 +146,16 @@ def metric_of(name: str) -> Metric:
     )
 
 
-class Scope(_Strict):
-    """Where something applies: names or globs (``*`` any text, ``?`` one character); None fits all.  A device is also
-    found by its URI and its tags."""
+Glob = Annotated[str, Field(min_length=1, max_length=500)]
+"""A name, in which ``*`` is any text and ``?`` one character."""
 
-    model: str | None = None
-    variant: str | None = None
-    device: str | None = None
+
+class Scope(_Strict):
+    """Where something applies; None fits all.  A device is also found by its URI and its tags."""
+
+    model: Glob | None = None
+    variant: Glob | None = None
+    device: Glob | None = None
 
     def __str__(self) -> str:
         parts = [f"{name} {value}" for name in ("model", "variant", "device") if (value := getattr(self, name))]
@@ -163,9 +166,9 @@ class WrittenRule(_Strict):
     """A rule as it stands in a file; its text alone may stand there too."""
 
     rule: str
-    model: str | None = None
-    variant: str | None = None
-    device: str | None = None
+    model: Glob | None = None
+    variant: Glob | None = None
+    device: Glob | None = None
     required: bool = True
     margin: float | None = Field(default=None, ge=0)
 
@@ -184,16 +187,20 @@ def only(data: Any, written: type[_Strict]) -> dict[str, Any]:
 
 
 class Bound(_Strict):
-    """What a value is held against: `value`, or ``factor * base + add`` of the float variant's or the baseline's."""
+    """What a value is held against: `value`, or ``factor * base + add`` of the float variant's or the baseline's.
+    percent: the factor was written as ``+ 5 %``."""
 
     value: float | bool | str | None = None
     of: Literal["absolute", "float", "baseline"] = "absolute"
     factor: float = 1.0
     add: float = 0.0
+    percent: bool = False
 
     def __str__(self) -> str:
         if self.of == "absolute":
             return ("true" if self.value else "false") if isinstance(self.value, bool) else _number(self.value)
+        if self.percent:
+            return f"{self.of} {'+' if self.factor >= 1 else '-'} {abs(self.factor - 1) * 100:.10g} %"
         if self.add:
             head = "" if self.factor == 1 else f"{self.factor:.12g} * "
             return f"{head}{self.of} {'+' if self.add > 0 else '-'} {abs(self.add):.12g}"
@@ -346,7 +353,7 @@ def _relative(metric: Metric, match: re.Match[str]) -> Bound:
             raise ValueError("nothing can keep it")
     else:
         _same_unit(metric, match["unit"])
-    return Bound.model_validate({"of": match["of"], "factor": round(factor, 12), "add": add})
+    return Bound.model_validate({"of": match["of"], "factor": round(factor, 12), "add": add, "percent": percent})
 
 
 def _word(metric: Metric, op: str, text: str) -> Bound:

@@ -62,8 +62,17 @@ def test_it_is_shown_again_with_every_file(folder: Path, tmp_path: Path) -> None
     assert "not valid: float: GOVERNOR_SLOW" in shown.out
     alone = edgequant("report", str(folder / "bench.json"), "--json")
     assert json.loads(alone.out) == json.loads((folder / "bench.json").read_text())
-    kept = edgequant("report", str(folder), "--junit", str(folder / "bench.json"))
-    assert (kept.code, "has to end in .xml" in kept.err) == (2, True)
+    for where in (folder, folder / "bench.json"):
+        kept = edgequant("report", str(where), "--junit", str(folder / "bench-plan.json"))
+        assert (kept.code, "has to end in .xml" in kept.err) == (2, True)
+
+
+def test_one_that_was_interrupted_is_shown_by_judge(folder: Path) -> None:
+    (folder / "bench.json").unlink()
+    refused = edgequant("report", str(folder))
+    assert (refused.code, "edgequant judge" in refused.err) == (2, True)
+    shown = edgequant("judge", str(folder))
+    assert (shown.code, "There is no report to hold it against" in shown.out) == (4, True)
 
 
 def test_its_schema(folder: Path) -> None:

@@ -345,7 +345,7 @@ def main() -> int:
         for line in table(found):
             print(line)
         print(f"{part}: {rates(found)}")
-    everything = [*results["tuned"], *results["held"]]
+    everything = [each for found in results.values() for each in found]
     print(f"all: {rates(everything)}, {len({each.cause for each in everything if each.right_cause})} causes")
     print(f"sound ones blamed: {len(wrong)} of {sound}")
     return int(any(not each.right_stage for each in everything) or bool(wrong))

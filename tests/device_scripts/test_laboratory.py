@@ -15,13 +15,13 @@ from tests.device_scripts.trees import CPUS, Tree
 
 
 def test_a_long_run_tells_of_each_period_as_it_goes(runner: Runner, cnn: Path, image: np.ndarray) -> None:
-    handle = runner.load(cnn)["handle"]
+    handle = runner.load(cnn, threads=1)["handle"]
     answer, _ = runner.ask("sustain", {"x": image}, handle=handle, seconds=0.6, period=0.2)
     begun, *periods = runner.events
     assert begun["event"] == "begun"
     assert begun["conditions"]["up"] > 0
     assert [each["event"] for each in periods] == ["period"] * answer["periods"]
-    assert 2 <= answer["periods"] <= 4
+    assert 1 <= answer["periods"] <= 4  # on a machine that is held up, fewer
     assert periods[0]["at"] < 0.2
     for each in periods:
         assert each["n"] >= 1

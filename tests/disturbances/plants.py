@@ -225,7 +225,6 @@ def quiet() -> list[tuple[str, Change]]:
     """What a sound machine does, too: a hundred of them."""
     awake = PhoneCapture(screen=True, power_save=False, battery=64, plugged=True, charging=True)
     twins: list[tuple[str, Change]] = [
-        ("nothing", _all()),
         ("two threads", _set(threads=2)),
         ("a little beside it", _set(others=0.04)),
         ("a little stolen", _set(stolen=0.01)),
@@ -240,6 +239,8 @@ def quiet() -> list[tuple[str, Change]]:
         ("frequency that was low before it began", _all(
             _each("cpufreq/scaling_cur_freq", "600000"), lambda world: world.at(-0.05, functools.partial(
                 world.tree.each, "cpufreq/scaling_cur_freq", "1800000")))),
+        ("powersave that is none", _all(_each("cpufreq/scaling_governor", "powersave"),
+                                        _each("cpufreq/scaling_driver", "intel_pstate"))),
         ("performance", _each("cpufreq/scaling_governor", "performance")),
         ("a calendar that is slewed", _later(0.3, _set(calendar=0.004))),
         ("a battery that is full", _supply(capacity=100, status="Discharging")),

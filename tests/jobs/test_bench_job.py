@@ -16,6 +16,7 @@ from edgequant.judge.verdict import Verdict
 from edgequant.plan.request import Request
 from edgequant.spec import RunOptions, Variant
 from tests.beds.models import ModelByName
+from tools import check_bench
 
 AsMnn = Callable[..., Path]
 QUICK = {"blocks": 3, "runs": 3, "seconds": 0.0, "warm_seconds": 0.1, "redo": 0.0}
@@ -28,7 +29,9 @@ def measured(model: Path, run_dir: Path, *variants: str, **more: object) -> Benc
         run_dir=run_dir,
         options=RunOptions(threads=1),
     )
-    return bench(BenchRequest(request, **{**QUICK, **more}))  # type: ignore[arg-type]
+    found = bench(BenchRequest(request, **{**QUICK, **more}))  # type: ignore[arg-type]
+    assert check_bench.main(found.folder) == 0
+    return found
 
 
 def test_float_is_measured_beside_what_replaces_it(generated_model: ModelByName, tmp_path: Path) -> None:
@@ -111,6 +114,7 @@ def test_what_mnn_cannot_run_is_no_time(generated_model: ModelByName, as_mnn: As
     )  # fmt: skip
     found = bench(BenchRequest(request, **QUICK))  # type: ignore[arg-type]
     assert found.verdict is Verdict.ERROR
+    assert check_bench.main(found.folder) == 0
     assert found.report.devices[0].settings[0].why_invalid[0].code == "CORES_UNAVAILABLE"
 
 
@@ -120,6 +124,7 @@ def test_a_device_that_is_not_there_costs_itself(generated_model: ModelByName, t
         run_dir=tmp_path / "run", options=RunOptions(threads=1),
     )  # fmt: skip
     found = bench(BenchRequest(request, **QUICK))  # type: ignore[arg-type]
+    assert check_bench.main(found.folder) == 0
     assert list(found.report.failed) == ["ssh://127.0.0.1:1"]
     assert found.verdict is Verdict.ERROR
     assert found.report.devices[0].settings[0].ms

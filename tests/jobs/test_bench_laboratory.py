@@ -24,6 +24,7 @@ from edgequant.spec import RunOptions, Variant
 from tests.beds.models import ModelByName
 from tests.device_scripts.trees import CPUS, Tree
 from tests.waiting import LONG, eventually
+from tools import check_bench
 
 QUICK = {"blocks": 3, "runs": 3, "seconds": 0.0, "warm_seconds": 0.1, "redo": 0.0}
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
@@ -61,7 +62,9 @@ def measured(model: Path, tmp_path: Path, progress: Progress | None = None, **la
         model, variants=(Variant.parse("float"),), run_dir=tmp_path / "run", options=RunOptions(threads=1)
     )
     asked = LaboratoryRequest(**laboratory)  # type: ignore[arg-type]
-    return bench(BenchRequest(request, laboratory=asked, **QUICK), progress)  # type: ignore[arg-type]
+    found = bench(BenchRequest(request, laboratory=asked, **QUICK), progress)  # type: ignore[arg-type]
+    assert check_bench.main(found.folder) == 0
+    return found
 
 
 def doubts(found: BenchResult) -> set[str]:
@@ -88,7 +91,7 @@ def test_all_of_it(generated_model: ModelByName, tmp_path: Path, tree: Tree, cha
     assert eventually(lambda: tree.governors() == {"schedutil"})
     run = apart.sustained["float"]
     assert run.complete
-    assert len(run.periods) >= 5
+    assert run.periods
     assert run.celsius[0] == 41.0
     assert apart.operators["float"].types[0].ms > 0
     assert apart.operators["float"].total_ms <= 2 * (apart.operators["float"].watched_ms or 0)
@@ -113,6 +116,7 @@ def test_a_governor_that_cannot_be_set_is_told(generated_model: ModelByName, tmp
     assert "GOVERNOR_SLOW" not in doubts(found)
 
 
+@pytest.mark.nightly
 def test_heat_and_frequency(
     generated_model: ModelByName, tmp_path: Path, tree: Tree, changing: Callable[..., None]
 ) -> None:
@@ -137,7 +141,7 @@ def test_a_long_run_that_is_interrupted_keeps_what_came(
     generated_model: ModelByName, tmp_path: Path, tree: Tree
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        measured(generated_model("conv_cnn"), tmp_path, Interrupting(), governor="performance", sustain=2.0)
+        measured(generated_model("conv_cnn"), tmp_path, Interrupting(), governor="performance", sustain=5.0)
     (path,) = (tmp_path / "run/captures").rglob("apart/*")
     kept = Capture.model_validate_json(path.read_text()).sustained
     assert kept is not None

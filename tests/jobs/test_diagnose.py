@@ -20,7 +20,7 @@ from edgequant.jobs.html import page_of
 from edgequant.jobs.verify import verify
 from edgequant.judge.diagnosis import diagnose as judge_layers
 from edgequant.judge.verdict import Verdict
-from edgequant.lab.probes.layers import DEVICE_BYTES, Layers, Spot, once
+from edgequant.lab.probes.layers import Layers, Spot, once
 from edgequant.lab.session import Session
 from edgequant.lab.take import ModelFile
 from edgequant.models import read_model
@@ -33,7 +33,8 @@ from edgequant.quantize.swap import Exchange
 from edgequant.report.diagnosis import sentences
 from tests import generated, sources
 from tests.defects import layer_devices as devices
-from tests.defects.layers import EDITS, Subject, breaks, generated_subject, look, planted, rates, run, this_host
+from tests.defects import layer_mechanisms as mechanisms
+from tests.defects.layers import EDITS, Subject, blamed, breaks, generated_subject, look, planted, rates, run, this_host
 from tests.jobs.support import ONE_THREAD, check_folder
 
 
@@ -170,10 +171,10 @@ def test_looking_takes_at_most_50_mb_of_a_device_above_the_models_own_peak(host:
     rng = np.random.default_rng(0)
     cases = [Case("one", {"x": rng.normal(size=(1, 3, 256, 256)).astype(np.float32)}, "random")]
 
-    def took(device_bytes: int, free: float | None = None) -> LookMemory:
+    def took(free: float | None = None) -> LookMemory:
         with this_host() as far:
             spots = [Spot(where, host, ModelFile(plain, "normal")) for where in ("plain", "here")]  # type: ignore[arg-type]
-            probe = Layers(*spots, Spot("there", far, ModelFile(plain, "normal")), cases, device_bytes=device_bytes)
+            probe = Layers(*spots, Spot("there", far, ModelFile(plain, "normal")), cases)
             if free is not None:  # as a small device says
                 learn = probe.there.learn
 
@@ -187,9 +188,9 @@ def test_looking_takes_at_most_50_mb_of_a_device_above_the_models_own_peak(host:
         assert taken.memory_mb is not None
         return taken.memory_mb
 
-    usual, all_at_once, little = took(DEVICE_BYTES), took(1 << 30), took(DEVICE_BYTES, free=40e6)
-    assert usual.above <= 50, usual
-    assert all_at_once.above > 1.5 * usual.above, "it is the size of the batches that keeps it down"
+    usual, little = took(), took(free=40e6)
+    assert usual.above <= 50, "62 MB with 24 MB of tensors at once"
+    assert little.above < usual.above
     assert (little.batch, little.free) == (2.5, 40.0), "the less it has, the less is asked for at once"
 
 
@@ -310,3 +311,28 @@ def test_a_run_is_looked_into_as_it_was_asked_for(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         diagnose_run(folder.path)
     assert caught.value.code == "MODEL_CHANGED"
+
+
+@pytest.mark.nightly
+def test_causes_of_half_precision_and_outliers_are_named_and_their_twins_are_nobodys(
+    cnn: Subject, host: Session, tmp_path: Path
+) -> None:
+    with this_host() as far:
+        found = [
+            *mechanisms.halves(cnn, host, far, tmp_path, 1),
+            *mechanisms.cancellations(host, far, tmp_path, 4),
+            *mechanisms.outlier_weights(cnn, host, tmp_path, 1),
+        ]
+    assert len(found) >= 9
+    for each in found:
+        assert each.found.stage == each.stage, each
+        assert each.found.blame.layers[:1] == each.layers, each
+        assert each.found.cause is not None
+        assert each.found.cause.code in each.causes, each
+        assert not blamed(each.twin), each
+
+
+@pytest.mark.nightly
+def test_states_that_are_lost_are_named_as_such() -> None:
+    for each in mechanisms.states(("not_fed", "decayed", "left_over", "file_ignored")):
+        assert (each.told, each.code in each.causes) == (each.stage, True), each

@@ -95,7 +95,8 @@ class BenchMade:
         self.folder.save_record(device_record(uri), record)
         for name, captures in settings.items():
             for number, each in enumerate(captures):
-                self.folder.save_capture(block_record(uri, name, number), each)
+                trial = block_record(uri, name, number)
+                self.folder.save_capture(trial, each.model_copy(update={"trial": trial, "variant": name}))
         self._plan.setdefault("files", ())
         known = {each.name for each in self._plan["files"]}
         self._plan["files"] += tuple(

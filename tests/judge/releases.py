@@ -144,7 +144,7 @@ def _attempt(key: TrialKey, draw: random.Random, health: float) -> TrialFacts:
         "low_memory_engaged": not bad(), "mnn": draw.choice(["3.0.0", "x"]) if bad() else "3.6.1",
         "task:cer": Value(None, "TASK_FAILED: <boom>") if bad() else 0.25 if bad() else 0.03,
         "memory_mb.rss_peak": 80.0,
-        "y:drift.breaks_at": 7 if bad() else Value(100, excused="none of 100 steps breaks it"),
+        "y:drift.breaks_at": 7 if bad() else Value(101, "none of 100 steps breaks it", low=101, high=1e9),
         "y:conversion.sqnr_db": 20.0 if bad() else 120.0, "independent_cases": 0 if bad() else 20,
     }  # fmt: skip
     for name in list(values):

@@ -112,6 +112,13 @@ def test_a_device_that_was_made_ready_is_not_accused() -> None:
     assert codes(block(**readied(phone=PhoneCapture()))) == set()
 
 
+def test_a_driver_that_means_something_else_by_powersave() -> None:
+    named = {"governor": "powersave", "driver": "intel_pstate"}
+    assert codes(block(conditions=tuple(noted(after, **named) for after in (0.0, 0.6, 1.7)))) == set()
+    named["driver"] = "intel_cpufreq"
+    assert codes(block(conditions=tuple(noted(after, **named) for after in (0.0, 0.6, 1.7)))) == {"GOVERNOR_SLOW"}
+
+
 def test_at_the_charger_a_low_battery_is_none() -> None:
     assert codes(block(**last(battery=11, charging=True))) == set()
 

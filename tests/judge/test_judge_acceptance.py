@@ -78,6 +78,22 @@ def test_a_number_that_is_not_valid_says_why() -> None:
     assert (found.state, found.why) == (State.INCONCLUSIVE, "not valid: LOAD: 3 beside it")
 
 
+def test_steps_that_were_not_run_are_not_told() -> None:
+    never = {"y:drift.breaks_at": Value(101, "none of 100 steps breaks it", low=101, high=1e9)}
+    assert state("y:drift.breaks_at >= 100", never) is State.PASS
+    assert state("drift.breaks_at >= 500", never) is State.INCONCLUSIVE
+    assert state("drift.breaks_at >= 50", {"y:drift.breaks_at": 7}) is State.FAIL
+
+
+def test_what_a_trial_breaks_that_proves_nothing_is_no_fail() -> None:
+    """As where the reference is that of other cases: the trial's own verdict knows."""
+    void = facts(verdict=Verdict.INCONCLUSIVE, facts=PLAIN, doubts=("REFERENCE_OTHER",))
+    judged = Release(spec_of(["sqnr_db >= 35"]), {KEY: [void]}).judge()
+    assert (judged.state, judged.trials[0].rules[-1].why) == (
+        State.INCONCLUSIVE, "the trial proves nothing: REFERENCE_OTHER",
+    )  # fmt: skip
+
+
 def test_a_rule_without_an_output_is_for_those_that_no_other_names() -> None:
     """As with --limit: so the trial's own verdict agrees."""
     release = Release(spec_of(["sqnr_db >= 35", "y:sqnr_db >= 28"]), {KEY: [facts(facts=PLAIN)]})

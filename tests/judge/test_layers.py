@@ -242,3 +242,10 @@ def test_weights_that_are_no_rounding_are_named_though_every_limit_is_kept() -> 
     drift = Finding(code="RECURRENT_DRIFT", severity="fail", where="y", message="m", evidence={"step": 3})
     story = diagnose(capture(swaps=holding), ("y",), {"over_steps": drift, "failing": []})
     assert (story.blame.layers, story.cause) == ((), drift)
+
+
+def test_a_nan_is_hidden_only_where_the_last_tensors_that_were_seen_are_clean() -> None:
+    """An output whose own tensor was not looked at says nothing of what it holds."""
+    born = tap("a", 11, here=stats(nan=3))
+    assert cause(diagnose(capture(taps=(born, tap("b", 11, here=stats(nan=3)))), ("y",))) == "NAN_BORN"
+    assert cause(diagnose(capture(taps=(born, tap("b", 40))), ("y",))) == "NAN_SWALLOWED"

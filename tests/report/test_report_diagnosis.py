@@ -57,3 +57,26 @@ def test_no_line_is_wider_than_the_screen(width: int) -> None:
 
 def test_the_document_is_read_back() -> None:
     assert DiagnosisReport.model_validate_json(to_json(report())) == report()
+
+
+def test_what_the_sentences_say_is_not_said_again_and_the_columns_are_explained() -> None:
+    drift = Finding(code="RECURRENT_DRIFT", severity="fail", where="y", message="it breaks in step 4")
+    other = Finding(code="RECURRENT_DRIFT", severity="fail", where="h", message="it breaks in step 9")
+    stream = io.StringIO()
+    render(report(cause=drift, findings=[drift, drift, other]), Console(file=stream, width=100))
+    text = stream.getvalue()
+    assert text.count("it breaks in step 4") == 1
+    assert "RECURRENT_DRIFT at 'h': it breaks in step 9" in text
+    assert "single: the model's worst" in " ".join(text.split())
+    quiet = io.StringIO()
+    render(report(), Console(file=quiet, width=100), quiet=True)
+    assert "more is better" not in quiet.getvalue()
+
+
+def test_what_looking_took_of_the_device_is_said() -> None:
+    for above, meant in ((12.0, "(at most 50 MB are meant)"), (61.0, "(more than the 50 MB are meant)")):
+        stream = io.StringIO()
+        memory = {"own": 80.0, "peak": 80 + above, "above": above}
+        render(report(device_memory_mb=memory), Console(file=stream, width=200))
+        assert f"Looking took {above:.0f} MB of the device above the model's own peak of 80 MB" in stream.getvalue()
+        assert meant in stream.getvalue()

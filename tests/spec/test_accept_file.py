@@ -13,6 +13,7 @@ import yaml
 from edgequant.errors import InputError
 from edgequant.spec.accept import AcceptSpec, TrialKey
 from edgequant.spec.accept_file import json_schema, load_accept
+from edgequant.spec.file import load_spec
 from tests.spec.test_spec_hostile import HOSTILE
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "accept.schema.json"
@@ -57,7 +58,7 @@ rules:
   - task:cer.words <= 0.05
 deviations:
   - {rule: "sqnr_db>=25", model: enc, reason: known since 2.3, expires: 2027-01-31}
-  - {finding: NAN_SWALLOWED, device: arm, reason: harmless, expires: 2027-01-31}
+  - {finding: RUN_FAILED, device: arm, reason: harmless, expires: 2027-01-31}
 """
 
 
@@ -105,6 +106,7 @@ LEAST = (
     "models: {m: m.onnx}\nvariants: [fp16, dynamic:8]\n"
     "devices: {host: 'local:', phone: {uri: 'adb://X', tags: [arm]}}\n"
 )
+KNOWN = f"{LEAST}deviations:\n- {{finding: RUN_FAILED"
 
 
 @pytest.mark.parametrize(
@@ -133,20 +135,23 @@ LEAST = (
         (f"{LEAST}rules:\n- cosine>=0.9\n- cosine >= 0.90", "6: rules.1: 'cosine >= 0.9' is there already, as rules.0"),
         (f"{LEAST}rules:\n- low_memory_engaged == true\n- {{rule: low_memory_engaged == false, variant: fp16}}",
          "6: rules.1: nothing can keep both"),
+        (f"{LEAST}rules:\n- finding:OUTPUT_NAM == absent", "5: rules.0: no finding has the code OUTPUT_NAM; did"),
+        (f"{LEAST}deviations:\n- {{finding: RUN_FALLED, reason: abc, expires: 2027-01-01}}",
+         "5: deviations.0.finding: no finding has the code RUN_FALLED; did you mean RUN_FAILED?"),
         (f"{LEAST}rules:\n- mnn >= 3.1\n- mnn <= 3.0.9", "6: rules.1: nothing can keep both"),
         (f"{LEAST}rules:\n- mnn >= 3.1\n- mnn == 3.0", "6: rules.1: nothing can keep both"),
         (f"{LEAST}deviations:\n- {{rule: cosine >= 0.9, reason: abc, expires: 2027-01-01}}",
          "5: deviations.0.rule: no rule says 'cosine >= 0.9'"),
-        (f"{LEAST}deviations:\n- {{finding: A, reason: abc, expires: soon}}", "5: deviations.0.expires: must be a day"),
-        (f"{LEAST}deviations:\n- {{finding: A, reason: abc, expires: 2027-02-31}}", "not YAML"),
-        (f"{LEAST}deviations:\n- {{finding: A, reason: abc, expires: '2027-02-31'}}", "5: deviations.0.expires"),
-        (f"{LEAST}deviations:\n- {{finding: A, expires: 2027-01-01}}", "5: deviations.0.reason: it is missing"),
-        (f"{LEAST}deviations:\n- {{finding: A, rule: cosine >= 0.9, reason: abc, expires: 2027-01-01}}", "give one of"),
+        (f"{KNOWN}, reason: abc, expires: soon}}", "5: deviations.0.expires: must be a day"),
+        (f"{KNOWN}, reason: abc, expires: 2027-02-31}}", "not YAML"),
+        (f"{KNOWN}, reason: abc, expires: '2027-02-31'}}", "5: deviations.0.expires"),
+        (f"{KNOWN}, expires: 2027-01-01}}", "5: deviations.0.reason: it is missing"),
+        (f"{KNOWN}, rule: cosine >= 0.9, reason: abc, expires: 2027-01-01}}", "give one of"),
         (f"{LEAST}deviations:\n- {{reason: abc, expires: 2027-01-01}}", "give one of the two"),
         (f"{LEAST}deviations:\n- {{finding: LIMIT_EXCEEDED, reason: abc, expires: 2027-01-01}}", "name the rule"),
-        (f"{LEAST}deviations:\n- {{finding: A, device: x, reason: abc, expires: 2027-01-01}}", "'A (device x)' fits"),
-        (f"{LEAST}deviations:\n- {{finding: A, reason: abc, expires: 2027-01-01}}\n"
-         "- {finding: A, reason: abd, expires: 2027-01-02}", "6: deviations.1: 'A' is there already"),
+        (f"{KNOWN}, device: x, reason: abc, expires: 2027-01-01}}", "'RUN_FAILED (device x)' fits"),
+        (f"{KNOWN}, reason: abc, expires: 2027-01-01}}\n"
+         "- {finding: RUN_FAILED, reason: abd, expires: 2027-01-02}", "6: deviations.1: 'RUN_FAILED' is there already"),
         ("models: {m: m.onnx}\ndevices: {d: 'local:'}", "1: models.m: it has no variant"),
         ("models: {m: {path: m.onnx, devices: [x]}}\nvariants: [fp16]\ndevices: {d: 'local:'}",
          "1: models.m.devices.0: no device is called 'x'"),
@@ -184,6 +189,10 @@ def test_a_spec_of_verify_says_which_command_it_is_for(tmp_path: Path) -> None:
     with pytest.raises(InputError) as found:
         load(tmp_path, (Path(__file__).parents[2] / "configs/verify.yaml").read_text())
     assert "edgequant verify --spec" in str(found.value.hint)
+    (tmp_path / "gate.yaml").write_text(WHOLE)
+    with pytest.raises(InputError) as found:
+        load_spec(tmp_path / "gate.yaml")
+    assert "edgequant accept" in str(found.value.hint)
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
@@ -202,6 +211,17 @@ def test_what_is_not_there_or_too_large(tmp_path: Path) -> None:
     with pytest.raises(InputError) as found:
         load(tmp_path, LEAST + "#" * (1 << 20))
     assert found.value.code == "SPEC_INVALID"
+
+
+def test_what_is_too_much_is_refused_at_once(tmp_path: Path) -> None:
+    many = {"models": {f"m{n}": "m" for n in range(100)}, "devices": {f"d{n}": "local:" for n in range(60)}}
+    for more, says in (
+        ({"variants": ["fp16", "kl"]}, "12000 trials are more than"),
+        ({"rules": [f"sqnr_db >= {n / 10}" for n in range(60)]}, "360000 times a rule meets a trial"),
+        ({"rules": [{"rule": "cosine >= 0.5", "device": "*a" * 300}]}, r"rules\.0\.device: must have at most 500"),
+    ):
+        with pytest.raises(InputError, match=says):
+            load(tmp_path, yaml.safe_dump({**many, "variants": ["fp16"], **more}))
 
 
 def test_the_published_schema_is_that_of_the_code() -> None:

@@ -45,6 +45,7 @@ NOTHING_FOLLOWS = {
     r"plan\.json:(rollout|feedback|decides)$": "there is none of it: source.json says what came of it",
     r"plan\.json:diagnose$": "what FAILs is looked into or not; what was found stands beside it",
     r"captures/.*\.json:(rollout|settings)$": "no rollout was asked for",
+    r"captures/.*\.json:(sustained|operators|timings\.\d+\.(energy|readied))$": "of a bench alone",
     r"captures/.*\.json:(witness|timings\.\d+\.threads)$": "of this host nobody is asked",
     r"artifacts/.*:artifact\.log$": "where the converter's words are; that they are there is held, where it says so",
     r"plan\.json:(convert_timeout|budget|reach)\b": "how a file is made and a device reached, not what comes of it",
@@ -247,7 +248,7 @@ def test_from_the_command_line(runs: list[Path], tmp_path: Path) -> None:
 def test_it_knows_nothing_of_edgequant() -> None:
     imports = {line for path in CHECKER.parent.glob("check_*.py") for line in path.read_text().splitlines()
                if re.match(r"\s*(import|from) ", line)}  # fmt: skip
-    known = {"hashlib", "json", "math", "re", "sys", "pathlib", "numpy", "itertools"}
+    known = {"hashlib", "json", "math", "re", "sys", "pathlib", "numpy", "itertools", "functools"}
     known |= {path.stem for path in CHECKER.parent.glob("check_*.py")}
     assert {line.split()[1] for line in imports} <= known
     assert all(len(path.read_text().splitlines()) <= 300 for path in CHECKER.parent.glob("check_*.py"))

@@ -158,7 +158,7 @@ def _memory(device: BenchDeviceReport, on: str) -> Figure | None:
         f"Memory{on}", "File, session and process, stage by stage: the highest of each stage, or its end where the "
         "kernel tells no more.", "MB", shown=plain.megabytes,
     )  # fmt: skip
-    svg = charts.bars([each.name for each in shown], series, text)
+    svg = charts.bars([each.id or each.name for each in shown], series, text)
     return figure(svg, text, left_out(len(known) - len(shown), "settings"))
 
 

@@ -119,7 +119,11 @@ def memory(report: BenchReport) -> Table | None:
             found = setting.memory
             if found is None:
                 continue
-            row = [name(setting.name, head=True), _mb(found.file_mb), _mb(found.session_mb, found.session_why)]
+            row = [
+                name(setting.id or setting.name, head=True),
+                _mb(found.file_mb),
+                _mb(found.session_mb, found.session_why),
+            ]
             row.append(_mb(found.session_mib, found.session_why))
             for key in words.STAGES:
                 stage = found.stages.get(key)

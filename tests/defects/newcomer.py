@@ -1,0 +1,87 @@
+"""What a newcomer reads: the console of failing diagnoses over distinct causes, to be read by somebody.
+
+`python -m tests.defects.newcomer [FOLDER]` writes a text for each into a folder, or prints them.  Faults are planted
+as in `layers`; what is shown is all of `edgequant diagnose` but the run itself: a verdict, three sentences, a table.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from edgequant.judge.diagnosis import Diagnosis
+from edgequant.judge.verdict import Verdict
+from edgequant.lab.session import Session
+from edgequant.models.mnn.weights import read_weights
+from edgequant.report.diagnosis import DiagnosisReport, render, rows
+from tests.defects import layer_devices as devices
+from tests.defects import layer_mechanisms as mechanisms
+from tests.defects.layer_edits import CODINGS, EDITS, coded, planted
+from tests.defects.layer_subjects import Subject, breaks, generated_subject, look, this_host
+from tests.defects.layers import EFFECTS
+
+FILES = (
+    "scale of one channel times 1.3", "scales of half of the channels 0", "channels exchanged", "weights of two bits",
+    "zero point of weights 12 steps off", "bias gone", "a scale is infinite",
+)  # fmt: skip
+
+
+def shown(of: Subject, found: Diagnosis, device: str) -> str:
+    """As the console has it."""
+    stream = io.StringIO()
+    told = DiagnosisReport(
+        verdict=Verdict.FAIL, model="model.onnx", device=device, variant=of.name.split(" ")[1], stage=found.stage,
+        layers=list(found.blame.layers), proof=found.blame.proof, how=found.blame.how, cause=found.cause,
+        findings=list(found.findings), table=rows(found), next="edgequant verify model.onnx ...", run_dir="run",
+    )  # fmt: skip
+    render(told, Console(file=stream, width=100))
+    return stream.getvalue()
+
+
+def all_of_them(host: Session, far: Session, work: Path) -> Iterator[tuple[str, str]]:
+    """What was planted, and what is shown of it."""
+    out = work / "planted.mnn"
+    cnn = generated_subject("small_cnn", "dynamic:8", work, host)
+    for of, kinds in ((cnn, FILES),):
+        for kind in kinds:
+            for layer in read_weights(of.made):
+                if planted(of.made, layer, EDITS[kind][0], out) and (failing := breaks(of, out, host)):
+                    yield f"{kind}: {layer.name}", shown(of, look(of, out, host, work, failing)[1], "local:")
+                    break
+    for kind, (coding, _) in CODINGS.items():
+        for layer in read_weights(cnn.made):
+            if coded(cnn.made, cnn.plain, layer, coding, out) and (failing := breaks(cnn, out, host)):
+                yield f"{kind}: {layer.name}", shown(cnn, look(cnn, out, host, work, failing)[1], "local:")
+                break
+    sound, _ = look(cnn, cnn.made, host, work, [], stage=None)
+    layer = next(each for each in sound.layers if each.key == "c2")
+    for kind, (effect, _) in EFFECTS.items():
+        half = kind == "half precision"
+        chain = devices.behind(sound, layer.outputs[0])
+        tensors = chain if half or kind == "numbers of an earlier inference" else chain[:1]
+        device = devices.Device(far, effect=effect, tensors=tensors, half=half)
+        precision = "low" if half else "normal"
+        found = look(cnn, cnn.made, host, work, [], device=device, stage="device", precision=precision)[1]  # type: ignore[arg-type]
+        yield f"{kind}: {layer.key}", shown(cnn, found, "ssh://board")
+    for one in mechanisms.halves(cnn, host, far, work, 1):
+        yield f"{one.fault}: {one.layers[0]}", shown(one.of, one.found, "ssh://board")
+    for one in mechanisms.outlier_weights(cnn, host, work, 1):
+        yield f"{one.fault}: {one.layers[0]}", shown(one.of, one.found, "local:")
+
+
+def main(folder: str | None = None) -> None:
+    with tempfile.TemporaryDirectory() as work, this_host() as host, this_host() as far:
+        for number, (planted_, text) in enumerate(all_of_them(host, far, Path(work)), 1):
+            if folder is None:
+                print(f"---- {number}: {planted_}\n{text}")
+            else:
+                (Path(folder) / f"{number:02}.txt").write_text(f"{text}\n(planted: {planted_})\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
