@@ -39,7 +39,6 @@ import numpy as np
 from pydantic import BaseModel
 
 from edgequant.archive.arrays import ArrayFolder
-from edgequant.archive.manifest import begin_anew
 from edgequant.archive.types import Capture, Closing, Making, Plan, Source, now
 from edgequant.cases.load import save_npz
 from edgequant.errors import InputError
@@ -112,7 +111,6 @@ class RunFolder:
     def reopen(self) -> None:
         """Go on with one that is there.  Raises InputError (RUN_DIR_UNUSABLE)."""
         try:
-            begin_anew(self.path)
             self._prepare()
             self._complete_journal()
         except OSError as error:

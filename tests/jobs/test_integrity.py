@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from edgequant.archive import manifest
-from edgequant.archive.folder import RunFolder
 from edgequant.errors import InputError
 from edgequant.jobs.integrity import check
 from edgequant.jobs.rejudge import judge, keep
@@ -167,7 +166,7 @@ def test_what_is_judged_again_belongs_to_it_and_hides_nothing(tmp_path: Path) ->
 
 def test_who_goes_on_with_a_run_opens_it_again(tmp_path: Path) -> None:
     folder = closed("cnn", tmp_path)
-    RunFolder(folder).reopen()
+    manifest.begin_anew(folder)
     assert not (folder / manifest.MANIFEST).exists()
     # The journal's last line still says that it was closed, until something is written.
     assert [each.file for each in manifest.differences(folder) or ()] == [manifest.MANIFEST]
