@@ -155,7 +155,9 @@ def _take(given: argparse.Namespace, folder: Path) -> tuple[dict[str, list[Captu
         made = bench(replace(asked, against=(), blocks=1, runs=1, seconds=0, warm_seconds=0, redo=0,
                              request=replace(request, run_dir=folder / "made")))  # fmt: skip
         shutil.copy(next((made.folder / "models").glob("*.mnn")), copy)
-        asked = replace(asked, request=replace(request, model=copy), against=(shutil.copy(copy, folder / "again.mnn"),))
+        asked = replace(
+            asked, request=replace(request, model=copy), against=(Path(shutil.copy(copy, folder / "again.mnn")),)
+        )
     measured = open_bench(bench(asked).folder)
     device = measured.device("local:")
     assert device is not None
@@ -186,8 +188,8 @@ def _judged(taken: dict[str, list[Capture]], cpus: int | None, *, bear: bool) ->
     found = judged.compared[0]
     if bear:
         # Coverage is asked of 95 %, what is said of 99 %.
-        medians = [[[value] for value in each.medians] for each in judged.settings]
-        found = replace(found, ratio=ratio(*medians, 0.95))
+        one, two = ([[value] for value in each.medians] for each in judged.settings)
+        found = replace(found, ratio=ratio(one, two, 0.95))
     return _Judged(found, valid=all(each.valid for each in judged.settings))
 
 

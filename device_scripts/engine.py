@@ -288,7 +288,7 @@ class Engine(laboratory.Laboratory):
         model, whole = self._model(job), set(job.header.get("whole", []))
         given = {name[3:]: array for name, array in job.tensors.items() if name.startswith("in:")}
         wanted = {name[5:]: array for name, array in job.tensors.items() if name.startswith("want:")}
-        job.tensors.clear()
+        job.tensors = {}
         stats, apart, kept = {}, {}, {}
         results = model.forward(model.feed(given))
         # One at a time, and each dropped with what it was held against: a device has little memory.

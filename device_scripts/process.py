@@ -75,14 +75,17 @@ def die_with_host(wire_in: int, *others: int, at_end: Callable[[], object] = lam
     poller.register(wire_in, POLLRDHUP)
     poller.register(alive_read, select.POLLIN)
     while True:
-        for descriptor, events in poller.poll():
-            if descriptor == alive_read:  # the runner ended, or was killed
-                if not os.read(alive_read, 1):
-                    at_end()
-                os._exit(0)
-            if events & (select.POLLHUP | select.POLLERR | select.POLLNVAL | POLLRDHUP):
+        events = dict(poller.poll())
+        if (
+            alive_read in events
+        ):  # the runner ended, or was killed: before all else, for its number may be another's now
+            if not os.read(alive_read, 1):
+                at_end()
+            os._exit(0)
+        if events[wire_in] & (select.POLLHUP | select.POLLERR | select.POLLNVAL | POLLRDHUP):
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(parent, signal.SIGKILL)
-                poller.unregister(wire_in)  # its end of the pipe closes when it is gone
+            poller.unregister(wire_in)  # its end of the pipe closes when it is gone
 
 
 def own_arguments() -> List[bytes]:

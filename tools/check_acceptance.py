@@ -33,6 +33,12 @@ def worst(states):
     return max(states, key=ORDER.index, default="ERROR")
 
 
+def over(states):
+    """Of several attempts."""
+    good = [state for state in states if state in GOOD]
+    return ("FLAKY" if good else "FAIL") if "FAIL" in states else worst(good or states)
+
+
 def alike(metric):
     """Keys of an identity that two runs must share."""
     if metric in NOTHING_ALIKE or metric.startswith("finding:"):
@@ -178,14 +184,47 @@ class Checker:
             return "INCONCLUSIVE"
         return "ERROR" if attempt["error"] and not attempt["facts"] else "PASS"
 
+    def aside(self, trial, name):
+        """A trial that decides nothing is one of float that a rule is relative to."""
+        beside = [t for t in self.doc["trials"] if (t["model"], t["device"]) == (trial["model"], trial["device"])]
+        floats = [rule for rule in self.doc["rules"] if parsed(rule["rule"])[3][0] == "float"]
+        if trial["variant"] != "float" or not any(applies(rule, t, self.doc) for rule in floats for t in beside):
+            yield f"{name}: it decides nothing, and no rule is relative to it"
+        states = [each["verdict"] for each in trial["attempts"]]
+        if trial["rules"] or trial["state"] != over(states) or [each["state"] for each in trial["attempts"]] != states:
+            yield f"{name}: it is {trial['state']}, of {states}, with {len(trial['rules'])} rules"
+
+    def shown(self, each, rule, trial, name):
+        """What is shown of a rule is what it says, and what was measured."""
+        metric, output, op, bound = parsed(rule["rule"])
+        if (each["metric"], each["output"], each["op"], each["of"]["of"]) != (metric, output, op, bound[0]):
+            yield f"{name}: {each['rule']} is {each['op']} of {each['metric']} of {each['output']}"
+        if (each["required"], each["margin"]) != (rule["required"], rule["margin"]):
+            yield f"{name}: {each['rule']} is required: {each['required']}, with a margin of {each['margin']}"
+        if each["value"] is None:
+            if each["state"] not in ("ERROR", "INCONCLUSIVE"):
+                yield f"{name}: {each['rule']} is {each['state']} of nothing"
+            return
+        values, bounds = [], [] if bound[0] != "absolute" else [bound[1]]
+        for attempt in trial["attempts"]:
+            for place, value in attempt["facts"].items():
+                if place == metric or (metric in OF_OUTPUTS and place.rpartition(":")[2] == metric):
+                    values.append(value["value"])
+                    base = None if bound[0] == "absolute" else self.base(metric, bound[0], trial, attempt, place)
+                    ends = [] if base is None else [base["value"], base["low"], base["high"]]
+                    bounds += [bound[1] * end + bound[2] for end in ends if end is not None]
+        if not metric.startswith("finding:") and each["value"] not in values:
+            yield f"{name}: {each['rule']} is shown with {each['value']}, which was not measured"
+        if each["bound"] is not None and each["bound"] not in bounds:
+            yield f"{name}: {each['rule']} is shown with the bound {each['bound']}, not of {bounds}"
+
     def problems(self):
         doc = self.doc
         decided = []
         for trial in doc["trials"]:
             name = f"{trial['model']}, {trial['variant']}, {trial['device']}"
             if trial["informative"]:
-                if trial["rules"]:
-                    yield f"{name}: it decides nothing, and has rules"
+                yield from self.aside(trial, name)
                 continue
             wanted = [rule for rule in doc["rules"] if applies(rule, trial, doc)]
             made = ["verdict", *(["inputs"] if doc["random_inputs"] == "inconclusive" else [])]
@@ -204,12 +243,11 @@ class Checker:
                         state = self.verdict(trial, attempt) if each["rule"] == "verdict" else self.inputs(attempt)
                     states.append(state)
                     tries[number] += [state] if rule is None or rule["required"] else []
-                good = [state for state in states if state in GOOD]
-                state = ("FLAKY" if good else "FAIL") if "FAIL" in states else worst(good or states)
+                state = over(states)
                 if (each["state"], list(each["attempts"])) != (state, states):
                     yield f"{name}: {each['rule']} is {each['state']} of {each['attempts']}, {state} of {states} here"
-                if rule is not None and each["required"] != rule["required"]:
-                    yield f"{name}: {each['rule']} is required: {each['required']}"
+                if rule is not None:
+                    yield from self.shown(each, rule, trial, name)
                 whole += [state] if rule is None or rule["required"] else []
             if trial["state"] != worst(whole):
                 yield f"{name}: it is {trial['state']}, {worst(whole)} here"

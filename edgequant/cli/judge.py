@@ -22,6 +22,7 @@ def run(
     ui: Ui,
 ) -> None:
     """Judge again, say what has changed, show; exits with the verdict's code."""
+    from edgequant.archive.acceptance import is_acceptance
     from edgequant.archive.bench import folder_of_bench
     from edgequant.cli.bench import judge_again
     from edgequant.errors import InputError
@@ -33,6 +34,10 @@ def run(
     from edgequant.spec import parse_decides
     from edgequant.spec.file import load_spec
 
+    if is_acceptance(run_dir):
+        from edgequant.cli import accept
+
+        accept.judge(run_dir, spec=spec, others=[*limits, *decides, *rules.of_bench], rules=rules, ui=ui)
     of_verify, of_bench = bool(spec or limits or decides), rules.of_bench
     if folder_of_bench(run_dir) is not None:
         if of_verify:

@@ -11,6 +11,8 @@ import typer
 
 from edgequant.cli.diagnosing import Explaining as Explaining
 from edgequant.cli.diagnosing import Showing as Showing
+from edgequant.cli.gating import Gate as Gate
+from edgequant.cli.gating import GateFiles as GateFiles
 from edgequant.cli.groups import Group, Key
 from edgequant.cli.keeping import Files as Files
 from edgequant.cli.keeping import History as History

@@ -34,7 +34,9 @@ class MeasuredFile:
 def files_of(asked: BenchRequest, source: ModelGraph, folder: RunFolder, progress: Progress) -> list[MeasuredFile]:
     """Every file that is measured, the one the others are held against first."""
     request = asked.request
-    files: list[MeasuredFile] = []
+    files = [MeasuredFile(Path(each.path), each) for each in asked.files]
+    if files:
+        return files
     if source.format == "mnn" and source.weights == "quantized":
         files.append(_given(source.path.name, source, request))
     else:

@@ -333,4 +333,4 @@ def _borne(deviation: Deviation) -> str:
 
 def _said(place: str, why: str, value: Value, rule: Rule) -> str:
     output = place.rpartition(":")[0] if rule.output is None and not rule.metric.startswith("task:") else ""
-    return "; ".join(part for part in (output, why, value.why) if part)
+    return "; ".join(part for part in (f"output {output}" if output else "", why, value.why) if part)

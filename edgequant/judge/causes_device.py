@@ -62,8 +62,8 @@ def _jumps_here(at: At) -> bool:
     return bool(before) and after > JUMP * max(before) and after > 1e-6
 
 
-def beyond(at: At) -> Told | None:
-    """Numbers that half precision does not have, or has too few bits for, where the device runs in it."""
+def beyond(at: At, least: float = STEP) -> Told | None:
+    """Numbers that half precision does not have, where the device runs in it.  least: what is smaller is lost."""
     if at.capture.precision != "low":
         return None
     for tap in [*at.taps, *at.taps_before]:
@@ -74,7 +74,7 @@ def beyond(at: At) -> Told | None:
         if most > HALF_MAX:
             message = f"numbers of '{tap.tensor}' go up to {most:.3g}, and half precision ends at {HALF_MAX:.0f}"
             return "FP16_OVERFLOW", message, evidence, _PRECISION
-        if 0 < tap.plain.rms < HALF_LEAST:
+        if 0 < tap.plain.rms < least:
             small = "less than the least step" if tap.plain.rms < STEP else "only a few of the least steps"
             message = f"numbers of '{tap.tensor}' are about {tap.plain.rms:.2g}, {small} of half precision (6e-08)"
             return "FP16_UNDERFLOW", message, evidence, _PRECISION
@@ -88,7 +88,7 @@ def half(at: At) -> Told | None:
     rerun = next((each for each in at.capture.reruns if each.what == "precision=normal"), None)
     mends = rerun is not None and better(rerun.before_db, rerun.sqnr_db)
     unknown = rerun is None or rerun.before_db is None or rerun.sqnr_db is None
-    if (mends or unknown) and (told := beyond(at)) is not None:
+    if (told := beyond(at, HALF_LEAST if mends or unknown else STEP)) is not None:
         return told
     if rerun is None or not mends:
         return None

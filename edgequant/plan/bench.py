@@ -54,6 +54,7 @@ class BenchRequest:
     Attributes:
         request: model, devices, variants, inputs, how models are run, and where it is kept.
         against: further files that are measured beside it: of an earlier release, or made in another way.
+        files: that were made already: they are measured in place of what would be made of the request's variants.
         baseline: the folder of an earlier bench that the numbers are held against.
         threads, memory: each of them; empty for the default.
         blocks: processes per setting.  runs, seconds: that each block takes at least, behind its warm-up of
@@ -65,6 +66,7 @@ class BenchRequest:
 
     request: Request
     against: tuple[Path, ...] = ()
+    files: tuple[BenchFile, ...] = ()
     baseline: Path | None = None
     threads: tuple[int, ...] = ()
     memory: tuple[MemoryMode, ...] = ()

@@ -123,6 +123,8 @@ def next_command(found: Acceptance, trial: TrialReport, rule: RuleReport, folder
         return f"give models.{trial.model}.inputs in the spec"
     if rule.of.of == "baseline" and found.baseline is None:
         return "name a baseline: edgequant accept SPEC --baseline FOLDER"
+    if rule.of.of == "baseline" and rule.bound is None and rule.value is not None:
+        return "measure the earlier release with this spec: its folder lacks what is asked, or is not alike"
     if rule.state is State.FLAKY or rule.metric.startswith(TASK):
         return f"look at each attempt in {folder}"
     if metric is not None and metric.source == "bench":

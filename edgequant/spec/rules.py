@@ -200,7 +200,7 @@ class Bound(_Strict):
         if self.of == "absolute":
             return ("true" if self.value else "false") if isinstance(self.value, bool) else _number(self.value)
         if self.percent:
-            return f"{self.of} {'+' if self.factor >= 1 else '-'} {abs(self.factor - 1) * 100:.10g} %"
+            return f"{self.of} {'+' if self.factor >= 1 else '-'} {round(abs(self.factor - 1) * 100, 8):.12g} %"
         if self.add:
             head = "" if self.factor == 1 else f"{self.factor:.12g} * "
             return f"{head}{self.of} {'+' if self.add > 0 else '-'} {abs(self.add):.12g}"
@@ -317,7 +317,7 @@ def _bound(metric: Metric, op: str, text: str) -> Bound:
     absolute = _ABSOLUTE.fullmatch(text)
     if absolute is None:
         raise ValueError(f"'{text[:60]}' is not a bound: a number, or one beside float or baseline")
-    value = float(absolute["value"])
+    value = _twelve(absolute["value"])
     if absolute["unit"] == "%" and metric.most == 1 and metric.least == 0:
         value /= 100
     else:
@@ -335,7 +335,7 @@ def _bound(metric: Metric, op: str, text: str) -> Bound:
 def _relative(metric: Metric, match: re.Match[str]) -> Bound:
     if not metric.relative:
         raise ValueError(f"'{metric.name}' cannot be held against {match['of']}")
-    factor = 1.0 if match["factor"] is None else float(match["factor"])
+    factor = 1.0 if match["factor"] is None else _twelve(match["factor"])
     percent = match["unit"] == "%"
     if not metric.scaled and (match["factor"] is not None or percent):
         example = f"{match['of']} - 2" if metric.better == ">=" else f"{match['of']} + 2"
@@ -344,16 +344,21 @@ def _relative(metric: Metric, match: re.Match[str]) -> Bound:
         raise ValueError("a factor and a percentage are two ways to say one thing")
     if not math.isfinite(factor) or not 0 < factor <= 1e6:
         raise ValueError("the factor must be above 0")
-    add = 0.0 if match["add"] is None else float(f"{match['sign']}{match['add']}")
+    add = 0.0 if match["add"] is None else _twelve(f"{match['sign']}{match['add']}")
     if not math.isfinite(add):
         raise ValueError("the bound must be a finite number")
     if percent:
-        factor, add = 1 + add / 100, 0.0
-        if factor <= 0:
-            raise ValueError("nothing can keep it")
+        if not -100 < add <= 10_000:
+            raise ValueError("nothing can keep it" if add < 0 else "everything keeps it")
+        factor, add = round(1 + round(add, 8) / 100, 12), 0.0
     else:
         _same_unit(metric, match["unit"])
-    return Bound.model_validate({"of": match["of"], "factor": round(factor, 12), "add": add, "percent": percent})
+    return Bound.model_validate({"of": match["of"], "factor": factor, "add": add, "percent": percent})
+
+
+def _twelve(text: str) -> float:
+    """A number as it is shown: with twelve digits, so that what is shown is what is judged."""
+    return float(f"{float(text):.12g}")
 
 
 def _word(metric: Metric, op: str, text: str) -> Bound:

@@ -4,9 +4,12 @@ Arguments: the model, its inputs as .npz, MNN's memory mode and precision as num
 names of operators ("" where they are not wanted).  Stands alone: MNN and NumPy only.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import sys
+from typing import Any
 
 import MNN
 import MNN.expr as expr
@@ -16,14 +19,14 @@ import numpy as np
 BEGIN, END = 1_000_000, 2_000_000
 
 
-def mark(number):  # type: ignore[no-untyped-def]
+def mark(number: int) -> None:
     try:
         os.getpriority(77, number)  # no such kind: the plugin reads it, the kernel refuses it
     except OSError:
         return
 
 
-def whole(model, arrays, config, count):  # type: ignore[no-untyped-def]
+def whole(model: str, arrays: dict[str, Any], config: dict[str, int], count: int) -> None:
     runtime = nn.create_runtime_manager((config,))
     net = nn.load_module_from_file(model, [], [], runtime_manager=runtime)
     order = net.get_info()["inputNames"]
@@ -39,7 +42,7 @@ def whole(model, arrays, config, count):  # type: ignore[no-untyped-def]
         mark(2 * number + 1)
 
 
-def by_operator(model, arrays, config):  # type: ignore[no-untyped-def]
+def by_operator(model: str, arrays: dict[str, Any], config: dict[str, int]) -> list[tuple[str, str]]:
     """Each operator of the third inference, which is warm."""
     net = MNN.Interpreter(model)
     session = net.createSession(config)
@@ -50,14 +53,14 @@ def by_operator(model, arrays, config):  # type: ignore[no-untyped-def]
         kind = MNN.Halide_Type_Float if array.dtype.kind == "f" else MNN.Halide_Type_Int
         host = MNN.Tensor(tuple(array.shape), kind, array.reshape(-1).tolist(), MNN.Tensor_DimensionType_Caffe)
         net.getSessionInput(session, name).copyFrom(host)
-    told = []
+    told: list[tuple[str, str]] = []
 
-    def begin(tensors, operator):  # type: ignore[no-untyped-def]
+    def begin(tensors: Any, operator: Any) -> bool:
         del tensors, operator
         mark(BEGIN + len(told))
         return True
 
-    def end(tensors, operator):  # type: ignore[no-untyped-def]
+    def end(tensors: Any, operator: Any) -> bool:
         mark(END + len(told))
         del tensors
         told.append((operator.getName(), operator.getType()))
@@ -75,6 +78,5 @@ if __name__ == "__main__":
     config = {"backend": 0, "numThread": 1, "memory": int(memory), "precision": int(precision)}
     whole(model, arrays, config, int(count))
     if names:
-        told = by_operator(model, arrays, config)
         with open(names, "w") as stream:
-            json.dump(told, stream)
+            json.dump(by_operator(model, arrays, config), stream)

@@ -75,6 +75,18 @@ def test_when_its_whole_group_is_killed(start: Set, tree: Tree, record: Callable
     assert given_back(tree, record)
 
 
+def test_when_the_runner_and_the_link_are_gone_before_its_watcher_looks(
+    at_performance: Runner, tree: Tree, record: Callable[[], bool]
+) -> None:
+    (watcher,) = at_performance.children()
+    os.kill(watcher, signal.SIGSTOP)
+    at_performance.child.kill()
+    at_performance.child.wait()
+    at_performance.child.stdin.close()
+    os.kill(watcher, signal.SIGCONT)
+    assert given_back(tree, record)
+
+
 def test_when_its_watcher_is_killed_too(
     at_performance: Runner, start: Set, tree: Tree, record: Callable[[], bool]
 ) -> None:

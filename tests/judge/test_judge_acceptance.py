@@ -17,6 +17,7 @@ from edgequant.judge.acceptance_types import ORDER
 from edgequant.judge.verdict import Verdict
 from edgequant.spec.accept import TrialKey
 from tests.judge.releases import FLOAT, GONE, KEY, LATER, Release, blocks, facts, generated, spec_of
+from tests.nightly import all_but
 
 PLAIN = {"y:sqnr_db": 30.0, "z:sqnr_db": 40.0, "size_mb": 3.0, "mnn": "3.6.1", "low_memory_engaged": True}
 
@@ -104,7 +105,7 @@ def test_a_rule_without_an_output_is_for_those_that_no_other_names() -> None:
 
 def test_of_several_outputs_the_worst_is_told() -> None:
     found = result("sqnr_db >= 45", PLAIN)
-    assert (found.value.value, found.why) == (30.0, "y")
+    assert (found.value.value, found.why) == (30.0, "output y")
 
 
 def test_relative_to_float_on_the_same_device() -> None:
@@ -116,7 +117,7 @@ def test_relative_to_float_on_the_same_device() -> None:
     }  # fmt: skip
     size, sqnr = Release(spec, attempts).judge().trials[0].rules[-2:]
     assert (size.state, size.bound) == (State.PASS, pytest.approx(3.6))
-    assert (sqnr.state, sqnr.bound, sqnr.why) == (State.FAIL, 75, "z")
+    assert (sqnr.state, sqnr.bound, sqnr.why) == (State.FAIL, 75, "output z")
 
 
 def test_float_in_one_session_is_compared_round_by_round() -> None:
@@ -335,7 +336,7 @@ def test_each_regression_is_found_by_its_own_rule(change: dict[str, float], rule
 
 # ---- what holds of every release
 
-SEEDS = range(40)
+SEEDS = all_but(*range(12), of=range(100))
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -178,6 +178,9 @@ def test_numbers_of_a_few_steps_of_half_precision_are_underflow_where_precision_
     for after, code in ((60.0, "FP16_UNDERFLOW"), (13.0, "KERNEL_DIFFERS")):
         rerun = (Rerun(what="precision=normal", sqnr_db=after, before_db=12.0),)
         assert cause(on_device(taps=taps, precision="low", reruns=rerun)) == code
+        nothing = (taps[0], tap("b", 40, 12, plain=stats(-6e-8, 6e-8, rms=2e-8)), taps[2])
+        found = on_device(taps=nothing, precision="low", reruns=rerun)
+        assert cause(found) == "FP16_UNDERFLOW", "below the least step nothing is left, whatever else is wrong"
 
 
 def test_noise_in_a_row_of_single_numbers_is_no_other_order() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from fnmatch import fnmatchcase
 
@@ -9,6 +10,7 @@ import pytest
 
 from edgequant.spec.limits import METRICS
 from edgequant.spec.rules import TABLE, Rule, fits, metric_of, parse_rule
+from tools.check_acceptance import parsed
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,28 @@ def test_a_rule_has_one_way_of_writing(text: str, shown: str) -> None:
     assert rule.text == shown
     # Read again, it is the same.
     assert Rule.model_validate({"rule": shown}) == rule
+
+
+def test_what_is_shown_is_what_is_judged() -> None:
+    """Whatever numbers are written: the text of a rule says all of its bound."""
+    draw, refused = random.Random(0), 0
+    for _ in range(2000):
+        number = f"{draw.lognormvariate(0, 4):.{draw.randint(0, 17)}f}"
+        text = draw.choice([
+            f"rel_max <= {number}", f"size_mb <= {number} * float + {number}", f"size_mb <= baseline - {number}",
+            f"size_mb <= baseline + {number[:12]} %", f"max_abs <= {number}e-{draw.randint(0, 30)}",
+        ])  # fmt: skip
+        try:
+            rule = Rule.model_validate(text)
+        except ValueError:
+            refused += 1
+            continue
+        assert Rule.model_validate(rule.text) == rule
+        metric, output, op, bound = parsed(rule.text)
+        assert (metric, output, op, bound[0]) == (rule.metric, rule.output, rule.op, rule.bound.of)
+        of = rule.bound
+        assert bound[1:] == ((of.value,) if of.of == "absolute" else (of.factor, of.add)), text
+    assert refused < 100
 
 
 @pytest.mark.parametrize(

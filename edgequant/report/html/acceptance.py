@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from edgequant import charts
 from edgequant.judge.acceptance_types import State, worst_state
 from edgequant.report import acceptance_words as words
 from edgequant.report.acceptance_model import Acceptance, RuleReport, TrialReport
+from edgequant.report.html.page import style, template
 from edgequant.report.html.table import Cell, Table, name, said
 from edgequant.spec.accept import TrialKey
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 _MOST_RULES = 4000
 """Rows of rules on the page; the worst come first, acceptance.json has them all."""
@@ -35,14 +29,16 @@ def to_html(found: Acceptance, folder: str = "RUN_DIR") -> str:
     ids = {trial.key: key for key, trial, _ in tables}
     pairs = list(words.every_broken(found))
     asked = [(trial, rule) for trial, rule in pairs if rule.state not in (State.MARGINAL, State.ACCEPTED)]
-    return _template().render(
-        found=found,
-        state=found.state.value,
+    return template("acceptance.html.j2").render(
+        made_by=found.edgequant,
+        product="edgequant accept",
+        verdict=found.state.value,
+        model=found.name,
         title=f"{found.state}: {found.name}",
-        css=charts.CSS + (Path(__file__).parent / "style.css").read_text("utf-8"),
+        css=style(),
         meaning=words.MEANING[found.state],
         sum_up=words.sum_up(found),
-        head=words.head(found),
+        head=_head(found),
         matrix=_matrix(found, ids),
         broken=[
             (rule.state.value, words.rule_name(rule), words.title(trial), ids[trial.key], words.said(rule),
@@ -57,18 +53,11 @@ def to_html(found: Acceptance, folder: str = "RUN_DIR") -> str:
     )  # fmt: skip
 
 
-@cache
-def _template() -> Template:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    loader = FileSystemLoader(Path(__file__).parent)
-    made = Environment(loader=loader, autoescape=True, finalize=_harmless, undefined=StrictUndefined)
-    made.trim_blocks = made.lstrip_blocks = True
-    return made.get_template("acceptance.html.j2")
-
-
-def _harmless(value: object) -> object:
-    return value if not isinstance(value, str) or hasattr(value, "__html__") else said(value)
+def _head(found: Acceptance) -> list[tuple[str, str]]:
+    told = [("judged", f"{found.today}, by edgequant {found.edgequant}")]
+    told += [("spec", f"{found.spec} (sha256 {found.spec_sha256[:12] or 'not known'})")] if found.spec else []
+    told += [("baseline", found.baseline.path)] if found.baseline is not None else []
+    return [(key, said(value)) for key, value in told]
 
 
 def state_cell(state: State, *, href: str = "") -> Cell:

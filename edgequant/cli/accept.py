@@ -1,0 +1,213 @@
+"""`edgequant accept`, and `judge` and `report` of what it has left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from edgequant.cli.console import CliProgress, out, print_json
+from edgequant.cli.options import Rejudging, Ui
+from edgequant.errors import EXIT_INTERRUPTED, EdgequantError, InputError
+from edgequant.plain import printable
+
+if TYPE_CHECKING:
+    from edgequant.jobs.accept_plan import Planned
+    from edgequant.report.acceptance import Acceptance
+
+_FILES = ("html", "junit", "summary")
+
+
+def run(
+    spec: str | None, *, plan: bool, resume: str | None, baseline: str | None, files: Any, run_dir: str | None, ui: Ui
+) -> None:
+    """Check a release, show it; exits with its state's code, or as interrupted."""
+    if (spec is None) == (resume is None):
+        raise InputError(
+            "USAGE", "Missing argument 'SPEC.yaml'" if spec is None else "--resume goes on with the spec of its folder",
+            hint="edgequant accept SPEC.yaml, or edgequant accept --resume RUN_DIR; --example prints a spec.",
+        )  # fmt: skip
+    if resume is not None and (baseline is not None or run_dir is not None):
+        raise InputError("OPTION_INVALID", "--resume goes on with the baseline and in the folder it was begun with")
+    refuse_files(files, [Path(each) for each in (spec, resume) if each is not None], run_dir or resume)
+    if plan:
+        from edgequant.jobs.accept_plan import as_json, left, planned
+
+        found = left(Path(resume)) if resume is not None else planned(Path(spec or ""), _path(baseline))
+        _show_plan(found, ui)
+        if ui.json:
+            print_json(as_json(found))
+        return
+    raise typer.Exit(_accept(spec, resume, baseline, files, run_dir, ui))
+
+
+def _accept(spec: str | None, resume: str | None, baseline: str | None, files: Any, run_dir: str | None, ui: Ui) -> int:
+    from edgequant.jobs import accept as job
+
+    progress = CliProgress(ui)
+    try:
+        if resume is not None:
+            found, folder = job.resume(Path(resume), progress)
+        else:
+            found, folder = job.accept(
+                Path(spec or ""), run_dir=_path(run_dir), baseline=_path(baseline), progress=progress
+            )
+    except job.InterruptedAccept as stop:
+        show(stop.found, files, stop.folder, ui)
+        progress.say(f"interrupted; the rest: edgequant accept --resume {stop.folder}")
+        return EXIT_INTERRUPTED
+    show(found, files, folder.path, ui)
+    return found.state.exit_code
+
+
+def show(found: Acceptance, files: Any, folder: Path, ui: Ui, *, path: Path | None = None) -> None:
+    """On the console, into the files that were asked for, and as JSON."""
+    from edgequant.report.acceptance import to_json
+    from edgequant.report.acceptance_console import render
+
+    render(found, out(ui), path=path or folder / "acceptance.json", verbose=ui.verbose, quiet=ui.quiet)
+    write_files(found, files, folder)
+    if ui.json:
+        print_json(to_json(found))
+
+
+def write_files(found: Acceptance, files: Any, folder: Path) -> None:
+    """Raises EdgequantError (OUTPUT_UNWRITABLE)."""
+    from edgequant.report.write import write_text
+
+    for option, path in _asked(files).items():
+        try:
+            write_text(_text(option, found, folder), path)
+        except OSError as error:
+            raise EdgequantError(
+                "OUTPUT_UNWRITABLE", f"{path} cannot be written: {error.strerror or error}",
+                hint=f"The judgement itself is whole: `edgequant report RUN_DIR {option} FILE` makes it from there.",
+            ) from None  # fmt: skip
+
+
+def _text(option: str, found: Acceptance, folder: Path) -> str:
+    if option == "--junit":
+        from edgequant.report.acceptance_junit import to_junit
+
+        return to_junit(found)
+    if option == "--summary":
+        from edgequant.report.acceptance_summary import to_summary
+
+        return to_summary(found)
+    from edgequant.report.html.acceptance import to_html
+
+    return to_html(found, str(folder))
+
+
+def _asked(files: Any) -> dict[str, Path]:
+    return {f"--{name}": Path(path) for name in _FILES if (path := getattr(files, name, None)) is not None}
+
+
+def refuse_files(files: Any, needed: Sequence[Path], run_dir: str | Path | None) -> None:
+    """Before anything runs.  Raises InputError (OUTPUT_INVALID)."""
+    from edgequant.archive.acceptance import is_acceptance
+    from edgequant.jobs.overwriting import refuse_table
+
+    if getattr(files, "csv", None) is not None:
+        raise InputError("OPTION_INVALID", "--csv is of verify's reports: give it one of the folders in trials/")
+    before: list[Path] = []
+    for option, path in _asked(files).items():
+        # A record of an earlier acceptance is not to be replaced either.
+        there = path.parent if is_acceptance(path.parent) else _path(run_dir)
+        refuse_table(path, [*needed, *before], run_dir=there, option=option)
+        before.append(path)
+
+
+def _path(text: str | Path | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
+# ---- what is there already
+
+
+def report(run_dir: str, files: Any, ui: Ui) -> None:
+    """Show the judgement of a folder again; exits with its state's code."""
+    from edgequant.archive.acceptance import folder_of
+    from edgequant.report.acceptance import load_acceptance
+
+    path = Path(run_dir)
+    path = path / "acceptance.json" if path.is_dir() or path.name == "accept.json" else path
+    refuse_files(files, [path], path.parent)
+    found = load_acceptance(path)
+    show(found, files, folder_of(path), ui, path=path)
+    raise typer.Exit(found.state.exit_code)
+
+
+def judge(run_dir: str, *, spec: str | None, others: Sequence[str], rules: Rejudging, ui: Ui) -> NoReturn:
+    """Judge a folder again, say what has changed, show; exits with the new state's code."""
+    from edgequant.archive.acceptance import folder_of
+    from edgequant.jobs.accept_judge import keep, rejudge
+    from edgequant.report.acceptance import to_json
+    from edgequant.report.acceptance_console import render
+
+    if others or rules.csv is not None:
+        raise InputError(
+            "OPTION_INVALID", "of an acceptance, rules decide: --spec and --write are all that judging it again takes",
+            hint="Change the rules in a copy of its spec.yaml: edgequant judge RUN_DIR --spec FILE",
+        )  # fmt: skip
+    found = rejudge(run_dir, _path(spec))
+    path = keep(folder_of(run_dir), found.found) if rules.write else None
+    console = out(ui)
+    render(found.found, console, path=path, verbose=ui.verbose, quiet=ui.quiet)
+    if path is None:
+        console.print("This judgement is not kept; --write keeps it beside the old one.", markup=False)
+    head = "Changed against acceptance.json:" if found.changes else "Nothing changed against acceptance.json."
+    console.print("There is no judgement to hold it against:" if found.stored is None else head, markup=False)
+    for line in found.changes:
+        console.print(f"  {printable(line)}", markup=False, soft_wrap=True)
+    if ui.json:
+        print_json(to_json(found.found))
+    raise typer.Exit(found.found.state.exit_code)
+
+
+# ---- what would be run
+
+
+def _show_plan(found: Planned, ui: Ui) -> None:
+    console = out(ui)
+    trials = found.expanded.trials
+    beside = sum(key in found.expanded.informative for key in trials)
+    several = "s" if len(trials) != 1 else ""
+    head = f"{found.spec.name}: {len(trials) - beside} trial{several}"
+    head += f" and {beside} of float beside them" if beside else ""
+    console.print(Text(printable(f"{head}, {len(found.parts)} parts, {len(found.spec.rules)} rules")), soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
+    for name in ("part", "model", "variants", "devices", "limits", "time"):
+        table.add_column(name)
+    for part in found.parts:
+        variants, devices = (dict.fromkeys(names) for names in zip(*[key[1:] for key in part.trials], strict=True))
+        table.add_row(
+            part.kind, printable(part.trials[0].model), printable(", ".join(variants)), printable(", ".join(devices)),
+            printable(", ".join(part.limits)), "done" if part.done else duration(part.seconds, part.least),
+        )  # fmt: skip
+    console.print(table)
+    for key, names in found.expanded.tasks.items():
+        console.print(Text(printable(f"task    {key}: {', '.join(names)}")), soft_wrap=True)
+    if ui.verbose:
+        for key in trials:
+            for rule in found.spec.rules_of(key) if key not in found.expanded.informative else ():
+                console.print(Text(printable(f"rule    {key}: {rule}")), soft_wrap=True)
+    for warning in found.warnings:
+        console.print(Text(printable(f"warn    {warning}")), soft_wrap=True)
+    told = f", by what {found.from_} took" if found.from_ is not None else ""
+    console.print(Text(printable(f"in all: {duration(found.seconds)}{told}; no device was touched")), soft_wrap=True)
+
+
+def duration(seconds: float | None, least: float = 0.0) -> str:
+    """For people."""
+    if seconds is None:
+        return f"at least {_time(least)}" if least else "not known"
+    return f"about {_time(seconds)}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

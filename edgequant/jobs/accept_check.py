@@ -1,0 +1,82 @@
+"""What can be known to be wrong with an acceptance before anything is run: paths, names, functions, labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgequant.cases.load import CaseFile, find_cases
+from edgequant.errors import EdgequantError, InputError
+from edgequant.files import read_bounded
+from edgequant.jobs.tasks import read_labels
+from edgequant.models import ModelGraph, read_model
+from edgequant.pack import find_pack
+from edgequant.plan.accept import Expanded
+from edgequant.spec.accept import AcceptSpec, ModelEntry
+from edgequant.spec.accept_file import load_accept
+from edgequant.spec.file import MAX_BYTES
+from edgequant.spec.function import PATTERN
+
+
+def read_spec(path: Path, baseline: Path | None = None) -> tuple[AcceptSpec, bytes]:
+    """A spec and its text.  baseline: in place of its own.  Raises InputError (SPEC_NOT_FOUND, SPEC_INVALID)."""
+    spec = load_accept(path)
+    try:
+        data = read_bounded(path, MAX_BYTES)
+    except OSError as error:
+        raise InputError("SPEC_NOT_FOUND", f"{path}: {error.strerror}") from None
+    return (spec if baseline is None else spec.model_copy(update={"baseline": baseline})), data
+
+
+def check(spec: AcceptSpec, expanded: Expanded) -> dict[str, ModelGraph]:
+    """Read every model, and look at what else the spec names.  Returns the models as far as they were read.
+
+    Raises InputError, with the place in the spec: a mistake is told in a second, not after an hour of measuring.
+    """
+    found = {}
+    for name, entry in spec.models.items():
+        try:
+            found[name] = _model(entry)
+        except EdgequantError as error:
+            raise InputError(
+                error.code, f"models.{name}: {error.message}", where=error.where, hint=error.hint,
+                evidence=error.evidence,
+            ) from None  # fmt: skip
+    for part in expanded.parts:
+        if part.request.access.wanted.pack is not None:
+            find_pack(part.request.access.wanted.pack)
+    _outputs(spec, found)
+    for name, task in spec.tasks.items():
+        match = PATTERN.fullmatch(task.function)
+        if match is not None and match["module"].endswith(".py") and not Path(match["module"]).is_file():
+            raise InputError("TASK_FAILED", f"tasks.{name}: there is no file {match['module']}")
+        read_labels(task.labels)
+    return found
+
+
+def _model(entry: ModelEntry) -> ModelGraph:
+    graph = read_model(entry.path)
+    if entry.inputs is not None:
+        cases = find_cases(entry.inputs, entry.images)
+        if graph.inputs is not None and isinstance(cases[0], CaseFile):
+            cases[0].load(graph.inputs)  # its names and shapes; the others are read when they are run
+    if entry.reference is not None and not entry.reference.exists():
+        raise InputError("REFERENCE_NOT_FOUND", f"{entry.reference}: no such file")
+    return graph
+
+
+def _outputs(spec: AcceptSpec, graphs: dict[str, ModelGraph]) -> None:
+    """Raise InputError (LIMIT_UNKNOWN_OUTPUT) where a rule names an output that a model it is meant for lacks."""
+    for key in spec.trials():
+        outputs = graphs[key.model].outputs
+        if outputs is None:
+            continue
+        names = [each.name for each in outputs]
+        for rule in spec.rules_of(key):
+            if rule.output is not None and rule.output not in names:
+                line = "" if rule.line is None else f"line {rule.line}: "
+                raise InputError(
+                    "LIMIT_UNKNOWN_OUTPUT",
+                    f"{line}rule '{rule.text}': {key.model} has no output '{rule.output}'",
+                    hint=f"Its outputs are {', '.join(names[:20])}.  Say `model: NAME` beside the rule where it is "
+                    "meant for another model.",
+                )

@@ -1,0 +1,320 @@
+"""Judge an acceptance from its folder: without devices, MNN or the source models, perhaps by other rules."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from edgequant.archive.acceptance import (
+    BASELINE,
+    JUDGEMENT,
+    MEASURED,
+    SPEC,
+    AcceptFolder,
+    AcceptPlan,
+    BenchRecord,
+    BenchSetting,
+    PartFailure,
+    PlannedTrial,
+    TaskRecord,
+    open_acceptance,
+    read_record,
+    task_name,
+)
+from edgequant.archive.open import Run, open_run
+from edgequant.errors import InputError
+from edgequant.files import read_bounded, sha256_of
+from edgequant.judge.acceptance import TrialFacts, Value, judge_acceptance
+from edgequant.judge.run import judge as judge_run
+from edgequant.report.acceptance import Acceptance, acceptance_report, load_acceptance, load_baseline, to_json
+from edgequant.report.build import build_report
+from edgequant.report.facts import not_run, trial_facts
+from edgequant.report.model import Report
+from edgequant.report.read import load
+from edgequant.spec.accept import AcceptSpec, TrialKey
+from edgequant.spec.accept_file import load_accept
+from edgequant.spec.accept_options import options_of
+from edgequant.spec.limits import Limit
+from edgequant.spec.rules import TASK
+
+MAX_BASELINE = 256 << 20
+
+
+class Runs:
+    """Where in a folder each attempt at each trial is."""
+
+    def __init__(self, folder: AcceptFolder, plan: AcceptPlan) -> None:
+        self._folder = folder
+        self._planned = {key_of(each): each for each in plan.trials}
+
+    def all(self, key: TrialKey) -> Iterator[tuple[int, Run | PartFailure]]:
+        """(number, the folder of verify it is in, or why there is none) of each attempt, the first first."""
+        trial = self._planned[key]
+        for number, path in self._folder.attempts(trial.part):
+            if path.name.endswith(".error.json"):
+                failed = read_record(path, PartFailure)
+                if tuple(key) in failed.trials:
+                    yield number, failed
+            elif (path / "plan.json").exists():
+                run = open_run(path)
+                if trial.uri in run.plan.devices and trial.method in map(str, run.plan.variants):
+                    yield number, run
+
+    def of(self, key: TrialKey, attempt: int) -> Run | None:
+        found = [run for number, run in self.all(key) if number == attempt and isinstance(run, Run)]
+        return found[-1] if found else None
+
+    def newest(self, key: TrialKey, attempt: int) -> Run | None:
+        """The last up to an attempt."""
+        found = [run for number, run in self.all(key) if number <= attempt and isinstance(run, Run)]
+        return found[-1] if found else None
+
+
+def key_of(trial: PlannedTrial) -> TrialKey:
+    return TrialKey(trial.model, trial.variant, trial.device)
+
+
+@dataclass
+class _Gathering:
+    """Facts of all attempts; each folder of verify is read once for each set of limits."""
+
+    folder: AcceptFolder
+    spec: AcceptSpec
+    plan: AcceptPlan
+    fresh: bool
+    reports: dict[tuple[Path, tuple[Limit, ...] | None], Report] = field(default_factory=dict)
+
+    def attempts(self, trial: PlannedTrial, runs: Runs, upto: int | None) -> list[TrialFacts]:
+        key = key_of(trial)
+        found: dict[int, TrialFacts] = {}
+        failed: dict[int, TrialFacts] = {}
+        for number, run in runs.all(key):
+            if upto is not None and number > upto:
+                continue
+            if isinstance(run, PartFailure):
+                failed[number] = not_run(key, f"{run.failure.code}: {run.failure.message}")
+            elif (facts := self._facts(trial, key, run, number)) is not None:
+                found[number] = facts
+        # What a part brought before it came to nothing counts.
+        return [each for _, each in sorted({**failed, **found}.items())]
+
+    def _facts(self, trial: PlannedTrial, key: TrialKey, run: Run, number: int) -> TrialFacts | None:
+        report = self._report(run, None if trial.informative else tuple(sorted(self.spec.limits_of(key), key=str)))
+        if report is None:
+            return None
+        told = next(
+            (each for each in report.runs if (each.device.uri, each.variant) == (trial.uri, trial.method)), None
+        )
+        if told is None:
+            return None
+        bench, session = self._bench(trial, number)
+        folder = run.path.relative_to(self.folder.path).as_posix()
+        return trial_facts(
+            key, report, told, bench, dict(self._tasks(trial, number)), session=session,
+            identity={"cases": _cases(run)}, folder=folder,
+        )  # fmt: skip
+
+    def _report(self, run: Run, limits: tuple[Limit, ...] | None) -> Report | None:
+        """Of a folder, with these limits; None for those it was made with.  None where it has not come that far."""
+        if not (run.path / "report.json").exists():
+            return None
+        same = limits is None or tuple(sorted(run.plan.limits, key=str)) == limits
+        wanted = None if same else limits
+        if (run.path, wanted) not in self.reports:
+            if same and not self.fresh:
+                self.reports[run.path, wanted] = load(run.path / "report.json")
+            else:
+                plan = run.plan if wanted is None else run.plan.model_copy(update={"limits": wanted})
+                self.reports[run.path, wanted] = build_report(run, judge_run(run, plan), plan)
+        return self.reports[run.path, wanted]
+
+    def _bench(self, trial: PlannedTrial, number: int) -> tuple[BenchSetting | None, str]:
+        """What was measured of a trial in an attempt, and in which session."""
+        if trial.bench is None:
+            return None, ""
+        session = f"bench/{trial.bench}/attempt-{number}"
+        path = self.folder.path / session / MEASURED
+        failed = self.folder.path / f"{session}.error.json"
+        if path.exists():
+            return read_record(path, BenchRecord).of(trial.method), session
+        if failed.exists():
+            why = read_record(failed, PartFailure).failure
+            return BenchSetting(variant=trial.method, valid=False, why=((why.code, why.message),)), session
+        return None, session
+
+    def _tasks(self, trial: PlannedTrial, number: int) -> Iterator[tuple[str, Value]]:
+        for task in trial.tasks:
+            path = self.folder.path / "tasks" / f"{task_name(task, key_of(trial), number)}.json"
+            if not path.exists():
+                continue
+            found = read_record(path, TaskRecord)
+            if found.error is not None:
+                yield f"{TASK}{task}", Value(None, f"{found.error.code}: {found.error.message}")
+            for name, value in found.values.items():
+                yield f"{TASK}{task}.{name}" if name else f"{TASK}{task}", Value(value)
+
+
+def _cases(run: Run) -> str:
+    """SHA-256 of what a run's cases hold."""
+    cases = [(case.name, sorted((name, ref.sha256) for name, ref in case.inputs.items())) for case in run.source.cases]
+    return hashlib.sha256(repr(cases).encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def judge_folder(
+    folder: AcceptFolder,
+    spec: AcceptSpec,
+    *,
+    upto: int | None = None,
+    fresh: bool = False,
+    baseline: Path | None = None,
+    spec_path: Path | None = None,
+) -> Acceptance:
+    """Judge what there is.
+
+    Args:
+        spec: the folder's own, or another of the same trials.
+        upto: only the first so many attempts.
+        fresh: every trial is judged anew from what was captured.
+        baseline: in place of the one that is kept in the folder.
+        spec_path: of another spec.
+
+    Raises InputError (RUN_INVALID, REPORT_INVALID, LIMIT_...), ToolError (CAPTURE_UNREADABLE).
+    """
+    plan = folder.plan()
+    runs, gathering = Runs(folder, plan), _Gathering(folder, spec, plan, fresh)
+    attempts: dict[TrialKey, Sequence[TrialFacts]] = {
+        key_of(trial): gathering.attempts(trial, runs, upto) for trial in plan.trials
+    }
+    held: Mapping[TrialKey, TrialFacts] | None = None
+    kept = baseline or folder.path / BASELINE
+    if kept.exists():
+        devices = {name: each.uri for name, each in spec.devices.items()}
+        variants = {each.variant: each.method for each in plan.trials}
+        held = load_baseline(kept, list(attempts), devices, variants)
+        cases = plan.baseline_cases if baseline is None else baseline_cases(baseline)
+        if cases is not None:
+            held = {key: replace(each, identity={**each.identity, "cases": cases}) for key, each in held.items()}
+    # The day of the run, so that a folder is judged alike whenever that is done.
+    today = plan.created.date()
+    judged = judge_acceptance(
+        spec.rules, spec.deviations, attempts, held, today, aliases=spec.aliases(), tasks=spec.tasks,
+        informative=[key_of(each) for each in plan.trials if each.informative], random_inputs=spec.random_inputs,
+    )  # fmt: skip
+    own = folder.path / SPEC
+    return acceptance_report(
+        spec, judged, attempts, today=today, baseline=held,
+        baseline_path=str(baseline or plan.baseline or "") if held is not None else "",
+        spec_path=plan.spec_name if spec_path is None else str(spec_path),
+        spec_sha256=plan.spec_sha256 if spec_path is None else sha256_of(spec_path or own),
+    )  # fmt: skip
+
+
+def baseline_bytes(path: Path) -> bytes:
+    """What the folder of an earlier acceptance, or of verify, says.  Raises InputError (RUN_NOT_FOUND, RUN_INVALID)."""
+    for file in (path / JUDGEMENT, path / "report.json") if path.is_dir() else (path,):
+        try:
+            return read_bounded(file, MAX_BASELINE)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise InputError("RUN_INVALID", f"baseline {file}: {error.strerror}") from None
+    what = f"neither {JUDGEMENT} nor report.json is in it" if path.is_dir() else "no such folder"
+    raise InputError(
+        "RUN_NOT_FOUND", f"baseline {path}: {what}",
+        hint="Give the folder that an earlier `edgequant accept` or `edgequant verify` has left.",
+    )  # fmt: skip
+
+
+def baseline_cases(path: Path) -> str | None:
+    """SHA-256 of the cases of a folder of verify; None for any other, which tells them itself."""
+    try:
+        return _cases(open_run(path)) if path.is_dir() and not (path / JUDGEMENT).exists() else None
+    except InputError:
+        return None  # of an older version: what it is held against says that they are not known
+
+
+@dataclass(frozen=True)
+class RejudgedAcceptance:
+    """found: what is said now.  stored: what was said; None where that cannot be read.  changes: a line each."""
+
+    found: Acceptance
+    stored: Acceptance | None
+    changes: tuple[str, ...]
+
+
+def rejudge(run_dir: str | Path, spec_path: Path | None = None) -> RejudgedAcceptance:
+    """Judge the folder of an acceptance again, from what was captured.
+
+    spec_path: a spec with other rules; its models, variants, devices and options have to be those that were run.
+
+    Raises as `judge_folder`; InputError (SPEC_NOT_FOUND, SPEC_INVALID).
+    """
+    folder = open_acceptance(run_dir)
+    plan = folder.plan()
+    if spec_path is None:
+        spec = load_accept(folder.path / SPEC, base=Path(plan.folder))
+        found = judge_folder(folder, spec, fresh=True)
+    else:
+        spec = load_accept(spec_path)
+        _refuse_other_trials(spec, plan, spec_path)
+        other = spec.baseline if spec.baseline is not None and spec.baseline.exists() else None
+        found = judge_folder(folder, spec, fresh=True, baseline=other, spec_path=spec_path)
+    try:
+        stored = load_acceptance(folder.judgement)
+    except InputError as error:
+        return RejudgedAcceptance(found, None, (str(error),))
+    return RejudgedAcceptance(found, stored, tuple(_changes(stored, found)))
+
+
+def _refuse_other_trials(spec: AcceptSpec, plan: AcceptPlan, path: Path) -> None:
+    asked = {(key, spec.variant(key).variant, spec.devices[key.device].uri) for key in spec.trials()}
+    ran = {(key_of(each), each.method, each.uri) for each in plan.trials if not each.informative}
+    for what, these in (("was not run", asked - ran), ("was run, and is not in it", ran - asked)):
+        if these:
+            names = "; ".join(sorted(f"{key} ({method} on {uri})" for key, method, uri in these)[:5])
+            raise InputError(
+                "SPEC_INVALID", f"{path}: {names}: {what}",
+                hint="Rules, margins and deviations may be others; models, variants and devices are what was run.  "
+                "Begin a new run for others.",
+            )  # fmt: skip
+    for each in plan.trials:
+        if (options := options_of(spec, key_of(each))[0]) != each.options:
+            told = ", ".join(name for name, value in options if value != getattr(each.options, name))
+            raise InputError("SPEC_INVALID", f"{path}: {key_of(each)}: it was run with other options: {told}")
+
+
+def _changes(before: Acceptance, after: Acceptance) -> Iterator[str]:
+    if before.state is not after.state:
+        yield f"state: {before.state} -> {after.state}"
+    known = {each.key: each for each in before.trials}
+    for trial in after.trials:
+        was = known.get(trial.key)
+        if was is None:
+            yield f"{trial.key}: new, {trial.state}"
+            continue
+        if was.state is not trial.state:
+            yield f"{trial.key}: {was.state} -> {trial.state}"
+        rules = {str(each.rule): each for each in was.rules}
+        for rule in trial.rules:
+            old = rules.pop(str(rule.rule), None)
+            if old is None:
+                yield f"{trial.key}, {rule.rule}: new, {rule.state}"
+            elif old.state is not rule.state:
+                yield f"{trial.key}, {rule.rule}: {old.state} -> {rule.state}"
+        yield from (f"{trial.key}, {name}: no longer a rule" for name in rules)
+
+
+def keep(folder: Path, found: Acceptance) -> Path:
+    """Write a judgement beside those that are there: acceptance-2.json, ...; returns the path.
+
+    Raises EdgequantError (RUN_DIR_FULL, RUN_DIR_UNWRITABLE).
+    """
+    for number in itertools.count(2):
+        name = f"acceptance-{number}.json"
+        if not os.path.lexists(folder / name):
+            return AcceptFolder(folder).write(name, to_json(found).encode("utf-8", "backslashreplace"))
+    raise AssertionError("there is always one more number")
