@@ -40,7 +40,7 @@ app = Commands(
     epilog="Exit codes: 0 PASS or MARGINAL, 1 FAIL, 2 bad input, 3 ERROR, 4 INCONCLUSIVE, 130 interrupted.",
 )
 devices = app.below("devices", help="What is attached, what it can do, what is wrong with it.")
-accepting.register(app)
+accepting.declare(app)
 packs = app.below("pack", help="The runtime (Python, MNN) for ARM64 devices that have none.")
 caches = app.below("cache", help="Models that were made before, so that they need not be made again.")
 

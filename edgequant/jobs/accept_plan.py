@@ -11,6 +11,7 @@ from edgequant.archive.acceptance import AcceptFolder, is_acceptance, open_accep
 from edgequant.errors import EdgequantError
 from edgequant.jobs.accept import Accepting, attempts_of
 from edgequant.jobs.accept_check import check, read_spec
+from edgequant.jobs.accept_judge import baseline_bytes
 from edgequant.plan.accept import BenchPart, Expanded, VerifyPart, expand
 from edgequant.progress import Progress
 from edgequant.report.read import load
@@ -55,6 +56,8 @@ class Planned:
 def planned(spec_path: Path, baseline: Path | None = None) -> Planned:
     """Raises InputError, as `accept` before it runs anything."""
     spec, _ = read_spec(spec_path, baseline)
+    if spec.baseline is not None:
+        baseline_bytes(spec.baseline)
     return _planned(spec, spec.baseline, None)
 
 

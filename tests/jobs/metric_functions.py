@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -64,6 +65,14 @@ def many(cases):
 
 def eats(cases):
     return float(np.ones(10**9).sum())
+
+
+def once_bad(cases):
+    """1 the first time it is called in a folder, then 0."""
+    seen = Path("seen")
+    bad = not seen.exists()
+    seen.touch()
+    return int(bad)
 
 
 NOT_A_FUNCTION = 3
