@@ -101,7 +101,7 @@ def test_of_an_acceptance(tmp_path: Path) -> None:
     run = tmp_path / "trials" / "m" / "attempt-1"
     run.parent.mkdir(parents=True)
     unpacked("cnn", tmp_path).rename(run)
-    assert list(run_folders(tmp_path.parent)) == [tmp_path, run]
+    assert list(run_folders(tmp_path)) == [tmp_path, run]
 
 
 @pytest.mark.parametrize(
