@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 
 import pytest
+from prometheus_client.openmetrics import parser as prometheus
 
 from edgequant.judge.verdict import Verdict, severity
 from edgequant.plain import name as plain_name
@@ -21,7 +21,7 @@ from tests.report.agreeing import any_report
 from tests.report.bench_agreeing import any_bench
 from tests.report.test_junit import HOSTILE
 
-parser: Any = pytest.importorskip("prometheus_client.openmetrics.parser")
+parser: Any = prometheus
 Samples = dict[str, dict[frozenset[tuple[str, str]], float]]
 
 
