@@ -63,7 +63,8 @@ def run_folders(path: Path, deep: int = 4) -> Iterator[Path]:
     """Folders of runs in this one, itself included; links are not followed.  What cannot be read is left out."""
     if any((path / name).is_file() for name in DOCUMENTS):
         yield path
-        return
+        if not (path / "acceptance.json").is_file():  # that has runs of its own below it
+            return
     try:
         below = sorted(each for each in path.iterdir() if each.is_dir() and not each.is_symlink())
     except OSError:

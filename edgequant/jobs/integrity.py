@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgequant.archive import manifest
+from edgequant.archive.acceptance import is_acceptance
 from edgequant.archive.bench import open_bench
 from edgequant.archive.manifest import Difference
 from edgequant.archive.open import open_run
 from edgequant.errors import EdgequantError, InputError
 from edgequant.files import read_bounded, sha256_of
+from edgequant.history.adapt import run_folders
 from edgequant.jobs.rejudge import judge
 from edgequant.jobs.rejudge_bench import judge_bench_again
 from edgequant.report.bench import to_json as bench_json
@@ -81,6 +83,8 @@ def check(run_dir: str | Path) -> Integrity:
     """
     folder = _folder(Path(run_dir))
     notes: list[str] = []
+    if is_acceptance(folder):
+        return _of_acceptance(folder)
     try:
         found = manifest.differences(folder)
         held = manifest.read(folder)
@@ -96,11 +100,26 @@ def check(run_dir: str | Path) -> Integrity:
     return Integrity(folder, files, listed, tuple(found), tuple(notes))
 
 
+def _of_acceptance(folder: Path) -> Integrity:
+    """Of each run in it; it has no manifest of its own."""
+    found: list[Difference] = []
+    notes = ["acceptance.json, spec and tasks have no manifest: edgequant judge evaluates the rules anew"]
+    files, listed = 0, True
+    for run in run_folders(folder):
+        if run == folder:
+            continue
+        below, name = check(run), run.relative_to(folder).as_posix()
+        files, listed = files + below.files, listed and below.listed
+        found += [each._replace(file=f"{name}/{each.file}") for each in below.differences]
+        notes += [f"{name}: {each}" for each in below.notes]
+    return Integrity(folder, files, listed, tuple(found), tuple(notes))
+
+
 def _folder(path: Path) -> Path:
     folder = path.parent if path.is_file() else path
     if not folder.is_dir():
         raise InputError("RUN_NOT_FOUND", f"{folder}: no such folder", hint="Give the folder that --run-dir named.")
-    known = ("plan.json", "bench-plan.json", manifest.MANIFEST, "journal.jsonl", *_OTHERS)
+    known = ("plan.json", "bench-plan.json", "accept.json", manifest.MANIFEST, "journal.jsonl", *_OTHERS)
     if not any(os.path.lexists(folder / name) for name in known):
         raise InputError("RUN_INVALID", f"{folder}: not the folder of a run", hint="It has none of a run's files.")
     return folder

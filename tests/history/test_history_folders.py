@@ -98,6 +98,10 @@ def test_of_an_acceptance(tmp_path: Path) -> None:
     found = read_folder(tmp_path)
     assert (found.kind, found.when, found.model) == ("accept", "2026-01-02T03:04:05Z", "m.onnx")
     assert found.trials[0].verdict == "FLAKY"
+    run = tmp_path / "trials" / "m" / "attempt-1"
+    run.parent.mkdir(parents=True)
+    unpacked("cnn", tmp_path).rename(run)
+    assert list(run_folders(tmp_path)) == [tmp_path, run]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import os
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -69,9 +68,8 @@ def eats(cases):
 
 def once_bad(cases):
     """1 the first time it is called in a folder, then 0."""
-    seen = Path("seen")
-    bad = not seen.exists()
-    seen.touch()
+    bad = not os.path.exists("seen")  # noqa: PTH110  (what it imports would be taken for its functions)
+    open("seen", "w").close()
     return int(bad)
 
 

@@ -143,6 +143,20 @@ def test_a_bench_is_judged_anew(tmp_path: Path) -> None:
     assert (found.file, "not what judging gives" in found.why) == ("bench.json", True)
 
 
+def test_each_run_of_an_acceptance_is_looked_at(tmp_path: Path) -> None:
+    folder = tmp_path / "gate"
+    (folder / "trials" / "m").mkdir(parents=True)
+    for name in ("accept.json", "acceptance.json"):
+        (folder / name).write_text("{}")
+    for number in (1, 2):
+        closed("cnn", tmp_path).rename(folder / "trials" / "m" / f"attempt-{number}")
+    found = check(folder)
+    assert found.holds
+    assert found.files > 90
+    (folder / "trials" / "m" / "attempt-2" / "plan.json").unlink()
+    assert [each.file for each in check(folder).differences] == ["trials/m/attempt-2/plan.json"]
+
+
 def test_it_may_be_moved(tmp_path: Path) -> None:
     folder = closed("cnn", tmp_path / "a")
     (tmp_path / "b").mkdir()
