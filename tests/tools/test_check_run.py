@@ -72,6 +72,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for name in ("conv_cnn", "gru"):
         model = getattr(generated, name)(where / f"{name}.onnx")
         do(model, where / name, "dynamic:8", "fp16", latency=True, limits=("sqnr_db>=15",))
+        # Its manifest would give all of it away: that is `edgequant`'s own check (tests/jobs/test_integrity.py).
+        (where / name / "manifest.json").unlink()
+        journal = where / name / "journal.jsonl"
+        kept = [line for line in journal.read_text().splitlines(keepends=True) if "closed" not in json.loads(line)]
+        journal.write_text("".join(kept))
     return [where / "conv_cnn", where / "gru"]
 
 
