@@ -23,6 +23,7 @@ from edgequant.version import __version__
 if TYPE_CHECKING:
     from edgequant.archive.open import open_run as open_run
     from edgequant.errors import EdgequantError as EdgequantError
+    from edgequant.jobs.accept import accept as accept
     from edgequant.jobs.audit import audit as audit
     from edgequant.jobs.diagnose import diagnose as diagnose
     from edgequant.jobs.explain import verify as verify
@@ -51,6 +52,7 @@ _WHERE = {
     "RunOptions": "edgequant.spec",
     "Variant": "edgequant.spec",
     "Verdict": "edgequant.judge.verdict",
+    "accept": "edgequant.jobs.accept",
     "audit": "edgequant.jobs.audit",
     "diagnose": "edgequant.jobs.diagnose",
     "inspect": "edgequant.jobs.inspect",

@@ -88,6 +88,7 @@ def record(name: str, work: Path) -> None:
     for path in folder.logs.iterdir():
         path.write_text(f"that of {path.stem}\n")  # nothing is read from them
     (folder.path / "journal.jsonl").unlink()
+    (folder.path / "manifest.json").unlink()  # those of an older version have none
     folder.reopen()  # which writes it anew
     write(judge(folder.path).report, folder.report)
     pack(folder.path, name)

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 CODE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
 RAISED = {"EdgequantError", "InputError", "DeviceError", "RunnerError", "ToolError", "Failure", "JobError",
           "JobFailure", "Refused", "_failed"}  # fmt: skip
-CHILDREN = [f"{tool}_{how}" for tool in ("CONVERTER", "QUANTIZER", "CALIBRATION", "SEARCH")
+CHILDREN = [f"{tool}_{how}" for tool in ("CONVERTER", "QUANTIZER", "CALIBRATION", "SEARCH", "TASK")
             for how in ("TIMEOUT", "OUT_OF_MEMORY", "CRASHED", "FAILED")]  # fmt: skip
 
 

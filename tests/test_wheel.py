@@ -51,7 +51,8 @@ def test_it_is_one_package(wheel: Path) -> None:
     assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"edgequant"}
     assert len(names) == len(set(names))
     sources = {f"edgequant/device_scripts/{path.name}" for path in (ROOT / "device_scripts").glob("*.py")}
-    assert sources | {"edgequant/configs/verify.yaml", "edgequant/jobs/show_case.txt"} <= set(names)
+    sources |= {f"edgequant/configs/{name}.yaml" for name in ("gate", "verify")}
+    assert sources | {"edgequant/jobs/show_case.txt"} <= set(names)
 
 
 def test_it_works_where_it_is_installed(installed: Path, generated_model: ModelByName, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ arrays/<sha256>.npy                  what all of these refer to
 journal.jsonl                        a line for each of these files, with its SHA-256, in the order they were finished
 closing.json                         how it ended
 report.json                          the judgement
+manifest.json                        the SHA-256 of every other file, when it was finished
 logs/                                of converter, reference and runners
 
 A file is there whole or not at all.  Nothing in it names the folder's own place: it can be moved.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgequant.jobs.accept_plan import Planned
     from edgequant.report.acceptance import Acceptance
 
-_FILES = ("html", "junit", "summary")
+_FILES = ("html", "junit", "openmetrics", "summary")
 
 
 def run(
@@ -94,6 +94,10 @@ def _text(option: str, found: Acceptance, folder: Path) -> str:
         from edgequant.report.acceptance_junit import to_junit
 
         return to_junit(found)
+    if option == "--openmetrics":
+        from edgequant.report.acceptance_openmetrics import to_openmetrics
+
+        return to_openmetrics(found)
     if option == "--summary":
         from edgequant.report.acceptance_summary import to_summary
 
@@ -176,10 +180,12 @@ def _show_plan(found: Planned, ui: Ui) -> None:
     console = out(ui)
     trials = found.expanded.trials
     beside = sum(key in found.expanded.informative for key in trials)
-    several = "s" if len(trials) != 1 else ""
-    head = f"{found.spec.name}: {len(trials) - beside} trial{several}"
+    head = f"{found.spec.name}: {_counted(len(trials) - beside, 'trial')}"
     head += f" and {beside} of float beside them" if beside else ""
-    console.print(Text(printable(f"{head}, {len(found.parts)} parts, {len(found.spec.rules)} rules")), soft_wrap=True)
+    console.print(
+        Text(printable(f"{head}, {_counted(len(found.parts), 'part')}, {_counted(len(found.spec.rules), 'rule')}")),
+        soft_wrap=True,
+    )
     table = Table(box=None, pad_edge=False)
     for name in ("part", "model", "variants", "devices", "limits", "time"):
         table.add_column(name)
@@ -200,6 +206,10 @@ def _show_plan(found: Planned, ui: Ui) -> None:
         console.print(Text(printable(f"warn    {warning}")), soft_wrap=True)
     told = f", by what {found.from_} took" if found.from_ is not None else ""
     console.print(Text(printable(f"in all: {duration(found.seconds)}{told}; no device was touched")), soft_wrap=True)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float | None, least: float = 0.0) -> str:

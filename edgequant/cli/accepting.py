@@ -36,6 +36,6 @@ def accept(
     command.run(spec, plan=gate.plan, resume=gate.resume, baseline=gate.baseline, files=files, run_dir=run_dir, ui=ui)
 
 
-def register(app: Commands) -> None:
+def declare(app: Commands) -> None:
     """Make it one of the app's commands."""
     app.command("accept", short_help="The release gate: models x variants x devices x rules.")(accept)

@@ -13,7 +13,7 @@ from edgequant.archive.bench import REPORT, folder_of_bench, open_bench
 from edgequant.cli import laboratory
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Files, Kept, Rejudging, Ui
-from edgequant.cli.report import refuse_beside, refuse_files, write_text_file
+from edgequant.cli.report import kept_with, note_run, refuse_beside, refuse_files, write_text_file
 from edgequant.cli.request import make_request
 from edgequant.errors import InputError
 from edgequant.plain import printable
@@ -67,6 +67,7 @@ def run(
         laboratory=laboratory.request(governor, cool_below, sustain, per_op),
     )
     found = bench(asked, CliProgress(ui))
+    note_run(found.folder, kept.history)
     show(found.report, found.folder, kept, ui)
 
 
@@ -80,7 +81,8 @@ def show(report: BenchReport, folder: Path | None, files: Files, ui: Ui, *told: 
     render(report, console, folder=folder, verbose=ui.verbose)
     for line in told:
         console.print(printable(line), markup=False, soft_wrap=True)
-    write_files(report, folder, files)
+    with kept_with(folder, files):
+        write_files(report, folder, files)
     if ui.json:
         print_json(to_json(report))
     raise typer.Exit(report.verdict.exit_code)
@@ -92,6 +94,7 @@ def write_files(report: BenchReport, folder: Path | None, files: Files) -> None:
     from edgequant.report.bench_junit import to_junit
     from edgequant.report.bench_summary import to_summary
     from edgequant.report.html.bench import page
+    from edgequant.report.openmetrics import bench_openmetrics
 
     if files.csv is not None:
         write_text_file(to_csv(report), files.csv, "--csv", "table")
@@ -99,6 +102,8 @@ def write_files(report: BenchReport, folder: Path | None, files: Files) -> None:
         write_text_file(to_junit(report), files.junit, "--junit", "file")
     if files.summary is not None:
         write_text_file(to_summary(report), files.summary, "--summary", "file")
+    if files.openmetrics is not None:
+        write_text_file(bench_openmetrics(report), files.openmetrics, "--openmetrics", "file")
     if files.html is not None:
         archive = None if folder is None or folder_of_bench(folder) is None else open_bench(folder)
         write_text_file(page(report, archive), files.html, "--html", "page")

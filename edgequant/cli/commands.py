@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgequant.cli import accepting, working
+from edgequant.cli import accepting, afterwards, working
 from edgequant.cli.groups import Commands, typed
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ app = Commands(
     epilog="Exit codes: 0 PASS or MARGINAL, 1 FAIL, 2 bad input, 3 ERROR, 4 INCONCLUSIVE, 130 interrupted.",
 )
 devices = app.below("devices", help="What is attached, what it can do, what is wrong with it.")
-accepting.register(app)
+accepting.declare(app)
 packs = app.below("pack", help="The runtime (Python, MNN) for ARM64 devices that have none.")
 caches = app.below("cache", help="Models that were made before, so that they need not be made again.")
 
@@ -198,43 +198,7 @@ def demo(*, device: opt.OneDevice = "local:", run_dir: opt.RunDir = None, ui: op
     command.run(device=device, run_dir=run_dir, ui=ui)
 
 
-@app.command("report", short_help="Show the report of an earlier run again.")
-def report(
-    *,
-    run_dir: Annotated[str | None, typer.Argument(metavar="RUN_DIR", help="Folder of an earlier run.")] = None,
-    schema: Annotated[bool, typer.Option("--schema", help="Print its JSON Schema.")] = False,
-    files: opt.Files,
-    by_case: Annotated[bool, typer.Option("--by-case", help="In that table, a line per output and case.")] = False,
-    ui: opt.Ui,
-) -> None:
-    """Show the report of an earlier run again; the exit code is its verdict's."""
-    from edgequant.cli import report_any as command
-
-    command.run(run_dir=run_dir, schema=schema, files=files, by_case=by_case, ui=ui)
-
-
-@app.command("judge", short_help="Judge an earlier run again, with other limits.")
-def judge(
-    run_dir: Annotated[str, typer.Argument(metavar="RUN_DIR", help="Folder of an earlier run.")],
-    *,
-    spec: Annotated[
-        str | None,
-        typer.Option("--spec", metavar="FILE", help="Limits, goals and decides of this file instead of the run's."),
-    ] = None,
-    limits: opt.Limits,
-    rules: opt.Rejudging,
-    ui: opt.Ui,
-) -> None:
-    """Judge what a run has captured again: without its device, MNN or the source model.
-
-    Says what is different from the judgement that is kept there.  Limits given here
-    take the place of the run's own of the same output and metric.  The exit code is
-    the new verdict's.  RUN_DIR may be the folder of a bench.
-    """
-    from edgequant.cli import judge as command
-
-    given = {"limits": limits.limit or (), "decides": limits.decides or ()}
-    command.run(run_dir, spec=spec, **given, rules=rules, ui=ui)
+afterwards.declare(app)
 
 
 @app.command("audit", short_help="What a check would have missed: faults are planted.")

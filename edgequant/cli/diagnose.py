@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from edgequant.cli.console import CliProgress, out, print_json
-from edgequant.cli.options import Showing, Ui
-from edgequant.cli.report import write_page
+from edgequant.cli.options import Files, Showing, Ui
+from edgequant.cli.report import kept_with, write_page
 from edgequant.cli.request import make_request
 from edgequant.errors import EXIT_INTERRUPTED, InputError
 
@@ -42,7 +42,8 @@ def run(
     if ui.json:
         print_json(to_json(found.report))
     if page is not None:
-        write_page(found.whole, page, found.folder.path, diagnoses=[found.report])
+        with kept_with(found.folder.path, Files(html=str(page))):
+            write_page(found.whole, page, found.folder.path, diagnoses=[found.report])
     if found.problem is not None:
         raise found.problem
     if case is not None and found.report.case is None:

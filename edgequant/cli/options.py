@@ -14,6 +14,10 @@ from edgequant.cli.diagnosing import Showing as Showing
 from edgequant.cli.gating import Gate as Gate
 from edgequant.cli.gating import GateFiles as GateFiles
 from edgequant.cli.groups import Group, Key
+from edgequant.cli.keeping import Files as Files
+from edgequant.cli.keeping import History as History
+from edgequant.cli.keeping import Kept as Kept
+from edgequant.cli.keeping import RunDir as RunDir
 from edgequant.cli.measuring import Csv as Csv
 from edgequant.cli.measuring import Measuring as Measuring
 from edgequant.cli.measuring import Rejudging as Rejudging
@@ -64,7 +68,6 @@ Activations = Annotated[
     bool, typer.Option("--activations", help="Run every activation with inputs at its limits, and show what is wrong.")
 ]
 OneDevice = Annotated[str, typer.Option("--device", metavar="URI", help=f"Where to run it: {_URI}.")]
-RunDir = Annotated[str | None, typer.Option("--run-dir", metavar="DIR", help="New folder for everything of this run.")]
 
 
 class Where(Group):
@@ -362,28 +365,6 @@ class Device(Runtime):
             "--wait", metavar="S", help="Seconds to wait where another edgequant has the device.  (default: 600)"
         ),
     ] = None
-
-
-class Files(Group):
-    """Files that a report is written into."""
-
-    csv: Csv = None
-    html: Annotated[
-        str | None, typer.Option("--html", metavar="FILE", help="One page with tables and figures, too.")
-    ] = None
-    junit: Annotated[
-        str | None, typer.Option("--junit", metavar="FILE", help="JUnit XML, a test case per rule and run, too.")
-    ] = None
-    summary: Annotated[
-        str | None,
-        typer.Option("--summary", metavar="FILE.md", help="Markdown for a CI's summary, too: $GITHUB_STEP_SUMMARY."),
-    ] = None
-
-
-class Kept(Files):
-    """What is written on this host."""
-
-    run_dir: RunDir = None
 
 
 class Ui(Group):

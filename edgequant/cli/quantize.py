@@ -10,7 +10,7 @@ import typer
 
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Kept, Ui
-from edgequant.cli.report import refuse_files, write_files
+from edgequant.cli.report import note_run, refuse_files, write_files
 from edgequant.cli.request import make_request
 from edgequant.cli.verify import exit_code
 from edgequant.errors import InputError
@@ -56,6 +56,7 @@ def run(model: str, typed: Mapping[str, Any], *, output: str, kept: Kept, ui: Ui
             soft_wrap=True,
         )
     write_files(report, kept, run_dir)
+    note_run(run_dir, kept.history)
     if ui.json:
         print_json(to_json(report))
     code = exit_code(report)

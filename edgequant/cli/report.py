@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from edgequant.archive.manifest import amended
 from edgequant.cli.console import out, print_json
 from edgequant.cli.options import Files, Ui
 from edgequant.errors import EdgequantError, InputError
 
 if TYPE_CHECKING:
     from edgequant.plan.request import Request
+    from edgequant.report.against import Against
     from edgequant.report.diagnosis import DiagnosisReport
     from edgequant.report.model import Report
 
 
-def run(*, run_dir: str | None, schema: bool, files: Files, by_case: bool, ui: Ui) -> None:
-    """Show a report again, or the schema of all of them."""
+def run(*, run_dir: str | None, schema: bool, against: str | None = None, files: Files, by_case: bool, ui: Ui) -> None:
+    """Show a report again, or the schema of all of them.  against: an earlier one that it is held against."""
     from edgequant.report.console import render
+    from edgequant.report.difference import render_against
     from edgequant.report.read import load
     from edgequant.report.write import json_schema, to_json
 
@@ -44,11 +50,30 @@ def run(*, run_dir: str | None, schema: bool, files: Files, by_case: bool, ui: U
     path = path / "report.json" if path.is_dir() else path
     refuse_beside(files, [path], path)
     report = load(path)
-    render(report, out(ui), path=path, verbose=ui.verbose, quiet=ui.quiet)
-    write_files(report, files, path, by_case=by_case)
+    held = None if against is None else _against(report, Path(against))
+    console = out(ui)
+    render(report, console, path=path, verbose=ui.verbose, quiet=ui.quiet)
+    if held is not None:
+        render_against(held, console, verbose=ui.verbose)
+    write_files(report, files, path, by_case=by_case, against=held)
     if ui.json:
-        print_json(to_json(report))
+        print_json(to_json(report) if held is None else _with(report, held))
     raise typer.Exit(report.verdict.exit_code)
+
+
+def _against(report: Report, path: Path) -> Against:
+    from edgequant.report.against import compare_reports
+    from edgequant.report.read import load
+
+    return compare_reports(load(path / "report.json" if path.is_dir() else path), report)
+
+
+def _with(report: Report, held: Against) -> str:
+    """The report with one key more."""
+    from edgequant.report.write import as_plain
+
+    document = as_plain(report) | {"against": as_plain(held.as_dict())}
+    return json.dumps(document, indent=2, allow_nan=False)
 
 
 def asked_for(files: Files) -> dict[str, Path]:
@@ -84,11 +109,26 @@ def refuse_beside(files: Files, needed: Sequence[Path], run_dir: Path | None) ->
         before.append(path)
 
 
-def write_files(report: Report, files: Files, where: Path, *, by_case: bool = False) -> None:
+def write_files(
+    report: Report, files: Files, where: Path, *, by_case: bool = False, against: Against | None = None
+) -> None:
     """Write the table, the page and what a CI reads where wanted.  where: the folder of the run, or a file in it.
 
     Raises EdgequantError (OUTPUT_UNWRITABLE).
     """
+    with kept_with(where, files):
+        _write_files(report, files, where, by_case, against)
+
+
+def kept_with(where: Path | None, files: Files) -> AbstractContextManager[None]:
+    """Of files that are written into a run's folder its manifest knows afterwards.  where: it, or a file in it."""
+    folder = None if where is None else where if where.is_dir() else where.parent
+    if folder is None or not any(path.resolve().is_relative_to(folder.resolve()) for path in asked_for(files).values()):
+        return contextlib.nullcontext()
+    return amended(folder)
+
+
+def _write_files(report: Report, files: Files, where: Path, by_case: bool, against: Against | None) -> None:
     write_csv(report, files.csv, by_case=by_case)
     if files.junit is not None:
         from edgequant.report.junit import to_junit
@@ -98,15 +138,37 @@ def write_files(report: Report, files: Files, where: Path, *, by_case: bool = Fa
         from edgequant.report.summary import to_summary
 
         write_text_file(to_summary(report), files.summary, "--summary", "file")
+    if files.openmetrics is not None:
+        from edgequant.report.openmetrics import to_openmetrics
+
+        write_text_file(to_openmetrics(report), files.openmetrics, "--openmetrics", "file")
     if files.html is not None:
-        write_page(report, files.html, where)
+        write_page(report, files.html, where, against=against)
 
 
-def write_page(report: Report, path: str | Path, where: Path, *, diagnoses: Sequence[DiagnosisReport] = ()) -> None:
-    """Write the page.  where, diagnoses: see `jobs.html.page_of`.  Raises EdgequantError (OUTPUT_UNWRITABLE)."""
+def note_run(run_dir: Path, history: str | None) -> None:
+    """Note a run that has ended in the history where that is wanted; what keeps it from that is only said."""
+    if history is None:
+        return
+    from edgequant.jobs.remember import note
+    from edgequant.plain import printable
+
+    if (error := note(run_dir, Path(history))) is not None:
+        print(f"edgequant: the run is not in the history: {error.code}: {printable(str(error))}", file=sys.stderr)
+
+
+def write_page(
+    report: Report,
+    path: str | Path,
+    where: Path,
+    *,
+    diagnoses: Sequence[DiagnosisReport] = (),
+    against: Against | None = None,
+) -> None:
+    """Write the page.  The rest: see `jobs.html.page_of`.  Raises EdgequantError (OUTPUT_UNWRITABLE)."""
     from edgequant.jobs.html import page_of
 
-    write_text_file(page_of(report, where, diagnoses=diagnoses), str(path), "--html", "page")
+    write_text_file(page_of(report, where, diagnoses=diagnoses, against=against), str(path), "--html", "page")
 
 
 def write_csv(report: Report, path: str | None, *, by_case: bool = False) -> None:
@@ -117,7 +179,7 @@ def write_csv(report: Report, path: str | None, *, by_case: bool = False) -> Non
         write_text_file(to_csv(report, by_case=by_case), path, "--csv", "table")
 
 
-def write_text_file(text: str, path: str, option: str, what: str) -> None:
+def write_text_file(text: str, path: str, option: str, what: str, hint: str | None = None) -> None:
     """Raises EdgequantError (OUTPUT_UNWRITABLE)."""
     from edgequant.report.write import write_text
 
@@ -127,5 +189,6 @@ def write_text_file(text: str, path: str, option: str, what: str) -> None:
         raise EdgequantError(
             "OUTPUT_UNWRITABLE",
             f"{path} cannot be written: {error.strerror or error}",
-            hint=f"The report itself is whole: `edgequant report RUN_DIR {option} FILE` makes the {what} from it.",
+            hint=hint
+            or f"The report itself is whole: `edgequant report RUN_DIR {option} FILE` makes the {what} from it.",
         ) from None

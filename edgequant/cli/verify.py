@@ -11,7 +11,7 @@ import typer
 
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Kept, Ui
-from edgequant.cli.report import refuse_beside, refuse_files, write_files
+from edgequant.cli.report import note_run, refuse_beside, refuse_files, write_files
 from edgequant.cli.request import make_request
 from edgequant.errors import EXIT_INTERRUPTED, InputError
 from edgequant.plan.request import Request
@@ -90,6 +90,7 @@ def _shown(work: Callable[[CliProgress], tuple[Report, RunFolder]], ui: Ui, kept
 
     render(report, console, path=run_dir.report, verbose=ui.verbose, quiet=ui.quiet)
     write_files(report, kept, run_dir.path)
+    note_run(run_dir.path, kept.history)
     if ui.json:
         print_json(to_json(report))
     return report, run_dir

@@ -58,7 +58,8 @@ from edgequant.version import __version__
 
 _OF_ALL = ("RUN_DIR_FULL", "RUN_DIR_UNWRITABLE", "DISK_FULL", "MNN_MISSING", "MNN_TOO_OLD", "INTERRUPTED")
 """Codes of what is no one part's."""
-_GOOD = (State.PASS, State.MARGINAL, State.ACCEPTED)
+_SETTLED = (State.PASS, State.MARGINAL, State.ACCEPTED, State.FLAKY)
+"""What another attempt cannot change: nothing takes back that a trial has failed once."""
 Kind = Literal["trials", "bench"]
 
 
@@ -72,7 +73,11 @@ class InterruptedAccept(KeyboardInterrupt):
 
 
 def accept(
-    spec_path: Path, *, run_dir: Path | None = None, baseline: Path | None = None, progress: Progress | None = None
+    spec_path: str | Path,
+    *,
+    run_dir: Path | None = None,
+    baseline: Path | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Acceptance, AcceptFolder]:
     """Run all of a spec and judge it.  The folder has everything, acceptance.json the judgement.
 
@@ -84,6 +89,7 @@ def accept(
     (RUN_DIR_FULL, ...) where nothing can be kept any more; InterruptedAccept on ctrl-C.
     """
     require_supported(host_mnn_version(), "this host")
+    spec_path = Path(spec_path)
     spec, data = read_spec(spec_path, baseline)
     expanded = expand(spec)
     check(spec, expanded)
@@ -190,7 +196,7 @@ class Accepting:
         if attempt == 1:
             return keys
         states = {each.key: each.state for each in judge_folder(self.folder, self.spec, upto=attempt - 1).trials}
-        bad = [key for key in keys if key not in self.expanded.informative and states[key] not in _GOOD]
+        bad = [key for key in keys if key not in self.expanded.informative and states[key] not in _SETTLED]
         near = {key[::2] for key in bad}
         return bad + [key for key in keys if key in self.expanded.informative and key[::2] in near] if bad else []
 

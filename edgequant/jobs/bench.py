@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgequant.archive.bench import BASELINE, PLAN, REPORT, Bench, open_bench
 from edgequant.archive.folder import RunFolder
+from edgequant.archive.manifest import close
 from edgequant.archive.types import Closing, Failure
 from edgequant.devices.registry import make_device
 from edgequant.errors import DeviceError, InputError
@@ -84,6 +85,7 @@ def bench(asked: BenchRequest, progress: Progress | None = None) -> BenchResult:
             write(report, folder.path / REPORT)
         except OSError as error:
             raise disk_error(folder.path / REPORT, error) from None
+        close(folder.path)
     return BenchResult(report, folder.path)
 
 

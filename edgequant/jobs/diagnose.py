@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edgequant.archive.folder import RunFolder, device_capture
 from edgequant.archive.layers import LayerCapture
+from edgequant.archive.manifest import amended
 from edgequant.archive.open import Run, open_run
 from edgequant.cases.case import Case
 from edgequant.clock import Clock
@@ -104,7 +105,7 @@ def diagnose(
             hint="Give the one that fails.",
         )
     _, folder = verify(replace(request, latency=False), progress, meanwhile=meanwhile)
-    with folder.alone():
+    with folder.alone(), amended(folder.path):
         return look_inside(folder, request, progress, wanted)
 
 
@@ -133,7 +134,7 @@ def diagnose_run(
     wanted.check(request)
     folder = RunFolder(run.path)
     request = replace(request, devices=(trial.uri,), variants=(trial.variant,))
-    with folder.alone():
+    with folder.alone(), amended(folder.path):
         return look_inside(folder, request, progress or Progress(), wanted)
 
 

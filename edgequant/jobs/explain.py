@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgequant.archive.folder import RunFolder, device_capture
+from edgequant.archive.manifest import amended
 from edgequant.archive.open import open_run
 from edgequant.errors import EdgequantError
 from edgequant.jobs import verify as plain
@@ -36,6 +37,12 @@ def resume(run_dir: Path, progress: Progress | None = None) -> tuple[Report, Run
 
 
 def _explained(report: Report, folder: RunFolder, progress: Progress) -> Report:
+    with amended(folder.path):
+        _explain(report, folder, progress)
+        return Reporter(folder).report()
+
+
+def _explain(report: Report, folder: RunFolder, progress: Progress) -> None:
     from edgequant.jobs.diagnose import diagnose_run  # takes long to load, and most runs pass
 
     for run in report.runs:
@@ -55,4 +62,3 @@ def _explained(report: Report, folder: RunFolder, progress: Progress) -> Report:
             folder.save_diagnosis(device_capture(uri, variant), told)
         if told.stage == "conversion":
             break  # the same float MNN is behind all of them
-    return Reporter(folder).report()

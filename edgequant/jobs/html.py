@@ -10,23 +10,27 @@ from edgequant.archive.open import Run, open_run
 from edgequant.errors import InputError
 from edgequant.plan.stored import request_of
 from edgequant.plan.words import options_of
+from edgequant.report.against import Against
 from edgequant.report.diagnosis import DiagnosisReport
 from edgequant.report.html import page
 from edgequant.report.model import Report
 
 
-def page_of(report: Report, where: Path, *, diagnoses: Sequence[DiagnosisReport] = ()) -> str:
+def page_of(
+    report: Report, where: Path, *, diagnoses: Sequence[DiagnosisReport] = (), against: Against | None = None
+) -> str:
     """The report as one HTML document.
 
     Args:
         where: the folder of its run or a file in it; a report.json that lies in none is shown by itself.
         diagnoses: that were just made of the run; what earlier ones have left in the folder is shown anyway.
+        against: what is different from an earlier report.
     """
     folder = where if where.is_dir() else where.parent
     if not (folder / "plan.json").is_file():
-        return page(report, diagnoses=diagnoses)
+        return page(report, diagnoses=diagnoses, against=against)
     run = open_run(folder)
-    return page(report, run, diagnoses=diagnoses, command=command_of(run))
+    return page(report, run, diagnoses=diagnoses, command=command_of(run), against=against)
 
 
 def command_of(run: Run) -> str | None:

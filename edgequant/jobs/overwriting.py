@@ -12,7 +12,7 @@ from edgequant.files import is_stream, same_file
 from edgequant.plan.request import Request
 from edgequant.spec.function import looks_like_function
 
-_SUFFIXES = {"--junit": ".xml", "--summary": ".md"}
+_SUFFIXES = {"--junit": ".xml", "--summary": ".md", "--openmetrics": ".txt"}
 
 
 def given_paths(request: Request) -> list[Path]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgequant.archive.manifest import amended
 from edgequant.archive.open import Run, open_run
 from edgequant.archive.types import Plan
 from edgequant.errors import EdgequantError, InputError
@@ -83,6 +84,11 @@ def keep(run: str | Path, report: Report) -> Path:
 
 def write_beside(folder: Path, name: str, write_to: Callable[[Path], Path]) -> Path:
     """Write NAME-2.json, or with the next number that is free.  Raises as `keep`."""
+    with amended(folder):
+        return _write_beside(folder, name, write_to)
+
+
+def _write_beside(folder: Path, name: str, write_to: Callable[[Path], Path]) -> Path:
     for number in itertools.count(2):
         path = folder / f"{name}-{number}.json"
         try:

@@ -120,10 +120,10 @@ def measure(
             cases = _cases(run, variant, uri, labels, Path(folder))
             told = told.model_copy(update={"cases": len(cases), "labels_sha256": labels.sha256})
             answer, seconds = _call(task, cases, Path(folder), log, cwd)
-    except EdgequantError as error:
-        if error.code in ("DISK_FULL", "RUN_DIR_FULL", "HOST_EXHAUSTED", "INTERRUPTED"):
+    except EdgequantError as why:
+        if why.code in ("DISK_FULL", "RUN_DIR_FULL", "HOST_EXHAUSTED", "INTERRUPTED"):
             raise
-        return told.model_copy(update={"error": Failure.of(error)})
+        return told.model_copy(update={"error": Failure.of(why)})
     told = told.model_copy(update={"code_sha256": answer.code_sha256, "seconds": round(seconds, 3)})
     if answer.error is not None:
         error = ToolError("TASK_FAILED", f"{task.function}: {answer.error}", evidence={"log": str(log.name)})
@@ -167,7 +167,7 @@ def _cases(run: Run, variant: Variant, uri: str, labels: Labels, folder: Path) -
     capture = run.on_device(uri, variant)
     asked = [each for each in run.source.cases if each.kind == "usual" and not each.generated]
     asked = asked or [each for each in run.source.cases if each.kind != "strain"]
-    found = []
+    found: list[dict[str, Any]] = []
     for case in asked:
         outputs = _outputs(capture, case.name)
         if outputs is None:

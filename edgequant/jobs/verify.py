@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from edgequant.archive.folder import RunFolder, device_capture, host_capture, safe_name
+from edgequant.archive.manifest import begin_anew, close
 from edgequant.archive.open import Run, open_run
 from edgequant.archive.types import Artifact, Capture, Closing, DeviceCapture, Failure, Making
 from edgequant.background import Background
@@ -99,6 +100,7 @@ def _verify(job: _Verify) -> tuple[Report, RunFolder]:
             with contextlib.suppress(EdgequantError):  # the first error is the one to tell
                 job.finish()
         raise
+    close(job.folder.path)
     return report, job.folder
 
 
@@ -140,6 +142,7 @@ class _Verify:
         request, folder, progress = self.request, self.folder, self.progress
         looked = look(request, progress, self.clock)
         self._refuse_other_source(looked)
+        begin_anew(folder.path)
         starting = begin_host(request.options, folder, progress)
         with (
             contextlib.ExitStack() as stack,

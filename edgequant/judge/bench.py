@@ -200,9 +200,10 @@ def _measured(name: str, blocks: Sequence[Block], failed: Verdict | None, within
     ms = estimates(samples, LEVEL)
     half = ms["p50"].half
     if half is not None and half > within:
-        # The interval shrinks with the root of the number of blocks.
-        enough = math.ceil(len(possible) * (half / within) ** 2)
-        told = f"p50 is known to {half:.1%} only, {within:.1%} were wanted: --blocks {enough} may be enough"
+        told = f"p50 is known to {half:.1%} only, {within:.1%} were wanted"
+        if not against:
+            # The interval shrinks with the root of the number of blocks; of disturbed ones more do not help.
+            told += f": --blocks {math.ceil(len(possible) * (half / within) ** 2)} may be enough"
         against["TOO_SPREAD"] = told
     cpu = [sum(timing.cpu_ms) / len(timing.cpu_ms) for timing in possible if timing.cpu_ms]
     loads = [block.capture.load_ms for block in good if block.capture.load_ms is not None]

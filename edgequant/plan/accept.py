@@ -126,7 +126,8 @@ def _verify_parts(spec: AcceptSpec, beside: Sequence[TrialKey]) -> tuple[VerifyP
     seen: Counter[object] = Counter()
     for key in spec.trials():
         alike = _alike(spec, key)
-        seen[cell] = seen[cell := (alike, spec.devices[key.device].uri, spec.variant(key).variant)] + 1
+        cell = (alike, spec.devices[key.device].uri, spec.variant(key).variant)
+        seen[cell] += 1
         groups.setdefault(replace(alike, twin=seen[cell]), []).append(key)
     for key in beside:
         # It decides nothing, so it is run with whatever limits others have that it can share a request with.

@@ -36,7 +36,7 @@ def run_dir(made: Path, tmp_path: Path) -> Path:
 
 
 def records(run_dir: Path) -> list[Path]:
-    return sorted(path for path in run_dir.rglob("*.json") if path.name != "report.json")
+    return sorted(path for path in run_dir.rglob("*.json") if path.name not in ("report.json", "manifest.json"))
 
 
 def said(path: Path) -> str:

@@ -39,10 +39,10 @@ class Done(NamedTuple):
 _PATIENT = """
 import sys
 from edgequant.cli.app import main
-from edgequant.jobs import bench
+from edgequant.jobs import bench_device
 from edgequant.lab.probes import latency
 latency.TIMING_MAX_SECONDS = 200.0
-bench.COOL_SECONDS = 0.0
+bench_device.COOL_SECONDS = 0.0
 sys.argv[0] = "edgequant"
 main()
 """

@@ -23,7 +23,7 @@ from tests.waiting import LONG
 
 COMMANDS = (
     (), ("verify",), ("quantize",), ("run",), ("inspect",), ("demo",), ("report",), ("devices",), ("devices", "list"),
-    ("devices", "probe"), ("devices", "doctor"), ("devices", "clean"),
+    ("devices", "probe"), ("devices", "doctor"), ("devices", "clean"), ("history",), ("history", "plot"),
 )  # fmt: skip
 QUICK = ("--device", "local:", "--threads", "1", "--no-latency")
 

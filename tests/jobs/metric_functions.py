@@ -66,4 +66,11 @@ def eats(cases):
     return float(np.ones(10**9).sum())
 
 
+def once_bad(cases):
+    """1 the first time it is called in a folder, then 0."""
+    bad = not os.path.exists("seen")  # noqa: PTH110  (what it imports would be taken for its functions)
+    open("seen", "w").close()
+    return int(bad)
+
+
 NOT_A_FUNCTION = 3

@@ -203,6 +203,28 @@ rules: [{rule: "sqnr_db >= 20", device: host}, {rule: "sqnr_db >= 21", device: a
     assert check_acceptance.check(folder.judgement) == []
 
 
+def test_what_failed_and_then_passed_is_flaky_and_only_that_is_tried_again(
+    generated_model: ModelByName, tmp_path: Path
+) -> None:
+    spec = write_spec(tmp_path, f"""
+models: {{m: {{path: m.onnx, inputs: cases}}}}
+variants: ["dynamic:8", fp16]
+devices: {{host: "local:"}}
+retries: 3
+tasks: {{t: {{function: "{FUNCTIONS}:once_bad", better: lower}}}}
+rules: [{{rule: "task:t <= 0", variant: fp16}}]
+""", model=generated_model("conv_cnn"))  # fmt: skip
+    found, folder = accepted(spec, tmp_path / "run")
+    rule = rules(found, "fp16")["task:t <= 0"]
+    assert (rule.state, rule.attempts) == (State.FLAKY, (State.FAIL, State.PASS))
+    assert found.state.exit_code == 4
+    # What passed is not run again, nor what nothing can change any more.
+    assert len(next(each for each in found.trials if each.variant == "dynamic:8").attempts) == 1
+    runs = sorted(each.name for each in (folder.path / "trials" / "m").iterdir())
+    assert runs == [f"attempt-{number}" for number in (1, 2)]
+    assert check_acceptance.check(folder.judgement) == []
+
+
 def test_other_rules_judge_what_was_run_and_nothing_else(generated_model: ModelByName, tmp_path: Path) -> None:
     model = generated_model("conv_cnn")
     found, folder = accepted(write_spec(tmp_path, ONE + 'rules: ["sqnr_db >= 20"]', model=model), tmp_path / "run")
@@ -257,9 +279,10 @@ def test_a_mistake_in_the_spec_is_told_before_anything_is_run(
 ) -> None:
     spec = write_spec(tmp_path, ONE + 'rules: ["sqnr_db >= 20"]', model=generated_model("conv_cnn"))
     spec.write_text(spec.read_text().replace(*change))
-    with pytest.raises(InputError) as caught:
-        accepted(spec, tmp_path / "run")
-    assert (caught.value.code, words in caught.value.message) == (code, True), caught.value.message
+    for does in (planned, lambda path: accepted(path, tmp_path / "run")):
+        with pytest.raises(InputError) as caught:
+            does(spec)
+        assert (caught.value.code, words in caught.value.message) == (code, True), caught.value.message
     assert not (tmp_path / "run").exists()
 
 

@@ -88,7 +88,9 @@ def test_onnx_on_this_host(name: str, real_model: ModelByName, tmp_path: Path, m
         assert run.error is None
     check_dynamic(dynamic)
     assert fp16.low_memory_engaged is None
-    assert fp16.verdict == "PASS"
+    # Of silero_vad half is never run: it has a branch for each rate, and random cases take one.
+    assert ("BRANCH_NOT_TAKEN" in codes(report)) is (name == "silero_vad")
+    assert fp16.verdict == ("MARGINAL" if name == "silero_vad" else "PASS")
     if name in CLEAR:
         assert dynamic.verdict == CLEAR[name]
     assert report.verdict == max(report.runs, key=lambda run: run.verdict == "FAIL").verdict

@@ -111,6 +111,11 @@ def test_a_wide_interval_is_no_measurement() -> None:
     assert f"--blocks {int(7 * (half / 0.025) ** 2) + 1} " in message
 
 
+def test_more_blocks_are_not_advised_where_each_is_disturbed() -> None:
+    found = judged(a=blocks(10.0, spread=0.1, **last(busy=99.0))).settings[0]
+    assert "--blocks" not in dict(found.why_invalid)["TOO_SPREAD"]
+
+
 def test_what_failed_is_no_number() -> None:
     dead = [Block(0, Capture(trial="t", role="device", failure=Failure(code="RUNNER_DIED", message="dead")), ())]
     found = judge_bench({"a": blocks(10.0), "b": dead}, failed={"b": Verdict.ERROR})

@@ -61,7 +61,8 @@ def options_of_verify() -> list[Option]:
 
 def test_the_command_line_the_spec_and_the_example_have_the_same_keys(tmp_path: Path) -> None:
     options = options_of_verify()
-    here = {"spec", "spec_example", "run_dir", "resume", "csv", "html", "junit", "summary", "json", "verbose", "quiet"}
+    here = {"spec", "spec_example", "run_dir", "resume", "csv", "html", "junit", "summary", "openmetrics", "history"}
+    here |= {"json", "verbose", "quiet"}
     assert {option.name for option in options if option.key is None} == here
     typed = {option.key for option in options} - {None}
     sections = {"options": RunOptions.model_fields, "device_options": Access.model_fields}

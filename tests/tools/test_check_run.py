@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import copy
 import hashlib
@@ -71,6 +72,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for name in ("conv_cnn", "gru"):
         model = getattr(generated, name)(where / f"{name}.onnx")
         do(model, where / name, "dynamic:8", "fp16", latency=True, limits=("sqnr_db>=15",))
+        # Its manifest would give all of it away: that is `edgequant`'s own check (tests/jobs/test_integrity.py).
+        (where / name / "manifest.json").unlink()
+        journal = where / name / "journal.jsonl"
+        kept = [line for line in journal.read_text().splitlines(keepends=True) if "closed" not in json.loads(line)]
+        journal.write_text("".join(kept))
     return [where / "conv_cnn", where / "gru"]
 
 
@@ -246,9 +252,13 @@ def test_from_the_command_line(runs: list[Path], tmp_path: Path) -> None:
 
 
 def test_it_knows_nothing_of_edgequant() -> None:
-    imports = {line for path in CHECKER.parent.glob("check_*.py") for line in path.read_text().splitlines()
-               if re.match(r"\s*(import|from) ", line)}  # fmt: skip
-    known = {"hashlib", "json", "math", "re", "sys", "pathlib", "numpy", "itertools", "functools"}
-    known |= {path.stem for path in CHECKER.parent.glob("check_*.py")}
-    assert {line.split()[1] for line in imports} <= known
+    found: set[str] = set()
+    for path in CHECKER.parent.glob("check_*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                found.add(node.module or ".")
+            elif isinstance(node, ast.Import):
+                found |= {each.name for each in node.names}
+    own = {path.stem for path in CHECKER.parent.glob("check_*.py")}
+    assert found - own - {"numpy"} <= sys.stdlib_module_names
     assert all(len(path.read_text().splitlines()) <= 300 for path in CHECKER.parent.glob("check_*.py"))

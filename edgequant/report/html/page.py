@@ -13,8 +13,9 @@ from edgequant.archive.open import Run as Archive
 from edgequant.findings import Finding
 from edgequant.judge.verdict import Verdict
 from edgequant.report import words
+from edgequant.report.against import Against
 from edgequant.report.diagnosis import DiagnosisReport
-from edgequant.report.html import figures, layers, runs, sources
+from edgequant.report.html import difference, figures, layers, runs, sources
 from edgequant.report.html.archive import Kept
 from edgequant.report.html.table import Cell, Table, name, number, said
 from edgequant.report.model import Report
@@ -85,6 +86,7 @@ def page(
     *,
     diagnoses: Sequence[DiagnosisReport] = (),
     command: str | None = None,
+    against: Against | None = None,
 ) -> str:
     """The report as one HTML document.
 
@@ -92,6 +94,7 @@ def page(
         archive: the folder it was made of; without it there are no single samples, no layers and fewer hashes.
         diagnoses: that were just made; of others what is in the archive is judged again.
         command: that would make the run again.
+        against: what is different from an earlier report.
     """
     kept = Kept(archive)
     found = runs.named(report)
@@ -119,6 +122,7 @@ def page(
         on=words.on_random_inputs(report).strip() if report.verdict in words.GOOD else "",
         sum_up=words.sum_up(report.runs),
         head=sources.head(report),
+        against=None if against is None else difference.section(against),
         matrix=runs.matrix(found) if len({each.run.device.uri for each in found}) > 1 else None,
         overview=runs.overview(found) if found else None,
         figures=[each for each in pictures if each is not None],
