@@ -70,11 +70,12 @@ def bench(asked: BenchRequest, progress: Progress | None = None) -> BenchResult:
         folder.save_record(PLAN, plan_of_bench(asked, source.sha256, [each.facts for each in files], version))
         if baseline is not None:
             folder.save_record(BASELINE, baseline)
-        ended = True
+        ended = False
         try:
             _measure(asked, files, source, folder, progress)
-        except KeyboardInterrupt:
-            ended = False
+            ended = True
+        except DeviceError:
+            ended = True  # it is in the device's record
             raise
         finally:
             seconds = {"bench": round(time.monotonic() - start, 3)}

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from edgequant.archive.bench import open_bench
-from edgequant.errors import InputError
+from edgequant.errors import EdgequantError, InputError
 from edgequant.jobs.bench import BenchRequest, BenchResult, bench
+from edgequant.jobs.bench_device import Measuring
 from edgequant.jobs.rejudge_bench import judge_bench_again
 from edgequant.judge.verdict import Verdict
 from edgequant.plan.request import Request
@@ -128,3 +129,20 @@ def test_a_device_that_is_not_there_costs_itself(generated_model: ModelByName, t
     assert list(found.report.failed) == ["ssh://127.0.0.1:1"]
     assert found.verdict is Verdict.ERROR
     assert found.report.devices[0].settings[0].ms
+
+
+def test_what_this_host_ended_is_not_at_its_end(
+    generated_model: ModelByName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a full disk behind blocks that are good: they are fewer than were asked for."""
+    measure = Measuring.measure
+
+    def full(self: Measuring) -> None:
+        measure(self)
+        raise EdgequantError("RUN_DIR_FULL", "no space left")
+
+    monkeypatch.setattr(Measuring, "measure", full)
+    with pytest.raises(EdgequantError, match="no space left"):
+        measured(generated_model("conv_cnn"), tmp_path / "run")
+    assert not open_bench(tmp_path / "run").closing.ended
+    assert judge_bench_again(tmp_path / "run").report.verdict is Verdict.INCONCLUSIVE
