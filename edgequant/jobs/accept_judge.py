@@ -44,6 +44,7 @@ from edgequant.spec.limits import Limit
 from edgequant.spec.rules import TASK
 
 MAX_BASELINE = 256 << 20
+OTHER_CODE = "its function or its labels are not those that other trials had: begin a new one"
 
 
 class Runs:
@@ -91,6 +92,8 @@ class _Gathering:
     reports: dict[tuple[Path, tuple[Limit, ...] | None], Report] = field(default_factory=dict)
     seen: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Of each model: what was run of it at first, see `seen_of`."""
+    code: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
+    """Of each task: SHA-256 of its function's file and of its labels at first."""
 
     def attempts(self, trial: PlannedTrial, runs: Runs, upto: int | None) -> list[TrialFacts]:
         key = key_of(trial)
@@ -169,8 +172,11 @@ class _Gathering:
             found = read_record(path, TaskRecord)
             if found.error is not None:
                 yield f"{TASK}{task}", Value(None, f"{found.error.code}: {found.error.message}")
+                continue
+            now = (found.code_sha256, found.labels_sha256)
+            why = "" if self.code.setdefault(task, now) == now else OTHER_CODE
             for name, value in found.values.items():
-                yield f"{TASK}{task}.{name}" if name else f"{TASK}{task}", Value(value)
+                yield f"{TASK}{task}.{name}" if name else f"{TASK}{task}", Value(None if why else value, why)
 
 
 def seen_of(run: Run) -> tuple[str, str]:

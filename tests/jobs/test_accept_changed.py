@@ -30,6 +30,17 @@ rules: ["size_mb <= 9"]
 ONE = THREE.replace(', {variant: "dynamic:8", name: again}, {variant: "dynamic:8", name: last}', "")
 
 
+class Editing(Progress):
+    """The function becomes a kinder one before the second trial."""
+
+    def __init__(self, function: Path) -> None:
+        self.function = function
+
+    def say(self, text: str) -> None:
+        if text.startswith("task t: again"):
+            self.function.write_text("def kind(cases):\n    return 1.0\n")
+
+
 class Replacing(Progress):
     """The model becomes another file at one moment, a case at another."""
 
@@ -76,6 +87,18 @@ def test_a_model_that_is_replaced_within_its_only_part(generated_model: ModelByN
     found, folder = accept(spec, run_dir=tmp_path / "run", progress=Replacing(tmp_path, "running dynamic:8"))
     assert (found.state, found.trials[0].attempts[0].doubts) == (State.INCONCLUSIVE, ("MODEL_CHANGED",))
     assert rejudge(folder.path).changes == ()
+
+
+def test_a_function_that_is_edited_while_it_runs(generated_model: ModelByName, tmp_path: Path) -> None:
+    task = 'tasks: {t: {function: "own.py:kind", better: higher}}\n'
+    text = THREE.replace(', {variant: "dynamic:8", name: last}', "").replace("size_mb <= 9", "task:t >= 0.5")
+    (tmp_path / "own.py").write_text("def kind(cases):\n    return 0.75\n")
+    spec = write_spec(tmp_path, text + task, model=generated_model("conv_cnn"))
+    found, folder = accept(spec, run_dir=tmp_path / "run", progress=Editing(tmp_path / "own.py"))
+    assert {each.variant: each.state for each in found.trials} == {
+        "dynamic:8": State.PASS, "again": State.INCONCLUSIVE,
+    }  # fmt: skip
+    assert check_acceptance.check(folder.judgement) == []
 
 
 def test_gone_on_with_it_is_called_as_before(generated_model: ModelByName, tmp_path: Path) -> None:
