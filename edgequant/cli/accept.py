@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgequant.jobs.accept_plan import Planned
     from edgequant.report.acceptance import Acceptance
 
-_FILES = ("html", "junit", "summary")
+_FILES = ("html", "junit", "openmetrics", "summary")
 
 
 def run(
@@ -94,6 +94,10 @@ def _text(option: str, found: Acceptance, folder: Path) -> str:
         from edgequant.report.acceptance_junit import to_junit
 
         return to_junit(found)
+    if option == "--openmetrics":
+        from edgequant.report.acceptance_openmetrics import to_openmetrics
+
+        return to_openmetrics(found)
     if option == "--summary":
         from edgequant.report.acceptance_summary import to_summary
 

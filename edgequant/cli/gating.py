@@ -33,6 +33,9 @@ class GateFiles(Group):
     junit: Annotated[
         str | None, typer.Option("--junit", metavar="FILE", help="JUnit XML, a test case per rule and trial, too.")
     ] = None
+    openmetrics: Annotated[
+        str | None, typer.Option("--openmetrics", metavar="FILE", help="For GitLab's metrics report, too.")
+    ] = None
     summary: Annotated[
         str | None,
         typer.Option("--summary", metavar="FILE.md", help="Markdown for a CI's summary, too: $GITHUB_STEP_SUMMARY."),

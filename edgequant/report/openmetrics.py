@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from pathlib import PurePath
 
-from edgequant.judge.verdict import Verdict, severity
+from edgequant.judge.verdict import severity
 from edgequant.plain import name as plain_name
 from edgequant.report.bench import BenchReport
 from edgequant.report.model import Report, Run
@@ -20,7 +21,7 @@ Labels = tuple[tuple[str, str], ...]
 _LIMIT_OPS = {">=": "at_least", "<=": "at_most"}
 
 
-class _Family:
+class Family:
     """One metric: its lines, no two with the same labels."""
 
     def __init__(self, name: str, kind: str, about: str) -> None:
@@ -31,14 +32,14 @@ class _Family:
 
     def add(self, labels: Iterable[tuple[str, str]], value: float, suffix: str = "") -> None:
         whole = tuple(labels)
-        told = ",".join(f'{key}="{_escaped(text)}"' for key, text in whole)
+        told = ",".join(f'{key}="{_escaped(said)}"' for key, said in whole)
         shown = f"{{{told}}}" if told else ""
         self._lines.setdefault(whole, f"{self.name}{suffix}{shown} {value:.12g}")
 
-    def states(self, labels: Labels, verdict: Verdict) -> None:
+    def states(self, labels: Labels, state: Enum) -> None:
         """Every state there is, 1 for the one it has."""
-        for each in Verdict:
-            self.add((*labels, (self.name, each.value)), each is verdict)
+        for each in type(state):
+            self.add((*labels, (self.name, each.value)), each is state)
 
     def text(self) -> list[str]:
         if not self._lines:
@@ -46,9 +47,14 @@ class _Family:
         return [f"# TYPE {self.name} {self._kind}", f"# HELP {self.name} {self._about}", *self._lines.values()]
 
 
+def text(families: Iterable[Family]) -> str:
+    """All of it, with a line for the end."""
+    return "\n".join([*(line for family in families for line in family.text()), "# EOF"]) + "\n"
+
+
 def to_openmetrics(report: Report) -> str:
     """The whole, with a line for the end."""
-    model = _Family("model", "info", "What was verified.")
+    model = Family("model", "info", "What was verified.")
     model.add(
         (
             ("model", PurePath(report.model.path).name), ("sha256", report.model.sha256),
@@ -56,28 +62,28 @@ def to_openmetrics(report: Report) -> str:
         ),
         1, "_info",
     )  # fmt: skip
-    verdict = _Family("verdict", "stateset", "Of the whole report.")
+    verdict = Family("verdict", "stateset", "Of the whole report.")
     verdict.states((), report.verdict)
-    grade = _Family("verdict_severity", "gauge", "0 PASS, 1 MARGINAL, 2 INCONCLUSIVE, 3 ERROR, 4 FAIL.")
+    grade = Family("verdict_severity", "gauge", "0 PASS, 1 MARGINAL, 2 INCONCLUSIVE, 3 ERROR, 4 FAIL.")
     grade.add((), severity(report.verdict))
-    found = _Family("findings", "gauge", "How often a code was found.")
+    found = Family("findings", "gauge", "How often a code was found.")
     _findings(found, (), Counter((each.code, str(each.severity)) for each in report.findings))
     families = [model, verdict, grade, *_of_runs(_named(report), found), found]
-    return "\n".join([*(line for family in families for line in family.text()), "# EOF"]) + "\n"
+    return text(families)
 
 
 def bench_openmetrics(report: BenchReport) -> str:
     """The same of a bench: of each setting its times, where they are valid, and its memory."""
-    model = _Family("model", "info", "What was measured.")
+    model = Family("model", "info", "What was measured.")
     told = {"model": PurePath(report.model).name, "sha256": report.model_sha256, "mnn": report.mnn}
     model.add(((key, value or "") for key, value in {**told, "edgequant": report.edgequant}.items()), 1, "_info")
-    verdict = _Family("verdict", "stateset", "Of the whole bench.")
+    verdict = Family("verdict", "stateset", "Of the whole bench.")
     verdict.states((), report.verdict)
-    state = _Family("run_verdict", "stateset", "Of a setting on a device.")
-    values = {metric: _Family(metric, "gauge", _about(metric)) for metric in BETTER}
-    invalid = _Family("invalid_numbers", "gauge", "Numbers that are not here, as they are not valid.")
-    ratio = _Family("bench_ratio", "gauge", "How many times as long a setting takes as its base.")
-    found = _Family("findings", "gauge", "How often a code was found.")
+    state = Family("run_verdict", "stateset", "Of a setting on a device.")
+    values = {metric: Family(metric, "gauge", _about(metric)) for metric in BETTER}
+    invalid = Family("invalid_numbers", "gauge", "Numbers that are not here, as they are not valid.")
+    ratio = Family("bench_ratio", "gauge", "How many times as long a setting takes as its base.")
+    found = Family("findings", "gauge", "How often a code was found.")
     for device in report.devices:
         of: Labels = (("device", device.uri),)
         for setting in device.settings:
@@ -92,7 +98,7 @@ def bench_openmetrics(report: BenchReport) -> str:
             ratio.add((("variant", compared.name), ("base", compared.base), *of), compared.ratio)
         _findings(found, of, Counter((each.code, str(each.severity)) for each in device.findings))
     families = [model, verdict, state, *values.values(), invalid, ratio, found]
-    return "\n".join([*(line for family in families for line in family.text()), "# EOF"]) + "\n"
+    return text(families)
 
 
 def _named(report: Report) -> list[tuple[Labels, Run]]:
@@ -107,13 +113,13 @@ def _named(report: Report) -> list[tuple[Labels, Run]]:
     return result
 
 
-def _of_runs(named: list[tuple[Labels, Run]], found: _Family) -> list[_Family]:
-    state = _Family("run_verdict", "stateset", "Of a variant on a device.")
-    grade = _Family("run_verdict_severity", "gauge", "The same as a number.")
-    output_state = _Family("output_verdict", "stateset", "Of an output.")
-    bound = _Family("output_limit", "gauge", "What an output was held against.")
-    values = {metric: _Family(metric, "gauge", _about(metric)) for metric in BETTER}
-    invalid = _Family("invalid_numbers", "gauge", "Numbers that are not here, as they are not valid.")
+def _of_runs(named: list[tuple[Labels, Run]], found: Family) -> list[Family]:
+    state = Family("run_verdict", "stateset", "Of a variant on a device.")
+    grade = Family("run_verdict_severity", "gauge", "The same as a number.")
+    output_state = Family("output_verdict", "stateset", "Of an output.")
+    bound = Family("output_limit", "gauge", "What an output was held against.")
+    values = {metric: Family(metric, "gauge", _about(metric)) for metric in BETTER}
+    invalid = Family("invalid_numbers", "gauge", "Numbers that are not here, as they are not valid.")
     for labels, run in named:
         state.states(labels, run.verdict)
         grade.add(labels, severity(run.verdict))
@@ -133,7 +139,7 @@ def _of_runs(named: list[tuple[Labels, Run]], found: _Family) -> list[_Family]:
     return [state, grade, output_state, bound, *values.values(), invalid]
 
 
-def _findings(family: _Family, labels: Labels, counted: Mapping[tuple[str, str], int]) -> None:
+def _findings(family: Family, labels: Labels, counted: Mapping[tuple[str, str], int]) -> None:
     for (code, level), count in counted.items():
         family.add((*labels, ("severity", level), ("code", code)), count)
 

@@ -26,6 +26,7 @@ from edgequant.report.acceptance import (
 )
 from edgequant.report.acceptance_console import render
 from edgequant.report.acceptance_junit import to_junit
+from edgequant.report.acceptance_openmetrics import to_openmetrics
 from edgequant.report.acceptance_summary import to_summary
 from edgequant.report.html.acceptance import to_html
 from edgequant.report.read import load
@@ -34,6 +35,7 @@ from tests.judge.releases import FLOAT, KEY, RULES, Release, blocks, facts, gene
 from tests.nightly import all_but
 from tests.recorded import unpacked
 from tests.report.pages import EVIL, Reader
+from tests.report.test_openmetrics import by_gitlab, labels, named, parsed
 from tools.check_acceptance import Checker, check
 
 BROKEN: dict[str, Any] = {
@@ -65,6 +67,7 @@ def agree(found: Acceptance) -> None:
     ]
     assert list(Checker(json.loads(text)).problems()) == []
     _junit(found)
+    _metrics(found)
     page = Reader(to_html(found))
     cells = {(row["model"], row["variant"]): row for row in page.rows("matrix")}
     lines = printed(found, 2000, verbose=True)
@@ -85,6 +88,25 @@ def agree(found: Acceptance) -> None:
         for rule, line in zip(trial.rules, lines[at + 1 :], strict=False):
             assert line.split()[0] == rule.state.value
             assert words.rule_name(rule) in line
+
+
+def _metrics(found: Acceptance) -> None:
+    text = to_openmetrics(found)
+    samples = parsed(text)
+    assert len(by_gitlab(text)) == sum(map(len, samples.values()))
+    assert found.state is named(samples, State, "acceptance_state")
+    for trial in found.trials:
+        of = {"model": trial.model, "variant": trial.variant, "device": trial.device}
+        told = str(trial.informative).lower()
+        assert named(samples, State, "trial_state", **of, informative=told) is trial.state
+        for rule in trial.rules:
+            whose = {**of, "rule": words.rule_name(rule), "required": str(rule.required).lower()}
+            assert named(samples, State, "rule_state", **whose) is rule.state
+            value = samples.get("edgequant_rule_value", {}).get(labels(**whose))
+            if rule.state in (State.INCONCLUSIVE, State.ERROR) or isinstance(rule.value, (str, type(None))):
+                assert value is None
+            else:
+                assert value == pytest.approx(float(rule.value), rel=1e-9)
 
 
 def _junit(found: Acceptance) -> None:

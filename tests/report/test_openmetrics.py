@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
+from prometheus_client.openmetrics import parser as prometheus
 
 from edgequant.judge.verdict import Verdict, severity
 from edgequant.plain import name as plain_name
@@ -21,7 +23,7 @@ from tests.report.agreeing import any_report
 from tests.report.bench_agreeing import any_bench
 from tests.report.test_junit import HOSTILE
 
-parser: Any = pytest.importorskip("prometheus_client.openmetrics.parser")
+parser: Any = prometheus
 Samples = dict[str, dict[frozenset[tuple[str, str]], float]]
 
 
@@ -52,15 +54,22 @@ def labels(**given: str) -> frozenset[tuple[str, str]]:
     return frozenset((key, plain_name(value).replace("#", "\\x23")) for key, value in given.items())
 
 
+Kind = TypeVar("Kind", bound=Enum)
+
+
 def state(samples: Samples, name: str, **given: str) -> Verdict:
+    return named(samples, Verdict, name.removeprefix("edgequant_"), **given)
+
+
+def named(samples: Samples, kind: type[Kind], name: str, **given: str) -> Kind:
     """The one that is 1."""
-    wanted = labels(**given)
+    wanted, name = labels(**given), f"edgequant_{name}"
     states = {
         dict(each)[name]: value for each, value in samples[name].items() if each - {(name, dict(each)[name])} == wanted
     }
-    assert set(states) == {each.value for each in Verdict}
+    assert set(states) == {each.value for each in kind}
     (found,) = [each for each, value in states.items() if value == 1]
-    return Verdict(found)
+    return kind(found)
 
 
 def held(report: Report, samples: Samples) -> None:
