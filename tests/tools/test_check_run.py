@@ -57,6 +57,7 @@ NOTHING_FOLLOWS = {
     r"captures/local.*:timings\.\d+\.(looped|seconds|apart_ms)\b": "what fits a clock leaves nothing in the report",
     r"captures/local.*:(before|loaded)\.(pss|rss_peak|stage_peak|uss|swap)$": "the same",
     r"captures/(float-host|reference)\.json:cases\.\d+\.(ms|memory|taps|refused_code)\b": "they are not a trial",
+    r"captures/(float-host|reference)\.json:(before|loaded)\.(stage_peak|uss|swap)$": "nor are these, of a bench alone",
     r"captures/reference\.json:moved\b": "what rounding has to cost decides where something is far beyond it",
     r"captures/float-host\.json:(device|memory_mode)\b": "this host as it was then; what is reported is a trial's",
 }
