@@ -303,6 +303,7 @@ def rejudge(run_dir: str | Path, spec_path: Path | None = None) -> RejudgedAccep
     else:
         spec = load_accept(spec_path)
         _refuse_other_trials(spec, plan, spec_path)
+        _refuse_other_measures(folder, plan, spec_path)
         other = _other_baseline(spec, folder)
         found = judge_folder(folder, spec, fresh=True, baseline=other, spec_path=spec_path)
     try:
@@ -341,6 +342,28 @@ def _refuse_other_trials(spec: AcceptSpec, plan: AcceptPlan, path: Path) -> None
         if (options := options_of(spec, key_of(each))[0]) != each.options:
             told = ", ".join(name for name, value in options if value != getattr(each.options, name))
             raise InputError("SPEC_INVALID", f"{path}: {key_of(each)}: it was run with other options: {told}")
+
+
+def _refuse_other_measures(folder: AcceptFolder, plan: AcceptPlan, path: Path) -> None:
+    """Raise InputError where models, their cases or tasks are not what was measured: neither as they are written, nor
+    as they are found from where the specs lie."""
+    there = [_measures(folder.path / SPEC, base) for base in (Path(), Path(plan.folder))]
+    here = [_measures(path, base) for base in (Path(), path.parent.absolute())]
+    for name, was in there[0].items():
+        if name in here[0] and all(one[name] != other[name] for one, other in zip(there, here, strict=True)):
+            told = ", ".join(key for key, value in was.items() if value != here[0][name].get(key))
+            raise InputError(
+                "SPEC_INVALID", f"{path}: {name}: it was measured with another {told}", hint="Run it anew."
+            )
+
+
+def _measures(path: Path, base: Path) -> dict[str, dict[str, object]]:
+    """What makes the numbers of a spec, by where it stands."""
+    spec = load_accept(path, base=base)
+    others = {"options", "variants", "devices", "better", "timeout", "memory_mb", "model"}
+    entries = {**{f"models.{name}": each for name, each in spec.models.items()},
+               **{f"tasks.{name}": each for name, each in spec.tasks.items()}}  # fmt: skip
+    return {name: each.model_dump(exclude=others) for name, each in entries.items()}
 
 
 def _changes(before: Acceptance, after: Acceptance) -> Iterator[str]:

@@ -99,6 +99,22 @@ def test_a_function_that_is_edited_while_it_runs(generated_model: ModelByName, t
         "dynamic:8": State.PASS, "again": State.INCONCLUSIVE,
     }  # fmt: skip
     assert check_acceptance.check(folder.judgement) == []
+    # Nor are its numbers those of another function or another model.
+    other = tmp_path / "other.yaml"
+    for was, now, says in (
+        ("own.py", "new.py", "tasks.t: it was measured with another function"),
+        ("inputs: cases", "inputs: more", "models.m: it was measured with another inputs"),
+        ("path: m.onnx", "path: n.onnx", "models.m: it was measured with another path"),
+    ):
+        other.write_text(spec.read_text().replace(was, now))
+        with pytest.raises(InputError, match=says):
+            rejudge(folder.path, other)
+    # As written, in another place; or by another way to the same place.
+    elsewhere = tmp_path / "elsewhere" / "gate.yaml"
+    elsewhere.parent.mkdir()
+    elsewhere.write_text(spec.read_text())
+    other.write_text(spec.read_text().replace("path: m.onnx", f"path: {tmp_path / 'm.onnx'}"))
+    assert rejudge(folder.path, elsewhere).changes == rejudge(folder.path, other).changes == ()
 
 
 def test_gone_on_with_it_is_called_as_before(generated_model: ModelByName, tmp_path: Path) -> None:
