@@ -269,6 +269,7 @@ def test_random_inputs_alone_pass_nothing(generated_model: ModelByName, tmp_path
         (("inputs: cases", "inputs: nowhere"), "INPUTS_NOT_FOUND", "models.m: "),
         (("inputs: cases", "reference: nowhere"), "REFERENCE_NOT_FOUND", "models.m: "),
         (("sqnr_db", "z:sqnr_db"), "LIMIT_UNKNOWN_OUTPUT", "m has no output 'z'"),
+        (('rules: ["', 'rules: ["y:sqnr_db >= 9", "'), "SPEC_INVALID", "each output of m has one of its own"),
         (("local:", "locale:"), "DEVICE_SCHEME_UNKNOWN", "locale"),
         (("devices:", "baseline: nowhere\ndevices:"), "RUN_NOT_FOUND", "nowhere"),
         (("rules:", f"{TASK}rules: ['task:t <= 1']\n# "), "TASK_FAILED", "no.py"),
