@@ -47,7 +47,7 @@ def add(folders: Sequence[str], db: str | None, *, anew: bool, ui: Ui) -> None:
     for error in found.skipped.values():
         progress.say(f"left out: {error.code}: {error}")
     already = found.found - found.new - len(found.skipped)
-    told = f"{found.new} runs added, {already} were known, {len(found.skipped)} left out"
+    told = f"{found.new} run{'' if found.new == 1 else 's'} added, {already} were known, {len(found.skipped)} left out"
     _line(console, f"{told}: {history.path}")
     if ui.json:
         skipped = {folder: error.as_dict() for folder, error in found.skipped.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -78,7 +79,9 @@ class Against:
 def compare_reports(before: Report, after: Report) -> Against:
     """Run by run: the same variant on the same device."""
     old, new = of_report(before), of_report(after)
-    verdicts = list(_verdict("", "", before.verdict, after.verdict))
+    told = _circumstances("", _of_report(before), _of_report(after))
+    verdicts = [*_verdict("", "", before.verdict, after.verdict), *told]
+    other_cases = any(each.what in ("cases", "reference") for each in told)
     found = _findings("", before.findings, after.findings)
     changed: list[Change] = []
     compared = 0
@@ -90,6 +93,7 @@ def compare_reports(before: Report, after: Report) -> Against:
             verdicts.append(_come_or_gone(where, "verdict", there.verdict.value, gone=two is None))
             continue
         verdicts += _verdict(where, "", one.verdict, two.verdict)
+        verdicts += (apart := _circumstances(where, _of_run(one), _of_run(two)))
         for name in dict.fromkeys([*two.outputs, *one.outputs]):
             if name in one.outputs and name in two.outputs:
                 verdicts += _verdict(where, name, one.outputs[name].verdict, two.outputs[name].verdict)
@@ -97,7 +101,9 @@ def compare_reports(before: Report, after: Report) -> Against:
             else:
                 verdicts.append(_come_or_gone(where, "output", "", gone=name in one.outputs, output=name))
         found += _findings(where, one.findings, two.findings)
-        numbers_of_both = between(where, list(numbers(one)), list(numbers(two)))
+        numbers_of_both = between(
+            where, list(numbers(one)), list(numbers(two)), accuracy=not other_cases, times=not (apart or other_cases)
+        )
         compared += numbers_of_both[1]
         changed += numbers_of_both[0]
         changed += _size(where, one, two)
@@ -111,8 +117,14 @@ def rank(change: Change) -> tuple[bool, int, int]:
     return change.what != "verdict", _ORDER.index(change.says), place
 
 
-def between(where: str, before: Sequence[Number], after: Sequence[Number]) -> tuple[list[Change], int]:
-    """Numbers of one run that do not look like those of another, as they are shown, and how many both have."""
+def between(
+    where: str, before: Sequence[Number], after: Sequence[Number], *, accuracy: bool = True, times: bool = True
+) -> tuple[list[Change], int]:
+    """Numbers of one run that do not look like those of another, as they are shown, and how many both have.
+
+    accuracy, times: whether those of outputs, and all others, are of the same cases and settings; else nothing is
+    called better or worse.
+    """
     old = {(each.output, each.metric): each for each in before}
     changes, compared = [], 0
     for number in after:
@@ -122,7 +134,8 @@ def between(where: str, before: Sequence[Number], after: Sequence[Number]) -> tu
         compared += 1
         if abs(number.value - was.value) <= _ALIKE * max(abs(number.value), abs(was.value)):
             continue
-        says: Says = _direction(number.metric, was.value, number.value)
+        comparable = accuracy if number.output else times or number.metric == "memory_model_file_mb"
+        says: Says = _direction(number.metric, was.value, number.value) if comparable else "other"
         if not (was.valid and number.valid):
             says = "not valid"
         name = number.metric
@@ -151,6 +164,29 @@ def _direction(name: str, before: float, after: float) -> Says:
     if not good:
         return "other"
     return "better" if (after > before) == (good == ">=") else "worse"
+
+
+def _of_report(report: Report) -> dict[str, str]:
+    """What numbers are of, by name."""
+    # The same files may lie elsewhere; random ones are what their seed makes them.
+    drawn = {each.name: each.source for each in report.cases if (each.source or "").startswith("random")}
+    cases = sorted({(e.name, drawn.get(e.name, ""), e.steps, str(sorted(e.shapes.items()))) for e in report.cases})
+    first = f"{len(cases)}: {', '.join(each[0] for each in cases[:3])}" if cases else "none"
+    digest = hashlib.sha256(repr(cases).encode("utf-8", "backslashreplace")).hexdigest()[:6]
+    return {
+        "model": PurePath(report.model.path).name,
+        "cases": f"{first}{', ...' if len(cases) > 3 else ''} ({digest})",
+        "reference": report.reference.kind if report.reference is not None else "none",
+    }
+
+
+def _of_run(run: Run) -> dict[str, str]:
+    told = {name: str(run.options.get(name)) for name in ("threads", "memory", "precision", "cores")}
+    return {**told, "CPU": run.device.cpu or "not known", "MNN": run.device.mnn or "not known"}
+
+
+def _circumstances(where: str, before: dict[str, str], after: dict[str, str]) -> list[Change]:
+    return [Change(where, "", key, before[key], said, "other") for key, said in after.items() if before[key] != said]
 
 
 def _verdict(where: str, output: str, before: Any, after: Any) -> Iterable[Change]:

@@ -60,6 +60,25 @@ def test_what_is_not_valid_is_neither_better_nor_worse() -> None:
     assert change.ratio == 9.0
 
 
+def test_on_other_cases_or_with_other_settings_nothing_is_better_or_worse(tmp_path: Path) -> None:
+    report = load(unpacked("cnn", tmp_path) / "report.json")
+    run = report.runs[0]
+    name, output = next(iter(run.outputs.items()))
+    better = run.model_copy(update={"outputs": {**run.outputs, name: output.model_copy(update={"sqnr_db": 99.0})}})
+    cases = [each.model_copy(update={"name": f"other-{each.name}"}) for each in report.cases]
+    same = compare_reports(report, report.model_copy(update={"runs": [better, *report.runs[1:]]}))
+    assert {each.what: each.says for each in same.changes} == {"sqnr_db": "better"}
+    other = compare_reports(report, report.model_copy(update={"runs": [better, *report.runs[1:]], "cases": cases}))
+    assert [(each.what, each.says) for each in other.changes] == [("cases", "other"), ("sqnr_db", "other")]
+    elsewhere = [each.model_copy(update={"source": f"/elsewhere/{each.name}.npz"}) for each in report.cases]
+    there = [each.model_copy(update={"source": f"/here/{each.name}.npz"}) for each in report.cases]
+    moved = [report.model_copy(update={"cases": each}) for each in (elsewhere, there)]
+    assert compare_reports(*moved).changes == ()
+    numbers_ = Number("", "latency_p50_ms", 1.0), Number("", "memory_model_file_mb", 3.0)
+    faster = Number("", "latency_p50_ms", 0.5), Number("", "memory_model_file_mb", 2.0)
+    assert [each.says for each in between("w", numbers_, faster, times=False)[0]] == ["other", "better"]
+
+
 def test_of_a_run_judged_by_other_limits(tmp_path: Path) -> None:
     folder = unpacked("cnn", tmp_path)
     before = load(folder / "report.json")
