@@ -377,14 +377,14 @@ def _changes(before: Acceptance, after: Acceptance) -> Iterator[str]:
             continue
         if was.state is not trial.state:
             yield f"{trial.key}: {was.state} -> {trial.state}"
-        rules = {str(each.rule): each for each in was.rules}
+        rules = {(each.rule, str(each.scope)): each for each in was.rules}
         for rule in trial.rules:
-            old = rules.pop(str(rule.rule), None)
+            old = rules.pop((rule.rule, str(rule.scope)), None)
             if old is None:
                 yield f"{trial.key}, {rule.rule}: new, {rule.state}"
             elif old.state is not rule.state:
                 yield f"{trial.key}, {rule.rule}: {old.state} -> {rule.state}"
-        yield from (f"{trial.key}, {name}: no longer a rule" for name in rules)
+        yield from (f"{trial.key}, {name}: no longer a rule" for name, _ in rules)
 
 
 def keep(folder: Path, found: Acceptance) -> Path:

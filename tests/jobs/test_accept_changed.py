@@ -11,12 +11,13 @@ import pytest
 
 from edgequant.errors import InputError
 from edgequant.jobs.accept import accept, resume
-from edgequant.jobs.accept_judge import rejudge
+from edgequant.jobs.accept_judge import _changes, rejudge
 from edgequant.jobs.accept_plan import planned
 from edgequant.judge.acceptance import State
 from edgequant.progress import Progress
 from tests.beds.models import ModelByName
 from tests.jobs.accept_specs import accepted, write_spec
+from tests.judge.releases import KEY, Release, facts, spec_of
 from tools import check_acceptance
 
 THREE = """
@@ -157,3 +158,9 @@ def test_what_a_release_was_held_against_stays_what_it_was(generated_model: Mode
             assert name in str(told.value)
         (run / name).write_bytes(kept)
     assert rejudge(run).changes == ()
+
+
+def test_one_rule_in_two_scopes_is_two_rules() -> None:
+    spec = spec_of([{"rule": "size_mb <= 9", "device": "arm"}, {"rule": "size_mb <= 9", "model": "m"}])
+    report = Release(spec, {KEY: [facts(facts={"size_mb": 3.0})]}).report()
+    assert list(_changes(report, report)) == []
