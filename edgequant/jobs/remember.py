@@ -50,7 +50,9 @@ def note(run_dir: Path, history: Path) -> EdgequantError | None:
 def _entries(folders: Iterable[Path], told: Added) -> Iterator[Entry]:
     for each in folders:
         if not each.exists():
-            raise InputError("RUN_NOT_FOUND", f"{each}: no such folder", hint="Give folders of runs, or a folder that holds some.")
+            raise InputError(
+                "RUN_NOT_FOUND", f"{each}: no such folder", hint="Give folders of runs, or a folder that holds some."
+            )
         for folder in [each] if each.is_file() else list(run_folders(each)):
             told.found += 1
             try:
