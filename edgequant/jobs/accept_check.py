@@ -16,7 +16,7 @@ from edgequant.spec.accept import AcceptSpec, ModelEntry
 from edgequant.spec.accept_file import load_accept
 from edgequant.spec.file import MAX_BYTES
 from edgequant.spec.function import PATTERN
-from edgequant.spec.rules import metric_of
+from edgequant.spec.rule_metrics import metric_of
 
 
 def read_spec(path: Path, baseline: Path | None = None) -> tuple[AcceptSpec, bytes]:

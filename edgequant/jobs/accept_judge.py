@@ -41,7 +41,7 @@ from edgequant.spec.accept import AcceptSpec, TrialKey
 from edgequant.spec.accept_file import load_accept
 from edgequant.spec.accept_options import options_of
 from edgequant.spec.limits import Limit
-from edgequant.spec.rules import TASK
+from edgequant.spec.rule_metrics import TASK
 
 MAX_BASELINE = 256 << 20
 OTHER_CODE = "its function or its labels are not those that other trials had: begin a new one"

@@ -16,7 +16,7 @@ from edgequant.plan.accept import BenchPart, Expanded, VerifyPart, expand
 from edgequant.progress import Progress
 from edgequant.report.read import load
 from edgequant.spec.accept import AcceptSpec, TrialKey
-from edgequant.spec.rules import metric_of
+from edgequant.spec.rule_metrics import metric_of
 
 Cell = tuple[str, str, str]
 

@@ -21,7 +21,8 @@ from edgequant.judge.acceptance_types import (
 )
 from edgequant.judge.verdict import Verdict
 from edgequant.spec.accept import FLOAT, Deviation, TaskEntry, TrialKey, applies, in_scope
-from edgequant.spec.rules import FINDING, INPUTS, TABLE, VERDICT, Bound, Metric, Rule, Scope
+from edgequant.spec.rule_metrics import FINDING, INPUTS, TABLE, VERDICT, Metric
+from edgequant.spec.rules import Bound, Rule, Scope
 
 __all__ = ["AcceptanceJudgement", "Facts", "RuleResult", "State", "TrialFacts", "TrialKey", "TrialResult", "Value",
            "judge_acceptance", "worst_state"]  # fmt: skip

@@ -12,7 +12,8 @@ from edgequant.compare.blocks import Ratio, ratio, student
 from edgequant.errors import ToolError
 from edgequant.judge.acceptance_types import State, Value
 from edgequant.mnn_version import parse_version
-from edgequant.spec.rules import TABLE, Rule
+from edgequant.spec.rule_metrics import TABLE
+from edgequant.spec.rules import Rule
 
 RATIO_LEVEL = 0.99
 """Of the interval of a ratio of times, as of those of bench."""

@@ -22,7 +22,7 @@ from edgequant.problems import first_problem
 from edgequant.spec import Access, Limit, RunOptions, Variant
 from edgequant.spec.accept import FLOAT, AcceptSpec, TrialKey, task_of
 from edgequant.spec.accept_options import options_of
-from edgequant.spec.rules import metric_of
+from edgequant.spec.rule_metrics import metric_of
 
 _TIMED = ("latency", "bench")
 """Sources of metrics that bench measures."""

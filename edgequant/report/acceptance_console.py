@@ -11,7 +11,7 @@ from edgequant.judge.acceptance_types import State
 from edgequant.report import acceptance_words as words
 from edgequant.report.acceptance_model import Acceptance, RuleReport, TrialReport
 from edgequant.report.lines import Lines
-from edgequant.spec.rules import VERDICT
+from edgequant.spec.rule_metrics import VERDICT
 
 STYLE = {
     State.PASS: "green",

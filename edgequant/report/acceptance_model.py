@@ -14,7 +14,8 @@ from edgequant.findings import Finding
 from edgequant.judge.acceptance_types import ORDER, State, worst_state
 from edgequant.judge.verdict import Verdict
 from edgequant.spec.accept import TrialKey
-from edgequant.spec.rules import Bound, Op, Scope, WrittenRule
+from edgequant.spec.rule_metrics import Op
+from edgequant.spec.rules import Bound, Scope, WrittenRule
 from edgequant.version import __version__
 
 SCHEMA = "edgequant.acceptance/1"

@@ -9,7 +9,7 @@ from edgequant import plain
 from edgequant.judge.acceptance_types import ORDER, State
 from edgequant.judge.verdict import Verdict
 from edgequant.report.acceptance_model import Acceptance, RuleReport, TrialReport
-from edgequant.spec.rules import FINDING, INPUTS, TABLE, TASK, VERDICT
+from edgequant.spec.rule_metrics import FINDING, INPUTS, TABLE, TASK, VERDICT
 
 MEANING = {
     State.PASS: "Every required rule is kept.",

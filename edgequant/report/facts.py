@@ -14,7 +14,7 @@ from edgequant.judge.verdict import GOOD, Verdict
 from edgequant.report.model import ErrorsByStage, OutputReport, Report, Run
 from edgequant.spec.accept import TrialKey
 from edgequant.spec.limits import DEVICE_METRIC, METRICS
-from edgequant.spec.rules import FINDING, TABLE
+from edgequant.spec.rule_metrics import FINDING, TABLE
 
 _STAGES = ("conversion", "quantization", "device")
 _STAGED = ("sqnr_db", "cosine", "max_abs", "mismatch")

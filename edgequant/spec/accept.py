@@ -14,7 +14,8 @@ from edgequant.errors import InputError
 from edgequant.spec import Access, Decision, Limit, RunOptions, Variant
 from edgequant.spec.images import ImageOptions
 from edgequant.spec.options import _Strict
-from edgequant.spec.rules import TASK, Glob, Rule, Scope, WrittenRule, fits, limit_of, only, parse_rule
+from edgequant.spec.rule_metrics import TASK
+from edgequant.spec.rules import Glob, Rule, Scope, WrittenRule, fits, limit_of, only, parse_rule
 
 _NAME = r"^[^\x00-\x1f\x7f/*?]{1,100}$"
 """Of a model, a variant or a device: a glob must not mean a name."""

@@ -34,7 +34,8 @@ from edgequant.spec.accept import (
 )
 from edgequant.spec.file import _NOT_YAML, MAX_BYTES, _calibration
 from edgequant.spec.options import Access, RunOptions
-from edgequant.spec.rules import FINDING, TABLE, Rule, WrittenRule, fits
+from edgequant.spec.rule_metrics import FINDING, TABLE
+from edgequant.spec.rules import Rule, WrittenRule, fits
 
 _HINT = "docs/accept-rules.md has every key and every rule."
 _COMPARED = ("INT8_SLOWER",)

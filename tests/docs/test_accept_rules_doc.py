@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgequant.judge.acceptance_types import ORDER
 from edgequant.spec.accept import AcceptSpec, BenchEntry, DeviceEntry, ModelEntry, TaskEntry, VariantEntry
-from edgequant.spec.rules import TABLE
+from edgequant.spec.rule_metrics import TABLE
 
 DOC = (Path(__file__).parents[2] / "docs" / "accept-rules.md").read_text()
 

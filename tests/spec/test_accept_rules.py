@@ -9,7 +9,8 @@ from fnmatch import fnmatchcase
 import pytest
 
 from edgequant.spec.limits import METRICS
-from edgequant.spec.rules import TABLE, Rule, fits, metric_of, parse_rule
+from edgequant.spec.rule_metrics import TABLE, metric_of
+from edgequant.spec.rules import Rule, fits, parse_rule
 from tools.check_acceptance import parsed
 
 
