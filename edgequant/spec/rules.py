@@ -7,7 +7,7 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, StrictBool, model_validator
 
 from edgequant.errors import InputError
 from edgequant.spec.limits import METRICS, Limit
@@ -37,8 +37,8 @@ class WrittenRule(_Strict):
     model: Glob | None = None
     variant: Glob | None = None
     device: Glob | None = None
-    required: bool = True
-    margin: float | None = Field(default=None, ge=0)
+    required: StrictBool = True
+    margin: float | None = Field(default=None, ge=0, strict=True)
 
 
 def only(data: Any, written: type[_Strict]) -> dict[str, Any]:
@@ -94,8 +94,8 @@ class Rule(_Strict):
     bound: Bound
     output: str | None = None
     scope: Scope = Field(default_factory=Scope)
-    required: bool = True
-    margin: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    required: StrictBool = True
+    margin: float | None = Field(default=None, ge=0, allow_inf_nan=False, strict=True)
     line: int | None = None
 
     @model_validator(mode="before")
