@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from edgequant import plain
 from edgequant.archive.types import Failure
 from edgequant.judge.verdict import Verdict
-from edgequant.spec.variant import OFFLINE
+from edgequant.spec.variant import OFFLINE, Variant, takes
 
 OTHER_WAYS = "Let edgequant try the other ways (leave --no-fallback out)"
 
@@ -85,6 +85,24 @@ def failure_hint(failure: Failure, others: Sequence[Beside]) -> str | None:
     if kept or "dynamic:8" in _seen(others):
         return f"{kept + '  ' if kept else ''}{OTHER_WAYS}."
     return failure.hint
+
+
+def rounding_remedy(made: Variant | None, *, coarse: bool) -> str:
+    """What to do about something systematic in the error of quantizing.
+
+    Args:
+        made: what the file is; None where that is not known.
+        coarse: rounding is so coarse there that it may be all of it.
+    """
+    if coarse:
+        more = "more bits or a finer block=" if made is not None and takes(made, "block") else "a finer variant"
+        return f"Rounding this coarse can do it: `edgequant diagnose RUN` says whether it does.  Try {more}."
+    skips = made is not None and takes(made, "skip")
+    how = "(skip=)" if skips else "by a recipe (recipe:FILE)"
+    return (
+        f"Rounding does not do this: try another variant, keep the layer in front of it in float {how}, or report it "
+        "to MNN."
+    )
 
 
 def _of_static(trial: Beside) -> list[str]:

@@ -16,11 +16,13 @@ from edgequant.archive.types import ArrayRef, Capture, Source
 from edgequant.compare.residual import Pair, Sign, look, samples_of, swapped
 from edgequant.compare.table import Kind
 from edgequant.findings import Finding, Severity
+from edgequant.judge.advice import rounding_remedy
 from edgequant.judge.decisions import LISTS
 from edgequant.judge.independent import twins
 from edgequant.judge.stages import Comparer, by_case, only
 from edgequant.judge.types import Observed
 from edgequant.judge.verdict import Verdict
+from edgequant.spec.variant import Variant
 
 _FEW = 16
 """Elements.  Fewer fit another case's by chance, unless they do so very well, and their own not at all."""
@@ -142,12 +144,15 @@ class Residuals:
         base: Capture | None = None,
         severity: Severity = "fail",
         accepted: Collection[str] = (),
+        made: Variant | None = None,
+        coarse: Collection[str] = (),
     ) -> Observed:
         """What is systematic in an output of `got`, held against `expected`.
 
         base: what `expected` is itself an approximation of.  severity: of what is found in any stage but quantization.
         accepted: outputs that the user lets be further off than rounding leaves them: there only what no limit can mean
         (the rules that are "fail" for a quantized model too) is of that severity, and the rest "warn".
+        made: what was quantized.  coarse: outputs of it whose rounding is too coarse to look like small noise.
         """
         findings = []
         # A strained case has errors of a size of its own, in all places at once: that is no sign of a fault.
@@ -166,7 +171,12 @@ class Residuals:
                     if level is None or code in told or len(told) == _MOST:
                         continue
                     told.add(code)
-                    findings.append(_finding(stage, name, code, sign, level))
+                    found = _finding(stage, name, code, sign, level)
+                    if stage == "quantization":
+                        # What is "fail" even there no rounding does, however coarse.
+                        known = level == "warn" and name in coarse
+                        found = found.model_copy(update={"remedy": rounding_remedy(made, coarse=known)})
+                    findings.append(found)
         failing = any(finding.severity == "fail" for finding in findings)
         return Observed(tuple(findings), Verdict.FAIL if failing else Verdict.PASS)
 
@@ -268,6 +278,9 @@ _WORDS = {
     "case": "the error in case '{case}' is {strength:.3g} times that of the others ({size:.2%} of the signal)",
     "curve": "{strength:.0%} of its error is a function of the expected value",
 }
+_NOTHING = -0.98
+_SILENT = "it is next to nothing (silent), in {parts} parts of its cases alike"
+"""Of a gain that is off by about -100 %."""
 _SIDES = {
     "conversion": "float MNN on this host against the reference",
     "quantization": "the quantized model against the float one, on this host",
@@ -275,8 +288,7 @@ _SIDES = {
 }
 _REMEDY = {
     "conversion": "Quantization is not the cause: the conversion is wrong.  Try another export, or report it to MNN.",
-    "quantization": "Rounding does not do this: try another variant, keep the layer in front of it in float (skip=), "
-    "or report it to MNN.",
+    "quantization": "Rounding does not do this.",
     "device": "Rounding does not do this: the device computes something else, or another file.  Compare the MNN "
     "versions and --threads, and push the file anew.",
 }
@@ -284,9 +296,10 @@ _REMEDY = {
 
 def _finding(stage: Stage, output: str, code: str, sign: Sign, level: Severity) -> Finding:
     facts = {"at": "", **sign.where}
+    words = _SILENT if sign.kind == "gain" and sign.where["value"] <= _NOTHING else _WORDS[sign.kind]
     if "axis" in sign.where and "index" in sign.where:
         facts["at"] = f" at index {sign.where['index']} of axis {sign.where['axis']}"
-    said = _WORDS[sign.kind].format(**facts, size=sign.size, strength=sign.strength)
+    said = words.format(**facts, size=sign.size, strength=sign.strength)
     if "channels" in sign.where:
         low, high = sign.where["channels"]
         said = f"in indices {low} to {high} of axis {sign.where['channel_axis']}, which are small beside others, {said}"

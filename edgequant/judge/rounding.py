@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from edgequant.archive.types import Artifact, LayerRounding
 from edgequant.findings import Finding
-from edgequant.judge.types import NOTHING, Observed
+from edgequant.judge.types import NOTHING, Observed, Summaries
 from edgequant.judge.verdict import Verdict
 from edgequant.spec import Variant
 
@@ -21,6 +21,8 @@ STEPS, HQQ_STEPS = 0.75, 1.5
 steps begin, or where that is not known; found: 0.61."""
 BIAS = 1e-5
 """A bias is not quantized: it may be off by so much of the layer's largest."""
+COARSE_DB = 10.0
+"""Below it an error is a third of the signal."""
 _TOLD = 3
 
 
@@ -48,6 +50,14 @@ def beyond_rounding(artifact: Artifact) -> Observed:
         "clean first); where it stays, MNN's converter has made it wrong: report it to MNN with this layer.",
     )
     return Observed((finding,), Verdict.FAIL)
+
+
+def coarsely(artifact: Artifact, stage: Summaries) -> set[str]:
+    """Outputs whose rounding does not look like small noise: all where weights have less than 8 bits, else those that
+    are left with less than COARSE_DB.  stage: what quantizing costs each output."""
+    bits = {layer.bits for layer in artifact.rounding or () if layer.kept == "quantized"} | {artifact.run_as.bits or 8}
+    worst = {name: each.values.get("sqnr_db") for name, each in stage.items()}
+    return {name for name, db in worst.items() if min(bits) < 8 or (db is not None and db < COARSE_DB)}
 
 
 def weighed(artifact: Artifact) -> bool:

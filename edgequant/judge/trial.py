@@ -30,7 +30,7 @@ from edgequant.judge.limits import default_limits, defaults_for, device_bands, r
 from edgequant.judge.reach import shows_less
 from edgequant.judge.resembles import file_resembles
 from edgequant.judge.residual import Residuals
-from edgequant.judge.rounding import beyond_rounding
+from edgequant.judge.rounding import beyond_rounding, coarsely
 from edgequant.judge.stages import Comparer, only, refused_cases, untold
 from edgequant.judge.strain import strained
 from edgequant.judge.types import NOTHING, JudgedOutput, Observed, Summaries, TrialJudgement
@@ -218,7 +218,9 @@ class Trial:
         base = e.float_host or e.reference
         middle = self.capture if self.device.is_host else e.variant_host
         if base is not None and middle is not None and "quantization" not in self.stages.why:
-            looks.append(residuals.observed("quantization", base, middle, self._names))
+            made = self.artifact.run_as
+            coarse = coarsely(self.artifact, self.stages.quantization)
+            looks.append(residuals.observed("quantization", base, middle, self._names, made=made, coarse=coarse))
         if middle is not None and "device" not in self.stages.why:
             own = None if self.artifact.run_as == FLOAT else base
             # Where this host is the one that is known to be wrong, nobody can say what the device adds.

@@ -126,7 +126,8 @@ class Variant(BaseModel):
         method, _, bits = head.partition(":")
         fields: dict[str, object] = {"method": method}
         if method not in METHODS:
-            raise _bad(text, f"unknown method '{method}'")
+            near = difflib.get_close_matches(method.lower(), METHODS, n=1)
+            raise _bad(text, f"unknown method '{method}'" + (f"; did you mean '{near[0]}'?" if near else ""))
         if bits or head.endswith(":"):
             if not re.fullmatch(r"[0-9]{1,2}", bits):
                 raise _bad(text, f"bits must be a whole number from 2 to 8, not '{bits}'")
@@ -193,6 +194,11 @@ class Variant(BaseModel):
     def calibrated(self) -> bool:
         """Whether it is made from calibration data."""
         return self.method in OFFLINE or self.method == "static"
+
+
+def takes(variant: Variant, option: str) -> bool:
+    """Whether its method has the option, and heeds it: MNN's ema ignores skip=."""
+    return option in _TAKES[variant.method] and (variant.method, option) != ("ema", "skip")
 
 
 def _unknown(option: str, name: str, method: str) -> str:

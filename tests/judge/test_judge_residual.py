@@ -96,6 +96,33 @@ def test_in_quantizing_what_rounding_weights_can_do_is_no_failure(tmp_path: Path
     assert told(on_the_board(tmp_path / "little", little, little)) == {}
 
 
+@pytest.mark.parametrize(
+    ("variant", "gain", "said"),
+    [
+        ("dynamic:2", 1.06, ["Rounding this coarse can do it", "edgequant diagnose RUN", "more bits"]),
+        ("static:8", 0.5, ["Rounding this coarse can do it", "a finer variant"]),
+        ("dynamic:8", 1.06, ["Rounding does not do this", "by a recipe"]),
+        ("static:8", 1.06, ["Rounding does not do this", "(skip=)"]),
+    ],
+)
+def test_where_rounding_is_coarse_the_remedy_says_so(
+    tmp_path: Path, variant: str, gain: float, said: list[str]
+) -> None:
+    louder = each(HERE, lambda array: array * np.float32(gain))
+    (found,) = [each for each in on_the_board(tmp_path, louder, louder, variant).findings if each.code in CODES]
+    assert (found.code, found.severity, found.evidence["stage"]) == ("RESIDUAL_GAIN", "warn", "quantization")
+    assert found.remedy is not None
+    assert all(words in found.remedy for words in said)
+    assert ("skip=" in found.remedy) is ("(skip=)" in said)
+
+
+def test_an_output_that_is_next_to_nothing_is_called_so(tmp_path: Path) -> None:
+    silent = each(HERE, lambda array: array * np.float32(1e-6))
+    messages = [each.message for each in on_the_board(tmp_path, silent, silent).findings if each.code in CODES]
+    assert any("it is next to nothing (silent)" in message for message in messages)
+    assert not any("-100" in message for message in messages)
+
+
 def test_in_quantizing_what_rounding_cannot_do_is_fail(tmp_path: Path) -> None:
     zeroed = each(HERE, _zeroed)
     trial = on_the_board(tmp_path, zeroed, zeroed, limits=("sqnr_db>=5", "cosine>=0.5", "rel_max<=2"))

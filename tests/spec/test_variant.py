@@ -118,6 +118,11 @@ def test_an_unknown_option_names_the_near_one(text: str, near: str | None) -> No
     assert str(caught.value) == f"variant '{text}': {said}{end}"
 
 
+def test_an_unknown_method_names_the_near_one() -> None:
+    with pytest.raises(InputError, match="unknown method 'dynamix'; did you mean 'dynamic'"):
+        Variant.parse("dynamix:8")
+
+
 def test_which_need_calibration_data() -> None:
     assert {text: Variant.parse(text).calibrated for text in ("kl", "static:8", "dynamic:8", "fp16")} == {
         "kl": True,
