@@ -188,7 +188,7 @@ def _measured(name: str, blocks: Sequence[Block], failed: Verdict | None, within
         # Numbers are shown all the same, with what speaks against them.
         for doubt in ranked([doubt for block in blocks for doubt in block.doubts]):
             against[doubt.code] = doubt.message
-        told = f"nothing speaks against {len(good)} of {len(blocks)} blocks; {LEAST_BLOCKS} are needed"
+        told = f"{len(good)} of {len(blocks)} blocks were undisturbed; {LEAST_BLOCKS} are needed"
         against.setdefault("TOO_FEW_BLOCKS", told)
         good = [block for block in blocks if block.timing is not None and block.timing.samples_ms]
     timings = [block.timing for block in good if block.timing is not None and block.timing.samples_ms]

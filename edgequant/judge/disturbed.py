@@ -205,7 +205,8 @@ def _throttled(timing: TimingCapture, fastest: float | None) -> list[Doubt]:
     slowest = max(work[1:] or work)  # that before the warm-up comes from an idle CPU
     if slowest <= THROTTLED * best:
         return []
-    return [Doubt("THROTTLED", f"known work took {slowest / best:.2f} times as long as at its fastest")]
+    times = f"{slowest / best:.2f} times as long as at its fastest"
+    return [Doubt("THROTTLED", f"known work took {times}: heat, or others on the CPU")]
 
 
 def _stalled(timing: TimingCapture) -> list[Doubt]:

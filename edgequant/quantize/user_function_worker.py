@@ -172,6 +172,9 @@ def raised(error: BaseException, module: str) -> str:
     line = (own or frames)[-1]
     at = f"{shown(line.filename)}:{line.lineno}, in {line.name}: {what}"
     last = frames[-1]
+    # What we raised over how the user's code asked: the place is theirs.
+    if os.path.dirname(os.path.realpath(last.filename)) == os.path.dirname(os.path.realpath(__file__)):
+        return at
     return at if last is line else f"{at} (raised at {shown(last.filename)}:{last.lineno})"
 
 

@@ -44,6 +44,8 @@ def render(report: BenchReport, console: Console, *, folder: Path | None, verbos
         line(f"ERROR  {uri}: {failure.get('code')}: {failure.get('message')}")
     if report.interrupted:
         line("It was interrupted: what is shown is of the blocks that were finished.")
+    if (then := words.next_step(report)) is not None:
+        line(f"-> {then}")
     where = "" if folder is None else f"  everything is in {folder}"
     console.print(
         Text(str(report.verdict), style=STYLE[report.verdict]).append(printable(where), style="not bold default"),

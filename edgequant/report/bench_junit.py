@@ -33,6 +33,6 @@ def _told(device: BenchDeviceReport, setting: SettingReport) -> Iterator[str]:
     valid = "valid" if setting.valid else "not valid"
     yield f"p50 {words.times(setting)['p50']} ms ({words.interval(setting)} ms), {valid}"
     name = setting.id or setting.name
-    yield from (words.compared(each) for each in device.compared if each.name == name)
+    yield from (words.compared(device, each) for each in device.compared if each.name == name)
     if device.baseline is not None:
         yield from (words.since(each) for each in device.baseline.settings if each.name == name)

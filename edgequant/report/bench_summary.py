@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgequant.report import bench_words as words
-from edgequant.report.bench import BenchDeviceReport, BenchReport, SettingReport
+from edgequant.report.bench import BenchDeviceReport, BenchReport, ComparedReport, SettingReport
 from edgequant.report.summary import markdown
 
 _MOST_ROWS, _MOST_LINES = 100, 40
@@ -35,7 +35,7 @@ def to_summary(report: BenchReport) -> str:
 
 def _row(device: BenchDeviceReport, found: SettingReport) -> str:
     times, name = words.times(found), found.id or found.name
-    compared = next((f"{each.says}, {each.ratio:.3f}" for each in device.compared if each.name == name), "-")
+    compared = next((f"{_says(device, each)}, {each.ratio:.3f}" for each in device.compared if each.name == name), "-")
     before = [] if device.baseline is None else device.baseline.settings
     since = next(
         (each.says + ("" if each.ratio is None else f", {each.ratio:.3f}") for each in before if each.name == name), "-"
@@ -46,6 +46,10 @@ def _row(device: BenchDeviceReport, found: SettingReport) -> str:
         times["p90"], words.peak(found), compared, since,
     ]  # fmt: skip
     return "| " + " | ".join(markdown(cell) for cell in cells) + " |"
+
+
+def _says(device: BenchDeviceReport, found: ComparedReport) -> str:
+    return found.says if words.why_unclear(device, found) is None else "not compared"
 
 
 def _lines(report: BenchReport) -> Iterator[str]:

@@ -82,9 +82,20 @@ def ratio(found: ComparedReport | AgainstReport) -> str:
     return f"{found.ratio:.3f} times (99 %: {found.low:.3f} to {found.high:.3f})"
 
 
-def compared(found: ComparedReport) -> str:
+def why_unclear(device: BenchDeviceReport, found: ComparedReport) -> str | None:
+    """Why two settings were not compared; None where they were, or where the interval itself leaves it open."""
+    bad = [each.id or each.name for each in device.settings if not each.valid]
+    named = [name for name in (found.base, found.name) if name in bad]
+    if found.says != "unclear" or not named:
+        return None
+    return f"not compared: numbers of {plain.joined(named, 'and')} are not valid"
+
+
+def compared(device: BenchDeviceReport, found: ComparedReport) -> str:
     """A comparison within the session."""
     beside = f"{found.rounds} rounds beside each other"
+    if (why := why_unclear(device, found)) is not None:
+        return f"{found.name} against {found.base}: {why} ({ratio(found)}, {beside})"
     return f"{found.name} {_SAYS[found.says]} {found.base}: {ratio(found)}, {beside}"
 
 
@@ -119,8 +130,8 @@ def facts(device: BenchDeviceReport) -> str:
 
 def how(report: BenchReport, device: BenchDeviceReport) -> str:
     return (
-        f"{device.rounds_good} of {device.rounds} rounds: in each, every setting once in a process of its own, "
-        f"warmed up until it is at rest, then at least {report.runs} inferences and {report.seconds_each:g} s"
+        f"{device.rounds_good} of {device.rounds} rounds undisturbed (a round: every setting once in a process of its "
+        f"own, warmed up until it is at rest, then at least {report.runs} inferences and {report.seconds_each:g} s)"
     )
 
 
@@ -149,12 +160,21 @@ def device_lines(device: BenchDeviceReport) -> Iterator[str]:
     """Everything that is told below the numbers."""
     for each in device.settings:
         yield from (f"not valid: {each.name}: {line}" for line in against_it(each))
-    yield from (compared(each) for each in device.compared)
+    yield from (compared(device, each) for each in device.compared)
     if device.baseline is not None:
         yield from (since(each) for each in device.baseline.settings)
         yield from (f"only the baseline measured {each}" for each in device.baseline.missing)
         yield from (f"baseline: {each}" for each in device.baseline.notes)
     yield from laboratory.lines(device.apart)
+
+
+def next_step(report: BenchReport) -> str | None:
+    """What to do about numbers that may not be believed."""
+    if report.verdict is not Verdict.INCONCLUSIVE:
+        return None
+    return (
+        "Measure where nothing else runs, or bear a condition by name (--allow CODE); docs/bench.md says what each is."
+    )
 
 
 def findings(device: BenchDeviceReport) -> list[Finding]:

@@ -208,15 +208,21 @@ class _Printer(Lines):
         shown = found.table if self.verbose else found.table[: self.max_outputs]
         device = any(row.device_db is not None for row in shown)
         heads = ["entire dB", "single dB", *(["device dB", "noise dB"] if device else [])]
-        room = max(self.console.width - 14 - 11 * len(heads), 20)
-        width = min(room, max(len(plain.name(row.layer, self.console.encoding)) for row in shown) + 4)
-        self.line(f"{'layer':<{width}}{'type':<14}" + "".join(f"{head:>11}" for head in heads))
+        width = max(self.name(row.layer).cell_len for row in shown) + 4
+        types = max(14, *(self.name(row.type).cell_len + 1 for row in shown))
+        if self.console.is_terminal:  # a file has no edge: nothing is cut there
+            types = min(types, 14)
+            width = min(max(self.console.width - types - 11 * len(heads), 20), width)
+        head = f"{'layer':<{width}}{'type':<{types}}" + "".join(f"{head:>11}" for head in heads)
+        self.console.print(Text(head), soft_wrap=True)
         for row in shown:
             numbers = [row.entire_db, row.single_db, *([row.device_db, row.rounding_db] if device else [])]
             cells = "".join(f"{'-' if value is None else f'{value:.1f}':>11}" for value in numbers)
             name = self.cut(self.name(row.layer, "bold" if row.blamed else ""), width - 3)
             mark, blanks = "* " if row.blamed else "  ", " " * (width - 2 - name.cell_len)
-            padded = Text.assemble(mark, name, blanks, f"{row.type[:13]:<14}{cells}")
+            kind = self.name(row.type)
+            kind.truncate(types - 1)
+            padded = Text.assemble(mark, name, blanks, kind, " " * (types - kind.cell_len), cells)
             self.console.print(padded, soft_wrap=True)
         if not self.quiet:
             apart = "; device: its output there against this host; noise: what rounding explains of that"

@@ -226,11 +226,14 @@ def _operator_lines(name: str, times: OperatorsReport) -> Iterator[str]:
         yield f"operators of {name}: none: {times.why}"
         return
     yield (
-        f"operators of {name}, in a pass of its own (no latency): {times.total_ms:.3g} ms in all, "
-        f"{milliseconds(times.plain_ms)} ms unwatched"
+        f"operators of {name}, in a pass of its own (no latency): the operators add up to "
+        f"{times.total_ms:.3g} ms; an inference without watching them takes {milliseconds(times.plain_ms)} ms"
     )
+    yield "  by type of operator:"
     for each in times.types[:_KINDS]:
         yield f"  {each.share:6.1%}  {milliseconds(each.ms)} ms  {each.count} x {each.type}"
+    if times.layers:
+        yield "  by layer, the longest first:"
     for layer in sorted(times.layers, key=lambda layer: -layer.ms)[:_LAYERS]:
         yield f"  {layer.share:6.1%}  {milliseconds(layer.ms)} ms  {layer.name}"
     if times.odd:

@@ -31,6 +31,10 @@ def raises(cases):
     return {}["no such key"]
 
 
+def asks(cases):
+    return float(cases[0].outputs["no such output"].sum())
+
+
 def text(cases):
     return "good"
 

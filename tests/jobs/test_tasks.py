@@ -93,6 +93,13 @@ def test_what_goes_wrong_is_a_reason_and_no_number(
     assert (found.error.code, words in found.error.message) == (code, True), found.error.message
 
 
+def test_an_output_that_is_not_there_is_told_with_the_users_own_line(run: Path, tmp_path: Path) -> None:
+    found = measured(run, tmp_path, "asks").error
+    assert found is not None
+    assert "metric_functions.py:35, in asks: KeyError: " in found.message
+    assert "task_worker" not in found.message
+
+
 def test_time_memory_and_output_are_bounded(run: Path, tmp_path: Path) -> None:
     late = measured(run, tmp_path, "hangs", timeout=1.0)
     assert late.error is not None

@@ -106,6 +106,11 @@ def test_slower_than_the_rest_of_the_session_is_throttled() -> None:
     assert codes(block(), 1.7) == {"THROTTLED"}
 
 
+def test_known_work_that_is_slow_may_be_heat_or_others() -> None:
+    (found,) = doubts(block(), 2, 1.0)
+    assert found.message == "known work took 2.02 times as long as at its fastest: heat, or others on the CPU"
+
+
 def test_a_device_that_was_made_ready_is_not_accused() -> None:
     phone = PhoneCapture(screen=True, power_save=False, battery=9, plugged=True, charging=True)
     assert codes(block(**readied(cool_below=45.0, waited=9.0, cooled=True, at=44.0, phone=phone))) == set()

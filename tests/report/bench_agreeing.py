@@ -149,7 +149,7 @@ def _console(report: BenchReport, text: str) -> None:
             for reason in setting.why_invalid:
                 assert f"not valid: {setting.name}: {reason.code}: {reason.message}" in text
         for compared in device.compared:
-            assert words.compared(compared) in text
+            assert words.compared(device, compared) in text
         for since in [] if device.baseline is None else device.baseline.settings:
             assert words.since(since) in text
     for uri in report.failed:

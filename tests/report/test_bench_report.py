@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import re
 import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from edgequant.errors import InputError
 from edgequant.judge.bench_run import judge_folder
+from edgequant.report import laboratory
 from edgequant.report.bench import BenchReport, SettingReport, loads, rounded, to_json
 from edgequant.report.bench_build import build_bench
+from edgequant.report.bench_console import render
 from edgequant.report.bench_csv import to_csv
 from edgequant.report.bench_junit import to_junit
 from edgequant.report.bench_summary import to_summary
 from edgequant.report.html.bench import page
-from tests.judge.benches import BenchMade, blocks, simple
+from edgequant.report.laboratory import ApartReport
+from tests.judge.benches import BenchMade, blocks, powersave, simple
 from tests.report.bench_agreeing import agrees, any_bench
 from tests.report.pages import EVIL, Reader
 
@@ -48,6 +53,34 @@ def test_of_one_that_was_judged(tmp_path: Path) -> None:
     assert hashes["float"] == "a" * 64
     alone = page(report)
     assert "Made of bench.json alone" in alone
+
+
+def test_what_is_not_valid_is_not_compared_and_says_so(tmp_path: Path) -> None:
+    loud = list(blocks(20.0, 7, **powersave()))
+    bench = BenchMade(tmp_path / "a").device({"float": list(blocks(10.0, 7)), "int8": loud}).close()
+    report = rounded(build_bench(bench, judge_folder(bench)))
+    why = "not compared: numbers of int8 are not valid"
+    shown = io.StringIO()
+    render(report, Console(file=shown, width=200), folder=None)
+    assert f"int8 against float: {why} (" in shown.getvalue()
+    assert "cannot be told" not in shown.getvalue()
+    assert why in page(report)
+    assert report.devices[0].compared[0].says == "unclear"
+    assert "| not compared, " in to_summary(report)
+    lines = shown.getvalue().splitlines()
+    assert lines[-2].startswith("-> Measure where nothing else runs, or bear a condition by name (--allow CODE)")
+    assert "0 of 7 blocks were undisturbed; 3 are needed" in shown.getvalue()
+    assert "0 of 7 rounds undisturbed (" in shown.getvalue()
+
+
+def test_times_of_operators_have_headings_and_plain_words() -> None:
+    kind = {"type": "Convolution", "count": 2, "ms": 5.0, "share": 0.9}
+    layer = {"name": "conv1", "type": "Convolution", "ms": 4.0, "share": 0.7}
+    told = {"total_ms": 5.48, "plain_ms": 8.14, "types": [kind], "layers": [layer]}
+    found = ApartReport.model_validate({"operators": {"float": told}})
+    head, *lines = laboratory.lines(found)
+    assert head.endswith("the operators add up to 5.48 ms; an inference without watching them takes 8.14 ms")
+    assert [line.split()[0] for line in lines] == ["by", "90.0%", "by", "70.0%"]
 
 
 @pytest.mark.parametrize("text", EVIL, ids=lambda text: text[:12].encode("ascii", "backslashreplace").decode())

@@ -47,12 +47,21 @@ def test_the_command_is_on_one_line_to_be_copied() -> None:
 @pytest.mark.parametrize("width", [80, 100, 200])
 def test_no_line_is_wider_than_the_screen(width: int) -> None:
     stream = io.StringIO()
-    render(report(), Console(file=stream, width=width, color_system=None))
+    render(report(), Console(file=stream, width=width, color_system=None, force_terminal=True))
     lines = stream.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     table = next(line for line in lines if line.startswith("layer"))
     assert table.split() == ["layer", "type", "entire", "dB", "single", "dB", "device", "dB", "noise", "dB"]
     assert any(line.startswith("* ") and "-11.5" in line and "40.0" in line for line in lines)
+
+
+def test_without_a_screen_nothing_is_cut() -> None:
+    stream = io.StringIO()
+    render(report(), Console(file=stream, width=80))
+    (row,) = [line for line in stream.getvalue().splitlines() if line.startswith("* ")]
+    assert row.split() == ["*", NAME, "ConvolutionDepthwise", "-11.5", "20.0", "30.0", "40.0"]
+    (head,) = [line for line in stream.getvalue().splitlines() if line.startswith("layer")]
+    assert len(head) == len(row)
 
 
 def test_the_document_is_read_back() -> None:

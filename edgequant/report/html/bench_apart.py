@@ -80,7 +80,8 @@ def operators(report: BenchReport) -> list[tuple[str, Table]]:
                     [name(each.name, head=True), Cell(said(each.type)), number(plain.milliseconds(each.ms)),
                      number(f"{each.share:.1%}"), flops]
                 )  # fmt: skip
-            alone = f"{times.total_ms:.3g} ms in all, {plain.milliseconds(times.plain_ms)} ms where none is watched"
+            alone = f"the operators add up to {times.total_ms:.3g} ms; an inference without watching them takes "
+            alone += f"{plain.milliseconds(times.plain_ms)} ms"
             more = left_out(len(times.layers) - len(table.rows), "operators")
             table.after = said(f"A pass of its own, no latency: {alone}. {times.odd or ''} {more}")
             if table.rows:

@@ -69,7 +69,9 @@ def compared(report: BenchReport) -> Table | None:
     table = Table("comparisons", "Each against its base, in rounds beside each other: times as long", heads)
     for device in report.devices:
         for each in device.compared[:MOST_SETTINGS]:
-            row = [name(each.name, head=True), Cell(each.says), name(each.base), number(f"{each.ratio:.3f}")]
+            why = words.why_unclear(device, each)
+            says = Cell(each.says, "missing" if why else "", (said(why),) if why else ())
+            row = [name(each.name, head=True), says, name(each.base), number(f"{each.ratio:.3f}")]
             row += [_bound(each.low), _bound(each.high), Cell(str(each.rounds), "num")]
             table.add([*row, name(device.uri)] if len(report.devices) > 1 else row)
     table.after = f"same: within {report.tell:.1%}, which --tell sets; unclear: the interval leaves both open."

@@ -63,13 +63,17 @@ def accuracy(runs: Sequence[Named]) -> Figure | None:
     shown = [each for each in runs if each.run.outputs][: charts.MOST_SERIES]
     labels = list(dict.fromkeys(name for each in shown for name, _ in worst_first(each.run)))[:MOST_GROUPS]
     series = {
-        each.title: [_db(each.run.outputs[name].sqnr_db) if name in each.run.outputs else None for name in labels]
+        each.title: [_length(each.run.outputs[name].sqnr_db) if name in each.run.outputs else None for name in labels]
         for each in shown
     }
     if not any(value is not None for values in series.values() for value in values):
         return None
     said = charts.Said(
-        "Accuracy of each output", "SQNR in dB of the worst case; longer is better.", "SQNR, dB", shown=_shown_db
+        "Accuracy of each output",
+        "SQNR in dB of the worst case; longer is better, and no bar is an error as large as the signal, or larger (0 dB "
+        "or less: its number is in the table).",
+        "SQNR, dB",
+        shown=_shown_db,
     )
     more = sum(1 for each in runs if each.run.outputs) - len(shown)
     return figure(charts.bars(labels, series, said), said, left_out(more, "runs"))
@@ -232,7 +236,15 @@ def _db(value: float | None) -> float | None:
     return None if value is None else min(value, CEILING_DB)
 
 
+def _length(value: float | None) -> float | None:
+    """Of a bar: one to the left of 0 would be long where it is worst."""
+    found = _db(value)
+    return None if found is None else max(found, 0.0)
+
+
 def _shown_db(value: float) -> str:
+    if value <= 0:
+        return "0 or less"
     return plain.decibel(value) if value < CEILING_DB else f"{CEILING_DB:.0f} or more, or exact"
 
 
