@@ -18,6 +18,8 @@ from edgequant.jobs.html import page_of
 from edgequant.report.console import render
 from edgequant.report.diagnosis import DiagnosisReport
 from edgequant.report.html import page
+from edgequant.report.html.figures import accuracy
+from edgequant.report.html.runs import named
 from edgequant.report.read import load, loads
 from edgequant.report.write import to_json
 from tests import recorded
@@ -52,6 +54,17 @@ def test_its_numbers_are_those_of_the_console(run_dir: Path) -> None:
     for place, run in enumerate(report.runs):
         for row in found.rows(f"run-{place + 1}-outputs"):
             assert " ".join(row.values()) in console, run.variant
+
+
+def test_a_bar_is_not_long_where_the_error_is_larger_than_the_signal(tmp_path: Path) -> None:
+    """-18 dB was the longest bar of all."""
+    for db, long, told in ((-18.0, False, 1), (5.0, True, 0), (30.0, True, 0)):
+        here = all_off(TRUE, db)
+        figure = accuracy(named(report_of(on_board(tmp_path / str(db), here, here))))
+        assert figure is not None
+        assert "0 dB or less" in figure.about
+        (bar,) = re.findall(r'<rect[^>]*class="rect reactive', figure.svg)
+        assert (' width="' in bar, figure.svg.count("0 or less")) == (long, told)
 
 
 def test_the_same_run_gives_the_same_bytes_and_the_report_alone_is_enough(run_dir: Path, tmp_path: Path) -> None:
