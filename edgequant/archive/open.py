@@ -192,6 +192,13 @@ def open_run(path: str | Path) -> Run:
         raise InputError("RUN_NOT_FOUND", f"{folder}: {what}", hint="Give the folder that --run-dir named.")
     run = Run(folder)
     if not (folder / "plan.json").exists():
+        if (folder / "accept.json").exists():
+            raise InputError(
+                "RUN_INVALID",
+                f"{folder}: the folder of an acceptance, which holds several runs",
+                hint="Name one of them, such as " + _first_trial(folder) + "; `edgequant accept --resume` goes on with "
+                "the whole.",
+            )
         raise InputError(
             "RUN_INVALID",
             f"{folder}: not the folder of a run, or of a version that kept none of what judging needs: "
@@ -200,6 +207,11 @@ def open_run(path: str | Path) -> Run:
         )
     _ = run.plan  # now, so that what is wrong with it is told by whoever opens it
     return run
+
+
+def _first_trial(folder: Path) -> str:
+    found = next(iter(sorted(folder.glob("trials/*/attempt-*/plan.json"))), None)
+    return str(folder / "trials/PART/attempt-1" if found is None else found.parent)
 
 
 def invalid(where: Path, why: str) -> InputError:

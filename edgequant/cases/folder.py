@@ -18,7 +18,10 @@ def there(path: Path) -> None:
         path.stat()
     except OSError as error:
         why = "no such file or folder" if isinstance(error, FileNotFoundError) else error.strerror
-        raise InputError("INPUTS_NOT_FOUND", f"{path}: {why}") from None
+        hint = (
+            "Give what numpy.savez('case.npz', **{'input name': array, ...}) writes, or a folder of those, or pictures."
+        )
+        raise InputError("INPUTS_NOT_FOUND", f"{path}: {why}", hint=hint) from None
     except ValueError as error:
         raise InputError("INPUTS_NOT_FOUND", f"{str(path)!r}: {error}") from None
 

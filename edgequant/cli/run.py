@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from edgequant.spec import RunOptions
 def run(model: str, device: str, typed: Mapping[str, Any], *, output: str | None, ui: Ui) -> None:
     """Run, save, show."""
     if output is not None and not Path(output).parent.is_dir():
-        raise InputError("OUTPUT_INVALID", f"{output}: there is no folder {Path(output).parent}")
+        parent = Path(output).parent
+        hint = f"Make it first: mkdir -p {shlex.quote(str(parent))}"
+        raise InputError("OUTPUT_INVALID", f"{output}: there is no folder {parent}", hint=hint)
     request = make_request(model, {**typed, "devices": [device]})
     saved = None if output is None else Path(output)
     found = run_request(request, CliProgress(ui), output=saved)

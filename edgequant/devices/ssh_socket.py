@@ -59,7 +59,9 @@ def connect_tcp(target: SshHost, where: str, deadline: Deadline, keepalive: floa
         ) from last
     if isinstance(last, ConnectionRefusedError):
         raise unreachable(
-            f"{place} refused the connection", "The machine is there, but no SSH server listens on this port."
+            f"{place} refused the connection",
+            "The machine is there, but no SSH server listens on this port: start sshd there, or name its port: "
+            "ssh://user@host:2222",
         ) from last
     reason = last.strerror if last and last.strerror else "no address"
     raise unreachable(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,7 +113,8 @@ def refuse_table(table: Path, needed: Sequence[Path], *, run_dir: Path | None = 
     folder = table.parent
     if not folder.is_dir():
         if run_dir is None or folder.resolve() != run_dir.resolve():
-            raise InputError("OUTPUT_INVALID", f"{table}: there is no folder {folder}")
+            make = f"Make it first: mkdir -p {shlex.quote(str(folder))}"
+            raise InputError("OUTPUT_INVALID", f"{table}: there is no folder {folder}", hint=make)
     elif not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(
             "OUTPUT_INVALID",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +46,8 @@ def quantize(request: Request, output: Path, progress: Progress | None = None) -
     if output.is_dir():
         raise InputError("OUTPUT_INVALID", f"{output}: is a folder", hint="Name the file: -o quantized.mnn")
     if not output.parent.is_dir():
-        raise InputError("OUTPUT_INVALID", f"{output}: there is no folder {output.parent}")
+        hint = f"Make it first: mkdir -p {shlex.quote(str(output.parent))}"
+        raise InputError("OUTPUT_INVALID", f"{output}: there is no folder {output.parent}", hint=hint)
     refuse_overwriting(output, request.model, "the source model", *given_paths(request))
     # Only now: reading a large model takes its time.
     for file in read_model(request.model).external_files if output.exists() else ():

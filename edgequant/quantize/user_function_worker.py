@@ -173,7 +173,7 @@ def raised(error: BaseException, module: str) -> str:
     at = f"{shown(line.filename)}:{line.lineno}, in {line.name}: {what}"
     last = frames[-1]
     # What we raised over how the user's code asked: the place is theirs.
-    if os.path.dirname(os.path.realpath(last.filename)) == os.path.dirname(os.path.realpath(__file__)):
+    if Path(last.filename).resolve().parent == Path(__file__).resolve().parent:
         return at
     return at if last is line else f"{at} (raised at {shown(last.filename)}:{last.lineno})"
 

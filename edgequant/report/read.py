@@ -24,6 +24,15 @@ def load(path: Path, *, max_bytes: int = MAX_BYTES) -> Report:
     """
     try:
         data = read_bounded(path, max_bytes)
+    except FileNotFoundError as error:
+        # A folder is given as well, and is looked for its report.
+        what = (
+            f"{path.parent} has none"
+            if path.name == "report.json" and path.parent.is_dir()
+            else "no such folder or file"
+        )
+        hint = "Give the folder that --run-dir named, or the report.json in it."
+        raise _invalid(path, what, hint) from error
     except OSError as error:
         raise _invalid(path, error.strerror or str(error)) from error
     return loads(data, where=path)
@@ -51,8 +60,6 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _invalid(where: Path | None, why: str) -> InputError:
+def _invalid(where: Path | None, why: str, hint: str = "Give the report.json of a run of this version.") -> InputError:
     extra: dict[str, Any] = {} if where is None else {"where": str(where)}
-    return InputError(
-        "REPORT_INVALID", f"not a report: {why}", hint="Give the report.json of a run of this version.", **extra
-    )
+    return InputError("REPORT_INVALID", f"not a report: {why}", hint=hint, **extra)

@@ -62,7 +62,8 @@ def load_accept(path: Path, base: Path | None = None) -> AcceptSpec:
         text = read_bounded(path, MAX_BYTES)
     except OSError as error:
         code = "SPEC_INVALID" if error.errno in (errno.EFBIG, errno.ETIMEDOUT) else "SPEC_NOT_FOUND"
-        raise InputError(code, f"{path}: {error.strerror}") from None
+        hint = f"Give the path of a spec; {_HINT}" if code == "SPEC_NOT_FOUND" else None
+        raise InputError(code, f"{path}: {error.strerror}", hint=hint) from None
     data, lines = _read(path, text)
     if not isinstance(data, dict):
         raise InputError("SPEC_INVALID", f"{path}: must be keys and values, such as 'models:'", hint=_HINT)
@@ -95,7 +96,7 @@ def json_schema() -> dict[str, Any]:
 def _read(path: Path, text: bytes) -> tuple[Any, dict[Place, int]]:
     import yaml
 
-    from edgequant.spec.plain_yaml import PlainLoader
+    from edgequant.spec.plain_yaml import PlainLoader, why_not
 
     lines: dict[Place, int] = {}
     try:
@@ -109,8 +110,7 @@ def _read(path: Path, text: bytes) -> tuple[Any, dict[Place, int]]:
             loader.dispose()
         _number(node, (), lines)
     except (yaml.YAMLError, *_NOT_YAML) as error:
-        why = " ".join(str(error).split())[:300]
-        raise InputError("SPEC_INVALID", f"{path}: not YAML: {why}") from None
+        raise InputError("SPEC_INVALID", f"{path}: not YAML: {why_not(error)}") from None
     return data, lines
 
 

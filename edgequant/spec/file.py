@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from edgequant.errors import InputError
 from edgequant.files import read_bounded
+from edgequant.problems import Place
 from edgequant.spec import (
     Access,
     Decision,
@@ -162,18 +164,18 @@ def load_spec(path: Path) -> VerifySpec:
     """Read and check a spec.  Raises InputError (SPEC_NOT_FOUND, SPEC_INVALID) naming file, place and problem."""
     import yaml
 
-    from edgequant.spec.plain_yaml import PlainLoader
+    from edgequant.spec.plain_yaml import PlainLoader, why_not
 
     try:
         text = read_bounded(path, MAX_BYTES)
     except OSError as error:
         code = "SPEC_INVALID" if error.errno in (errno.EFBIG, errno.ETIMEDOUT) else "SPEC_NOT_FOUND"
-        raise InputError(code, f"{path}: {error.strerror}") from None
+        hint = "Give the path of a spec; configs/verify.yaml shows every key." if code == "SPEC_NOT_FOUND" else None
+        raise InputError(code, f"{path}: {error.strerror}", hint=hint) from None
     try:
         data = yaml.load(text.decode("utf-8"), Loader=PlainLoader)  # noqa: S506  (a SafeLoader)
     except (yaml.YAMLError, *_NOT_YAML) as error:
-        why = " ".join(str(error).split())[:300]
-        raise InputError("SPEC_INVALID", f"{path}: not YAML: {why}") from None
+        raise InputError("SPEC_INVALID", f"{path}: not YAML: {why_not(error)}") from None
     if data is None:
         data = {}
     if not isinstance(data, dict):
@@ -182,8 +184,9 @@ def load_spec(path: Path) -> VerifySpec:
         spec = VerifySpec.model_validate(data)
     except ValidationError as error:
         known = f"Keys: {', '.join(VerifySpec.model_fields)}."
-        hint = "It looks like a spec of `edgequant accept`." if "models" in data else known
-        raise InputError("SPEC_INVALID", f"{path}: {first_problem(error)}", hint=hint) from None
+        accepts = f"It looks like a spec of `edgequant accept`: edgequant accept {shlex.quote(str(path))}"
+        hint = accepts if "models" in data else known
+        raise InputError("SPEC_INVALID", f"{path}: {first_problem(error, keys=_keys)}", hint=hint) from None
     folder = path.parent
     return spec.model_copy(
         update={
@@ -192,6 +195,13 @@ def load_spec(path: Path) -> VerifySpec:
             "calibration": _calibration(spec.calibration, folder),
         }
     )
+
+
+def _keys(place: Place) -> Sequence[str]:
+    """The keys there are where an unknown one stands."""
+    sections = {"options": RunOptions, "device_options": Access}
+    section: type[BaseModel] = sections.get(str(place[0]), VerifySpec) if len(place) > 1 else VerifySpec
+    return list(section.model_fields)
 
 
 def _calibration(source: str | None, folder: Path) -> str | None:

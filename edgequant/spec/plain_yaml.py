@@ -27,3 +27,13 @@ class PlainLoader(yaml.SafeLoader):
                     raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: '{key}' is given twice")
                 seen.add(key)
         return super().construct_mapping(node, deep=deep)
+
+
+def why_not(error: Exception) -> str:
+    """What is wrong with a text that is no YAML, in one line: where, and what; the parser's excerpt is left out."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(error).split())[:300]
+    parts = [getattr(error, "context", None), getattr(error, "problem", None)]
+    told = " ".join(": ".join(filter(None, parts)).split())[:300]
+    return f"line {mark.line + 1}, column {mark.column + 1}: {told}"

@@ -133,6 +133,9 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "run what is no .mnn": (("run", M, *L), "MODEL_WRONG_FORMAT", "run takes an MNN model"),
     "inspect nothing": (("inspect", "nope.onnx"), "MODEL_NOT_FOUND", "nope.onnx"),
     "report of nothing": (("report", "folder"), "REPORT_", "folder"),
+    "report of nowhere": (("report", "nowhere"), "REPORT_INVALID", "no such folder or file"),
+    "diagnose an acceptance": (("diagnose", "accepted"), "RUN_INVALID", "the folder of an acceptance"),
+    "resume an acceptance": (("verify", "--resume", "accepted"), "RUN_INVALID", "the folder of an acceptance"),
     "report of what": (("report",), "OPTION_INVALID", "which run?"),
     "probe what": (("devices", "probe", "usb:"), "DEVICE_SCHEME_UNKNOWN", "usb"),
     "doctor what": (("devices", "doctor", "usb:"), "DEVICE_SCHEME_UNKNOWN", "usb"),
@@ -152,6 +155,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, generated_model: ModelByName
     (folder / "onnx.tflite").write_bytes(data)
     (folder / "folder").mkdir()
     (folder / "full").mkdir()
+    (folder / "accepted").mkdir()
+    (folder / "accepted" / "accept.json").write_text("{}")
     (folder / "full" / "notes.txt").write_text("mine")
     (folder / "cases").mkdir()
     np.savez(folder / "cases" / "a.npz", x=np.zeros((1, 3, 32, 32), np.float32))
@@ -186,6 +191,20 @@ def test_mistake(mistake: str, place: Path) -> None:
     after = done.err.splitlines()[done.err.splitlines().index(done.errors[0]) + 1 :]
     assert after == ([f"  {document['error']['hint']}"] if document["error"]["hint"] else [])
     assert files(place) == before
+
+
+@pytest.mark.parametrize(
+    ("mistake", "says"),
+    [
+        ("report of nowhere", "Give the folder that --run-dir named"),
+        ("diagnose an acceptance", "edgequant accept --resume"),
+        ("no inputs", "numpy.savez"),
+        ("quantize into nowhere", "mkdir -p no"),
+        ("a table into nowhere", "mkdir -p no"),
+    ],
+)
+def test_a_mistake_has_a_way_out(mistake: str, says: str, place: Path) -> None:
+    assert says in edgequant(*MISTAKES[mistake][0], "--json", cwd=place).json["error"]["hint"]
 
 
 def test_a_table_into_a_folder_that_is_sealed(place: Path, tmp_path: Path) -> None:

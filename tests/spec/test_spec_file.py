@@ -190,7 +190,10 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ("images: {mean: true}", "images.mean"),
         ("images: BGR", "images"),
         ("- a\n- b", "keys and values"),
-        ("a: [", "not YAML"),
+        ("a: [", "not YAML: line 1, column 5: "),
+        ("a: 1\nb: {c: 'x}\n", "not YAML: line 3, column 1: while scanning a quoted scalar: found unexpected end of"),
+        ("variant: [fp16]", "variant: there is no such key; did you mean 'variants'?"),
+        ("options: {thread: 1}", "options.thread: there is no such key; did you mean 'threads'?"),
         ("!!python/object/apply:os.system ['true']", "not YAML"),
         ("a: &x [1]\nb: [*x, *x]", "aliases"),
         ("limits: ['cosine>=0.999']\nlimits: ['cosine>=0.1']", "line 2: 'limits' is given twice"),
@@ -221,6 +224,15 @@ def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load_spec(tmp_path / "none.yaml")
     assert caught.value.code == "SPEC_NOT_FOUND"
+    assert "configs/verify.yaml" in str(caught.value.hint)
+
+
+def test_a_spec_of_accept_names_its_command(tmp_path: Path) -> None:
+    path = tmp_path / "gate.yaml"
+    path.write_text("models: {m: {path: m.onnx}}\nrules: []\n")
+    with pytest.raises(InputError) as caught:
+        load_spec(path)
+    assert f"edgequant accept {path}" in str(caught.value.hint)
 
 
 def test_no_device_at_all_says_how_to_name_one() -> None:

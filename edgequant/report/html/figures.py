@@ -70,8 +70,8 @@ def accuracy(runs: Sequence[Named]) -> Figure | None:
         return None
     said = charts.Said(
         "Accuracy of each output",
-        "SQNR in dB of the worst case; longer is better, and no bar is an error as large as the signal, or larger (0 dB "
-        "or less: its number is in the table).",
+        "SQNR in dB of the worst case; longer is better, and no bar is an error as large as the signal or larger (0 "
+        "dB or less: its number is in the table).",
         "SQNR, dB",
         shown=_shown_db,
     )
