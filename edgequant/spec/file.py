@@ -170,7 +170,7 @@ def load_spec(path: Path) -> VerifySpec:
         text = read_bounded(path, MAX_BYTES)
     except OSError as error:
         code = "SPEC_INVALID" if error.errno in (errno.EFBIG, errno.ETIMEDOUT) else "SPEC_NOT_FOUND"
-        hint = "Give the path of a spec; configs/verify.yaml shows every key." if code == "SPEC_NOT_FOUND" else None
+        hint = "`edgequant verify --spec-example` prints one with every key." if code == "SPEC_NOT_FOUND" else None
         raise InputError(code, f"{path}: {error.strerror}", hint=hint) from None
     try:
         data = yaml.load(text.decode("utf-8"), Loader=PlainLoader)  # noqa: S506  (a SafeLoader)
@@ -199,9 +199,8 @@ def load_spec(path: Path) -> VerifySpec:
 
 def _keys(place: Place) -> Sequence[str]:
     """The keys there are where an unknown one stands."""
-    sections = {"options": RunOptions, "device_options": Access}
-    section: type[BaseModel] = sections.get(str(place[0]), VerifySpec) if len(place) > 1 else VerifySpec
-    return list(section.model_fields)
+    sections: dict[str, type[BaseModel]] = {"options": RunOptions, "device_options": Access}
+    return list((sections.get(str(place[0]), VerifySpec) if len(place) > 1 else VerifySpec).model_fields)
 
 
 def _calibration(source: str | None, folder: Path) -> str | None:

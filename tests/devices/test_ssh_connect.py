@@ -81,6 +81,7 @@ def test_refused_port(sshd: SshServer, tmp_path: Path) -> None:
         error = refused(device(tmp_path, here(sshd, Port=taken.getsockname()[1])))
     assert error.code == "HOST_UNREACHABLE"
     assert "refused" in error.message
+    assert "start sshd there, or name its port: ssh://user@host:2222" in str(error.hint)
 
 
 def test_unknown_name(sshd: SshServer, tmp_path: Path) -> None:

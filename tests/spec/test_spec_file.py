@@ -224,7 +224,7 @@ def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load_spec(tmp_path / "none.yaml")
     assert caught.value.code == "SPEC_NOT_FOUND"
-    assert "configs/verify.yaml" in str(caught.value.hint)
+    assert "--spec-example" in str(caught.value.hint)
 
 
 def test_a_spec_of_accept_names_its_command(tmp_path: Path) -> None:
