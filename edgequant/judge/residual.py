@@ -86,6 +86,10 @@ _FEW_TAILS = {1: 4.0, 2: 2.0}
 """The same of what is left over beyond groups, by the cases that have something left over.  Found: with one, in 402
 healthy ones, 4.9 at most; with two, 2.0."""
 
+_COARSE = ("stuck", "small")
+"""Of what no rounding to 8 bits does, what coarser rounding can do: it takes away what is small.  Nothing changes
+places by it."""
+
 _MOST = 2
 """Findings about one output of one stage."""
 
@@ -171,10 +175,9 @@ class Residuals:
                     if level is None or code in told or len(told) == _MOST:
                         continue
                     told.add(code)
-                    found = _finding(stage, name, code, sign, level)
+                    known = stage == "quantization" and name in coarse and (level == "warn" or kind in _COARSE)
+                    found = _finding(stage, name, code, sign, level, rounding=known)
                     if stage == "quantization":
-                        # What is "fail" even there no rounding does, however coarse.
-                        known = level == "warn" and name in coarse
                         found = found.model_copy(update={"remedy": rounding_remedy(made, coarse=known)})
                     findings.append(found)
         failing = any(finding.severity == "fail" for finding in findings)
@@ -294,7 +297,8 @@ _REMEDY = {
 }
 
 
-def _finding(stage: Stage, output: str, code: str, sign: Sign, level: Severity) -> Finding:
+def _finding(stage: Stage, output: str, code: str, sign: Sign, level: Severity, *, rounding: bool = False) -> Finding:
+    """rounding: it may be all of it."""
     facts = {"at": "", **sign.where}
     words = _SILENT if sign.kind == "gain" and sign.where["value"] <= _NOTHING else _WORDS[sign.kind]
     if "axis" in sign.where and "index" in sign.where:
@@ -307,7 +311,7 @@ def _finding(stage: Stage, output: str, code: str, sign: Sign, level: Severity) 
         code=code,
         severity=level,
         where=output,
-        message=f"{_SIDES[stage]}: {said}; no rounding does that" if level == "fail" else f"{_SIDES[stage]}: {said}",
+        message=f"{_SIDES[stage]}: {said}" + ("; no rounding does that" if level == "fail" and not rounding else ""),
         evidence={"stage": stage, "kind": sign.kind, "size": sign.size, "strength": sign.strength, **sign.where},
         remedy=_REMEDY[stage],
     )

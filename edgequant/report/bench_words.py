@@ -172,6 +172,9 @@ def next_step(report: BenchReport) -> str | None:
     """What to do about numbers that may not be believed."""
     if report.verdict is not Verdict.INCONCLUSIVE:
         return None
+    codes = {each.code for device in report.devices for setting in device.settings for each in setting.why_invalid}
+    if codes == {"TOO_SPREAD"}:
+        return "Measure more blocks (--blocks), which narrows the intervals, or be content with less (--within)."
     return (
         "Measure where nothing else runs, or bear a condition by name (--allow CODE); docs/bench.md says what each is."
     )

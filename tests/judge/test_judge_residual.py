@@ -127,6 +127,21 @@ def test_in_quantizing_what_rounding_cannot_do_is_fail(tmp_path: Path) -> None:
     zeroed = each(HERE, _zeroed)
     trial = on_the_board(tmp_path, zeroed, zeroed, limits=("sqnr_db>=5", "cosine>=0.5", "rel_max<=2"))
     assert (trial.verdict, told(trial)["OUTPUT_STUCK"]) == (Verdict.FAIL, "fail")
+    assert any(each.message.endswith("; no rounding does that") for each in trial.findings)
+
+
+def test_what_rounding_to_few_bits_takes_away_is_fail_and_not_denied_to_rounding(tmp_path: Path) -> None:
+    zeroed = each(HERE, _zeroed)
+    trial = on_the_board(tmp_path, zeroed, zeroed, "dynamic:2", limits=("sqnr_db>=5", "cosine>=0.5", "rel_max<=2"))
+    (found,) = [each for each in trial.findings if each.code == "OUTPUT_STUCK"]
+    assert (trial.verdict, found.severity) == (Verdict.FAIL, "fail")
+    assert "no rounding" not in found.message
+    assert "Rounding this coarse can do it" in (found.remedy or "")
+    turned = each(HERE, lambda array: np.flip(array, 2))
+    trial = on_the_board(tmp_path / "turned", turned, turned, "dynamic:2")
+    (found,) = [each for each in trial.findings if each.code == "RESIDUAL_PERMUTED"]
+    assert found.message.endswith("; no rounding does that")
+    assert "Rounding does not do this" in (found.remedy or "")
 
 
 @pytest.mark.parametrize(("kind", "severity", "verdict"), [("onnxruntime", "fail", "FAIL"), ("file", "warn", "PASS")])

@@ -19,6 +19,7 @@ from edgequant.report.bench_console import render
 from edgequant.report.bench_csv import to_csv
 from edgequant.report.bench_junit import to_junit
 from edgequant.report.bench_summary import to_summary
+from edgequant.report.bench_words import next_step
 from edgequant.report.html.bench import page
 from edgequant.report.laboratory import ApartReport
 from tests.judge.benches import BenchMade, blocks, powersave, simple
@@ -71,6 +72,14 @@ def test_what_is_not_valid_is_not_compared_and_says_so(tmp_path: Path) -> None:
     assert lines[-2].startswith("-> Measure where nothing else runs, or bear a condition by name (--allow CODE)")
     assert "0 of 7 blocks were undisturbed; 3 are needed" in shown.getvalue()
     assert "0 of 7 rounds undisturbed (" in shown.getvalue()
+
+
+def test_what_is_only_spread_needs_more_blocks(tmp_path: Path) -> None:
+    spread = list(blocks(10.0, 7, spread=0.2))
+    bench = BenchMade(tmp_path / "a").device({"float": spread}).close()
+    told = next_step(build_bench(bench, judge_folder(bench)))
+    assert told is not None
+    assert told.startswith("Measure more blocks (--blocks)")
 
 
 def test_times_of_operators_have_headings_and_plain_words() -> None:
