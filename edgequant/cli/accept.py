@@ -101,7 +101,7 @@ def _text(option: str, found: Acceptance, folder: Path) -> str:
     if option == "--summary":
         from edgequant.report.acceptance_summary import to_summary
 
-        return to_summary(found)
+        return to_summary(found, str(folder))
     from edgequant.report.html.acceptance import to_html
 
     return to_html(found, str(folder))
@@ -161,7 +161,7 @@ def judge(run_dir: str, *, spec: str | None, others: Sequence[str], rules: Rejud
     found = rejudge(run_dir, _path(spec))
     path = keep(folder_of(run_dir), found.found) if rules.write else None
     console = out(ui)
-    render(found.found, console, path=path, verbose=ui.verbose, quiet=ui.quiet)
+    render(found.found, console, path=path, folder=folder_of(run_dir), verbose=ui.verbose, quiet=ui.quiet)
     if path is None:
         console.print("This judgement is not kept; --write keeps it beside the old one.", markup=False)
     head = "Changed against acceptance.json:" if found.changes else "Nothing changed against acceptance.json."

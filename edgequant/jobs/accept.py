@@ -178,6 +178,7 @@ class Accepting:
                     self.progress.say(f"attempt {attempt}: {len(todo)} trial{'s' * (len(todo) > 1)} did not pass")
                 self._attempt(attempt, todo)
                 found = self._judged()
+            found = self._kept(found.model_copy(update={"interrupted": False}))
             self.folder.note("ended", state=str(found.state))
             return found
         except KeyboardInterrupt:
@@ -185,8 +186,10 @@ class Accepting:
             raise InterruptedAccept(self._judged(), self.folder.path) from None
 
     def _judged(self) -> Acceptance:
-        """Judge what is there so far, and write it."""
-        found = judge_folder(self.folder, self.spec)
+        """Judge what is there so far, and write it: until it has ended, as what was interrupted."""
+        return self._kept(judge_folder(self.folder, self.spec))
+
+    def _kept(self, found: Acceptance) -> Acceptance:
         self.folder.write(JUDGEMENT, to_json(found).encode("utf-8", "backslashreplace"))
         return found
 

@@ -21,7 +21,7 @@ def to_junit(found: Acceptance) -> str:
 
 def _of_trial(trial: TrialReport) -> Iterator[Rule]:
     for rule in trial.rules:
-        told = f"{rule.state}: {words.said(rule)}"
+        told = f"{rule.state}: {words.said(rule, trial)}"
         if rule.required:
             yield Rule(words.rule_name(rule), words.AS_VERDICT[rule.state], told, rule.metric)
         else:
@@ -34,4 +34,5 @@ def _of_whole(found: Acceptance) -> Iterator[Rule]:
     for finding in found.findings:
         # What it is about has failed already, in its trial.
         yield Rule(finding.code, Verdict.PASS, f"{finding.message}\n-> {finding.remedy}", finding.code)
-    yield Rule("verdict", words.AS_VERDICT[found.state], f"{found.state}: {words.sum_up(found)}", "verdict")
+    told = "; ".join(part for part in (f"{found.state}: {words.sum_up(found)}", words.interrupted(found)) if part)
+    yield Rule("verdict", words.AS_VERDICT[found.state], told, "verdict")
