@@ -77,11 +77,11 @@ def show(found: Acceptance, files: Any, folder: Path, ui: Ui, *, path: Path | No
 
 def write_files(found: Acceptance, files: Any, folder: Path) -> None:
     """Raises EdgequantError (OUTPUT_UNWRITABLE)."""
-    from edgequant.report.write import write_text
+    from edgequant.report.write import write_file
 
     for option, path in _asked(files).items():
         try:
-            write_text(_text(option, found, folder), path)
+            write_file(_text(option, found, folder), path, option)
         except OSError as error:
             raise EdgequantError(
                 "OUTPUT_UNWRITABLE", f"{path} cannot be written: {error.strerror or error}",
@@ -108,7 +108,9 @@ def _text(option: str, found: Acceptance, folder: Path) -> str:
 
 
 def _asked(files: Any) -> dict[str, Path]:
-    return {f"--{name}": Path(path) for name in _FILES if (path := getattr(files, name, None)) is not None}
+    from edgequant.jobs.overwriting import named_files
+
+    return named_files(files, _FILES)
 
 
 def refuse_files(files: Any, needed: Sequence[Path], run_dir: str | Path | None) -> None:
