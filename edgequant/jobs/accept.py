@@ -99,6 +99,8 @@ def accept(
         held = baseline_bytes(spec.baseline)
         check_baseline(spec.baseline, spec, plan.trials)
         plan = plan.model_copy(update={"baseline_sha256": hashlib.sha256(held).hexdigest()})
+        if progress is not None and (told := bad_baseline(spec.baseline, held)):
+            progress.say(f"warning: {told}")
     folder = AcceptFolder.create(run_dir, spec.name or spec_path.stem)
     with folder.alone():
         folder.begin(plan, data, held)
@@ -152,6 +154,15 @@ def plan_of(spec: AcceptSpec, expanded: Expanded, data: bytes, path: Path) -> Ac
         retries=spec.retries,
         trials=tuple(trials),
     )
+
+
+def bad_baseline(path: Path, held: bytes) -> str:
+    """What to say of a baseline that was no good release itself; empty of one that was."""
+    told = json.loads(held)
+    state = told.get("state", told.get("verdict"))
+    if state in (*map(str, _SETTLED[:3]), None):
+        return ""
+    return f"the baseline {path} is itself {state}: its numbers are taken all the same"
 
 
 class Accepting:
