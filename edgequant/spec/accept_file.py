@@ -32,6 +32,7 @@ from edgequant.spec.accept import (
     in_scope,
     task_of,
 )
+from edgequant.spec.causes import CAUSES
 from edgequant.spec.file import _NOT_YAML, MAX_BYTES, _calibration
 from edgequant.spec.options import Access, RunOptions
 from edgequant.spec.rule_metrics import FINDING, TABLE
@@ -231,6 +232,9 @@ def _look_at_rules(spec: AcceptSpec, keys: Sequence[TrialKey]) -> None:
             _known(("rules", at), rule.metric.removeprefix(FINDING))
             if rule.metric.removeprefix(FINDING) in _COMPARED:
                 told = "is absent as well where nothing could be told: write 'latency_ms.p50 <= float'"
+                raise _Mistake(("rules", at), f"'{rule.metric}' {told}")
+            if rule.metric.removeprefix(FINDING) in CAUSES:
+                told = "is a cause that diagnose names, of what is FAIL already: nobody looks for it in what passes"
                 raise _Mistake(("rules", at), f"'{rule.metric}' {told}")
         task_name = task_of(rule.metric)
         if task_name is not None:

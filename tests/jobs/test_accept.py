@@ -51,7 +51,7 @@ rules:
   - independent_cases >= 100
   - low_memory_engaged == false
   - mnn >= 99
-  - "finding:NAN_SWALLOWED == present"
+  - "finding:OUTPUT_STUCK == present"
   - "task:worst.cases <= 1"
   - "task:bad <= 1"
   - sqnr_db >= baseline + 1

@@ -77,7 +77,7 @@ RULES = [
     "sqnr_db >= 25", "y:sqnr_db >= 15", "sqnr_db >= float - 20", "sqnr_db >= baseline - 2", "cosine >= 0.99",
     "latency_ms.p50 <= 12", "latency_ms.p50 <= 0.9 * float", "latency_ms.p50 <= baseline + 5 %", "size_mb <= 10",
     "size_mb <= baseline + 1", "size_mb <= 0.5 * float", "low_memory_engaged == true", "mnn >= 3.0.1",
-    "finding:NAN_SWALLOWED == absent", "finding:STRANGE == present", "task:cer <= 0.05", "memory_mb.rss_peak <= 100",
+    "finding:OUTPUT_STUCK == absent", "finding:STRANGE == present", "task:cer <= 0.05", "memory_mb.rss_peak <= 100",
     "y:drift.breaks_at >= 50", "conversion.sqnr_db >= 60", "independent_cases >= 8",
     "latency_ms.load <= baseline + 20 %",
 ]  # fmt: skip
@@ -153,7 +153,7 @@ def _attempt(key: TrialKey, draw: random.Random, health: float) -> TrialFacts:
     against: list[str] = []
     if sqnr < 25:
         against.append("limit:y:sqnr_db>=25")
-    for code in ("NAN_SWALLOWED", "STATIC_POOL"):
+    for code in ("OUTPUT_STUCK", "STATIC_POOL"):
         if bad():
             values[f"finding:{code}"] = True
             against.append(f"finding:{code}")

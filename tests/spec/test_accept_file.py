@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 import yaml
 
 from edgequant.errors import InputError
+from edgequant.spec import accept_file
 from edgequant.spec.accept import AcceptSpec, TrialKey
 from edgequant.spec.accept_file import json_schema, load_accept
+from edgequant.spec.causes import CAUSES
 from edgequant.spec.file import load_spec
 from tests.spec.test_spec_hostile import HOSTILE
 
@@ -142,6 +145,7 @@ KNOWN = f"{LEAST}deviations:\n- {{finding: RUN_FAILED"
         (f"{LEAST}rules:\n- cosine>=0.9\n- cosine >= 0.90", "6: rules.1: 'cosine >= 0.9' is there already, as rules.0"),
         (f"{LEAST}rules:\n- low_memory_engaged == true\n- {{rule: low_memory_engaged == false, variant: fp16}}",
          "6: rules.1: nothing can keep both"),
+        (f"{LEAST}rules:\n- finding:NAN_SWALLOWED == absent", "5: rules.0: 'finding:NAN_SWALLOWED' is a cause that"),
         (f"{LEAST}rules:\n- finding:OUTPUT_NAM == absent", "5: rules.0: no finding has the code OUTPUT_NAM; did"),
         (f"{LEAST}deviations:\n- {{finding: RUN_FALLED, reason: abc, expires: 2027-01-01}}",
          "5: deviations.0.finding: no finding has the code RUN_FALLED; did you mean RUN_FAILED?"),
@@ -242,3 +246,15 @@ def test_the_published_schema_takes_what_is_taken_and_refuses_what_is_refused() 
     assert not list(check.iter_errors(good))
     for key, value in (("models", {}), ("rules", [{"devise": 1}]), ("retries", 99), ("rulez", [])):
         assert list(check.iter_errors({**good, key: value})), key
+
+
+def test_the_causes_are_those_that_diagnose_alone_has() -> None:
+    """Held against the program, so that a new cause is no rule that everything keeps."""
+    root = Path(accept_file.__file__).parents[1]
+    codes = {path: set(re.findall(r'"([A-Z][A-Z0-9_]{2,99})"', path.read_text("utf-8"))) for path in root.rglob("*.py")}
+    names = ("cause", "layer", "near_limit", "diagnosis", "resembles", "conversion_causes")
+    inside = {path for path in codes if path.parent.name in ("judge", "jobs") and path.name.startswith(names)}
+    passing_by = {"cli", "jobs", "report", "models"}
+    elsewhere = [found for path, found in codes.items() if path not in inside and path.parent.name not in passing_by]
+    found = set().union(*(codes[path] for path in inside)) - set().union(*elsewhere)
+    assert {code for code in found if "_" in code} - {"FILE_NOT_WRITTEN", "SAME_UPPER"} == CAUSES
