@@ -93,7 +93,7 @@ def _text(option: str, found: Acceptance, folder: Path) -> str:
     if option == "--junit":
         from edgequant.report.acceptance_junit import to_junit
 
-        return to_junit(found)
+        return to_junit(found, str(folder))
     if option == "--openmetrics":
         from edgequant.report.acceptance_openmetrics import to_openmetrics
 
@@ -179,7 +179,11 @@ def judge(run_dir: str, *, spec: str | None, others: Sequence[str], rules: Rejud
 
 
 def _show_plan(found: Planned, ui: Ui) -> None:
+    from edgequant.report.acceptance_console import has_width
+
     console = out(ui)
+    if not has_width(console):
+        console.width = 10_000  # nothing of the table is folded
     trials = found.expanded.trials
     beside = sum(key in found.expanded.informative for key in trials)
     head = f"{found.spec.name}: {_counted(len(trials) - beside, 'trial')}"

@@ -51,6 +51,11 @@ def render(
     _Printer(console, max_outputs=0, verbose=verbose, quiet=quiet).acceptance(found, path, folder)
 
 
+def has_width(console: Console) -> bool:
+    """Whether its lines have a width: in the log of a CI they have none."""
+    return console.is_terminal or "COLUMNS" in os.environ
+
+
 class _Printer(Lines):
     def acceptance(self, found: Acceptance, path: Path | None, of: Path | None) -> None:
         folder = str(of or (path.parent if path is not None else "RUN_DIR"))
@@ -109,13 +114,8 @@ class _Printer(Lines):
     def state(self, state: State) -> Text:
         return Text(f"{state.value:<{_WIDEST}}", style=STYLE[state])
 
-    @property
-    def folded(self) -> bool:
-        """Whether lines have a width: in the log of a CI they have none."""
-        return self.console.is_terminal or "COLUMNS" in os.environ
-
     def hang(self, lead: Text, body: Text) -> None:
-        if self.folded:
+        if has_width(self.console):
             super().hang(lead, body)
         else:
             self.console.print(Text().join([lead, body]), soft_wrap=True)
@@ -129,7 +129,7 @@ class _Printer(Lines):
         where everything is shown."""
         room = self.console.width - sum(each.cell_len for each in before)
         shown = self.text(text)
-        if self.folded and not self.verbose and shown.cell_len > room:
+        if has_width(self.console) and not self.verbose and shown.cell_len > room:
             kept = max((found.end() for found in _KEPT.finditer(shown.plain)), default=0)
             cut = shown.copy()
             cut.truncate(max(room - 3, 20, shown[:kept].cell_len))

@@ -13,10 +13,10 @@ from edgequant.report.acceptance_model import Acceptance, TrialReport
 from edgequant.report.junit import Rule, document
 
 
-def to_junit(found: Acceptance) -> str:
-    """The XML document, with a declaration."""
+def to_junit(found: Acceptance, folder: str = "RUN_DIR") -> str:
+    """The XML document, with a declaration.  folder: of the run."""
     suites = [(words.title(trial), list(_of_trial(trial))) for trial in found.trials]
-    return document([*suites, ("the whole", list(_of_whole(found)))], found.name, found.created)
+    return document([*suites, ("the whole", list(_of_whole(found, folder)))], found.name, found.created)
 
 
 def _of_trial(trial: TrialReport) -> Iterator[Rule]:
@@ -30,9 +30,10 @@ def _of_trial(trial: TrialReport) -> Iterator[Rule]:
         yield Rule("it is only there to be held against", Verdict.PASS, f"{trial.state}", "verdict")
 
 
-def _of_whole(found: Acceptance) -> Iterator[Rule]:
+def _of_whole(found: Acceptance, folder: str) -> Iterator[Rule]:
     for finding in found.findings:
         # What it is about has failed already, in its trial.
         yield Rule(finding.code, Verdict.PASS, f"{finding.message}\n-> {finding.remedy}", finding.code)
-    told = "; ".join(part for part in (f"{found.state}: {words.sum_up(found)}", words.interrupted(found)) if part)
+    told = f"{found.state}: {words.sum_up(found)}"
+    told += f"; {words.interrupted(found, folder)}" if found.interrupted else ""
     yield Rule("verdict", words.AS_VERDICT[found.state], told, "verdict")

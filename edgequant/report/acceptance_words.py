@@ -117,7 +117,8 @@ def _of_verdict(rule: RuleReport, trial: TrialReport | None) -> str:
         limits = [each for each in shown.against if each.startswith("limit:") and each in rule.why]
         if ", ".join(limits) == rule.why.rpartition("failed: ")[2]:
             if all(any(_breaks(each, limit) for each in trial.rules) for limit in limits):
-                return f"{_limits(len(limits))}: of the rules beside it that are broken"
+                whose = "that of a broken rule" if len(limits) == 1 else "all those of broken rules"
+                return f"{_limits(len(limits))}, {whose} beside it"
             named = [each.removeprefix("limit:") for each in limits]
             more = f" and {len(named) - 3} more" if len(named) > 3 else ""
             return f"{_limits(len(named))}: {', '.join(named[:3])}{more}"

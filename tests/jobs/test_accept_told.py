@@ -12,6 +12,7 @@ from edgequant.jobs.accept_plan import planned
 from edgequant.judge.verdict import Verdict
 from edgequant.report.acceptance import to_json
 from tests.beds.models import ModelByName
+from tests.cli.command import edgequant
 from tests.jobs.accept_specs import write_spec
 from tests.judge.releases import KEY, Release, facts, spec_of
 
@@ -39,6 +40,14 @@ def test_a_baseline_that_failed_is_taken_with_a_warning(
     spec = write_spec(tmp_path, SPEC, model=generated_model("conv_cnn"))
     told = [each for each in planned(spec, earlier).warnings if "is itself FAIL: its numbers are taken" in each]
     assert len(told) == (verdict is Verdict.FAIL)
+
+
+def test_a_plan_is_not_folded_in_a_pipe(generated_model: ModelByName, tmp_path: Path) -> None:
+    name = "a-model-with-a-name-" * 5
+    text = SPEC.replace("{m: {", f"{{{name}: {{").replace("baseline + 1", "9")
+    spec = write_spec(tmp_path, text, model=generated_model("conv_cnn"))
+    lines = edgequant("accept", str(spec), "--plan").out.splitlines()
+    assert any(line.split()[:3] == ["verify", name, "dynamic:8"] for line in lines), lines
 
 
 def test_the_journal_tells_whether_it_has_come_to_its_end(tmp_path: Path) -> None:

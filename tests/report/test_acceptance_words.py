@@ -95,7 +95,7 @@ def test_what_an_interruption_left_out_is_gone_on_with_and_every_form_says_so() 
     assert then(found) == resume
     assert resume in to_summary(found, "runs/x")
     assert resume in to_html(found, "runs/x")
-    assert "interrupted; the rest: " in to_junit(found)
+    assert f"interrupted; the rest: {resume}" in to_junit(found, "runs/x")
     assert "interrupted; the rest: edgequant accept --resume 'runs/a b'\n" in printed(found)
     assert "interrupted" not in printed(one("task:cer <= 0.1", {}))
 
@@ -158,7 +158,7 @@ def test_a_verdict_does_not_repeat_the_rules_beside_it() -> None:
     limits = tuple(f"limit:y{number}:sqnr_db>=25" for number in range(22))
     broken = {f"y{number}:sqnr_db": 10.0 for number in range(22)}
     for rule, said in (
-        ("sqnr_db >= 25", "it breaks 22 limits: of the rules beside it that are broken"),
+        ("sqnr_db >= 25", "it breaks 22 limits, all those of broken rules beside it"),
         ("size_mb <= 9", "it breaks 22 limits: y0:sqnr_db>=25, y1:sqnr_db>=25, y2:sqnr_db>=25 and 19 more"),
     ):
         found = one(rule, {**broken, "size_mb": 3.0}, verdict=Verdict.FAIL, against=limits)
