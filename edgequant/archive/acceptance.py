@@ -186,6 +186,15 @@ class AcceptFolder(RunFolder):
     def judgement(self) -> Path:
         return self.path / JUDGEMENT
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether the journal tells of a beginning and of no end after it."""
+        try:
+            lines = read_bounded(self.path / "journal.jsonl", MAX_BYTES).splitlines()
+        except OSError:
+            return False  # nothing is known
+        return bool(lines) and b'"what": "ended"' not in lines[-1]
+
     def begin(self, plan: AcceptPlan, spec: bytes, baseline: bytes | None) -> None:
         """Keep what is asked for; from now on it is the folder of an acceptance.  The plan is written last."""
         if baseline is not None:

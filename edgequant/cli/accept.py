@@ -77,11 +77,11 @@ def show(found: Acceptance, files: Any, folder: Path, ui: Ui, *, path: Path | No
 
 def write_files(found: Acceptance, files: Any, folder: Path) -> None:
     """Raises EdgequantError (OUTPUT_UNWRITABLE)."""
-    from edgequant.report.write import write_text
+    from edgequant.report.write import write_file
 
     for option, path in _asked(files).items():
         try:
-            write_text(_text(option, found, folder), path)
+            write_file(_text(option, found, folder), path, option)
         except OSError as error:
             raise EdgequantError(
                 "OUTPUT_UNWRITABLE", f"{path} cannot be written: {error.strerror or error}",
@@ -93,7 +93,7 @@ def _text(option: str, found: Acceptance, folder: Path) -> str:
     if option == "--junit":
         from edgequant.report.acceptance_junit import to_junit
 
-        return to_junit(found)
+        return to_junit(found, str(folder))
     if option == "--openmetrics":
         from edgequant.report.acceptance_openmetrics import to_openmetrics
 
@@ -101,14 +101,16 @@ def _text(option: str, found: Acceptance, folder: Path) -> str:
     if option == "--summary":
         from edgequant.report.acceptance_summary import to_summary
 
-        return to_summary(found)
+        return to_summary(found, str(folder))
     from edgequant.report.html.acceptance import to_html
 
     return to_html(found, str(folder))
 
 
 def _asked(files: Any) -> dict[str, Path]:
-    return {f"--{name}": Path(path) for name in _FILES if (path := getattr(files, name, None)) is not None}
+    from edgequant.jobs.overwriting import named_files
+
+    return named_files(files, _FILES)
 
 
 def refuse_files(files: Any, needed: Sequence[Path], run_dir: str | Path | None) -> None:
@@ -161,7 +163,7 @@ def judge(run_dir: str, *, spec: str | None, others: Sequence[str], rules: Rejud
     found = rejudge(run_dir, _path(spec))
     path = keep(folder_of(run_dir), found.found) if rules.write else None
     console = out(ui)
-    render(found.found, console, path=path, verbose=ui.verbose, quiet=ui.quiet)
+    render(found.found, console, path=path, folder=folder_of(run_dir), verbose=ui.verbose, quiet=ui.quiet)
     if path is None:
         console.print("This judgement is not kept; --write keeps it beside the old one.", markup=False)
     head = "Changed against acceptance.json:" if found.changes else "Nothing changed against acceptance.json."
@@ -177,7 +179,11 @@ def judge(run_dir: str, *, spec: str | None, others: Sequence[str], rules: Rejud
 
 
 def _show_plan(found: Planned, ui: Ui) -> None:
+    from edgequant.report.acceptance_console import has_width
+
     console = out(ui)
+    if not has_width(console):
+        console.width = 10_000  # nothing of the table is folded
     trials = found.expanded.trials
     beside = sum(key in found.expanded.informative for key in trials)
     head = f"{found.spec.name}: {_counted(len(trials) - beside, 'trial')}"

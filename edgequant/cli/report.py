@@ -77,9 +77,10 @@ def _with(report: Report, held: Against) -> str:
 
 
 def asked_for(files: Files) -> dict[str, Path]:
-    """Option -> the file it names, of those that were given."""
-    names = [option.name for option in Files.options()]
-    return {f"--{name}": Path(path) for name in names if (path := getattr(files, name)) is not None}
+    """Option -> the file it names, of those that were given.  Raises InputError (OUTPUT_INVALID) for no name."""
+    from edgequant.jobs.overwriting import named_files
+
+    return named_files(files, [option.name for option in Files.options()])
 
 
 def refuse_files(files: Files, request: Request, output: str | None = None, spec: str | None = None) -> None:
@@ -181,10 +182,10 @@ def write_csv(report: Report, path: str | None, *, by_case: bool = False) -> Non
 
 def write_text_file(text: str, path: str, option: str, what: str, hint: str | None = None) -> None:
     """Raises EdgequantError (OUTPUT_UNWRITABLE)."""
-    from edgequant.report.write import write_text
+    from edgequant.report.write import write_file
 
     try:
-        write_text(text, Path(path))
+        write_file(text, Path(path), option)
     except OSError as error:
         raise EdgequantError(
             "OUTPUT_UNWRITABLE",

@@ -99,6 +99,8 @@ def accept(
         held = baseline_bytes(spec.baseline)
         check_baseline(spec.baseline, spec, plan.trials)
         plan = plan.model_copy(update={"baseline_sha256": hashlib.sha256(held).hexdigest()})
+        if progress is not None and (told := bad_baseline(spec.baseline, held)):
+            progress.say(f"warning: {told}")
     folder = AcceptFolder.create(run_dir, spec.name or spec_path.stem)
     with folder.alone():
         folder.begin(plan, data, held)
@@ -154,6 +156,15 @@ def plan_of(spec: AcceptSpec, expanded: Expanded, data: bytes, path: Path) -> Ac
     )
 
 
+def bad_baseline(path: Path, held: bytes) -> str:
+    """What to say of a baseline that was no good release itself; empty of one that was."""
+    told = json.loads(held)
+    state = told.get("state", told.get("verdict"))
+    if state in (*map(str, _SETTLED[:3]), None):
+        return ""
+    return f"the baseline {path} is itself {state}: its numbers are taken all the same"
+
+
 class Accepting:
     """One acceptance, with what it has so far in its folder."""
 
@@ -178,6 +189,7 @@ class Accepting:
                     self.progress.say(f"attempt {attempt}: {len(todo)} trial{'s' * (len(todo) > 1)} did not pass")
                 self._attempt(attempt, todo)
                 found = self._judged()
+            found = self._kept(found.model_copy(update={"interrupted": False}))
             self.folder.note("ended", state=str(found.state))
             return found
         except KeyboardInterrupt:
@@ -185,8 +197,10 @@ class Accepting:
             raise InterruptedAccept(self._judged(), self.folder.path) from None
 
     def _judged(self) -> Acceptance:
-        """Judge what is there so far, and write it."""
-        found = judge_folder(self.folder, self.spec)
+        """Judge what is there so far, and write it: until it has ended, as what was interrupted."""
+        return self._kept(judge_folder(self.folder, self.spec))
+
+    def _kept(self, found: Acceptance) -> Acceptance:
         self.folder.write(JUDGEMENT, to_json(found).encode("utf-8", "backslashreplace"))
         return found
 

@@ -39,8 +39,9 @@ def check(spec: AcceptSpec, expanded: Expanded) -> dict[str, ModelGraph]:
         try:
             found[name] = _model(entry)
         except EdgequantError as error:
+            hint = "Check the path; it is relative to the spec." if error.code == "MODEL_NOT_FOUND" else error.hint
             raise InputError(
-                error.code, f"models.{name}: {error.message}", where=error.where, hint=error.hint,
+                error.code, f"models.{name}: {error.message}", where=error.where, hint=hint,
                 evidence=error.evidence,
             ) from None  # fmt: skip
     for part in expanded.parts:

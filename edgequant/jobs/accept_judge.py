@@ -151,7 +151,7 @@ class _Gathering:
         return self.reports[run.path, wanted]
 
     def _bench(self, trial: PlannedTrial, number: int) -> tuple[BenchSetting | None, str]:
-        """What was measured of a trial in an attempt, and in which session."""
+        """What was measured of a trial in an attempt, and in which session; "" where it came to nothing."""
         if trial.bench is None:
             return None, ""
         session = f"bench/{trial.bench}/attempt-{number}"
@@ -161,8 +161,8 @@ class _Gathering:
             return read_record(path, BenchRecord).of(trial.method), session
         if failed.exists():
             why = read_record(failed, PartFailure).failure
-            return BenchSetting(variant=trial.method, valid=False, why=((why.code, why.message),)), session
-        return None, session
+            return BenchSetting(variant=trial.method, valid=False, why=((why.code, why.message),)), ""
+        return None, ""
 
     def _tasks(self, trial: PlannedTrial, number: int) -> Iterator[tuple[str, Value]]:
         for task in trial.tasks:
@@ -235,7 +235,7 @@ def judge_folder(
     return acceptance_report(
         spec, judged, attempts, today=today, baseline=held,
         baseline_path=str(baseline or plan.baseline or "") if held is not None else "",
-        spec_path=plan.spec_name if spec_path is None else str(spec_path),
+        spec_path=plan.spec_name if spec_path is None else str(spec_path), interrupted=folder.interrupted,
         spec_sha256=plan.spec_sha256 if spec_path is None else sha256_of(spec_path or own),
     )  # fmt: skip
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from edgequant.archive.acceptance import AcceptFolder, is_acceptance, open_acceptance
 from edgequant.errors import EdgequantError
-from edgequant.jobs.accept import Accepting, attempts_of, plan_of
+from edgequant.jobs.accept import Accepting, attempts_of, bad_baseline, plan_of
 from edgequant.jobs.accept_check import check, read_spec
-from edgequant.jobs.accept_judge import check_baseline, own_spec
+from edgequant.jobs.accept_judge import baseline_bytes, check_baseline, own_spec
 from edgequant.plan.accept import BenchPart, Expanded, VerifyPart, expand
 from edgequant.progress import Progress
 from edgequant.report.read import load
@@ -68,8 +68,11 @@ def left(run_dir: Path) -> Planned:
 def _planned(spec: AcceptSpec, earlier: Path | None, folder: AcceptFolder | None) -> Planned:
     expanded = expand(spec)
     check(spec, expanded)
+    warnings = list(_warnings(spec, expanded))
     if folder is None and spec.baseline is not None:
         check_baseline(spec.baseline, spec, plan_of(spec, expanded, b"", Path()).trials)
+        if told := bad_baseline(spec.baseline, baseline_bytes(spec.baseline)):
+            warnings.append(told)
     took = {} if earlier is None else _took(earlier)
     done = _nothing if folder is None else Accepting(spec, expanded, folder, Progress(), resumed=True).is_there
     root = Path() if folder is None else folder.path
@@ -82,7 +85,7 @@ def _planned(spec: AcceptSpec, earlier: Path | None, folder: AcceptFolder | None
                     done("bench", root / "bench" / part.name / "attempt-1"))
         for part in expanded.benches
     ]  # fmt: skip
-    return Planned(spec, expanded, tuple(parts), str(earlier) if took else None, tuple(_warnings(spec, expanded)))
+    return Planned(spec, expanded, tuple(parts), str(earlier) if took else None, tuple(warnings))
 
 
 def _nothing(_kind: str, _path: Path) -> bool:

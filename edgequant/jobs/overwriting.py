@@ -16,6 +16,17 @@ from edgequant.spec.function import looks_like_function
 _SUFFIXES = {"--junit": ".xml", "--summary": ".md", "--openmetrics": ".txt"}
 
 
+def named_files(files: object, names: Sequence[str]) -> dict[str, Path]:
+    """Option -> the file it names, of those of `names` that were given.  Raises InputError (OUTPUT_INVALID)."""
+    given = {name: path for name in names if (path := getattr(files, name, None)) is not None}
+    for name, path in given.items():
+        if not path:
+            raise InputError(
+                "OUTPUT_INVALID", f"--{name}: an empty name", hint="Is the variable set that it was taken from?"
+            )
+    return {f"--{name}": Path(path) for name, path in given.items()}
+
+
 def given_paths(request: Request) -> list[Path]:
     """The files and folders a request reads besides its model: cases, references, calibration data, recipes."""
     given = [request.inputs, request.reference, _calibration_path(request.calibration)]

@@ -124,7 +124,7 @@ class _Judge:
         if state is State.FLAKY:
             why = f"{states.count(State.FAIL)} of {len(states)} attempts failed: {why}"
         elif state in GOOD and len(states) > 1:
-            why = f"attempts: {', '.join(states)}; {why}"
+            why = _joined(f"attempts: {', '.join(states)}", why)
         return replace(shown, state=state, why=why, attempts=states)
 
     def _once(self, rule: Rule, key: TrialKey, facts: TrialFacts, beside: Sequence[Rule]) -> RuleResult:
@@ -134,7 +134,7 @@ class _Judge:
         deviation = self._accepting(rule, key)
         if deviation is None:
             return found
-        return replace(found, state=State.ACCEPTED, deviation=deviation, why=f"{found.why}; {_borne(deviation)}")
+        return replace(found, state=State.ACCEPTED, deviation=deviation, why=_joined(found.why, _borne(deviation)))
 
     # ---- deviations
 
@@ -342,4 +342,8 @@ def _borne(deviation: Deviation) -> str:
 
 def _said(place: str, why: str, value: Value, rule: Rule) -> str:
     output = place.rpartition(":")[0] if rule.output is None and not rule.metric.startswith("task:") else ""
-    return "; ".join(part for part in (f"output {output}" if output else "", why, value.why) if part)
+    return _joined(f"output {output}" if output else "", why, value.why)
+
+
+def _joined(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)

@@ -55,6 +55,7 @@ def acceptance_report(
     spec_path: str = "",
     spec_sha256: str = "",
     created: datetime | None = None,
+    interrupted: bool = False,
 ) -> Acceptance:
     """The report of a judgement, with all that it follows from."""
     places = {str(each): at for at, each in enumerate(spec.deviations)}
@@ -62,6 +63,7 @@ def acceptance_report(
     told: dict[str, Any] = {} if created is None else {"created": created}
     return Acceptance(
         state=judged.state,
+        interrupted=interrupted,
         name=spec.name,
         today=today,
         spec=spec_path,

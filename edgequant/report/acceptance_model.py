@@ -140,10 +140,11 @@ class BaselineReport(_Model):
 
 class Acceptance(_Model):
     """The whole.  today: the day against which deviations expire.  spec_sha256: of the spec's text.  tasks: name -> the
-    models it is for."""
+    models it is for.  interrupted: it has not come to its end, and may be gone on with."""
 
     schema_: Literal["edgequant.acceptance/1"] = Field(default="edgequant.acceptance/1", alias="schema")
     state: State
+    interrupted: bool = False
     name: str
     created: AwareDatetime = Field(default_factory=lambda: datetime.now(timezone.utc).replace(microsecond=0))
     today: date

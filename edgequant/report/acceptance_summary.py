@@ -10,8 +10,8 @@ from edgequant.report.summary import markdown
 _MOST_TRIALS, _MOST_RULES = 100, 30
 
 
-def to_summary(found: Acceptance) -> str:
-    """GitHub-flavoured Markdown; everything untrusted is escaped."""
+def to_summary(found: Acceptance, folder: str = "RUN_DIR") -> str:
+    """GitHub-flavoured Markdown; everything untrusted is escaped.  folder: of the run, for what to type next."""
     trials = words.worst_first(found.trials)
     lines = [
         f"## {found.state}: {markdown(found.name)}",
@@ -20,7 +20,8 @@ def to_summary(found: Acceptance) -> str:
         "",
         markdown(words.head(found)),
         "",
-        "| state | model | variant | device | not simply kept |",
+        *([f"**{markdown(words.interrupted(found, folder))}**", ""] if found.interrupted else []),
+        "| state | model | variant | device | not kept |",
         "|---|---|---|---|---|",
     ]
     for trial in trials[:_MOST_TRIALS]:
@@ -37,10 +38,10 @@ def to_summary(found: Acceptance) -> str:
         lines.append(f"\nand {len(trials) - _MOST_TRIALS} more")
     pairs = [pair for pair in words.every_broken(found) if pair[1].state is not State.MARGINAL]
     for trial, rule in pairs[:_MOST_RULES]:
-        then = "" if rule.state is State.ACCEPTED else f" → {markdown(words.next_command(found, trial, rule))}"
+        then = "" if rule.state is State.ACCEPTED else f" → {markdown(words.next_command(found, trial, rule, folder))}"
         lines.append(
             f"\n- **{rule.state} {markdown(words.rule_name(rule))}** {markdown(words.title(trial))}: "
-            f"{markdown(words.said(rule))}{then}"
+            f"{markdown(words.said(rule, trial))}{then}"
         )
     if len(pairs) > _MOST_RULES:
         lines.append(f"\nand {len(pairs) - _MOST_RULES} more rules")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
 
 from edgequant import plain
+from edgequant.archive.acceptance import task_name
+from edgequant.files import safe_name
 from edgequant.judge.acceptance_types import ORDER, State
 from edgequant.judge.verdict import Verdict
-from edgequant.report.acceptance_model import Acceptance, RuleReport, TrialReport
+from edgequant.report.acceptance_model import Acceptance, AttemptReport, RuleReport, TrialReport
 from edgequant.spec.rule_metrics import FINDING, INPUTS, TABLE, TASK, VERDICT
 
 MEANING = {
@@ -85,15 +88,58 @@ def number(rule: RuleReport, value: bool | float | str | None) -> str:
     return f"{text}{unit}"
 
 
-def said(rule: RuleReport) -> str:
-    """What became of a rule, in one line without its name."""
+def said(rule: RuleReport, trial: TrialReport | None = None) -> str:
+    """What became of a rule, in one line without its name.  trial: that it is of, for what its verdict sums up."""
+    if rule.metric == INPUTS and rule.state is State.PASS:
+        return "inputs are real"
+    if rule.metric == VERDICT:
+        return _of_verdict(rule, trial)
+    if rule.metric == INPUTS or rule.value is None:
+        return rule.why or str(rule.state)
     interval = "" if rule.low is None or rule.high is None else f" ({rule.low:.4g} to {rule.high:.4g})"
-    parts = []
-    if rule.metric not in (VERDICT, INPUTS) and rule.value is not None:
-        against = "" if rule.bound is None else f", {rule.op} {number(rule, rule.bound)} is asked"
-        parts.append(f"{number(rule, rule.value)}{interval}{against}")
-    parts += [rule.why] if rule.why else []
-    return ": ".join(parts) or str(rule.state)
+    value = f"{number(rule, rule.value)}{interval}"
+    if rule.bound is None:
+        return f"{rule.why}; here it is {value}" if rule.why else value
+    asked = f"{value}, {rule.op} {number(rule, rule.bound)} is asked"
+    return f"{asked}; {rule.why}" if rule.why else asked
+
+
+def is_internal(rule: RuleReport) -> bool:
+    """Whether it is kept, and one of those that nobody has written: what is said of it says all."""
+    return rule.metric in (VERDICT, INPUTS) and rule.state is State.PASS and len(rule.attempts) < 2
+
+
+def _of_verdict(rule: RuleReport, trial: TrialReport | None) -> str:
+    if rule.why in ("", rule.value):
+        return f"verdict {rule.value or rule.state}"
+    shown = None if trial is None else attempt_of(trial, rule)
+    if rule.state is State.FAIL and trial is not None and shown is not None and shown.against:
+        limits = [each for each in shown.against if each.startswith("limit:") and each in rule.why]
+        if ", ".join(limits) == rule.why.rpartition("failed: ")[2]:
+            if all(any(_breaks(each, limit) for each in trial.rules) for limit in limits):
+                whose = "that of a broken rule" if len(limits) == 1 else "all those of broken rules"
+                return f"{_limits(len(limits))}, {whose} beside it"
+            named = [each.removeprefix("limit:") for each in limits]
+            more = f" and {len(named) - 3} more" if len(named) > 3 else ""
+            return f"{_limits(len(named))}: {', '.join(named[:3])}{more}"
+    return rule.why
+
+
+def _limits(count: int) -> str:
+    return f"it breaks {count} limit{'' if count == 1 else 's'}"
+
+
+def _breaks(rule: RuleReport, limit: str) -> bool:
+    """Whether a rule is broken that is this limit: ``limit:OUTPUT:METRIC>=BOUND``."""
+    output, _, told = limit.removeprefix("limit:").rpartition(":")
+    bound = rule.of.value
+    absolute = rule.of.of == "absolute" and isinstance(bound, (int, float)) and not isinstance(bound, bool)
+    return (
+        rule.state is State.FAIL
+        and absolute
+        and rule.output in (None, output)
+        and told == f"{rule.metric}{rule.op}{bound:g}"
+    )
 
 
 def sum_up(found: Acceptance) -> str:
@@ -109,34 +155,69 @@ def head(found: Acceptance) -> str:
     return f"edgequant {found.edgequant}, {found.today}{spec}{baseline}"
 
 
+def interrupted(found: Acceptance, folder: str = "RUN_DIR") -> str:
+    """What to say of one that has not come to its end; empty of any other."""
+    return f"interrupted; the rest: {_resume(folder)}" if found.interrupted else ""
+
+
+def _resume(folder: str) -> str:
+    return f"edgequant accept --resume {shlex.quote(folder)}"
+
+
 def next_command(found: Acceptance, trial: TrialReport, rule: RuleReport, folder: str = "RUN_DIR") -> str:
     """What to type, or to write, next."""
-    device = found.devices.get(trial.device)
-    where = f"{shlex.quote(found.models.get(trial.model, trial.model))} --device " + shlex.quote(
-        trial.device if device is None else device.uri
-    )
-    variant = shlex.quote(trial.method or trial.variant)
     metric = TABLE.get(rule.metric)
-    if rule.state is State.ERROR:
-        return f"edgequant accept --resume {shlex.quote(folder)}"
+    attempt = attempt_of(trial, rule)
+    place = shlex.quote(f"{folder}/{attempt.folder}" if attempt is not None and attempt.folder else folder)
+    if rule.state is State.ERROR or (found.interrupted and rule.value is None and rule.state is State.INCONCLUSIVE):
+        return _resume(folder)
     if rule.metric == INPUTS:
         return f"give models.{trial.model}.inputs in the spec"
     if rule.of.of == "baseline" and found.baseline is None:
         return "name a baseline: edgequant accept SPEC --baseline FOLDER"
     if rule.of.of == "baseline" and rule.bound is None and rule.value is not None:
         return "measure the earlier release with this spec: its folder lacks what is asked, or is not alike"
-    if rule.state is State.FLAKY or rule.metric.startswith(TASK):
-        return f"look at each attempt in {folder}"
+    if rule.state is State.FLAKY and len(trial.attempts) > 1:
+        return f"look at each attempt: {shlex.quote(str(PurePosixPath(folder, _part(attempt))))}"
+    if rule.metric.startswith(TASK):
+        # Of which attempt: the last where none says more.
+        number = rule.attempts.index(rule.state) + 1 if rule.state in rule.attempts else len(trial.attempts)
+        name = task_name(rule.metric.removeprefix(TASK).partition(".")[0], trial.key, number)
+        record, log = f"{folder}/tasks/{name}.json", f"{folder}/logs/{safe_name(name)}.log"
+        return f"see {shlex.quote(record)}, and what it printed: {shlex.quote(log)}"
     if metric is not None and metric.source == "bench":
-        return f"edgequant bench {where} --variant {variant}"
-    if rule.state is State.FAIL and (rule.metric == VERDICT or (metric is not None and metric.per_output)):
-        return f"edgequant diagnose {where} --variant {variant}"
-    return f"edgequant report {shlex.quote(_attempt(trial, folder))}"
+        session = "" if attempt is None else next((each.session for each in attempt.facts.values() if each.session), "")
+        return f"edgequant report {shlex.quote(f'{folder}/{session}')}" if session else _resume(folder)
+    if rule.state is State.FAIL and rule.metric in ("size_mb", "memory_mb.model_file"):
+        model = shlex.quote(found.models.get(trial.model, trial.model))
+        return f"take fewer bits, or larger blocks; what is in it: edgequant inspect {model}"
+    accuracy = rule.metric == VERDICT or (metric is not None and metric.per_output)
+    if rule.state is State.FAIL and accuracy and attempt is not None and attempt.folder and not attempt.error:
+        return f"edgequant diagnose {place}{_which(found, trial, attempt.folder)}"
+    return f"edgequant report {place}"
 
 
-def _attempt(trial: TrialReport, folder: str) -> str:
-    last = next((each.folder for each in reversed(trial.attempts) if each.folder), "")
-    return f"{folder}/{last}" if last else folder
+def attempt_of(trial: TrialReport, rule: RuleReport) -> AttemptReport | None:
+    """The attempt that says why: of what is FLAKY one that failed, else the last that came to this."""
+    says = State.FAIL if rule.state is State.FLAKY else rule.state
+    pairs = list(zip(trial.attempts, rule.attempts, strict=False))
+    return next((each for each, state in reversed(pairs) if state is says), None)
+
+
+def _part(attempt: AttemptReport | None) -> str:
+    return "" if attempt is None or not attempt.folder else str(PurePosixPath(attempt.folder).parent)
+
+
+def _which(found: Acceptance, trial: TrialReport, folder: str) -> str:
+    """The options that tell a trial from the others in its folder."""
+    there = [each for each in found.trials if any(other.folder == folder for other in each.attempts)]
+    told = ""
+    if len({each.device for each in there}) > 1:
+        device = found.devices.get(trial.device)
+        told += f" --device {shlex.quote(trial.device if device is None else device.uri)}"
+    if len({each.variant for each in there}) > 1:
+        told += f" --variant {shlex.quote(trial.method or trial.variant)}"
+    return told
 
 
 def harmless(text: str) -> str:

@@ -176,14 +176,14 @@ def _of_run(run: Run) -> Iterator[tuple[str, Value]]:
 def _of_bench(bench: Setting | None, session: str) -> Iterator[tuple[str, Value]]:
     for name in _BENCHED:
         if bench is None:
-            yield name, Value(None, "bench did not measure it")
+            yield name, Value(None, "bench did not measure it", session=session)
             continue
         number = bench.numbers.get(name)
         if not bench.valid:
             told = "; ".join(f"{code}: {message}" for code, message in bench.why)
-            yield name, Value(None, f"not valid: {told or 'no reason is told'}")
+            yield name, Value(None, f"not valid: {told or 'no reason is told'}", session=session)
         elif number is None:
-            yield name, Value(None, "too few samples for it")
+            yield name, Value(None, "too few samples for it", session=session)
         else:
             borne = f"{', '.join(bench.borne)} allowed" if bench.borne else ""
             blocks = tuple(_blocks(name, bench))

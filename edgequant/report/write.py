@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from edgequant.files import atomic_write
+from edgequant.files import append, atomic_write, same_file
 from edgequant.report.model import Report
 from edgequant.text import json_escaped
 
@@ -71,6 +72,16 @@ def write_text(text: str, path: Path) -> Path:
     with atomic_write(path) as file:
         file.write(text.encode("utf-8"))
     return path
+
+
+def write_file(text: str, path: Path, option: str) -> Path:
+    """The file that an option names.  A CI's summary, $GITHUB_STEP_SUMMARY, is added to: a step may have several
+    commands.  Raises OSError."""
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if option == "--summary" and summary and same_file(path, Path(summary)) and path.stat().st_size:
+        append(path, f"\n{text}".encode())
+        return path
+    return write_text(text, path)
 
 
 def json_schema() -> dict[str, Any]:

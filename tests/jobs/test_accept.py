@@ -325,5 +325,7 @@ def test_ctrl_c_leaves_a_folder_that_is_gone_on_with(generated_model: ModelByNam
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert f"accept --resume {run_dir}" in said
-    assert load_acceptance(run_dir / JUDGEMENT).state is State.ERROR
+    stopped = load_acceptance(run_dir / JUDGEMENT)
+    assert (stopped.state, stopped.interrupted) == (State.ERROR, True)
     assert resume(run_dir)[0].state is State.PASS
+    assert not load_acceptance(run_dir / JUDGEMENT).interrupted

@@ -52,7 +52,12 @@ SOUND: dict[str, Any] = {
 
 def printed(found: Acceptance, width: int = 80, **how: Any) -> list[str]:
     out = io.StringIO()
-    render(found, Console(file=out, width=width, color_system=None), path=Path("runs/x/acceptance.json"), **how)
+    render(
+        found,
+        Console(file=out, width=width, color_system=None, force_terminal=True),
+        path=Path("runs/x/acceptance.json"),
+        **how,
+    )
     return out.getvalue().splitlines()
 
 
@@ -157,13 +162,15 @@ def test_generated_acceptances_are_of_every_state() -> None:
 def test_it_fits_a_screen() -> None:
     keys = {f"model-with-a-long-name-{n}": "m.onnx" for n in range(15)}
     spec = spec_of(RULES[:6], models=keys, variants=["dynamic:8", "fp16"])
-    attempts = {key: [facts(key, Verdict.FAIL, facts=BROKEN, against=("finding:A",))] for key in spec.trials()}
+    attempts = {
+        key: [facts(key, Verdict.FAIL, facts=BROKEN, against=("finding:A",), folder="t/1")] for key in spec.trials()
+    }
     found = Release(spec, attempts).report()
     lines = printed(found)
     assert len(lines) <= 35
     assert all(len(line) <= 80 for line in lines if "->" not in line)
     assert lines[0].startswith("FAIL")
-    assert any("edgequant diagnose m.onnx --device ssh://b --variant dynamic:8" in line for line in lines)
+    assert any("-> edgequant diagnose runs/x/t/1 --variant dynamic:8" in line for line in lines)
     small = Release(spec_of(RULES[:1]), {KEY: [facts(facts=SOUND)]}).report()
     assert len(printed(small)) <= 24
 

@@ -10,6 +10,7 @@ from edgequant.report.acceptance_model import Acceptance, RuleReport, TrialRepor
 from edgequant.report.html.page import style, template
 from edgequant.report.html.table import Cell, Table, name, said
 from edgequant.spec.accept import TrialKey
+from edgequant.spec.rule_metrics import INPUTS, VERDICT
 
 _MOST_RULES = 4000
 """Rows of rules on the page; the worst come first, acceptance.json has them all."""
@@ -24,7 +25,7 @@ def to_html(found: Acceptance, folder: str = "RUN_DIR") -> str:
         rules = sorted(
             trial.rules, key=lambda each: words.broken(trial).index(each) if each in words.broken(trial) else 999
         )
-        tables.append((f"trial-{number}", trial, _rules(f"rules-{number}", rules[:room])))
+        tables.append((f"trial-{number}", trial, _rules(f"rules-{number}", trial, rules[:room])))
         room = max(room - len(rules), 0)
     ids = {trial.key: key for key, trial, _ in tables}
     pairs = list(words.every_broken(found))
@@ -38,10 +39,11 @@ def to_html(found: Acceptance, folder: str = "RUN_DIR") -> str:
         css=style(),
         meaning=words.MEANING[found.state],
         sum_up=words.sum_up(found),
+        interrupted=words.interrupted(found, folder),
         head=_head(found),
         matrix=_matrix(found, ids),
         broken=[
-            (rule.state.value, words.rule_name(rule), words.title(trial), ids[trial.key], words.said(rule),
+            (rule.state.value, words.rule_name(rule), words.title(trial), ids[trial.key], words.said(rule, trial),
              words.next_command(found, trial, rule, folder))
             for trial, rule in asked[:100]
         ],
@@ -84,20 +86,24 @@ def _matrix(found: Acceptance, ids: Mapping[TrialKey, str]) -> Table:
     return table
 
 
-def _rules(key: str, rules: Sequence[RuleReport]) -> Table:
+def _rules(key: str, trial: TrialReport, rules: Sequence[RuleReport]) -> Table:
     heads = ["state", "rule", "value", "bound", "line", "attempts", "why"]
     table = Table(key, "Every rule, the worst first", heads)
     for rule in rules:
+        written = rule.metric not in (VERDICT, INPUTS)
+        why = rule.why if written else words.said(rule, trial)
+        value = words.number(rule, rule.value) if written and rule.value is not None else "-"
+        bound = f"{rule.op} {words.number(rule, rule.bound)}" if written and rule.bound is not None else "-"
         interval = "" if rule.low is None or rule.high is None else f"{rule.low:.4g} to {rule.high:.4g} (95 %)"
         table.add(
             [
                 state_cell(rule.state),
                 Cell(words.rule_name(rule), "name", head=True, more="" if rule.required else "informative"),
-                Cell(words.number(rule, rule.value) if rule.value is not None else "-", "num", more=interval),
-                Cell("-" if rule.bound is None else f"{rule.op} {words.number(rule, rule.bound)}", "num"),
+                Cell(value, "num", more=interval),
+                Cell(bound, "num"),
                 Cell("" if rule.line is None else str(rule.line), "num"),
                 Cell(", ".join(map(str, rule.attempts)) if len(rule.attempts) > 1 else ""),
-                Cell(rule.why),
+                Cell(why),
             ]
         )
     return table

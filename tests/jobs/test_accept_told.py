@@ -1,0 +1,58 @@
+"""What is told of a release check before and beside its rules: hints, warnings, that it was interrupted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgequant.archive.acceptance import AcceptFolder
+from edgequant.errors import InputError
+from edgequant.jobs.accept_plan import planned
+from edgequant.judge.verdict import Verdict
+from edgequant.report.acceptance import to_json
+from tests.beds.models import ModelByName
+from tests.cli.command import edgequant
+from tests.jobs.accept_specs import write_spec
+from tests.judge.releases import KEY, Release, facts, spec_of
+
+SPEC = """
+models: {m: {path: m.onnx, inputs: cases}}
+variants: ["dynamic:8"]
+devices: {host: "local:"}
+rules: ["size_mb <= baseline + 1"]
+"""
+
+
+def test_a_model_that_is_not_there_is_looked_for_beside_the_spec(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        planned(write_spec(tmp_path, SPEC))
+    assert caught.value.code == "MODEL_NOT_FOUND"
+    assert caught.value.hint == "Check the path; it is relative to the spec."
+
+
+@pytest.mark.parametrize("verdict", [Verdict.FAIL, Verdict.PASS])
+def test_a_baseline_that_failed_is_taken_with_a_warning(
+    verdict: Verdict, generated_model: ModelByName, tmp_path: Path
+) -> None:
+    earlier = tmp_path / "earlier.json"
+    earlier.write_text(to_json(Release(spec_of(), {KEY: [facts(verdict=verdict)]}).report()))
+    spec = write_spec(tmp_path, SPEC, model=generated_model("conv_cnn"))
+    told = [each for each in planned(spec, earlier).warnings if "is itself FAIL: its numbers are taken" in each]
+    assert len(told) == (verdict is Verdict.FAIL)
+
+
+def test_a_plan_is_not_folded_in_a_pipe(generated_model: ModelByName, tmp_path: Path) -> None:
+    name = "a-model-with-a-name-" * 5
+    text = SPEC.replace("{m: {", f"{{{name}: {{").replace("baseline + 1", "9")
+    spec = write_spec(tmp_path, text, model=generated_model("conv_cnn"))
+    lines = edgequant("accept", str(spec), "--plan").out.splitlines()
+    assert any(line.split()[:3] == ["verify", name, "dynamic:8"] for line in lines), lines
+
+
+def test_the_journal_tells_whether_it_has_come_to_its_end(tmp_path: Path) -> None:
+    folder = AcceptFolder(tmp_path)
+    assert not folder.interrupted  # nothing is known
+    for what, interrupted in (("begin", True), ("end", True), ("ended", False), ("begin", True), ("interrupted", True)):
+        folder.note(what)
+        assert folder.interrupted is interrupted
