@@ -27,6 +27,7 @@ from edgequant.spec import RunOptions
 from tests.beds.adb import AdbBed
 from tests.beds.models import ModelByName
 from tests.beds.vm import Phone
+from tests.generated import big_mlp
 from tests.jobs.phones import ROOT, Listening, Sent, error_of, filled, listed, packs, passed, verify
 from tests.jobs.support import Listener
 from tests.waiting import LONG, eventually
@@ -162,8 +163,8 @@ def test_link_down_for_ten_seconds(phone: Phone, small: Path, pack: Pack, wire: 
 
 
 @pytest.mark.nightly
-def test_link_down_for_good(ready: Phone, generated_model: ModelByName, wire: Wire, tmp_path: Path) -> None:
-    phone, model = ready, generated_model("big_mlp")
+def test_link_down_for_good(ready: Phone, wire: Wire, tmp_path: Path) -> None:
+    phone, model = ready, big_mlp(tmp_path / "big.onnx", 1290)  # one that no other test has left there
     phone.shell(f"rm -f {ROOT}/*/incoming/*")
     report = verify(model, tmp_path / "down", phone, Sent(push="", at=lambda: pull(phone, None)), variant="float")
     error = error_of(report)
