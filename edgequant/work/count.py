@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from edgequant.cases.case import Case
 from edgequant.cases.load import save_npz
 from edgequant.errors import RunnerError
+from edgequant.files import read_bounded
 from edgequant.spec import MemoryMode, Precision
 
 FIRST, SEEN = 3, 5
@@ -20,6 +22,8 @@ BEGIN, END = 1_000_000, 2_000_000
 """Marks of operators; as in `inference`."""
 _MEMORY = {"normal": 0, "high": 1, "low": 2}
 _PRECISION = {"normal": 0, "high": 1, "low": 2}
+_MOST_BYTES = 64 << 20
+_NAMES = TypeAdapter(list[tuple[str, str]])
 _GUEST = Path(__file__).with_name("inference.py")
 
 
@@ -89,11 +93,16 @@ class Emulator:
         if len(whole) < SEEN:
             said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
             raise RunnerError("WORK_FAILED", f"{model}: it cannot be run under QEMU: {said[:300]}")
-        found = json.loads(names.read_text()) if names.is_file() else []
+        try:
+            found = _NAMES.validate_json(read_bounded(names, _MOST_BYTES)) if names.is_file() else []
+        except (OSError, ValidationError) as error:
+            raise RunnerError(
+                "WORK_FAILED", f"{model}: what it says of its operators cannot be read: {error}"
+            ) from None
         return Work(
             tuple(whole),
             tuple(
-                Operator(str(name), str(kind), told[END + at] - told[BEGIN + at])
+                Operator(name, kind, told[END + at] - told[BEGIN + at])
                 for at, (name, kind) in enumerate(found)
                 if END + at in told and BEGIN + at in told
             ),
