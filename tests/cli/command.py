@@ -54,10 +54,12 @@ def edgequant(*arguments: str, cwd: Path | None = None, patient: bool = False, *
     With `patient`, `run` takes all the time its samples need, however busy the machine is, and
     `bench` lets nothing cool.
     """
+    # What pytest's workers are started in has a width, by GNU readline: a pipe has none.
+    given = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     done = subprocess.run(
         [*([sys.executable, "-c", _PATIENT] if patient else [EDGEQUANT]), *arguments],
         cwd=cwd,
-        env={**os.environ, **environment},
+        env={**given, **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
