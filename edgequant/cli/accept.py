@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -12,7 +13,8 @@ from rich.text import Text
 
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Rejudging, Ui
-from edgequant.errors import EXIT_INTERRUPTED, EdgequantError, InputError
+from edgequant.cli.writing import write_each
+from edgequant.errors import EXIT_INTERRUPTED, InputError
 from edgequant.plain import printable
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ def _accept(spec: str | None, resume: str | None, baseline: str | None, files: A
             )
     except job.InterruptedAccept as stop:
         show(stop.found, files, stop.folder, ui)
-        progress.say(f"interrupted; the rest: edgequant accept --resume {stop.folder}")
+        progress.say(f"interrupted; the rest: edgequant accept --resume {shlex.quote(str(stop.folder))}")
         return EXIT_INTERRUPTED
     show(found, files, folder.path, ui)
     return found.state.exit_code
@@ -77,34 +79,22 @@ def show(found: Acceptance, files: Any, folder: Path, ui: Ui, *, path: Path | No
 
 def write_files(found: Acceptance, files: Any, folder: Path) -> None:
     """Raises EdgequantError (OUTPUT_UNWRITABLE)."""
-    from edgequant.report.write import write_file
-
-    for option, path in _asked(files).items():
-        try:
-            write_file(_text(option, found, folder), path, option)
-        except OSError as error:
-            raise EdgequantError(
-                "OUTPUT_UNWRITABLE", f"{path} cannot be written: {error.strerror or error}",
-                hint=f"The judgement itself is whole: `edgequant report RUN_DIR {option} FILE` makes it from there.",
-            ) from None  # fmt: skip
-
-
-def _text(option: str, found: Acceptance, folder: Path) -> str:
-    if option == "--junit":
-        from edgequant.report.acceptance_junit import to_junit
-
-        return to_junit(found, str(folder))
-    if option == "--openmetrics":
-        from edgequant.report.acceptance_openmetrics import to_openmetrics
-
-        return to_openmetrics(found)
-    if option == "--summary":
-        from edgequant.report.acceptance_summary import to_summary
-
-        return to_summary(found, str(folder))
+    if not (asked := _asked(files)):
+        return
+    from edgequant.report.acceptance_junit import to_junit
+    from edgequant.report.acceptance_openmetrics import to_openmetrics
+    from edgequant.report.acceptance_summary import to_summary
     from edgequant.report.html.acceptance import to_html
 
-    return to_html(found, str(folder))
+    write_each(
+        asked,
+        {
+            "--html": lambda: to_html(found, str(folder)),
+            "--junit": lambda: to_junit(found, str(folder)),
+            "--openmetrics": lambda: to_openmetrics(found),
+            "--summary": lambda: to_summary(found, str(folder)),
+        },
+    )
 
 
 def _asked(files: Any) -> dict[str, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,9 @@ from edgequant.archive.bench import REPORT, folder_of_bench, open_bench
 from edgequant.cli import laboratory
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Files, Kept, Rejudging, Ui
-from edgequant.cli.report import kept_with, note_run, refuse_beside, refuse_files, write_text_file
+from edgequant.cli.report import asked_for, kept_with, note_run, refuse_beside, refuse_files
 from edgequant.cli.request import make_request
+from edgequant.cli.writing import write_each
 from edgequant.errors import InputError
 from edgequant.plain import printable
 
@@ -96,17 +98,19 @@ def write_files(report: BenchReport, folder: Path | None, files: Files) -> None:
     from edgequant.report.html.bench import page
     from edgequant.report.openmetrics import bench_openmetrics
 
-    if files.csv is not None:
-        write_text_file(to_csv(report), files.csv, "--csv", "table")
-    if files.junit is not None:
-        write_text_file(to_junit(report), files.junit, "--junit", "file")
-    if files.summary is not None:
-        write_text_file(to_summary(report), files.summary, "--summary", "file")
-    if files.openmetrics is not None:
-        write_text_file(bench_openmetrics(report), files.openmetrics, "--openmetrics", "file")
-    if files.html is not None:
-        archive = None if folder is None or folder_of_bench(folder) is None else open_bench(folder)
-        write_text_file(page(report, archive), files.html, "--html", "page")
+    def made_page() -> str:
+        return page(report, None if folder is None or folder_of_bench(folder) is None else open_bench(folder))
+
+    write_each(
+        asked_for(files),
+        {
+            "--csv": lambda: to_csv(report),
+            "--html": made_page,
+            "--junit": lambda: to_junit(report),
+            "--openmetrics": lambda: bench_openmetrics(report),
+            "--summary": lambda: to_summary(report),
+        },
+    )
 
 
 def report_again(run_dir: str, *, schema: bool, files: Files, by_case: bool, ui: Ui) -> None:
@@ -123,7 +127,7 @@ def report_again(run_dir: str, *, schema: bool, files: Files, by_case: bool, ui:
     if folder is not None and not path.exists():
         raise InputError(
             "REPORT_INVALID", f"{folder}: it ended before there was a {REPORT}",
-            hint=f"edgequant judge {folder} shows what there is.",
+            hint=f"edgequant judge {shlex.quote(str(folder))} shows what there is.",
         )  # fmt: skip
     refuse_beside(files, [path], folder or path)
     show(load(path), folder, files, ui)

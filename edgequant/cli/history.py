@@ -17,8 +17,8 @@ from rich.text import Text
 
 from edgequant.cli.console import CliProgress, out, print_json
 from edgequant.cli.options import Ui
-from edgequant.cli.report import write_text_file
 from edgequant.cli.which import Which
+from edgequant.cli.writing import write_text_file
 from edgequant.errors import EXIT_USAGE, InputError
 from edgequant.history.adapt import read_folder
 from edgequant.history.entry import Entry, Trial

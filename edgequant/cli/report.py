@@ -16,7 +16,8 @@ import typer
 from edgequant.archive.manifest import amended
 from edgequant.cli.console import out, print_json
 from edgequant.cli.options import Files, Ui
-from edgequant.errors import EdgequantError, InputError
+from edgequant.cli.writing import write_each, write_text_file
+from edgequant.errors import InputError
 
 if TYPE_CHECKING:
     from edgequant.plan.request import Request
@@ -130,21 +131,24 @@ def kept_with(where: Path | None, files: Files) -> AbstractContextManager[None]:
 
 
 def _write_files(report: Report, files: Files, where: Path, by_case: bool, against: Against | None) -> None:
-    write_csv(report, files.csv, by_case=by_case)
-    if files.junit is not None:
-        from edgequant.report.junit import to_junit
+    if not (asked := asked_for(files)):
+        return
+    from edgequant.jobs.html import page_of
+    from edgequant.report.csv import to_csv
+    from edgequant.report.junit import to_junit
+    from edgequant.report.openmetrics import to_openmetrics
+    from edgequant.report.summary import to_summary
 
-        write_text_file(to_junit(report), files.junit, "--junit", "file")
-    if files.summary is not None:
-        from edgequant.report.summary import to_summary
-
-        write_text_file(to_summary(report), files.summary, "--summary", "file")
-    if files.openmetrics is not None:
-        from edgequant.report.openmetrics import to_openmetrics
-
-        write_text_file(to_openmetrics(report), files.openmetrics, "--openmetrics", "file")
-    if files.html is not None:
-        write_page(report, files.html, where, against=against)
+    write_each(
+        asked,
+        {
+            "--csv": lambda: to_csv(report, by_case=by_case),
+            "--html": lambda: page_of(report, where, against=against),
+            "--junit": lambda: to_junit(report),
+            "--openmetrics": lambda: to_openmetrics(report),
+            "--summary": lambda: to_summary(report),
+        },
+    )
 
 
 def note_run(run_dir: Path, history: str | None) -> None:
@@ -158,18 +162,11 @@ def note_run(run_dir: Path, history: str | None) -> None:
         print(f"edgequant: the run is not in the history: {error.code}: {printable(str(error))}", file=sys.stderr)
 
 
-def write_page(
-    report: Report,
-    path: str | Path,
-    where: Path,
-    *,
-    diagnoses: Sequence[DiagnosisReport] = (),
-    against: Against | None = None,
-) -> None:
+def write_page(report: Report, path: str | Path, where: Path, *, diagnoses: Sequence[DiagnosisReport]) -> None:
     """Write the page.  The rest: see `jobs.html.page_of`.  Raises EdgequantError (OUTPUT_UNWRITABLE)."""
     from edgequant.jobs.html import page_of
 
-    write_text_file(page_of(report, where, diagnoses=diagnoses, against=against), str(path), "--html", "page")
+    write_text_file(page_of(report, where, diagnoses=diagnoses), str(path), "--html", "page")
 
 
 def write_csv(report: Report, path: str | None, *, by_case: bool = False) -> None:
@@ -178,18 +175,3 @@ def write_csv(report: Report, path: str | None, *, by_case: bool = False) -> Non
         from edgequant.report.csv import to_csv
 
         write_text_file(to_csv(report, by_case=by_case), path, "--csv", "table")
-
-
-def write_text_file(text: str, path: str, option: str, what: str, hint: str | None = None) -> None:
-    """Raises EdgequantError (OUTPUT_UNWRITABLE)."""
-    from edgequant.report.write import write_file
-
-    try:
-        write_file(text, Path(path), option)
-    except OSError as error:
-        raise EdgequantError(
-            "OUTPUT_UNWRITABLE",
-            f"{path} cannot be written: {error.strerror or error}",
-            hint=hint
-            or f"The report itself is whole: `edgequant report RUN_DIR {option} FILE` makes the {what} from it.",
-        ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ def files_of(asked: BenchRequest, source: ModelGraph, folder: RunFolder, progres
             raise InputError(
                 "MODEL_WRONG_FORMAT",
                 f"{path}: --against takes an MNN file, this is {graph.format}",
-                hint=f"Make one first: edgequant quantize {path} -o model.mnn",
+                hint=f"Make one first: edgequant quantize {shlex.quote(str(path))} -o model.mnn",
             )
         files.append(_given(str(path), graph, request))
     return files
@@ -63,13 +64,14 @@ def _given(name: str, graph: ModelGraph, request: Request) -> MeasuredFile:
 
 
 def _made(request: Request, source: ModelGraph, folder: RunFolder, progress: Progress) -> Iterator[MeasuredFile]:
+    model = shlex.quote(str(request.model))
     for variant in request.variants:
         if variant.method not in _MADE:
             raise InputError(
                 "OPTION_INVALID",
                 f"--variant {variant}: bench makes float, fp16, weight:N and dynamic:N only",
-                hint=f"Make it first, then measure the file beside float: edgequant quantize {request.model} --variant "
-                f"{variant} -o small.mnn; edgequant bench {request.model} --variant float --against small.mnn",
+                hint=f"Make it first, then measure the file beside float: edgequant quantize {model} --variant "
+                f"{variant} -o small.mnn; edgequant bench {model} --variant float --against small.mnn",
             )
     variants = request.variants
     if any(variant.method != "float" for variant in variants):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, stdev
 from typing import cast
 
-from edgequant.compare.blocks import Ratio, ratio, student
+from edgequant.compare.blocks import Ratio, of_two_sessions, ratio
 from edgequant.errors import ToolError
 from edgequant.judge.acceptance_types import State, Value
 from edgequant.mnn_version import parse_version
@@ -118,16 +115,4 @@ def ratio_of(value: Value, base: Value) -> Ratio | None:
         return ratio([[theirs[number]] for number in rounds], [[mine[number]] for number in rounds], RATIO_LEVEL)
     if len(mine) < 2 or len(theirs) < 2:
         return None
-    return apart([math.log(each) for each in theirs.values()], [math.log(each) for each in mine.values()])
-
-
-def apart(first: Sequence[float], second: Sequence[float]) -> Ratio:
-    """Welch (1947): of two independent sets of logarithms, the second over the first; degrees of freedom after
-    Satterthwaite, rounded down."""
-    difference = fmean(second) - fmean(first)
-    one, two = (stdev(each) ** 2 / len(each) for each in (first, second))
-    freedom = 1.0
-    if one + two > 0:
-        freedom = (one + two) ** 2 / (one**2 / (len(first) - 1) + two**2 / (len(second) - 1))
-    half = student(RATIO_LEVEL, max(int(freedom), 1)) * math.sqrt(one + two)
-    return Ratio(math.exp(difference), math.exp(difference - half), math.exp(difference + half))
+    return of_two_sessions(list(theirs.values()), list(mine.values()), RATIO_LEVEL)

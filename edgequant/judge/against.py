@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean, variance
+from statistics import fmean
 
 from edgequant.archive.bench import (
     Baseline,
@@ -22,7 +22,7 @@ from edgequant.archive.bench import (
     BenchSetting,
 )
 from edgequant.archive.types import CaseFacts, DeviceCapture
-from edgequant.compare.blocks import Ratio, corrected, student
+from edgequant.compare.blocks import Ratio, corrected, of_two_sessions
 from edgequant.findings import Finding
 from edgequant.judge.bench import APART_LEVEL, BenchJudgement, Measured
 
@@ -208,22 +208,6 @@ def _why_not(setting: BenchSetting, now: Measured, before: BaselineSetting | Non
     if not now.valid:
         return f"the numbers are not valid ({', '.join(code for code, _ in now.why_invalid) or 'there are none'})"
     return None
-
-
-def of_two_sessions(before: Sequence[float], now: Sequence[float], level: float) -> Ratio:
-    """How much longer it takes now, by the medians of blocks that were not taken beside each other: Welch's interval
-    (Welch 1947) of the difference of the means of their logarithms."""
-    one, two = ([math.log(each) for each in blocks] for blocks in (before, now))
-    value = fmean(two) - fmean(one)
-    if len(one) < 2 or len(two) < 2:
-        return Ratio(math.exp(value))
-    parts = [(variance(each) / len(each), len(each) - 1) for each in (one, two)]
-    whole = sum(part for part, _ in parts)
-    if whole <= 0:
-        return Ratio(math.exp(value), math.exp(value), math.exp(value))
-    freedom = whole**2 / sum(part**2 / free for part, free in parts)
-    half = student(level, max(int(freedom), 1)) * math.sqrt(whole)
-    return Ratio(math.exp(value), math.exp(value - half), math.exp(value + half))
 
 
 def told_of(ratio: Ratio, tell: float) -> str:

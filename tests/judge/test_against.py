@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from edgequant.archive.bench import Bench
-from edgequant.compare.blocks import Ratio
-from edgequant.judge.against import AgainstDevice, of_two_sessions, told_of
+from edgequant.compare.blocks import Ratio, of_two_sessions
+from edgequant.judge.against import AgainstDevice, told_of
 from edgequant.judge.bench_run import judge_folder
 from edgequant.spec import RunOptions
 from tests.judge.benches import BOARD, URI, BenchMade, blocks, simple

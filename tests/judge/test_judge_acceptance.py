@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from edgequant.compare.blocks import student
+from edgequant.compare.blocks import of_two_sessions, student
 from edgequant.judge.acceptance import State, TrialFacts, Value, worst_state
-from edgequant.judge.acceptance_bounds import apart
 from edgequant.judge.acceptance_types import ORDER
 from edgequant.judge.verdict import Verdict
 from edgequant.spec.accept import TrialKey
@@ -291,7 +290,7 @@ def test_the_interval_of_two_sessions_is_welchs() -> None:
     for _ in range(1000):
         first = [draw.gauss(0, 0.01) for _ in range(7)]
         second = [draw.gauss(0.05, 0.02) for _ in range(5)]
-        found = apart(first, second)
+        found = of_two_sessions([math.exp(x) for x in first], [math.exp(x) for x in second], 0.99)
         assert found.low is not None
         assert found.high is not None
         inside += found.low <= math.exp(0.05) <= found.high

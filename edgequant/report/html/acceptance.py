@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 
 from edgequant.judge.acceptance_types import State, worst_state
@@ -51,7 +52,7 @@ def to_html(found: Acceptance, folder: str = "RUN_DIR") -> str:
         trials=[(key, trial.state.value, words.title(trial), _about(trial), table) for key, trial, table in tables],
         deviations=_deviations(found) if found.deviations else None,
         findings=[(each.severity, each.code, each.message, each.remedy or "") for each in found.findings[:100]],
-        again=f"edgequant judge {folder}",
+        again=f"edgequant judge {shlex.quote(folder)}",
     )  # fmt: skip
 
 
