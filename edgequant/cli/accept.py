@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -125,11 +126,17 @@ def _path(text: str | Path | None) -> Path | None:
 # ---- what is there already
 
 
-def report(run_dir: str, files: Any, ui: Ui) -> None:
-    """Show the judgement of a folder again; exits with its state's code."""
+def report(run_dir: str, *, schema: bool, files: Any, by_case: bool, ui: Ui) -> None:
+    """Show the judgement of a folder again, or the schema of all of them; exits with its state's code."""
     from edgequant.archive.acceptance import folder_of
     from edgequant.report.acceptance import load_acceptance
+    from edgequant.report.acceptance_model import json_schema
 
+    if schema:
+        print_json(json.dumps(json_schema(), indent=2))
+        return
+    if by_case:
+        raise InputError("OPTION_INVALID", "--by-case is of verify's reports: give it one of the folders in trials/")
     path = Path(run_dir)
     path = path / "acceptance.json" if path.is_dir() or path.name == "accept.json" else path
     refuse_files(files, [path], path.parent)

@@ -40,13 +40,6 @@ def run(*, run_dir: str | None, schema: bool, against: str | None = None, files:
         raise InputError("OPTION_INVALID", "--by-case is for a table", hint="Name its file with --csv.")
     if run_dir is None:
         raise InputError("OPTION_INVALID", "which run?", hint="Give its folder: edgequant report RUN_DIR")
-    from edgequant.archive.acceptance import is_acceptance
-
-    if is_acceptance(run_dir):
-        from edgequant.cli import accept
-
-        accept.report(run_dir, files, ui)
-        return
     path = Path(run_dir)
     path = path / "report.json" if path.is_dir() else path
     refuse_beside(files, [path], path)

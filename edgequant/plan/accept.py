@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -115,7 +116,7 @@ class _Alike:
     access: Access
     limits: tuple[Limit, ...]
     goals: tuple[str, ...]
-    budget: str
+    budget: Literal["size", "latency"]
     fallback: bool
     twin: int
     """Trials of one variant on one URI by two names are two requests."""
@@ -200,7 +201,7 @@ def _request(spec: AcceptSpec, alike: _Alike) -> Request:
         calibration=model.calibration,
         fallback=alike.fallback,
         goals=tuple(Limit.parse(goal) for goal in alike.goals),
-        budget=alike.budget,  # type: ignore[arg-type]
+        budget=alike.budget,
         images=model.images,
         rollout=model.rollout,
         feedback=model.feedback,

@@ -6,13 +6,14 @@ It has all that its states follow from: the rules, each attempt's facts, the bas
 from __future__ import annotations
 
 from datetime import date, datetime, timezone
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from edgequant.findings import Finding
 from edgequant.judge.acceptance_types import ORDER, State, worst_state
 from edgequant.judge.verdict import Verdict
+from edgequant.report.write import open_schema
 from edgequant.spec.accept import TrialKey
 from edgequant.spec.rule_metrics import Op
 from edgequant.spec.rules import Bound, Scope, WrittenRule
@@ -167,3 +168,8 @@ class Acceptance(_Model):
         if ORDER.index(self.state) < ORDER.index(parts):
             raise ValueError(f"{self.state} is better than its trials' {parts}")
         return self
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of acceptance.json."""
+    return open_schema(Acceptance, "edgequant.acceptance/1")

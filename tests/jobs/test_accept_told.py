@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgequant.archive.acceptance import AcceptFolder
+from edgequant.archive.acceptance import PLAN, AcceptFolder
 from edgequant.errors import InputError
 from edgequant.jobs.accept_plan import planned
 from edgequant.judge.verdict import Verdict
@@ -56,3 +56,14 @@ def test_the_journal_tells_whether_it_has_come_to_its_end(tmp_path: Path) -> Non
     for what, interrupted in (("begin", True), ("end", True), ("ended", False), ("begin", True), ("interrupted", True)):
         folder.note(what)
         assert folder.interrupted is interrupted
+
+
+def test_what_is_of_other_reports_is_refused_and_not_left_out(tmp_path: Path) -> None:
+    (tmp_path / PLAN).write_text("{}")  # says whose folder it is
+    (tmp_path / "acceptance.json").write_text(to_json(Release(spec_of(), {KEY: [facts()]}).report()))
+    folder = str(tmp_path)
+    assert edgequant("report", folder, "--schema").json["$id"] == "edgequant.acceptance/1"
+    for words in (["--against", folder], ["--by-case"], ["--csv", "t.csv"]):
+        done = edgequant("report", folder, *words, cwd=tmp_path)
+        assert (done.code, "OPTION_INVALID" in done.err) == (2, True), words
+    assert edgequant("report", folder).code == 0
