@@ -15,7 +15,7 @@ demo: $(VENV)/.demo ## the main job on a real model, with this host as the devic
 test: ready ## the gate: what CI runs, on a new machine too
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not nightly" $(PYTEST_ARGS)
 
-nightly: ready ## the gate, and what is too long for it
+nightly: ready $(VENV)/.nightly ## the gate, and what is too long for it
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 # The pack and the disk images are made beside the linting, which has one core busy; what cannot be made a test tells.
