@@ -11,14 +11,13 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Any
 
 import numpy as np
 
 from edgequant.device_scripts import process, rollout, server, wire
 from edgequant.device_scripts.server import Answer, Job, JobError, Tensors
-from edgequant.models.onnx_cut import SHAPE
+from edgequant.tensors import SHAPE
 
 
 class Engine(ABC):
@@ -147,6 +146,8 @@ class LiteRtEngine(Engine):
     """LiteRT with its own kernels: the delegates it would take by default may compute in less than float32."""
 
     def __init__(self) -> None:
+        from importlib import metadata
+
         from ai_edge_litert import interpreter
 
         self._litert = interpreter
