@@ -10,21 +10,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from edgequant.archive.arrays import ArrayFolder
 from edgequant.archive.folder import FLOAT_HOST, MAX_BYTES, REFERENCE, device_capture, host_capture, safe_name
-from edgequant.archive.layers import LayerCapture
 from edgequant.archive.types import Capture, CaseCapture, Closing, Making, Plan, Source
 from edgequant.errors import InputError
 from edgequant.files import read_bounded
 from edgequant.problems import first_problem
 from edgequant.spec import Variant
 
-"""Of one record.  A million latencies are 20 MB."""
+if TYPE_CHECKING:
+    from edgequant.archive.layers import LayerCapture
 
 Model = TypeVar("Model", bound=BaseModel)
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
@@ -103,6 +103,8 @@ class Run:
 
     def layers(self, uri: str, variant: Variant) -> LayerCapture | None:
         """What a diagnosis captured; None where there was none."""
+        from edgequant.archive.layers import LayerCapture  # most runs are not diagnosed
+
         return self._read(f"layers/{device_capture(uri, variant)}", LayerCapture)
 
     def diagnosis(self, uri: str, variant: Variant, model: type[Model]) -> Model | None:

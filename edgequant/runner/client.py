@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,9 +14,11 @@ from edgequant.deadline import Deadline
 from edgequant.errors import DeviceError, RunnerError
 from edgequant.mnn_version import require_supported
 from edgequant.runner import answers, rolling
-from edgequant.runner.laboratory import Laboratory
 from edgequant.runner.session import RunnerSession
 from edgequant.spec import MemoryMode, Precision, RunOptions
+
+if TYPE_CHECKING:
+    from edgequant.runner.laboratory import Laboratory
 
 DEFAULT_THREADS = 4
 TIME_MAX_SECONDS = 60.0
@@ -82,7 +85,13 @@ class MnnRunner:
         header, _ = session.request("facts", deadline=Deadline(60))
         self.facts = session.checked(answers.Facts, header.get("facts", {}))
         self.threads = options.threads or min(DEFAULT_THREADS, self.facts.cores or 1)
-        self.laboratory = Laboratory(session, options.timeout)
+
+    @cached_property
+    def laboratory(self) -> Laboratory:
+        """What it does for a bench."""
+        from edgequant.runner.laboratory import Laboratory
+
+        return Laboratory(self._session, self._options.timeout)
 
     def alive(self) -> bool:
         """Whether it still answers."""

@@ -166,8 +166,10 @@ def swapped(pairs: Mapping[str, Sequence[Pair]], expected: Mapping[str, Sequence
             for other, arrays in expected.items()
             if other != name and [a.shape for a in arrays] == [pair.expected.shape for pair in mine]
         ]
+        if not candidates:
+            continue
         best = [_fit(pair, [expected[other][place] for other in candidates]) for place, pair in enumerate(mine)]
-        if best and candidates:
+        if best:
             gains = np.array([gains for gains, _ in best]).min(0)
             size = min(size for _, size in best)
             found.append(
@@ -181,7 +183,8 @@ def _fit(pair: Pair, others: Sequence[Array]) -> tuple[list[float], float]:
     stride = max(1, pair.expected.size // MOST_ELEMENTS)
 
     def flat(array: Array) -> Floats:
-        return np.nan_to_num(array.reshape(-1)[::stride].astype(np.float64), posinf=0.0, neginf=0.0)
+        taken = array.reshape(-1)[::stride].astype(np.float64)
+        return taken if np.isfinite(taken).all() else np.nan_to_num(taken, posinf=0.0, neginf=0.0)
 
     mine, got = flat(pair.expected), flat(pair.got)
     scale = max(float(np.abs(mine).max()), float(np.abs(got).max()), 1e-300)

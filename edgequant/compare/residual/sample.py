@@ -104,14 +104,16 @@ def _cut(pair: Pair) -> tuple[Any, Any, Any, tuple[int, ...]]:
 
 
 def _largest(array: npt.NDArray[Any]) -> float:
-    finite = np.abs(array[np.isfinite(array)])
+    known = np.isfinite(array)
+    finite = np.abs(array if known.all() else array[known])
     return float(finite.max()) if finite.size else 0.0
 
 
 def _sample(pair: Pair, arrays: Sequence[Any], largest: float, steps: tuple[int, ...]) -> Sample:
     expected, got = (array.astype(np.float64) / largest for array in arrays[:2])
     both = np.isfinite(expected) & np.isfinite(got)
-    expected, got = np.where(both, expected, 0.0), np.where(both, got, 0.0)
+    if not both.all():
+        expected, got = np.where(both, expected, 0.0), np.where(both, got, 0.0)
     # What is a thousand times the largest number is told by every metric; its square must not overflow here.
     got = np.clip(got, -1e3, 1e3)
     error = got - expected
@@ -121,7 +123,7 @@ def _sample(pair: Pair, arrays: Sequence[Any], largest: float, steps: tuple[int,
         own = np.where(both & np.isfinite(base), expected - np.clip(base, -1e3, 1e3), 0.0)
     whole = all(step == 1 for step in steps)
     inputs = {
-        name: np.nan_to_num(array.astype(np.float64), posinf=0.0, neginf=0.0)
+        name: np.nan_to_num(array.astype(np.float64), copy=False, posinf=0.0, neginf=0.0)
         for name, array in pair.inputs.items()
         if whole and array.dtype.kind == "f"
     }
