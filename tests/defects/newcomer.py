@@ -1,6 +1,7 @@
 """What a newcomer reads: the console of failing diagnoses over distinct causes, to be read by somebody.
 
-`python -m tests.defects.newcomer [FOLDER]` writes a text for each into a folder, or prints them.  Faults are planted
+`python -m tests.defects.newcomer [FOLDER]` writes a text for each into a folder, and what was planted into FOLDER.key
+beside it; or prints them.  Faults are planted
 as in `layers`; what is shown is all of `edgequant diagnose` but the run itself: a verdict, three sentences, a table.
 """
 
@@ -75,12 +76,16 @@ def all_of_them(host: Session, far: Session, work: Path) -> Iterator[tuple[str, 
 
 
 def main(folder: str | None = None) -> None:
+    keys: list[str] = []
     with tempfile.TemporaryDirectory() as work, this_host() as host, this_host() as far:
         for number, (planted_, text) in enumerate(all_of_them(host, far, Path(work)), 1):
             if folder is None:
                 print(f"---- {number}: {planted_}\n{text}")
             else:
-                (Path(folder) / f"{number:02}.txt").write_text(f"{text}\n(planted: {planted_})\n")
+                (Path(folder) / f"{number:02}.txt").write_text(text)
+                keys.append(f"{number:02}: {planted_}")
+        if folder is not None:
+            Path(folder).with_suffix(".key").write_text("\n".join(keys) + "\n")
 
 
 if __name__ == "__main__":
