@@ -7,8 +7,8 @@ Started by `edgequant.reference.runtime.RuntimeReference`.
 from __future__ import annotations
 
 import os
-import sys
 import struct
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
