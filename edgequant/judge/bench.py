@@ -191,8 +191,12 @@ def _measured(name: str, blocks: Sequence[Block], failed: Verdict | None, within
         told = f"{len(good)} of {len(blocks)} blocks were undisturbed; {LEAST_BLOCKS} are needed"
         against.setdefault("TOO_FEW_BLOCKS", told)
         good = [block for block in blocks if block.timing is not None and block.timing.samples_ms]
-    timings = [block.timing for block in good if block.timing is not None and block.timing.samples_ms]
-    possible = [timing for timing in timings if all(sample > 0 for sample in timing.samples_ms)]
+    # Times that cannot be speak against their block; it is in no number, whatever is borne.
+    good = [block for block in good if block.timing is not None and min(block.timing.samples_ms, default=0.0) > 0]
+    possible = [block.timing for block in good if block.timing is not None]
+    if len(possible) < LEAST_BLOCKS:
+        told = f"{len(possible)} of {len(blocks)} blocks have times that can be; {LEAST_BLOCKS} are needed"
+        against.setdefault("TOO_FEW_BLOCKS", told)
     if not possible:
         against.setdefault("NOTHING_TIMED", "there is no time that can be")
         return Measured(name, tuple(blocks), (), Verdict.INCONCLUSIVE, why_invalid=tuple(against.items()))
