@@ -169,6 +169,7 @@ def _slower(found: Compared) -> Finding:
     return Finding(
         code="INT8_SLOWER",
         severity="warn",
+        where=found.name,
         message=f"{found.name} takes {found.ratio.value:.2f} times as long as {found.base}: "
         "here quantizing saves space, and costs time",
         evidence={"ratio": found.ratio.value, "low": found.ratio.low, "high": found.ratio.high},
