@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from edgequant.archive.types import now
+from edgequant.background import Background
 from edgequant.files import append, atomic_write, disk_error, read_bounded, sha256_of
 
 MANIFEST = "manifest.json"
@@ -42,13 +43,44 @@ class Held(NamedTuple):
 
 
 Files = Mapping[str, Held]
+Seen = tuple[int, int, int, int]
 
 
-def close(folder: Path) -> None:
+def _seen(path: Path) -> Seen:
+    """What tells a file from what it was before it was written to."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+class Ahead:
+    """Begins to hash a folder's arrays and models while it is still being judged.  What changes after it was hashed is
+    hashed again when the folder is closed, and so is what could not be read."""
+
+    def __init__(self, folder: Path) -> None:
+        self._known: dict[str, tuple[Seen, str]] = {}
+        self._work = Background(lambda: self._hash(folder))
+
+    def _hash(self, folder: Path) -> None:
+        for path in (*folder.glob("arrays/*.npy"), *folder.glob("models/*.mnn")):
+            with suppress(OSError):
+                seen = _seen(path)
+                self._known[path.relative_to(folder).as_posix()] = seen, sha256_of(path)
+
+    def sha256_of(self, name: str, path: Path) -> str:
+        """Raises OSError."""
+        self._work.wait()
+        known = self._known.get(name)
+        return known[1] if known is not None and known[0] == _seen(path) else sha256_of(path)
+
+
+def close(folder: Path, ahead: Ahead | None = None) -> None:
     """Say what is in the folder now.  Raises EdgequantError (RUN_DIR_FULL, RUN_DIR_UNWRITABLE)."""
     try:
         _note_closed(folder)
-        held = {name: Held(sha256_of(path), path.stat().st_size) for name, path in _files(folder)}
+        held = {
+            name: Held(sha256_of(path) if ahead is None else ahead.sha256_of(name, path), path.stat().st_size)
+            for name, path in _files(folder)
+        }
         _write(folder, held)
     except OSError as error:
         raise disk_error(folder / MANIFEST, error) from None
