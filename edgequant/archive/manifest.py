@@ -7,6 +7,7 @@ changes a file and writes a manifest anew is not found by it.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,8 @@ MANIFEST = "manifest.json"
 SCHEMA = "edgequant.manifest/1"
 _JOURNAL = "journal.jsonl"
 _MAX_BYTES = 256 << 20
+_TURNS: set[str] = set()
+"""Folders that this process is adding to."""
 
 
 class Difference(NamedTuple):
@@ -95,13 +98,36 @@ def amended(folder: Path) -> Iterator[None]:
     What was missing, changed or too many before the block stays so: adding to a folder hides nothing.  A folder
     without a manifest stays one.  Raises EdgequantError (RUN_DIR_FULL, RUN_DIR_UNWRITABLE).
     """
-    held = read(folder)
-    before = [] if held is None else _between(folder, held)
+    with _turn(folder):
+        held = read(folder)
+        before = [] if held is None else _between(folder, held)
+        try:
+            yield
+        finally:
+            if held is not None:
+                _amend(folder, held, before)
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """One after the other: what another one adds meanwhile would be in no manifest.  Within one's own turn it is."""
+    mine = os.path.realpath(folder)
+    if mine in _TURNS:
+        yield
+        return
     try:
+        descriptor = os.open(folder / _JOURNAL, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        yield  # without a journal nothing was ever closed
+        return
+    try:
+        with suppress(OSError):  # this file system has no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _TURNS.add(mine)
         yield
     finally:
-        if held is not None:
-            _amend(folder, held, before)
+        _TURNS.discard(mine)
+        os.close(descriptor)
 
 
 def _amend(folder: Path, held: Files, before: Sequence[Difference]) -> None:

@@ -74,6 +74,8 @@ class Cut:
 class OnnxFile:
     """An ONNX file's main graph, in pieces.  Use as a context manager.  Raises BrokenFileError, OSError."""
 
+    suffix = ".onnx"
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self._work = Work(2 * MAX_FIELDS)
