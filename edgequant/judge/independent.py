@@ -19,9 +19,16 @@ _APART = float(np.sqrt(2 * (1 - _ALIKE))) + 1e-6
 _PIECES = 64
 
 
-def twins(comparer: Comparer, source: Source) -> set[str]:
+def twins(comparer: Comparer, source: Source) -> frozenset[str]:
     """Cases whose inputs are those of an earlier one, but for their size and a hundredth: rounding errs in both alike,
     so that one says nothing that the other does not."""
+    key = tuple((case.name, *((name, ref.sha256) for name, ref in case.inputs.items())) for case in source.cases)
+    if key not in comparer.twins:
+        comparer.twins[key] = frozenset(_twins(comparer, source))
+    return comparer.twins[key]
+
+
+def _twins(comparer: Comparer, source: Source) -> set[str]:
     found: set[str] = set()
     seen: list[dict[str, ArrayRef]] = []
     sketches = Sketches(comparer)

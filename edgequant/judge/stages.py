@@ -27,6 +27,8 @@ class Comparer:
         """What `judge.residual` has found in arrays, by the hashes of all of them."""
         self.swapped: dict[tuple[object, ...], list[tuple[str, Sign]]] = {}
         """The same of outputs that may be each other."""
+        self.twins: dict[tuple[object, ...], frozenset[str]] = {}
+        """What `judge.independent` has found of cases, by the hashes of their inputs."""
 
     def over(self, arrays: ArraySink) -> Comparer:
         """Another one that knows the same so far, and finds arrays elsewhere."""

@@ -55,7 +55,7 @@ def shorter(samples: Sequence[Sample]) -> Sign | None:
     if not known:
         return None
     theirs, ours = min(known, key=lambda pair: pair[0] - pair[1])
-    error, signal = sum(power(s.error) for s in samples), sum(power(s.expected) for s in samples)
+    error, signal = sum(s.noise for s in samples), sum(s.signal for s in samples)
     size = math.sqrt(error / max(signal, 1e-300))
     return Sign("format", size, float(theirs - ours), {"bits": max(got for _, got in known), "expected": theirs})
 

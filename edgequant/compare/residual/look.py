@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from edgequant.compare.residual import heard, levels, moved, scales, slices, tails, whole
-from edgequant.compare.residual.sample import Sample, Sign, power
+from edgequant.compare.residual.sample import Sample, Sign
 
 _NOTHING = 1e-3
 """Of the rms of an output.  Where no element is further off, no sign of it can have a size that matters (1 %): of a
@@ -74,10 +74,10 @@ def _look(samples: Sequence[Sample]) -> list[Sign]:
 
 
 def _off(sample: Sample) -> bool:
-    rms = math.sqrt(power(sample.expected) / sample.expected.size)
+    rms = math.sqrt(sample.signal / sample.expected.size)
     return bool(np.abs(sample.error).max() > _NOTHING * rms)
 
 
 def _share(sample: Sample) -> float:
-    error, signal = power(sample.error), power(sample.expected)
+    error, signal = sample.noise, sample.signal
     return math.sqrt(error / signal) if signal > 0 else math.inf if error > 0 else 0.0

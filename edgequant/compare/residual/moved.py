@@ -72,13 +72,12 @@ def permuted(samples: Sequence[Sample]) -> Sign | None:
     found: list[tuple[float, str, list[int]]] = []
     for axis in range(rank):
         if min(shape[axis] for shape in shapes) > 1:
-            gains = [_gain(power(s.error), power(np.flip(s.got, axis) - s.expected)) for s in samples]
+            gains = [_gain(s.noise, power(np.flip(s.got, axis) - s.expected)) for s in samples]
             found.append((min(gains), "flipped", [axis]))
     for order in _orders(rank):
         if all(_moves(shape, order) for shape in shapes):
             gains = [
-                _gain(power(s.error), power(np.transpose(s.expected, order).reshape(-1) - s.got.reshape(-1)))
-                for s in samples
+                _gain(s.noise, power(np.transpose(s.expected, order).reshape(-1) - s.got.reshape(-1))) for s in samples
             ]
             found.append((min(gains), "transposed", list(order)))
     if not found:
@@ -139,11 +138,11 @@ def other_case(samples: Sequence[Sample]) -> Sign | None:
         for number, other in enumerate(samples):
             if other is sample or other.expected.shape != sample.expected.shape:
                 continue
-            strength = _gain(power(sample.error), power(sample.got - other.expected))
+            strength = _gain(sample.noise, power(sample.got - other.expected))
             stale = number < place and np.array_equal(sample.got, other.got)
             if stale:
                 apart = power(sample.expected - other.expected)
-                strength = max(strength, _gain(apart, max(min(power(sample.error), power(other.error)), 1e-6 * apart)))
+                strength = max(strength, _gain(apart, max(min(sample.noise, other.noise), 1e-6 * apart)))
             found.append((strength, sample.case, other.case, stale))
     if not found:
         return None
@@ -195,6 +194,4 @@ def _fit(pair: Pair, others: Sequence[Array]) -> tuple[list[float], float]:
 
 def _size(samples: Sequence[Sample]) -> float:
     """rms of the error in that of the signal, of the case where it is least."""
-    return min(
-        (math.sqrt(power(s.error) / total) if (total := power(s.expected)) > 0 else 0.0 for s in samples), default=0.0
-    )
+    return min((math.sqrt(s.noise / total) if (total := s.signal) > 0 else 0.0 for s in samples), default=0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,16 @@ class Sample:
     inputs: Mapping[str, Floats] = field(default_factory=dict)
     digits: tuple[int, int] | None = None
 
+    @cached_property
+    def signal(self) -> float:
+        """Power of what is expected."""
+        return power(self.expected)
+
+    @cached_property
+    def noise(self) -> float:
+        """Power of the error."""
+        return power(self.error)
+
 
 def samples_of(pairs: Sequence[Pair]) -> list[Sample]:
     """The cases that can be compared element by element; elements not finite in both count as equal.
@@ -138,12 +149,22 @@ def _digits(array: npt.NDArray[Any]) -> int | None:
     """Of the 24 that float32 has; None of other types, and where fewer than _SMALLEST_PART different values say it."""
     if array.dtype != np.float32:
         return None
-    bits = np.ascontiguousarray(array).view(np.uint32).reshape(-1)
-    bits = bits[(bits & 0x7FFFFFFF != 0) & (bits & 0x7F800000 != 0x7F800000)] & 0x7FFFFF
-    if len(np.unique(bits[: 64 * _SMALLEST_PART])) < _SMALLEST_PART:
+    whole = np.ascontiguousarray(array).view(np.uint32).reshape(-1)
+    asked = 64 * _SMALLEST_PART
+    bits = _fractions(whole[: 4 * asked])
+    # Where these have them all, the others have no more.
+    if bits.size < asked or not int(np.bitwise_or.reduce(bits)) & 1:
+        bits = _fractions(whole)
+    if len(np.unique(bits[:asked])) < _SMALLEST_PART:
         return None
     used = int(np.bitwise_or.reduce(bits))
     return 24 - ((used & -used).bit_length() - 1)
+
+
+def _fractions(bits: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """The 23 bits behind the first digit, of numbers that are finite and not 0."""
+    kept: npt.NDArray[np.uint32] = bits[(bits & 0x7FFFFFFF != 0) & (bits & 0x7F800000 != 0x7F800000)] & 0x7FFFFF
+    return kept
 
 
 def pieces(samples: Sequence[Sample]) -> Iterator[tuple[Floats, Floats, Floats | None]]:

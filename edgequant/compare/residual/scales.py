@@ -44,7 +44,7 @@ def small_channels(samples: Sequence[Sample]) -> tuple[int, int, int] | None:
 
 def _active(samples: Sequence[Sample]) -> bool:
     """Whether there is something in them: not a channel that a ReLU has closed but for a few numbers."""
-    rms = math.sqrt(sum(power(s.expected) for s in samples) / sum(s.expected.size for s in samples))
+    rms = math.sqrt(sum(s.signal for s in samples) / sum(s.expected.size for s in samples))
     return sum(int(np.count_nonzero(np.abs(s.expected) > 0.1 * rms)) for s in samples) >= _ACTIVE
 
 
@@ -85,8 +85,8 @@ def lost(samples: Sequence[Sample], axis: int, first: int, stop: int) -> Sign:
     """How much of the small channels is left.  Size: rms error in signal, both of the variation over the small channels
     of all cases; strength: in that of the whole tensor, below which its own size would be."""
     small = only(samples, axis, first, stop)
-    error, signal = sum(power(s.error) for s in small), sum(power(s.expected - s.expected.mean()) for s in small)
+    error, signal = sum(s.noise for s in small), sum(power(s.expected - s.expected.mean()) for s in small)
     size = math.sqrt(error / signal) if signal > 0 else 0.0
-    whole = math.sqrt(sum(power(s.error) for s in samples) / max(sum(power(s.expected) for s in samples), 1e-300))
+    whole = math.sqrt(sum(s.noise for s in samples) / max(sum(s.signal for s in samples), 1e-300))
     where = {"axis": axis, "first": first, "last": stop - 1, "of": samples[0].expected.shape[axis]}
     return Sign("small", size, size / max(whole, 1e-12), {**where, "elements": sum(s.expected.size for s in small)})

@@ -189,7 +189,7 @@ def element(samples: Sequence[Sample]) -> Sign | None:
     sizes = []
     for sample in samples:
         r, e = sample.expected[common], np.abs(sample.error[common])
-        rms = math.sqrt(power(sample.expected) / sample.expected.size)
+        rms = math.sqrt(sample.signal / sample.expected.size)
         rest = math.sqrt(max(0.0, power(e) - float(e.max()) ** 2) / e.size)
         ratio = rest / rms if rms > 0 else 0.0
         usual_one = np.maximum(np.abs(r) * max(ratio, _FLOOR), max(rest, _FLOOR * rms, 1e-300))
@@ -211,8 +211,8 @@ def lone_case(samples: Sequence[Sample]) -> Sign | None:
     that of the error that `expected` has itself in each."""
     if len(samples) < 2:
         return None
-    signal = np.array([power(s.expected) / s.expected.size for s in samples])
-    error = np.array([power(s.error) / s.error.size for s in samples])
+    signal = np.array([s.signal / s.expected.size for s in samples])
+    error = np.array([s.noise / s.error.size for s in samples])
     ratio = np.sqrt(error / np.maximum(signal, _QUIET * signal.max() + 1e-300))
     best = int(np.argmax(ratio))
     others = np.delete(ratio, best).max()

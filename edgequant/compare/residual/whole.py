@@ -49,7 +49,7 @@ def _agreed(kind: str, values: Floats, unit: float, samples: Sequence[Sample]) -
     agreeing = float(np.quantile(values * np.sign(middle), 0.25)) / abs(middle)
     spread = float(values.std(ddof=1)) / math.sqrt(values.size) if values.size > 1 else abs(middle)
     mean = float(values.mean())
-    total, error = sum(power(s.expected) for s in samples), sum(power(s.error) for s in samples)
+    total, error = sum(s.signal for s in samples), sum(s.noise for s in samples)
     explained = min(1.0, middle * middle * total / error) if error > 0 else 0.0
     where = {
         "value": middle,
@@ -71,9 +71,9 @@ def lone_gain(samples: Sequence[Sample]) -> Sign | None:
     """
     found = []
     for sample in samples:
-        signal = power(sample.expected)
+        signal = sample.signal
         spread = power(sample.expected**2)
-        if signal <= 0 or spread <= 0 or signal**2 < _NUMBERS * spread or power(sample.error) <= 0:
+        if signal <= 0 or spread <= 0 or signal**2 < _NUMBERS * spread or sample.noise <= 0:
             continue
         if sample.own is not None and _explained(sample.expected, sample.own) > 0.5:
             continue
