@@ -55,10 +55,13 @@ def test_fewer_bits_than_the_other_layers_come_before_outliers() -> None:
 
 def test_a_bias_beyond_an_int32_sum_needs_a_fixed_input_scale() -> None:
     weights = {"kept": "static", "bias_steps": 1e9}
-    second = layer("second", "a", "b", weights=weights, scale=(1 / 127, 0.0))
+    more: dict[str, Any] = {"weights": weights, "scale": (1 / 127, 0.0)}
+    second = layer("second", "a", "b", type="DepthwiseConvInt8", **more)
     first = layer("first", "x", "a", weights={}, scale=(0.01, 0.0))
     assert cause(guilty({}, layers=(first, second, CHAIN[2]))) == "BIAS_OVERFLOWED"
     assert cause(guilty({}, layers=(CHAIN[0], second, CHAIN[2]))) == "CAUSE_UNKNOWN"
+    dense = layer("second", "a", "b", type="ConvInt8", **more)
+    assert cause(guilty({}, layers=(first, dense, CHAIN[2]))) == "CAUSE_UNKNOWN"
 
 
 # ---- tensors
