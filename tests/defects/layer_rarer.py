@@ -73,8 +73,8 @@ def overflowed_biases(host: Session, work: Path, most: int) -> Iterator[Found]:
 
 
 def looping(path: Path, kind: str, radius: float) -> Path:
-    """x [48,1,12], h (and c) [1,1,32] -> y [48,1,1,32] (as ONNX has it): a GRU or LSTM whose state turns, and keeps so
-    much of itself in each step; its gates are all but open, and its numbers small."""
+    """x [48,1,12], h (and c) [1,1,32] -> y [48,1,1,32] (as ONNX has it), hN (and cN): a GRU or LSTM whose state turns,
+    and keeps so much of itself in each step; its gates are all but open, and its numbers small."""
     rng, hidden = np.random.default_rng(3), 32
     turn = np.linalg.qr(rng.normal(size=(hidden, hidden)))[0]
     # GRU: update, reset, new.  LSTM: input, output, forget, cell.  Beyond 6 a gate is open, below -6 shut.
@@ -89,14 +89,15 @@ def looping(path: Path, kind: str, radius: float) -> Path:
     more = {"linear_before_reset": 1} if kind == "GRU" else {}
     states = [_value(name, [1, 1, hidden]) for name in {"GRU": "h", "LSTM": "hc"}[kind]]
     reads = ["x", "w", "r", "b", "", *(each.name for each in states)]
-    node = _node(kind, reads, ["y"], name="loop", hidden_size=hidden, **more)
+    last = [_value(f"{each.name}N", [1, 1, hidden]) for each in states]
+    node = _node(kind, reads, ["y", *(each.name for each in last)], name="loop", hidden_size=hidden, **more)
     held = [
         ("w", np.concatenate(weights)[None]),
         ("r", np.concatenate(recurrent)[None]),
         ("b", np.concatenate(told)[None]),
     ]
     constants = [_const(name, array.astype(np.float32)) for name, array in held]
-    inputs, outputs = [_value("x", [48, 1, 12]), *states], [_value("y", [48, 1, 1, hidden])]
+    inputs, outputs = [_value("x", [48, 1, 12]), *states], [_value("y", [48, 1, 1, hidden]), *last]
     return generated.save(path, [node], inputs, outputs, constants)
 
 

@@ -9,8 +9,8 @@ import flatbuffers
 
 
 def nearest_in_the_midst(source: Path, out: Path) -> str | None:
-    """The first bilinear resize becomes one to the nearest with half_pixel_centers; the tensor it makes.  None where the
-    model has none."""
+    """The first bilinear resize becomes one to the nearest with half_pixel_centers; the tensor it makes.  None where
+    there is none."""
     from ai_edge_litert import schema_py_generated as schema
 
     made: Any = schema
