@@ -107,8 +107,8 @@ def _proven(
         if attempt is not None:
             trial, place, how = attempt
             return _departure(graph, bench, survey, suspect, place, trial, how, found[:count])
-    how: Proof = "its tensors" if graph.format == "tflite" and _by_tensors(bench, survey, found[0]) else "none"
-    return _departure(graph, bench, survey, found[0], found[0].place, None, how)
+    proof: Proof = "its tensors" if graph.format == "tflite" and _by_tensors(bench, survey, found[0]) else "none"
+    return _departure(graph, bench, survey, found[0], found[0].place, None, proof)
 
 
 def _by_tensors(bench: Bench, survey: Survey, suspect: Suspect) -> bool:

@@ -109,7 +109,7 @@ class LiteParts:
 
 
 def _listed(numbers: Any) -> Sequence[int]:
-    return () if numbers is None else numbers  # type: ignore[no-any-return]
+    return () if numbers is None else numbers
 
 
 def _camel(name: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from edgequant.jobs.diagnose_layers import key_of
 from edgequant.lab.session import Session
+from edgequant.models.flat import Field
 from edgequant.models.mnn.net import op_type, open_net
 from edgequant.models.mnn.schema import Net, Op, Pool, UnaryOp, UnaryOpOperation
 from edgequant.models.mnn.weights import Weights, read_weights
@@ -141,7 +142,7 @@ def mixed(path: Path) -> Path:
     return generated.save(path, nodes, [_value("x", [1, 4, 12, 12])], [_value("y", [1, 4, 6, 6])], weights)
 
 
-_OTHERS = {
+_OTHERS: dict[str, tuple[Field, dict[int, int]]] = {
     "UnaryOp": (UnaryOp.op_type, {UnaryOpOperation.TANH: UnaryOpOperation.SIGMOID,
                                   UnaryOpOperation.SIGMOID: UnaryOpOperation.TANH}),
     "Pooling": (Pool.type, {1: 0}),
@@ -157,10 +158,12 @@ def faulty_kernels(made: Path, out: Path) -> Iterator[str]:
     with open_net(made) as net:
         names = net.strings(Net.tensor_name)
         for op in net.tables(Net.oplists):
-            field, others = _OTHERS.get(op_type(op), (None, {}))
-            parameter = None if field is None else op.table(Op.main)
-            place = None if parameter is None or field is None else parameter.place(field)
-            if parameter is None or field is None or place is None or parameter.number(field) not in others:
+            if op_type(op) not in _OTHERS:
+                continue
+            field, others = _OTHERS[op_type(op)]
+            parameter = op.table(Op.main)
+            place = None if parameter is None else parameter.place(field)
+            if parameter is None or place is None or parameter.number(field) not in others:
                 continue
             changed = bytearray(data)
             changed[place] = others[parameter.number(field)]
@@ -224,7 +227,7 @@ def loud_inputs(of: Subject, host: Session, work: Path, most: int) -> Iterator[F
 
             in_floats(of.plain, before, lambda rows: None, louder, first)
             in_floats(first, layer, unread, None, plain)
-            if not planted(of.made, before, bias_as(louder), made) or not coded(made, plain, layer, _even, made):  # type: ignore[arg-type]
+            if not planted(of.made, before, bias_as(louder), made) or not coded(made, plain, layer, _even, made):
                 continue
             one = expected(of, plain, made, host)
             if failing := breaks(one, made, host):
