@@ -168,7 +168,9 @@ def test_memory_low_that_has_no_effect_agrees_with_memory_normal() -> None:
 def test_an_operator_without_weights_in_which_this_hosts_error_jumps_is_this_hosts_fault() -> None:
     layers = (CHAIN[0], layer("second", "a", "b", type="Pooling"), CHAIN[2])
     taps = (tap("a", 45, 50), tap("b", 15, 15), tap("y", 15, 15))
-    assert cause(on_device(layers=layers, taps=taps)) == "HOST_KERNEL_DIFFERS"
+    found = on_device(layers=layers, taps=taps)
+    assert (cause(found), found.blame.layers) == ("HOST_KERNEL_DIFFERS", ("second",))
+    assert "this host's error" in found.blame.how
     steady = (tap("a", 45, 50), tap("b", 44, 15), tap("y", 44, 15))
     assert cause(on_device(layers=layers, taps=steady)) == "KERNEL_DIFFERS"
 
