@@ -29,6 +29,7 @@ from edgequant.archive.acceptance import (
     read_record,
     task_name,
 )
+from edgequant.archive.manifest import amended
 from edgequant.archive.open import Run
 from edgequant.archive.record import Failure
 from edgequant.errors import EdgequantError, InputError
@@ -36,15 +37,14 @@ from edgequant.files import host_error
 from edgequant.jobs import accept_bench, explain, tasks
 from edgequant.jobs.accept_check import check, read_spec
 from edgequant.jobs.accept_judge import (
-    Runs,
     baseline_bytes,
     baseline_cases,
     check_baseline,
     judge_folder,
-    key_of,
     own_spec,
     seen_of,
 )
+from edgequant.jobs.accept_runs import Runs, key_of
 from edgequant.judge.acceptance import State
 from edgequant.judge.verdict import Verdict
 from edgequant.mnn_version import host_mnn_version, require_supported
@@ -309,7 +309,8 @@ class Accepting:
         wanted = [key for key in part.trials if key in todo or key.variant == part.trials[0].variant]
         runs = {key: run for key in wanted if (run := self.runs.newest(key, attempt)) is not None}
         found = accept_bench.measure(replace(part, trials=tuple(wanted)), self.spec, runs, path, self.progress)
-        self.folder.save(f"bench/{part.name}/{path.name}/{MEASURED}", found)
+        with amended(path):
+            self.folder.save(f"bench/{part.name}/{path.name}/{MEASURED}", found)
         return "PASS" if all(each.valid for each in found.settings) else "INCONCLUSIVE"
 
     def _task(self, name: str, key: TrialKey, attempt: int) -> None:

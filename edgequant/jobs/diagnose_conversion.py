@@ -105,10 +105,10 @@ def _proven(
         say(f"proving {node.kind} {node.name} on its own")
         attempt = _attempt(bench, survey, suspect)
         if attempt is not None:
-            trial, place, how = attempt
-            return _departure(graph, bench, survey, suspect, place, trial, how, found[:count])
-    proof: Proof = "its tensors" if graph.format == "tflite" and _by_tensors(bench, survey, found[0]) else "none"
-    return _departure(graph, bench, survey, found[0], found[0].place, None, proof)
+            trial, place, proven = attempt
+            return _departure(graph, bench, survey, suspect, place, trial, proven, found[:count])
+    how: Proof = "its tensors" if graph.format == "tflite" and _by_tensors(bench, survey, found[0]) else "none"
+    return _departure(graph, bench, survey, found[0], found[0].place, None, how)
 
 
 def _by_tensors(bench: Bench, survey: Survey, suspect: Suspect) -> bool:

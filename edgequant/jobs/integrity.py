@@ -10,15 +10,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgequant.archive import manifest
-from edgequant.archive.acceptance import is_acceptance
+from edgequant.archive.acceptance import (
+    JUDGEMENT,
+    MEASURED,
+    BenchRecord,
+    is_acceptance,
+    open_acceptance,
+    read_record,
+)
 from edgequant.archive.bench import open_bench
 from edgequant.archive.manifest import Difference
 from edgequant.archive.open import open_run
 from edgequant.errors import EdgequantError, InputError
 from edgequant.files import read_bounded, sha256_of
 from edgequant.history.adapt import run_folders
+from edgequant.jobs.accept_judge import own_spec, rejudge
+from edgequant.jobs.accept_measured import measured
 from edgequant.jobs.rejudge import judge
 from edgequant.jobs.rejudge_bench import judge_bench_again
+from edgequant.report.acceptance import to_json as acceptance_json
 from edgequant.report.bench import to_json as bench_json
 from edgequant.report.read import MAX_BYTES
 from edgequant.report.write import to_json
@@ -101,18 +111,59 @@ def check(run_dir: str | Path) -> Integrity:
 
 
 def _of_acceptance(folder: Path) -> Integrity:
-    """Of each run in it; it has no manifest of its own."""
+    """Of each run in it, and of the judgement; its own files have no manifest."""
     found: list[Difference] = []
-    notes = ["acceptance.json, spec and tasks have no manifest: edgequant judge evaluates the rules anew"]
+    notes = ["accept.json and tasks have no manifest: the judgement is held against them"]
     files, listed = 0, True
     for run in run_folders(folder):
         if run == folder:
             continue
         below, name = check(run), run.relative_to(folder).as_posix()
         files, listed = files + below.files, listed and below.listed
-        found += [each._replace(file=f"{name}/{each.file}") for each in below.differences]
+        for each in below.differences:
+            if (each.file, each.what) == (MEASURED, "extra"):  # of older versions no manifest has it
+                found += _measured(folder, run)
+            else:
+                found.append(each._replace(file=f"{name}/{each.file}"))
         notes += [f"{name}: {each}" for each in below.notes]
+    if not found:
+        found += _accepted(folder, notes)
     return Integrity(folder, files, listed, tuple(found), tuple(notes))
+
+
+def _measured(folder: Path, bench: Path) -> Iterator[Difference]:
+    try:
+        accepted = open_acceptance(folder)
+        if read_record(bench / MEASURED, BenchRecord) == measured(bench, own_spec(accepted, accepted.plan()).bench):
+            return
+        why = "it is not what judging gives"
+    except EdgequantError as error:
+        why = f"it cannot be held against anything: {error.code}: {error}"
+    yield Difference((bench / MEASURED).relative_to(folder).as_posix(), "changed", why)
+
+
+def _accepted(folder: Path, notes: list[str]) -> list[Difference]:
+    """Whether acceptance.json is what judging the rest gives."""
+    try:
+        maker = open_acceptance(folder).plan().edgequant
+        found = rejudge(folder)
+        stored = read_bounded(folder / JUDGEMENT, MAX_BYTES)
+    except FileNotFoundError:
+        return [Difference(JUDGEMENT, "missing")]
+    except EdgequantError as error:
+        return [Difference(JUDGEMENT, "changed", f"it cannot be judged again: {error.code}: {error}")]
+    if found.stored is None:
+        return [Difference(JUDGEMENT, "changed", "it cannot be read")]
+    # Where models lie is told as it was typed.
+    same = {name: getattr(found.stored, name) for name in ("created", "edgequant", "models")}
+    again = found.found.model_copy(update=same)
+    if acceptance_json(again).encode("utf-8", "backslashreplace") == stored:
+        return []
+    first = found.changes[0] if found.changes else "its numbers or words"
+    if maker != __version__:
+        notes.append(f"edgequant {__version__} judges it otherwise than {maker[:40]}, which made it: {first}")
+        return []
+    return [Difference(JUDGEMENT, "changed", f"it is not what judging gives: {first}")]
 
 
 def _folder(path: Path) -> Path:

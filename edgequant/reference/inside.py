@@ -14,9 +14,10 @@ import numpy as np
 from edgequant.cases.case import Case
 from edgequant.errors import EdgequantError, InputError
 from edgequant.models import ModelGraph
-from edgequant.models.onnx_cut import SHAPE, OnnxFile
+from edgequant.models.onnx_cut import OnnxFile
 from edgequant.reference.reference import CaseRefused, Outputs
 from edgequant.reference.runtime import RuntimeReference, available
+from edgequant.tensors import SHAPE
 
 BATCH_BYTES = 64 << 20
 """Of inner tensors that are held at once."""

@@ -12,16 +12,17 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgequant.device_scripts import process, rollout, server, wire
 from edgequant.device_scripts.server import Answer, Job, JobError, Tensors
-from edgequant.models.onnx_cut import SHAPE
-from edgequant.reference.lite_cut import LiteParts
+from edgequant.tensors import SHAPE
+
+if TYPE_CHECKING:
+    from edgequant.reference.lite_cut import LiteParts
 
 
 class Engine(ABC):
@@ -150,6 +151,8 @@ class LiteRtEngine(Engine):
     """LiteRT with its own kernels: the delegates it would take by default may compute in less than float32."""
 
     def __init__(self) -> None:
+        from importlib import metadata
+
         from ai_edge_litert import interpreter
 
         self._litert = interpreter
@@ -198,6 +201,8 @@ class LiteRtInside(LiteRtEngine):
 
     def job_cut(self, job: Job) -> Answer:
         """See `LiteParts.cut`; `source` and `out` are paths, and what becomes a constant comes along."""
+        from edgequant.reference.lite_cut import LiteParts
+
         asked = job.header
         try:
             if self._parts is None or self._parts.path != Path(asked["source"]):
