@@ -114,7 +114,7 @@ class WeightFacts(Record):
         slope, offset, left: of the channel of `excess`, a line through the float weights of its worst group: factor,
             steps that are added, and error power over rounding that such lines leave.
         count: weights of the layer.
-        bias_steps: largest of the float bias, in steps of the weights of its channel.
+        bias_steps: largest of the float bias, in steps of the weights of its channel (1e-6 at least, as MNN has it).
         bias_gap: largest difference of biases over the largest bias; bias_zero: all of it is gone.
     """
 

@@ -17,8 +17,10 @@ from edgequant.plan.words import options_of
 from edgequant.quantize.recipe import Rule, exactly, recipe_of
 
 RECIPE = "diagnosis-recipe.json"
-_NO_COMMAND = ("INPUT_UNLIKE_CALIBRATION", "SHAPE_WRONG", "ORDER_OF_EQUALS", *STATES)
+_NO_COMMAND = ("INPUT_UNLIKE_CALIBRATION", "ORDER_OF_EQUALS", *STATES)
 """Causes whose remedy needs something of the user's that no command here knows."""
+_REPORTED = ("HOST_KERNEL_DIFFERS", "SHAPE_WRONG")
+"""Causes that are MNN's, and no variant's: the command makes a report of them."""
 
 
 def next_command(found: Diagnosis, run: Run, request: Request, trial: TrialJudgement) -> str | None:
@@ -26,6 +28,9 @@ def next_command(found: Diagnosis, run: Run, request: Request, trial: TrialJudge
     variant = str(trial.variant)
     code = "" if found.cause is None else found.cause.code
     said: list[str] = []
+    if code in _REPORTED:
+        asked = ["edgequant", "diagnose", str(run.path), "--device", trial.uri, "--variant", variant]
+        return shlex.join([*asked, "--export-case", "case"])
     if code.startswith("FP16_"):
         request = replace(request, options=request.options.model_copy(update={"precision": "normal"}))
         said = ["--precision", "normal"]  # it is the default, and it is what the remedy is

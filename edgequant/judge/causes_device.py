@@ -131,10 +131,10 @@ def kernel(at: At) -> Told | None:
         return "OTHER_MNN", message, {**evidence, "mnn": [here, there]}, "Run the same MNN there: --runtime pack."
     if at.layer.weights is None and at.capture.precision == "normal" and _jumps_here(at):
         message = (
-            f"it is this host that computes something else here{where}: an operator without weights costs nothing, and "
-            "here the error in it jumps"
+            f"this host computes something else here{where}: an operator without weights costs nothing, and here the "
+            "error in it jumps"
         )
-        remedy = "Judge on the device, or keep this operator in float: MNN's kernel for it on this host is at fault."
+        remedy = "Go by the device's own outputs: MNN's kernel for this operator on this host is at fault; report it."
         return "HOST_KERNEL_DIFFERS", message, evidence, remedy
     code = "INT8_KERNEL_DIFFERS" if how else "KERNEL_DIFFERS"
     message = f"the device computes something else than this host here{where}{how}"

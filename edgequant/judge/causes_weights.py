@@ -87,8 +87,11 @@ def _wrong_weights(at: At) -> Told | None:
 
 
 def _overflowed_bias(at: At) -> Told | None:
-    """Static int8 adds the bias to an int32 sum, in steps of the input's scale times the weights'."""
+    """A depthwise convolution of a static file adds its bias to an int32 sum, in steps of the input's scale times the
+    weights'; all others add it in float (MNN 3.6.1)."""
     found = at.layer.weights
+    if "Depthwise" not in at.layer.type:
+        return None
     scale = next((at.graph.scales[name] for name in at.layer.inputs if name in at.graph.scales), None)
     if found is None or found.kept != "static" or found.bias_steps is None or scale is None or not scale[0] > 0:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edgequant.archive.layers import LayerCapture
 from edgequant.findings import Finding
@@ -192,6 +192,9 @@ def diagnose(capture: LayerCapture, outputs: Sequence[str], more: Mapping[str, o
         cause = cause_of(capture, graph, blame, more)
         if cause is not None and cause.code == "LOW_MEMORY_NOT_ENGAGED" and cause.evidence:
             blame = Blame((), "proven", "the same file gives the device's outputs on this host, with memory normal")
+        elif cause is not None and cause.code == "HOST_KERNEL_DIFFERS":
+            how = "both agree on its inputs and not on its output, and it is this host's error against float that jumps"
+            blame = replace(blame, how=how)
     findings += [*left_float(capture), *near_limits(capture)]
     rows = tuple(rows_of(capture, graph, blame.layers))
     return Diagnosis(stage, blame, cause, tuple(findings), rows)

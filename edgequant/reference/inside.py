@@ -6,7 +6,7 @@ One child process serves all of it, one model after another.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -129,8 +129,8 @@ class LiteInside:
 
     def __init__(self, graph: ModelGraph, log: Path, timeout: float) -> None:
         self.name = "litert"
-        self._graph = graph
-        self._runtime = RuntimeReference("litert-inner", graph.path, log, timeout)
+        self._graph, self._log, self._timeout = graph, log, timeout
+        self._runtime = self._started()
 
     def __enter__(self) -> LiteInside:
         self._runtime.ready()
@@ -142,28 +142,40 @@ class LiteInside:
     def sizes(self, names: Iterable[str], case: Case) -> dict[str, tuple[int, ...]]:
         """See `Inside.sizes`."""
         wanted = list(names)
-        if not wanted:
-            return {}
-        self._runtime.load(self._graph.path, [f"{name}{SHAPE}" for name in wanted])
-        found = self._runtime.run(case)
+        found = self._run(self._graph.path, [f"{name}{SHAPE}" for name in wanted], case) if wanted else {}
         return {name: tuple(int(size) for size in found[name + SHAPE]) for name in wanted if name + SHAPE in found}
 
     def values(self, names: Iterable[str], case: Case) -> dict[str, np.ndarray]:
         """See `Inside.values`."""
         wanted = list(names)
-        if not wanted:
-            return {}
-        self._runtime.load(self._graph.path, wanted)
-        return self._runtime.run(case)
+        return self._run(self._graph.path, wanted, case) if wanted else {}
 
     def run(self, model: Path, inputs: Mapping[str, np.ndarray]) -> Outputs:
         """See `Inside.run`."""
-        self._runtime.load(model)
-        return self._runtime.run(Case("part", inputs, "inner tensors"))
+        return self._run(model, (), Case("part", inputs, "inner tensors"))
 
     def cut(self, part: Mapping[str, object], fixed: Mapping[str, np.ndarray]) -> None:
         """See `lite_file.LiteFile.cut`."""
-        self._runtime.cut({"source": str(self._graph.path.resolve()), **part}, fixed)
+        asked = {"source": str(self._graph.path.resolve()), **part}
+        self._living(lambda runtime: runtime.cut(asked, fixed))
+
+    def _run(self, model: Path, inner: Sequence[str], case: Case) -> Outputs:
+        self._living(lambda runtime: runtime.load(model, inner))
+        return self._runtime.run(case)
+
+    def _started(self) -> RuntimeReference:
+        return RuntimeReference("litert-inner", self._graph.path, self._log, self._timeout)
+
+    def _living(self, ask: Callable[[RuntimeReference], None]) -> None:
+        """Ask the runtime; a new one where it died of what it ran before."""
+        try:
+            ask(self._runtime)
+        except EdgequantError as error:
+            if not error.code.startswith("RUNNER_"):
+                raise
+            self._runtime.close()
+            self._runtime = self._started().ready()
+            ask(self._runtime)
 
 
 def batches(sizes: Mapping[str, tuple[int, ...]], most: int = BATCH_BYTES) -> Iterator[list[str]]:

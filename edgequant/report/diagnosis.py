@@ -111,6 +111,8 @@ def sentences(found: DiagnosisReport) -> list[str]:
         "quantization": "Quantization breaks it",
         "device": "The device breaks it",
     }[found.stage]
+    if cause is not None and cause.code == "HOST_KERNEL_DIFFERS":
+        stage = "This host breaks it, not the device"
     where = ""
     if found.layers and not (cause is not None and cause.where is None):
         more = f" and {len(found.layers) - 1} more" if len(found.layers) > 1 else ""

@@ -24,7 +24,7 @@ Effect = Callable[[np.ndarray, int], np.ndarray]
 
 @dataclass
 class Device:
-    """What `Looking.device` is used for, on top of a session with this host.
+    """What `Looking.device` is, or `Looking.host` where the host is faulty, on top of a session with this host.
 
     Attributes:
         file: that it really runs; None: that which is sent.
@@ -77,7 +77,7 @@ class _Runner:
         self, path: str, memory: MemoryMode, *, precision: Any = None, outputs: Sequence[str] | None = None
     ) -> Any:  # fmt: skip
         spared = self.of.spared is not None and Path(path) == self.of.spared.resolve()
-        faulty = self.of.file is not None and not (self.of.low_only and memory != "low")
+        faulty = self.of.file is not None and not spared and not (self.of.low_only and memory != "low")
         loaded = self.real.load(
             str(self.of.file) if faulty else path, self.of.memory or memory, precision="normal", outputs=outputs
         )

@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import numpy_helper
 
 from edgequant.jobs.diagnose_layers import key_of
 from edgequant.judge.diagnosis import Diagnosis
@@ -28,7 +26,7 @@ from edgequant.quantize.encode import Form, encode
 from tests import generated, sources
 from tests.defects import layer_devices as devices
 from tests.defects.layer_edits import coded, planted, scaled
-from tests.defects.layer_subjects import Subject, breaks, generated_subject, look, model_subject, subject
+from tests.defects.layer_subjects import Subject, breaks, generated_subject, look, subject
 from tests.defects.states import FAULTS, FILES, HOME, MODELS, bench, in_file
 
 Rows = Callable[[np.ndarray], None]
@@ -48,7 +46,7 @@ class Found:
     twin: Diagnosis
 
 
-def _in_floats(path: Path, layer: Weights, change: Rows, bias: Rows | None, out: Path) -> None:
+def in_floats(path: Path, layer: Weights, change: Rows, bias: Rows | None, out: Path) -> None:
     own = next(each for each in read_weights(path) if each.key == layer.key)
     data = bytearray(path.read_bytes())
     with open_net(path) as net:
@@ -63,18 +61,18 @@ def _in_floats(path: Path, layer: Weights, change: Rows, bias: Rows | None, out:
     out.write_bytes(data)
 
 
-def _expected(of: Subject, plain: Path, made: Path, host: Session) -> Subject:
+def expected(of: Subject, plain: Path, made: Path, host: Session) -> Subject:
     """The same with other files, which need not be worse."""
     found = once(host, ModelFile(plain, "normal", precision="normal"), of.cases)
     assert isinstance(found, dict), found
     return replace(of, plain=plain, made=made, expected=found)
 
 
-def _packed(weights: np.ndarray, layer: Weights) -> object:
+def packed(weights: np.ndarray, layer: Weights) -> object:
     return encode(weights, layer.channels, layer.area, Form(8))
 
 
-def _layers(of: Subject, least: int = 0) -> list[Weights]:
+def layers_of(of: Subject, least: int = 0) -> list[Weights]:
     made = [each for each in read_weights(of.made) if each.kept in ("quantized", "static") and not each.subgraph]
     floats = {each.key for each in read_weights(of.plain) if each.kept == "float"}
     return [each for each in made if each.key in floats and each.per_channel * each.area >= least]
@@ -86,17 +84,17 @@ def _layers(of: Subject, least: int = 0) -> list[Weights]:
 def outlier_weights(of: Subject, host: Session, work: Path, most: int) -> Iterator[Found]:
     """One weight in each channel is so many times as large as the others."""
     plain, made = work / "outlier.mnn", work / "outlier-made.mnn"
-    for layer in _layers(of, 100)[:most]:
+    for layer in layers_of(of, 100)[:most]:
         for times in (20.0, 40.0):
 
             def change(rows: np.ndarray, times: float = times) -> None:
                 rms = np.sqrt(np.mean(np.square(rows), axis=1))
                 rows[np.arange(len(rows)), np.arange(len(rows)) % rows.shape[1]] = np.float32(times) * rms
 
-            _in_floats(of.plain, layer, change, None, plain)
-            if not coded(of.made, plain, layer, _packed, made):  # type: ignore[arg-type]
+            in_floats(of.plain, layer, change, None, plain)
+            if not coded(of.made, plain, layer, packed, made):  # type: ignore[arg-type]
                 continue
-            one = _expected(of, plain, made, host)
+            one = expected(of, plain, made, host)
             if failing := breaks(one, made, host):
                 _, found = look(one, made, host, work, failing)
                 _, twin = look(of, of.made, host, work, breaks(of, of.made, host))
@@ -107,7 +105,7 @@ def outlier_weights(of: Subject, host: Session, work: Path, most: int) -> Iterat
 def outlier_activations(of: Subject, host: Session, work: Path, most: int) -> Iterator[Found]:
     """One number of what a layer reads is so large that the others have a few steps left; the layer does not use it."""
     plain, first, made = work / "loud.mnn", work / "loud-1.mnn", work / "loud-made.mnn"
-    layers = _layers(of)
+    layers = layers_of(of)
     for before, layer in list(itertools.pairwise(layers))[:most]:
         if before.channels != layer.per_channel or layer.area != 1:
             continue
@@ -119,11 +117,11 @@ def outlier_activations(of: Subject, host: Session, work: Path, most: int) -> It
             def unread(rows: np.ndarray) -> None:
                 rows[:, 1] = 0
 
-            _in_floats(of.plain, before, lambda rows: None, louder, first)
-            _in_floats(first, layer, unread, None, plain)
-            if not planted(of.made, before, _bias_as(louder), made) or not coded(made, plain, layer, _packed, made):  # type: ignore[arg-type]
+            in_floats(of.plain, before, lambda rows: None, louder, first)
+            in_floats(first, layer, unread, None, plain)
+            if not planted(of.made, before, bias_as(louder), made) or not coded(made, plain, layer, packed, made):  # type: ignore[arg-type]
                 continue
-            one = _expected(of, plain, made, host)
+            one = expected(of, plain, made, host)
             if failing := breaks(one, made, host):
                 _, found = look(one, made, host, work, failing)
                 _, twin = look(of, of.made, host, work, breaks(of, of.made, host))
@@ -131,7 +129,7 @@ def outlier_activations(of: Subject, host: Session, work: Path, most: int) -> It
                 yield Found(one, "quantization", kind, (key_of(layer.key),), ("ACTIVATION_OUTLIER",), found, twin)
 
 
-def _bias_as(change: Rows) -> Callable[[bytearray, Table, Weights], bool]:
+def bias_as(change: Rows) -> Callable[[bytearray, Table, Weights], bool]:
     def edit(data: bytearray, op: Table, layer: Weights) -> bool:
         parameter = convolution(op)
         start, count = parameter.extent(Convolution2D.bias) if parameter is not None else (0, 0)
@@ -143,36 +141,6 @@ def _bias_as(change: Rows) -> Callable[[bytearray, Table, Weights], bool]:
         return True
 
     return edit
-
-
-def overflowed_biases(of: Subject, source: Path, host: Session, work: Path, most: int) -> Iterator[Found]:
-    """Static int8: channels whose weights are next to nothing, so that their bias is too many steps for an int32.
-
-    source: the ONNX file of the subject; the whole is quantized anew, for its ranges are others.  With MNN 3.6.1 none
-    of these broke a limit, so that there is no rate.
-    """
-    model = onnx.load(str(source))
-    held = {each.name: each for each in model.graph.initializer}
-    nodes = [each for each in model.graph.node if each.op_type == "Conv" and len(each.input) > 2]
-    for number, factor in itertools.product(range(min(most, len(nodes))), (1e-10, 1e-12)):
-        changed = onnx.ModelProto()
-        changed.CopyFrom(model)
-        inits = {each.name: each for each in changed.graph.initializer}
-        weight, bias = (numpy_helper.to_array(held[name]).copy() for name in nodes[number].input[1:3])
-        third = max(1, len(weight) // 3)
-        weight[:third] *= np.float32(factor)
-        bias[:third] = 0.5
-        for name, array in zip(nodes[number].input[1:3], (weight, bias), strict=True):
-            inits[name].CopyFrom(numpy_helper.from_array(array, name))
-        path = work / f"{source.stem}-tiny{number}-{factor:g}.onnx"
-        onnx.save(changed, str(path))
-        one = replace(model_subject(path, "static:8", work, host), floor=of.floor)
-        layers = [key_of(each.key) for each in _layers(one)]
-        if failing := breaks(one, one.made, host):
-            _, found = look(one, one.made, host, work, failing)
-            _, twin = look(of, of.made, host, work, breaks(of, of.made, host))
-            kind = f"weights of a third of the channels times {factor:g}"
-            yield Found(one, "quantization", kind, (layers[number],), ("BIAS_OVERFLOWED",), found, twin)
 
 
 # ---- half precision
@@ -211,7 +179,7 @@ def halves(of: Subject, host: Session, far: Session, work: Path, most: int) -> I
     """What is between two layers is made large or small; the layer behind undoes it."""
     plain, first = work / "half.mnn", work / "half-1.mnn"
     made = work / "half-made.mnn"
-    layers = _layers(of)
+    layers = layers_of(of)
     pairs = [(a, b) for a, b in itertools.pairwise(layers) if a.kept == b.kept == "quantized"]
     for before, behind in pairs[:most]:
         for kind, times, effect, cause in HALVES:
@@ -222,9 +190,9 @@ def halves(of: Subject, host: Session, far: Session, work: Path, most: int) -> I
             def down(rows: np.ndarray, times: float = times) -> None:
                 rows /= np.float32(times)
 
-            _in_floats(of.plain, before, up, up, first)
-            _in_floats(first, behind, down, None, plain)
-            bias = _bias_as(up)
+            in_floats(of.plain, before, up, up, first)
+            in_floats(first, behind, down, None, plain)
+            bias = bias_as(up)
             whole = (
                 planted(of.made, before, lambda data, op, each: scaled(data, op, each, up), made)
                 and planted(made, before, bias, made)
@@ -232,7 +200,7 @@ def halves(of: Subject, host: Session, far: Session, work: Path, most: int) -> I
             )
             if not whole:
                 continue
-            one = _expected(of, plain, made, host)
+            one = expected(of, plain, made, host)
             _, twin = look(one, made, host, work, [], device=devices.Device(far), stage="device", precision="low")
             capture, _ = look(one, made, host, work, [], stage=None)
             layer = next((each for each in capture.layers if each.key == key_of(before.key)), None)

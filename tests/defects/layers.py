@@ -27,6 +27,7 @@ from edgequant.models.mnn.weights import Weights, read_weights
 from tests.defects import layer_devices as devices
 from tests.defects import layer_mechanisms as mechanisms
 from tests.defects.layer_edits import CODINGS, EDITS, coded, left_float, planted
+from tests.defects.layer_rarer import planted_rarer
 from tests.defects.layer_subjects import Subject, breaks, broken, generated_subject, look, model_subject, this_host
 
 __all__ = ["EDITS", "Result", "Subject", "breaks", "generated_subject", "look", "planted", "rates", "run", "this_host"]
@@ -281,7 +282,7 @@ def main() -> int:
         "--models", type=Path, help="folder with enc.onnx, erb_dec.onnx, ...; else generated ones alone"
     )
     parser.add_argument("--work", type=Path, help="where files that are made are kept; else nowhere")
-    parser.add_argument("--part", choices=("tuned", "held", "mechanisms", "sound", "all"), default="all")
+    parser.add_argument("--part", choices=("tuned", "held", "mechanisms", "rarer", "sound", "all"), default="all")
     parser.add_argument("--only", help="a part of a subject's name")
     parser.add_argument("--most", type=int, default=1, help="layers for each kind and subject")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the cases of the sound twins")
@@ -326,8 +327,10 @@ def main() -> int:
                     told = f"{of.name}, {way}"
                     print(f"  sound: {told}: {'BLAMED' if blamed(found) else 'nobody blamed'}", flush=True)
                     wrong += [f"{told}: {found.blame}, {found.cause}, {found.findings}"] if blamed(found) else []
-        if given.part in ("mechanisms", "all"):
-            for one in mechanisms.planted_all(host, far, folder, given.most):
+        if given.part in ("mechanisms", "rarer", "all"):
+            several = [mechanisms.planted_all] if given.part != "rarer" else []
+            several += [planted_rarer] if given.part != "mechanisms" else []
+            for one in (one for some in several for one in some(host, far, folder, given.most)):
                 results["mechanisms"].append(each := result(
                     one.of, one.stage, one.fault, one.layers, one.found, one.causes
                 ))  # fmt: skip

@@ -8,6 +8,7 @@ as in `layers`; what is shown is all of `edgequant diagnose` but the run itself:
 from __future__ import annotations
 
 import io
+import itertools
 import sys
 import tempfile
 import types
@@ -26,6 +27,7 @@ from edgequant.report.diagnosis import DiagnosisReport, render, rows
 from edgequant.spec import Precision, RunOptions, Variant
 from tests.defects import layer_devices as devices
 from tests.defects import layer_mechanisms as mechanisms
+from tests.defects import layer_rarer as rarer
 from tests.defects.layer_edits import CODINGS, EDITS, coded, planted
 from tests.defects.layer_subjects import Subject, breaks, generated_subject, look, this_host
 from tests.defects.layers import EFFECTS
@@ -86,6 +88,13 @@ def all_of_them(host: Session, far: Session, work: Path) -> Iterator[tuple[str, 
         yield f"{one.fault}: {one.layers[0]}", shown(one.of, one.found, "ssh://board", one.of.made, "low")
     for one in mechanisms.outlier_weights(cnn, host, work, 1):
         yield f"{one.fault}: {one.layers[0]}", shown(one.of, one.found, "local:", one.of.made)
+    kinds = (
+        rarer.loops(host, work, 1), rarer.wrong_hosts(host, far, work), rarer.sensitive(host, work, 1),
+        rarer.strict_limits([cnn], host, work), rarer.overflowed_biases(host, work, 1),
+    )  # fmt: skip
+    for one in (one for each in kinds for one in itertools.islice(each, 1)):
+        uri = "ssh://board" if one.stage == "device" else "local:"
+        yield f"{one.fault}: {one.layers[:1]}", shown(one.of, one.found, uri, one.of.made)
 
 
 def main(folder: str | None = None) -> None:

@@ -34,6 +34,7 @@ from edgequant.report.diagnosis import sentences
 from tests import generated, sources
 from tests.defects import layer_devices as devices
 from tests.defects import layer_mechanisms as mechanisms
+from tests.defects import layer_rarer as rarer
 from tests.defects.layers import EDITS, Subject, blamed, breaks, generated_subject, look, planted, rates, run, this_host
 from tests.jobs.support import ONE_THREAD, check_folder
 
@@ -327,6 +328,22 @@ def test_causes_of_half_precision_and_outliers_are_named_and_their_twins_are_nob
     for each in found:
         assert each.found.stage == each.stage, each
         assert each.found.blame.layers[:1] == each.layers, each
+        assert each.found.cause is not None
+        assert each.found.cause.code in each.causes, each
+        assert not blamed(each.twin), each
+
+
+@pytest.mark.nightly
+def test_loops_faulty_hosts_and_biases_beyond_int32_are_named_and_their_twins_are_nobodys(
+    host: Session, tmp_path: Path
+) -> None:
+    with this_host() as far:
+        found = list(rarer.planted_rarer(host, far, tmp_path, 1))
+    told = {each.found.cause.code for each in found if each.found.cause is not None}
+    assert told >= {"BIAS_OVERFLOWED", "RECURRENT_SENSITIVE", "HOST_KERNEL_DIFFERS", "SENSITIVE_LAYER"}
+    for each in found:
+        assert each.found.stage == each.stage, each
+        assert not each.layers or each.found.blame.layers[0] in each.layers, each
         assert each.found.cause is not None
         assert each.found.cause.code in each.causes, each
         assert not blamed(each.twin), each

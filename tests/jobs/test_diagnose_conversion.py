@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 import subprocess
@@ -14,20 +15,24 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgequant.cases.case import Case
+from edgequant.cases.generate import generate
 from edgequant.cases.load import read_npz
-from edgequant.errors import InputError
+from edgequant.errors import InputError, RunnerError
 from edgequant.jobs.departure import Departure, Reproduction, TensorFact
 from edgequant.jobs.export_case import export_case
 from edgequant.lab.session import Session
 from edgequant.models import read_model
-from edgequant.models.onnx_cut import OnnxFile
-from edgequant.reference.inside import Inside, batches
+from edgequant.models.onnx_cut import Cut, OnnxFile
+from edgequant.reference.inside import Inside, LiteInside, batches
+from edgequant.reference.lite_file import LiteFile
 from edgequant.reference.reference import CaseRefused
 from tests import generated
 from tests.defects import departing, tflite
 from tests.defects.departing import PARTS, case_of
 from tests.defects.departures import NAMES, diagnosed, outcome, this_host
+from tests.defects.tflite_spliced import nearest_in_the_midst
 from tests.nightly import all_but
+from tests.tflite_packages.compare import models
 
 FAULTS = [name for name in NAMES if not name.startswith("sound_")]
 SOUND = [name for name in NAMES if name.startswith("sound_")]
@@ -163,6 +168,40 @@ def test_an_operator_of_tflite_is_named_and_its_case_runs(make: departing.Make, 
     shown = _run(script)
     assert shown.returncode == 1, shown.stderr
     assert "WRONG y" in shown.stdout
+
+
+@pytest.mark.nightly
+def test_an_operator_in_the_midst_of_a_real_tflite_model_is_cut_out(host: Session, tmp_path: Path) -> None:
+    path = tmp_path / "model.tflite"
+    wanted = nearest_in_the_midst(models("mediapipe==0.10.14")["mediapipe/palm_detection_lite"], path)
+    case = generate(read_model(path).inputs or (), seed=1)[0]
+    found = diagnosed(path, host, tmp_path / "work", case)
+    assert found is not None
+    assert (found.node, found.operator, found.proof) == (wanted, "RESIZE_NEAREST_NEIGHBOR", "alone")
+    assert found.reproduction is not None
+    assert found.reproduction.source.stat().st_size < 4096
+    assert _run(export_case(found, tmp_path / "case")).returncode == 1
+
+
+def test_what_cannot_be_cut_out_of_a_tflite_model_is_a_refusal(tmp_path: Path) -> None:
+    path = tflite.depthwise(2)(tmp_path)
+    graph = read_model(path)
+    with LiteInside(graph, tmp_path / "log", 60) as inside:
+        file = LiteFile(graph, inside)
+        assert (file.constant, file.maker) == ({"k1", "k2"}, {"y": 0})
+        part = Cut((0,), {"x": ("float32", (1, 6, 6, 4))}, {}, {"y": ("float32", (None,) * 4)})
+        file.cut(part, tmp_path / "part.tflite")
+        inputs = {"x": np.ones((1, 6, 6, 4), np.float32)}
+        assert inside.run(tmp_path / "part.tflite", inputs)["y"].shape == (1, 6, 6, 8)
+        with pytest.raises(RunnerError) as caught:
+            file.cut(dataclasses.replace(part, outputs={"nothing": ("float32", ())}), tmp_path / "other.tflite")
+        assert caught.value.code == "CUT_IMPOSSIBLE"
+        for ask in (
+            lambda: file.cut(part, tmp_path / "part.tflite"),
+            lambda: inside.sizes(["y"], Case("c", inputs, "")),
+        ):
+            inside._runtime._session.close()  # as where it died of a part
+            ask()
 
 
 @pytest.mark.nightly

@@ -55,10 +55,13 @@ def test_fewer_bits_than_the_other_layers_come_before_outliers() -> None:
 
 def test_a_bias_beyond_an_int32_sum_needs_a_fixed_input_scale() -> None:
     weights = {"kept": "static", "bias_steps": 1e9}
-    second = layer("second", "a", "b", weights=weights, scale=(1 / 127, 0.0))
+    more: dict[str, Any] = {"weights": weights, "scale": (1 / 127, 0.0)}
+    second = layer("second", "a", "b", type="DepthwiseConvInt8", **more)
     first = layer("first", "x", "a", weights={}, scale=(0.01, 0.0))
     assert cause(guilty({}, layers=(first, second, CHAIN[2]))) == "BIAS_OVERFLOWED"
     assert cause(guilty({}, layers=(CHAIN[0], second, CHAIN[2]))) == "CAUSE_UNKNOWN"
+    dense = layer("second", "a", "b", type="ConvInt8", **more)
+    assert cause(guilty({}, layers=(first, dense, CHAIN[2]))) == "CAUSE_UNKNOWN"
 
 
 # ---- tensors
@@ -165,7 +168,9 @@ def test_memory_low_that_has_no_effect_agrees_with_memory_normal() -> None:
 def test_an_operator_without_weights_in_which_this_hosts_error_jumps_is_this_hosts_fault() -> None:
     layers = (CHAIN[0], layer("second", "a", "b", type="Pooling"), CHAIN[2])
     taps = (tap("a", 45, 50), tap("b", 15, 15), tap("y", 15, 15))
-    assert cause(on_device(layers=layers, taps=taps)) == "HOST_KERNEL_DIFFERS"
+    found = on_device(layers=layers, taps=taps)
+    assert (cause(found), found.blame.layers) == ("HOST_KERNEL_DIFFERS", ("second",))
+    assert "this host's error" in found.blame.how
     steady = (tap("a", 45, 50), tap("b", 44, 15), tap("y", 44, 15))
     assert cause(on_device(layers=layers, taps=steady)) == "KERNEL_DIFFERS"
 

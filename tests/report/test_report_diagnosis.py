@@ -82,6 +82,11 @@ def test_what_the_sentences_say_is_not_said_again_and_the_columns_are_explained(
     assert "more is better" not in quiet.getvalue()
 
 
+def test_a_host_that_is_wrong_is_said_to_be_the_one() -> None:
+    told = Finding(code="HOST_KERNEL_DIFFERS", severity="fail", where="p", message="the error jumps")
+    assert sentences(report(stage="device", cause=told))[0].startswith("This host breaks it, not the device")
+
+
 def test_what_looking_took_of_the_device_is_said() -> None:
     for above, meant in ((12.0, "(at most 50 MB are meant)"), (61.0, "(more than the 50 MB are meant)")):
         stream = io.StringIO()

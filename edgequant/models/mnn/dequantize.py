@@ -16,6 +16,8 @@ from edgequant.models.mnn.weights import Weights, read_weights
 from edgequant.models.model import BrokenFileError
 
 Floats = npt.NDArray[np.float64]
+_LEAST_STEP = 1e-6
+"""What MNN takes smaller steps of weights for, where it makes steps of the bias."""
 _FEW = 8
 """Weights of a group: fewer are not fitted by a line of their own."""
 _FAR_OFF = 16.0
@@ -106,9 +108,8 @@ def _compared(want: Unpacked, have: Unpacked) -> dict[str, Any]:
     if have.steps.any():
         told["one_scale"] = bool(w.shape[0] > 1 and np.ptp(have.steps) <= 1e-6 * have.steps.max())
     if want.bias.size and np.abs(want.bias).max() > 0:
-        step = have.steps.max(axis=1)
-        if (step > 0).any():
-            told["bias_steps"] = float((np.abs(want.bias)[step > 0] / step[step > 0]).max())
+        step = np.maximum(have.steps.max(axis=1), _LEAST_STEP)
+        told["bias_steps"] = float((np.abs(want.bias) / step).max())
         bias = have.bias if have.bias.size else np.zeros_like(want.bias)
         told["bias_gap"] = float(np.abs(bias - want.bias).max() / np.abs(want.bias).max())
         told["bias_zero"] = not bias.any()
