@@ -92,7 +92,7 @@ def accept(
     spec_path = Path(spec_path)
     spec, data = read_spec(spec_path, baseline)
     expanded = expand(spec)
-    check(spec, expanded)
+    check(spec, expanded, spec_path.parent.absolute())
     plan = plan_of(spec, expanded, data, spec_path)
     held = None
     if spec.baseline is not None:
@@ -119,7 +119,7 @@ def resume(run_dir: Path, progress: Progress | None = None) -> tuple[Acceptance,
         folder.reopen()
         spec = own_spec(folder, plan)
         expanded = expand(spec)
-        graphs = check(spec, expanded)
+        graphs = check(spec, expanded, Path(plan.folder))
         for trial in plan.trials:
             for _, run in Runs(folder, plan).all(key_of(trial)):
                 if isinstance(run, Run) and seen_of(run)[0] not in ("", graphs[trial.model].sha256):

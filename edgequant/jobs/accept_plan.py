@@ -55,19 +55,20 @@ class Planned:
 def planned(spec_path: Path, baseline: Path | None = None) -> Planned:
     """Raises InputError, as `accept` before it runs anything."""
     spec, _ = read_spec(spec_path, baseline)
-    return _planned(spec, spec.baseline, None)
+    return _planned(spec, spec_path.parent.absolute(), spec.baseline, None)
 
 
 def left(run_dir: Path) -> Planned:
     """What `resume` would do.  Raises InputError (RUN_NOT_FOUND, RUN_INVALID, ...)."""
     folder = open_acceptance(run_dir)
-    spec = own_spec(folder, folder.plan())
-    return _planned(spec, folder.path, folder)
+    plan = folder.plan()
+    spec = own_spec(folder, plan)
+    return _planned(spec, Path(plan.folder), folder.path, folder)
 
 
-def _planned(spec: AcceptSpec, earlier: Path | None, folder: AcceptFolder | None) -> Planned:
+def _planned(spec: AcceptSpec, cwd: Path, earlier: Path | None, folder: AcceptFolder | None) -> Planned:
     expanded = expand(spec)
-    check(spec, expanded)
+    check(spec, expanded, cwd)
     warnings = list(_warnings(spec, expanded))
     if folder is None and spec.baseline is not None:
         check_baseline(spec.baseline, spec, plan_of(spec, expanded, b"", Path()).trials)
