@@ -29,6 +29,7 @@ from edgequant.archive.acceptance import (
     read_record,
     task_name,
 )
+from edgequant.archive.manifest import amended, begin_anew, close
 from edgequant.archive.open import Run
 from edgequant.archive.record import Failure
 from edgequant.errors import EdgequantError, InputError
@@ -117,6 +118,7 @@ def resume(run_dir: Path, progress: Progress | None = None) -> tuple[Acceptance,
     plan = folder.plan()
     with folder.alone():
         folder.reopen()
+        begin_anew(folder.path)
         spec = own_spec(folder, plan)
         expanded = expand(spec)
         graphs = check(spec, expanded, Path(plan.folder))
@@ -191,6 +193,7 @@ class Accepting:
                 found = self._judged()
             found = self._kept(found.model_copy(update={"interrupted": False}))
             self.folder.note("ended", state=str(found.state))
+            close(self.folder.path)
             return found
         except KeyboardInterrupt:
             self.folder.note("interrupted")
@@ -309,7 +312,8 @@ class Accepting:
         wanted = [key for key in part.trials if key in todo or key.variant == part.trials[0].variant]
         runs = {key: run for key in wanted if (run := self.runs.newest(key, attempt)) is not None}
         found = accept_bench.measure(replace(part, trials=tuple(wanted)), self.spec, runs, path, self.progress)
-        self.folder.save(f"bench/{part.name}/{path.name}/{MEASURED}", found)
+        with amended(path):
+            self.folder.save(f"bench/{part.name}/{path.name}/{MEASURED}", found)
         return "PASS" if all(each.valid for each in found.settings) else "INCONCLUSIVE"
 
     def _task(self, name: str, key: TrialKey, attempt: int) -> None:

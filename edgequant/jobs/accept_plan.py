@@ -51,6 +51,11 @@ class Planned:
         left = [part.seconds for part in self.parts if not part.done]
         return None if any(each is None for each in left) else sum(each for each in left if each is not None)
 
+    @property
+    def least(self) -> float:
+        """Seconds that the timing which is left takes by its settings alone."""
+        return sum(part.least for part in self.parts if not part.done)
+
 
 def planned(spec_path: Path, baseline: Path | None = None) -> Planned:
     """Raises InputError, as `accept` before it runs anything."""
@@ -156,6 +161,7 @@ def as_json(found: Planned) -> str:
         "name": found.spec.name,
         "seconds": found.seconds,
         "seconds_from": found.from_,
+        "least_seconds": found.least,
         "retries": found.spec.retries,
         "trials": [
             {**key._asdict(), "informative": key in found.expanded.informative,

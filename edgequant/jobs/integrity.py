@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,15 +11,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgequant.archive import manifest
-from edgequant.archive.acceptance import is_acceptance
+from edgequant.archive.acceptance import JUDGEMENT, is_acceptance
 from edgequant.archive.bench import open_bench
 from edgequant.archive.manifest import Difference
 from edgequant.archive.open import open_run
 from edgequant.errors import EdgequantError, InputError
 from edgequant.files import read_bounded, sha256_of
 from edgequant.history.adapt import run_folders
+from edgequant.jobs.accept_judge import rejudge as rejudge_acceptance
 from edgequant.jobs.rejudge import judge
 from edgequant.jobs.rejudge_bench import judge_bench_again
+from edgequant.report.acceptance import Acceptance
 from edgequant.report.bench import to_json as bench_json
 from edgequant.report.read import MAX_BYTES
 from edgequant.report.write import to_json
@@ -101,10 +104,13 @@ def check(run_dir: str | Path) -> Integrity:
 
 
 def _of_acceptance(folder: Path) -> Integrity:
-    """Of each run in it; it has no manifest of its own."""
-    found: list[Difference] = []
-    notes = ["acceptance.json, spec and tasks have no manifest: edgequant judge evaluates the rules anew"]
-    files, listed = 0, True
+    """Its own files, each run in it, and whether judging all of them comes to acceptance.json."""
+    notes: list[str] = []
+    known, held = manifest.differences(folder), manifest.read(folder)
+    found, files, listed = known or [], len(held or ()), known is not None
+    if known is None:
+        notes.append("acceptance.json, spec and tasks have no manifest (an older version made it, or it did not get to "
+                     "its end)")  # fmt: skip
     for run in run_folders(folder):
         if run == folder:
             continue
@@ -112,7 +118,48 @@ def _of_acceptance(folder: Path) -> Integrity:
         files, listed = files + below.files, listed and below.listed
         found += [each._replace(file=f"{name}/{each.file}") for each in below.differences]
         notes += [f"{name}: {each}" for each in below.notes]
+    found += _rules_anew(folder, found, listed, notes)
     return Integrity(folder, files, listed, tuple(found), tuple(notes))
+
+
+def _rules_anew(folder: Path, before: list[Difference], listed: bool, notes: list[str]) -> list[Difference]:
+    """Whether acceptance.json is what the rules come to."""
+    if any(each.file == JUDGEMENT for each in before):
+        return []  # it is said already
+    try:
+        again = rejudge_acceptance(folder)
+    except EdgequantError as error:
+        if not before:
+            return [Difference(JUDGEMENT, "changed", f"it cannot be judged again: {error.code}: {error}")]
+        notes.append(f"{JUDGEMENT} could not be held against what judging gives: {error.code}")
+        return []
+    if again.stored is None:
+        return [Difference(JUDGEMENT, "changed", "it cannot be read")]
+    was = again.stored
+    told = [*again.changes, *_other_numbers(was, again.found)]
+    if not told:
+        return []
+    first = told[0]
+    if was.edgequant != __version__ and listed:
+        notes.append(f"edgequant {__version__} judges it otherwise than {was.edgequant[:40]}, which made it: {first}")
+        return []
+    return [Difference(JUDGEMENT, "changed", f"it is not what judging gives: {first}")]
+
+
+def _other_numbers(before: Acceptance, after: Acceptance) -> Iterator[str]:
+    """Reports keep twelve digits of a number."""
+    now = {(trial.key, each.rule, str(each.scope)): each for trial in after.trials for each in trial.rules}
+    for trial in before.trials:
+        for each in trial.rules:
+            there = now.get((trial.key, each.rule, str(each.scope)))
+            if there is not None and not (_same(each.value, there.value) and _same(each.bound, there.bound)):
+                yield f"{trial.key}, {each.rule}: {each.value}, {each.bound} -> {there.value}, {there.bound}"
+
+
+def _same(one: float | str | None, other: float | str | None) -> bool:
+    if isinstance(one, (int, float)) and isinstance(other, (int, float)):
+        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
+    return one == other
 
 
 def _folder(path: Path) -> Path:
