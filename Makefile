@@ -32,9 +32,13 @@ check: $(VENV)/.dev ## the fast subset, for while you work
 durations: system-packages $(VENV)/.dev ## how long each test takes, kept for their order; on a machine that does nothing else
 	$(BIN)/python -m pytest -n $(WORKERS) --record-durations $(PYTEST_ARGS)
 
-mutants: $(VENV)/.nightly ## mutation testing of compare/ and judge/: an hour; MUTANTS="edgequant.compare.summary*" for a part
+mutants: $(VENV)/.nightly ## mutation testing of compare/ and judge/: hours; SAMPLE=40 asks one mutant in 40, MUTANTS="edgequant.compare.summary*" a part
+ifdef SAMPLE
+	$(BIN)/python -m tests.mutants --sample $(SAMPLE)
+else
 	$(BIN)/mutmut run $(MUTANTS)
 	$(BIN)/python -m tests.mutants
+endif
 
 defects: system-packages $(VENV)/.dev ## planted defects: share missed, and false alarms of healthy twins; DEFECTS="--kind session" for a part
 	$(BIN)/python -m tests.defects $(DEFECTS)

@@ -26,7 +26,8 @@ def read(root: Optional[str] = None) -> Dict[str, Any]:
     anybody, and that the hypervisor had them.  waiting: seconds in which something was ready to run and
     had no CPU (PSI).  running: programs that run or are ready to, this one included.  quota: how often a quota of its
     cgroup held this process back.  switched: how often it lost its CPU to another.
-    cpus: how many it may use.  mhz: of each of them; mhz_most: what each is allowed.  celsius: the hottest zone.
+    cpus: how many it may use.  mhz: of each of them; mhz_most: what each is allowed; mhz_able: what it can.  celsius:
+    the hottest zone.
     governor, driver: of the same CPUs, one where all have the same; what a governor's name means is the driver's.
     cooled: steps by which the kernel holds CPUs back for their heat, or a Raspberry Pi its own, for voltage too;
     throttled: how often x86 CPUs said they were.
@@ -51,6 +52,7 @@ def read(root: Optional[str] = None) -> Dict[str, Any]:
         "cpus": len(cpus),
         "mhz": _mhz(root, cpus, "scaling_cur_freq"),
         "mhz_most": _mhz(root, cpus, "scaling_max_freq"),
+        "mhz_able": _mhz(root, cpus, "cpuinfo_max_freq"),
         "celsius": celsius(root),
         "cooled": _cooled(root),
         "throttled": _throttled(root, cpus),
@@ -133,7 +135,7 @@ def _quota(root: str) -> Optional[float]:
 def _mhz(root: str, cpus: List[int], name: str) -> Optional[List[float]]:
     path = "sys/devices/system/cpu/cpu%d/cpufreq/" + name
     found = [system.number(path % cpu, root) for cpu in cpus[:4096]]
-    known = [each / 1e3 for each in found if each is not None and each >= 0]
+    known = [each / 1e3 for each in found if each is not None and each > 0]  # 0: it does not tell
     return known if known and len(known) == len(found) else None
 
 
@@ -144,11 +146,19 @@ def _each(root: str, cpus: List[int], name: str) -> Optional[str]:
 
 
 def celsius(root: Optional[str] = None) -> Optional[float]:
-    """The hottest of the thermal zones, or of other sensors where there are none; what no CPU can have is none."""
+    """The hottest of the thermal zones, or of other sensors where there are none; what no CPU can have is none.
+
+    Thousandths of a degree; some vendors' zones tell whole degrees or tenths, which as thousandths would be those of
+    ice.
+    """
     zones = system.found("sys/class/thermal/thermal_zone*/temp", root)
     zones = zones or system.found("sys/class/hwmon/*/temp*_input", root)
     degrees = [system.number(zone, root) for zone in zones]
-    return max((each / 1e3 for each in degrees if each is not None and 0 < each < 150000), default=None)
+    return max((_degrees(each) for each in degrees if each is not None and 0 < each < 150000), default=None)
+
+
+def _degrees(told: int) -> float:
+    return told / (1.0 if told < 150 else 10.0 if told < 1500 else 1e3)
 
 
 def _cooled(root: str) -> Optional[int]:

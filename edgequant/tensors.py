@@ -8,6 +8,8 @@ DTYPES = (
     "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool",
 )  # fmt: skip
 """Element types by their NumPy names: the only ones that appear in reports, captures and on the wire."""
+SHAPE = "::shape"
+"""Behind a tensor's name: the name of its sizes, in a copy of a model that hands these out."""
 
 
 @dataclass(frozen=True)

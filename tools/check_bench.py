@@ -97,12 +97,15 @@ class Checker:
         for number, (block, capture) in enumerate(zip(told["blocks"], captures, strict=True)):
             samples = np.array(capture["timings"][0]["samples_ms"] if capture["timings"] else [], float)
             self.same(f"{where}: block {number + 1}: samples", block["n"], len(samples))
-            self.same(f"{where}: block {number + 1}: used", block["used"], sound[number] and len(samples) > 0)
+            used = sound[number] and len(samples) > 0 and bool(samples.min() > 0)
+            self.same(f"{where}: block {number + 1}: used", block["used"], used)
             if len(samples):
                 self.same(f"{where}: block {number + 1}: p50", block["ms"]["p50"], float(np.median(samples)))
                 self.same(f"{where}: block {number + 1}: max", block["ms"]["max"], float(samples.max()))
-            if block["used"] and samples.min() > 0:
+            if used:
                 blocks.append((number, samples))
+        if len(blocks) < 3:
+            self.same(f"{where}: too few blocks that can be", told["valid"], False)
         if not blocks:
             return {}
         self._numbers(where, told, [samples for _, samples in blocks])

@@ -214,12 +214,19 @@ class Bench:
     def blocks(self, uri: str, setting: str) -> Iterator[tuple[int, Capture]]:
         """Rounds, from 0, and what each brought back.  A setting is taken in every round until it fails."""
         number = 0
-        while (found := read_record(self.path, f"captures/{block_record(uri, setting, number)}", Capture)) is not None:
+        while (found := self._capture(block_record(uri, setting, number))) is not None:
             yield number, found
             number += 1
 
     def apart(self, uri: str, setting: str, what: str) -> Capture | None:
-        return read_record(self.path, f"captures/{apart_record(uri, setting, what)}", Capture)
+        return self._capture(apart_record(uri, setting, what))
+
+    def _capture(self, name: str) -> Capture | None:
+        """It says itself what it is of: a file that was renamed would turn a comparison round."""
+        found = read_record(self.path, f"captures/{name}", Capture)
+        if found is not None and found.trial != name:
+            raise invalid(self.path, f"captures/{name}.json is of {found.trial[:200]}")
+        return found
 
 
 def folder_of_bench(path: str | Path) -> Path | None:

@@ -10,14 +10,16 @@ changes a file and writes a manifest anew is not found by it.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from edgequant.archive.types import now
+from edgequant.background import Background
 from edgequant.files import append, atomic_write, disk_error, read_bounded, sha256_of
 
 MANIFEST = "manifest.json"
@@ -25,6 +27,8 @@ SCHEMA = "edgequant.manifest/1"
 _JOURNAL = "journal.jsonl"
 _PLANS = ("plan.json", "bench-plan.json")
 _MAX_BYTES = 256 << 20
+_TURNS: set[str] = set()
+"""Folders that this process is adding to."""
 
 
 class Difference(NamedTuple):
@@ -43,13 +47,44 @@ class Held(NamedTuple):
 
 
 Files = Mapping[str, Held]
+Seen = tuple[int, int, int, int]
 
 
-def close(folder: Path) -> None:
+def _seen(path: Path) -> Seen:
+    """What tells a file from what it was before it was written to."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+class Ahead:
+    """Begins to hash a folder's arrays and models while it is still being judged.  What changes after it was hashed is
+    hashed again when the folder is closed, and so is what could not be read."""
+
+    def __init__(self, folder: Path) -> None:
+        self._known: dict[str, tuple[Seen, str]] = {}
+        self._work = Background(lambda: self._hash(folder))
+
+    def _hash(self, folder: Path) -> None:
+        for path in (*folder.glob("arrays/*.npy"), *folder.glob("models/*.mnn")):
+            with suppress(OSError):
+                seen = _seen(path)
+                self._known[path.relative_to(folder).as_posix()] = seen, sha256_of(path)
+
+    def sha256_of(self, name: str, path: Path) -> str:
+        """Raises OSError."""
+        self._work.wait()
+        known = self._known.get(name)
+        return known[1] if known is not None and known[0] == _seen(path) else sha256_of(path)
+
+
+def close(folder: Path, ahead: Ahead | None = None) -> None:
     """Say what is in the folder now.  Raises EdgequantError (RUN_DIR_FULL, RUN_DIR_UNWRITABLE)."""
     try:
         _note_closed(folder)
-        held = {name: Held(sha256_of(path), path.stat().st_size) for name, path in _files(folder)}
+        held = {
+            name: Held(sha256_of(path) if ahead is None else ahead.sha256_of(name, path), path.stat().st_size)
+            for name, path in _files(folder)
+        }
         _write(folder, held)
     except OSError as error:
         raise disk_error(folder / MANIFEST, error) from None
@@ -67,13 +102,36 @@ def amended(folder: Path) -> Iterator[None]:
     What was missing, changed or too many before the block stays so: adding to a folder hides nothing.  A folder
     without a manifest stays one.  Raises EdgequantError (RUN_DIR_FULL, RUN_DIR_UNWRITABLE).
     """
-    held = read(folder)
-    before = [] if held is None else _between(folder, held)
+    with _turn(folder):
+        held = read(folder)
+        before = [] if held is None else _between(folder, held)
+        try:
+            yield
+        finally:
+            if held is not None:
+                _amend(folder, held, before)
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """One after the other: what another one adds meanwhile would be in no manifest.  Within one's own turn it is."""
+    mine = os.path.realpath(folder)
+    if mine in _TURNS:
+        yield
+        return
     try:
+        descriptor = os.open(folder / _JOURNAL, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        yield  # without a journal nothing was ever closed
+        return
+    try:
+        with suppress(OSError):  # this file system has no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _TURNS.add(mine)
         yield
     finally:
-        if held is not None:
-            _amend(folder, held, before)
+        _TURNS.discard(mine)
+        os.close(descriptor)
 
 
 def _amend(folder: Path, held: Files, before: Sequence[Difference]) -> None:

@@ -40,6 +40,7 @@ class ConditionsCapture(Record):
     cpus: int | None = None
     mhz: tuple[float, ...] | None = None
     mhz_most: tuple[float, ...] | None = None
+    mhz_able: tuple[float, ...] | None = None
     cooled: float | None = None
     throttled: float | None = None
     celsius: float | None = None

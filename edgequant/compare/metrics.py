@@ -8,8 +8,6 @@ good.  NaN and Inf are counted and set apart, never turned into a number.
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,17 +16,25 @@ import numpy.typing as npt
 
 from edgequant.compare.decibel import amplitude_db, capped_db, power_db
 from edgequant.compare.largest import Largest
+from edgequant.compare.pieces import (
+    BIGGEST,
+    chunks,
+    dots,
+    ends_of,
+    error_of,
+    in_pairs,
+    in_rows,
+    narrow_both,
+    only_finite,
+    sums,
+)  # fmt: skip
 from edgequant.compare.table import Kind
 
 ReferenceKind = Literal["normal", "zero", "constant", "nonfinite", "empty"]
 Problem = Literal["missing", "dtype", "shape", "nonfinite", "reference_nonfinite"]
 
-_CHUNK = 1 << 13
-"""Elements: their temporaries stay in the cache, and OpenBLAS computes dot products of this size in one thread."""
-_BIGGEST = sys.float_info.max
 SMALLEST = 2.0**-126
 """float32's smallest normal number, 1.2e-38: CPUs take less for 0, or keep a few of its bits."""
-_Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -143,7 +149,7 @@ def strayed(reference: npt.NDArray[Any], got: npt.NDArray[Any]) -> tuple[float |
     plain = reference.dtype == got.dtype == np.float32 and reference.shape == got.shape and reference.size > 0
     signal = noise = largest = loudest = 0.0
     if plain:
-        for r, g in _pairs(reference, got):
+        for r, g in in_pairs(reference, got):
             error = r - g
             signal += float(np.dot(r, r))
             noise += float(np.dot(error, error))
@@ -154,13 +160,6 @@ def strayed(reference: npt.NDArray[Any], got: npt.NDArray[Any]) -> tuple[float |
         return capped_db(power_db(signal, noise)), largest, None
     found = compare(reference, got)
     return found.sqnr_db, found.max_abs, found.mismatch
-
-
-def _chunks(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
-    """The elements in C order, a chunk at a time, without copying the whole array."""
-    flat: Any = array.reshape(-1) if array.flags.c_contiguous else array.flat
-    for start in range(0, array.size, _CHUNK):
-        yield flat[start : start + _CHUNK]
 
 
 def _alone(ref: npt.NDArray[Any], out: npt.NDArray[Any] | None) -> dict[str, Any]:
@@ -186,7 +185,7 @@ def _range(array: npt.NDArray[Any]) -> tuple[float, float, int, int]:
     low, high, nan, inf = math.inf, -math.inf, 0, 0
     if array.dtype.kind not in "biuf":
         return low, high, nan, inf
-    for raw in _chunks(array):
+    for raw in chunks(array):
         chunk = raw.astype(np.float64)
         nans = int(np.count_nonzero(np.isnan(chunk)))
         finite = chunk[np.isfinite(chunk)]
@@ -208,7 +207,7 @@ def _integers(ref: npt.NDArray[Any], out: npt.NDArray[Any]) -> dict[str, Any]:
     differing, largest = 0, 0
     low: int | None = None
     high: int | None = None
-    for r_raw, g_raw in zip(_chunks(ref), _chunks(out), strict=True):
+    for r_raw, g_raw in zip(chunks(ref), chunks(out), strict=True):
         r, g = _widest(r_raw), _widest(g_raw)
         low = int(r.min()) if low is None else min(low, int(r.min()))
         high = int(r.max()) if high is None else max(high, int(r.max()))
@@ -260,26 +259,12 @@ class _Pass1:
     error: float = 0.0
 
 
-def _pairs(ref: npt.NDArray[Any], out: npt.NDArray[Any]) -> Iterator[tuple[_Floats, _Floats]]:
-    for r, g in zip(_chunks(ref), _chunks(out), strict=True):
-        yield r.astype(np.float64), g.astype(np.float64)
-
-
-def _error(r: _Floats, g: _Floats) -> _Floats:
-    """|r - g| of finite numbers; where even float64 overflows, its largest number instead of infinity."""
-    with np.errstate(over="ignore"):
-        return np.minimum(np.abs(r - g), _BIGGEST)
-
-
-def _only_finite(r: _Floats, g: _Floats) -> tuple[_Floats, _Floats]:
-    both = np.isfinite(r) & np.isfinite(g)
-    return (r, g) if both.all() else (r[both], g[both])
-
-
 def _scan(ref: npt.NDArray[Any], out: npt.NDArray[Any]) -> _Pass1:
     seen = _Pass1()
-    for r, g in _pairs(ref, out):
-        if not (np.isfinite(r).all() and np.isfinite(g).all()):
+    narrow = narrow_both(ref, out)
+    for r, g in in_rows(ref, out, every=True):
+        ends = ends_of(r, g)
+        if not all(map(math.isfinite, ends)):
             r_nan, g_nan, r_inf, g_inf = np.isnan(r), np.isnan(g), np.isinf(r), np.isinf(g)
             seen.nan += int(np.count_nonzero(g_nan))
             seen.inf += int(np.count_nonzero(g_inf))
@@ -289,13 +274,14 @@ def _scan(ref: npt.NDArray[Any], out: npt.NDArray[Any]) -> _Pass1:
             seen.fresh += int(np.count_nonzero((g_nan | g_inf) & ~same))
             seen.masked += int(np.count_nonzero((r == -np.inf) & (g == -np.inf)))
             seen.swallowed += int(np.count_nonzero((r_nan | r_inf) & ~(g_nan | g_inf)))
-            r, g = _only_finite(r, g)
+            r, g = only_finite(r, g)
             if not r.size:
                 continue
+            ends = ends_of(r, g)
         seen.finite += r.size
-        seen.ref_low, seen.ref_high = min(seen.ref_low, float(r.min())), max(seen.ref_high, float(r.max()))
-        seen.got_low, seen.got_high = min(seen.got_low, float(g.min())), max(seen.got_high, float(g.max()))
-        seen.error = max(seen.error, float(_error(r, g).max()))
+        seen.ref_low, seen.ref_high = min(seen.ref_low, ends[0]), max(seen.ref_high, ends[1])
+        seen.got_low, seen.got_high = min(seen.got_low, ends[2]), max(seen.got_high, ends[3])
+        seen.error = max(seen.error, float(error_of(r, g, narrow=narrow).max()))
     return seen
 
 
@@ -334,25 +320,30 @@ def _finite_metrics(ref: npt.NDArray[Any], out: npt.NDArray[Any], seen: _Pass1) 
     largest = Largest(seen.finite - math.floor(position))
     rr = gg = rg = ee = error_sum = 0.0
     r1 = g1 = r2 = g2 = r1g1 = 0.0
-    for r, g in _pairs(ref, out):
-        r, g = _only_finite(r, g)
-        error = _error(r, g)
+    narrow = narrow_both(ref, out)
+    for r, g in in_rows(ref, out, every=seen.finite == ref.size):
+        error = error_of(r, g, narrow=narrow)
         if seen.error:
-            largest.add(error)
+            largest.add(error.reshape(-1))
         error /= err_scale
-        ee += float(np.dot(error, error))
-        error_sum += float(error.sum())
-        r, g = r / ref_scale, g / got_scale
-        rr += float(np.dot(r, r))
-        gg += float(np.dot(g, g))
-        rg += float(np.dot(r, g))
+        r /= ref_scale
+        g /= got_scale
+        of_error, of_r, of_g, of_both = dots(error, error), dots(r, r), dots(g, g), dots(r, g)
         r -= ref_middle
         g -= got_middle
-        r1 += float(r.sum())
-        g1 += float(g.sum())
-        r2 += float(np.dot(r, r))
-        g2 += float(np.dot(g, g))
-        r1g1 += float(np.dot(r, g))
+        centered = zip(sums(error), sums(r), sums(g), dots(r, r), dots(g, g), dots(r, g), strict=True)
+        # Row by row, so that the last bits are the same however many are looked at in one go.
+        for row, (e1, s1, t1, s2, t2, st) in enumerate(centered):
+            ee += of_error[row]
+            rr += of_r[row]
+            gg += of_g[row]
+            rg += of_both[row]
+            error_sum += e1
+            r1 += s1
+            g1 += t1
+            r2 += s2
+            g2 += t2
+            r1g1 += st
     zero = seen.ref_low == seen.ref_high == 0.0
     n = seen.finite
     exact = seen.error == 0.0
@@ -392,6 +383,6 @@ def _sqnr(signal: float, signal_scale: float, noise: float, noise_scale: float) 
 
 def quotient(above: float, below: float) -> float:
     """above / below, and the largest number where that overflows."""
-    if below < 1 and above > below * _BIGGEST:
-        return _BIGGEST
+    if below < 1 and above > below * BIGGEST:
+        return BIGGEST
     return above / below

@@ -23,6 +23,7 @@ from edgequant.report.read import MAX_BYTES, loads
 from edgequant.text import NAME, shortened
 
 _MOST_TRIALS, _MOST_VALUES, _MOST_FINDINGS = 1000, 20_000, 1000
+_FIRST = 1970
 _VERDICTS = frozenset(each.value for each in Verdict)
 
 
@@ -47,14 +48,15 @@ def read_folder(path: Path) -> Entry:
     except OSError as error:
         raise InputError("RUN_INVALID", f"{document}: {error.strerror or error}") from None
     digest, where = hashlib.sha256(data).hexdigest(), _text(str(folder.resolve()), 4096)
-    if name == "report.json":
-        return _of_report(loads(data, where=document), digest, where, plan, _job(folder))
+    report = loads(data, where=document) if name == "report.json" else None
     try:
+        if report is not None:
+            return _dated(_of_report(report, digest, where, plan, _job(folder)))
         found = json.loads(data)
         if not isinstance(found, dict):
             raise TypeError("not a JSON object")
         made = _of_bench if name == "bench.json" else _of_acceptance
-        return made(found, digest, where, plan, document)
+        return _dated(made(found, digest, where, plan, document))
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError, OverflowError) as error:
         raise InputError("RUN_INVALID", f"{document}: {shortened(str(error), 200)}") from None
 
@@ -237,6 +239,14 @@ def _when(found: dict[str, Any], path: Path) -> datetime:
         when = datetime.fromisoformat(text.replace("Z", "+00:00"))
         return when if when.tzinfo is not None else when.replace(tzinfo=timezone.utc)
     return datetime.fromtimestamp(path.stat().st_mtime, timezone.utc).replace(microsecond=0)
+
+
+def _dated(entry: Entry) -> Entry:
+    """Raise ValueError, OverflowError where it was made at a time of which no year has four digits: runs are sorted by
+    them."""
+    if not entry.created.astimezone(timezone.utc).year >= _FIRST:
+        raise ValueError(f"it says that it was made in the year {entry.created.year}")
+    return entry
 
 
 def _number(value: Any) -> float | None:

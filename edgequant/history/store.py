@@ -241,8 +241,12 @@ def _insert(database: sqlite3.Connection, entry: Entry) -> bool:
             database.execute("UPDATE documents SET folder = ? WHERE id = ?", (entry.folder, entry.id))
         return False
     if entry.plan:
-        # The same run, judged or looked into again since.
-        database.execute("DELETE FROM documents WHERE folder = ? AND plan = ?", (entry.folder, entry.plan))
+        # The same run, judged or looked into again since, perhaps where it was moved to.
+        for id_, folder in database.execute(
+            "SELECT id, folder FROM documents WHERE plan = ?", (entry.plan,)
+        ).fetchall():
+            if folder == entry.folder or not os.path.lexists(folder):
+                database.execute("DELETE FROM documents WHERE id = ?", (id_,))
     database.execute(
         "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (

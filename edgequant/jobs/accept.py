@@ -37,15 +37,14 @@ from edgequant.files import host_error
 from edgequant.jobs import accept_bench, explain, tasks
 from edgequant.jobs.accept_check import check, read_spec
 from edgequant.jobs.accept_judge import (
-    Runs,
     baseline_bytes,
     baseline_cases,
     check_baseline,
     judge_folder,
-    key_of,
     own_spec,
     seen_of,
 )
+from edgequant.jobs.accept_runs import Runs, key_of
 from edgequant.judge.acceptance import State
 from edgequant.judge.verdict import Verdict
 from edgequant.mnn_version import host_mnn_version, require_supported

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,9 +24,13 @@ from edgequant.archive.acceptance import (
     read_record,
     task_name,
 )
+from edgequant.archive.bench import folder_of_bench
 from edgequant.archive.open import Run, open_run
 from edgequant.errors import InputError
 from edgequant.files import read_bounded, same_file, sha256_of
+from edgequant.jobs.accept_measured import measured
+from edgequant.jobs.accept_runs import Runs, key_of
+from edgequant.jobs.rejudge import write_beside
 from edgequant.judge.acceptance import TrialFacts, Value, judge_acceptance
 from edgequant.judge.run import judge as judge_run
 from edgequant.judge.verdict import GOOD, Verdict
@@ -36,7 +38,8 @@ from edgequant.report.acceptance import Acceptance, acceptance_report, load_acce
 from edgequant.report.build import build_report
 from edgequant.report.facts import not_run, trial_facts
 from edgequant.report.model import Report
-from edgequant.report.read import load
+from edgequant.report.read import load, loads
+from edgequant.report.write import to_json as report_json
 from edgequant.spec.accept import AcceptSpec, TrialKey
 from edgequant.spec.accept_file import load_accept
 from edgequant.spec.accept_options import options_of
@@ -45,40 +48,6 @@ from edgequant.spec.rule_metrics import TASK
 
 MAX_BASELINE = 256 << 20
 OTHER_CODE = "its function or its labels are not those that other trials had: begin a new one"
-
-
-class Runs:
-    """Where in a folder each attempt at each trial is."""
-
-    def __init__(self, folder: AcceptFolder, plan: AcceptPlan) -> None:
-        self._folder = folder
-        self._planned = {key_of(each): each for each in plan.trials}
-
-    def all(self, key: TrialKey) -> Iterator[tuple[int, Run | PartFailure]]:
-        """(number, the folder of verify it is in, or why there is none) of each attempt, the first first."""
-        trial = self._planned[key]
-        for number, path in self._folder.attempts(trial.part):
-            if path.name.endswith(".error.json"):
-                failed = read_record(path, PartFailure)
-                if tuple(key) in failed.trials:
-                    yield number, failed
-            elif (path / "plan.json").exists():
-                run = open_run(path)
-                if trial.uri in run.plan.devices and trial.method in map(str, run.plan.variants):
-                    yield number, run
-
-    def of(self, key: TrialKey, attempt: int) -> Run | None:
-        found = [run for number, run in self.all(key) if number == attempt and isinstance(run, Run)]
-        return found[-1] if found else None
-
-    def newest(self, key: TrialKey, attempt: int) -> Run | None:
-        """The last up to an attempt."""
-        found = [run for number, run in self.all(key) if number <= attempt and isinstance(run, Run)]
-        return found[-1] if found else None
-
-
-def key_of(trial: PlannedTrial) -> TrialKey:
-    return TrialKey(trial.model, trial.variant, trial.device)
 
 
 @dataclass
@@ -92,6 +61,8 @@ class _Gathering:
     reports: dict[tuple[Path, tuple[Limit, ...] | None], Report] = field(default_factory=dict)
     seen: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Of each model: what was run of it at first, see `seen_of`."""
+    measured: dict[str, BenchRecord] = field(default_factory=dict)
+    """By session."""
     code: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)
     """Of each task: SHA-256 of its function's file and of its labels at first."""
 
@@ -147,7 +118,8 @@ class _Gathering:
                 self.reports[run.path, wanted] = load(run.path / "report.json")
             else:
                 plan = run.plan if wanted is None else run.plan.model_copy(update={"limits": wanted})
-                self.reports[run.path, wanted] = build_report(run, judge_run(run, plan), plan)
+                # As it would be written: numbers are rounded there, and a bound may lie in between.
+                self.reports[run.path, wanted] = loads(report_json(build_report(run, judge_run(run, plan), plan)))
         return self.reports[run.path, wanted]
 
     def _bench(self, trial: PlannedTrial, number: int) -> tuple[BenchSetting | None, str]:
@@ -158,11 +130,21 @@ class _Gathering:
         path = self.folder.path / session / MEASURED
         failed = self.folder.path / f"{session}.error.json"
         if path.exists():
-            return read_record(path, BenchRecord).of(trial.method), session
+            return self._measured(session).of(trial.method), session
         if failed.exists():
             why = read_record(failed, PartFailure).failure
             return BenchSetting(variant=trial.method, valid=False, why=((why.code, why.message),)), ""
         return None, ""
+
+    def _measured(self, session: str) -> BenchRecord:
+        """As it is kept; anew, and by this spec's own conditions, where all is judged anew."""
+        if session not in self.measured:
+            folder = self.folder.path / session
+            anew = self.fresh and folder_of_bench(folder) is not None
+            self.measured[session] = (
+                measured(folder, self.spec.bench) if anew else read_record(folder / MEASURED, BenchRecord)
+            )
+        return self.measured[session]
 
     def _tasks(self, trial: PlannedTrial, number: int) -> Iterator[tuple[str, Value]]:
         for task in trial.tasks:
@@ -392,8 +374,5 @@ def keep(folder: Path, found: Acceptance) -> Path:
 
     Raises EdgequantError (RUN_DIR_FULL, RUN_DIR_UNWRITABLE).
     """
-    for number in itertools.count(2):
-        name = f"acceptance-{number}.json"
-        if not os.path.lexists(folder / name):
-            return AcceptFolder(folder).write(name, to_json(found).encode("utf-8", "backslashreplace"))
-    raise AssertionError("there is always one more number")
+    text = to_json(found).encode("utf-8", "backslashreplace")
+    return write_beside(folder, "acceptance", lambda path: AcceptFolder(folder).write(path.name, text))

@@ -20,6 +20,23 @@ from edgequant.plan.request import Request
 from edgequant.progress import Progress
 
 
+class CompareBeside:
+    """What a device has computed is compared as soon as its times are taken, while the other probes go on there.  As a
+    probe, behind the one that times.
+
+    compare: is called with the cases.
+    """
+
+    name = "compare"
+
+    def __init__(self, compare: Callable[[Capture], None]) -> None:
+        self._compare = compare
+
+    def take(self, taking: Taking) -> None:
+        cases = tuple(taking.cases.values())
+        self._compare(Capture(trial=self.name, role="device", cases=cases))
+
+
 class HostBeside:
     """The middle between quantization error and device error: one made file on this host, and how far rounding carries
     it there.  As a probe, it begins with that once what is timed before it is over.
@@ -38,7 +55,7 @@ class HostBeside:
         folder: RunFolder,
         archive: Run,
         progress: Progress,
-        compare: Callable[[Run, Capture], None],
+        compare: Callable[[Capture], None],
     ) -> None:
         self._artifact = artifact
         self._request = request
@@ -107,5 +124,5 @@ class HostBeside:
             self._folder.array_folder, trial=host_capture(artifact.asked), role="variant-host",
             variant=str(artifact.asked),
         )  # fmt: skip
-        self._compare(self._archive, found)
+        self._compare(found)
         return found

@@ -1,4 +1,4 @@
-"""A part of an ONNX source on its own: cut out, converted alone, fed with the source's own inner tensors."""
+"""A part of a source on its own: cut out, converted alone, fed with the source's own inner tensors."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from edgequant.lab.take import ModelFile, Place, feed
 from edgequant.models import ModelGraph, read_model
 from edgequant.models.onnx_cut import Cut, Declared, OnnxFile, Value
 from edgequant.quantize.convert import convert
-from edgequant.reference.inside import Inside
+from edgequant.reference.inside import Inside, LiteInside
+from edgequant.reference.lite_file import LiteFile
 from edgequant.reference.reference import CaseRefused
 from edgequant.runner.client import Loaded, MnnRunner
 from edgequant.spec import Variant
 
 FLOAT = Variant(method="float")
 Arrays = dict[str, np.ndarray]
-_SHAPE_MAKERS = ("Shape", "Size")
+_SHAPE_MAKERS = ("Shape", "Size", "SHAPE", "RANK")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of a part.  onnx, mnn: its files.  failure: why it could not be converted or run, if it could not."""
+    """What came of a part.  source, mnn: its files.  failure: why it could not be converted or run, if it could not."""
 
     part: Cut
-    onnx: Path
+    source: Path
     mnn: Path
     inputs: Arrays
     expected: Arrays
@@ -63,8 +64,8 @@ class Bench:
     def __init__(
         self,
         graph: ModelGraph,
-        file: OnnxFile,
-        inside: Inside,
+        file: OnnxFile | LiteFile,
+        inside: Inside | LiteInside,
         host: Session,
         case: Case,
         work: Path,
@@ -133,17 +134,18 @@ class Bench:
         if expected is None:
             return None
         self._count += 1
-        onnx, mnn = self._work / f"part{self._count}.onnx", self._work / f"part{self._count}.mnn"
-        self.file.cut(part, onnx)
+        name = f"part{self._count}"
+        source, mnn = self._work / f"{name}{self.file.suffix}", self._work / f"{name}.mnn"
+        self.file.cut(part, source)
         self.runs -= 1
         self.used += 1
         try:
-            convert(read_model(onnx), FLOAT, mnn, log_dir=self._work, timeout=self._timeout)
+            convert(read_model(source), FLOAT, mnn, log_dir=self._work, timeout=self._timeout)
             got = self.mnn(mnn, inputs)
         except EdgequantError as error:
-            return Trial(part, onnx, mnn, inputs, expected, {}, {}, error)
+            return Trial(part, source, mnn, inputs, expected, {}, {}, error)
         alike = {name: liken(array, got.get(name)) for name, array in expected.items()}
-        return Trial(part, onnx, mnn, inputs, expected, got, alike)
+        return Trial(part, source, mnn, inputs, expected, got, alike)
 
     def again(self, trial: Trial, inputs: Arrays) -> bool:
         """Whether it still departs with other inputs of other sizes; the same file is run."""
@@ -158,8 +160,12 @@ class Bench:
 
     def expected(self, part: Cut, inputs: Arrays, changed: Mapping[str, Value | None] | None = None) -> Arrays | None:
         """What the source's runtime makes of a part; changed: with other attributes of its last node."""
-        loose = {name: (array.dtype.name, (None,) * array.ndim) for name, array in inputs.items()}
-        copy = self._work / "reference.onnx"
+        # LiteRT takes other sizes only where a file leaves them open, so that it gets those it is run with.
+        exact = isinstance(self.file, LiteFile)
+        loose: dict[str, Declared] = {
+            name: (array.dtype.name, array.shape if exact else (None,) * array.ndim) for name, array in inputs.items()
+        }
+        copy = self._work / f"reference{self.file.suffix}"
         outputs = {name: (dtype, (None,) * len(sizes)) for name, (dtype, sizes) in part.outputs.items()}
         try:
             self.file.cut(Cut(part.nodes, loose, part.fixed, outputs, changed or {}), copy)
@@ -198,9 +204,9 @@ class Bench:
         return found
 
     def _sizes_that_vary(self, graph: ModelGraph) -> set[int]:
-        """Sizes this case has where the source leaves them open."""
+        """Sizes this case has where the source leaves them open; none of a TFLite file, whose parts have all sizes."""
         found = set[int]()
-        for spec in graph.inputs or ():
+        for spec in () if isinstance(self.file, LiteFile) else graph.inputs or ():
             array = self.case.inputs.get(spec.name)
             if array is not None and spec.shape is not None:
                 found.update(size for size, said in zip(array.shape, spec.shape, strict=False) if said is None)

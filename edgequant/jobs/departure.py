@@ -49,7 +49,7 @@ class Reproduction:
 
     The files last as long as the folder `first_departing` was given."""
 
-    onnx: Path
+    source: Path
     mnn: Path
     inputs: Mapping[str, np.ndarray]
     expected: Mapping[str, np.ndarray]
@@ -64,7 +64,8 @@ class Departure(BaseModel):
         inputs, outputs: of the node, as measured in the whole model.
         proof: "alone": cut out and converted alone, fed with the source's tensors, it departs; "with those before it":
             the same, together with `context`; "its tensors": in the whole model its inputs are right and its output is
-            not (a TFLite source, which cannot be cut); "none": it is a suspicion.
+            not (a part of a TFLite source that cannot be cut out, or does not depart alone); "none": it is a
+            suspicion.
         proven_by: in words.
         stretch: names of the nodes it cannot be told from, for conversion fused what lies between; itself included.
         context: names of the nodes without which it does not show.

@@ -6,7 +6,8 @@ the node is cut out, converted alone and fed with the source's own tensors: only
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from edgequant.archive.types import Artifact
@@ -16,11 +17,11 @@ from edgequant.jobs.conversion_likeness import Suspect, liken, suspects
 from edgequant.jobs.conversion_survey import Survey, known_tensors, survey_of, tapped, wrong_outputs
 from edgequant.jobs.conversion_trial import Bench, Trial, shrink
 from edgequant.jobs.departure import SHOWN, Departure, Proof, Reproduction, TensorFact
-from edgequant.jobs.diagnose_lite import first_departing_of_lite
 from edgequant.lab.session import Session
 from edgequant.models import ModelGraph
 from edgequant.models.onnx_cut import Node, OnnxFile
-from edgequant.reference.inside import Inside
+from edgequant.reference.inside import Inside, LiteInside
+from edgequant.reference.lite_file import LiteFile
 from edgequant.reference.reference import CaseRefused
 
 CONVERTER_RUNS = 16
@@ -42,8 +43,7 @@ def first_departing(
 ) -> Departure | None:
     """The first node of an ONNX or TFLite source that departs; None where float MNN computes what the source does.
 
-    The cases are tried in order until one shows something.  A TFLite source is not cut: its proof are its tensors, or
-    there is none.
+    The cases are tried in order until one shows something.
 
     Args:
         graph: of the source.
@@ -60,11 +60,9 @@ def first_departing(
     """
     mnn = float_model if isinstance(float_model, Path) else float_model.path
     work.mkdir(parents=True, exist_ok=True)
-    if graph.format == "tflite":
-        return first_departing_of_lite(graph, mnn, host, cases, work, timeout)
-    if graph.format != "onnx":
+    if graph.format not in ("onnx", "tflite"):
         raise ValueError(f"inner tensors of {graph.format} sources cannot be had")
-    with OnnxFile(graph.path) as file, Inside(graph, file, work / "inside", work / "reference.log", timeout) as inside:
+    with _opened(graph, work, timeout) as (file, inside):
         for case in cases:
             say(f"comparing inner tensors with {inside.name} (case '{case.name}')")
             try:
@@ -81,6 +79,20 @@ def first_departing(
     return None
 
 
+@contextlib.contextmanager
+def _opened(
+    graph: ModelGraph, work: Path, timeout: float
+) -> Iterator[tuple[OnnxFile, Inside] | tuple[LiteFile, LiteInside]]:
+    """A source in pieces, and its runtime."""
+    log = work / "reference.log"
+    if graph.format == "tflite":
+        with LiteInside(graph, log, timeout) as lite:
+            yield LiteFile(graph, lite), lite
+        return
+    with OnnxFile(graph.path) as file, Inside(graph, file, work / "inside", log, timeout) as inside:
+        yield file, inside
+
+
 # ---- proof
 
 
@@ -93,9 +105,17 @@ def _proven(
         say(f"proving {node.kind} {node.name} on its own")
         attempt = _attempt(bench, survey, suspect)
         if attempt is not None:
-            trial, place, how = attempt
-            return _departure(graph, bench, survey, suspect, place, trial, how, found[:count])
-    return _departure(graph, bench, survey, found[0], found[0].place, None, "none")
+            trial, place, proven = attempt
+            return _departure(graph, bench, survey, suspect, place, trial, proven, found[:count])
+    how: Proof = "its tensors" if graph.format == "tflite" and _by_tensors(bench, survey, found[0]) else "none"
+    return _departure(graph, bench, survey, found[0], found[0].place, None, how)
+
+
+def _by_tensors(bench: Bench, survey: Survey, suspect: Suspect) -> bool:
+    """Whether all that the one node reads was seen in the whole model, and is right there."""
+    reads = [name for name in bench.file.nodes[suspect.place].reads
+             if name not in bench.file.constant and name not in bench.case.inputs]  # fmt: skip
+    return len(suspect.stretch) == 1 and all(name in survey.seen and not survey.seen[name].departs for name in reads)
 
 
 def _attempt(bench: Bench, survey: Survey, suspect: Suspect) -> tuple[Trial, int, Proof] | None:
@@ -215,7 +235,7 @@ def _departure(
         reference=bench.inside.name,
     )
     if trial is not None:
-        found._reproduction = Reproduction(trial.onnx, trial.mnn, trial.inputs, trial.expected, trial.got)
+        found._reproduction = Reproduction(trial.source, trial.mnn, trial.inputs, trial.expected, trial.got)
     return found
 
 
@@ -236,6 +256,8 @@ def _open_sizes(trial: Trial | None) -> Cause | None:
 
 
 def _how(bench: Bench, trial: Trial | None, how: Proof) -> str:
+    if how == "its tensors":
+        return f"in the whole model its inputs are those {bench.inside.name} has, and its output is not"
     if trial is None:
         return "nothing: fed with the source's own tensors, no part that was cut out departs"
     what = {"alone": "it", "with those before it": "it, with the nodes before it that it needs to show,"}.get(how, "")

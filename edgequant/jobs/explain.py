@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgequant.archive.folder import RunFolder, device_capture
 from edgequant.archive.manifest import amended
 from edgequant.archive.open import open_run
 from edgequant.errors import EdgequantError
 from edgequant.jobs import verify as plain
-from edgequant.jobs.reporting import Reporter
 from edgequant.judge.verdict import Verdict
 from edgequant.plan.request import Request
 from edgequant.progress import Progress
-from edgequant.report.diagnosis import DiagnosisReport
-from edgequant.report.model import Report
+
+if TYPE_CHECKING:  # what judging takes is loaded when all that can be started has been
+    from edgequant.report.model import Report
 
 
 def verify(
@@ -37,6 +38,8 @@ def resume(run_dir: Path, progress: Progress | None = None) -> tuple[Report, Run
 
 
 def _explained(report: Report, folder: RunFolder, progress: Progress) -> Report:
+    from edgequant.jobs.reporting import Reporter
+
     with amended(folder.path):
         _explain(report, folder, progress)
         return Reporter(folder).report()
@@ -44,6 +47,8 @@ def _explained(report: Report, folder: RunFolder, progress: Progress) -> Report:
 
 def _explain(report: Report, folder: RunFolder, progress: Progress) -> None:
     from edgequant.jobs.diagnose import diagnose_run  # takes long to load, and most runs pass
+    from edgequant.jobs.reporting import Reporter
+    from edgequant.report.diagnosis import DiagnosisReport
 
     for run in report.runs:
         if run.verdict is not Verdict.FAIL or not run.outputs or run.diagnosis is not None:

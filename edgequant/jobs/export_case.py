@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,14 +14,15 @@ from edgequant.models.onnx_cut import words
 
 # Not the command mnnconvert: it sends what it is used for to a server, and installs packages.
 _CONVERT = (
-    "python -c \"import _tools; _tools.mnnconvert(['', '-f', 'ONNX', '--modelFile', 'part.onnx', "
+    "python -c \"import _tools; _tools.mnnconvert(['', '-f', '{kind}', '--modelFile', '{part}', "
     "'--MNNModel', 'part.mnn', '--bizCode', 'MNN'])\""
 )
+_KINDS = {".onnx": "ONNX", ".tflite": "TFLITE"}
 
 
 def export_case(departure: Departure, out: Path) -> Path:
-    """Write the reproduction of a departure that is proven: `part.onnx`, `part.mnn`, `inputs.npz`, `expected.npz`,
-    `show_case.py` and `README.md`.  The folder is there whole, or not at all.
+    """Write the reproduction of a departure that is proven: `part.onnx` or `part.tflite`, `part.mnn`, `inputs.npz`,
+    `expected.npz`, `show_case.py` and `README.md`.  The folder is there whole, or not at all.
 
     Returns the script, which needs MNN and NumPy, prints how far each output is off, and exits 1 where one is.
 
@@ -35,15 +37,19 @@ def export_case(departure: Departure, out: Path) -> Path:
             hint="Its proof says why not.",
             where=str(out),
         )
+    part = f"part{case.source.suffix}"
+    texts = {"README.md": _readme(departure, part)}
+    if case.source.suffix == ".tflite":
+        texts["case.json"] = json.dumps({"channels_last": True}) + "\n"
     return write_case(
         out,
-        {"part.onnx": case.onnx, "part.mnn": case.mnn},
+        {part: case.source, "part.mnn": case.mnn},
         {"inputs.npz": case.inputs, "expected.npz": case.expected},
-        {"README.md": _readme(departure)},
+        texts,
     )
 
 
-def _readme(departure: Departure) -> str:
+def _readme(departure: Departure, part: str) -> str:
     def sizes(arrays: Mapping[str, tuple[int, ...]]) -> str:
         return ", ".join(f"{name} [{','.join(map(str, shape))}]" for name, shape in arrays.items())
 
@@ -52,10 +58,10 @@ def _readme(departure: Departure) -> str:
     what = "computes something else" if departure.reproduction and departure.reproduction.got else "cannot run it"
     lines = (
         f"# {departure.operator}{f' ({given})' if given else ''}: MNN {host_mnn_version()} {what}",
-        f"`part.onnx` holds {_parts(departure)}; `part.mnn` is what MNN's converter makes of it.{why}",
+        f"`{part}` holds {_parts(departure)}; `part.mnn` is what MNN's converter makes of it.{why}",
         f"`inputs.npz`: {sizes(departure.smallest)}.  `expected.npz`: what {departure.reference} computes of them.",
         "`python show_case.py` (MNN and NumPy) prints the difference and exits with 1; with 0 where it is mended.",
-        f"To convert again, here: `{_CONVERT}`.",
+        f"To convert again, here: `{_CONVERT.format(kind=_KINDS[Path(part).suffix], part=part)}`.",
     )
     return "".join(f"{line}\n" for line in lines)
 

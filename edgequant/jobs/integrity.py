@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,17 +10,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgequant.archive import manifest
-from edgequant.archive.acceptance import JUDGEMENT, is_acceptance
+from edgequant.archive.acceptance import (
+    JUDGEMENT,
+    MEASURED,
+    BenchRecord,
+    is_acceptance,
+    open_acceptance,
+    read_record,
+)
 from edgequant.archive.bench import open_bench
 from edgequant.archive.manifest import Difference
 from edgequant.archive.open import open_run
 from edgequant.errors import EdgequantError, InputError
 from edgequant.files import read_bounded, sha256_of
 from edgequant.history.adapt import run_folders
-from edgequant.jobs.accept_judge import rejudge as rejudge_acceptance
+from edgequant.jobs.accept_judge import own_spec, rejudge
+from edgequant.jobs.accept_measured import measured
 from edgequant.jobs.rejudge import judge
 from edgequant.jobs.rejudge_bench import judge_bench_again
-from edgequant.report.acceptance import Acceptance
+from edgequant.report.acceptance import to_json as acceptance_json
 from edgequant.report.bench import to_json as bench_json
 from edgequant.report.read import MAX_BYTES
 from edgequant.report.write import to_json
@@ -104,62 +111,60 @@ def check(run_dir: str | Path) -> Integrity:
 
 
 def _of_acceptance(folder: Path) -> Integrity:
-    """Its own files, each run in it, and whether judging all of them comes to acceptance.json."""
-    notes: list[str] = []
+    """Of its own files, of each run in it, and of the judgement."""
     known, held = manifest.differences(folder), manifest.read(folder)
-    found, files, listed = known or [], len(held or ()), known is not None
-    if known is None:
-        notes.append("acceptance.json, spec and tasks have no manifest (an older version made it, or it did not get to "
-                     "its end)")  # fmt: skip
+    found, files, listed, notes = list(known or ()), len(held or ()), known is not None, list[str]()
+    if known is None:  # an older version made it, or it did not get to its end
+        notes.append("accept.json and tasks have no manifest: the judgement is held against them")
     for run in run_folders(folder):
         if run == folder:
             continue
         below, name = check(run), run.relative_to(folder).as_posix()
         files, listed = files + below.files, listed and below.listed
-        found += [each._replace(file=f"{name}/{each.file}") for each in below.differences]
+        for each in below.differences:
+            if (each.file, each.what) == (MEASURED, "extra"):  # of older versions no manifest has it
+                found += _measured(folder, run)
+            else:
+                found.append(each._replace(file=f"{name}/{each.file}"))
         notes += [f"{name}: {each}" for each in below.notes]
-    found += _rules_anew(folder, found, listed, notes)
+    if not found:
+        found += _accepted(folder, notes)
     return Integrity(folder, files, listed, tuple(found), tuple(notes))
 
 
-def _rules_anew(folder: Path, before: list[Difference], listed: bool, notes: list[str]) -> list[Difference]:
-    """Whether acceptance.json is what the rules come to."""
-    if any(each.file == JUDGEMENT for each in before):
-        return []  # it is said already
+def _measured(folder: Path, bench: Path) -> Iterator[Difference]:
     try:
-        again = rejudge_acceptance(folder)
+        accepted = open_acceptance(folder)
+        if read_record(bench / MEASURED, BenchRecord) == measured(bench, own_spec(accepted, accepted.plan()).bench):
+            return
+        why = "it is not what judging gives"
     except EdgequantError as error:
-        if not before:
-            return [Difference(JUDGEMENT, "changed", f"it cannot be judged again: {error.code}: {error}")]
-        notes.append(f"{JUDGEMENT} could not be held against what judging gives: {error.code}")
-        return []
-    if again.stored is None:
+        why = f"it cannot be held against anything: {error.code}: {error}"
+    yield Difference((bench / MEASURED).relative_to(folder).as_posix(), "changed", why)
+
+
+def _accepted(folder: Path, notes: list[str]) -> list[Difference]:
+    """Whether acceptance.json is what judging the rest gives."""
+    try:
+        maker = open_acceptance(folder).plan().edgequant
+        found = rejudge(folder)
+        stored = read_bounded(folder / JUDGEMENT, MAX_BYTES)
+    except FileNotFoundError:
+        return [Difference(JUDGEMENT, "missing")]
+    except EdgequantError as error:
+        return [Difference(JUDGEMENT, "changed", f"it cannot be judged again: {error.code}: {error}")]
+    if found.stored is None:
         return [Difference(JUDGEMENT, "changed", "it cannot be read")]
-    was = again.stored
-    told = [*again.changes, *_other_numbers(was, again.found)]
-    if not told:
+    # Where models lie is told as it was typed.
+    same = {name: getattr(found.stored, name) for name in ("created", "edgequant", "models")}
+    again = found.found.model_copy(update=same)
+    if acceptance_json(again).encode("utf-8", "backslashreplace") == stored:
         return []
-    first = told[0]
-    if was.edgequant != __version__ and listed:
-        notes.append(f"edgequant {__version__} judges it otherwise than {was.edgequant[:40]}, which made it: {first}")
+    first = found.changes[0] if found.changes else "its numbers or words"
+    if maker != __version__:
+        notes.append(f"edgequant {__version__} judges it otherwise than {maker[:40]}, which made it: {first}")
         return []
     return [Difference(JUDGEMENT, "changed", f"it is not what judging gives: {first}")]
-
-
-def _other_numbers(before: Acceptance, after: Acceptance) -> Iterator[str]:
-    """Reports keep twelve digits of a number."""
-    now = {(trial.key, each.rule, str(each.scope)): each for trial in after.trials for each in trial.rules}
-    for trial in before.trials:
-        for each in trial.rules:
-            there = now.get((trial.key, each.rule, str(each.scope)))
-            if there is not None and not (_same(each.value, there.value) and _same(each.bound, there.bound)):
-                yield f"{trial.key}, {each.rule}: {each.value}, {each.bound} -> {there.value}, {there.bound}"
-
-
-def _same(one: float | str | None, other: float | str | None) -> bool:
-    if isinstance(one, (int, float)) and isinstance(other, (int, float)):
-        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
-    return one == other
 
 
 def _folder(path: Path) -> Path:

@@ -25,8 +25,10 @@ def next_command(found: Diagnosis, run: Run, request: Request, trial: TrialJudge
     """None where no command is the remedy.  May write a recipe into the run's folder."""
     variant = str(trial.variant)
     code = "" if found.cause is None else found.cause.code
+    said: list[str] = []
     if code.startswith("FP16_"):
         request = replace(request, options=request.options.model_copy(update={"precision": "normal"}))
+        said = ["--precision", "normal"]  # it is the default, and it is what the remedy is
     elif code in ("OTHER_MNN", "LOW_MEMORY_NOT_ENGAGED"):
         request = replace(request, access=replace(request.access, runtime="pack"))
     elif code in _NO_COMMAND or (found.stage == "device" and not found.blame.layers):
@@ -43,7 +45,7 @@ def next_command(found: Diagnosis, run: Run, request: Request, trial: TrialJudge
     else:
         return None
     asked = ["edgequant", "verify", str(request.model), "--device", trial.uri, "--variant", variant]
-    return shlex.join([*asked, *options_of(replace(request, latency=True))])
+    return shlex.join([*asked, *said, *options_of(replace(request, latency=True))])
 
 
 def _rounds_less(trial: TrialJudgement) -> str:

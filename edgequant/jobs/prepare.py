@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from edgequant.archive.folder import FLOAT_HOST, REFERENCE, RunFolder
 from edgequant.archive.open import Run
 from edgequant.archive.rollout import Rollout
 from edgequant.archive.types import Artifact, Capture, CaseCapture, CaseFacts, ReferenceFacts, Source, TensorFacts
+from edgequant.background import Background
 from edgequant.blame import TABLE, models_own
 from edgequant.cases.case import Case, usual
 from edgequant.cases.generate import pin
@@ -20,6 +22,7 @@ from edgequant.cases.images import ImageReader
 from edgequant.cases.pictures import find_pictures, picture_findings
 from edgequant.clock import Clock
 from edgequant.compare.table import Kind
+from edgequant.devices.local import LocalDevice
 from edgequant.errors import InputError, RunnerError, ToolError, as_input
 from edgequant.findings import Finding
 from edgequant.jobs.branches import with_conditions
@@ -47,6 +50,8 @@ from edgequant.spec.images import ImageOptions
 from edgequant.tensors import TensorSpec
 
 FLOAT = Variant(method="float")
+_QUICK = 2.0
+"""Seconds: where the reference takes no longer for all cases, float MNN is run while it computes their copy."""
 
 
 @dataclass
@@ -141,8 +146,10 @@ def prepare(
         progress.say(f"reference: {reference.name} {reference.version or ''} ({why})")
         if reference.name == MnnFloatReference.name:
             findings.append(unchecked(graph.format, why))
+        floating: Background[Capture] | None = None
         try:
             with clock.phase("reference"):
+                begun = time.monotonic()
                 random = RandomCases(pin(inputs, request.shapes), request.options.seed, row_limits(graph))
                 if cases[0].generated and request.reference is None:
                     kept, captured, refused = answer_random(reference, cases, random, folder)
@@ -151,6 +158,10 @@ def prepare(
                     refused = []
                 rollout = rollout_of(request, kept, captured, random, folder.array_folder)
                 rolled = None if rollout is None else roll_reference(reference, rollout, folder.array_folder)
+                quick = time.monotonic() - begun < _QUICK  # or the copy with rounding might take too long beside it
+                if early is not None and reference is early and kept and quick:
+                    progress.say("running float MNN on this host (the conversion error)")
+                    floating = stack.enter_context(_beside(place, kept, folder, rollout))
                 captured, branched = with_conditions(graph, reference, kept, captured, folder.array_folder)
                 rounded, unknown = rounding_costs(request, graph, reference, kept, captured, folder.array_folder)
         finally:
@@ -169,9 +180,11 @@ def prepare(
         expected = Capture(trial="reference", role="reference", cases=tuple(captured), moved=rounded, rollout=rolled)
         folder.save_capture(REFERENCE, expected)
         if reference.name != MnnFloatReference.name:
-            progress.say("running float MNN on this host (the conversion error)")
+            if floating is None:
+                progress.say("running float MNN on this host (the conversion error)")
             with clock.phase("host"):
-                host_capture = _run_float(place, kept, folder, rollout)
+                host_capture = _run_float(place, kept, folder, rollout) if floating is None else floating.result()
+            folder.save_capture(FLOAT_HOST, host_capture)
             if request.reference is not None:
                 findings += reference_findings(expected, host_capture, folder.array_folder, float_model.path)
         if request.options.precision == "low":
@@ -210,7 +223,7 @@ def _run_float(place: Place, cases: Sequence[Case], folder: RunFolder, rollout: 
             continue
         refs = {name: folder.array_folder.put(array) for name, array in result.outputs.items()}
         captured.append(CaseCapture(case=case.name, outputs=refs, ms=result.ms, memory=memory_of(result.memory)))
-    found = Capture(
+    return Capture(
         trial=FLOAT_HOST,
         role="float-host",
         variant=str(FLOAT),
@@ -220,8 +233,22 @@ def _run_float(place: Place, cases: Sequence[Case], folder: RunFolder, rollout: 
         cases=tuple(captured),
         rollout=None if rollout is None else take_rollout(PlaceRoller(place), rollout, folder.array_folder),
     )
-    folder.save_capture(FLOAT_HOST, found)
-    return found
+
+
+@contextlib.contextmanager
+def _beside(
+    place: Place, cases: Sequence[Case], folder: RunFolder, rollout: Rollout | None
+) -> Iterator[Background[Capture]]:
+    """`_run_float`, while the reference computes something else; nothing of it is left where the caller fails."""
+    work = Background(lambda: _run_float(place, cases, folder, rollout))
+    try:
+        yield work
+    except BaseException:
+        if not work.done:
+            assert isinstance(place.session.device, LocalDevice)
+            place.session.device.stop()
+        work.wait()
+        raise
 
 
 def _facts(spec: TensorSpec) -> TensorFacts:

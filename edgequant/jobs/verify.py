@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import traceback
 from collections.abc import Callable
 from functools import cached_property
@@ -10,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from edgequant.archive.folder import RunFolder, device_capture, host_capture, safe_name
-from edgequant.archive.manifest import begin_anew, close
+from edgequant.archive.manifest import Ahead, begin_anew, close
 from edgequant.archive.open import Run, open_run
 from edgequant.archive.types import Artifact, Capture, Closing, DeviceCapture, Failure, Making
 from edgequant.background import Background
 from edgequant.clock import Clock
 from edgequant.errors import DeviceError, EdgequantError, InputError, ToolError
 from edgequant.files import host_error, sha256_of
-from edgequant.jobs.beside import HostBeside
+from edgequant.jobs.beside import CompareBeside, HostBeside
 from edgequant.jobs.devices import Devices, begin_host, end_host, is_arm
 from edgequant.jobs.look import Looked, look
 from edgequant.jobs.making import on_host, open_maker
@@ -100,7 +101,7 @@ def _verify(job: _Verify) -> tuple[Report, RunFolder]:
             with contextlib.suppress(EdgequantError):  # the first error is the one to tell
                 job.finish()
         raise
-    close(job.folder.path)
+    close(job.folder.path, job.ahead)
     return report, job.folder
 
 
@@ -120,10 +121,10 @@ class _Verify:
     ) -> None:
         self.request = request
         self.folder = folder
-        self.progress = progress
-        self.clock = Clock()
+        self.progress, self.clock = progress, Clock()
         self.begun = False
         """There is something to report."""
+        self.ahead: Ahead | None = None
         self._meanwhile = meanwhile
         self._earlier = earlier
         self._kept: dict[Variant, Artifact | None] = {}
@@ -161,7 +162,7 @@ class _Verify:
                 return self._unusable(looked, devices)
             self._archive = Run(folder.path)
             # Before anything is pushed: a limit that names no output is the user's mistake, not the device's.
-            self._reporter.begin(self._archive)
+            self._reporter.begin(self._archive, now=maker.busy)
             self.begun = True
             host = starting.result()
             made = self._make_all(prepared, maker, host, met)
@@ -293,20 +294,21 @@ class _Verify:
 
     def _take(self, session: Session, artifact: Artifact, prepared: Prepared, host: Session) -> None:
         variant, uri = artifact.asked, session.uri
-        count = len(prepared.cases)
-        self.progress.say(f"running {variant} on {uri} ({count} case{'s' if count > 1 else ''})")
+        several = "s" if len(prepared.cases) > 1 else ""
+        self.progress.say(f"running {variant} on {uri} ({len(prepared.cases)} case{several})")
         # Times of an emulator would only be mistaken for something.
         timed = self.request.latency and session.device.emulated is None
-        probes = device_probes(
-            self.request.options, timed=timed, subgraphs=artifact.facts.has_subgraphs, rollout=prepared.rollout
-        )
-        model = ModelFile(artifact.path, self.request.options.memory_for(artifact.run_as), artifact.sha256)
-        cases = self._archive.source.cases
-        trial = trial_id(artifact, uri, cases, self.request.options, [probe.name for probe in probes])
+        options, subgraphs = self.request.options, artifact.facts.has_subgraphs
+        probes = device_probes(options, timed=timed, subgraphs=subgraphs, rollout=prepared.rollout)
+        model = ModelFile(artifact.path, options.memory_for(artifact.run_as), artifact.sha256)
+        trial = trial_id(artifact, uri, self._archive.source.cases, options, [probe.name for probe in probes])
+        self._reporter.wait()  # nothing of ours is at work where it is timed
+        compare, is_host = functools.partial(self._reporter.compare_meanwhile, self._archive), session.device.is_host
+        probes[timed:timed] = [CompareBeside(functools.partial(compare, here=is_host))]
         with contextlib.ExitStack() as beside:
-            if not session.device.is_host:
+            if not is_host:
                 here = HostBeside(artifact, self.request, prepared, host, self.folder, self._archive, self.progress,
-                              self._reporter.compare_meanwhile)  # fmt: skip
+                              functools.partial(compare, here=True))  # fmt: skip
                 # A device that shares this host's cores is timed while they are its own.
                 later = timed and session.shares_cores
                 probes[1:1] = [here] if later else []
@@ -314,7 +316,7 @@ class _Verify:
             capture = self._capture(session, model, prepared, probes, trial, variant)
         self._runtime_told[uri] = session.runtime_bytes
         self.folder.save_capture(device_capture(uri, variant), capture)
-        if session.device.is_host and self._archive.on_host(variant) is None and capture.failure is None:
+        if is_host and self._archive.on_host(variant) is None and capture.failure is None:
             # What the file computes on this host; before another device it is taken anew, with what rounding does.
             copy = capture.model_copy(update={"role": "variant-host", "timings": ()})
             self.folder.save_capture(host_capture(variant), copy)
@@ -380,6 +382,7 @@ class _Verify:
 
     def finish(self, *, ended: bool = False) -> Report:
         """Judge what is there so far, and write the report."""
+        self.ahead = Ahead(self.folder.path) if ended else None
         now = self._source_now() if ended else None
         self.folder.save_closing(Closing(seconds=dict(self.clock.seconds), ended=ended, source_now=now))
         return self._reporter.report()

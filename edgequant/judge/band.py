@@ -32,6 +32,8 @@ UNMOVED_DB = 90.0
 """Above this, no activation of a case has rounded to another step: nothing is known of what happens where one does."""
 FLOAT_DB = 60.0
 """Never is more asked for than this: float kernels approximate functions in other ways, which is no rounding."""
+STEADY_DB = 20.0
+"""An output that keeps this here when its inputs move is no remainder of larger numbers, however small it is."""
 WIDE_DB = 3.0
 """With a band below this, an error of half of the output's power would be rounding."""
 _LABELS = 0.01
@@ -108,6 +110,8 @@ class Bands:
         limits: the user's.
         moved: what this host came to by itself, computed in the same way; none where that says nothing of the device.
         held: the cases that may stand for each other: not those that strain the model.
+        decisions: outputs that decide something, whose next to nothing is none, such as the score of a detector that
+            sees nothing.
     """
 
     def __init__(
@@ -118,8 +122,9 @@ class Bands:
         limits: Sequence[Limit],
         moved: Iterable[Moved] = (),
         held: Container[str] | None = None,
+        decisions: Container[str] = (),
     ) -> None:
-        self._held = held
+        self._held, self._decisions = held, decisions
         self._kinds = kinds
         self._floats = method in _FLOAT_METHODS
         self._exact = self._floats and precision != "low"
@@ -169,16 +174,17 @@ class Bands:
             for case, each in cases.items():
                 band = self.of(output, case, each.elements)
                 alike = each.kind == self._kinds[output]  # else the output is wrong on both: told elsewhere
-                if not self._inside(each, band, scale) and (alike or each.problem is not None):
+                if not self._inside(output, each, band, scale) and (alike or each.problem is not None):
                     found.append(Outside(output, case, each, band))
         return sorted(found, key=lambda each: each.rank)
 
-    def _inside(self, found: TensorComparison, band: Band, scale: float) -> bool:
+    def _inside(self, output: str, found: TensorComparison, band: Band, scale: float) -> bool:
         if found.problem not in (None, "reference_nonfinite"):
             return False
         if found.kind == "int":
             return found.mismatch is None or found.mismatch <= band.bound
-        if found.max_abs is None or found.max_abs <= NEAR_NOTHING:
+        small = scale > NEAR_NOTHING and (band.own or 0.0) >= STEADY_DB and output not in self._decisions
+        if found.max_abs is None or (found.max_abs <= NEAR_NOTHING and not small):
             return True
         if found.sqnr_db is None:  # zeros here: by the size that the output has in other cases
             return not self._floats or found.max_abs <= scale * 10 ** (-band.bound / 20)

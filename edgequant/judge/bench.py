@@ -169,6 +169,7 @@ def _slower(found: Compared) -> Finding:
     return Finding(
         code="INT8_SLOWER",
         severity="warn",
+        where=found.name,
         message=f"{found.name} takes {found.ratio.value:.2f} times as long as {found.base}: "
         "here quantizing saves space, and costs time",
         evidence={"ratio": found.ratio.value, "low": found.ratio.low, "high": found.ratio.high},
@@ -191,8 +192,12 @@ def _measured(name: str, blocks: Sequence[Block], failed: Verdict | None, within
         told = f"{len(good)} of {len(blocks)} blocks were undisturbed; {LEAST_BLOCKS} are needed"
         against.setdefault("TOO_FEW_BLOCKS", told)
         good = [block for block in blocks if block.timing is not None and block.timing.samples_ms]
-    timings = [block.timing for block in good if block.timing is not None and block.timing.samples_ms]
-    possible = [timing for timing in timings if all(sample > 0 for sample in timing.samples_ms)]
+    # Times that cannot be speak against their block; it is in no number, whatever is borne.
+    good = [block for block in good if block.timing is not None and min(block.timing.samples_ms, default=0.0) > 0]
+    possible = [block.timing for block in good if block.timing is not None]
+    if len(possible) < LEAST_BLOCKS:
+        told = f"{len(possible)} of {len(blocks)} blocks have times that can be; {LEAST_BLOCKS} are needed"
+        against.setdefault("TOO_FEW_BLOCKS", told)
     if not possible:
         against.setdefault("NOTHING_TIMED", "there is no time that can be")
         return Measured(name, tuple(blocks), (), Verdict.INCONCLUSIVE, why_invalid=tuple(against.items()))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edgequant.archive.bench import Baseline, BaselineDevice, BaselineSetting, Bench, BenchDevice, BenchPlan
+from edgequant.archive.open import invalid
 from edgequant.archive.types import Capture, DeviceCapture, Failure
 from edgequant.errors import InputError
 from edgequant.judge.against import AgainstDevice, against_baseline
@@ -94,6 +95,10 @@ def judge_folder(bench: Bench, rules: BenchRules | None = None, baseline: Baseli
 def _device(bench: Bench, uri: str, rules: BenchRules, against: Baseline | None) -> JudgedDevice:
     device = bench.device(uri) or BenchDevice(uri=uri)
     taken = {each.name: list(bench.blocks(uri, each.name)) for each in device.settings}
+    for setting in device.settings:
+        file = bench.plan.file(setting.file)
+        if file is not None and any(each.artifact_sha256 not in (None, file.sha256) for _, each in taken[setting.name]):
+            raise invalid(bench.path, f"what is kept of {setting.name} on {uri} is of another file")
     captures = [capture for each in taken.values() for _, capture in each]
     told = next((each.device for each in reversed(captures) if each.device is not None), None)
     if device.failure is not None or not captures:

@@ -57,7 +57,11 @@ def saturated(at: At) -> Told | None:
                     f"{100 * share:.0f} % of its output is at {value:.3g}, where it should range from {base.min:.3g} "
                     f"to {base.max:.3g}: it saturates"
                 )
-                remedy = "Keep this layer in float, or give its output a wider scale (calibrate with data like this)."
+                remedy = (
+                    FLOAT
+                    if at.layer.scale is None
+                    else ("Keep this layer in float, or give its output a wider scale (calibrate with data like this).")
+                )
                 return "INT8_SATURATION", message, evidence, remedy
     return None
 

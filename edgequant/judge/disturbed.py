@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 from edgequant.archive.timing import ConditionsCapture, Readied, TimingCapture
+from edgequant.compare.blocks import percentile
 from edgequant.judge.latency import CLOCK_SECONDS, CLOCK_SHARE, clock
 
 OTHERS = 0.05
@@ -16,12 +18,24 @@ WAITING = 0.10
 """Share of the time in which something was ready to run and had no CPU."""
 THROTTLED = 1.10
 """Known work may take so many times as long as at its fastest (Jetpack Benchmark's threshold)."""
-FREQUENCY = 0.95
+FREQUENCY, IN_PASSING = 0.95, 0.90
+"""Of what it was; of moments in between, where a governor may have looked aside."""
 DRIFT = 1.10
-"""The median of the second half of a block over that of the first."""
+"""The median of the second half of a block over that of the first, or of its last quarter over that of its first."""
+APART, OUTER = 0.30, 0.2
+"""What is left of all times without the fastest and the slowest fifth may lie so far apart, as a share of their median:
+else it is one model on two sorts of cores."""
+STEP = 0.02
+"""A clock's steps, as a share of the median: p50 is one of them, and may be off by half."""
+ENOUGH = 10
+"""Samples from which on their distribution tells something."""
+WORKED = 0.8
+"""CPU time of all threads over the time that passed: what computes has at least one CPU."""
 JUMP_SECONDS, JUMP_SHARE = 0.05, 0.01
 LOW_BATTERY = 20
 SLOW_GOVERNORS = ("powersave", "conservative")
+FIXED_GOVERNOR = "userspace"
+"""Somebody has chosen the frequency: slow below the highest."""
 OWN_WAYS = ("intel_pstate", "amd-pstate-epp")
 """Drivers whose powersave is no lowest frequency: the CPU chooses it by its load, as with schedutil."""
 FREE_MB = 100.0
@@ -34,11 +48,13 @@ CAUSES = (
     "NOT_FINISHED",
     "TOO_FEW_SAMPLES",
     "CLOCK_JUMPED",
+    "CPUS_CHANGED",
     "CPU_QUOTA",
     "SWAPPING",
     "MEMORY_SHORT",
     "GOVERNOR_SLOW",
     "GOVERNOR_CHANGED",
+    "FREQUENCY_CAPPED",
     "BATTERY_LOW",
     "POWER_SAVE",
     "SCREEN_OFF",
@@ -52,7 +68,7 @@ CAUSES = (
 """What explains the rest: these are told first, and where there is one, what it brings about is not told."""
 
 
-SIGNS = ("NOT_AT_REST", "CLOCK_ODD", "SLOWS_DOWN", "STALLED")
+SIGNS = ("NOT_AT_REST", "CLOCK_ODD", "SLOWS_DOWN", "STALLED", "UNEVEN")
 """All others."""
 
 
@@ -78,7 +94,7 @@ def doubts(timing: TimingCapture, cpus: int | None, fastest_work: float | None =
         found.append(Doubt("TOO_FEW_SAMPLES", f"{len(timing.samples_ms)} samples in the time there was", passing=False))
     if not timing.steady:
         found.append(Doubt("NOT_AT_REST", f"after {timing.warmup} inferences of warm-up times still move"))
-    found += [Doubt("CLOCK_ODD", said) for said in clock(timing)]
+    found += [Doubt("CLOCK_ODD", said) for said in (*clock(timing), *_samples_told(timing.samples_ms))]
     if timing.seconds is not None and timing.conditions:
         # All of it lies between this host's question and the answer, unlike the timed part by itself.
         ran = timing.conditions[-1].up - timing.conditions[0].up
@@ -94,9 +110,7 @@ def doubts(timing: TimingCapture, cpus: int | None, fastest_work: float | None =
         inside = timing.conditions[1:] if len(timing.conditions) > 2 else timing.conditions
         found += between(inside, cpus) + held_back(inside)
         found += throughout(timing.conditions)
-    drift = _drift(timing.samples_ms)
-    if drift is not None and drift > DRIFT:
-        found.append(Doubt("SLOWS_DOWN", f"its second half took {drift:.2f} times as long as its first"))
+    found += _moving(timing.samples_ms)
     return found
 
 
@@ -113,6 +127,10 @@ def between(noted: Sequence[ConditionsCapture], cpus: int | None) -> list[Doubt]
     set_by = abs((last.wall - first.wall) - passed)
     if set_by > JUMP_SECONDS + JUMP_SHARE * passed:
         found.append(Doubt("CLOCK_JUMPED", f"the calendar was set by {set_by:.2g} s meanwhile"))
+    counts = [each.cpus for each in noted if each.cpus is not None]
+    if len(set(counts)) > 1:
+        told = " and then ".join(map(str, list(dict.fromkeys(counts))[:4]))
+        found.append(Doubt("CPUS_CHANGED", f"it could use {told} CPUs"))
     worth = last.cpus or cpus or 1
     if first.busy is not None and last.busy is not None:
         others = max((last.busy - first.busy) - (last.own - first.own), 0.0) / passed
@@ -132,6 +150,8 @@ def between(noted: Sequence[ConditionsCapture], cpus: int | None) -> list[Doubt]
         before, after = getattr(first, name), getattr(last, name)
         if before is not None and after is not None and after > before:
             found.append(Doubt(code, words.format(after - before)))
+    if first.quota is not None and last.quota is not None and last.quota < first.quota:
+        found.append(Doubt("CPU_QUOTA", "it was moved to another cgroup, whose quota is its own"))
     governors = list(dict.fromkeys(each.governor for each in noted if each.governor is not None))
     if len(governors) > 1:
         found.append(Doubt("GOVERNOR_CHANGED", f"the CPU frequency governor went from {' to '.join(governors[:4])}"))
@@ -142,12 +162,16 @@ def held_back(noted: Sequence[ConditionsCapture]) -> list[Doubt]:
     """What the machine did to its CPUs between these moments."""
     first, last = noted[0], noted[-1]
     found: list[Doubt] = []
-    for before, after, words in (
-        (first.mhz, last.mhz, "its fastest CPU went from {0:.0f} to {1:.0f} MHz"),
-        (first.mhz_most, last.mhz_most, "its fastest CPU was allowed {0:.0f} MHz, and then {1:.0f}"),
+    for name, meanwhile, words in (
+        ("mhz", IN_PASSING, "its fastest CPU went from {0:.0f} to {1:.0f} MHz"),
+        ("mhz_most", FREQUENCY, "its fastest CPU was allowed {0:.0f} MHz, and then {1:.0f}"),
     ):
-        if before and after and max(after) < FREQUENCY * max(before):
-            found.append(Doubt("FREQUENCY_FELL", words.format(max(before), max(after))))
+        told = [max(mhz) for each in noted if (mhz := getattr(each, name)) and max(mhz) > 0]
+        if len(told) < 2:
+            continue
+        fell = told[-1] < FREQUENCY * told[0]
+        if fell or min(told) < meanwhile * told[0]:
+            found.append(Doubt("FREQUENCY_FELL", words.format(told[0], told[-1] if fell else min(told))))
     if any(each.cooled for each in noted):
         found.append(Doubt("THROTTLED", "the machine says that it holds its CPUs back"))
     elif first.throttled is not None and last.throttled is not None and last.throttled > first.throttled:
@@ -169,6 +193,7 @@ def throughout(noted: Sequence[ConditionsCapture]) -> list[Doubt]:
     if slow:
         said = f"the CPU frequency governor is {', '.join(slow)}"
         found.append(Doubt("GOVERNOR_SLOW", said, passing=False))
+    found += _below_its_own(noted, names)
     levels = [each.battery for each in noted if each.battery is not None]
     if levels and min(levels) < LOW_BATTERY and not any(each.charging for each in noted):
         found.append(Doubt("BATTERY_LOW", f"the battery is at {min(levels)} %", passing=False))
@@ -176,6 +201,20 @@ def throughout(noted: Sequence[ConditionsCapture]) -> list[Doubt]:
     if free and min(free) < FREE_MB:
         found.append(Doubt("MEMORY_SHORT", f"only {min(free):.0f} MB of memory were free"))
     return found
+
+
+def _below_its_own(noted: Sequence[ConditionsCapture], governors: set[str]) -> list[Doubt]:
+    """CPUs that are not allowed, or not set to, what they can."""
+    able = max((max(each.mhz_able) for each in noted if each.mhz_able), default=0.0)
+    allowed = [max(each.mhz_most) for each in noted if each.mhz_most]
+    if allowed and 0 < max(allowed) < FREQUENCY * able:
+        said = f"its fastest CPU is allowed {max(allowed):.0f} MHz of {able:.0f}"
+        return [Doubt("FREQUENCY_CAPPED", said, passing=False)]
+    now = [max(each.mhz) for each in noted if each.mhz]
+    if FIXED_GOVERNOR in governors and now and 0 < max(now) < FREQUENCY * able:
+        said = f"the CPU frequency governor is {FIXED_GOVERNOR}, at {max(now):.0f} MHz of {able:.0f}"
+        return [Doubt("GOVERNOR_SLOW", said, passing=False)]
+    return []
 
 
 def _readied(readied: Readied) -> list[Doubt]:
@@ -219,17 +258,56 @@ def _stalled(timing: TimingCapture) -> list[Doubt]:
         for wall, spent in zip(samples, cpu, strict=True)
         if wall > STALLED * middle and wall > middle + STALLED_LEAST and spent < wall / 2
     ]
-    if not held:
+    if held:
+        return [Doubt("STALLED", f"{len(held)} inference(s) were held up, one for {max(held):.0f} ms")]
+    shares = [spent / wall for wall, spent in zip(samples, cpu, strict=True) if wall > 0]
+    if len(shares) >= ENOUGH and 0 < (share := median(shares)) < WORKED:
+        return [Doubt("STALLED", f"it worked for {share:.0%} of an inference, on any CPU: something held it up")]
+    return []
+
+
+def _samples_told(samples: Sequence[float]) -> list[str]:
+    """What speaks against a clock in the times themselves."""
+    bad = sum(sample <= 0 for sample in samples)
+    if 0 < 2 * bad <= len(samples):  # of more, `clock` tells
+        return [f"{bad} of {len(samples)} times are 0 or less"]
+    if len(samples) < ENOUGH or bad:
         return []
-    return [Doubt("STALLED", f"{len(held)} inference(s) were held up, one for {max(held):.0f} ms")]
+    middle = median(samples)
+    steps = [two - one for one, two in pairwise(sorted(samples)) if two - one > 1e-6 * middle]
+    if not steps:
+        return [f"all {len(samples)} times are the same"]
+    if min(steps) > STEP * middle:
+        return [f"it tells times in steps of {min(steps):.3g} ms only, and an inference takes {middle:.3g} ms"]
+    return []
 
 
-def _drift(samples: Sequence[float]) -> float | None:
-    half = len(samples) // 2
-    if half < 5:
-        return None
-    before = median(samples[:half])
-    return median(samples[-half:]) / before if before > 0 else None
+def _moving(samples: Sequence[float]) -> list[Doubt]:
+    """Times that were not those of one state of the machine."""
+    if len(samples) < ENOUGH or min(samples) <= 0:
+        return []
+    found: list[Doubt] = []
+    half, quarter = len(samples) // 2, len(samples) // 4
+    parts = [("half", median(samples[-half:]) / median(samples[:half]))]
+    if quarter >= ENOUGH // 2:
+        parts.append(("quarter", median(samples[-quarter:]) / median(samples[:quarter])))
+    slower, faster = max(parts, key=lambda part: part[1]), min(parts, key=lambda part: part[1])
+    names = {"half": ("second half", "first"), "quarter": ("last quarter", "first")}
+    if slower[1] > DRIFT:
+        last, first = names[slower[0]]
+        found.append(Doubt("SLOWS_DOWN", f"its {last} took {slower[1]:.2f} times as long as its {first}"))
+    elif faster[1] < 1 / DRIFT:
+        last, first = names[faster[0]]
+        said = f"its {first} {faster[0]} took {1 / faster[1]:.2f} times as long as its {last.split()[0]}"
+        found.append(Doubt("NOT_AT_REST", said))
+    ordered = sorted(samples)
+    low, high = percentile(ordered, OUTER), percentile(ordered, 1 - OUTER)
+    if high - low > APART * median(ordered):
+        said = (
+            f"a fifth of its times is below {low:.3g} ms, and a fifth above {high:.3g}: cores of two sorts, or others"
+        )
+        found.append(Doubt("UNEVEN", f"{said} on them"))
+    return found
 
 
 def ranked(found: Sequence[Doubt]) -> list[Doubt]:

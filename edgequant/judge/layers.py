@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from edgequant.archive.layers import LayerCapture, LayerFacts, Stats, Swap
@@ -112,6 +112,38 @@ def _wrong_first(capture: LayerCapture, ranked: list[tuple[str, float]]) -> list
 
 def of_quantization(capture: LayerCapture, graph: Graph) -> Blame:
     """Who is to blame for what quantizing costs."""
+    return _of_scale(capture, graph, _by_exchange(capture, graph))
+
+
+def _of_scale(capture: LayerCapture, graph: Graph, found: Blame) -> Blame:
+    """A fixed scale that does not fit is the scale of the layers on both of its sides: with one of them in float it is
+    still there, so that another layer's part can seem to be more.  Where the one that is blamed is as it should be, or
+    nobody is, the scale is to blame in which the error jumps."""
+    first = graph.by_key.get(found.layers[0]) if found.layers else None
+    if not found.spread and first is not None and (
+        not sound(first.weights) or any(badly(graph, name) for name in first.outputs)
+    ):  # fmt: skip
+        return found
+    whole = next((swap.share for swap in capture.swaps if swap.what == "alone"), None)
+    jumps: list[tuple[float, LayerFacts]] = []
+    for layer in graph.main():
+        share = max(
+            (graph.share(name, "quantization") or 0.0 for name in layer.outputs if badly(graph, name)), default=0.0
+        )
+        before = sum(graph.share(name, "quantization") or 0.0 for name in graph.seen_before(layer))
+        if whole is not None and share > max(_RIGHT * before, whole / 2):
+            jumps.append((share, layer))
+    if not jumps:
+        return found
+    worst = max(jumps, key=lambda each: each[0])[1].key
+    if not found.spread and worst in found.layers:
+        return replace(found, layers=(worst, *(name for name in found.layers if name != worst)))
+    how = "what float MNN has there does not fit its output's fixed scale, and the error jumps there"
+    return Blame((worst,), "suspicion", f"{how}; no counter-proof: the layer behind it has that scale as well")
+
+
+def _by_exchange(capture: LayerCapture, graph: Graph) -> Blame:
+    """Of what was run with layers in float."""
     whole_file = next((swap for swap in capture.swaps if swap.what == "alone"), None)
     everything = next((swap for swap in capture.swaps if swap.what == "all"), None)
     ranked = _wrong_first(capture, suspects(capture))

@@ -30,6 +30,8 @@ _EXACT = 100.0
 _PLAIN = 0.25
 _MANY = 1000
 _EIGHT_BITS = 256
+_FULL = 20
+"""Bits of the 24 of a float that numbers need which are on no grid: half precision has 11, bfloat16 8."""
 Stage = Literal["conversion", "quantization", "device"]
 Array = npt.NDArray[Any]
 
@@ -57,6 +59,7 @@ RULES: dict[str, Rule] = {
     "lag": Rule("RESIDUAL_LAG", 0.01, 2.0, "fail", 0.05),
     "stuck": Rule("OUTPUT_STUCK", 0.05, 5.0, "fail", 0.1),
     "levels": Rule("FEW_LEVELS", 0.002, 2.0),
+    "format": Rule("FEW_LEVELS", 5e-5, 10.0),
     "saturated": Rule("OUTPUT_SATURATED", 0.01, 8.0, "warn", 0.02),
     "small": Rule("SMALL_CHANNEL_LOST", 0.32, 2.0, "fail", 0.32),
     "gain": Rule("RESIDUAL_GAIN", 0.01, 0.3, "warn", 0.05),
@@ -71,6 +74,7 @@ RULES: dict[str, Rule] = {
     "undone": Rule("RESIDUAL_REQUANTIZED", 0.7, 0.7),
     "element": Rule("RESIDUAL_ELEMENT", 0.05, 6.0, "warn", 0.5),
     "case": Rule("RESIDUAL_CASE", 0.1, 12.0),
+    "lone gain": Rule("RESIDUAL_GAIN", 0.01, 0.95),
     "curve": Rule("RESIDUAL_CURVE", 0.01, 0.6),
 }
 """By kind of sign, the one that explains most first: where it holds, those after it say the same in other words."""
@@ -112,6 +116,8 @@ def systematic(sign: Sign, elements: int, cases: int) -> bool:
         )
     if sign.kind == "levels":
         return bool(where["levels"] <= _EIGHT_BITS)  # more than that has half precision
+    if sign.kind == "format":
+        return bool(where["expected"] >= _FULL and where["bits"] <= _FULL // 2 + 1)
     if sign.kind == "small":
         return bool(where["elements"] >= _FEW)
     if sign.kind in ("other output", "permuted", "lag"):
@@ -170,7 +176,7 @@ class Residuals:
                 for sign in (sign for sign in signs if sign.kind == kind and systematic(sign, elements, cases)):
                     level = _quantized(sign) if stage == "quantization" else severity
                     if name in accepted and RULES[kind].quantized != "fail":
-                        level = "warn"
+                        level = None if kind == "format" else "warn"  # fp16 is what was asked for
                     code = code_of(sign, rank[name])
                     if level is None or code in told or len(told) == _MOST:
                         continue
@@ -258,9 +264,13 @@ _WORDS = {
     "lag": "it fits {strength:.3g} times better moved by {shift} along axis {axis}",
     "stuck": "it is {value:.4g} everywhere{at}, where it should vary",
     "levels": "it has {levels} levels where {expected} are expected",
+    "format": "each of its numbers is one of a shorter float format, with {bits} bits where {expected} are expected "
+    "(half precision has 11, bfloat16 8)",
     "saturated": "{count} values are piled up at its {side}, where those expected go on (by {size:.2%} of its size)",
     "small": "of indices {first} to {last} of axis {axis}, which are small beside the others, the error is {size:.0%}",
     "gain": "its gain is off by {value:+.2%} (between {low:+.2%} and {high:+.2%}), in {parts} parts of its cases alike",
+    "lone gain": "its gain in case '{case}' is off by {value:+.2%}, in {parts} parts alike ({strength:.0%} of the error "
+    "there)",
     "offset": "it is off by {value:+.2%} of its size (between {low:+.2%} and {high:+.2%}), in {parts} parts alike",
     "pattern": "an offset of {size:.2%} of its size is the same along axis {axis} in every case "
     "({strength:.0%} of the error), as where a bias was dropped",

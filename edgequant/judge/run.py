@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from edgequant.archive.open import Run
+from edgequant.archive.open import Run, invalid
 from edgequant.archive.types import Artifact, Capture, Failure, Plan, Source
 from edgequant.compare.table import Kind
 from edgequant.errors import InputError
@@ -134,12 +134,16 @@ def _evidence(
             # Not to be passed over: what it said may have been a FAIL.
             raise _missing(run, f"what {variant} did on {uri}")
         return None
+    if capture is not None and (found := _other(capture, uri, variant)):
+        raise invalid(run.path, f"what is kept as that of {variant} on {uri} is of {found}")
     if capture is not None and _has_file(capture) and (making is None or making.artifact is None):
         raise _missing(run, f"how {variant} was made")
     evidence = Evidence(uri, variant, plan, source, capture=capture, failure=failure, conversion=conversion)
     if making is None or making.artifact is None or not _has_file(capture):
         return evidence
     made, here = making.artifact, run.on_host(variant)
+    if here is not None and here.device is not None and not here.device.is_host:
+        raise invalid(run.path, f"what is kept as that of {variant} on this host is of {here.device.uri}")
     if not _is_of(made, capture):
         if run.closing.ended:
             raise _missing(run, f"what the file of {variant} did on {uri}")
@@ -171,6 +175,13 @@ def _need_all(run: Run, capture: Capture, what: str) -> None:
 
 def _missing(run: Run, what: str) -> InputError:
     return InputError("RUN_INVALID", f"{run.path}: {what} is missing", hint="A file of it was removed.")
+
+
+def _other(capture: Capture, uri: str, variant: Variant) -> str | None:
+    """Of what else a capture is than it lies there for; None where it is not."""
+    if capture.variant not in (None, str(variant)):
+        return capture.variant
+    return None if capture.device is None or capture.device.uri == uri else capture.device.uri
 
 
 def _has_file(capture: Capture | None) -> bool:

@@ -188,7 +188,8 @@ class Trial:
         here, plan = self._e.variant_host, self._e.plan
         alike = plan.options.precision != "low" and self.device.mnn == plan.host.mnn
         moved = [each for each in here.moved if each.memory == memory] if here is not None and alike else []
-        return Bands(self._names, method, plan.options.precision, plan.limits, moved, self._e.source.held)
+        return Bands(self._names, method, plan.options.precision, plan.limits, moved, self._e.source.held,
+                     self._e.source.decisions)  # fmt: skip
 
     def _rolled(self) -> tuple[Drift, tuple[Observed, ...]]:
         """What the rollout comes to, where there was one."""

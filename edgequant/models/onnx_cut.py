@@ -18,6 +18,7 @@ import numpy as np
 from edgequant.models.model import BrokenFileError, Data, Work, text
 from edgequant.models.proto import BYTES, FIXED32, MAX_FIELDS, VARINT, fields, integers, signed
 from edgequant.models.proto_write import content, number, numbers, real, tag, varint
+from edgequant.tensors import SHAPE
 
 Value: TypeAlias = int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
 """What an attribute may hold, but for tensors and graphs."""
@@ -25,8 +26,6 @@ Declared: TypeAlias = tuple[str, tuple[int | None, ...]]
 """An element type and sizes, None for any."""
 _Extent = tuple[int, int]
 
-SHAPE = "::shape"
-"""Behind a tensor's name: the name of its sizes, in a copy that hands these out."""
 DTYPES = {
     "float32": 1, "uint8": 2, "int8": 3, "uint16": 4, "int16": 5, "int32": 6, "int64": 7, "bool": 9, "float16": 10,
     "float64": 11, "uint32": 12, "uint64": 13,
@@ -74,6 +73,8 @@ class Cut:
 
 class OnnxFile:
     """An ONNX file's main graph, in pieces.  Use as a context manager.  Raises BrokenFileError, OSError."""
+
+    suffix = ".onnx"
 
     def __init__(self, path: Path) -> None:
         self.path = path

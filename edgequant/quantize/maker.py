@@ -78,6 +78,11 @@ class Maker:
             last = _Begun(functools.partial(self._make, variant), last, self._stopper)
             self._begun[variant.file_key] = last
 
+    @property
+    def busy(self) -> bool:
+        """Whether something that was begun is not there yet."""
+        return any(not each.work.done for each in self._begun.values())
+
     def stop(self) -> None:
         """End what was begun and not asked for, and wait until nothing of it is left."""
         self._stopper.stop()

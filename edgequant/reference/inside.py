@@ -14,9 +14,10 @@ import numpy as np
 from edgequant.cases.case import Case
 from edgequant.errors import EdgequantError, InputError
 from edgequant.models import ModelGraph
-from edgequant.models.onnx_cut import SHAPE, OnnxFile
+from edgequant.models.onnx_cut import OnnxFile
 from edgequant.reference.reference import CaseRefused, Outputs
 from edgequant.reference.runtime import RuntimeReference, available
+from edgequant.tensors import SHAPE
 
 BATCH_BYTES = 64 << 20
 """Of inner tensors that are held at once."""
@@ -141,14 +142,28 @@ class LiteInside:
     def sizes(self, names: Iterable[str], case: Case) -> dict[str, tuple[int, ...]]:
         """See `Inside.sizes`."""
         wanted = list(names)
+        if not wanted:
+            return {}
         self._runtime.load(self._graph.path, [f"{name}{SHAPE}" for name in wanted])
         found = self._runtime.run(case)
         return {name: tuple(int(size) for size in found[name + SHAPE]) for name in wanted if name + SHAPE in found}
 
     def values(self, names: Iterable[str], case: Case) -> dict[str, np.ndarray]:
         """See `Inside.values`."""
-        self._runtime.load(self._graph.path, list(names))
+        wanted = list(names)
+        if not wanted:
+            return {}
+        self._runtime.load(self._graph.path, wanted)
         return self._runtime.run(case)
+
+    def run(self, model: Path, inputs: Mapping[str, np.ndarray]) -> Outputs:
+        """See `Inside.run`."""
+        self._runtime.load(model)
+        return self._runtime.run(Case("part", inputs, "inner tensors"))
+
+    def cut(self, part: Mapping[str, object], fixed: Mapping[str, np.ndarray]) -> None:
+        """See `lite_file.LiteFile.cut`."""
+        self._runtime.cut({"source": str(self._graph.path.resolve()), **part}, fixed)
 
 
 def batches(sizes: Mapping[str, tuple[int, ...]], most: int = BATCH_BYTES) -> Iterator[list[str]]:

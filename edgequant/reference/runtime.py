@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from edgequant.background import Background
 from edgequant.cases.case import Case
@@ -98,6 +100,11 @@ class RuntimeReference(Reference):
         asked = {"path": str(model.resolve()), "inner": list(inner)}
         header, _ = self._session.request("load", asked, deadline=Deadline(self._timeout))
         self._session.checked(LoadAnswer, header)
+
+    def cut(self, part: Mapping[str, object], fixed: Mapping[str, np.ndarray]) -> None:
+        """Write a part of a model as one of its own, where the runtime's process can do that: see `LiteParts.cut`.
+        Raises RunnerError."""
+        self._session.request("cut", dict(part), fixed, deadline=Deadline(self._timeout))
 
     def run(self, case: Case) -> Outputs:
         with _told():

@@ -7,18 +7,22 @@ Started by `edgequant.reference.runtime.RuntimeReference`.
 from __future__ import annotations
 
 import os
+import struct
 import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from importlib import metadata
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgequant.device_scripts import process, rollout, server, wire
 from edgequant.device_scripts.server import Answer, Job, JobError, Tensors
-from edgequant.models.onnx_cut import SHAPE
+from edgequant.tensors import SHAPE
+
+if TYPE_CHECKING:
+    from edgequant.reference.lite_cut import LiteParts
 
 
 class Engine(ABC):
@@ -147,6 +151,8 @@ class LiteRtEngine(Engine):
     """LiteRT with its own kernels: the delegates it would take by default may compute in less than float32."""
 
     def __init__(self) -> None:
+        from importlib import metadata
+
         from ai_edge_litert import interpreter
 
         self._litert = interpreter
@@ -184,12 +190,34 @@ class LiteRtEngine(Engine):
 
 
 class LiteRtInside(LiteRtEngine):
-    """LiteRT that keeps every tensor of the main graph, and hands out those that are asked for."""
+    """LiteRT that keeps every tensor of the main graph, and hands out those that are asked for, or its outputs; it
+    cuts parts out of the file, too."""
 
     keeps_all = True
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: LiteParts | None = None
+
+    def job_cut(self, job: Job) -> Answer:
+        """See `LiteParts.cut`; `source` and `out` are paths, and what becomes a constant comes along."""
+        from edgequant.reference.lite_cut import LiteParts
+
+        asked = job.header
+        try:
+            if self._parts is None or self._parts.path != Path(asked["source"]):
+                self._parts = LiteParts(Path(asked["source"]))
+            self._parts.cut(
+                asked["nodes"], asked["inputs"], job.tensors, asked["outputs"], asked["changed"], Path(asked["out"])
+            )
+        except (ImportError, ValueError, TypeError, LookupError, AttributeError, struct.error) as error:
+            raise JobError("CUT_IMPOSSIBLE", f"{type(error).__name__}: {_first_line(error)}") from None
+        return {}, None
+
     def run(self, inputs: Tensors) -> dict[str, Any]:
-        super().run(inputs)
+        outputs = super().run(inputs)
+        if not self.inner:
+            return outputs
         places = {_name(each): each["index"] for each in self._model.get_tensor_details()}
         found = {}
         for name in self.inner:

@@ -56,7 +56,9 @@ def render(report: BenchReport, console: Console, *, folder: Path | None, verbos
 def _table(heads: tuple[str, ...], words_in: tuple[str, ...] = ("setting", "valid")) -> Table:
     table = Table(box=None, pad_edge=False)
     for head in heads:
-        table.add_column(head, justify="left" if head in words_in else "right", no_wrap=head != "setting")
+        table.add_column(
+            head, justify="left" if head in words_in else "right", no_wrap=head != "setting", overflow="fold"
+        )
     return table
 
 

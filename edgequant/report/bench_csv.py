@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator
 
 from edgequant.cells import cell
+from edgequant.report import bench_words as words
 from edgequant.report.bench import BenchDeviceReport, BenchReport, BlockReport, SettingReport
 
 _MS = ("p50", "mean", "trimmed", "p90", "p99")
@@ -60,7 +61,11 @@ def _setting(device: BenchDeviceReport, found: SettingReport) -> Iterator[tuple[
     yield from ((key, getattr(found.memory, key)) for key in _MEMORY if found.memory is not None)
     for compared in device.compared:
         if compared.name == (found.id or found.name):
-            yield from (("base", compared.base), ("ratio", compared.ratio), ("says", compared.says))
+            yield from (
+                ("base", words.title(device, compared.base)),
+                ("ratio", compared.ratio),
+                ("says", compared.says),
+            )
             yield from (("ratio_low", compared.low), ("ratio_high", compared.high))
     for before in [] if device.baseline is None else device.baseline.settings:
         if before.name == (found.id or found.name):

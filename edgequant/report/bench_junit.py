@@ -35,4 +35,4 @@ def _told(device: BenchDeviceReport, setting: SettingReport) -> Iterator[str]:
     name = setting.id or setting.name
     yield from (words.compared(device, each) for each in device.compared if each.name == name)
     if device.baseline is not None:
-        yield from (words.since(each) for each in device.baseline.settings if each.name == name)
+        yield from (words.since(device, each) for each in device.baseline.settings if each.name == name)

@@ -68,6 +68,11 @@ def peak(setting: SettingReport) -> str:
     return "-" if setting.rss_peak_kb is None else f"{setting.rss_peak_kb * 1.024e-3:.1f}"
 
 
+def title(device: BenchDeviceReport, id_: str) -> str:
+    """The name of a setting, with what was borne: it never stands without."""
+    return next((each.name for each in device.settings if (each.id or each.name) == id_), id_)
+
+
 def against_it(setting: SettingReport) -> list[str]:
     """Why it is not valid, a line each."""
     return [f"{each.code}: {each.message}" for each in setting.why_invalid]
@@ -85,7 +90,7 @@ def ratio(found: ComparedReport | AgainstReport) -> str:
 def why_unclear(device: BenchDeviceReport, found: ComparedReport) -> str | None:
     """Why two settings were not compared; None where they were, or where the interval itself leaves it open."""
     bad = [each.id or each.name for each in device.settings if not each.valid]
-    named = [name for name in (found.base, found.name) if name in bad]
+    named = [title(device, name) for name in (found.base, found.name) if name in bad]
     if found.says != "unclear" or not named:
         return None
     return f"not compared: numbers of {plain.joined(named, 'and')} are not valid"
@@ -94,20 +99,22 @@ def why_unclear(device: BenchDeviceReport, found: ComparedReport) -> str | None:
 def compared(device: BenchDeviceReport, found: ComparedReport) -> str:
     """A comparison within the session."""
     beside = f"{found.rounds} rounds beside each other"
+    name, base = title(device, found.name), title(device, found.base)
     if (why := why_unclear(device, found)) is not None:
-        return f"{found.name} against {found.base}: {why} ({ratio(found)}, {beside})"
-    return f"{found.name} {_SAYS[found.says]} {found.base}: {ratio(found)}, {beside}"
+        return f"{name} against {base}: {why} ({ratio(found)}, {beside})"
+    return f"{name} {_SAYS[found.says]} {base}: {ratio(found)}, {beside}"
 
 
-def since(found: AgainstReport) -> str:
+def since(device: BenchDeviceReport, found: AgainstReport) -> str:
     """A comparison with the baseline."""
+    name = title(device, found.name)
     if found.says == "not compared":
-        return f"{found.name}: not compared with the baseline: {found.why}"
+        return f"{name}: not compared with the baseline: {found.why}"
     before, now = plain.milliseconds(found.before_ms), plain.milliseconds(found.ms)
     why = f"; {found.why}" if found.why else ""
     file = {True: ", the same file", False: "", None: ""}[found.same_file]
     blocks = f"{found.blocks_before} and {found.blocks} blocks"
-    return f"{found.name} {_SINCE[found.says]}: {ratio(found)}, {before} ms then, {now} ms now, {blocks}{file}{why}"
+    return f"{name} {_SINCE[found.says]}: {ratio(found)}, {before} ms then, {now} ms now, {blocks}{file}{why}"
 
 
 def shapes(device: BenchDeviceReport) -> str:
@@ -162,7 +169,7 @@ def device_lines(device: BenchDeviceReport) -> Iterator[str]:
         yield from (f"not valid: {each.name}: {line}" for line in against_it(each))
     yield from (compared(device, each) for each in device.compared)
     if device.baseline is not None:
-        yield from (since(each) for each in device.baseline.settings)
+        yield from (since(device, each) for each in device.baseline.settings)
         yield from (f"only the baseline measured {each}" for each in device.baseline.missing)
         yield from (f"baseline: {each}" for each in device.baseline.notes)
     yield from laboratory.lines(device.apart)

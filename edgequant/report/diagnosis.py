@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import shlex
 from typing import Any, Literal
@@ -18,9 +19,10 @@ from edgequant.report.lines import STYLE, Lines
 
 MAX_ROWS = 12
 _LEGEND = (
-    "dB, more is better; *: to blame. entire: its own output, with all error that comes in; single: the model's worst "
-    "output with this layer alone quantized"
+    "dB, more is better; *: to blame. entire: its own output, float against quantized, with all error that comes in"
 )
+_SINGLE = "; single: the model's worst output with this layer alone quantized"
+_APART = "; device: its output there against this host; noise: what rounding explains of that"
 MOST_ABOVE = 50
 """MB that looking inside means to take of a device, above what the model takes anyway."""
 
@@ -207,7 +209,9 @@ class _Printer(Lines):
         where this layer alone is quantized."""
         shown = found.table if self.verbose else found.table[: self.max_outputs]
         device = any(row.device_db is not None for row in shown)
-        heads = ["entire dB", "single dB", *(["device dB", "noise dB"] if device else [])]
+        single = any(row.single_db is not None for row in shown)
+        columns = [True, single, device, device]
+        heads = list(itertools.compress(("entire dB", "single dB", "device dB", "noise dB"), columns))
         width = max(self.name(row.layer).cell_len for row in shown) + 4
         types = max(14, *(self.name(row.type).cell_len + 1 for row in shown))
         if self.console.is_terminal:  # a file has no edge: nothing is cut there
@@ -216,7 +220,8 @@ class _Printer(Lines):
         head = f"{'layer':<{width}}{'type':<{types}}" + "".join(f"{head:>11}" for head in heads)
         self.console.print(Text(head), soft_wrap=True)
         for row in shown:
-            numbers = [row.entire_db, row.single_db, *([row.device_db, row.rounding_db] if device else [])]
+            every = (row.entire_db, row.single_db, row.device_db, row.rounding_db)
+            numbers = itertools.compress(every, columns)
             cells = "".join(f"{'-' if value is None else f'{value:.1f}':>11}" for value in numbers)
             name = self.cut(self.name(row.layer, "bold" if row.blamed else ""), width - 3)
             mark, blanks = "* " if row.blamed else "  ", " " * (width - 2 - name.cell_len)
@@ -225,8 +230,7 @@ class _Printer(Lines):
             padded = Text.assemble(mark, name, blanks, kind, " " * (types - kind.cell_len), cells)
             self.console.print(padded, soft_wrap=True)
         if not self.quiet:
-            apart = "; device: its output there against this host; noise: what rounding explains of that"
-            legend = f"{_LEGEND}{apart if device else ''}."
+            legend = f"{_LEGEND}{_SINGLE if single else ''}{_APART if device else ''}."
             self.hang(Text("  "), self.text(legend))
         if len(found.table) > len(shown):
             self.line(f"  and {len(found.table) - len(shown)} more layers (--verbose shows them)")

@@ -41,14 +41,14 @@ def document(suites: Sequence[tuple[str, Sequence[Rule]]], model: str, created: 
     """Suites by title, each with its rules."""
     root = ElementTree.Element("testsuites", {"name": "edgequant"})
     totals = {"tests": 0, "failures": 0, "errors": 0}
+    titles: set[str] = set()
     for title, cases in suites:
-        suite = ElementTree.SubElement(root, "testsuite", {"name": _text(title)})
+        title = _unlike(titles, title)
+        suite = ElementTree.SubElement(root, "testsuite", {"name": title})
         counts = {"tests": 0, "failures": 0, "errors": 0}
-        seen: dict[str, int] = {}
+        seen: set[str] = set()
         for case in cases:
-            number = seen[case.name] = seen.get(case.name, 0) + 1
-            name = case.name if number == 1 else f"{case.name} ({number})"
-            _write(suite, f"{model} {title}", name, case, counts)
+            _write(suite, f"{model} {title}", _unlike(seen, case.name), case, counts)
         for key, count in counts.items():
             suite.set(key, str(count))
             totals[key] += count
@@ -60,10 +60,20 @@ def document(suites: Sequence[tuple[str, Sequence[Rule]]], model: str, created: 
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, "unicode") + "\n"
 
 
+def _unlike(seen: set[str], name: str) -> str:
+    """As it is written, with a number where something that is written so is there already."""
+    shown, number = _text(name), 1
+    while shown in seen:
+        number += 1
+        shown = f"{_text(name)} ({number})"
+    seen.add(shown)
+    return shown
+
+
 def _write(suite: ElementTree.Element, group: str, name: str, case: Rule, counts: dict[str, int]) -> None:
     counts["tests"] += 1
     # GitLab and Jenkins split class names at dots.
-    attributes = {"classname": _text(group).replace(".", "_"), "name": _text(name), "time": "0"}
+    attributes = {"classname": _text(group).replace(".", "_"), "name": name, "time": "0"}
     element = ElementTree.SubElement(suite, "testcase", attributes)
     if case.verdict.exit_code == 0:
         if case.why:

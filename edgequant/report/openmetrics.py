@@ -94,8 +94,11 @@ def bench_openmetrics(report: BenchReport) -> str:
                 if each.valid:
                     values[each.metric].add(labels, each.value)
             invalid.add(labels, sum(not each.valid for each in every))
+        titles = {each.id or each.name: each.name for each in device.settings if each.valid}
         for compared in device.compared:
-            ratio.add((("variant", compared.name), ("base", compared.base), *of), compared.ratio)
+            if compared.name in titles and compared.base in titles:
+                whose = (("variant", titles[compared.name]), ("base", titles[compared.base]), *of)
+                ratio.add(whose, compared.ratio)
         _findings(found, of, Counter((each.code, str(each.severity)) for each in device.findings))
     families = [model, verdict, state, *values.values(), invalid, ratio, found]
     return text(families)

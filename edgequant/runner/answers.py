@@ -186,6 +186,7 @@ class Conditions(Answer):
     cpus: Annotated[int, Field(ge=1, le=4096)] | None = None
     mhz: _Mhz | None = None
     mhz_most: _Mhz | None = None
+    mhz_able: _Mhz | None = None
     cooled: _Tally | None = None
     throttled: _Tally | None = None
     celsius: Annotated[float, Field(ge=-100, le=250, allow_inf_nan=False)] | None = None

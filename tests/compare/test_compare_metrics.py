@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edgequant.compare import metrics
+from edgequant.compare import pieces
 from edgequant.compare.decibel import SQNR_CAP_DB
 from edgequant.compare.metrics import SMALLEST, compare, strayed
 
@@ -286,7 +286,7 @@ def test_chunks_do_not_show(size, chunk, seed):
     got = reference + rng.standard_normal(size).astype(np.float32)
     whole = compare(reference, got)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "_CHUNK", chunk)
+        patch.setattr(pieces, "_CHUNK", chunk)
         parts = compare(reference, got)
     for metric in ("cosine", "centered_cosine", "sqnr_db", "max_abs", "mean_abs", "p99_abs"):
         assert same(getattr(parts, metric), getattr(whole, metric)), metric
@@ -341,3 +341,23 @@ def test_the_fast_way_says_the_same(size: int, scale: float) -> None:
             found = compare(one, other)
             for fast, slow in zip(strayed(one, other), (found.sqnr_db, found.max_abs, found.mismatch), strict=True):
                 assert fast == slow or fast == pytest.approx(slow, rel=1e-9, abs=0)
+
+
+@pytest.mark.parametrize("size", [1, 8191, 8193, 40_000, 70_001])
+def test_every_bit_is_the_same_however_many_chunks_are_looked_at_in_one_go(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    rng = np.random.default_rng(size)
+    ref = (rng.standard_normal(size) * 100 + 3).astype(np.float32)
+    got = (ref + rng.standard_normal(size) * 0.1).astype(np.float32)
+    found = compare(ref, got)
+    monkeypatch.setattr(pieces, "_ROWS", 1)
+    assert compare(ref, got) == found
+
+
+def test_what_is_not_finite_is_counted_in_arrays_that_do_not_lie_in_one_piece() -> None:
+    ref = np.ones((70, 300), np.float32).T
+    got = ref.copy(order="K")
+    got[5, 7], got[6, 8] = np.nan, np.inf
+    found = compare(ref, got)
+    assert (found.nan, found.inf, found.problem) == (1, 1, "nonfinite")

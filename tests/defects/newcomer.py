@@ -1,6 +1,7 @@
 """What a newcomer reads: the console of failing diagnoses over distinct causes, to be read by somebody.
 
-`python -m tests.defects.newcomer [FOLDER]` writes a text for each into a folder, or prints them.  Faults are planted
+`python -m tests.defects.newcomer [FOLDER]` writes a text for each into a folder, and what was planted into FOLDER.key
+beside it; or prints them.  Faults are planted
 as in `layers`; what is shown is all of `edgequant diagnose` but the run itself: a verdict, three sentences, a table.
 """
 
@@ -9,16 +10,20 @@ from __future__ import annotations
 import io
 import sys
 import tempfile
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 
+from edgequant.jobs.next_command import next_command
 from edgequant.judge.diagnosis import Diagnosis
 from edgequant.judge.verdict import Verdict
 from edgequant.lab.session import Session
 from edgequant.models.mnn.weights import read_weights
+from edgequant.plan.request import Request
 from edgequant.report.diagnosis import DiagnosisReport, render, rows
+from edgequant.spec import Precision, RunOptions, Variant
 from tests.defects import layer_devices as devices
 from tests.defects import layer_mechanisms as mechanisms
 from tests.defects.layer_edits import CODINGS, EDITS, coded, planted
@@ -30,14 +35,23 @@ FILES = (
     "zero point of weights 12 steps off", "bias gone", "a scale is infinite",
 )  # fmt: skip
 
+RUN = "edgequant-runs/model"
 
-def shown(of: Subject, found: Diagnosis, device: str) -> str:
-    """As the console has it."""
+
+def shown(of: Subject, found: Diagnosis, device: str, made: Path, precision: Precision = "normal") -> str:
+    """As the console has it, of the file that was looked into."""
     stream = io.StringIO()
+    variant = Variant.parse(of.name.split(" ")[1])
+    options = RunOptions(precision=precision)
+    request = Request(Path("model.onnx"), devices=(device,), variants=(variant,), options=options)
+    artifact = types.SimpleNamespace(path=made.name, run_as=variant, asked=variant)
+    trial = types.SimpleNamespace(variant=variant, uri=device, artifact=artifact)
+    follow = next_command(found, types.SimpleNamespace(path=made.parent), request, trial)  # type: ignore[arg-type]
+    follow = follow and follow.replace(str(made.parent), RUN)
     told = DiagnosisReport(
         verdict=Verdict.FAIL, model="model.onnx", device=device, variant=of.name.split(" ")[1], stage=found.stage,
         layers=list(found.blame.layers), proof=found.blame.proof, how=found.blame.how, cause=found.cause,
-        findings=list(found.findings), table=rows(found), next="edgequant verify model.onnx ...", run_dir="run",
+        findings=list(found.findings), table=rows(found), next=follow, run_dir=RUN,
     )  # fmt: skip
     render(told, Console(file=stream, width=100))
     return stream.getvalue()
@@ -51,12 +65,12 @@ def all_of_them(host: Session, far: Session, work: Path) -> Iterator[tuple[str, 
         for kind in kinds:
             for layer in read_weights(of.made):
                 if planted(of.made, layer, EDITS[kind][0], out) and (failing := breaks(of, out, host)):
-                    yield f"{kind}: {layer.name}", shown(of, look(of, out, host, work, failing)[1], "local:")
+                    yield f"{kind}: {layer.name}", shown(of, look(of, out, host, work, failing)[1], "local:", out)
                     break
     for kind, (coding, _) in CODINGS.items():
         for layer in read_weights(cnn.made):
             if coded(cnn.made, cnn.plain, layer, coding, out) and (failing := breaks(cnn, out, host)):
-                yield f"{kind}: {layer.name}", shown(cnn, look(cnn, out, host, work, failing)[1], "local:")
+                yield f"{kind}: {layer.name}", shown(cnn, look(cnn, out, host, work, failing)[1], "local:", out)
                 break
     sound, _ = look(cnn, cnn.made, host, work, [], stage=None)
     layer = next(each for each in sound.layers if each.key == "c2")
@@ -67,20 +81,24 @@ def all_of_them(host: Session, far: Session, work: Path) -> Iterator[tuple[str, 
         device = devices.Device(far, effect=effect, tensors=tensors, half=half)
         precision = "low" if half else "normal"
         found = look(cnn, cnn.made, host, work, [], device=device, stage="device", precision=precision)[1]  # type: ignore[arg-type]
-        yield f"{kind}: {layer.key}", shown(cnn, found, "ssh://board")
+        yield f"{kind}: {layer.key}", shown(cnn, found, "ssh://board", cnn.made, precision)  # type: ignore[arg-type]
     for one in mechanisms.halves(cnn, host, far, work, 1):
-        yield f"{one.fault}: {one.layers[0]}", shown(one.of, one.found, "ssh://board")
+        yield f"{one.fault}: {one.layers[0]}", shown(one.of, one.found, "ssh://board", one.of.made, "low")
     for one in mechanisms.outlier_weights(cnn, host, work, 1):
-        yield f"{one.fault}: {one.layers[0]}", shown(one.of, one.found, "local:")
+        yield f"{one.fault}: {one.layers[0]}", shown(one.of, one.found, "local:", one.of.made)
 
 
 def main(folder: str | None = None) -> None:
+    keys: list[str] = []
     with tempfile.TemporaryDirectory() as work, this_host() as host, this_host() as far:
         for number, (planted_, text) in enumerate(all_of_them(host, far, Path(work)), 1):
             if folder is None:
                 print(f"---- {number}: {planted_}\n{text}")
             else:
-                (Path(folder) / f"{number:02}.txt").write_text(f"{text}\n(planted: {planted_})\n")
+                (Path(folder) / f"{number:02}.txt").write_text(text)
+                keys.append(f"{number:02}: {planted_}")
+        if folder is not None:
+            Path(folder).with_suffix(".key").write_text("\n".join(keys) + "\n")
 
 
 if __name__ == "__main__":

@@ -68,6 +68,26 @@ def test_a_phone_that_is_hot_and_held_back(tmp_path: Path, tree: Callable[[str, 
     assert (found["battery"], found["charging"]) == (17, False)
 
 
+@pytest.mark.parametrize(
+    ("told", "degrees"),
+    [("45000", 45.0), ("45", 45.0), ("452", 45.2), ("0", None), ("-273000", None), ("45.5", None), ("hot", None)],
+)
+def test_degrees_whatever_their_unit(
+    told: str, degrees: float | None, tmp_path: Path, tree: Callable[[str, str], None]
+) -> None:
+    """Some vendors' zones tell degrees or tenths, and --cool-below 45 would never wait."""
+    tree("sys/class/thermal/thermal_zone0/temp", told)
+    assert conditions.celsius(str(tmp_path)) == degrees
+
+
+def test_a_frequency_of_nothing_is_not_known(tmp_path: Path, tree: Callable[[str, str], None]) -> None:
+    for cpu in CPUS:
+        for name, told in (("scaling_cur_freq", "0"), ("scaling_max_freq", "1800000"), ("cpuinfo_max_freq", "2000000")):
+            tree(f"sys/devices/system/cpu/cpu{cpu}/cpufreq/{name}", told)
+    found = conditions.read(str(tmp_path))
+    assert (found["mhz"], found["mhz_most"], found["mhz_able"]) == (None, [1800] * len(CPUS), [2000] * len(CPUS))
+
+
 @pytest.mark.parametrize("text", ["", "some", "some total=x\n", "cpu0 1 2\n", "\0\xff\n" * 9])
 def test_nonsense_is_none(text: str, tmp_path: Path, tree: Callable[[str, str], None]) -> None:
     for path in ("proc/stat", "proc/pressure/cpu", "proc/meminfo", "proc/vmstat", "sys/fs/cgroup/cpu.stat"):

@@ -199,6 +199,78 @@ def _kinds() -> Iterator[tuple[str, str, list[tuple[str, Change]]]]:
         [(f"back by {seconds:g} s", _later(0.5, _set(boot=-seconds))) for seconds in (3.0, 900.0)],
     )
     yield "clock's speed", "CLOCK_ODD", [(f"{clock:g} times", _set(clock=clock)) for clock in (0.25, 0.5, 1.5, 3.0)]
+    yield "in passing", "FREQUENCY_FELL", [
+        (f"{name} to {1 - drop:.0%} and back", _all(
+            _later(0.32, _each(f"cpufreq/{name}", str(round(1_800_000 * (1 - drop))))),
+            _later(0.95, _each(f"cpufreq/{name}", "1800000"))))
+        for name, drop in itertools.product(("scaling_cur_freq", "scaling_max_freq"), (0.15, 0.4, 0.7))
+    ]  # fmt: skip
+    yield (
+        "a policy's cap",
+        "FREQUENCY_CAPPED",
+        [(f"at {share:.0%}", _each("cpufreq/scaling_max_freq", str(round(1_800_000 * share)))) for share in (0.9, 0.5)]
+        + [
+            (f"throttled from the begin, speed {speed}",
+             _all(_each("cpufreq/scaling_max_freq", str(round(1_800_000 * speed))), _set(speed=speed, fastest=None)))
+            for speed in (0.8, 0.4)
+        ],
+    )  # fmt: skip
+    yield (
+        "userspace governor",
+        "GOVERNOR_SLOW",
+        [
+            (f"at {mhz} MHz", _all(_each("cpufreq/scaling_governor", "userspace"),
+                                   _each("cpufreq/scaling_cur_freq", str(1000 * mhz)), _set(fastest=None)))
+            for mhz in (600, 1600)
+        ],
+    )  # fmt: skip
+    yield (
+        "cores",
+        "CPUS_CHANGED",
+        [
+            (f"{words} after {when} s", _later(when, _set(cpus=cpus)))
+            for words, cpus in (("one goes offline", [0]), ("its cpuset shrinks", [1]))
+            for when in (0.1, 0.8)
+        ]
+        + [("one goes and another busy", _all(_set(others=0.6), _later(0.5, _set(cpus=[0])))),
+           ("one comes", _all(_set(cpus=[0]), _later(0.5, _set(cpus=[0, 1]))))],
+    )  # fmt: skip
+    yield (
+        "another cgroup",
+        "CPU_QUOTA",
+        [
+            (f"held back {times} times in it", _all(
+                own, _file("sys/fs/cgroup/user.slice/cpu.stat", "nr_throttled 900"),
+                _later(0.3, _all(_file("proc/self/cgroup", "0::/small"),
+                                 _file("sys/fs/cgroup/small/cpu.stat", f"nr_throttled {times}")))))
+            for times in (0, 40)
+        ],
+    )  # fmt: skip
+    yield "clock's steps", "CLOCK_ODD", [
+        (f"{1000 * tick:g} ms", _set(tick=tick)) for tick in (0.0005, 0.001, 0.004)
+    ] + [
+        (f"{1000 * tick:g} ms, a noisy model", _set(tick=tick, noise=0.3)) for tick in (0.0005, 0.001)
+    ]  # fmt: skip
+    yield "always the same", "CLOCK_ODD", [
+        (f"{ms:g} ms more", _set(noise=0.0, drift=lambda _, ms=ms: 1 + ms / 10)) for ms in (0.0, 3.0)
+    ]  # fmt: skip
+    yield "faster and faster", "NOT_AT_REST", [
+        (f"bandwidth of {share:g} comes back", _all(_set(bandwidth=share), _later(0.55, _set(bandwidth=1.0))))
+        for share in (0.85, 0.6, 0.4)
+    ]  # fmt: skip
+    yield "slow drift", "SLOWS_DOWN", [
+        (f"{share:.0%} a second", _later(0.0, lambda world, share=share: setattr(
+            world, "drift", lambda now, begun=world.now: 1 + share * (now - begun))))
+        for share in (0.15, 0.2, 0.3)
+    ]  # fmt: skip
+    yield "two sorts of cores", "UNEVEN", [
+        (f"{times:g} times as long, {part:.0%} of the time", _set(drift=lambda now, times=times, part=part: (
+            times if now * 37.7 % 1 < part else 1.0)))
+        for times in (1.4, 2.0, 3.0) for part in (0.3, 0.45)
+    ]  # fmt: skip
+    yield "waiting unseen", "STALLED", [
+        (f"{ms} ms in each", _set(held=ms / 1e3)) for ms in (4, 10, 30)
+    ]  # fmt: skip
     yield (
         "no rest",
         "NOT_AT_REST",
@@ -255,5 +327,18 @@ def quiet() -> list[tuple[str, Change]]:
                                                         if path.is_file()]),
         ("clocks 1 % apart", _set(clock=1.01)),
         ("slower than ever, but not by much", _set(speed=0.94)),
+        ("a dip between two looks", _all(_later(0.35, _each("cpufreq/scaling_cur_freq", "1720000")),
+                                         _later(0.9, _each("cpufreq/scaling_cur_freq", "1800000")))),
+        ("a cap by a little", _each("cpufreq/scaling_max_freq", "1740000")),
+        ("userspace at its highest", _each("cpufreq/scaling_governor", "userspace")),
+        ("a clock of 20 us", _set(tick=2e-5)),
+        ("a clock of 1 us", _set(tick=1e-6)),
+        ("a drift of 4 %", _later(0.0, lambda world: setattr(
+            world, "drift", lambda now, begun=world.now: 1 + 0.04 * (now - begun)))),
+        ("now and then on a slow core", _set(drift=lambda now: 1.3 if now * 37.7 % 1 < 0.1 else 1.0)),
+        ("a tenth of a wait", _set(held=0.001)),
+        ("frequencies that are none", _all(*(_each(f"cpufreq/{name}", "0") for name in (
+            "scaling_cur_freq", "scaling_max_freq", "cpuinfo_max_freq")))),
+        ("noise of 30 %", _set(noise=0.3)),
     ]  # fmt: skip
     return [(f"{name} ({turn + 1})", plant) for turn in range(4) for name, plant in twins]

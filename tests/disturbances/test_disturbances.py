@@ -21,12 +21,13 @@ def test_it_gets_its_name(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("turn", range(4))
 def test_a_quiet_machine_is_not_accused(turn: int, tmp_path: Path) -> None:
-    twins = quiet()[25 * turn : 25 * turn + 25]
+    every = quiet()
+    twins = every[turn * len(every) // 4 : (turn + 1) * len(every) // 4]
     found = [quiet_outcome(name, plant, tmp_path / str(number)) for number, (name, plant) in enumerate(twins)]
     assert [each for each in found if each.said] == []
 
 
 def test_there_are_a_hundred_of_both_and_of_every_name() -> None:
     assert len(planted()) >= 100
-    assert len(quiet()) == 100
+    assert len(quiet()) >= 100
     assert {each.code for each in planted()} == {*CAUSES, *SIGNS}

@@ -36,7 +36,8 @@ class World:
         threads: CPUs that the model keeps busy.  noise: of an inference's time, as a share.
         speed: of the CPUs; bandwidth: of what the model needs beside them, which known work does not feel.
         others, stolen, waiting: CPUs' worth each second, beyond which nothing is seen of them.
-        clock: seconds of the device's clock in one of the host's.
+        clock: seconds of the device's clock in one of the host's.  tick: seconds of its steps.
+        held: seconds in which each inference waits for something.  cpus: that it may use.
         calendar, boot: seconds by which clocks were set.
         readied: how it was made ready.  fastest: known work at its fastest in the session.
     """
@@ -54,6 +55,9 @@ class World:
     calendar: float = 0.0
     boot: float = 0.0
     most_seconds: float = 600.0
+    tick: float = 0.0
+    held: float = 0.0
+    cpus: list[int] = field(default_factory=lambda: list(CPUS))
     readied: Readied | None = None
     fastest: float | None = WORK_MS
     now: float = 0.0
@@ -77,7 +81,8 @@ class World:
     # ---- the module `time`, as the runner knows it
 
     def perf_counter(self) -> float:
-        return 100.0 + self.now * self.clock
+        told = self.now * self.clock
+        return 100.0 + (told // self.tick * self.tick if self.tick else told)
 
     def perf_counter_ns(self) -> int:
         return round(self.perf_counter() * 1e9)
@@ -103,6 +108,7 @@ class World:
         begin = self.perf_counter()
         ms = BASE_MS / self.speed / self.bandwidth * self.drift(self.now) * (1 + self.noise * self.random.random())
         self._pass(ms / 1e3, self.threads)
+        self._pass(self.held, 0)
         if self.begun is not None and self.pauses:
             self._pass(self.pauses.pop() / 1e3, 0)
         return (self.perf_counter() - begin) * 1e3, None
@@ -168,7 +174,7 @@ class World:
     @contextlib.contextmanager
     def _inside(self) -> Iterator[None]:
         changes = [(bench, "time", self), (conditions, "time", self), (energy, "time", self),
-                   (conditions, "known_work", self.known_work), (system, "cpus", lambda: CPUS),
+                   (conditions, "known_work", self.known_work), (system, "cpus", lambda: self.cpus),
                    (system, "root", lambda: str(self.tree.root))]  # fmt: skip
         before = [(module, name, getattr(module, name)) for module, name, _ in changes]
         try:

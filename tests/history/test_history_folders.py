@@ -57,6 +57,33 @@ def test_of_a_report(tmp_path: Path) -> None:
             ]
 
 
+@pytest.mark.parametrize("when", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00", "0900-01-01T00:00:00Z"])
+def test_a_time_that_no_run_has_is_left_out(when: str, tmp_path: Path) -> None:
+    """One such folder kept all others out, or nothing could be listed any more."""
+    for name, text in (("odd", when), ("sound", "2026-01-01T00:00:00Z")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "bench.json").write_text(json.dumps(bench(created=text)))
+    report = unpacked("cnn", tmp_path / "runs") / "report.json"
+    report.write_text(json.dumps(json.loads(report.read_text()) | {"created": when}))
+    history = History(tmp_path / "h.sqlite")
+    found = remember.add(history, [tmp_path])
+    assert (found.new, len(found.skipped)) == (1, 2)
+    assert {error.code for error in found.skipped.values()} == {"RUN_INVALID"}
+    assert [each.when for each in history.find(Wanted())] == ["2026-01-01T00:00:00Z"]
+
+
+def test_what_was_moved_and_judged_again_is_one_run(tmp_path: Path) -> None:
+    history = History(tmp_path / "h.sqlite")
+    for name, when in (("a", "2026-01-01T00:00:00Z"), ("b", "2026-01-02T00:00:00Z")):
+        if name == "b":
+            (tmp_path / "a").rename(tmp_path / "b")
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "bench-plan.json").write_text("{}")
+        (tmp_path / name / "bench.json").write_text(json.dumps(bench(created=when)))
+        remember.add(history, [tmp_path / name])
+    assert [each.when for each in history.find(Wanted())] == ["2026-01-02T00:00:00Z"]
+
+
 def test_of_a_bench(tmp_path: Path) -> None:
     (tmp_path / "bench.json").write_text(json.dumps(bench()))
     found = read_folder(tmp_path)

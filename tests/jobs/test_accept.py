@@ -19,6 +19,7 @@ from edgequant.jobs import accept as job
 from edgequant.jobs.accept import Accepting, accept, resume
 from edgequant.jobs.accept_judge import keep, rejudge
 from edgequant.jobs.accept_plan import left, planned
+from edgequant.jobs.integrity import check
 from edgequant.judge.acceptance import State
 from edgequant.plan.accept import VerifyPart
 from edgequant.report.acceptance import load_acceptance
@@ -110,6 +111,32 @@ def test_one_broken_rule_of_each_kind_is_told_alike_everywhere(generated_model: 
     assert (again.found.state, again.changes) == (State.FAIL, ())
     shown = edgequant("report", str(tmp_path / "run"), "--json", cwd=tmp_path)
     assert (shown.code, shown.json) == (1, done.json)
+    _unaltered_until_somebody_alters_it(tmp_path / "run")
+
+
+def _unaltered_until_somebody_alters_it(run: Path) -> None:
+    """What bench came to belongs to its folder, is no more than what judging gives, and so is the judgement."""
+    assert check(run).holds
+    place = "bench/m-host/attempt-1/measured.json"
+    was, judged = (run / place).read_text(), (run / JUDGEMENT).read_text()
+    changed = json.loads(was)
+    for setting in changed["settings"]:
+        setting |= {
+            "valid": True,
+            "why": [],
+            "numbers": {"latency_ms.p50": {"value": 1e-10}},
+            "blocks": [],
+            "rounds": [],
+        }
+    (run / place).write_text(json.dumps(changed))
+    assert [each.file for each in check(run).differences] == [place]
+    assert rejudge(run).changes == (), "it is judged by what was captured"
+    (run / place).write_text(was)
+    (run / JUDGEMENT).write_text(judged.replace('"margin": 99.999', '"margin": 99.9'))
+    assert [each.file for each in check(run).differences] == [JUDGEMENT]
+    (run / JUDGEMENT).write_text(judged)
+    assert keep(run, rejudge(run).found).name == "acceptance-2.json"
+    assert check(run).holds
 
 
 def test_a_regression_is_found_by_its_own_rule(generated_model: ModelByName, tmp_path: Path) -> None:

@@ -153,14 +153,16 @@ def test_inputs_that_mnn_cannot_take_are_the_users(host: Session, tmp_path: Path
     [tflite.transposed_convolution(3, 5), tflite.nearest(True), tflite.depthwise(3), tflite.padded(True)],
     ids=["transposed", "nearest", "depthwise", "mirrored"],
 )
-def test_an_operator_of_tflite_is_named_by_its_tensors(make: departing.Make, host: Session, tmp_path: Path) -> None:
+def test_an_operator_of_tflite_is_named_and_its_case_runs(make: departing.Make, host: Session, tmp_path: Path) -> None:
     path = make(tmp_path)
     found = diagnosed(path, host, tmp_path / "work")
     assert found is not None
     assert found.operator in ("TRANSPOSE_CONV", "RESIZE_NEAREST_NEIGHBOR", "DEPTHWISE_CONV_2D", "MIRROR_PAD")
-    assert (found.proof, found.cause) == ("its tensors", "OPERATOR_MISREAD")
-    with pytest.raises(InputError, match="no case"):
-        export_case(found, tmp_path / "case")
+    assert (found.proof, found.cause) == ("alone", "OPERATOR_MISREAD")
+    script = export_case(found, tmp_path / "case")
+    shown = _run(script)
+    assert shown.returncode == 1, shown.stderr
+    assert "WRONG y" in shown.stdout
 
 
 @pytest.mark.nightly

@@ -6,6 +6,9 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,7 @@ from tests.cli.command import edgequant
 from tests.judge.benches import simple
 from tests.nightly import all_but
 from tests.recorded import unpacked
+from tests.waiting import LONG
 
 KINDS = ("byte", "shorter", "longer", "gone", "extra", "other", "link", "renamed", "folder", "empty")
 
@@ -151,10 +155,39 @@ def test_each_run_of_an_acceptance_is_looked_at(tmp_path: Path) -> None:
     for number in (1, 2):
         closed("cnn", tmp_path).rename(folder / "trials" / "m" / f"attempt-{number}")
     found = check(folder)
-    assert [each.file for each in found.differences] == ["acceptance.json"]  # it is none
+    assert [each.file for each in found.differences] == ["acceptance.json"], "it cannot be judged anew"
     assert found.files > 90
     (folder / "trials" / "m" / "attempt-2" / "plan.json").unlink()
     assert [each.file for each in check(folder).differences] == ["trials/m/attempt-2/plan.json"]
+
+
+def test_two_who_add_to_a_folder_take_turns(tmp_path: Path) -> None:
+    """What one adds while the other is at it was in no manifest, and the folder called altered."""
+    folder = closed("cnn", tmp_path)
+    inside, go = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with manifest.amended(folder):
+            (folder / "one.txt").write_text("1")
+            inside.set()
+            go.wait(LONG)
+
+    adding = threading.Thread(target=first)
+    adding.start()
+    assert inside.wait(LONG)
+    code = f"from edgequant.archive.manifest import amended\nfrom pathlib import Path\nfolder = Path({str(folder)!r})\n"
+    code += "print('ready', flush=True)\nwith amended(folder):\n    (folder / 'two.txt').write_text('2')\n"
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "ready\n"
+    go.set()
+    adding.join()
+    assert other.wait(LONG) == 0
+    assert (folder / "two.txt").exists()
+    assert check(folder).holds
+    with manifest.amended(folder), manifest.amended(folder):  # as a diagnosis within a run
+        (folder / "three.txt").write_text("3")
+    assert check(folder).holds
 
 
 def test_it_may_be_moved(tmp_path: Path) -> None:

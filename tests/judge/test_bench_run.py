@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import shutil
 from pathlib import Path
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
+from rich.console import Console
 
 from edgequant.archive.bench import open_bench
 from edgequant.archive.types import Failure
 from edgequant.errors import InputError
 from edgequant.jobs.rejudge_bench import judge_bench_again, keep
-from edgequant.judge.bench_run import BenchRules, judge_folder
+from edgequant.judge.bench_run import BenchRules, baseline_of, judge_folder
 from edgequant.judge.verdict import Verdict
 from edgequant.report.bench import BenchReport, json_schema, load, to_json, write
 from edgequant.report.bench_build import build_bench
+from edgequant.report.bench_console import render
+from edgequant.report.bench_csv import to_csv
+from edgequant.report.openmetrics import bench_openmetrics
 from tests.judge.benches import URI, BenchMade, blocks, powersave, simple
 
 
@@ -42,6 +48,45 @@ def test_it_is_judged_without_its_place(tmp_path: Path) -> None:
     assert report.files[0].mb == 1.0
     assert device.settings[0].blocks[0].ms["p50"] == pytest.approx(10, rel=0.02)
     assert device.settings[0].blocks[0].celsius == [40.0, 40.0]
+
+
+@pytest.mark.parametrize("what", ["renamed", "of another file"])
+def test_a_block_that_lies_in_the_place_of_another_is_refused(what: str, tmp_path: Path) -> None:
+    """Blocks of two settings, each in the other's place, turned the comparison round and were valid."""
+    bench = simple(tmp_path / "a")
+    one = next(bench.path.glob("captures/*/float-2.json"))
+    other = next(bench.path.glob("captures/*/dynamic*-2.json"))
+    if what == "renamed":
+        was = one.read_bytes()
+        one.write_bytes(other.read_bytes())
+        other.write_bytes(was)
+    else:
+        one.write_text(one.read_text().replace('"artifact_sha256": null', f'"artifact_sha256": "{"9" * 64}"'))
+    with pytest.raises(InputError, match="is of") as caught:
+        judge_folder(bench)
+    assert caught.value.code == "RUN_INVALID"
+
+
+def test_what_was_borne_stands_wherever_the_setting_is_named(tmp_path: Path) -> None:
+    """On a terminal of 80 columns, in comparisons and for monitors, too."""
+    before = simple(tmp_path / "before", **powersave(), seed=5)
+    bench = simple(tmp_path / "a", **powersave())
+    found = judge_folder(bench, BenchRules(0.025, 0.03, ("GOVERNOR_SLOW",)), baseline_of(before))
+    report = build_bench(bench, found, baseline_of(before))
+    stream = io.StringIO()
+    render(report, Console(file=stream, width=80), folder=None)
+    shown = stream.getvalue()
+    assert re.search(r"\[GOVERNOR_SLOW +\n? *allowed", shown), shown
+    named = "float [GOVERNOR_SLOW allowed]"
+    assert f"dynamic:8 is faster than {named}" in shown
+    assert f"{named}: not compared with the baseline" in shown
+    assert f'base="{named}"' in bench_openmetrics(report)
+    assert f",{named},0." in to_csv(report)
+
+
+def test_a_ratio_with_what_is_not_valid_is_for_no_monitor(tmp_path: Path) -> None:
+    assert "edgequant_bench_ratio{" in bench_openmetrics(reported(simple(tmp_path / "a").path))
+    assert "edgequant_bench_ratio" not in bench_openmetrics(reported(simple(tmp_path / "b", **powersave()).path))
 
 
 def test_other_rules_change_what_is_said_and_that_is_told(tmp_path: Path) -> None:

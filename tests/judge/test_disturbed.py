@@ -54,6 +54,16 @@ def slower_half() -> dict[str, Any]:
     return {"samples_ms": samples, "cpu_ms": tuple(2 * each for each in samples)}
 
 
+def two_sorts() -> dict[str, Any]:
+    samples = tuple(10.0 + 0.01 * number + (5.0 if number % 5 < 2 else 0.0) for number in range(100))
+    return {"samples_ms": samples, "cpu_ms": tuple(2 * each for each in samples), "seconds": 3.0, "looped": 1.4}
+
+
+def passing(**changed: Any) -> dict[str, Any]:
+    """In the middle of a block."""
+    return {"conditions": (noted(0.0), noted(0.6), noted(1.1, **changed), noted(1.7))}
+
+
 def stalled() -> dict[str, Any]:
     samples = (10.0,) * 99 + (300.0,)
     return {"samples_ms": samples, "cpu_ms": (20.0,) * 100, "seconds": 2.5, "looped": 1.5}
@@ -87,6 +97,29 @@ PLANTED: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "heat": ("THROTTLED", lambda: {"work_ms": (2.0, 2.0, 2.3)}),
     "drift": ("SLOWS_DOWN", slower_half),
     "a thread suspended": ("STALLED", stalled),
+    "half a CPU": ("STALLED", lambda: {"cpu_ms": (5.0,) * 100}),
+    "two sorts of cores": ("UNEVEN", two_sorts),
+    "frequency in passing": ("FREQUENCY_FELL", lambda: passing(mhz=(1500.0, 1500.0))),
+    "allowed in passing": ("FREQUENCY_FELL", lambda: passing(mhz_most=(1600.0, 1600.0))),
+    "a cap": ("FREQUENCY_CAPPED", lambda: last(mhz_able=(2000.0, 2000.0))),
+    "a frequency that was chosen": (
+        "GOVERNOR_SLOW",
+        lambda: last(governor="userspace", mhz=(1800.0, 1800.0), mhz_most=(2400.0,) * 2, mhz_able=(2400.0,) * 2),
+    ),
+    "a core that is gone": ("CPUS_CHANGED", lambda: last(cpus=1)),
+    "a core that was away": ("CPUS_CHANGED", lambda: passing(cpus=1)),
+    "another cgroup": ("CPU_QUOTA", lambda: {"conditions": (noted(0.0), noted(0.6, quota=9.0), noted(1.7))}),
+    "steps of a clock": ("CLOCK_ODD", lambda: {"samples_ms": tuple(10.0 + number % 2 for number in range(100))}),
+    "always the same": ("CLOCK_ODD", lambda: {"samples_ms": (10.0,) * 100}),
+    "one time of nothing": ("CLOCK_ODD", lambda: {"samples_ms": (0.0, *block().samples_ms[1:])}),
+    "faster and faster": (
+        "NOT_AT_REST",
+        lambda: {"samples_ms": tuple(each / (1 + (at > 49) / 4) for at, each in enumerate(block().samples_ms))},
+    ),
+    "a slow drift": (
+        "SLOWS_DOWN",
+        lambda: {"samples_ms": tuple(each * (1 + at / 600) for at, each in enumerate(block().samples_ms))},
+    ),
     "no rest": ("NOT_AT_REST", lambda: {"steady": False}),
     "few": ("TOO_FEW_SAMPLES", lambda: {"complete": False}),
     "death": ("NOT_FINISHED", lambda: {"complete": None}),
@@ -131,6 +164,13 @@ def test_at_the_charger_a_low_battery_is_none() -> None:
 def test_an_idle_cpu_before_the_warm_up_accuses_nobody() -> None:
     assert codes(block(work_ms=(9.0, 2.0, 2.0))) == set()
     assert codes(block(conditions=(noted(0.0, mhz=(3000.0, 3000.0)), noted(0.6), noted(1.7)))) == set()
+
+
+def test_frequencies_that_nobody_tells_accuse_nobody() -> None:
+    nothing = {"mhz": (0.0, 0.0), "mhz_most": (0.0, 0.0), "mhz_able": (0.0, 0.0)}
+    assert codes(block(conditions=tuple(noted(after, **nothing) for after in (0.0, 0.6, 1.7)))) == set()
+    assert codes(block(**last(**nothing))) == set()
+    assert codes(block(**last(mhz_able=(1850.0, 1850.0)))) == set()
 
 
 def test_what_explains_is_told_and_not_what_it_explains() -> None:

@@ -130,6 +130,24 @@ def test_times_that_cannot_be() -> None:
     assert not found.settings[0].ms
 
 
+def test_a_time_of_nothing_leaves_its_block_out() -> None:
+    """Three blocks of which two have a time of 0 are one block, which has no interval."""
+    sound = capture(10.0, 0)
+    odd = [capture(10.0, n, samples_ms=(0.0, *capture(10.0, n).timings[0].samples_ms[1:])) for n in (1, 2)]
+    for allowed in ((), ("CLOCK_ODD",)):
+        found = judged(a=blocks_of(list(enumerate([sound, *odd])), 2, allowed)).settings[0]
+        assert not found.valid
+        assert "TOO_FEW_BLOCKS" in dict(found.why_invalid)
+        assert found.used == (0,)
+
+
+def test_a_block_of_nothing_is_compared_with_nothing() -> None:
+    still = capture(10.0, 2, samples_ms=(0.0,) * 60 + (10.0,) * 40)
+    made = blocks_of([(0, capture(10.0, 0)), (1, capture(10.0, 1)), (2, still)], 2)
+    (found,) = judged(a=made, b=blocks(10.0, 3)).compared
+    assert (found.says, found.rounds) == ("unclear", 2)
+
+
 def test_only_rounds_in_which_all_are_sound_are_good() -> None:
     loud = blocks(10.0, **last(busy=99.0))
     assert good_rounds({"a": blocks(10.0), "b": [*blocks(10.0)[:5], loud[5], *blocks(10.0)[6:]]}) == [0, 1, 2, 3, 4, 6]

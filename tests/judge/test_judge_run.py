@@ -133,12 +133,12 @@ def test_a_model_that_was_changed_meanwhile_is_no_pass(tmp_path: Path, now: str)
     assert archive.judged().verdict is Verdict.PASS
 
 
-def refused(archive: Archive) -> str:
+def refused(archive: Archive, hint: str = "A file of it was removed.") -> str:
     """Why the folder is not judged at all."""
     with pytest.raises(InputError) as caught:
         archive.judged()
     assert caught.value.code == "RUN_INVALID"
-    assert caught.value.hint == "A file of it was removed."
+    assert caught.value.hint == hint
     return caught.value.message.partition(": ")[2]
 
 
@@ -185,6 +185,25 @@ def test_a_capture_whose_artifact_is_lost(tmp_path: Path) -> None:
     archive.on_device(HOST, "weight:8", {}, failure=failed("LINK_LOST", "cable"), artifact_sha256=None)
     (trial,) = archive.judged().trials
     assert trial.failure == failed("LINK_LOST", "cable")
+
+
+def test_a_capture_in_the_place_of_another_is_refused(tmp_path: Path) -> None:
+    """Of this host in that of a board, the board's own result was lost, and the whole passed."""
+    damaged = "The folder is damaged, or of another version."
+    archive = Archive(tmp_path, "weight:8", "float", devices=(HOST, BOARD))
+    for uri in (HOST, BOARD):
+        for variant in ("weight:8", "float"):
+            archive.tried(uri, variant)
+    run = open_run(archive.folder.path)
+    whole = {name: run.capture(name) for name in (device_capture(HOST, "weight:8"), device_capture(BOARD, "weight:8"))}
+    here, there = (each for each in whole.values() if each is not None)
+    archive.folder.save_capture(device_capture(BOARD, "weight:8"), here)
+    assert refused(archive, damaged) == "what is kept as that of weight:8 on ssh://board is of local:"
+    archive.folder.save_capture(device_capture(BOARD, "weight:8"), there.model_copy(update={"variant": "dynamic:8"}))
+    assert refused(archive, damaged) == "what is kept as that of weight:8 on ssh://board is of dynamic:8"
+    archive.folder.save_capture(device_capture(BOARD, "weight:8"), there)
+    archive.folder.save_capture(host_capture("weight:8"), there)
+    assert refused(archive, damaged) == "what is kept as that of weight:8 on this host is of ssh://board"
 
 
 @pytest.mark.parametrize("place", ["reference", "float-host", "host", "device"])

@@ -130,6 +130,21 @@ def test_another_order_is_told_from_a_shift_and_from_noise() -> None:
     assert reordered(rows, rows + 0.01 * rng.normal(size=rows.shape)) is None
 
 
+def test_a_scale_that_does_not_fit_is_named_though_the_layers_beside_it_seem_to_cost_more() -> None:
+    """The layer behind reads the same scale, so that no exchange of one layer mends it."""
+    layers = (layer("first", "x", "a", weights={"kept": "static"}, scale=(0.001, 0.0)), *CHAIN[1:])
+    swaps = (
+        swap("alone", db=15, holds=False), swap("all", db=200, holds=True), swap("one", "first", db=16, holds=False),
+        swap("one", "second", db=15, holds=False), swap("one", "third", db=14, holds=False),
+        swap("without", "third", db=15, holds=False),
+    )  # fmt: skip
+    taps = (tap("x", 60), tap("a", 10), tap("b", 11), tap("y", 15))
+    found = diagnose(capture(layers=layers, swaps=swaps, taps=taps), ("y",))
+    assert (found.blame.layers, found.blame.proof, cause(found)) == (("first",), "suspicion", "RANGE_CLIPPED")
+    early = (tap("x", 13), tap("a", 10), tap("b", 11), tap("y", 15))
+    assert diagnose(capture(layers=layers, swaps=swaps, taps=early), ("y",)).blame.spread
+
+
 # ---- devices
 
 

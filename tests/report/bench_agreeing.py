@@ -151,7 +151,7 @@ def _console(report: BenchReport, text: str) -> None:
         for compared in device.compared:
             assert words.compared(device, compared) in text
         for since in [] if device.baseline is None else device.baseline.settings:
-            assert words.since(since) in text
+            assert words.since(device, since) in text
     for uri in report.failed:
         assert f"ERROR {uri}: HOST_UNREACHABLE" in text
 
@@ -173,13 +173,17 @@ def _page(report: BenchReport, found: Reader) -> None:
                 if each is not None and not setting.valid:
                     assert why[0].startswith("not valid: ")
                     assert all(reason.code in why[0] for reason in setting.why_invalid)
-    says = [(each.name, each.says, f"{each.ratio:.3f}") for device in report.devices for each in device.compared]
+    says = [
+        (words.title(device, each.name), each.says, f"{each.ratio:.3f}")
+        for device in report.devices
+        for each in device.compared
+    ]
     shown = found.rows("comparisons") if says else []
     assert [(row["setting"], row["says"], row["ratio"]) for row in shown] == says
-    since = [each for device in report.devices if device.baseline for each in device.baseline.settings]
+    since = [(device, each) for device in report.devices if device.baseline for each in device.baseline.settings]
     rows = found.rows("since-baseline") if since else []
-    for number, (row, one) in enumerate(zip(rows, since, strict=True)):
-        assert (row["setting"], row["says"]) == (one.name, one.says)
+    for number, (row, (device, one)) in enumerate(zip(rows, since, strict=True)):
+        assert (row["setting"], row["says"]) == (words.title(device, one.name), one.says)
         assert row["ratio"] == ("-" if one.ratio is None else f"{one.ratio:.3f}")
         if one.why:
             assert found.why("since-baseline", number, "says") == [one.why]

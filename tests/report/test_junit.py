@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime, timezone
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from edgequant.judge.verdict import Verdict
-from edgequant.report.junit import to_junit
+from edgequant.report.junit import Rule, document, to_junit
 from edgequant.report.model import Report
 from edgequant.report.read import load
 from edgequant.report.summary import to_summary
@@ -32,6 +33,17 @@ def suites(report: Report) -> list[ElementTree.Element]:
 
 def broken(suite: ElementTree.Element) -> bool:
     return bool(suite.findall("testcase/failure") or suite.findall("testcase/error"))
+
+
+def test_no_two_tests_are_called_alike() -> None:
+    """However outputs are called: by a number as another's second, or so that escapes make them alike."""
+    names = ["y", "y", "y (2)", "y", "z\x1b", "z\\x1b", "z\x1b"]
+    text = document([("d", [Rule(each, Verdict.PASS) for each in names]), ("d", [])], "m", datetime.now(timezone.utc))
+    root = ElementTree.fromstring(text.encode())
+    shown = [each.get("name") for each in root.iter("testcase")]
+    assert len(set(shown)) == len(names)
+    assert shown[:2] == ["y", "y (2)"]
+    assert [each.get("name") for each in root] == ["d", "d (2)"]
 
 
 @pytest.mark.parametrize("seed", range(0, 500, 5))

@@ -45,6 +45,21 @@ def few_levels(samples: Sequence[Sample]) -> Sign | None:
     return Sign("levels", size, theirs / ours, {"levels": most, "expected": theirs})
 
 
+def shorter(samples: Sequence[Sample]) -> Sign | None:
+    """All numbers of `got` are those of a shorter float format, such as half precision, and those expected are not.
+
+    Strength: bits of the significand that are 0 in every number of `got`, beyond those that are in `expected`, in the
+    case where it is least.  By chance one of them is in n numbers with 2^-n.  Size: rms error in signal.
+    """
+    known = [sample.digits for sample in samples if sample.digits is not None]
+    if not known:
+        return None
+    theirs, ours = min(known, key=lambda pair: pair[0] - pair[1])
+    error, signal = sum(power(s.error) for s in samples), sum(power(s.expected) for s in samples)
+    size = math.sqrt(error / max(signal, 1e-300))
+    return Sign("format", size, float(theirs - ours), {"bits": max(got for _, got in known), "expected": theirs})
+
+
 def saturated(samples: Sequence[Sample]) -> list[Sign]:
     """Values piled up at the largest or smallest one, where those expected go on.
 

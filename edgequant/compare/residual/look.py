@@ -21,12 +21,14 @@ _TURNED = 0.1
 
 
 def look(samples: Sequence[Sample]) -> list[Sign]:
-    """Every sign that can be measured, whatever its strength; none where all errors are next to nothing.
+    """Every sign that can be measured, whatever its strength; where all errors are next to nothing, only that of a
+    shorter format.
 
     Small channels beside large ones are looked at once more by themselves: where["channels"] says first and last.
     """
     group = scales.small_channels(samples) if samples else None
-    found = _look(samples)
+    shorter = levels.shorter(samples)
+    found = [*_look(samples), *([] if shorter is None else [shorter])]
     if group is not None:
         axis, first, stop = group
         found.append(scales.lost(samples, *group))
@@ -54,6 +56,7 @@ def _look(samples: Sequence[Sample]) -> list[Sign]:
         levels.few_levels(samples),
         *levels.saturated(samples),
         *whole.affine(samples),
+        whole.lone_gain(samples),
         *whole.undone(samples),
         *whole.curve(samples),
         slices.element(samples),

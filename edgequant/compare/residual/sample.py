@@ -61,6 +61,7 @@ class Sample:
     own: error that `expected` has itself, expected - base; None where that is not known.
     steps: per axis, every how manieth index is in it.
     inputs: of the case, as they are.
+    digits: bits of the significand that some number of `expected`, and of `got`, needs; None where that is not known.
     """
 
     case: str
@@ -71,6 +72,7 @@ class Sample:
     steps: tuple[int, ...]
     twin: bool = False
     inputs: Mapping[str, Floats] = field(default_factory=dict)
+    digits: tuple[int, int] | None = None
 
 
 def samples_of(pairs: Sequence[Pair]) -> list[Sample]:
@@ -125,7 +127,21 @@ def _sample(pair: Pair, arrays: Sequence[Any], largest: float, steps: tuple[int,
         for name, array in pair.inputs.items()
         if whole and array.dtype.kind == "f"
     }
-    return Sample(pair.case, expected, got, error, own, steps, pair.twin, inputs)
+    digits = _digits(arrays[0]), _digits(arrays[1])
+    known = None if None in digits else digits
+    return Sample(pair.case, expected, got, error, own, steps, pair.twin, inputs, known)  # type: ignore[arg-type]
+
+
+def _digits(array: npt.NDArray[Any]) -> int | None:
+    """Of the 24 that float32 has; None of other types, and where fewer than _SMALLEST_PART different values say it."""
+    if array.dtype != np.float32:
+        return None
+    bits = np.ascontiguousarray(array).view(np.uint32).reshape(-1)
+    bits = bits[(bits & 0x7FFFFFFF != 0) & (bits & 0x7F800000 != 0x7F800000)] & 0x7FFFFF
+    if len(np.unique(bits[: 64 * _SMALLEST_PART])) < _SMALLEST_PART:
+        return None
+    used = int(np.bitwise_or.reduce(bits))
+    return 24 - ((used & -used).bit_length() - 1)
 
 
 def pieces(samples: Sequence[Sample]) -> Iterator[tuple[Floats, Floats, Floats | None]]:

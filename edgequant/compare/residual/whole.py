@@ -11,6 +11,8 @@ from edgequant.compare.residual.sample import Floats, Sample, Sign, dot, pieces,
 
 _ENOUGH = 0.05
 """A part has to vary by at least this much of the median part's (power), for its slope to mean anything."""
+_NUMBERS = 10.0
+"""So many numbers at least share the power of a case whose gain is looked at."""
 _INTERVAL = 6.0
 """Standard errors: Student's t at 0.1 % for five degrees of freedom is 6.9, for ten 4.6."""
 
@@ -57,6 +59,35 @@ def _agreed(kind: str, values: Floats, unit: float, samples: Sequence[Sample]) -
         "explained": explained,
     }
     return Sign(kind, abs(middle), agreeing, where)
+
+
+def lone_gain(samples: Sequence[Sample]) -> Sign | None:
+    """The case that is too loud or too quiet as a whole, the same in all of its numbers.
+
+    Strength: share of the power of its error, of its whole and of the worst of its parts, that one gain explains:
+    cos^2 of the angle between error and expected.  Of n errors without direction one in a thousand has 0.86 (n = 5),
+    one in ten million 0.95 (n = 12).  None where the error that `expected` has itself is a gain, too, or where few
+    numbers are nearly all of its power (n = (sum r^2)^2 / sum r^4 below _NUMBERS).  Size: the gain.
+    """
+    found = []
+    for sample in samples:
+        signal = power(sample.expected)
+        spread = power(sample.expected**2)
+        if signal <= 0 or spread <= 0 or signal**2 < _NUMBERS * spread or power(sample.error) <= 0:
+            continue
+        if sample.own is not None and _explained(sample.expected, sample.own) > 0.5:
+            continue
+        parts = [(expected, error) for expected, error, _ in pieces([sample])]
+        value = dot(sample.expected, sample.error) / signal
+        least = min(_explained(expected, error) for expected, error in [(sample.expected, sample.error), *parts])
+        low = min(abs(dot(expected, error)) / max(power(expected), 1e-300) for expected, error in parts)
+        found.append(Sign("lone gain", low, least, {"case": sample.case, "value": value, "parts": len(parts)}))
+    return max(found, key=lambda sign: sign.strength * min(sign.size, 0.01), default=None)
+
+
+def _explained(expected: Floats, error: Floats) -> float:
+    """cos^2 of the angle between them."""
+    return dot(expected, error) ** 2 / max(power(expected) * power(error), 1e-300)
 
 
 def undone(samples: Sequence[Sample]) -> list[Sign]:

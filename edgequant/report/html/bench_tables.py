@@ -71,7 +71,12 @@ def compared(report: BenchReport) -> Table | None:
         for each in device.compared[:MOST_SETTINGS]:
             why = words.why_unclear(device, each)
             says = Cell(each.says, "missing" if why else "", (said(why),) if why else ())
-            row = [name(each.name, head=True), says, name(each.base), number(f"{each.ratio:.3f}")]
+            row = [
+                name(words.title(device, each.name), head=True),
+                says,
+                name(words.title(device, each.base)),
+                number(f"{each.ratio:.3f}"),
+            ]
             row += [_bound(each.low), _bound(each.high), Cell(str(each.rounds), "num")]
             table.add([*row, name(device.uri)] if len(report.devices) > 1 else row)
     table.after = f"same: within {report.tell:.1%}, which --tell sets; unclear: the interval leaves both open."
@@ -99,7 +104,8 @@ def baseline(report: BenchReport) -> tuple[Table, list[str]] | None:
             file = {True: "the same", False: "another", None: NOT_MEASURED}[each.same_file]
             table.add(
                 [
-                    name(each.name, head=True), Cell(each.says, "missing" if why else "", tuple(why)),
+                    name(words.title(device, each.name), head=True),
+                    Cell(each.says, "missing" if why else "", tuple(why)),
                     *(number(text, why=why or _TWO if text == NOT_MEASURED else []) for text in cells),
                     Cell(f"{each.blocks_before} and {each.blocks}", "num"), Cell(file), name(device.uri),
                 ]
