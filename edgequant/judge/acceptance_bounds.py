@@ -82,7 +82,7 @@ def timed(rule: Rule) -> bool:
 
 def _by_ratio(rule: Rule, base: Value, bound: float, found: Ratio) -> Held:
     most = bound / cast("float", base.value)
-    value, low, high, asked = apart([found.value, found.low, found.high, most], 4)
+    value, low, high, asked = apart([found.value, cast("float", found.low), cast("float", found.high), most], 4)
     said = f"{value} times that of {rule.bound.of} (99 %: {low} to {high}), {asked} asked"
     margin = (rule.margin or 0.0) / cast("float", base.value)
     held = _interval(rule.model_copy(update={"margin": margin or None}), found.value, found.low, found.high, most)
