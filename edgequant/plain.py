@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from edgequant.compare.table import TABLE
-from edgequant.text import NAME, escape, shortened
+from edgequant.text import NAME, apart, escape, shortened
 from edgequant.text import printable as printable
 
 
@@ -33,6 +33,16 @@ def metric(name: str, value: float | None) -> str:
     if value is None or decimals is None:
         return amount(value)
     return f"{math.floor(value * 10**decimals) / 10**decimals:.{decimals}f}"
+
+
+def against(name: str, value: float, bound: float) -> tuple[str, str]:
+    """A value of a metric and its bound, with as many digits as say on which side of the bound it is."""
+    shown, of = metric(name, value), f"{bound:g}"
+    number = float(shown)
+    if (number < float(of), number > float(of)) == (value < bound, value > bound):
+        return shown, of
+    told, of = apart([value, bound])
+    return told, of
 
 
 def decibel(value: float | None) -> str:

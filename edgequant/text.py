@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 _INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
@@ -73,3 +74,13 @@ def _json_escape(found: re.Match[str]) -> str:
         return found[0]
     units = found[0].encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+
+
+def apart(values: Sequence[float], digits: int = 6) -> list[str]:
+    """Numbers that are shown beside each other: none that differ look the same.  digits: at least so many of each."""
+    number = len({f"{value:.17g}" for value in values})
+    for more in range(digits, 17):
+        texts = [f"{value:.{more}g}" for value in values]
+        if len(set(texts)) == number:
+            return texts
+    return [f"{value:.17g}" for value in values]

@@ -8,6 +8,7 @@ bench/<part>/attempt-N/                 the folders of bench, with measured.json
 tasks/<task>-<trial>-N.json             what a task metric came to in attempt N
 .../attempt-N.error.json                why a part came to nothing
 journal.jsonl                           a line whenever a part begins and ends
+manifest.json                           the SHA-256 of its own files, when it was finished
 acceptance.json                         the judgement
 logs/                                   what task metrics printed
 
@@ -193,7 +194,8 @@ class AcceptFolder(RunFolder):
             lines = read_bounded(self.path / "journal.jsonl", MAX_BYTES).splitlines()
         except OSError:
             return False  # nothing is known
-        return bool(lines) and b'"what": "ended"' not in lines[-1]
+        told = [line for line in lines if b'"closed": ' not in line]  # the manifest's
+        return bool(told) and b'"what": "ended"' not in told[-1]
 
     def begin(self, plan: AcceptPlan, spec: bytes, baseline: bytes | None) -> None:
         """Keep what is asked for; from now on it is the folder of an acceptance.  The plan is written last."""

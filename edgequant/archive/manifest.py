@@ -1,5 +1,8 @@
 """What a finished folder holds: manifest.json, with the SHA-256 of every file in it but itself.
 
+Of a run inside it (those of an acceptance) that has a manifest of its own, only the plan is held here: what is added to
+the run later is the run's; that it is there, and is this one, is the whole's.
+
 It is written when all else is.  The journal's last line says that there is one, so that it cannot go unnoticed; it is
 in one form only, so that no byte of it can change unnoticed.  It proves that nothing has changed by accident; who
 changes a file and writes a manifest anew is not found by it.
@@ -22,6 +25,7 @@ from edgequant.files import append, atomic_write, disk_error, read_bounded, sha2
 MANIFEST = "manifest.json"
 SCHEMA = "edgequant.manifest/1"
 _JOURNAL = "journal.jsonl"
+_PLANS = ("plan.json", "bench-plan.json")
 _MAX_BYTES = 256 << 20
 _TURNS: set[str] = set()
 """Folders that this process is adding to."""
@@ -201,6 +205,10 @@ def _entries(folder: Path) -> Iterator[tuple[str, Path]]:
 
     for root, folders, names in os.walk(folder, onerror=refuse):
         here = Path(root)
+        if here != folder and MANIFEST in names and (plan := next((each for each in _PLANS if each in names), None)):
+            folders.clear()
+            yield (here / plan).relative_to(folder).as_posix(), here / plan
+            continue
         for name in (*names, *(each for each in folders if (here / each).is_symlink())):
             relative = (here / name).relative_to(folder).as_posix()
             if relative != MANIFEST:

@@ -12,8 +12,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from edgequant.archive.manifest import amended
 from edgequant.cli.console import CliProgress, out, print_json
-from edgequant.cli.options import Rejudging, Ui
+from edgequant.cli.options import Gate, Rejudging, Ui
+from edgequant.cli.report import kept_with, note_run
 from edgequant.cli.writing import write_each
 from edgequant.errors import EXIT_INTERRUPTED, InputError
 from edgequant.plain import printable
@@ -25,10 +27,9 @@ if TYPE_CHECKING:
 _FILES = ("html", "junit", "openmetrics", "summary")
 
 
-def run(
-    spec: str | None, *, plan: bool, resume: str | None, baseline: str | None, files: Any, run_dir: str | None, ui: Ui
-) -> None:
+def run(spec: str | None, *, gate: Gate, files: Any, run_dir: str | None, history: str | None, ui: Ui) -> None:
     """Check a release, show it; exits with its state's code, or as interrupted."""
+    resume, baseline = gate.resume, gate.baseline
     if (spec is None) == (resume is None):
         raise InputError(
             "USAGE", "Missing argument 'SPEC.yaml'" if spec is None else "--resume goes on with the spec of its folder",
@@ -37,7 +38,7 @@ def run(
     if resume is not None and (baseline is not None or run_dir is not None):
         raise InputError("OPTION_INVALID", "--resume goes on with the baseline and in the folder it was begun with")
     refuse_files(files, [Path(each) for each in (spec, resume) if each is not None], run_dir or resume)
-    if plan:
+    if gate.plan:
         from edgequant.jobs.accept_plan import as_json, left, planned
 
         found = left(Path(resume)) if resume is not None else planned(Path(spec or ""), _path(baseline))
@@ -45,24 +46,25 @@ def run(
         if ui.json:
             print_json(as_json(found))
         return
-    raise typer.Exit(_accept(spec, resume, baseline, files, run_dir, ui))
+    raise typer.Exit(_accept(spec, gate, files, run_dir, history, ui))
 
 
-def _accept(spec: str | None, resume: str | None, baseline: str | None, files: Any, run_dir: str | None, ui: Ui) -> int:
+def _accept(spec: str | None, gate: Gate, files: Any, run_dir: str | None, history: str | None, ui: Ui) -> int:
     from edgequant.jobs import accept as job
 
     progress = CliProgress(ui)
     try:
-        if resume is not None:
-            found, folder = job.resume(Path(resume), progress)
+        if gate.resume is not None:
+            found, folder = job.resume(Path(gate.resume), progress)
         else:
             found, folder = job.accept(
-                Path(spec or ""), run_dir=_path(run_dir), baseline=_path(baseline), progress=progress
+                Path(spec or ""), run_dir=_path(run_dir), baseline=_path(gate.baseline), progress=progress
             )
     except job.InterruptedAccept as stop:
         show(stop.found, files, stop.folder, ui)
         progress.say(f"interrupted; the rest: edgequant accept --resume {shlex.quote(str(stop.folder))}")
         return EXIT_INTERRUPTED
+    note_run(folder.path, history)
     show(found, files, folder.path, ui)
     return found.state.exit_code
 
@@ -87,15 +89,14 @@ def write_files(found: Acceptance, files: Any, folder: Path) -> None:
     from edgequant.report.acceptance_summary import to_summary
     from edgequant.report.html.acceptance import to_html
 
-    write_each(
-        asked,
-        {
-            "--html": lambda: to_html(found, str(folder)),
-            "--junit": lambda: to_junit(found, str(folder)),
-            "--openmetrics": lambda: to_openmetrics(found),
-            "--summary": lambda: to_summary(found, str(folder)),
-        },
-    )
+    made = {
+        "--html": lambda: to_html(found, str(folder)),
+        "--junit": lambda: to_junit(found, str(folder)),
+        "--openmetrics": lambda: to_openmetrics(found),
+        "--summary": lambda: to_summary(found, str(folder)),
+    }
+    with kept_with(folder, asked.values()):
+        write_each(asked, made)
 
 
 def _asked(files: Any) -> dict[str, Path]:
@@ -158,7 +159,10 @@ def judge(run_dir: str, *, spec: str | None, others: Sequence[str], rules: Rejud
             hint="Change the rules in a copy of its spec.yaml: edgequant judge RUN_DIR --spec FILE",
         )  # fmt: skip
     found = rejudge(run_dir, _path(spec))
-    path = keep(folder_of(run_dir), found.found) if rules.write else None
+    path = None
+    if rules.write:
+        with amended(folder_of(run_dir)):
+            path = keep(folder_of(run_dir), found.found)
     console = out(ui)
     render(found.found, console, path=path, folder=folder_of(run_dir), verbose=ui.verbose, quiet=ui.quiet)
     if path is None:
@@ -208,7 +212,9 @@ def _show_plan(found: Planned, ui: Ui) -> None:
     for warning in found.warnings:
         console.print(Text(printable(f"warn    {warning}")), soft_wrap=True)
     told = f", by what {found.from_} took" if found.from_ is not None else ""
-    console.print(Text(printable(f"in all: {duration(found.seconds)}{told}; no device was touched")), soft_wrap=True)
+    console.print(
+        Text(printable(f"in all: {duration(found.seconds, found.least)}{told}; no device was touched")), soft_wrap=True
+    )
 
 
 def _counted(number: int, what: str) -> str:
@@ -218,7 +224,7 @@ def _counted(number: int, what: str) -> str:
 def duration(seconds: float | None, least: float = 0.0) -> str:
     """For people."""
     if seconds is None:
-        return f"at least {_time(least)}" if least else "not known"
+        return f"not known, at least {_time(least)}" if least else "not known"
     return f"about {_time(seconds)}"
 
 

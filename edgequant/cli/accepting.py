@@ -21,6 +21,7 @@ def accept(
     gate: opt.Gate,
     files: opt.GateFiles,
     run_dir: opt.RunDir = None,
+    history: opt.History = None,
     ui: opt.Ui,
 ) -> None:
     """Check a release: every model in every variant on every device of SPEC.yaml, by its rules.
@@ -33,7 +34,7 @@ def accept(
     """
     from edgequant.cli import accept as command
 
-    command.run(spec, plan=gate.plan, resume=gate.resume, baseline=gate.baseline, files=files, run_dir=run_dir, ui=ui)
+    command.run(spec, gate=gate, files=files, run_dir=run_dir, history=history, ui=ui)
 
 
 def declare(app: Commands) -> None:

@@ -83,7 +83,7 @@ def show(report: BenchReport, folder: Path | None, files: Files, ui: Ui, *told: 
     render(report, console, folder=folder, verbose=ui.verbose)
     for line in told:
         console.print(printable(line), markup=False, soft_wrap=True)
-    with kept_with(folder, files):
+    with kept_with(folder, asked_for(files).values()):
         write_files(report, folder, files)
     if ui.json:
         print_json(to_json(report))

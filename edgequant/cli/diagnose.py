@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from edgequant.cli.console import CliProgress, out, print_json
-from edgequant.cli.options import Files, Showing, Ui
+from edgequant.cli.options import Showing, Ui
 from edgequant.cli.report import kept_with, write_page
 from edgequant.cli.request import make_request
 from edgequant.errors import EXIT_INTERRUPTED, InputError
@@ -42,7 +42,7 @@ def run(
     if ui.json:
         print_json(to_json(found.report))
     if page is not None:
-        with kept_with(found.folder.path, Files(html=str(page))):
+        with kept_with(found.folder.path, [page]):
             write_page(found.whole, page, found.folder.path, diagnoses=[found.report])
     if found.problem is not None:
         raise found.problem

@@ -9,7 +9,7 @@ import typer
 
 from edgequant.cli.console import out, print_json
 from edgequant.cli.options import Files, Rejudging, Ui
-from edgequant.cli.report import kept_with, write_csv
+from edgequant.cli.report import asked_for, kept_with, write_csv
 
 
 def run(
@@ -58,7 +58,7 @@ def run(
     console.print("There is no report to hold it against:" if found.stored is None else head, markup=False)
     for line in found.changes:
         console.print(f"  {printable(line)}", markup=False, soft_wrap=True)
-    with kept_with(Path(run_dir), Files(csv=csv)):
+    with kept_with(Path(run_dir), asked_for(Files(csv=csv)).values()):
         write_csv(found.report, csv)
     if ui.json:
         print_json(to_json(found.report))

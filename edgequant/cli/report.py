@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,14 +111,14 @@ def write_files(
 
     Raises EdgequantError (OUTPUT_UNWRITABLE).
     """
-    with kept_with(where, files):
+    with kept_with(where, asked_for(files).values()):
         _write_files(report, files, where, by_case, against)
 
 
-def kept_with(where: Path | None, files: Files) -> AbstractContextManager[None]:
+def kept_with(where: Path | None, paths: Iterable[Path]) -> AbstractContextManager[None]:
     """Of files that are written into a run's folder its manifest knows afterwards.  where: it, or a file in it."""
     folder = None if where is None else where if where.is_dir() else where.parent
-    if folder is None or not any(path.resolve().is_relative_to(folder.resolve()) for path in asked_for(files).values()):
+    if folder is None or not any(path.resolve().is_relative_to(folder.resolve()) for path in paths):
         return contextlib.nullcontext()
     return amended(folder)
 

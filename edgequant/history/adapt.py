@@ -18,7 +18,7 @@ from edgequant.files import read_bounded, sha256_of
 from edgequant.history.entry import DOCUMENTS, Entry, Kind, Trial, Value
 from edgequant.judge.verdict import Verdict
 from edgequant.report.model import Report
-from edgequant.report.numbers import numbers
+from edgequant.report.numbers import STAGES, numbers
 from edgequant.report.read import MAX_BYTES, loads
 from edgequant.text import NAME, shortened
 
@@ -78,9 +78,12 @@ def run_folders(path: Path, deep: int = 4) -> Iterator[Path]:
 def _job(folder: Path) -> Kind:
     try:
         found = json.loads(read_bounded(folder / "plan.json", 64 << 20))
-        return "quantize" if isinstance(found, dict) and found.get("job") == "quantize" else "verify"
+    except FileNotFoundError:
+        return "verify"  # a report.json by itself: what both commands write, and of older versions verify alone
     except (OSError, ValueError, RecursionError):
-        return "verify"
+        return "unknown"
+    job = found.get("job", "verify") if isinstance(found, dict) else None
+    return job if job in ("verify", "quantize") else "unknown"
 
 
 def _of_report(report: Report, digest: str, folder: str, plan: str, kind: Kind) -> Entry:
@@ -169,13 +172,19 @@ def _bench_values(setting: dict[str, Any], why: str) -> Iterator[Value]:
 
 
 def _of_acceptance(found: dict[str, Any], digest: str, folder: str, plan: str, path: Path) -> Entry:
-    """`edgequant.acceptance/1`: its trials, each with a state; the numbers are in the runs' own reports."""
+    """`edgequant.acceptance/1`: its trials, each with its state, its rules with theirs in place of findings, and
+    the numbers of its last attempt."""
     _need(found, "edgequant.acceptance/")
     trials = [
         Trial(
             variant=_text(each.get("variant")),
             device=_text(each.get("device")),
             verdict=_verdict(each.get("state")),
+            values=tuple(_rule_values(each)),
+            findings=tuple(
+                (_text(rule.get("state"), 10), _text(rule.get("rule"), 60))
+                for rule in _list(each.get("rules"))[:_MOST_FINDINGS]
+            ),
         )
         for each in _list(found.get("trials"))[:_MOST_TRIALS]
     ]
@@ -186,6 +195,22 @@ def _of_acceptance(found: dict[str, Any], digest: str, folder: str, plan: str, p
         model_sha256="", verdict=_verdict(found.get("state")), folder=folder, plan=plan, trials=tuple(trials),
         findings=_findings(found.get("findings")),
     )  # fmt: skip
+
+
+_FAMILIES = {"latency_ms": "latency_{}_ms", "memory_mb": "memory_{}_mb", **{each: each + "_{}" for each in STAGES}}
+
+
+def _rule_values(trial: dict[str, Any]) -> Iterator[Value]:
+    """By the names that numbers of verify and bench have here."""
+    attempts = _list(trial.get("attempts"))
+    facts = _dict(attempts[-1].get("facts")) if attempts else {}
+    for place, fact in list(facts.items())[:_MOST_VALUES]:
+        output, _, metric = ("", "", place) if place.startswith(("finding:", "task:")) else place.rpartition(":")
+        family, _, name = metric.partition(".")
+        if family in _FAMILIES and name:
+            metric = _FAMILIES[family].format(name)
+        if (value := _number(_dict(fact).get("value"))) is not None:
+            yield Value(_text(output), _text(metric), value)
 
 
 def _need(found: dict[str, Any], schema: str) -> None:

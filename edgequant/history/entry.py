@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Literal
 
-Kind = Literal["verify", "quantize", "bench", "accept"]
+Kind = Literal["verify", "quantize", "bench", "accept", "unknown"]
 DOCUMENTS = ("report.json", "bench.json", "acceptance.json")
 """What a folder is known by, one of them."""
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import get_args
 
 from edgequant.errors import EdgequantError, InputError
 from edgequant.history.entry import Entry, Kind, Trial, Value
@@ -324,7 +325,7 @@ def _entry(database: sqlite3.Connection, row: Sequence[str], *, numbers: bool) -
 
 
 def _kind(text: str) -> Kind:
-    return text if text in ("quantize", "bench", "accept") else "verify"  # type: ignore[return-value]
+    return text if text in get_args(Kind) else "unknown"  # type: ignore[return-value]
 
 
 def _codes(database: sqlite3.Connection, where: str, value: object) -> tuple[tuple[str, str], ...]:

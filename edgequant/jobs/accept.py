@@ -29,7 +29,7 @@ from edgequant.archive.acceptance import (
     read_record,
     task_name,
 )
-from edgequant.archive.manifest import amended
+from edgequant.archive.manifest import amended, begin_anew, close
 from edgequant.archive.open import Run
 from edgequant.archive.record import Failure
 from edgequant.errors import EdgequantError, InputError
@@ -92,7 +92,7 @@ def accept(
     spec_path = Path(spec_path)
     spec, data = read_spec(spec_path, baseline)
     expanded = expand(spec)
-    check(spec, expanded)
+    check(spec, expanded, spec_path.parent.absolute())
     plan = plan_of(spec, expanded, data, spec_path)
     held = None
     if spec.baseline is not None:
@@ -117,9 +117,10 @@ def resume(run_dir: Path, progress: Progress | None = None) -> tuple[Acceptance,
     plan = folder.plan()
     with folder.alone():
         folder.reopen()
+        begin_anew(folder.path)
         spec = own_spec(folder, plan)
         expanded = expand(spec)
-        graphs = check(spec, expanded)
+        graphs = check(spec, expanded, Path(plan.folder))
         for trial in plan.trials:
             for _, run in Runs(folder, plan).all(key_of(trial)):
                 if isinstance(run, Run) and seen_of(run)[0] not in ("", graphs[trial.model].sha256):
@@ -191,6 +192,7 @@ class Accepting:
                 found = self._judged()
             found = self._kept(found.model_copy(update={"interrupted": False}))
             self.folder.note("ended", state=str(found.state))
+            close(self.folder.path)
             return found
         except KeyboardInterrupt:
             self.folder.note("interrupted")

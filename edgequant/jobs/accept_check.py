@@ -7,7 +7,7 @@ from pathlib import Path
 from edgequant.cases.load import CaseFile, find_cases
 from edgequant.errors import EdgequantError, InputError
 from edgequant.files import read_bounded
-from edgequant.jobs.tasks import read_labels
+from edgequant.jobs.tasks import Task, look, read_labels
 from edgequant.judge.acceptance import outputs_named
 from edgequant.models import ModelGraph, read_model
 from edgequant.pack import find_pack
@@ -29,8 +29,10 @@ def read_spec(path: Path, baseline: Path | None = None) -> tuple[AcceptSpec, byt
     return (spec if baseline is None else spec.model_copy(update={"baseline": baseline})), data
 
 
-def check(spec: AcceptSpec, expanded: Expanded) -> dict[str, ModelGraph]:
+def check(spec: AcceptSpec, expanded: Expanded, cwd: Path) -> dict[str, ModelGraph]:
     """Read every model, and look at what else the spec names.  Returns the models as far as they were read.
+
+    cwd: of the spec: functions are looked for from there.
 
     Raises InputError, with the place in the spec: a mistake is told in a second, not after an hour of measuring.
     """
@@ -53,6 +55,7 @@ def check(spec: AcceptSpec, expanded: Expanded) -> dict[str, ModelGraph]:
         if match is not None and match["module"].endswith(".py") and not Path(match["module"]).is_file():
             raise InputError("TASK_FAILED", f"tasks.{name}: there is no file {match['module']}")
         read_labels(task.labels)
+        look(Task(name, task.function, task.labels, task.timeout, task.memory_mb), cwd)
     return found
 
 

@@ -51,23 +51,29 @@ class Planned:
         left = [part.seconds for part in self.parts if not part.done]
         return None if any(each is None for each in left) else sum(each for each in left if each is not None)
 
+    @property
+    def least(self) -> float:
+        """Seconds that the timing which is left takes by its settings alone."""
+        return sum(part.least for part in self.parts if not part.done)
+
 
 def planned(spec_path: Path, baseline: Path | None = None) -> Planned:
     """Raises InputError, as `accept` before it runs anything."""
     spec, _ = read_spec(spec_path, baseline)
-    return _planned(spec, spec.baseline, None)
+    return _planned(spec, spec_path.parent.absolute(), spec.baseline, None)
 
 
 def left(run_dir: Path) -> Planned:
     """What `resume` would do.  Raises InputError (RUN_NOT_FOUND, RUN_INVALID, ...)."""
     folder = open_acceptance(run_dir)
-    spec = own_spec(folder, folder.plan())
-    return _planned(spec, folder.path, folder)
+    plan = folder.plan()
+    spec = own_spec(folder, plan)
+    return _planned(spec, Path(plan.folder), folder.path, folder)
 
 
-def _planned(spec: AcceptSpec, earlier: Path | None, folder: AcceptFolder | None) -> Planned:
+def _planned(spec: AcceptSpec, cwd: Path, earlier: Path | None, folder: AcceptFolder | None) -> Planned:
     expanded = expand(spec)
-    check(spec, expanded)
+    check(spec, expanded, cwd)
     warnings = list(_warnings(spec, expanded))
     if folder is None and spec.baseline is not None:
         check_baseline(spec.baseline, spec, plan_of(spec, expanded, b"", Path()).trials)
@@ -155,6 +161,7 @@ def as_json(found: Planned) -> str:
         "name": found.spec.name,
         "seconds": found.seconds,
         "seconds_from": found.from_,
+        "least_seconds": found.least,
         "retries": found.spec.retries,
         "trials": [
             {**key._asdict(), "informative": key in found.expanded.informative,

@@ -111,10 +111,11 @@ def check(run_dir: str | Path) -> Integrity:
 
 
 def _of_acceptance(folder: Path) -> Integrity:
-    """Of each run in it, and of the judgement; its own files have no manifest."""
-    found: list[Difference] = []
-    notes = ["accept.json and tasks have no manifest: the judgement is held against them"]
-    files, listed = 0, True
+    """Of its own files, of each run in it, and of the judgement."""
+    known, held = manifest.differences(folder), manifest.read(folder)
+    found, files, listed, notes = list(known or ()), len(held or ()), known is not None, list[str]()
+    if known is None:  # an older version made it, or it did not get to its end
+        notes.append("accept.json and tasks have no manifest: the judgement is held against them")
     for run in run_folders(folder):
         if run == folder:
             continue

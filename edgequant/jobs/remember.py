@@ -39,12 +39,15 @@ def rebuild(history: History, folders: Iterable[Path]) -> Added:
 
 
 def note(run_dir: Path, history: Path) -> EdgequantError | None:
-    """Add a run that has just ended; what kept it from being noted is returned, for a verdict does not hang on it."""
+    """Add a run that has just ended, and those in it; what kept one from being noted is returned, for a verdict does
+    not hang on it."""
+    found = Added()
     try:
-        History(history).add([read_folder(run_dir)])
+        folders = [each for each in run_folders(run_dir) if each != run_dir]
+        History(history).add([read_folder(run_dir), *_entries(folders, found)])
     except EdgequantError as error:
         return error
-    return None
+    return next(iter(found.skipped.values()), None)
 
 
 def _entries(folders: Iterable[Path], told: Added) -> Iterator[Entry]:

@@ -131,7 +131,32 @@ def measure(
     return told.model_copy(update={"values": answer.values})
 
 
-def _call(task: Task, cases: list[dict[str, Any]], folder: Path, log: Path, cwd: Path) -> tuple[_Answer, float]:
+def look(task: Task, cwd: Path) -> None:
+    """See that the function is there and can be called with cases; nothing is measured.
+
+    It is imported in a child process, bounded as when it is called.  Raises InputError (TASK_...) naming the task.
+    """
+    if PATTERN.fullmatch(task.function) is None:
+        return  # the spec's own check says so
+    try:
+        with tempfile.TemporaryDirectory(prefix="edgequant-task-") as folder:
+            answer, _ = _call(task, None, Path(folder), Path(folder) / "log", cwd)
+    except EdgequantError as error:
+        if error.code not in _OWN:
+            raise
+        raise InputError(error.code, f"tasks.{task.name}: {error.message}", hint=error.hint) from None
+    if answer.error is not None:
+        raise InputError(
+            "TASK_FAILED", f"tasks.{task.name}: {task.function}: {answer.error}",
+            hint=f"It is a function of one argument, the list of cases; modules are found from {cwd}.",
+        )  # fmt: skip
+
+
+_OWN = ("TASK_FAILED", "TASK_CRASHED", "TASK_OUT_OF_MEMORY", "TASK_TIMEOUT")
+
+
+def _call(task: Task, cases: list[dict[str, Any]] | None, folder: Path, log: Path, cwd: Path) -> tuple[_Answer, float]:
+    """What the function returns, and seconds.  cases: None where it is only looked for."""
     match = PATTERN.fullmatch(task.function)
     if match is None:
         raise InputError(

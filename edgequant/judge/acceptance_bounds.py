@@ -11,6 +11,7 @@ from edgequant.judge.acceptance_types import State, Value
 from edgequant.mnn_version import parse_version
 from edgequant.spec.rule_metrics import TABLE
 from edgequant.spec.rules import Rule
+from edgequant.text import apart
 
 RATIO_LEVEL = 0.99
 """Of the interval of a ratio of times, as of those of bench."""
@@ -81,9 +82,8 @@ def timed(rule: Rule) -> bool:
 
 def _by_ratio(rule: Rule, base: Value, bound: float, found: Ratio) -> Held:
     most = bound / cast("float", base.value)
-    said = (
-        f"{found.value:.3f} times that of {rule.bound.of} (99 %: {found.low:.3f} to {found.high:.3f}), {most:.3f} asked"
-    )
+    value, low, high, asked = apart([found.value, cast("float", found.low), cast("float", found.high), most], 4)
+    said = f"{value} times that of {rule.bound.of} (99 %: {low} to {high}), {asked} asked"
     margin = (rule.margin or 0.0) / cast("float", base.value)
     held = _interval(rule.model_copy(update={"margin": margin or None}), found.value, found.low, found.high, most)
     return Held(held.state, bound, f"{said}; more blocks may tell" if held.state is State.INCONCLUSIVE else said)
@@ -97,9 +97,10 @@ def _interval(rule: Rule, value: float, low: float | None, high: float | None, b
     if sign * best > sign * bound:
         return Held(State.FAIL, bound, "")
     if sign * worst > sign * bound:
-        return Held(State.INCONCLUSIVE, bound, f"it cannot be told: {low:.4g} to {high:.4g} is on both sides")
+        least, most, _ = apart([low, high, bound], 4)
+        return Held(State.INCONCLUSIVE, bound, f"it cannot be told: {least} to {most} is on both sides")
     near = rule.margin is not None and sign * worst > sign * bound - rule.margin
-    return Held(State.MARGINAL, bound, f"by less than {rule.margin:g}") if near else Held(State.PASS, bound, "")
+    return Held(State.MARGINAL, bound, f"by less than {rule.margin:.12g}") if near else Held(State.PASS, bound, "")
 
 
 def ratio_of(value: Value, base: Value) -> Ratio | None:

@@ -20,6 +20,7 @@ from edgequant.judge.limits import device_bands, meets
 from edgequant.judge.types import NOTHING, Compared, Observed
 from edgequant.judge.verdict import Verdict
 from edgequant.spec import DEVICE_METRIC, Limit, Precision
+from edgequant.text import apart
 
 MARGIN_DB, CHANCE_DB = 8.0, 12.0
 """A device may be so much farther off than this host from itself at the worst of its tries; the second where it is a
@@ -74,7 +75,7 @@ class Outside:
             return f"{found.mismatch or 0.0:.2%} of the whole numbers differ"
         if found.sqnr_db is None:
             return f"up to {found.max_abs:.3g} in place of zeros"
-        return f"only {found.sqnr_db:.4g} dB SQNR between them"
+        return f"only {apart([found.sqnr_db, self.band.bound], 4)[0]} dB SQNR between them"
 
     @property
     def why(self) -> str:
@@ -83,7 +84,8 @@ class Outside:
         if self.found.kind == "int":
             bound, own = f"at most {band.bound:.2%}", f"{band.own or 0.0:.2%} of them change on this host itself"
         else:
-            bound, own = f"at least {band.bound:.4g} dB", f"this host itself keeps {band.own or 0.0:.4g} dB there"
+            asked = apart([band.bound, *([] if self.found.sqnr_db is None else [self.found.sqnr_db])], 4)[0]
+            bound, own = f"at least {asked} dB", f"this host itself keeps {band.own or 0.0:.4g} dB there"
         if band.asked:
             return f"the limit asks for {bound}"
         if band.own is None:

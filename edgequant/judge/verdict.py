@@ -12,6 +12,7 @@ from edgequant.errors import EXIT_ERROR, EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_PASS
 from edgequant.findings import Finding
 from edgequant.judge.limits import METRICS_OF, judged_value, meets, within_margin
 from edgequant.spec import METRICS, Limit
+from edgequant.text import apart
 
 ZERO_TOLERANCE = 1e-3
 """Largest absolute error allowed around an output that is zero in every case, in the output's unit: there is nothing
@@ -242,10 +243,12 @@ def _note_result(result: LimitResult, summary: OutputSummary, notes: _Notes, adv
         notes.add(Verdict.INCONCLUSIVE, "LIMIT_UNDEFINED", why, remedy, **evidence)
     elif result.verdict is Verdict.FAIL:
         side = "below" if limit.op == ">=" else "above"
-        message = f"{limit.metric} {value:.6g} is {side} the limit {limit.value:g}{of}"
+        told, bound = apart([value, limit.value])
+        message = f"{limit.metric} {told} is {side} the limit {bound}{of}"
         notes.add(Verdict.FAIL, "LIMIT_EXCEEDED", message, advice, **evidence)
     elif result.verdict is Verdict.MARGINAL:
-        message = f"{limit.metric} {value:.6g} only just keeps the limit {limit.value:g}{of}"
+        told, bound = apart([value, limit.value])
+        message = f"{limit.metric} {told} only just keeps the limit {bound}{of}"
         remedy = "Try more cases: another input may break the limit."
         notes.add(Verdict.MARGINAL, "LIMIT_MARGINAL", message, remedy, **evidence)
 

@@ -3,9 +3,9 @@ the one it is made like.
 
     task_worker.py JOB ANSWER
 
-JOB is a JSON file: module (a name, or the path of a .py file), function, cases.  Each case has its name, a label, and
-for inputs, reference, outputs and labels the path of an .npy by name.  ANSWER is written last, as JSON: values,
-code_sha256, error.
+JOB is a JSON file: module (a name, or the path of a .py file), function, cases (null: it is only looked for).  Each
+case has its name, a label, and for inputs, reference, outputs and labels the path of an .npy by name.  ANSWER is
+written last, as JSON: values, code_sha256, error.
 """
 
 from __future__ import annotations
@@ -110,6 +110,23 @@ def _sha256(function: Any) -> str | None:
     return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file and Path(file).is_file() else None
 
 
+def misfit(function: Any) -> str:
+    """Why it cannot be called with the list of cases, and give a number at once; empty where it can."""
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        return "is async: it has to return a number"
+    if inspect.isgeneratorfunction(function):
+        return "yields: it has to return a number"
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # written in C: it will say so itself
+        return ""
+    try:
+        signature.bind([])
+    except TypeError as error:
+        return f"is called with one argument, the list of cases, and takes {signature}: {error}"
+    return ""
+
+
 def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text("utf-8"))
     answer: dict[str, Any] = {"values": {}, "code_sha256": None, "error": None}
@@ -120,10 +137,13 @@ def main() -> None:
         if not callable(function):
             raise user.unusable(f"{job['function']} is a {type(function).__name__}, and cannot be called")
         answer["code_sha256"] = _sha256(function)
-        given = function([Case(told) for told in job["cases"]])
-        if inspect.iscoroutine(given) or inspect.isgenerator(given):
-            raise user.unusable(f"{job['function']} gave a {type(given).__name__}: it has to return a number")
-        answer["values"] = values_of(given, job["function"])
+        if wrong := misfit(function):
+            raise user.unusable(f"{job['function']} {wrong}")
+        if job["cases"] is not None:
+            given = function([Case(told) for told in job["cases"]])
+            if inspect.iscoroutine(given) or inspect.isgenerator(given):
+                raise user.unusable(f"{job['function']} gave a {type(given).__name__}: it has to return a number")
+            answer["values"] = values_of(given, job["function"])
     except user.Refused as error:
         answer["error"] = str(error)[:3000]
     except ValueError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
+from typing import TypeGuard
 
 from edgequant import plain
 from edgequant.archive.acceptance import task_name
@@ -13,6 +14,7 @@ from edgequant.judge.acceptance_types import ORDER, State
 from edgequant.judge.verdict import Verdict
 from edgequant.report.acceptance_model import Acceptance, AttemptReport, RuleReport, TrialReport
 from edgequant.spec.rule_metrics import FINDING, INPUTS, TABLE, TASK, VERDICT
+from edgequant.text import apart
 
 MEANING = {
     State.PASS: "Every required rule is kept.",
@@ -72,7 +74,8 @@ def rule_name(rule: RuleReport) -> str:
 
 
 def number(rule: RuleReport, value: bool | float | str | None) -> str:
-    """A value or a bound of a rule, in the rule's unit."""
+    """A value or a bound of a rule, in the rule's unit; numbers with so many digits that those of a rule which differ
+    look different: 24.9999999 beside 25."""
     if value is None:
         return "nothing"
     if rule.metric.startswith(FINDING):
@@ -83,9 +86,35 @@ def number(rule: RuleReport, value: bool | float | str | None) -> str:
         return value
     metric = TABLE.get(rule.metric)
     unit = f" {metric.unit}" if metric is not None and metric.unit else ""
-    alike = [each for each in (rule.value, rule.bound) if isinstance(each, float) and f"{each:.6g}" == f"{value:.6g}"]
-    text = f"{value:.12g}" if len(set(alike)) > 1 else f"{value:.6g}"  # 24.9999999 beside 25
-    return f"{text}{unit}"
+    return f"{apart([value, *_numbers(rule)])[0]}{unit}"
+
+
+def interval(rule: RuleReport) -> str:
+    """``11.9 to 12.2``; empty where its value has none."""
+    if rule.low is None or rule.high is None:
+        return ""
+    return " to ".join(apart([rule.low, rule.high, *_numbers(rule)], 4)[:2])
+
+
+def _numbers(rule: RuleReport) -> list[float]:
+    """What its numbers stand beside: its value, its bound, and where its margin ends."""
+    margin = (rule.margin or 0.0) * (1 if rule.op == ">=" else -1)
+    near = [rule.bound, rule.bound + margin] if _is_number(rule.bound) else []
+    return [*(each for each in (rule.value, rule.low, rule.high) if _is_number(each)), *near]
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_beside(rule: RuleReport) -> bool:
+    """Whether value and bound, as they are, say what became of it.  They need not where a ratio of times was judged,
+    block by block: then `why` does."""
+    value, bound = rule.value, rule.bound
+    if rule.of.of == "absolute" or not _is_number(value) or not _is_number(bound):
+        return bound is not None
+    kept = value >= bound if rule.op == ">=" else value <= bound
+    return kept if rule.state in (State.PASS, State.MARGINAL) else not kept or rule.state is State.INCONCLUSIVE
 
 
 def said(rule: RuleReport, trial: TrialReport | None = None) -> str:
@@ -96,9 +125,8 @@ def said(rule: RuleReport, trial: TrialReport | None = None) -> str:
         return _of_verdict(rule, trial)
     if rule.metric == INPUTS or rule.value is None:
         return rule.why or str(rule.state)
-    interval = "" if rule.low is None or rule.high is None else f" ({rule.low:.4g} to {rule.high:.4g})"
-    value = f"{number(rule, rule.value)}{interval}"
-    if rule.bound is None:
+    value = number(rule, rule.value) + (f" ({told})" if (told := interval(rule)) else "")
+    if not is_beside(rule):
         return f"{rule.why}; here it is {value}" if rule.why else value
     asked = f"{value}, {rule.op} {number(rule, rule.bound)} is asked"
     return f"{asked}; {rule.why}" if rule.why else asked

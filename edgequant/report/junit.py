@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 from edgequant.findings import Finding
 from edgequant.judge.verdict import Verdict
-from edgequant.plain import metric, printable
+from edgequant.plain import against, printable
 from edgequant.report.model import OutputReport, Report, Run
 
 _MOST = 4000
@@ -102,9 +102,11 @@ def _of_run(run: Run) -> Iterator[Rule]:
 
 def _of_output(name: str, output: OutputReport) -> Iterator[Rule]:
     for limit in output.limits:
-        value = "nothing" if limit.value is None else metric(limit.metric, limit.value)
+        value, bound = ("nothing", f"{limit.bound:g}") if limit.value is None else against(
+            limit.metric, limit.value, limit.bound
+        )  # fmt: skip
         where = f" in case {limit.case}" if limit.case else ""
-        said = f"{limit.verdict}: {name}: {limit.metric} is {value}{where}, the limit is {limit.op} {limit.bound:g}"
+        said = f"{limit.verdict}: {name}: {limit.metric} is {value}{where}, the limit is {limit.op} {bound}"
         yield Rule(f"{name}: {limit.metric} {limit.op} {limit.bound:g}", limit.verdict, said, limit.metric)
     yield Rule(f"{name}: verdict", output.verdict, "\n".join(output.reasons) or f"{output.verdict}", "verdict")
 

@@ -185,7 +185,7 @@ rules: [{rule: "sqnr_db >= 20", variant: "dynamic:8"}, {rule: "sqnr_db >= 30", v
     assert found.state is State.PASS
     assert times(run_dir / "trials" / "m-1") == before
     begun = [line["part"] for line in map(json.loads, (run_dir / "journal.jsonl").read_text().splitlines())
-             if line["what"] == "begin"]  # fmt: skip
+             if line.get("what") == "begin"]  # fmt: skip
     assert begun == ["m-1", "m-2", "m-2"]
     # There is nothing left to do, and nothing is done.
     before = times(run_dir / "trials")

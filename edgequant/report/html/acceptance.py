@@ -94,8 +94,8 @@ def _rules(key: str, trial: TrialReport, rules: Sequence[RuleReport]) -> Table:
         written = rule.metric not in (VERDICT, INPUTS)
         why = rule.why if written else words.said(rule, trial)
         value = words.number(rule, rule.value) if written and rule.value is not None else "-"
-        bound = f"{rule.op} {words.number(rule, rule.bound)}" if written and rule.bound is not None else "-"
-        interval = "" if rule.low is None or rule.high is None else f"{rule.low:.4g} to {rule.high:.4g} (95 %)"
+        bound = f"{rule.op} {words.number(rule, rule.bound)}" if written and words.is_beside(rule) else "-"
+        interval = f"{told} (95 %)" if (told := words.interval(rule)) else ""
         table.add(
             [
                 state_cell(rule.state),
