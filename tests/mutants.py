@@ -1,6 +1,6 @@
 """python -m tests.mutants: how many of mutmut's mutants the tests kill, by file; 1 where that is less than wanted.
 
-`--sample N` asks one in N mutants of each file (but never less than FEWEST), the same ones each time: chosen by the
+`--sample N` asks one in N mutants of each file (but never fewer than FEWEST), the same ones each time: chosen by the
 hash of their names, so that a change elsewhere does not choose others.  The rest is put aside, the tests are run, and
 of the whole only an interval can be told.  `--again` asks those anew that lived.
 """

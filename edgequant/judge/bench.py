@@ -38,8 +38,13 @@ class Block:
         return self.capture.timings[0] if self.capture.timings else None
 
     @property
+    def possible(self) -> bool:
+        """It has times, and all of them are such as can be."""
+        return self.timing is not None and bool(self.timing.samples_ms) and all(ms > 0 for ms in self.timing.samples_ms)
+
+    @property
     def good(self) -> bool:
-        return self.capture.failure is None and self.timing is not None and not self.doubts
+        return self.capture.failure is None and self.possible and not self.doubts
 
 
 @dataclass(frozen=True)
@@ -191,26 +196,21 @@ def _measured(name: str, blocks: Sequence[Block], failed: Verdict | None, within
             against[doubt.code] = doubt.message
         told = f"{len(good)} of {len(blocks)} blocks were undisturbed; {LEAST_BLOCKS} are needed"
         against.setdefault("TOO_FEW_BLOCKS", told)
-        good = [block for block in blocks if block.timing is not None and block.timing.samples_ms]
-    # Times that cannot be speak against their block; it is in no number, whatever is borne.
-    good = [block for block in good if block.timing is not None and min(block.timing.samples_ms, default=0.0) > 0]
-    possible = [block.timing for block in good if block.timing is not None]
-    if len(possible) < LEAST_BLOCKS:
-        told = f"{len(possible)} of {len(blocks)} blocks have times that can be; {LEAST_BLOCKS} are needed"
-        against.setdefault("TOO_FEW_BLOCKS", told)
-    if not possible:
+        good = [block for block in blocks if block.possible]
+    timings = [block.timing for block in good if block.timing is not None]
+    if not timings:
         against.setdefault("NOTHING_TIMED", "there is no time that can be")
         return Measured(name, tuple(blocks), (), Verdict.INCONCLUSIVE, why_invalid=tuple(against.items()))
-    samples = [timing.samples_ms for timing in possible]
+    samples = [timing.samples_ms for timing in timings]
     ms = estimates(samples, LEVEL)
     half = ms["p50"].half
     if half is not None and half > within:
         told = f"p50 is known to {half:.1%} only, {within:.1%} were wanted"
         if not against:
             # The interval shrinks with the root of the number of blocks; of disturbed ones more do not help.
-            told += f": --blocks {math.ceil(len(possible) * (half / within) ** 2)} may be enough"
+            told += f": --blocks {math.ceil(len(timings) * (half / within) ** 2)} may be enough"
         against["TOO_SPREAD"] = told
-    cpu = [sum(timing.cpu_ms) / len(timing.cpu_ms) for timing in possible if timing.cpu_ms]
+    cpu = [sum(timing.cpu_ms) / len(timing.cpu_ms) for timing in timings if timing.cpu_ms]
     loads = [block.capture.load_ms for block in good if block.capture.load_ms is not None]
     firsts = [case.ms for block in good for case in block.capture.cases if case.ms is not None]
     peaks = [reading.rss_peak for block in blocks for reading in block.capture.readings if reading.rss_peak is not None]

@@ -248,7 +248,7 @@ def _quantized(sign: Sign) -> Severity | None:
 
 
 def code_of(sign: Sign, rank: int) -> str:
-    """A channel is what models call so: axis 1 of three and more, else the last; any other axis has steps."""
+    """A channel is what models call so: axis 1 of four and more, else the last; any other axis has steps."""
     rule = RULES[sign.kind]
     if sign.kind == "other case" and sign.where["stale"]:
         return "OUTPUT_STALE"

@@ -156,6 +156,10 @@ def test_a_crash_does_not_advise_what_failed_as_well() -> None:
     assert hint(ran("dynamic:8", "PASS")).startswith("dynamic:8, measured beside it, keeps all limits.  Let edgequant")
     assert "dynamic:8" not in hint(ran("dynamic:8", "FAIL"))
     assert "--no-fallback" in hint(ran("dynamic:8", "FAIL"))
+    insane = crashed.model_copy(update={"code": "QUANTIZED_MODEL_INSANE"})
+    assert failure_hint(insane, [ran("fp16", "PASS")]) == failure_hint(crashed, [ran("fp16", "PASS")]) != OR_DYNAMIC
+    doubted = crashed.model_copy(update={"evidence": {"doubt": "reference"}})
+    assert failure_hint(doubted, [ran("fp16", "PASS")]) == OR_DYNAMIC
     other = Failure(code="MODEL_INVALID", message="broken", hint="Mend it.")
     assert failure_hint(other, [ran("dynamic:8", "PASS")]) == "Mend it."
 

@@ -160,3 +160,26 @@ def test_what_is_borne_stays_in_the_name() -> None:
     borne = judged(a=blocks_of(made, 2, ("GOVERNOR_SLOW",))).settings[0]
     assert borne.valid
     assert borne.title == "a [GOVERNOR_SLOW allowed]"
+
+
+@pytest.mark.parametrize(("times", "code"), [((0.0,) * 9, "CLOCK_ODD"), ((-1.0,) * 9, "CLOCK_ODD"), ((), "")])
+@pytest.mark.parametrize("count", [1, 5, 7])
+def test_times_that_cannot_be_are_none_and_nothing_is_held_against_them(
+    times: tuple[float, ...], code: str, count: int
+) -> None:
+    """The rest is: of the seven blocks, those that are left."""
+    captures = []
+    for number in range(7):
+        each = capture(10.0, number)
+        odd = each.timings[0].model_copy(update={"samples_ms": times, "cpu_ms": times})
+        captures.append((number, each.model_copy(update={"timings": (odd,)}) if number < count else each))
+    found = judged(odd=blocks_of(captures, 2), sound=blocks(10.0))
+    odd, sound = found.settings
+    assert sound.verdict is Verdict.PASS
+    assert odd.verdict is (Verdict.PASS if count == 1 else Verdict.INCONCLUSIVE)
+    assert odd.used == tuple(range(count, 7))
+    assert [(each.rounds, each.says) for each in found.compared] == {1: [(6, "same")], 5: [(2, "unclear")], 7: []}[
+        count
+    ]
+    if count == 7:
+        assert [each for each, _ in odd.why_invalid] == [*([code] if code else []), "TOO_FEW_BLOCKS", "NOTHING_TIMED"]

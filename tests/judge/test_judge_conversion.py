@@ -104,3 +104,11 @@ def test_cases_that_float_mnn_refuses_come_first() -> None:
         remedy="If these sizes do not matter to you, pin those that do with --shape; else export the model with fixed "
         "shapes.",
     )
+
+
+@pytest.mark.parametrize("code", ["OPERATOR_MISREAD", "CONSTANT_BEYOND_INT32", "GRU_RESET_FIRST"])
+def test_what_is_known_of_the_source_comes_in_the_place_of_a_guess(code: str) -> None:
+    known = Finding(code=code, severity="warn", where="node", message="m", remedy="Do this.")
+    other = known.model_copy(update={"code": "OUTPUT_UNUSED"})
+    (found,) = conversion_findings(source().model_copy(update={"findings": (other, known)}), {"y": summary(10)}, {})
+    assert (found.remedy or "").endswith(f"The model has what is known to do this: {code} at node.  Do this.")
