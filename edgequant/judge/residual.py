@@ -269,8 +269,8 @@ _WORDS = {
     "saturated": "{count} values are piled up at its {side}, where those expected go on (by {size:.2%} of its size)",
     "small": "of indices {first} to {last} of axis {axis}, which are small beside the others, the error is {size:.0%}",
     "gain": "its gain is off by {value:+.2%} (between {low:+.2%} and {high:+.2%}), in {parts} parts of its cases alike",
-    "lone gain": "its gain in case '{case}' is off by {value:+.2%}, in {parts} parts alike ({strength:.0%} of the error "
-    "there)",
+    "lone gain": "its gain in case '{case}' is off by {value:+.2%}, in {parts} parts alike ({strength:.0%} of the "
+    "error there)",
     "offset": "it is off by {value:+.2%} of its size (between {low:+.2%} and {high:+.2%}), in {parts} parts alike",
     "pattern": "an offset of {size:.2%} of its size is the same along axis {axis} in every case "
     "({strength:.0%} of the error), as where a bias was dropped",
