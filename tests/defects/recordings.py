@@ -130,7 +130,8 @@ def _steps(*sizes: int) -> Callable[[], Cases]:
 RECORDINGS = {
     "panel": Recording(lambda folder: panel.make(folder / "panel.onnx"), panel.cases, ("dynamic:8",),
                        real=False),
-    "track": Recording(lambda folder: track.make(folder / "track.onnx"), track.cases, ("dynamic:8", "float"), real=False),
+    "track": Recording(lambda folder: track.make(folder / "track.onnx"), track.cases, ("dynamic:8", "float"),
+                       real=False),
     "gru": Recording(lambda folder: generated.gru(folder / "gru.onnx"), _steps(16, 37, 16, 64, 16), ("dynamic:8",),
                      real=False),
     "enc": Recording(_real("enc"), _sound, ("dynamic:8", "weight:8", "fp16"), (A53, A76)),

@@ -35,7 +35,8 @@ def make(path: Path) -> Path:
         _node("Mul", ["g", "tenth"], ["rate"]),
     ]
     weights = [
-        _weights("w0", 0.22, 48, 8, 5), _weights("b0", 0.2, 48), _weights("w1", 0.09, 48, 48, 5), _weights("b1", 0.2, 48),
+        _weights("w0", 0.22, 48, 8, 5), _weights("b0", 0.2, 48), _weights("w1", 0.09, 48, 48, 5),
+        _weights("b1", 0.2, 48),
         _weights("wt", 0.14, 5, 48, 1), _weights("bt", 0.05, 5), _weights("wg", 0.14, 3, 48), _weights("bg", 0.05, 3),
         numpy_helper.from_array(np.float32(4e-6), "micro"), numpy_helper.from_array(np.float32(2e-4), "tenth"),
     ]  # fmt: skip
