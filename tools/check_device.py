@@ -61,14 +61,14 @@ def beyond(judge, apart, of, floats):
     out = {}
     for name, cases in apart.items():
         scale = max((c["scale"] or 0.0 for c in cases.values()), default=0.0)
+        steady = scale > 1e-6 and name not in judge.source["decisions"]
         for case, c in cases.items():
             bound, own, here = of(name, case, c["n"])
             bad = c["problem"] not in (None, "reference_nonfinite")
             if not bad and c["max_abs"] is not None and c["kind"] == judge.source["kinds"][name]:
                 if c["kind"] == "int":
                     bad = c["mismatch"] > bound
-                elif c["max_abs"] <= 1e-6 and not (
-                    scale > 1e-6 and here >= 20 and name not in judge.source["decisions"]):
+                elif c["max_abs"] <= (min(1e-6, scale / 1000) if steady and here >= 20 else 1e-6):
                     pass
                 elif c["sqnr_db"] is None:
                     bad = floats and c["max_abs"] > scale * 10 ** (-bound / 20)

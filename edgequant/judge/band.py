@@ -33,7 +33,8 @@ UNMOVED_DB = 90.0
 FLOAT_DB = 60.0
 """Never is more asked for than this: float kernels approximate functions in other ways, which is no rounding."""
 STEADY_DB = 20.0
-"""An output that keeps this here when its inputs move is no remainder of larger numbers, however small it is."""
+"""An output that keeps this here when its inputs move is no remainder of larger numbers, however small it is: next to
+nothing is then what lies FLOAT_DB below its largest number in any case."""
 WIDE_DB = 3.0
 """With a band below this, an error of half of the output's power would be rounding."""
 _LABELS = 0.01
@@ -183,8 +184,9 @@ class Bands:
             return False
         if found.kind == "int":
             return found.mismatch is None or found.mismatch <= band.bound
-        small = scale > NEAR_NOTHING and (band.own or 0.0) >= STEADY_DB and output not in self._decisions
-        if found.max_abs is None or (found.max_abs <= NEAR_NOTHING and not small):
+        steady = scale > NEAR_NOTHING and (band.own or 0.0) >= STEADY_DB and output not in self._decisions
+        nothing = min(NEAR_NOTHING, scale * 10 ** (-FLOAT_DB / 20)) if steady else NEAR_NOTHING
+        if found.max_abs is None or found.max_abs <= nothing:
             return True
         if found.sqnr_db is None:  # zeros here: by the size that the output has in other cases
             return not self._floats or found.max_abs <= scale * 10 ** (-band.bound / 20)

@@ -252,3 +252,48 @@ def test_ten_million_elements_are_thinned_out() -> None:
 def test_every_kind_has_a_rule() -> None:
     kinds = {sign.kind for name in NAMES for sign in look(samples_of(recorded(name)))}
     assert kinds <= RULES.keys()
+
+
+def _cut(dropped: int) -> Fault:
+    mask = np.uint32(0xFFFFFFFF << dropped & 0xFFFFFFFF)
+    return lambda got: (np.ascontiguousarray(got).view(np.uint32) & mask).view(np.float32)
+
+
+@pytest.mark.parametrize("dropped", [13, 16])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shorter_float_format(name: str, dropped: int) -> None:
+    """Half precision and bfloat16, cut off, however coarse the rounding around it is; rounded, in the last line."""
+    sign = found(planted(name, _cut(dropped)))["format"]
+    assert sign.where["bits"] <= 24 - dropped
+    rounded = planted(name, lambda got: got.astype(np.float16).astype(np.float32))
+    assert dropped == 16 or found(rounded)["format"].where["bits"] <= 11
+
+
+def test_what_is_expected_in_a_shorter_format_may_come_in_it() -> None:
+    half = [Pair(p.case, _cut(13)(p.expected), _cut(13)(p.got), p.base) for p in recorded(NAMES[0])]
+    assert "format" not in found(half)
+    whole = [Pair("a", np.arange(64, dtype=np.float32) + np.float32(1e-6), np.arange(64, dtype=np.float32))]
+    assert "format" not in found(whole), "whole numbers, computed to the last bit"
+
+
+def _one_loud(seed: int, numbers: int, gain: float, noise: float) -> list[Pair]:
+    rng = np.random.default_rng(seed)
+    some = []
+    for case in range(4):
+        y = rng.standard_normal((1, numbers)).astype(np.float32)
+        got = y * (1 + gain * (case == 2)) + noise * rng.standard_normal(y.shape)
+        some.append(Pair(f"c{case}", y, got.astype(np.float32), y + 0.02 * rng.standard_normal(y.shape)))
+    return some
+
+
+@pytest.mark.parametrize("numbers", [48, 1000])
+def test_one_case_is_too_loud_as_a_whole(numbers: int) -> None:
+    sign = found(_one_loud(1, numbers, 0.03, 0.002))["lone gain"]
+    assert sign.where["case"] == "c2"
+    assert sign.where["value"] == pytest.approx(0.03, abs=0.003)
+
+
+@pytest.mark.parametrize("numbers", [16, 48, 1000])
+def test_errors_without_direction_are_no_gain_of_a_case(numbers: int) -> None:
+    """Of as many numbers as make a case: none in 400 cases of each."""
+    assert not any("lone gain" in found(_one_loud(seed, numbers, 0.0, 0.03)) for seed in range(100))

@@ -55,6 +55,11 @@ REC = "fetch_name_0"
 RARE = 11
 
 
+def _one_size(name: str, axis: int, size: int, factor: float) -> Effect:
+    """Wrong in the inferences of one length."""
+    return only(lambda o, at: o[name].shape[axis] == size, gain(name, factor))
+
+
 def _rows(name: str, how: str) -> Effect:
     """Of a batch: every row is the first, or the last one is nothing."""
 
@@ -230,6 +235,27 @@ _add(
     one_element=("one element of all is twice what it should be",
                  change("c0", lambda p: (p * 2).astype(p.dtype), 3, 41)),
     half_overflow=("half precision overflows, and what is left is zero", whole("e3", _as_half)),
+)  # fmt: skip
+_add(
+    "size", "track", A_DYN,
+    small_unit_row=("one of five tracks in millionths is 3 % too far", gain("drift", 1.03, 1, 2)),
+    small_unit_smeared=("each step of a track is mixed with the one before",
+                        whole("drift", lambda a: (0.97 * a + 0.03 * np.roll(a, 1, 2)).astype(a.dtype))),
+    small_unit_tail=("what is left over of a track is 6 % off",
+                     tail("drift", 2, lambda p: (p * 1.06).astype(p.dtype))),
+    small_unit_zero_point=("a zero point is off by one, in ten thousandths",
+                           change("rate", lambda p: (p + np.ptp(p) / 255).astype(p.dtype))),
+    rate_in_half=("three numbers a case are cut off to half precision", last_bits("rate", 13)),
+    int8_in_half=("cut off to half precision, in int8 kernels alone", in_int8(last_bits("drift", 13))),
+    int8_bfloat16=("cut off to bfloat16, in int8 kernels alone", in_int8(last_bits("drift", 16))),
+    int8_one_case=("3 % too far in the cases of one length, in int8 kernels alone",
+                   in_int8(_one_size("drift", 2, 57, 1.03))),
+)  # fmt: skip
+_add(
+    "size", "track", "float",
+    small_unit_one_case=("3 % too far in the cases of one length", _one_size("drift", 2, 57, 1.03)),
+    small_unit_rounded_down=("rounded down to 256 levels in place of to the nearest", levels("drift", 256, down=True)),
+    float_in_half=("cut off to half precision", last_bits("drift", 13)),
 )  # fmt: skip
 _add(
     "place", ENC, A_DYN,

@@ -26,7 +26,7 @@ from edgequant.mnn_version import host_mnn_version
 from edgequant.plan.request import Request
 from edgequant.spec import RunOptions, Variant
 from tests import generated, sources
-from tests.defects import panel
+from tests.defects import panel, track
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -129,6 +129,8 @@ def _steps(*sizes: int) -> Callable[[], Cases]:
 
 RECORDINGS = {
     "panel": Recording(lambda folder: panel.make(folder / "panel.onnx"), panel.cases, ("dynamic:8",),
+                       real=False),
+    "track": Recording(lambda folder: track.make(folder / "track.onnx"), track.cases, ("dynamic:8", "float"),
                        real=False),
     "gru": Recording(lambda folder: generated.gru(folder / "gru.onnx"), _steps(16, 37, 16, 64, 16), ("dynamic:8",),
                      real=False),

@@ -103,6 +103,32 @@ def test_what_is_outside(here: np.ndarray, there: np.ndarray | None, inside: boo
     assert [each.case for each in found] == ([] if inside else ["a"])
 
 
+@pytest.mark.parametrize(
+    ("there", "own", "decisions", "inside"),
+    [
+        (off(4e-6 * WAVE, 50), 95, (), False),  # the float kernels of any unit keep 60 dB
+        (off(4e-6 * WAVE, 61), 95, (), True),
+        (off(4e-6 * WAVE, 50), 15, (), True),  # what is left of larger numbers
+        (off(4e-6 * WAVE, 50), None, (), True),  # nobody knows
+        (off(4e-6 * WAVE, 50), 95, ("y",), True),  # the score of a detector that sees nothing
+    ],
+)
+def test_a_small_unit_hides_nothing(
+    there: np.ndarray, own: float | None, decisions: tuple[str, ...], inside: bool
+) -> None:
+    """All errors are below 1e-6 here, and so is no output that is steady."""
+    tries = () if own is None else (moved(own, memory="normal"),)
+    bands = Bands({"y": "float"}, "float", "normal", (), tries, None, decisions)
+    assert (not bands.outside({"y": {"a": compare(4e-6 * WAVE, there)}})) == inside
+
+
+def test_a_quiet_case_of_a_loud_output_is_next_to_nothing() -> None:
+    tries = (moved(95, memory="normal"), moved(95, "quiet", memory="normal"))
+    bands = Bands({"y": "float"}, "float", "normal", (), tries)
+    quiet = compare(4e-7 * WAVE, 6e-7 * WAVE)
+    assert not bands.outside({"y": {"a": compare(WAVE, WAVE), "quiet": quiet}})
+
+
 def board(path: Path, db: float, own: float | None, variant: str = "dynamic:8", **more: Any) -> Archive:
     """Device against host so far apart, and what this host came to by itself."""
     archive = Archive(path, variant, devices=(BOARD,), **more.pop("asked", {}))

@@ -11,7 +11,7 @@ from edgequant.judge.residual import RULES, code_of, systematic
 
 ENOUGH: dict[str, Any] = {
     "parts": 8, "low": 0.01, "high": 0.03, "explained": 0.5, "value": 1.0, "levels": 16, "elements": 64, "count": 8,
-    "beyond": 0.95, "of": 8, "cases": 5, "axis": 1, "stale": False,
+    "beyond": 0.95, "of": 8, "cases": 5, "axis": 1, "stale": False, "expected": 24, "bits": 11,
 }  # fmt: skip
 """What is asked of a sign besides its size and strength, and is there."""
 
@@ -64,6 +64,12 @@ def test_a_gain_is_one_in_parts_that_agree_on_its_sign(kind: str) -> None:
     assert not held(sign(kind, low=-0.01, high=0.03))
     assert not held(sign(kind, low=0.0, high=0.03))
     assert not held(sign(kind, low=-0.03, high=0.0))
+
+
+def test_a_shorter_format_is_one_that_numbers_of_full_length_came_out_in() -> None:
+    assert held(sign("format", expected=20, bits=11))
+    assert not held(sign("format", expected=19, bits=8))
+    assert not held(sign("format", expected=24, bits=12))
 
 
 def test_a_quantization_that_is_undone_is_a_whole_one_or_larger() -> None:

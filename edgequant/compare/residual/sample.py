@@ -62,7 +62,8 @@ class Sample:
     own: error that `expected` has itself, expected - base; None where that is not known.
     steps: per axis, every how manieth index is in it.
     inputs: of the case, as they are.
-    digits: bits of the significand that some number of `expected`, and of `got`, needs; None where that is not known.
+    digits: of the 23 bits of float32's fractions those that some number of `expected`, and of `got`, has, and how many
+        fractions that are not 0 say so, at least; None of other types.
     """
 
     case: str
@@ -73,7 +74,7 @@ class Sample:
     steps: tuple[int, ...]
     twin: bool = False
     inputs: Mapping[str, Floats] = field(default_factory=dict)
-    digits: tuple[int, int] | None = None
+    digits: tuple[int, int, int] | None = None
 
     @cached_property
     def signal(self) -> float:
@@ -140,30 +141,27 @@ def _sample(pair: Pair, arrays: Sequence[Any], largest: float, steps: tuple[int,
         for name, array in pair.inputs.items()
         if whole and array.dtype.kind == "f"
     }
-    digits = _digits(arrays[0]), _digits(arrays[1])
-    known = None if None in digits else digits
-    return Sample(pair.case, expected, got, error, own, steps, pair.twin, inputs, known)  # type: ignore[arg-type]
+    return Sample(pair.case, expected, got, error, own, steps, pair.twin, inputs, _digits(*arrays[:2]))
 
 
-def _digits(array: npt.NDArray[Any]) -> int | None:
-    """Of the 24 that float32 has; None of other types, and where fewer than _SMALLEST_PART different values say it."""
-    if array.dtype != np.float32:
-        return None
-    whole = np.ascontiguousarray(array).view(np.uint32).reshape(-1)
-    asked = 64 * _SMALLEST_PART
-    bits = _fractions(whole[: 4 * asked])
-    # Where these have them all, the others have no more.
-    if bits.size < asked or not int(np.bitwise_or.reduce(bits)) & 1:
-        bits = _fractions(whole)
-    if len(np.unique(bits[:asked])) < _SMALLEST_PART:
-        return None
-    used = int(np.bitwise_or.reduce(bits))
-    return 24 - ((used & -used).bit_length() - 1)
+def _digits(*arrays: npt.NDArray[Any]) -> tuple[int, int, int] | None:
+    used, different = [], []
+    for array in arrays:
+        if array.dtype != np.float32:
+            return None
+        whole = np.ascontiguousarray(array).view(np.uint32).reshape(-1)
+        bits = _fractions(whole[:4096])
+        # Where the last one is used in these, the others say no more.
+        if bits.size < 1024 or not int(np.bitwise_or.reduce(bits)) & 1:
+            bits = _fractions(whole)
+        used.append(int(np.bitwise_or.reduce(bits)))
+        different.append(np.count_nonzero(np.unique(bits[:1024])))
+    return used[0], used[1], int(min(different))
 
 
 def _fractions(bits: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
-    """The 23 bits behind the first digit, of numbers that are finite and not 0."""
-    kept: npt.NDArray[np.uint32] = bits[(bits & 0x7FFFFFFF != 0) & (bits & 0x7F800000 != 0x7F800000)] & 0x7FFFFF
+    """The 23 bits behind the first digit, of numbers that are finite."""
+    kept: npt.NDArray[np.uint32] = bits[bits & 0x7F800000 != 0x7F800000] & 0x7FFFFF
     return kept
 
 

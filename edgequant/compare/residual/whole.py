@@ -65,8 +65,8 @@ def lone_gain(samples: Sequence[Sample]) -> Sign | None:
     """The case that is too loud or too quiet as a whole, the same in all of its numbers.
 
     Strength: share of the power of its error, of its whole and of the worst of its parts, that one gain explains:
-    cos^2 of the angle between error and expected.  Of n errors without direction one in a thousand has 0.86 (n = 5),
-    one in ten million 0.95 (n = 12).  None where the error that `expected` has itself is a gain, too, or where few
+    cos^2 of the angle between error and expected.  Of errors without direction in n numbers one in a thousand has 0.95
+    (n = 5), four in ten million (n = 10).  None where the error that `expected` has itself is a gain, too, or where few
     numbers are nearly all of its power (n = (sum r^2)^2 / sum r^4 below _NUMBERS).  Size: the gain.
     """
     found = []
