@@ -197,6 +197,12 @@ def host_error(error: BaseException) -> EdgequantError | None:
         )
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # Path.resolve, before Python 3.13
         return InputError("PATH_UNUSABLE", str(error))
+    if "surrogates not allowed" in str(error):  # pydantic has it in an exception of its own
+        return InputError(
+            "PATH_UNUSABLE",
+            "a path, or another text that was given, has bytes that are not UTF-8",
+            hint="Rename that file or folder; records and reports name it, and are UTF-8.",
+        )
     if not isinstance(error, OSError) or error.errno is None:
         return None
     named = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""

@@ -43,13 +43,14 @@ def read_model(path: Path) -> ModelGraph:
         _check_kind(path)
         digest, size = hashlib.sha256(), 0
         with open_file(path) as file:
-            size += _hash(file.fileno(), digest)
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 found = detect(data, path)
                 try:
                     parsed = _READERS[found](data, path)
                 except BrokenFileError as error:
                     raise _broken(path, found, error, len(data)) from error
+            # Last: what is no model may be a disk image, and take an hour.
+            size += _hash(file.fileno(), digest)
         for external in parsed.external_files:
             with open_file(external) as file:
                 size += _hash(file.fileno(), digest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -191,6 +192,15 @@ def test_mistake(mistake: str, place: Path) -> None:
     after = done.err.splitlines()[done.err.splitlines().index(done.errors[0]) + 1 :]
     assert after == ([f"  {document['error']['hint']}"] if document["error"]["hint"] else [])
     assert files(place) == before
+
+
+def test_a_name_that_is_not_utf8(place: Path, tmp_path: Path) -> None:
+    """Records are UTF-8, and name every path."""
+    model = shutil.copy(place / M, os.fsencode(tmp_path) + b"/\xff.onnx")
+    done = edgequant("verify", os.fsdecode(model), *L, "--no-latency", "--json", cwd=tmp_path)
+    assert done.code == 2, done
+    assert done.json["error"]["code"] == "PATH_UNUSABLE"
+    assert "not UTF-8" in done.errors[0]
 
 
 @pytest.mark.parametrize(

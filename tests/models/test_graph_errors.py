@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import onnx
@@ -58,6 +59,15 @@ def test_no_permission(tmp_path, monkeypatch):
     # Root, who often runs tests in containers, may read anything.
     monkeypatch.setattr("edgequant.models.open_file", refused)
     assert "Permission denied" in str(refuse(path, "MODEL_UNREADABLE"))
+
+
+def test_a_disk_image_is_refused_before_all_of_it_is_read(tmp_path):
+    path = tmp_path / "disk.onnx"
+    with open(path, "wb") as file:
+        file.truncate(1 << 36)
+    before = time.process_time()
+    refuse(path, "MODEL_INVALID")
+    assert time.process_time() - before < 5  # its hash takes a minute
 
 
 @pytest.mark.parametrize(
