@@ -68,8 +68,11 @@ def test_filters(tmp_path: Path) -> None:
 
 def test_the_same_run_judged_again_takes_its_own_place(tmp_path: Path) -> None:
     history = History(tmp_path / "h.sqlite")
-    history.add([entry(1, plan="p", folder="/a"), entry(2, plan="p", folder="/b")])
-    history.add([entry(3, plan="p", folder="/a")])
+    one, copy = (tmp_path / name for name in ("one", "copy"))
+    for each in (one, copy):
+        each.mkdir()
+    history.add([entry(1, plan="p", folder=str(one)), entry(2, plan="p", folder=str(copy))])
+    history.add([entry(3, plan="p", folder=str(one))])
     assert sorted(int(each.id, 16) for each in history.find(EVERYTHING)) == [2, 3]
 
 
