@@ -22,6 +22,8 @@ OF_OUTPUTS = [
 NOTHING_ALIKE = [
     "memory_mb.model_file",
     "size_mb",
+    "int8_share.layers",
+    "int8_share.weights",
     "independent_cases",
     "failing_share_95",
     "mnn",

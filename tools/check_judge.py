@@ -95,7 +95,7 @@ class Judge(Measured, Cases, Proof):
                "errors": {key: {} for key in STAGES}, "latency_ms": None,
                "latency_why": "it was not run", "memory_mb": None, "memory_why": "it was not run", "findings": [],
                "rollout_steps": None, "drift": {}, "independent_cases": 0, "failing_share_95": None,
-               "diagnosis": None,
+               "diagnosis": None, "counts": None,
                "file": None, "sha256": None, "options": {}, "timing_s": {}}
         if cap is None and failure is None:
             return None
@@ -198,7 +198,7 @@ class Judge(Measured, Cases, Proof):
             "made_as": made["label"] or spell(made["asked"]), "steps": made["steps"], "error": failure,
             "calibration": made["calibration"] and made["calibration"] | {
                 "cases": any(each["code"] == "CALIBRATED_ON_CASES" for each in made["findings"])},
-            "verdict": verdict, "low_memory_engaged": engaged,
+            "verdict": verdict, "counts": made["facts"].get("counts"), "low_memory_engaged": engaged,
             "low_memory_why": engaged_why, "outputs": outputs, "errors": stages | {
                 "why_null": why, "predicted": {output: dB for output, (dB, _) in cost.items()}},
             "latency_ms": self.latency(cap), "latency_why": self.latency_why(cap), "memory_mb": self.memory(cap, made),

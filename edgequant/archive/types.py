@@ -161,6 +161,17 @@ class Closing(Record):
 # ---- what was made
 
 
+class LayerCounts(Record):
+    """Operators of a file that have weights (convolutions, and what MNN makes one: matrix products, gates of GRU and
+    LSTM), and how many weights; int8: those that are kept in 8 bits or fewer, static ones as well.
+    """
+
+    layers: int = Field(ge=0)
+    int8_layers: int = Field(ge=0)
+    weights: int = Field(ge=0)
+    int8_weights: int = Field(ge=0)
+
+
 class FileFacts(Record):
     """What was read of an artifact's file: weights as `models.ModelGraph.weights`; has_subgraphs: MNN's Interpreter
     cannot run it; static_tensors, half_tiles, max_pools, tails: of its static int8 layers, as
@@ -174,6 +185,7 @@ class FileFacts(Record):
     max_pools: tuple[str, ...] = ()
     tails: tuple[str, ...] = ()
     less: tuple[str, ...] = ()
+    counts: LayerCounts | None = None
 
     @property
     def static(self) -> bool:

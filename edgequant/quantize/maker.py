@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgequant.archive.types import Artifact, FileFacts
+from edgequant.archive.types import Artifact, FileFacts, LayerCounts
 from edgequant.background import Background
 from edgequant.clock import Clock
 from edgequant.errors import InputError
@@ -17,6 +17,7 @@ from edgequant.findings import Finding
 from edgequant.models import ModelGraph, read_model
 from edgequant.models.mnn.compares import read_less
 from edgequant.models.mnn.static_int8 import read_static
+from edgequant.models.mnn.weights import read_weights
 from edgequant.progress import Progress, listening
 from edgequant.quantize.cache import ConversionCache, conversion_key
 from edgequant.quantize.child import Stopper
@@ -215,8 +216,19 @@ class Maker:
             max_pools=layers.max_pools,
             tails=layers.tails,
             less=read_less(made.path),
+            counts=_counts(made.path),
         )
         return _named(made.model_copy(update={"facts": facts}))
+
+
+def _counts(path: Path) -> LayerCounts:
+    found = [(max(each.channels * each.per_channel * each.area, 0), each.bits <= 8) for each in read_weights(path)]
+    return LayerCounts(
+        layers=len(found),
+        int8_layers=sum(int8 for _, int8 in found),
+        weights=sum(weights for weights, _ in found),
+        int8_weights=sum(weights for weights, int8 in found if int8),
+    )
 
 
 class _Begun:

@@ -90,6 +90,7 @@ def _run(trial: TrialJudgement, run: Run, *, diagnosed: bool) -> report.Run:
         steps=list(artifact.steps),
         calibration=_calibration(artifact),
         verdict=trial.verdict,
+        counts=artifact.facts.counts,
         independent_cases=trial.independent,
         failing_share_95=failing_share(trial.independent) if trial.verdict in GOOD else None,
         low_memory_engaged=trial.engaged.engaged,

@@ -164,6 +164,11 @@ def _of_run(run: Run) -> Iterator[tuple[str, Value]]:
         yield f"memory_mb.{name}", Value(number, "" if number is not None else why)
         if name == "model_file":
             yield "size_mb", Value(number, "" if number is not None else why)
+    counts = run.counts
+    for name in ("layers", "weights"):
+        whole, int8 = (0, 0) if counts is None else (getattr(counts, name), getattr(counts, f"int8_{name}"))
+        why = "an earlier version made it, and did not count" if counts is None else "its file has no weights"
+        yield f"int8_share.{name}", Value(int8 / whole) if whole else Value(None, why)
     yield "independent_cases", Value(run.independent_cases)
     share = run.failing_share_95
     yield "failing_share_95", Value(share, "" if share is not None else "one failed, or there are no real cases")

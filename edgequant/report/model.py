@@ -1,7 +1,6 @@
 """What a report holds: the published schema ``edgequant.report/1``.  Keys may be added, never renamed.
 
-A value that was not measured is null.  Where the reader would ask why, `why_null` beside it names the key and the
-reason.  Numbers are finite: JSON has no NaN.
+A value that was not measured is null; `why_null` beside it tells why.  Numbers are finite: JSON has no NaN.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
+from edgequant.archive.types import LayerCounts
 from edgequant.compare.summary import OutputSummary
 from edgequant.compare.table import TABLE
 from edgequant.findings import Finding
@@ -261,14 +261,14 @@ class CalibrationInfo(_Model):
 class Run(_Model):
     """One variant on one device.
 
-    low_memory_engaged: whether dynamic quantization really took place; null where it was not asked for or cannot be
-    known, and low_memory_why says which.  rollout_steps: that were run, null where no rollout was asked for; drift:
-    what they come to, by output.  timing_s: seconds per phase.  error: why it could not be run.  made_as: what the
-    file is, where another way to quantize had to take the place of the variant that was asked for; steps: what was
-    tried on the way, in order.  calibration: the data it was made from; null where it needed none.  independent_cases:
-    of the user's own, with inputs of their own; failing_share_95: of all inputs, that may fail although none of these
-    did (95 %), null where there are none or one failed.  diagnosis: where the error enters, why, and what to do; null
-    where nobody has looked.
+    counts: how much of its file is in 8 bits or fewer; null in reports of before. low_memory_engaged: whether dynamic
+    quantization really took place; null where it was not asked for or cannot be known, and low_memory_why says which.
+    rollout_steps: that were run, null where no rollout was asked for; drift: what they come to, by output. timing_s:
+    seconds per phase. error: why it could not be run. made_as: what the file is, where another way to quantize had to
+    take the place of the variant that was asked for; steps: what was tried on the way, in order. calibration: the data
+    it was made from; null where it needed none. independent_cases: of the user's own, with inputs of their own;
+    failing_share_95: of all inputs, that may fail although none of these did (95 %), null where there are none or one
+    failed. diagnosis: where the error enters, why, and what to do; null where nobody has looked.
     """
 
     device: DeviceInfo
@@ -277,6 +277,7 @@ class Run(_Model):
     steps: list[dict[str, Any]] = Field(default_factory=list)
     calibration: CalibrationInfo | None = None
     verdict: Verdict
+    counts: LayerCounts | None = None
     low_memory_engaged: bool | None = None
     low_memory_why: str | None = None
     independent_cases: int = Field(default=0, ge=0)
@@ -395,6 +396,5 @@ def _why_null(summary: OutputSummary, metric: str) -> str:
 def error_entry(summary: OutputSummary) -> ErrorEntry:
     """The entry of one output under errors.conversion, .quantization or .device."""
     values = {metric: summary.values.get(metric) for metric in ErrorEntry.model_fields if metric in summary.values}
-    first = next(iter(summary.details.items()), None)
-    problem = None if first is None else f"{first[1]} in {first[0]}"
+    problem = next((f"{what} in {case}" for case, what in summary.details.items()), None)
     return ErrorEntry.model_validate({**values, "exact": summary.exact, "problem": problem})

@@ -73,6 +73,15 @@ def engaged(run: Run) -> str | None:
     return f"dynamic quantization {said}{f': {run.low_memory_why}' if run.low_memory_why else ''}"
 
 
+def int8(run: Run) -> str | None:
+    """How much of the file is kept in 8 bits or fewer; None where that is not known, and of files without weights."""
+    found = run.counts
+    if found is None or not found.weights:
+        return None
+    share = found.int8_weights / found.weights
+    return f"{found.int8_layers} of {found.layers} layers with weights in 8 bits or fewer ({share:.1%} of the weights)"
+
+
 def times(latency: Latency, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Those of the times that are known, in ms."""
     for key in keys:

@@ -112,6 +112,8 @@ _OTHERS = [
     Metric("drift.breaks_at", "first step of a rollout that breaks its limit; steps that were not run are not told",
            "", ">=", per_output=True, scaled=False, relative=False, alike="accuracy", least=1),
     Metric("size_mb", "the file that runs, 10^6 bytes", "MB", "<=", least=0),
+    Metric("int8_share.layers", "of the layers with weights, those kept in 8 bits or fewer", "", ">=", least=0, most=1),
+    Metric("int8_share.weights", "of all weights, those kept in 8 bits or fewer", "", ">=", least=0, most=1),
     Metric("independent_cases", "cases of the user's own that differ", "", ">=", scaled=False, least=0),
     Metric("failing_share_95", "of all inputs, that may fail although no case did (95 %)", "", "<=", least=0, most=1),
     Metric("mnn", "version of MNN on the device", kind="version", relative=False, scaled=False),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgequant.archive.types import Artifact
+from edgequant.archive.types import Artifact, LayerCounts
 from edgequant.errors import EdgequantError, InputError, RunnerError, ToolError
 from edgequant.judge.sane import Sanity
 from edgequant.models import read_model
@@ -63,6 +63,8 @@ def test_what_an_artifact_says(source: Path, tmp_path: Path) -> None:
     assert made.facts.static
     assert made.facts.weights == "quantized"
     assert not made.facts.has_subgraphs
+    # Three convolutions, and a Gemm of 10x176, which is so small that it is left in float.
+    assert made.facts.counts == LayerCounts(layers=4, int8_layers=3, weights=122432, int8_weights=120672)
     assert made.quantized_layers > 0
     assert [(step["outcome"], step["message"]) for step in made.steps] == [("made", "it looks fine")]
     assert made.calibration is not None

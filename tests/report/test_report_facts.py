@@ -54,6 +54,25 @@ def limit(metric: str, bound: float, value: float | None, verdict: str) -> dict[
     return {"metric": metric, "op": op, "bound": bound, "value": value, "verdict": verdict}
 
 
+def test_how_much_of_the_file_is_in_8_bits() -> None:
+    counts = {"layers": 4, "int8_layers": 3, "weights": 1000, "int8_weights": 990}
+    found = facts_of(run_of(counts=counts))
+    assert (found["int8_share.layers"].value, found["int8_share.weights"].value) == (0.75, 0.99)
+    for nothing, why in ((None, "an earlier version made it"), (dict.fromkeys(counts, 0), "its file has no weights")):
+        told = facts_of(run_of(counts=nothing))["int8_share.weights"]
+        assert told.value is None
+        assert why in told.why
+    spec = spec_of(["int8_share.weights >= 0.99", "int8_share.layers >= 0.9"])
+    run = run_of(counts=counts)
+    report = Report.model_validate(
+        {"verdict": "PASS", "edgequant": "1", "model": {"path": "m", "sha256": ""}, "runs": [run]}
+    )
+    attempts = {KEY: [trial_facts(KEY, report, run)]}
+    states = {rule.rule: rule.state for rule in Release(spec, attempts).report().trials[0].rules}
+    assert states["int8_share.weights >= 0.99"] is State.PASS
+    assert states["int8_share.layers >= 0.9"] is State.FAIL
+
+
 def test_what_bench_measured() -> None:
     found = facts_of(run_of(), Setting(borne=("LOAD",)), session="bench/a/attempt-1")
     p50 = found["latency_ms.p50"]

@@ -225,6 +225,7 @@ def _section(each: runs.Named, cases: Sequence[str], held: frozenset[str] | None
     room = max(runs.MOST_CELLS // of, 100)
     lines = [] if (bound := words.bound(run)) is None else [("bound", said(bound))]
     lines += [] if (engaged := words.engaged(run)) is None else [("low memory", said(engaged))]
+    lines += [] if (int8 := words.int8(run)) is None else [("int8", int8)]
     sent, runtime = run.options.get("pushed_bytes"), run.options.get("runtime_bytes")
     if isinstance(sent, int) and isinstance(runtime, int) and not run.device.is_host:
         lines.append(("sent", f"{sent + runtime:,} bytes" if sent + runtime else "nothing, it was all there"))
