@@ -215,10 +215,10 @@ PARTS: dict[str, Callable[[], Part]] = {
     "scatter_mul": lambda: _scatter(reduction="mul"),
     "last_index": _last_index,
     "hash": _hash,
-    "float_mod": lambda: Part([_one("Mod", ["a", "c7"], fmod=1)], [const("c7", 0.7)], causes=(PARTLY,)),
+    "float_mod": lambda: Part([_one("Mod", ["a", "c7"], fmod=1)], [const("c7", 0.7)]),
     "shrink": lambda: Part([_one("Shrink", lambd=0.4, bias=0.2)], causes=(PARTLY, None)),
     "average_dilated": lambda: Part(
-        [_one("AveragePool", kernel_shape=[2, 2], strides=[1, 1], dilations=[2, 2])], opset=19, causes=("SHAPE_WRONG",)
+        [_one("AveragePool", kernel_shape=[2, 2], strides=[1, 1], dilations=[2, 2])], opset=19
     ),
     "transposed_lower": lambda: Part(
         [_one("ConvTranspose", ["a", "wd"], kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_LOWER")],
@@ -229,8 +229,7 @@ PARTS: dict[str, Callable[[], Part]] = {
         [random("wd", 8, 8, 3, 3)],
     ),
     "resize_axes": lambda: Part(
-        [_one("Resize", ["a", "", "scales"], mode="linear", axes=[3])], [const("scales", [2.0])], opset=18,
-        causes=("CANNOT_RUN",),
+        [_one("Resize", ["a", "", "scales"], mode="linear", axes=[3])], [const("scales", [2.0])], opset=18
     ),
     "resize_aspect": lambda: Part(
         [

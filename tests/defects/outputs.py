@@ -60,6 +60,18 @@ def _one_size(name: str, axis: int, size: int, factor: float) -> Effect:
     return only(lambda o, at: o[name].shape[axis] == size, gain(name, factor))
 
 
+def _smeared(name: str, axis: int) -> Effect:
+    return whole(name, lambda a: (0.97 * a + 0.03 * np.roll(a, 1, axis)).astype(a.dtype))
+
+
+def _by_one(part: np.ndarray) -> np.ndarray:
+    return (part + np.ptp(part) / 255).astype(part.dtype)
+
+
+def _compressed(part: np.ndarray) -> np.ndarray:
+    return (part - 0.06 * part**3 / np.abs(part).max() ** 2).astype(part.dtype)
+
+
 def _rows(name: str, how: str) -> Effect:
     """Of a batch: every row is the first, or the last one is nothing."""
 
@@ -206,8 +218,7 @@ _add(
     gain_5_one_tap=("one coefficient of ten is 5 % too loud", gain("coefs", 1.05, 3, 6)),
     sign_flip_tap=("one coefficient of one band has the wrong sign",
                    change("coefs", lambda p: np.concatenate([p[..., :3], -p[..., 3:4], p[..., 4:]], -1), 2, 90)),
-    compressed_loud=("loud values are compressed",
-                     change("coefs", lambda p: (p - 0.06 * p**3 / np.abs(p).max() ** 2).astype(p.dtype))),
+    compressed_loud=("loud values are compressed", change("coefs", _compressed)),
 )  # fmt: skip
 _add(
     "size", "panel", A_DYN,
@@ -239,12 +250,9 @@ _add(
 _add(
     "size", "track", A_DYN,
     small_unit_row=("one of five tracks in millionths is 3 % too far", gain("drift", 1.03, 1, 2)),
-    small_unit_smeared=("each step of a track is mixed with the one before",
-                        whole("drift", lambda a: (0.97 * a + 0.03 * np.roll(a, 1, 2)).astype(a.dtype))),
-    small_unit_tail=("what is left over of a track is 6 % off",
-                     tail("drift", 2, lambda p: (p * 1.06).astype(p.dtype))),
-    small_unit_zero_point=("a zero point is off by one, in ten thousandths",
-                           change("rate", lambda p: (p + np.ptp(p) / 255).astype(p.dtype))),
+    small_unit_smeared=("each step of a track is mixed with the one before", _smeared("drift", 2)),
+    small_unit_tail=("what is left over of a track is 6 % off", tail("drift", 2, lambda p: (p * 1.06).astype(p.dtype))),
+    small_unit_zero_point=("a zero point is off by one, in ten thousandths", change("rate", _by_one)),
     rate_in_half=("three numbers a case are cut off to half precision", last_bits("rate", 13)),
     int8_in_half=("cut off to half precision, in int8 kernels alone", in_int8(last_bits("drift", 13))),
     int8_bfloat16=("cut off to bfloat16, in int8 kernels alone", in_int8(last_bits("drift", 16))),
@@ -256,6 +264,27 @@ _add(
     small_unit_one_case=("3 % too far in the cases of one length", _one_size("drift", 2, 57, 1.03)),
     small_unit_rounded_down=("rounded down to 256 levels in place of to the nearest", levels("drift", 256, down=True)),
     float_in_half=("cut off to half precision", last_bits("drift", 13)),
+)  # fmt: skip
+_add(
+    "size", ENC, A_DYN,
+    enc_one_length=("3 % too loud in the cases of one length", _one_size("e2", 2, 32, 1.03)),
+    enc_smeared=("each frame is mixed with the one before", _smeared("c0", 2)),
+    enc_int8_in_half=("cut off to half precision, in int8 kernels alone", in_int8(last_bits("e1", 13))),
+    enc_int8_bfloat16=("cut off to bfloat16, in int8 kernels alone", in_int8(last_bits("e3", 16))),
+    enc_zero_point=("a zero point is off by one", change("emb", _by_one)),
+)  # fmt: skip
+_add(
+    "size", "erb_dec", A_DYN,
+    mask_smeared=("each frame is mixed with the one before", _smeared("m", 2)),
+    mask_int8_in_half=("cut off to half precision, in int8 kernels alone", in_int8(last_bits("m", 13))),
+    mask_one_length=("3 % too loud in the cases of one length", _one_size("m", 2, 32, 1.03)),
+)  # fmt: skip
+_add(
+    "size", "df_dec", A_DYN,
+    coefs_smeared=("each step is mixed with the one before", _smeared("coefs", 1)),
+    coefs_int8_bfloat16=("cut off to bfloat16, in int8 kernels alone", in_int8(last_bits("coefs", 16))),
+    coefs_one_length=("3 % too loud in the cases of one length", _one_size("coefs", 1, 32, 1.03)),
+    coefs_zero_point=("a zero point is off by one", change("coefs", _by_one)),
 )  # fmt: skip
 _add(
     "place", ENC, A_DYN,
@@ -283,47 +312,37 @@ _add(
     seam=("the step at a seam is 30 % off", _one_step("y", 2, 0.5, 0.7)),
 )  # fmt: skip
 _add(
-    "place",
-    "gru",
-    A_DYN,
+    "place", "gru", A_DYN,
     first_step_of_gru=("the first step starts from another state", _one_step("y", 1, 0.0, 0.95)),
     state_late=("the state that is handed on is 3 % too small", gain("stateN", 0.97)),
     drift=("the error grows with every step", _drift("y", 1, 0.03)),
     gate_units_exchanged=("two units in each other's stead", exchange("y", 2, 10, 11)),
-)
+)  # fmt: skip
 _add(
-    "place",
-    "ppocr_cls",
-    "fp16",
+    "place", "ppocr_cls", "fp16",
     batch_is_first=("each row of a batch is the first", _rows(CLS, "first")),
     last_of_batch=("the last row of a batch is zero", _rows(CLS, "last")),
-)
+)  # fmt: skip
 _add(
-    "session",
-    "panel",
-    A_DYN,
+    "session", "panel", A_DYN,
     stale_output=("what comes back is what the inference before gave", stale(["y", "p", "label", "box"])),
     stale_one_output=("one output of four is that of the inference before", stale(["y"])),
     wrong_after_resize=("4 % too loud after a change of size", after_resize(gain("y", 1.04))),
     wrong_after_3=("5 % too loud from the fourth inference on", after(3, gain("y", 1.05))),
     half_of_another_case=("the second half is of the case of its size before it", _mixed),
     noise_each_time=("other noise each time", noise("y", 30.0, steady=False)),
-)
+)  # fmt: skip
 _add(
-    "session",
-    ENC,
-    A_DYN,
+    "session", ENC, A_DYN,
     state_not_reset=("the state of the inference before dies away", leaked("emb", 1, 0.5)),
     stale_lsnr=("one small output is that of the inference before", stale(["lsnr"])),
     resize_c0=("4 % too loud after a change of size", after_resize(gain("c0", 1.04))),
-)
+)  # fmt: skip
 _add(
-    "session",
-    "gru",
-    A_DYN,
+    "session", "gru", A_DYN,
     cached_by_size=("outputs are kept by the sizes of the inputs", _by_size),
     wrong_from_third=("3 % off from the third inference on", after(2, gain("y", 0.97))),
-)
+)  # fmt: skip
 _add(
     "int8 kernels", ENC, A_DYN,
     int8_gain_5=("5 % too loud, in int8 kernels alone", in_int8(gain("emb", 1.05))),
@@ -342,47 +361,34 @@ _add(
               in_int8(gain("emb", 1.06, 1, slice(1, None, 2)))),
 )  # fmt: skip
 _add(
-    "int8 kernels",
-    "erb_dec",
-    A_DYN,
+    "int8 kernels", "erb_dec", A_DYN,
     int8_late=("late by a frame, in int8 kernels alone", in_int8(shift("m", 2, 1))),
     int8_sigmoid=("3 % before the sigmoid, in int8 kernels alone", in_int8(logit_gain("m", 0.97))),
-)
+)  # fmt: skip
 _add(
-    "int8 kernels",
-    "df_dec",
-    A_DYN,
+    "int8 kernels", "df_dec", A_DYN,
     int8_gain_tap=("one coefficient of ten is 5 % too loud, in int8 kernels alone", in_int8(gain("coefs", 1.05, 3, 6))),
     int8_one_band=("one band of 96 is 20 % off, in int8 kernels alone", in_int8(gain("coefs", 0.8, 2, 40))),
-    int8_compressed=(
-        "loud values are compressed, in int8 kernels alone",
-        in_int8(change("coefs", lambda p: (p - 0.06 * p**3 / np.abs(p).max() ** 2).astype(p.dtype))),
-    ),
-)
+    int8_compressed=("loud values are compressed, in int8 kernels alone", in_int8(change("coefs", _compressed))),
+)  # fmt: skip
 _add(
-    "int8 kernels",
-    "panel",
-    A_DYN,
+    "int8 kernels", "panel", A_DYN,
     int8_crosstalk=("one channel hears another, in int8 kernels alone", in_int8(_crosstalk("y", 1, 12, 50, 0.05))),
     int8_scores=("scores beside boxes of 640 are halved, in int8 kernels alone", in_int8(gain("box", 0.5, 1, 4))),
-)
+)  # fmt: skip
 _add(
-    "decisions",
-    "panel",
-    A_DYN,
+    "decisions", "panel", A_DYN,
     rare_class_lost=("the class of one step in 150 comes out as another", _instead("p", RARE, 0)),
     rare_class_weak=("the scores of the rare class are halved", gain("p", 0.5, 1, RARE)),
     scores_not_normalised=("scores add up to 0.97", gain("p", 0.97)),
     scores_saturated=("scores are cut off at 0.95", change("p", lambda p: np.minimum(p, 0.95).astype(p.dtype))),
     scores_of_few_levels=("scores have 16 levels", levels("p", 16)),
-)
+)  # fmt: skip
 _add(
-    "decisions",
-    "ppocr_rec",
-    "float",
+    "decisions", "ppocr_rec", "float",
     one_letter=("at one place of eight the second best letter wins", _runner_up(REC, 8)),
     letters_late=("the line of text is late by a place", shift(REC, 1, 1)),
-)
+)  # fmt: skip
 _add(
     "decisions", "ppocr_cls", "float",
     classes_exchanged=("upside down and upright in each other's stead", exchange(CLS, 1, 0, 1)),
