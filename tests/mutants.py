@@ -22,6 +22,8 @@ SURVIVED = (0, 5, 33)
 """Exit codes of mutmut's for a mutant that no test notices, or that no test runs."""
 ASIDE = 34
 """The one for a mutant that was not asked, and is not to be."""
+UNTOLD = (None, 2, ASIDE)
+"""Those for a mutant of which nothing is known: not asked yet, interrupted, put aside."""
 MUTMUT = Path(sys.executable).with_name("mutmut")
 A_FEW = "edgequant.compare.decibel*"
 """Mutants to ask where there are none yet: mutmut makes them all first."""
@@ -75,14 +77,15 @@ def count() -> int:
     """Of the whole, each file counts by its size, as if all its mutants were like those asked; the interval is the one
     of as many mutants as would say as much in a sample without files (Kish's effective size)."""
     whole = killed = squared = 0.0
-    asked = 0
-    complete = True
+    asked = there = 0
+    unseen = []
     for file in metas():
         codes = json.loads(file.read_text())["exit_code_by_key"]
-        told = {name: code for name, code in codes.items() if code not in (None, ASIDE)}
+        told = {name: code for name, code in codes.items() if code not in UNTOLD}
         alive = [name for name, code in told.items() if code in SURVIVED]
-        complete = complete and len(told) == len(codes)
+        there += len(codes)
         if not told:
+            unseen += [file.stem] if codes else []
             continue
         share, weight = 1 - len(alive) / len(told), len(codes) / len(told)
         print(f"{share:6.1%} of {len(told):4}  {file.relative_to('mutants').with_suffix('')}")
@@ -91,10 +94,13 @@ def count() -> int:
         squared += weight**2 * len(told)
     share = killed / whole if whole else 0.0
     print(f"{share:6.1%} of {asked} in all; wanted {WANTED:.0%}.  `mutmut show NAME` shows one.")
-    if asked and not complete:
+    if 0 < asked < there:
         size = whole**2 / squared
         low, high = clopper_pearson(share * size, size)
-        print(f"They stand for {whole:.0f}, of which between {low:.1%} and {high:.1%} are killed (95 % sure).")
+        print(
+            f"They stand for {whole:.0f} of {there}, of which between {low:.1%} and {high:.1%} are killed (95 % sure)."
+        )
+        print(f"No mutant was asked in {', '.join(unseen)}." if unseen else "Mutants of every file were asked.")
     return 0 if share >= WANTED else 1
 
 
