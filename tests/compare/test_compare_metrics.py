@@ -312,6 +312,14 @@ def test_big_arrays_need_little_memory():
     assert peak < reference.nbytes
 
 
+def test_masked_logits_are_counted_in_all_of_a_long_output() -> None:
+    ref = np.ones(200_000, np.float32)
+    ref[[5, 70_000, 199_999]] = -np.inf
+    found = compare(ref, np.where(np.isfinite(ref), ref + np.float32(0.25), ref))
+    assert (found.problem, found.max_abs, found.exact) == (None, 0.25, False)
+    assert compare(ref, ref).exact
+
+
 def test_masked_logits_are_equal_where_both_are() -> None:
     """-Inf in the same places is a mask; in other places, NaN or +Inf it is none."""
     ref, inf = np.array([1, -np.inf, 3, -np.inf], np.float32), np.float32(np.inf)
