@@ -115,6 +115,7 @@ def test_a_sound_rollout_is_blamed_for_nothing() -> None:
     assert set(found.outputs["y"].curves) == {"total", "conversion", "quantization", "device"}
     assert found.outputs["y"].curves["device"].kind == "exact"
     assert found.outputs["y"].breaks is None
+    assert found.outputs["y"].bound is not None, "what was kept is told"
 
 
 @pytest.mark.parametrize("seed", range(2))
