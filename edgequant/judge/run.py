@@ -138,6 +138,8 @@ def _evidence(
         raise invalid(run.path, f"what is kept as that of {variant} on {uri} is of {found}")
     if capture is not None and _has_file(capture) and (making is None or making.artifact is None):
         raise _missing(run, f"how {variant} was made")
+    if capture is not None and not _has_file(capture) and capture.failure is None and failure is None:
+        raise _missing(run, f"which file of {variant} ran on {uri}")
     evidence = Evidence(uri, variant, plan, source, capture=capture, failure=failure, conversion=conversion)
     if making is None or making.artifact is None or not _has_file(capture):
         return evidence

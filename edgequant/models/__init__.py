@@ -7,6 +7,7 @@ work is bounded, so that a damaged or hostile file ends in an `InputError`.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import mmap
 import stat
 from pathlib import Path
@@ -15,7 +16,7 @@ from edgequant.errors import InputError
 from edgequant.files import open_file
 from edgequant.models.detect import NAMES, detect
 from edgequant.models.mnn.read import read_mnn
-from edgequant.models.model import BrokenFileError, ModelGraph, OpInfo
+from edgequant.models.model import BrokenFileError, ModelGraph, OpInfo, Parsed
 from edgequant.models.onnx_file import read_onnx
 from edgequant.models.risks import find_risks
 from edgequant.models.tf_file import read_tf
@@ -36,7 +37,7 @@ def read_model(path: Path) -> ModelGraph:
     Raises:
         InputError: MODEL_NOT_FOUND, MODEL_IS_DIRECTORY, MODEL_EMPTY, MODEL_UNREADABLE, MODEL_TRUNCATED,
             MODEL_INVALID, MODEL_WRONG_FORMAT, MODEL_FORMAT_UNKNOWN, MODEL_DTYPE_UNSUPPORTED,
-            MODEL_EXTERNAL_DATA_MISSING or MODEL_EXTERNAL_DATA_UNSAFE.
+            NAME_TOO_LONG, MODEL_EXTERNAL_DATA_MISSING or MODEL_EXTERNAL_DATA_UNSAFE.
     """
     path = Path(path)
     try:
@@ -51,6 +52,7 @@ def read_model(path: Path) -> ModelGraph:
                     raise _broken(path, found, error, len(data)) from error
             # Last: what is no model may be a disk image, and take an hour.
             size += _hash(file.fileno(), digest)
+        _check_names(path, parsed, 4000 if found == "mnn" else 3000)
         for external in parsed.external_files:
             with open_file(external) as file:
                 size += _hash(file.fileno(), digest)
@@ -104,6 +106,23 @@ def _check_kind(path: Path) -> None:
         raise InputError("MODEL_INVALID", "this is not a regular file", hint=hint, where=where)
     if status.st_size == 0:
         raise InputError("MODEL_EMPTY", "the model file is empty", hint="Export or download it again.", where=where)
+
+
+def _check_names(path: Path, parsed: Parsed, most: int) -> None:
+    """Refuse names that records and a runner's answers have no room for.
+
+    most: characters; of a source fewer than of an .mnn, since the converter adds to them.
+    """
+    tensors = [each.name for each in (*(parsed.inputs or ()), *(parsed.outputs or ()))]
+    inside = (name for op in parsed.ops for name in (op.name, *op.inputs, *op.outputs))
+    for name in itertools.chain(tensors, inside):
+        if len(name) > most:
+            raise InputError(
+                "NAME_TOO_LONG",
+                f"a name in it has {len(name)} characters, {most} are the most: {name[:60]}...",
+                hint="Export the model with shorter names.",
+                where=str(path),
+            )
 
 
 def _hash(descriptor: int, digest: hashlib._Hash) -> int:

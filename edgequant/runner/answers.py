@@ -82,12 +82,16 @@ class LockAnswer(Answer):
     holder: str | None = Field(default=None, max_length=1000)
 
 
+_Size = Annotated[int, Field(ge=-(1 << 63), lt=1 << 40), AfterValidator(lambda size: max(size, -1))]
+# A model may say -3, which MNN repeats, and means open, as -1 does.
+
+
 class ModelInput(Answer):
     """An input as MNN declares it; -1 in `shape` is dynamic."""
 
     name: _Name
     dtype: Literal["float32", "int32", "uint8", "int8"]
-    shape: list[Annotated[int, Field(ge=-1, lt=1 << 40)]] = Field(max_length=32)
+    shape: list[_Size] = Field(max_length=32)
     layout: Literal["NCHW", "NHWC"]
 
 

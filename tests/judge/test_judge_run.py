@@ -187,6 +187,13 @@ def test_a_capture_whose_artifact_is_lost(tmp_path: Path) -> None:
     assert trial.failure == failed("LINK_LOST", "cable")
 
 
+def test_a_capture_that_names_neither_a_file_nor_a_failure(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, "weight:8")
+    archive.tried(HOST, "weight:8")
+    archive.on_device(HOST, "weight:8", artifact_sha256=None)
+    assert refused(archive) == "which file of weight:8 ran on local: is missing"
+
+
 def test_a_capture_in_the_place_of_another_is_refused(tmp_path: Path) -> None:
     """Of this host in that of a board, the board's own result was lost, and the whole passed."""
     damaged = "The folder is damaged, or of another version."

@@ -61,6 +61,21 @@ def test_no_permission(tmp_path, monkeypatch):
     assert "Permission denied" in str(refuse(path, "MODEL_UNREADABLE"))
 
 
+@pytest.mark.parametrize("place", ["node", "tensor"])
+def test_a_name_without_end(place, tmp_path):
+    """MNN takes it; records and a runner's answers would not."""
+    model = onnx.load(generated.conv_cnn(tmp_path / "m.onnx"))
+    long = "n" * 60_000
+    if place == "node":
+        model.graph.node[0].name = long
+    else:
+        model.graph.node[0].output[0] = model.graph.node[1].input[0] = long
+    onnx.save(model, tmp_path / "m.onnx")
+    error = refuse(tmp_path / "m.onnx", "NAME_TOO_LONG")
+    assert "60000 characters" in str(error)
+    assert len(str(error)) < 500
+
+
 def test_a_disk_image_is_refused_before_all_of_it_is_read(tmp_path):
     path = tmp_path / "disk.onnx"
     with open(path, "wb") as file:

@@ -6,7 +6,7 @@ import pytest
 
 from edgequant.devices.local import LocalDevice
 from edgequant.errors import RunnerError
-from edgequant.runner.answers import Facts
+from edgequant.runner.answers import Facts, ModelInput
 from edgequant.runner.client import MnnRunner
 from edgequant.spec import RunOptions
 from tests.runner.support import TIME, pretend
@@ -58,3 +58,9 @@ def test_facts_are_checked(device: LocalDevice) -> None:
             MnnRunner(session, RunOptions(), uri="local:")
     assert caught.value.code == "RUNNER_PROTOCOL"
     assert Facts(arch="arm").cores is None
+
+
+def test_a_size_below_nothing_is_an_open_one() -> None:
+    """A model may declare it, MNN repeats it: no fault of whoever answers so."""
+    found = ModelInput(name="x", dtype="float32", shape=[-3, 4], layout="NCHW")
+    assert found.shape == [-1, 4]
