@@ -31,6 +31,16 @@ def safe_name(text: str, limit: int = 60) -> str:
     return f"{plain[:limit]}-{hashlib.sha256(text.encode('utf-8', 'backslashreplace')).hexdigest()[:8]}"
 
 
+def require_utf8(path: Path) -> None:
+    """Raise InputError (PATH_UNUSABLE) for what MNN and ONNX Runtime cannot open: they would say it of the model."""
+    if any("\ud800" <= character <= "\udfff" for character in str(path.absolute())):
+        raise InputError(
+            "PATH_UNUSABLE",
+            f"{path.absolute()}: this path is not UTF-8, and MNN takes no other",
+            hint="Rename that file or folder.",
+        )
+
+
 def same_file(one: Path, other: Path) -> bool:
     """Whether both are there, and are one file or folder, by whatever name."""
     try:
@@ -165,11 +175,19 @@ def _read_stream(descriptor: int, most: int, end: float) -> bytes:
 
 def append(path: Path, data: bytes) -> None:
     """Add to a regular file, in one piece; it is made where it is not there.  Raises OSError."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    with open(os.open(path, flags, 0o666), "ab", buffering=0) as stream:
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a file", str(path))
+    with open_lock(path) as stream:
         stream.write(data)
+
+
+def open_lock(path: Path) -> IO[bytes]:
+    """Open a file that is there to be locked; it is made where it is not there.  Raises OSError, at once, for whatever
+    else has that name: a FIFO would wait for a reader for ever."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    stream = os.fdopen(os.open(path, flags, 0o666), "ab", buffering=0)
+    if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        return stream
+    stream.close()
+    raise OSError(errno.EINVAL, "not a file", str(path))
 
 
 def disk_error(path: Path, error: OSError) -> EdgequantError:
@@ -183,6 +201,7 @@ def disk_error(path: Path, error: OSError) -> EdgequantError:
 
 _NAMES = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL)
 _NOTHING_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+_NOT_UTF8 = ("surrogates not allowed", "unable to parse raw data as a unicode string")
 _MORE = "End other programs, or raise the limit (`ulimit -a`)."
 
 
@@ -197,12 +216,9 @@ def host_error(error: BaseException) -> EdgequantError | None:
         )
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # Path.resolve, before Python 3.13
         return InputError("PATH_UNUSABLE", str(error))
-    if "surrogates not allowed" in str(error):  # pydantic has it in an exception of its own
-        return InputError(
-            "PATH_UNUSABLE",
-            "a path, or another text that was given, has bytes that are not UTF-8",
-            hint="Rename that file or folder; records and reports name it, and are UTF-8.",
-        )
+    if any(words in str(error) for words in _NOT_UTF8):  # of Python, and of pydantic
+        why = "a path, or another text that was given, has bytes that are not UTF-8"
+        return InputError("PATH_UNUSABLE", why, hint="Rename that file or folder.")
     if not isinstance(error, OSError) or error.errno is None:
         return None
     named = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""

@@ -16,7 +16,7 @@ import pytest
 from edgequant.archive.open import open_run
 from edgequant.cases.load import save_npz
 from edgequant.errors import InputError
-from edgequant.files import append, atomic_write, read_bounded, sha256_of
+from edgequant.files import append, atomic_write, open_lock, read_bounded, sha256_of
 from edgequant.jobs.overwriting import refuse_overwriting, refuse_table
 from edgequant.pack.lock import read_lock
 from edgequant.quantize.recipe import Recipe
@@ -170,6 +170,10 @@ def test_an_endless_device_is_named_by_every_reader(zero: Path, tmp_path: Path) 
 def test_nothing_is_added_to_a_pipe(fifo: Path) -> None:
     with pytest.raises(OSError):
         append(fifo, b"x")
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(OSError, match="not a file"):
+        open_lock(fifo)
+    os.close(reader)
 
 
 @AS_ROOT

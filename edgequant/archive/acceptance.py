@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from edgequant.archive.folder import MAX_BYTES, RunFolder
+from edgequant.archive.folder import MAX_BYTES, RunFolder, encoded
 from edgequant.archive.record import Failure, Record, Sha256
 from edgequant.archive.types import now
 from edgequant.errors import InputError
@@ -218,7 +218,7 @@ class AcceptFolder(RunFolder):
             raise disk_error(path, error) from None
 
     def save(self, name: str, record: BaseModel) -> Path:
-        return self.write(name, record.model_dump_json(by_alias=True, indent=1).encode("utf-8", "backslashreplace"))
+        return self.write(name, encoded(record))
 
     def write(self, name: str, data: bytes) -> Path:
         """Raises EdgequantError (RUN_DIR_FULL, RUN_DIR_UNWRITABLE)."""

@@ -37,12 +37,13 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError
 
 from edgequant.archive.arrays import ArrayFolder
 from edgequant.archive.types import Capture, Closing, Making, Plan, Source, now
 from edgequant.cases.load import save_npz
 from edgequant.errors import InputError
-from edgequant.files import append, atomic_write, disk_error, read_bounded, sha256_of
+from edgequant.files import append, atomic_write, disk_error, read_bounded, require_utf8, sha256_of
 from edgequant.files import safe_name as safe_name
 from edgequant.spec import Variant
 
@@ -83,8 +84,9 @@ class RunFolder:
             path: given by the user, created where it does not exist, refused where it holds something else already;
                 None for a new one under ./edgequant-runs.
 
-        Raises InputError (RUN_DIR_UNUSABLE).
+        Raises InputError (RUN_DIR_UNUSABLE, PATH_UNUSABLE).
         """
+        require_utf8(path or Path())
         if path is None:
             stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
             path = Path(DEFAULT_PARENT) / f"{stamp}-{safe_name(Path(model).stem, 40)}-{secrets.token_hex(2)}"
@@ -260,8 +262,7 @@ class RunFolder:
     def _write(self, name: str, record: BaseModel) -> str:
         """Write a record; returns its SHA-256."""
         path = self.path / f"{name}.json"
-        # A lone surrogate (a file name that is not UTF-8) cannot be encoded.
-        data = record.model_dump_json(by_alias=True, indent=1, fallback=_plain).encode("utf-8", "backslashreplace")
+        data = encoded(record)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as stream:
@@ -269,6 +270,17 @@ class RunFolder:
         except OSError as error:
             raise disk_error(path, error) from None
         return hashlib.sha256(data).hexdigest()
+
+
+def encoded(record: BaseModel) -> bytes:
+    """A record as it is kept.  A lone surrogate (of a file name that is not UTF-8, or of what a device said) stands
+    there as the escape that JSON has for it, and is read as itself."""
+    try:
+        text = record.model_dump_json(by_alias=True, indent=1, fallback=_plain)
+    except PydanticSerializationError:  # which refuses it
+        plain = record.model_dump(mode="json", by_alias=True, fallback=_plain)
+        text = json.dumps(plain, indent=1, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _plain(value: object) -> object:

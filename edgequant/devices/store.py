@@ -85,6 +85,8 @@ class Store:
         if not root.startswith("/"):
             said = answers.get("why", "").strip("|").replace("|", "; ") or "the device said nothing"
             raise unusable(said, self._device.uri)
+        if "\ufffd" in root:
+            raise unusable(f"{root}: its name is not UTF-8", self._device.uri)
         self._root = root
         self.free_bytes = _free_bytes(answers.get("df", ""))
 

@@ -29,11 +29,12 @@ from edgequant.archive.acceptance import (
     read_record,
     task_name,
 )
+from edgequant.archive.folder import MAX_BYTES
 from edgequant.archive.manifest import amended, begin_anew, close
 from edgequant.archive.open import Run
 from edgequant.archive.record import Failure
 from edgequant.errors import EdgequantError, InputError
-from edgequant.files import host_error
+from edgequant.files import host_error, read_bounded
 from edgequant.jobs import accept_bench, explain, tasks
 from edgequant.jobs.accept_check import check, read_spec
 from edgequant.jobs.accept_judge import (
@@ -341,9 +342,9 @@ class Accepting:
 def attempts_of(folder: AcceptFolder) -> list[dict[str, Any]]:
     """Of the journal, how each attempt at a part ended that came to something."""
     try:
-        lines = (folder.path / "journal.jsonl").read_text("utf-8", "replace").splitlines()
+        lines = read_bounded(folder.path / "journal.jsonl", MAX_BYTES).decode("utf-8", "replace").splitlines()
         told = [json.loads(line) for line in lines if line.endswith("}")]
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return []
     return [each for each in told if each.get("what") == "end" and "error" not in each]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgequant.cases.load import CaseFile, find_cases
 from edgequant.errors import EdgequantError, InputError
-from edgequant.files import read_bounded
+from edgequant.files import read_bounded, require_utf8
 from edgequant.jobs.tasks import Task, look, read_labels
 from edgequant.judge.acceptance import outputs_named
 from edgequant.models import ModelGraph, read_model
@@ -20,7 +20,9 @@ from edgequant.spec.rule_metrics import metric_of
 
 
 def read_spec(path: Path, baseline: Path | None = None) -> tuple[AcceptSpec, bytes]:
-    """A spec and its text.  baseline: in place of its own.  Raises InputError (SPEC_NOT_FOUND, SPEC_INVALID)."""
+    """A spec and its text.  baseline: in place of its own.  Raises InputError (SPEC_NOT_FOUND, SPEC_INVALID,
+    PATH_UNUSABLE)."""
+    require_utf8(path)  # it is kept where the models are
     spec = load_accept(path)
     try:
         data = read_bounded(path, MAX_BYTES)

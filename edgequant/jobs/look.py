@@ -15,6 +15,7 @@ from edgequant.cases.whole_numbers import checked
 from edgequant.clock import Clock
 from edgequant.compare.table import Kind
 from edgequant.errors import InputError
+from edgequant.files import require_utf8
 from edgequant.judge.limits import defaults_for, resolve_limits
 from edgequant.models import ModelGraph, read_model
 from edgequant.models.tables import row_limits
@@ -35,6 +36,7 @@ class Looked:
 
 def look(request: Request, progress: Progress, clock: Clock) -> Looked:
     """Read the model and find the user's mistakes, before a device is troubled.  Raises InputError."""
+    require_utf8(request.model)
     with clock.phase("read"):
         graph = read_model(request.model)
     progress.say(f"model: {graph.path.name}, {graph.format}, {graph.size / 1e6:.1f} MB, sha256 {graph.sha256[:12]}")

@@ -16,7 +16,7 @@ from typing import Any
 import platformdirs
 
 from edgequant.errors import DeviceError, InputError
-from edgequant.files import atomic_write, read_bounded, sha256_of
+from edgequant.files import atomic_write, open_lock, read_bounded, sha256_of
 from edgequant.pack.archives import read_tar, write_tree
 from edgequant.pack.inputs import no_cache
 
@@ -86,7 +86,7 @@ def stored(cache: Path, key: str) -> Pack | None:
         start, needs = tuple(known.pop("start")), tuple(known.pop("needs"))
         files = {str(name): int(size) for name, size in known.pop("files").items()}
         return Pack(archive=archive, start=start, needs=needs, files=files, **known)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None  # not built, or by another version of edgequant: it is built anew
 
 
@@ -197,7 +197,7 @@ def lock(cache: Path, waiting: Callable[[], None] | None = None) -> Iterator[Non
     """One process at a time changes the cache; a process that dies lets go.  `waiting` is called where one has to."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        stream = open(cache / ".lock", "ab")  # noqa: SIM115  (closed below)
+        stream = open_lock(cache / ".lock")
     except OSError as error:
         raise no_cache(cache, error) from None
     with stream:

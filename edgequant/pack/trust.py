@@ -43,7 +43,7 @@ class Trusted:
             return {name: Pinned.model_validate(pin) for name, pin in known.items()}
         except FileNotFoundError:
             return {}
-        except (ValidationError, ValueError, AttributeError):
+        except (ValidationError, ValueError, AttributeError, RecursionError):
             # Forgetting what was trusted would make every first use look like one.
             raise InputError(
                 "PACK_LOCK_INVALID", f"{self._path} is damaged", hint="Remove it with `edgequant pack clean`."

@@ -33,7 +33,7 @@ from pydantic import ValidationError
 
 from edgequant.archive.types import Artifact
 from edgequant.errors import ToolError
-from edgequant.files import atomic_write
+from edgequant.files import atomic_write, open_file, open_lock
 from edgequant.mnn_version import host_mnn_version
 from edgequant.models import ModelGraph
 from edgequant.progress import Progress
@@ -191,7 +191,9 @@ class ConversionCache:
             made = Artifact.model_validate(record["artifact"])
             said = {name: _checked(entry / _LOGS / name, sha256) for name, sha256 in record["logs"].items()}
             out = models / f"{key[:16]}.mnn"
-            with open(entry / _MODEL, "rb") as source, atomic_write(out) as copy:
+            with open_file(entry / _MODEL) as source, atomic_write(out) as copy:
+                if os.fstat(source.fileno()).st_size != made.size:
+                    raise _DamagedError  # before it is copied: it may have no end to speak of
                 found = hashlib.sha256()
                 while chunk := source.read(1 << 20):
                     found.update(chunk)
@@ -212,8 +214,10 @@ class ConversionCache:
         except (_DamagedError, ValidationError, KeyError, TypeError, ValueError):
             _drop(entry)
         except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ELOOP):  # a pipe, a folder or a link where a file was
+                _drop(entry)
             # Where the run's own disk is full, whoever makes the file says so.
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            elif error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 self._tell("read", error)
         return None
 
@@ -282,7 +286,7 @@ class ConversionCache:
         """Remove what was not used for longest until the rest keeps the limit."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = open(self.folder / ".lock", "ab")  # noqa: SIM115  (its errors, not those of what is done with it)
+            lock = open_lock(self.folder / ".lock")
         except OSError as error:
             self._tell("written", error)
             return
@@ -347,7 +351,7 @@ def _as_json(value: dict[str, Any]) -> Any:
 
 
 def _record(entry: Path) -> dict[str, Any]:
-    with open(entry / _RECORD, "rb") as file:
+    with open_file(entry / _RECORD) as file:
         data = file.read(_MOST_RECORD)
     try:
         record = json.loads(data)
@@ -359,7 +363,8 @@ def _record(entry: Path) -> dict[str, Any]:
 
 
 def _checked(path: Path, sha256: str) -> bytes:
-    data = path.read_bytes()
+    with open_file(path) as file:
+        data = file.read(_MOST_RECORD)
     if _sha256(data) != sha256:
         raise _DamagedError
     return data

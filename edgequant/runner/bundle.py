@@ -37,7 +37,7 @@ def runner_file(folder: Path) -> tuple[Path, str]:
     data = runner_bytes()
     digest = hashlib.sha256(data).hexdigest()
     path = folder / f"runner-{digest[:16]}.pyz"
-    if not path.is_file() or path.read_bytes() != data:
+    if not path.is_file() or path.stat().st_size != len(data) or path.read_bytes() != data:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as stream:
             stream.write(data)

@@ -8,10 +8,12 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgequant.archive import folder
-from edgequant.archive.folder import FOLDERS, RunFolder
+from edgequant.archive.folder import FOLDERS, RunFolder, encoded
+from edgequant.archive.record import Failure
 from edgequant.archive.types import Artifact, Capture, Making
 from edgequant.errors import InputError
 from edgequant.spec import Variant
@@ -29,6 +31,13 @@ _CLAIM = """
     except InputError as error:
         print(error.code)
 """
+
+
+def test_text_that_is_not_utf8_is_kept_and_read_as_it_was() -> None:
+    """Of file names, and of what a device said."""
+    made = Failure(code="LINK_LOST", message="it said \udcff\ud800", evidence={"a": ["\udcff"], "n": np.float32(2)})
+    assert json.loads(encoded(made)) == json.loads(json.dumps(made.model_dump(mode="json", fallback=float)))
+    assert Failure.model_validate(json.loads(encoded(made))).message == made.message
 
 
 def test_of_many_that_start_at_once_one_gets_it(tmp_path: Path) -> None:

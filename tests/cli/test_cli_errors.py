@@ -195,12 +195,22 @@ def test_mistake(mistake: str, place: Path) -> None:
 
 
 def test_a_name_that_is_not_utf8(place: Path, tmp_path: Path) -> None:
-    """Records are UTF-8, and name every path."""
-    model = shutil.copy(place / M, os.fsencode(tmp_path) + b"/\xff.onnx")
-    done = edgequant("verify", os.fsdecode(model), *L, "--no-latency", "--json", cwd=tmp_path)
-    assert done.code == 2, done
-    assert done.json["error"]["code"] == "PATH_UNUSABLE"
-    assert "not UTF-8" in done.errors[0]
+    """MNN and ONNX Runtime cannot open it, and would say so of the model."""
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.onnx")
+    shutil.copy(place / M, odd)
+    for arguments in ((odd, *L), (str(place / M), *L, "--run-dir", f"{odd}.run")):
+        done = edgequant("verify", *arguments, "--no-latency", "--json", cwd=tmp_path)
+        assert (done.code, done.json["error"]["code"]) == (2, "PATH_UNUSABLE"), done
+        assert "not UTF-8" in done.errors[0]
+    assert [os.fspath(path) for path in tmp_path.iterdir()] == [odd]
+    folder = tmp_path / os.fsdecode(b"\xfe")
+    folder.mkdir()
+    np.savez(folder / "x.npz", x=np.zeros((1, 3, 32, 32), np.float32))
+    samples = ("--variant", "static:8", "--calibration", str(folder / "x.npz"))
+    places: list[tuple[tuple[str, ...], dict[str, str]]] = [(samples, {}), ((), {"XDG_CACHE_HOME": str(folder)})]
+    for arguments, environment in places:
+        done = edgequant("verify", str(place / M), *L, *arguments, "--no-latency", cwd=tmp_path, **environment)
+        assert (done.code, "not UTF-8" in done.errors[0]) == (3 if environment else 2, True), done
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from edgequant.archive.acceptance import PLAN, AcceptFolder
 from edgequant.errors import InputError
+from edgequant.jobs.accept import attempts_of
 from edgequant.jobs.accept_plan import planned
 from edgequant.judge.verdict import Verdict
 from edgequant.report.acceptance import to_json
@@ -56,6 +58,17 @@ def test_the_journal_tells_whether_it_has_come_to_its_end(tmp_path: Path) -> Non
     for what, interrupted in (("begin", True), ("end", True), ("ended", False), ("begin", True), ("interrupted", True)):
         folder.note(what)
         assert folder.interrupted is interrupted
+
+
+def test_a_journal_that_cannot_be_read_tells_of_no_attempt(tmp_path: Path) -> None:
+    folder, journal = AcceptFolder(tmp_path), tmp_path / "journal.jsonl"
+    folder.note("end", part="m", attempt=1)
+    assert len(attempts_of(folder)) == 1
+    journal.write_text('{"a":' * 100_000 + "{}" + "}" * 100_000)
+    assert attempts_of(folder) == []
+    journal.unlink()
+    os.mkfifo(journal)
+    assert attempts_of(folder) == []  # at once: nobody writes into it
 
 
 def test_what_is_of_other_reports_is_refused_and_not_left_out(tmp_path: Path) -> None:

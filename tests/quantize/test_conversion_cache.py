@@ -149,6 +149,9 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "no record": lambda entry: (entry / "record.json").unlink(),
     "another record": lambda entry: (entry / "record.json").write_text('{"artifact": {}}'),
     "a list": lambda entry: (entry / "record.json").write_text("[" * 100_000),
+    "a model without end": lambda entry: os.truncate(entry / "model.mnn", 1 << 40),
+    "a pipe": lambda entry: ((entry / "record.json").unlink(), os.mkfifo(entry / "record.json")),
+    "a folder": lambda entry: ((entry / "model.mnn").unlink(), (entry / "model.mnn").mkdir()),
     "the log": lambda entry: next((entry / "logs").iterdir()).write_bytes(b"another"),
     "no log": lambda entry: next((entry / "logs").iterdir()).unlink(),
 }
@@ -166,6 +169,16 @@ def test_a_damaged_entry_is_dropped_and_made_again(what: str, source: Path, tmp_
     assert {path.suffix for path in (tmp_path / "two" / "models").iterdir()} == {".mnn"}
     (third,) = make(source, tmp_path / "three", cache, "weight:8")
     assert (len(runs), third.sha256, keys(cache)) == (2, first.sha256, {key})
+
+
+def test_a_pipe_in_place_of_the_lock_costs_the_shrinking_alone(source: Path, tmp_path: Path, runs: Counted) -> None:
+    cache = ConversionCache(tmp_path / "cache")
+    make(source, tmp_path / "one", cache, "weight:8")
+    (cache.folder / ".lock").unlink()
+    os.mkfifo(cache.folder / ".lock")
+    cache.shrink()  # and does not wait for who reads it
+    make(source, tmp_path / "two", cache, "weight:8")
+    assert len(runs) == 1
 
 
 def test_what_was_not_used_for_longest_goes_first(source: Path, tmp_path: Path, runs: Counted) -> None:

@@ -63,3 +63,10 @@ def test_a_damaged_file_is_written_again(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     runner_file(tmp_path)
     assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
+
+
+def test_a_kept_runner_without_end_is_written_anew(tmp_path: Path) -> None:
+    path, digest = runner_file(tmp_path)
+    os.truncate(path, 1 << 40)
+    assert runner_file(tmp_path) == (path, digest)
+    assert path.read_bytes() == runner_bytes()

@@ -154,6 +154,8 @@ class Cache:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():  # a pipe would be waited for
+        return None
     try:
         with open(path, encoding="utf-8") as file:
             value = json.loads(file.read(_MOST_LINE))

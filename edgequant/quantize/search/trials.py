@@ -304,14 +304,14 @@ def _further(show: Show, before: int) -> Show:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
+    if not path.is_file():
         return []
     found = []
     with open(path, encoding="utf-8") as file:
         while line := file.readline(_MOST_LINE):
             try:
                 value = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 break  # cut off by the end of the process
             if not isinstance(value, dict):
                 break
