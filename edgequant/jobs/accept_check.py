@@ -9,6 +9,8 @@ from edgequant.errors import EdgequantError, InputError
 from edgequant.files import read_bounded, require_utf8
 from edgequant.jobs.tasks import Task, look, read_labels
 from edgequant.judge.acceptance import outputs_named
+from edgequant.judge.bench import TELL
+from edgequant.judge.bench_run import BenchRules
 from edgequant.models import ModelGraph, read_model
 from edgequant.pack import find_pack
 from edgequant.plan.accept import Expanded
@@ -51,6 +53,11 @@ def check(spec: AcceptSpec, expanded: Expanded, cwd: Path) -> dict[str, ModelGra
     for part in expanded.parts:
         if part.request.access.wanted.pack is not None:
             find_pack(part.request.access.wanted.pack)
+    try:
+        BenchRules(spec.bench.within / 100, TELL, spec.bench.allow)
+    except InputError as error:
+        told = error.message.removeprefix("--allow ")
+        raise InputError("SPEC_INVALID", f"bench.allow: {told}", hint=error.hint) from None
     _outputs(spec, found)
     for name, task in spec.tasks.items():
         match = PATTERN.fullmatch(task.function)

@@ -300,6 +300,7 @@ def test_random_inputs_alone_pass_nothing(generated_model: ModelByName, tmp_path
         (("local:", "locale:"), "DEVICE_SCHEME_UNKNOWN", "locale"),
         (("devices:", "baseline: nowhere\ndevices:"), "RUN_NOT_FOUND", "nowhere"),
         (("rules:", f"{TASK}rules: ['task:t <= 1']\n# "), "TASK_FAILED", "no.py"),
+        (("allow: [", "allow: [HEAT, "), "SPEC_INVALID", "bench.allow: HEAT: no condition has that name"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_spec_is_told_before_anything_is_run(
