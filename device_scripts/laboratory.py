@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from typing import Any, List
 
 import MNN
@@ -14,13 +15,14 @@ from .server import Answer, Job, JobError
 EVENT_SECONDS = 1.0
 
 
-class Laboratory:
+class Laboratory(ABC):
     """Jobs of the engine; it has the models."""
 
     _memory: Memory
 
+    @abstractmethod
     def _model(self, job: Job) -> Any:
-        raise NotImplementedError
+        """The loaded model that a job is about."""
 
     def job_conditions(self, job: Job) -> Answer:
         """What may disturb a timing now, and known work."""
@@ -36,8 +38,9 @@ class Laboratory:
             return {"restored": governor.give_back(of=os.getpid())}, None
         return governor.take(str(name), self._usable()), None
 
+    @abstractmethod
     def _usable(self) -> List[int]:
-        raise NotImplementedError
+        """CPUs this process may use."""
 
     def job_bench(self, job: Job) -> Answer:
         """One block of a measurement: see `bench.block`."""

@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, ConfigDict, Field
 
 from edgequant.archive.record import Name as _Name
 from edgequant.archive.types import Failure, Record, now
+from edgequant.compare.decibel import power_db
 from edgequant.spec import MemoryMode, Precision
 
 
@@ -53,8 +54,7 @@ class Apart(Record):
     @property
     def sqnr_db(self) -> float:
         """inf where both are equal."""
-        share = self.share
-        return math.inf if share == 0 else -math.inf if share == math.inf else -10 * math.log10(share)
+        return power_db(1.0, self.share)
 
 
 class Sign(Record):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 from edgequant.archive.layers import LayerCapture, Stats, Swap
+from edgequant.compare.decibel import power_db
 from edgequant.judge.cause import FLOAT, At, Told, place
 from edgequant.judge.layer_graph import CLIPPED, misfit
 from edgequant.judge.layers import suspects
@@ -19,6 +18,7 @@ _MOVED = {
 }
 _AT_LIMIT, _MORE = 0.02, 5.0
 """Of a tensor's elements at one end of its range; and so many times more than there should be."""
+_WIDER = "Keep this layer in float, or give its output a wider scale (calibrate with data like this)."
 
 
 def stuck(at: At) -> Told | None:
@@ -57,12 +57,7 @@ def saturated(at: At) -> Told | None:
                     f"{100 * share:.0f} % of its output is at {value:.3g}, where it should range from {base.min:.3g} "
                     f"to {base.max:.3g}: it saturates"
                 )
-                remedy = (
-                    FLOAT
-                    if at.layer.scale is None
-                    else ("Keep this layer in float, or give its output a wider scale (calibrate with data like this).")
-                )
-                return "INT8_SATURATION", message, evidence, remedy
+                return "INT8_SATURATION", message, evidence, FLOAT if at.layer.scale is None else _WIDER
     return None
 
 
@@ -172,7 +167,7 @@ def sensitive(at: At) -> Told | None:
     if found is None or own is None or cost is None or found.bits < 8 or cost < 4 * own or own == 0:
         return None
     message = (
-        f"its own error is what 8 bits cost ({-10 * math.log10(own):.1f} dB), and what follows makes more of it "
-        f"({-10 * math.log10(cost):.1f} dB)"
+        f"its own error is what 8 bits cost ({power_db(1.0, own):.1f} dB), and what follows makes more of it "
+        f"({power_db(1.0, cost):.1f} dB)"
     )
     return "SENSITIVE_LAYER", message, {"own": own, "cost": cost}, FLOAT

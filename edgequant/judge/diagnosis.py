@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from edgequant.archive.layers import LayerCapture
+from edgequant.compare.decibel import power_db
 from edgequant.findings import Finding
 from edgequant.judge.causes import beyond_half, cause_of, spread_cause
 from edgequant.judge.layer_births import STATES, left_float, misshapen, unlike_calibration, unsteady
@@ -112,9 +113,7 @@ def _most(shares: Iterator[float | None]) -> float | None:
 
 
 def _db(share: float | None) -> float | None:
-    if share is None:
-        return None
-    return math.inf if share == 0 else -math.inf if share == math.inf else -10 * math.log10(share)
+    return None if share is None else power_db(1.0, share)
 
 
 _SIDE_BY_SIDE = "in single steps all limits are kept; source, float MNN, this file and the device were run side by side"

@@ -288,25 +288,21 @@ def _moving(samples: Sequence[float]) -> list[Doubt]:
         return []
     found: list[Doubt] = []
     half, quarter = len(samples) // 2, len(samples) // 4
-    parts = [("half", median(samples[-half:]) / median(samples[:half]))]
+    parts = [(median(samples[-half:]) / median(samples[:half]), "half", "second")]
     if quarter >= ENOUGH // 2:
-        parts.append(("quarter", median(samples[-quarter:]) / median(samples[:quarter])))
-    slower, faster = max(parts, key=lambda part: part[1]), min(parts, key=lambda part: part[1])
-    names = {"half": ("second half", "first"), "quarter": ("last quarter", "first")}
-    if slower[1] > DRIFT:
-        last, first = names[slower[0]]
-        found.append(Doubt("SLOWS_DOWN", f"its {last} took {slower[1]:.2f} times as long as its {first}"))
-    elif faster[1] < 1 / DRIFT:
-        last, first = names[faster[0]]
-        said = f"its {first} {faster[0]} took {1 / faster[1]:.2f} times as long as its {last.split()[0]}"
-        found.append(Doubt("NOT_AT_REST", said))
+        parts.append((median(samples[-quarter:]) / median(samples[:quarter]), "quarter", "last"))
+    slower, faster = max(parts), min(parts)
+    if slower[0] > DRIFT:
+        times, part, last = slower
+        found.append(Doubt("SLOWS_DOWN", f"its {last} {part} took {times:.2f} times as long as its first"))
+    elif faster[0] < 1 / DRIFT:
+        times, part, last = faster
+        found.append(Doubt("NOT_AT_REST", f"its first {part} took {1 / times:.2f} times as long as its {last}"))
     ordered = sorted(samples)
     low, high = percentile(ordered, OUTER), percentile(ordered, 1 - OUTER)
     if high - low > APART * median(ordered):
-        said = (
-            f"a fifth of its times is below {low:.3g} ms, and a fifth above {high:.3g}: cores of two sorts, or others"
-        )
-        found.append(Doubt("UNEVEN", f"{said} on them"))
+        said = f"a fifth of its times is below {low:.3g} ms, and a fifth above {high:.3g}"
+        found.append(Doubt("UNEVEN", f"{said}: cores of two sorts, or others on them"))
     return found
 
 

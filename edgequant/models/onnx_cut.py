@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -69,6 +69,19 @@ class Cut:
     fixed: Mapping[str, np.ndarray]
     outputs: Mapping[str, Declared]
     changed: Mapping[str, Value | None] = field(default_factory=dict)
+
+
+def with_constants(part: Cut, nodes: Sequence[Node], maker: Mapping[str, int], constant: Container[str]) -> list[int]:
+    """The part's nodes and those that make its constants, in order.  maker: tensor -> place of the node that makes it.
+    constant: tensors that no input has a part in."""
+    wanted, waiting = set(part.nodes), list(part.nodes)
+    while waiting:
+        for name in nodes[waiting.pop()].reads:
+            place = maker.get(name)
+            if place is not None and place not in wanted and name in constant and name not in part.fixed:
+                wanted.add(place)
+                waiting.append(place)
+    return sorted(wanted)
 
 
 class OnnxFile:
@@ -294,7 +307,7 @@ class OnnxFile:
 
     def cut(self, part: Cut, out: Path) -> None:
         """Write a part as a model of its own, with its weights in it."""
-        nodes = self._with_constants(part)
+        nodes = with_constants(part, self.nodes, self.maker, self.constant)
         pieces = [content(2, "cut")]
         wanted = dict.fromkeys(name for place in nodes for name in self.nodes[place].reads)
         for place in nodes:
@@ -310,17 +323,6 @@ class OnnxFile:
         pieces += [content(12, _value(name, dtype, sizes)) for name, (dtype, sizes) in part.outputs.items()]
         with out.open("wb") as file:
             file.write(number(1, max(self._ir_version, 4)) + b"".join(self._rest) + content(7, b"".join(pieces)))
-
-    def _with_constants(self, part: Cut) -> list[int]:
-        """The part's nodes and those that make its constants, in order."""
-        wanted, waiting = set(part.nodes), list(part.nodes)
-        while waiting:
-            for name in self.nodes[waiting.pop()].reads:
-                place = self.maker.get(name)
-                if place is not None and place not in wanted and name in self.constant and name not in part.fixed:
-                    wanted.add(place)
-                    waiting.append(place)
-        return sorted(wanted)
 
     def _changed(self, extent: _Extent, changed: Mapping[str, Value | None]) -> bytes:
         pieces, start = [], extent[0]

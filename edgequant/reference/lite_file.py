@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgequant.models import ModelGraph
-from edgequant.models.onnx_cut import Cut, Node
+from edgequant.models.onnx_cut import Cut, Node, with_constants
 from edgequant.reference.inside import LiteInside
 
 
@@ -41,7 +41,7 @@ class LiteFile:
         """
         self._inside.cut(
             {
-                "nodes": self._with_constants(part),
+                "nodes": with_constants(part, self.nodes, self.maker, self.constant),
                 "inputs": {name: list(sizes) for name, (_, sizes) in part.inputs.items()},
                 "outputs": list(part.outputs),
                 "changed": {name: 0 if value is None else value for name, value in part.changed.items()},
@@ -49,14 +49,3 @@ class LiteFile:
             },
             part.fixed,
         )
-
-    def _with_constants(self, part: Cut) -> list[int]:
-        """The part's nodes and those that make its constants, in order."""
-        wanted, waiting = set(part.nodes), list(part.nodes)
-        while waiting:
-            for name in self.nodes[waiting.pop()].reads:
-                place = self.maker.get(name)
-                if place is not None and place not in wanted and name in self.constant and name not in part.fixed:
-                    wanted.add(place)
-                    waiting.append(place)
-        return sorted(wanted)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from edgequant import plain
+from edgequant.compare.decibel import capped_db
 from edgequant.findings import Finding
 from edgequant.judge.diagnosis import Diagnosis, Row
 from edgequant.judge.verdict import Verdict
@@ -93,7 +94,7 @@ def _row(row: Row) -> LayerRow:
     numbers: dict[str, Any] = {
         "entire_db": row.entire, "single_db": row.single, "device_db": row.device, "rounding_db": row.moved,
     }  # fmt: skip
-    known = {key: value if value is not None and math.isfinite(value) else None for key, value in numbers.items()}
+    known = {key: capped_db(value) for key, value in numbers.items() if value is not None and math.isfinite(value)}
     return LayerRow(layer=row.layer, type=row.type, blamed=row.blamed, **known)
 
 
@@ -224,7 +225,7 @@ class _Printer(Lines):
         for row in shown:
             every = (row.entire_db, row.single_db, row.device_db, row.rounding_db)
             numbers = itertools.compress(every, columns)
-            cells = "".join(f"{'-' if value is None else f'{value:.1f}':>11}" for value in numbers)
+            cells = "".join(f"{'-' if value is None else f'{round(value, 1) + 0.0:.1f}':>11}" for value in numbers)
             name = self.cut(self.name(row.layer, "bold" if row.blamed else ""), width - 3)
             mark, blanks = "* " if row.blamed else "  ", " " * (width - 2 - name.cell_len)
             kind = self.name(row.type)

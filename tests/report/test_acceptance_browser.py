@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from edgequant.report.html.acceptance import to_html
 from tests.beds.browser import Opener
 from tests.judge.releases import Release, facts, generated, spec_of
 from tests.report.test_acceptance_forms import BROKEN, SOUND
-from tests.report.test_html_browser import CONTRAST, quiet
+from tests.report.test_html_browser import quiet, well_made
 
 pytestmark = pytest.mark.browser
 
@@ -49,19 +48,7 @@ def test_a_matrix_of_many(browse: Opener, matrix_page: Path, dark: bool) -> None
     assert matrix_page.stat().st_size <= 2 << 20
     tab = browse(matrix_page, scripts=not dark, dark=dark)
     quiet(tab, matrix_page)
-    *worst, (count, _) = tab.value(CONTRAST)
-    assert worst[0][0] >= 4.5, worst
-    assert count > 300
-    assert tab.value("document.scripts.length") == 0
-    levels = tab.value("[...document.querySelectorAll('h1,h2,h3,h4')].map(h => +h.tagName[1])")
-    assert levels[0] == 1
-    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
-    ids = tab.value("[...document.querySelectorAll('[id]')].map(e => e.id)")
-    assert len(ids) == len(set(ids))
-    targets = tab.value("[...document.querySelectorAll('a[href^=\"#\"]')].map(a => a.hash.slice(1))")
-    assert set(targets) <= set(ids)
-    assert tab.value("[...document.querySelectorAll('tbody tr')].every(tr => tr.querySelector('th[scope=row]'))")
-    assert tab.value("[...document.querySelectorAll('table')].every(t => t.caption && t.caption.textContent)")
+    well_made(tab, 300)
 
 
 def test_as_narrow_as_a_phone_and_open_within_a_second(browse: Opener, matrix_page: Path, small_page: Path) -> None:

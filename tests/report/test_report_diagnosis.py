@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import math
 
 import pytest
 from rich.console import Console
 
 from edgequant.findings import Finding
+from edgequant.judge.diagnosis import Diagnosis, Row
+from edgequant.judge.layers import Blame
 from edgequant.judge.verdict import Verdict
-from edgequant.report.diagnosis import DiagnosisReport, LayerRow, render, sentences, to_json
+from edgequant.report.diagnosis import DiagnosisReport, LayerRow, render, rows, sentences, to_json
 
 CAUSE = Finding(code="ZERO_SCALE", severity="fail", where="conv", message="its scale is 0", remedy="Quantize again.")
 NAME = "/a/very/long/name/of/a/layer/as/exporters/write/them/Conv_output_0"
@@ -53,6 +56,18 @@ def test_no_line_is_wider_than_the_screen(width: int) -> None:
     table = next(line for line in lines if line.startswith("layer"))
     assert table.split() == ["layer", "type", "entire", "dB", "single", "dB", "device", "dB", "noise", "dB"]
     assert any(line.startswith("* ") and "-11.5" in line and "40.0" in line for line in lines)
+
+
+def test_decibels_are_told_as_everywhere_else() -> None:
+    """Within the cap of reports, and no minus before a zero."""
+    row = Row("conv", "Convolution", entire=-762.6, single=-0.04, device=math.inf, moved=None, blamed=True)
+    found = Diagnosis("quantization", Blame(("conv",), "proven", "it is"), None, (), (row,))
+    (told,) = rows(found)
+    assert (told.entire_db, told.single_db, told.device_db, told.rounding_db) == (-200.0, -0.04, None, None)
+    stream = io.StringIO()
+    render(report(table=[told]), Console(file=stream, width=80))
+    line = next(line for line in stream.getvalue().splitlines() if line.startswith("* "))
+    assert line.split()[-2:] == ["-200.0", "0.0"]
 
 
 def test_without_a_screen_nothing_is_cut() -> None:

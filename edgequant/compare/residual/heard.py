@@ -65,10 +65,9 @@ def input_heard(samples: Sequence[Sample], table: Table) -> list[Sign]:
             (_rows(array, table.axis), _rows(sample.error, table.axis), _rows(sample.expected, table.axis))
             for array, sample in zip(arrays, samples, strict=True)
         ]
+        if len({(len(array), len(expected)) for array, _, expected in moved}) != 1:
+            continue  # an index of a case of one length is nothing in one of another
         parts = [part for array, error, _ in moved for part in _parts(error[rows], array)]
-        sizes = {(len(array), len(expected)) for array, _, expected in moved}
-        if len(sizes) != 1:  # an index of a case of one length is nothing in one of another
-            continue
         signal = np.asarray(sum((expected[rows] ** 2).sum(1) for *_, expected in moved))
         best = _best(parts, signal, np.zeros((len(rows), len(moved[0][0])), bool))
         if best is not None:
