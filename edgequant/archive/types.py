@@ -291,11 +291,16 @@ class CaseCapture(Record):
 
 
 class Strayed(Record):
-    """How far an output went: as in `compare.metrics.TensorComparison`; None where it is not defined."""
+    """How far an output went: as in `compare.metrics.TensorComparison`; None where it is not defined.
+
+    rounding_db: of a file that runs in int8, the SQNR of what came out against what the case, not moved, gives where
+    nothing is int8: the same file with memory normal, or float MNN.
+    """
 
     sqnr_db: float | None = None
     max_abs: float | None = None
     mismatch: float | None = None
+    rounding_db: float | None = None
 
 
 class Moved(Record):
