@@ -87,6 +87,16 @@ def read_static(path: Path) -> StaticLayers:
     return StaticLayers(len(scales), tuple(half_tiles), tuple(max_pools), tuple(tails))
 
 
+def read_scales(path: Path) -> dict[str, tuple[float, float]]:
+    """Tensor -> (scale, zero point), of `path`, a file that `read_model` has accepted.
+
+    Raises:
+        BrokenFileError: the file is damaged.
+    """
+    with open_net(path) as net:
+        return {name: scale for name, scale, _ in _described(net, net.strings(Net.tensor_name))}
+
+
 def with_float_pools(path: Path) -> tuple[bytes, tuple[str, ...]]:
     """The bytes of `path`, a file that `read_model` has accepted, changed so that MNN runs its max pools in float; and
     those of `max_pools` that could not be changed.

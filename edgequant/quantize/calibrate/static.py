@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgequant.archive.types import Artifact
+from edgequant.archive.types import Artifact, TensorScale
 from edgequant.errors import InputError, ToolError
 from edgequant.models import ModelGraph, read_model
 from edgequant.models.mnn.scale_flow import Flow
@@ -201,6 +201,7 @@ class _Job:
                 "asked": as_static,
                 "run_as": as_static,
                 "findings": of_static(listed, calib, tried),
+                "scales": _scales(plans),
             }
         )
         return StaticInt8(file, listed, found, sensitivity, spooled.count, calib, tried)
@@ -342,3 +343,14 @@ def _listed(each: LayerPlan) -> StaticLayer:
         each.why and each.why.words,
         each.why and each.why.code,
     )
+
+
+def _scales(plans: Iterable[LayerPlan]) -> tuple[TensorScale, ...]:
+    """Of each tensor that is int8, once."""
+    asked = {
+        name: each
+        for plan in plans
+        for name, each in ((plan.layer.input, plan.input), (plan.layer.output, plan.output))
+        if each is not None
+    }
+    return tuple(TensorScale(tensor=name, scale=each.scale, zero=each.zero_point) for name, each in asked.items())
