@@ -148,7 +148,7 @@ class Check(Judge):
             return
         free = made["label"] or variant["method"] in ("recipe", "auto")  # what the file is, is said in other words
         as_asked = made["asked"] == variant and (free or made["run_as"] == variant)
-        static = [made["facts"][key] for key in ("half_tiles", "max_pools", "tails")]
+        static = [made["facts"].get(key) for key in ("half_tiles", "max_pools", "tails", "resizes")]
         need(as_asked and (made["facts"]["static_tensors"] or not any(static)), f"{where}: made as something else")
         need([cap["role"], cap["variant"]] == ["device", name], f"{where}: its capture is of something else")
         memory = options["memory"] or ("low" if made["run_as"]["method"] == "dynamic" else "normal")

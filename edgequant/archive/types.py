@@ -178,7 +178,7 @@ class LayerCounts(Record):
 
 class FileFacts(Record):
     """What was read of an artifact's file: weights as `models.ModelGraph.weights`; has_subgraphs: MNN's Interpreter
-    cannot run it; static_tensors, half_tiles, max_pools, tails: of its static int8 layers, as
+    cannot run it; static_tensors, half_tiles, max_pools, tails, resizes: of its static int8 layers, as
     `models.mnn.static_int8.StaticLayers` has them; less: as of `models.mnn.compares.read_less`.
     """
 
@@ -188,6 +188,7 @@ class FileFacts(Record):
     half_tiles: tuple[str, ...] = ()
     max_pools: tuple[str, ...] = ()
     tails: tuple[str, ...] = ()
+    resizes: tuple[str, ...] = ()
     less: tuple[str, ...] = ()
     counts: LayerCounts | None = None
 
