@@ -9,10 +9,11 @@ a device that makes more has something else in it than rounding, wherever in the
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Mapping, Sequence
-from statistics import fmean, stdev
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median, median_low, stdev
 
-from edgequant.archive.types import Artifact, Capture, CaseCapture, Source
+from edgequant.archive.types import Artifact, Capture, Source
 from edgequant.compare.metrics import TensorComparison
 from edgequant.compare.summary import NEAR_NOTHING
 from edgequant.findings import Finding
@@ -30,6 +31,8 @@ ALONE = 2.0
 LEAST = 64
 """Numbers of an output, over all cases."""
 TRIES = 3
+_LEAST_VARIANCE = 1e-4
+"""(dB^2) Of a case in which no try of this host has moved anything."""
 _LINEAR_DB = 90.0
 """Above this, nothing in a case is rounded that matters."""
 
@@ -62,59 +65,96 @@ def costs_more(
     for name, kind in source.kinds.items():
         if kind != "float" or source.decisions.get(name) in LISTS or name in accepted:
             continue
-        cost = _cost(name, source, _by_case(name, base, here.cases, comparer), here,
-                     _by_case(name, own, there.cases, comparer))  # fmt: skip
+        on_host, on_device = (
+            comparer.each(plain, capture.cases, (name,)).get(name, {})
+            for plain, capture in ((base, here), (own, there))
+        )
+        cost = _cost([*_cases(name, source, on_host, here, on_device)])
         if cost is not None and cost["beyond_db"] > cost["bound_db"]:
             beyond[name] = cost
     return _said(beyond) if beyond else NOTHING
 
 
-def _by_case(
-    name: str, base: Sequence[CaseCapture], cases: Sequence[CaseCapture], comparer: Comparer
-) -> Mapping[str, TensorComparison]:
-    return comparer.each(base, cases, (name,)).get(name, {})
+@dataclass(frozen=True)
+class _Case:
+    """Powers of the error that int8 makes, each in its signal: on the device, and on this host in each of its tries."""
+
+    held: bool
+    device: float
+    host: Sequence[float]
+    elements: int
+
+    @property
+    def apart(self) -> float:
+        """How much more it is on the device, in dB."""
+        return _decibels(self.device) - fmean(map(_decibels, self.host))
+
+    @property
+    def spread(self) -> float:
+        """Of this host, in dB."""
+        return stdev(map(_decibels, self.host))
 
 
-def _cost(
+def _cases(
     name: str,
     source: Source,
     on_host: Mapping[str, TensorComparison],
     here: Capture,
     on_device: Mapping[str, TensorComparison],
-) -> Cost | None:
-    """What int8 costs an output on both sides, in dB of SQNR; None where too little of it can be compared."""
+) -> Iterator[_Case]:
+    """Those in which something is rounded, and enough is known of how much."""
     tries: dict[str, list[float]] = {}
     for each in here.moved:
-        if each.memory == here.memory_mode and name in each.outputs:
-            decibels = each.outputs[name].rounding_db
-            tries.setdefault(each.case, []).extend([] if decibels is None else [_power(decibels)])
-    device: list[float] = []
-    host: list[list[float]] = []
-    elements = 0
-    for case in source.held:
+        decibels = each.outputs[name].rounding_db if name in each.outputs else None
+        if each.memory == here.memory_mode and decibels is not None:
+            tries.setdefault(each.case, []).append(_power(decibels))
+    for case in (each.name for each in source.cases):
         one, two = on_host.get(case), on_device.get(case)
         if one is None or two is None or len(tries.get(case, ())) < TRIES:
             continue
         if one.sqnr_db is None or one.sqnr_db > _LINEAR_DB or two.sqnr_db is None or two.problem is not None:
             continue
         if (two.max_abs or 0.0) > NEAR_NOTHING:
-            device.append(_power(two.sqnr_db))
-            host.append([_power(one.sqnr_db), *tries[case]])
-            elements += one.elements
-    if not device or elements < LEAST:
+            host = (_power(one.sqnr_db), *tries[case])
+            yield _Case(case in source.held, _power(two.sqnr_db), host, one.elements)
+
+
+def _cost(cases: Sequence[_Case]) -> Cost | None:
+    """What int8 costs an output on both sides, in dB of SQNR; None where too little of it can be compared."""
+    looks = [_pooled([each for each in cases if each.held]), _weighed(cases)]
+    known = [each for each in looks if each is not None]
+    return max(known, key=lambda each: each["beyond_db"] - each["bound_db"], default=None)
+
+
+def _pooled(cases: Sequence[_Case]) -> Cost | None:
+    """All errors of the cases that are held against limits together, and in the median case."""
+    if sum(each.elements for each in cases) < LEAST:
         return None
-    count = min(map(len, host))
-    pooled = [fmean(each[index] for each in host) for index in range(count)]
-    logs = [[_decibels(power) for power in each] for each in host]
-    apart = sorted(_decibels(power) - fmean(each) for power, each in zip(device, logs, strict=True))
-    # Of two cases the lower: what tips one of them has not tipped the median of more.
-    beyond = min(apart[(len(apart) - 1) // 2], _decibels(fmean(device)) - _decibels(fmean(pooled)))
-    spread = max(stdev(map(_decibels, pooled)), math.sqrt(fmean(stdev(each) ** 2 for each in logs) / len(logs)))
-    bound = (LEAST_DB + ERRORS * spread) * (ALONE if len(device) == 1 else 1.0)
+    device = fmean(each.device for each in cases)
+    tries = [fmean(powers) for powers in zip(*(each.host for each in cases), strict=False)]
+    within = math.sqrt(fmean(each.spread**2 for each in cases) / len(cases))
+    return _found(cases, _decibels(device) - _decibels(fmean(tries)), max(stdev(map(_decibels, tries)), within))
+
+
+def _weighed(cases: Sequence[_Case]) -> Cost | None:
+    """Every case, those that strain the model too, by how well this host agrees with itself in it."""
+    if sum(each.elements for each in cases) < LEAST:
+        return None
+    usual = median(each.spread for each in cases)
+    weights = [1 / max(max(each.spread, usual) ** 2 * (1 + 1 / len(each.host)), _LEAST_VARIANCE) for each in cases]
+    beyond = sum(weight * each.apart for weight, each in zip(weights, cases, strict=True)) / sum(weights)
+    return _found(cases, beyond, sum(weights) ** -0.5)
+
+
+def _found(cases: Sequence[_Case], beyond: float, spread: float) -> Cost:
     return {
-        "device_db": -_decibels(fmean(device)), "host_db": -_decibels(fmean(pooled)),
-        "beyond_db": beyond, "bound_db": bound, "cases": len(device),
-    }  # fmt: skip
+        "device_db": -_decibels(fmean(each.device for each in cases)),
+        "host_db": -_decibels(fmean(fmean(each.host) for each in cases)),
+        # Of two cases the lower: what tips one of them has not tipped the median of more.
+        "beyond_db": min(median_low([each.apart for each in cases]), beyond),
+        "bound_db": (LEAST_DB + ERRORS * spread) * (ALONE if len(cases) == 1 else 1.0),
+        "cases": len(cases),
+    }
 
 
 def _power(decibels: float) -> float:
