@@ -148,7 +148,7 @@ def explained(faults: Faults) -> str:
         said += (
             "; MNN's int8 bilinear resize on ARM is known to get the last columns of these wrong where their width is "
             "no multiple of four, and columns that fall upon one of the input's: "
-            f"{some(faults.layers.resizes)}"
+            f"{some(faults.layers.resizes)} (one is float where the layers in front of it and behind are)"
         )
     return said
 

@@ -1,4 +1,4 @@
-"""A static int8 file that is not what calibrating made is told by the file alone, also where channels were equalized."""
+"""A static int8 file that is not what calibrating made is told by the file alone, equalized or not."""
 
 from __future__ import annotations
 
