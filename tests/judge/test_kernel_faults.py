@@ -27,7 +27,7 @@ from edgequant.judge.types import NOTHING, JudgedOutput, Observed
 from edgequant.judge.verdict import Verdict, judge_output
 from tests.judge.archives import BOARD, HOST, Archive
 
-ALL = FileFacts(static_tensors=4, half_tiles=("fc",), max_pools=("pool",), tails=("sum",))
+ALL = FileFacts(static_tensors=4, half_tiles=("fc",), max_pools=("pool",), tails=("sum",), resizes=("up",))
 _NAMES = tuple(f"l{number}" for number in range(1002))
 MANY = FileFacts(static_tensors=4, half_tiles=_NAMES, max_pools=_NAMES, tails=_NAMES)
 
@@ -56,6 +56,7 @@ def test_who_has_the_fault(
 ) -> None:
     found = known_faults(ALL, there, HostFacts(arch=host, mnn=host_mnn))
     assert (found.i8mm, found.tails, found.pools) == (i8mm, tails, pools)
+    assert found.resizes == tails, "any ARM64"
 
 
 def summary(noise: float) -> OutputSummary:
