@@ -17,12 +17,9 @@ def beyond(layer, asked):
             layer["bits"] != asked["bits"] or layer["sym"] != asked["sym"]
             or layer["block"] not in (None, asked["block"])):
         return True
-    equalized, most = layer.get("equalized"), 1.5
-    if method in ("weight", "dynamic", "static", "fp16") and not asked["hqq"]:
-        most = 1.0 if equalized else 0.75
-    most = math.inf if kept == "float" and equalized else 0 if kept == "float" else most
+    most = 0.75 if method in ("weight", "dynamic", "static", "fp16") and not asked["hqq"] else 1.5
     return (kept == "quantized" and method == "fp16") or abs(layer["scale"] - 1) > 0.01 or layer["bias"] > 1e-5 or (
-        layer["error"] > most)
+        layer["error"] > (0 if kept == "float" else most))
 
 
 def rounding(made):

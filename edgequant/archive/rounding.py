@@ -13,8 +13,8 @@ from edgequant.spec import MemoryMode
 class LayerRounding(Record):
     """What became of one layer's weights: see `models.mnn.rounding.Rounded`.
 
-    equalized: of a file whose channels may have been equalized: whether they were, and so were those of the float model
-    that it is held against; None where that was not looked at.
+    equalized: of a file whose channels may have been equalized: whether they were, and those of the float model that it
+    is held against in the same way; None where that is not known.
     """
 
     layer: Name

@@ -234,6 +234,8 @@ class Artifact(Record):
         facts: what was read of the file.
         rounding: of each layer whose weights could be held against the float model's; None where none was.
         scales: of the tensors that calibrating has given one; empty where MNN's own quantizer chose them.
+        equalized: largest magnitude of each channel by tensor, by which these were equalized before; None where nobody
+            has written down whether they were.
     """
 
     path: Path
@@ -254,6 +256,7 @@ class Artifact(Record):
     facts: FileFacts = FileFacts()
     rounding: tuple[LayerRounding, ...] | None = None
     scales: tuple[TensorScale, ...] = ()
+    equalized: dict[_Name, tuple[float, ...]] | None = None
 
 
 class Making(Record):

@@ -19,8 +19,6 @@ SCALE = 0.01
 STEPS, HQQ_STEPS = 0.75, 1.5
 """A weight may be moved by so many steps; found: 0.5.  The second where half-quadratic quantization chooses where the
 steps begin, or where that is not known; found: 0.61."""
-EQUALIZED_STEPS = 1.0
-"""The factors of channels that were equalized are read of the file, to one part in a thousand.  Found: 0.70."""
 BIAS = 1e-5
 """A bias is not quantized: it may be off by so much of the layer's largest."""
 TENSOR = 1e-3
@@ -125,11 +123,10 @@ def _reasons(layer: LayerRounding, asked: Variant) -> Iterator[str]:
         yield f"{layer.bits} bits in place of 16"
     if abs(layer.scale - 1) > SCALE:
         yield f"the scale of {where} is {layer.scale:.4g} times what its range gives"
-    inexact = layer.kept == "float" and layer.equalized  # their factors are known to a part in a thousand alone
-    if layer.kept == "float" and layer.error > 0 and not inexact:
+    if layer.kept == "float" and layer.error > 0:
         yield f"float weights of {where} are others"
     plain = asked.method in ("weight", "dynamic", "static", "fp16") and not asked.hqq
-    if layer.error > (EQUALIZED_STEPS if layer.equalized else STEPS if plain else HQQ_STEPS) and not inexact:
+    if layer.error > (STEPS if plain else HQQ_STEPS):
         yield f"a weight of {where} is off by {layer.error:.3g} steps, where rounding moves it by 0.5"
     if layer.bias > BIAS:
         yield f"its bias is off by {layer.bias:.2%} of its size"
