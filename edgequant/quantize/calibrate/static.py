@@ -212,8 +212,8 @@ class _Job:
     def _chosen(
         self, starts: Iterator[_Start], common: _Common
     ) -> tuple[str, Maker, Mapping[str, np.ndarray], dict[str, float]]:
-        """The way to choose scales that was asked for, or comes closest to float, the ranges it is equalized by, and what
-        each that was tried has."""
+        """The way to choose scales that was asked for, or comes closest to float; the ranges its channels are
+        equalized by; and what each that was tried has."""
         ways = [
             (calib, sym)
             for calib in (get_args(Calib) if self.options.calib == "best" else (self.options.calib,))
