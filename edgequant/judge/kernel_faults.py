@@ -131,6 +131,25 @@ def i8mm_remark(faults: Faults, device: DeviceCapture) -> Observed:
     )
 
 
+def resize_remark(faults: Faults, device: DeviceCapture) -> Observed:
+    """The same of the resize of ARM64."""
+    layers = faults.layers.resizes
+    if not layers or faults.resizes or not _seen(device.mnn):
+        return NOTHING
+    return _one(
+        Finding(
+            code="STATIC_RESIZE_UNSEEN",
+            severity="warn",
+            where=layers[0],
+            message=f"{len(layers)} bilinear resize(s) of this file run in int8; their last columns come out wrong on "
+            "ARM64 where they are no multiple of four; this device has other kernels and cannot show it",
+            evidence={"layers": list(layers[:1000])},
+            remedy="Run it on emulated:cortex-a76 as well.  A resize is float where the layers in front of it and "
+            "behind are (skip=NAME); dynamic:8 has none in int8.",
+        )
+    )
+
+
 def explained(faults: Faults) -> str:
     """What to add to the message of a device outside the band; empty where nothing known explains it."""
     said = ""

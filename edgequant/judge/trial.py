@@ -25,7 +25,7 @@ from edgequant.judge.engaged import determinism, engagement, faint
 from edgequant.judge.evidence import FLOAT, Evidence, has_normal, stage_errors
 from edgequant.judge.independent import independent
 from edgequant.judge.int8_cost import costs_more
-from edgequant.judge.kernel_faults import i8mm_remark, known_faults, less_remark, pool_remark
+from edgequant.judge.kernel_faults import i8mm_remark, known_faults, less_remark, pool_remark, resize_remark
 from edgequant.judge.latency import latency_of, why_no_latency
 from edgequant.judge.limits import default_limits, defaults_for, device_bands, resolve_limits
 from edgequant.judge.reach import shows_less
@@ -337,6 +337,7 @@ class Trial:
             pool_remark(self.faults, is_host=self.device.is_host, verdict=self._limits_verdict),
             less_remark(self.faults, is_host=self.device.is_host, verdict=self._limits_verdict),
             i8mm_remark(self.faults, self.device),
+            resize_remark(self.faults, self.device),
             on_device.device_limit_unused(e.plan.limits, only_host=e.only_host),
             self._engagement,
             self._converter,
