@@ -35,7 +35,7 @@ def _known(model: type[BaseModel], data: Any, info: ValidationInfo) -> Any:
 class _Model(BaseModel):
     # protected_namespaces: "model_file" is a name of the contract.
     model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True, protected_namespaces=()
+        extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True, protected_namespaces=(), defer_build=True
     )
 
     @model_validator(mode="before")
