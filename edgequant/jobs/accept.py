@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from edgequant.archive.acceptance import (
     JUDGEMENT,
@@ -29,12 +29,11 @@ from edgequant.archive.acceptance import (
     read_record,
     task_name,
 )
-from edgequant.archive.folder import MAX_BYTES
 from edgequant.archive.manifest import amended, begin_anew, close
 from edgequant.archive.open import Run
 from edgequant.archive.record import Failure
 from edgequant.errors import EdgequantError, InputError
-from edgequant.files import host_error, read_bounded
+from edgequant.files import host_error
 from edgequant.jobs import accept_bench, explain, tasks
 from edgequant.jobs.accept_check import check, read_spec
 from edgequant.jobs.accept_judge import (
@@ -337,16 +336,6 @@ class Accepting:
             self.progress.say(f"{found.error.code}: {found.error.message}")
         self.folder.save(place, found.model_copy(update={"variant": key.variant}))
         self.folder.note("task", task=name, trial=list(key), attempt=attempt)
-
-
-def attempts_of(folder: AcceptFolder) -> list[dict[str, Any]]:
-    """Of the journal, how each attempt at a part ended that came to something."""
-    try:
-        lines = read_bounded(folder.path / "journal.jsonl", MAX_BYTES).decode("utf-8", "replace").splitlines()
-        told = [json.loads(line) for line in lines if line.endswith("}")]
-    except (OSError, ValueError, RecursionError):
-        return []
-    return [each for each in told if each.get("what") == "end" and "error" not in each]
 
 
 def _numbered(part: VerifyPart, attempt: int, todo: Collection[TrialKey]) -> Iterator[tuple[VerifyPart, str]]:
