@@ -122,14 +122,14 @@ def _took(folder: Path) -> list[tuple[tuple[str, Cell], float]]:
 def _of_acceptance(folder: AcceptFolder) -> Iterator[tuple[tuple[str, Cell], float]]:
     plan = folder.plan()
     spec = own_spec(folder, plan)
-    for line in _ends(folder):
+    for line in ends_of(folder):
         trials = [each for each in plan.trials if (each.part if line.kind == "trials" else each.bench) == line.part]
         for each in trials:
             cell = (spec.models[each.model].path.name, each.method, each.uri)
             yield (line.kind, cell), line.seconds / len(trials)
 
 
-class _End(Record):
+class End(Record):
     """A line of the journal: an attempt at a part has come to something."""
 
     what: Literal["end"]
@@ -139,13 +139,13 @@ class _End(Record):
     error: None = None
 
 
-def _ends(folder: AcceptFolder) -> Iterator[_End]:
+def ends_of(folder: AcceptFolder) -> Iterator[End]:
     try:
         lines = read_bounded(folder.path / "journal.jsonl", MAX_BYTES).splitlines()
     except OSError:
         return
     for line in lines:
         try:
-            yield _End.model_validate_json(line)
+            yield End.model_validate_json(line)
         except ValidationError:
             continue  # something else, or the half of a line

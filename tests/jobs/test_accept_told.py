@@ -9,8 +9,8 @@ import pytest
 
 from edgequant.archive.acceptance import PLAN, AcceptFolder
 from edgequant.errors import InputError
-from edgequant.jobs.accept import attempts_of
 from edgequant.jobs.accept_plan import planned
+from edgequant.jobs.accept_times import ends_of
 from edgequant.judge.verdict import Verdict
 from edgequant.report.acceptance import to_json
 from tests.beds.models import ModelByName
@@ -62,13 +62,17 @@ def test_the_journal_tells_whether_it_has_come_to_its_end(tmp_path: Path) -> Non
 
 def test_a_journal_that_cannot_be_read_tells_of_no_attempt(tmp_path: Path) -> None:
     folder, journal = AcceptFolder(tmp_path), tmp_path / "journal.jsonl"
-    folder.note("end", part="m", attempt=1)
-    assert len(attempts_of(folder)) == 1
+    folder.note("end", kind="trials", part="m", attempt=1, seconds=2.5)
+    folder.note("end", kind="trials", part="m", attempt=1, seconds=2.5, error="RUN_FAILED")  # it came to nothing
+    folder.note("end", kind="trials", part="m", attempt=1)
+    with journal.open("a") as stream:
+        stream.write('[]\n{"what": "end", "kind": "trials", "part": "m", "sec')  # killed while writing
+    assert [each.seconds for each in ends_of(folder)] == [2.5]
     journal.write_text('{"a":' * 100_000 + "{}" + "}" * 100_000)
-    assert attempts_of(folder) == []
+    assert list(ends_of(folder)) == []
     journal.unlink()
     os.mkfifo(journal)
-    assert attempts_of(folder) == []  # at once: nobody writes into it
+    assert list(ends_of(folder)) == []  # at once: nobody writes into it
 
 
 def test_what_is_of_other_reports_is_refused_and_not_left_out(tmp_path: Path) -> None:
