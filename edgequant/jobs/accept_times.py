@@ -34,7 +34,7 @@ GUESSED = (
     f"emulated one; of bench at {BESIDE:g} s beside the samples of each block"
 )
 _NEWEST = 20
-"""Runs of the history that are looked at for each model."""
+"""Acceptances of the history that are looked at, and runs of verify with each model."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,11 @@ def _guess(uri: str) -> float:
 
 
 def _noted(spec: AcceptSpec, history: Path) -> Iterator[Path]:
-    """The folders of the newest runs of each model, as far as they are still there."""
-    for name in dict.fromkeys(each.path.name for each in spec.models.values()):
-        for entry in History(history).find(Wanted(model=name), most=_NEWEST):
+    """Folders of acceptances, the newest first, then those of verify with each model, as far as they are noted."""
+    models = dict.fromkeys(each.path.name for each in spec.models.values())
+    for wanted in (Wanted(kind="accept"), *(Wanted(model=name, kind="verify") for name in models)):
+        for entry in History(history).find(wanted, most=_NEWEST):
             yield Path(entry.folder)
-    for entry in History(history).find(Wanted(kind="accept"), most=_NEWEST):  # of all its models
-        yield Path(entry.folder)
 
 
 def _took(folder: Path) -> list[tuple[tuple[str, Cell], float]]:
