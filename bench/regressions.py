@@ -3,10 +3,10 @@
     python -m bench.regressions [--repeats 50] [--timed]
 
 Real parts on this host: a small CNN is made, quantized, run and judged by `accept`, as the last release.  Then releases
-that have lost something against it: accuracy (two bits less), size (weights more), memory (a larger tensor in the middle),
-with --timed latency too (a layer more).  Then the same release again, --repeats times, which has lost
-nothing.  Prints what each rule said; the exit code is 1 where a loss is missed, told by another rule alone, or
-something is found in what is the same.
+that have lost something against it: accuracy (two bits less), size (weights more), memory (a larger tensor in the
+middle), with --timed latency too (a layer more).  Then the same release again, --repeats times, which has lost nothing.
+Prints what each rule said; the exit code is 1 where a loss is missed or told by another rule alone, or something is
+found in what is the same.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edgequant.archive.acceptance import PLAN, AcceptFolder
+from edgequant.archive.acceptance import JUDGEMENT, PLAN, AcceptFolder
+from edgequant.archive.manifest import close
 from edgequant.errors import InputError
 from edgequant.jobs.accept_plan import planned
 from edgequant.jobs.accept_times import ends_of
@@ -84,3 +85,20 @@ def test_what_is_of_other_reports_is_refused_and_not_left_out(tmp_path: Path) ->
         done = edgequant("report", folder, *words, cwd=tmp_path)
         assert (done.code, "OPTION_INVALID" in done.err) == (2, True), words
     assert edgequant("report", folder).code == 0
+
+
+def test_a_baseline_whose_numbers_were_changed_is_refused(generated_model: ModelByName, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, SPEC, model=generated_model("conv_cnn"))
+    earlier = tmp_path / "earlier"
+    folder = AcceptFolder(earlier)
+    earlier.mkdir()
+    whole = to_json(Release(spec_of(), {KEY: [facts(facts={"size_mb": 2.0})]}).report())
+    folder.note("ended")
+    folder.write(JUDGEMENT, whole.encode())
+    close(earlier)
+    assert planned(spec, earlier).spec.baseline == earlier
+    folder.write(JUDGEMENT, whole.replace("2.0", "9.0").encode())
+    for named in (earlier, earlier / JUDGEMENT):
+        with pytest.raises(InputError) as caught:
+            planned(spec, named)
+        assert caught.value.code == "RUN_ALTERED"
