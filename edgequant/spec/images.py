@@ -54,7 +54,7 @@ class ImageOptions(BaseModel):
     not apply it.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     format: Literal["RGB", "BGR", "GRAY", "RGBA", "BGRA"] = "RGB"
     mean: tuple[Number, ...] = Field(default=(0.0,), max_length=4)
