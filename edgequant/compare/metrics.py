@@ -150,7 +150,8 @@ def strayed(reference: npt.NDArray[Any], got: npt.NDArray[Any]) -> tuple[float |
     signal = noise = largest = loudest = 0.0
     if plain:
         for r, g in in_pairs(reference, got):
-            error = r - g
+            with np.errstate(invalid="ignore"):
+                error = r - g
             signal += float(np.dot(r, r))
             noise += float(np.dot(error, error))
             largest = max(largest, float(error.max()), -float(error.min()))

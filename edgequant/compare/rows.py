@@ -72,7 +72,8 @@ def _along(expected: np.ndarray, got: np.ndarray, axis: int) -> Matched:
     pairs: list[tuple[int, int]] = []
     unit = np.where(allowed > 0, allowed, 1.0)
     for place, row in enumerate(r.astype(number)):
-        off = np.abs(g.astype(number) - row) / unit
+        with np.errstate(invalid="ignore"):
+            off = np.abs(g.astype(number) - row) / unit
         worst = np.where(free & np.isfinite(off).all(axis=1), off.max(axis=1, initial=0.0), np.inf)
         limit = 1.0 if expected.dtype.kind == "f" else 0.0
         if not worst.size:
