@@ -51,14 +51,13 @@ class Winners:
         """Winners of rows; `clear`: which of them count."""
         self.rows += expected.size
         expected, got = expected[clear], got[clear]
-        for name, count in zip(*np.unique(expected, return_counts=True), strict=True):
-            self.clear[int(name)] = self.clear.get(int(name), 0) + int(count)
-        for name, count in zip(*np.unique(expected[expected == got], return_counts=True), strict=True):
-            self.right[int(name)] = self.right.get(int(name), 0) + int(count)
+        for counts, winners in ((self.clear, expected), (self.right, expected[expected == got])):
+            for name, count in zip(*np.unique(winners, return_counts=True), strict=True):
+                counts[int(name)] = counts.get(int(name), 0) + int(count)
         wrong = expected != got
         if wrong.any():
-            pairs, counts = np.unique(np.stack([expected[wrong], got[wrong]]), axis=1, return_counts=True)
-            for (of, other), count in zip(pairs.T, counts, strict=True):
+            pairs, many = np.unique(np.stack([expected[wrong], got[wrong]]), axis=1, return_counts=True)
+            for of, other, count in zip(*pairs, many, strict=True):
                 key = (int(of), int(other))
                 self.instead[key] = self.instead.get(key, 0) + int(count)
 
@@ -100,7 +99,7 @@ def of_scores(pairs: Iterable[tuple[np.ndarray, np.ndarray]], *, logits: bool = 
     for expected, got in kept:
         if not logits and _outside(expected):
             return None
-        flat, other = expected.reshape(-1).astype(np.float64), got.reshape(-1).astype(np.float64)
+        flat, other = expected.ravel().astype(np.float64), got.ravel().astype(np.float64)
         if outside:
             flat, other = (0.5 + 0.5 * np.tanh(each / 2) for each in (flat, other))
         found.add((flat > 0.5).astype(int), (other > 0.5).astype(int), np.abs(flat - 0.5) > CLEAR / 2)
@@ -115,7 +114,7 @@ def of_classes(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Winners | None
     """Of whole numbers each of which names a class."""
     found = Winners()
     for expected, got in _alike(pairs):
-        found.add(expected.reshape(-1), got.reshape(-1), np.ones(expected.size, bool))
+        found.add(expected.ravel(), got.ravel(), np.ones(expected.size, bool))
     return found if found.rows else None
 
 

@@ -46,6 +46,11 @@ def floats() -> Iterator[tuple[str, Arrays]]:
     ramp = np.linspace(-1, 2, 60, dtype=np.float32)
     yield "zero", (0 * ramp, 0 * ramp)
     yield "zero, error", (0 * ramp, 0.01 * ramp)
+    for size in (8192, 4 * 8192, 5 * 8192, 8191, 8193):
+        long = np.sin(np.arange(size, dtype=np.float32))
+        yield f"{size}", (long, long + np.float32(0.01) * np.cos(np.arange(size, dtype=np.float32)))
+    yield "positive", (ramp + 2, (ramp + 2) * np.float32(1.01))
+    yield "negative", (ramp - 5, (ramp - 5) * np.float32(1.01))
     yield "minus zero", (-0 * ramp, 0 * ramp)
     yield "constant", (0 * ramp + 5, 0 * ramp + 5)
     yield "constant, error", (0 * ramp - 5, 0 * ramp - 5.5)
@@ -83,6 +88,15 @@ def nonfinite() -> Iterator[tuple[str, Arrays]]:
     wrong = wrong.copy()
     wrong[29000] = -np.inf
     yield "masked once more", (long, wrong)
+    for dtype in (np.float32, np.float64):
+        one, two = np.sin(np.arange(40000.0)).astype(dtype), np.cos(np.arange(40000.0)).astype(dtype)
+        one[[1, 9000, 9001, 30000]], two[[5, 9000, 9001, 20000]] = np.nan, np.nan
+        one[[2, 3, 39000]], two[[3, 7, 8, 39000, 39001]] = np.inf, -np.inf
+        yield f"in several chunks, {np.dtype(dtype)}", (one, two)
+        yield f"in several chunks, {np.dtype(dtype)}, other shapes", (one, two[1:])
+        yield f"in several chunks, {np.dtype(dtype)}, columns", (one.reshape(4, -1).T, two.reshape(4, -1).T)
+        early = np.where(np.arange(40000) < 10, two, one)
+        yield f"in an early chunk, {np.dtype(dtype)}", (one, early)
 
 
 def others() -> Iterator[tuple[str, Arrays]]:
@@ -96,9 +110,12 @@ def others() -> Iterator[tuple[str, Arrays]]:
         yield f"{one} {two}", (reference, got)
         yield f"{one} {two} exact", (reference, reference.astype(two))
     yield "limits", (limits, limits[::-1])
+    yield "beyond single", (limits[6:7], limits[6:7] - 1)
     yield "limits, one off", (limits, np.where(limits == 2**53 + 1, 2**53, limits))
     yield "beyond int64", (np.array([2**64 - 1, 2**63, 5], np.uint64), np.array([2**63 - 1, -1, 5], np.int64))
     yield "zeros", (np.zeros(5, int), np.zeros(5, int))
+    yield "beyond int64 by much", (np.array([2**64 - 1, 7], np.uint64), np.array([-(2**63), 7], np.int64))
+    yield "beyond int64 alone", (np.array([7], np.int64), np.array([2**64 - 1], np.uint64))
     yield "zeros, one off", (np.zeros(5, int), np.arange(5))
     yield "sevens", (np.full(5, -7), np.full(5, -9))
     many = rng.integers(-1000, 5, 20000)
@@ -172,6 +189,7 @@ def lists() -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray, bool]]]:
     yield "broken", (boxes, np.where(np.arange(14)[:, None] % 4 == 1, np.nan, moved), False)
     yield "broken expected", (np.where(boxes > 550, np.inf, boxes), moved, False)
     yield "other kinds", (boxes, moved.astype(int), False)
+    yield "large whole numbers", (2**53 + np.array([1, 0, 5]), 2**53 + np.array([0, 1, 4]), False)
     yield "other ranks", (boxes, moved[None], False)
     yield "two axes differ", (boxes, moved[:9, :4], False)
     yield "many", (np.arange(2048.0)[:, None], np.arange(2048.0)[:, None], True)
@@ -203,6 +221,13 @@ def classes() -> Iterator[tuple[str, list[tuple[np.ndarray, np.ndarray]]]]:
     yield "a little below zero", [(np.array([[1 + 5e-7, -5e-7]]), np.array([[1.0, 0.0]]))]
     yield "below zero", [(np.array([[1.0005, -5e-4]]), np.array([[1.0, 0.0]]))]
     yield "a little above one", [(np.array([[1.0009, 0.0]]), np.array([[1.0, 0.0]]))]
+    yield "still a little above one", [(np.array([[1.001005, 0.0]]), np.array([[1.0, 0.0]]))]
+    yield "sure of all", [(np.array([[0.0, -800.0], [-900.0, 0.0]]), np.array([[-800.0, 0.0], [-900.0, 0.0]]))]
+    far = np.array([[700.0, 699.0, 1.0], [-700.0, -705.0, -706.0]])
+    yield "far apart", [(far, far[:, ::-1])]
+    yield "far apart, image", [(far.T[None, :, :, None], far.T[None, ::-1, :, None])]
+    big = 1e6 + np.arange(4000.0, dtype=np.float32)[:, None] % 3 * np.float32([1, -1])
+    yield "large", [(big, big[:, ::-1])]
     yield "not finite", [(p, p), (np.array([[np.nan, 1.0]]), p[:1]), (p, np.where(p > 0.5, np.nan, p))]
     yield "other shapes", [(p, p[:2]), (p[:0], p[:0])]
     yield "other shapes and some", [(p, p[:2]), (p[:3], p[2:])]
@@ -224,6 +249,7 @@ def timings() -> Iterator[tuple[str, tuple[list[list[float]], list[list[float]],
         )  # fmt: skip
         yield f"{blocks} of {samples}", (one, two, (0.95, 0.99, 0.9)[number % 3])
     yield "the same", ([[2.0, 2.0]] * 3, [[4.0]] * 3, 0.99)
+    yield "one beside several", ([[1.0], [2.0]], [[3.0, 4.0], [5.0]], 0.95)
     yield "nought", ([[0.5, 1.5], [1.0]], [[3.0], [5.0, 1.0, 2.0]], 0.5)
 
 
