@@ -212,11 +212,21 @@ def with_fault(pairs: Sequence[Pair], fault: Change) -> list[Pair]:
     return [replace(pair, got=fault(pair, number).astype(pair.got.dtype)) for number, pair in enumerate(pairs)]
 
 
+THRESHOLDS = [
+    (3, 10), (4, 10), (5, 9), (7, 8), (8, 8), (9, 8), (8, 5), (15,), (16,), (5, 3), (255,), (256,), (257,), (4, 4, 2),
+]  # fmt: skip
+"""Sizes at which a test begins to ask, and beside them."""
+
+
 def _edges() -> Iterator[tuple[str, list[Pair]]]:
     """What has few elements, none, or numbers that make nothing of a formula."""
     for shape in [(), (1,), (2,), (3,), (1, 1), (2, 2), (1, 3), (5, 1), (2, 1, 2), (4, 4), (17,), (2, 8)]:
         for many in (1, 3):
             yield f"{shape} x {many}", cases([shape] * many, len(shape) + many, own=0.1 * (many - 1), noise=0.1)
+    for shape in THRESHOLDS:
+        for many in (1, 2):
+            some = cases([shape] * many, 40 + many, own=0.02 * (many - 1), noise=0.02)
+            yield f"{shape} x {many}, one loud", with_fault(some, _at(0, 1, lambda got: got * 1.5))
     rows, wide, steps = BASES["rows"], BASES["wide"], BASES["steps"]
     yield "expected zero", [replace(p, expected=0 * p.expected) for p in rows]
     yield "one expected zero", [replace(p, expected=p.expected * (p.case != "c1")) for p in rows]
