@@ -27,6 +27,7 @@ from edgequant.compare.pieces import (
     narrow_both,
     only_finite,
     sums,
+    together,
 )  # fmt: skip
 from edgequant.compare.table import Kind
 
@@ -210,7 +211,7 @@ def _integers(ref: npt.NDArray[Any], out: npt.NDArray[Any]) -> dict[str, Any]:
     differing, largest = 0, 0
     low: int | None = None
     high: int | None = None
-    for r_raw, g_raw in zip(chunks(ref), chunks(out), strict=True):
+    for r_raw, g_raw in together(ref, out):
         r, g = _widest(r_raw), _widest(g_raw)
         low = int(r.min()) if low is None else min(low, int(r.min()))
         high = int(r.max()) if high is None else max(high, int(r.max()))
@@ -224,7 +225,7 @@ def _integers(ref: npt.NDArray[Any], out: npt.NDArray[Any]) -> dict[str, Any]:
             span = np.maximum(r, g).astype(np.uint64) - np.minimum(r, g).astype(np.uint64)
             largest = max(largest, int(span.max()))
         else:
-            largest = max(largest, max(abs(int(a) - int(b)) for a, b in zip(r, g, strict=True)))
+            largest = max(largest, int(np.abs(r - g).max()))
     assert low is not None
     assert high is not None
     return {

@@ -25,8 +25,13 @@ def chunks(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
         yield flat[start : start + _CHUNK]
 
 
+def together(ref: npt.NDArray[Any], out: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    """Chunks of both; ValueError where one has more."""
+    return zip(chunks(ref), chunks(out), strict=True)
+
+
 def in_pairs(ref: npt.NDArray[Any], out: npt.NDArray[Any]) -> Iterator[tuple[Floats, Floats]]:
-    for r, g in zip(chunks(ref), chunks(out), strict=True):
+    for r, g in together(ref, out):
         yield r.astype(np.float64), g.astype(np.float64)
 
 

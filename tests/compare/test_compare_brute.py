@@ -109,9 +109,11 @@ def test_rows_against_a_slow_match() -> None:
         assert found.share == len(places) / (rows + others - len(places))
 
 
-def test_blocks_that_are_no_pairs() -> None:
+def test_what_is_no_pair_is_refused() -> None:
     with pytest.raises(ValueError, match="zip"):
         blocks.ratio([[1.0], [2.0]], [[1.0]], 0.95)
+    with pytest.raises(ValueError, match="zip"):
+        list(pieces.together(np.zeros(8192), np.zeros(8193)))
 
 
 @pytest.mark.parametrize(("level", "freedom"), [(0.5, 1), (0.9, 2), (0.95, 3), (0.99, 5), (0.999, 12), (0.95, 41)])

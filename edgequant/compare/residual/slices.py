@@ -76,7 +76,7 @@ def _table(samples: Sequence[Sample], axis: int, size: int, *, last: bool) -> Ta
             rows.append((rr, ee, np.einsum("ij,ij->i", q, q) if q is not None else rr, mr, me, slope))
             cases.append(number)
             counts.append(n)
-    rr, ee, qq, mr, me, slope = (np.stack(each) for each in zip(*rows, strict=True))
+    rr, ee, qq, mr, me, slope = np.stack(rows, axis=1)
     return Table(
         axis, np.array(cases), np.array(counts, np.float64)[:, None], rr, ee, qq if known else None, mr, me, slope
     )
