@@ -223,6 +223,12 @@ def classes() -> Iterator[tuple[str, list[tuple[np.ndarray, np.ndarray]]]]:
     yield "a little above one", [(np.array([[1.0009, 0.0]]), np.array([[1.0, 0.0]]))]
     yield "still a little above one", [(np.array([[1.001005, 0.0]]), np.array([[1.0, 0.0]]))]
     yield "sure of all", [(np.array([[0.0, -800.0], [-900.0, 0.0]]), np.array([[-800.0, 0.0], [-900.0, 0.0]]))]
+    yield (
+        "sure of one",
+        [(np.log([[1.0, 1e-300], [0.59, 0.41], [0.61, 0.39]]), np.log([[0.5, 0.4], [0.5, 0.6], [0.3, 0.7]]))],
+    )
+    broken = np.array([[np.nan, -2.0, -1.0], [-1.0, np.nan, -3.0]])
+    yield "NaN beside negative ones", [(np.array([[-5.0, -6.0, -1.0], [-1.0, -5.0, -9.0]]), broken)]
     far = np.array([[700.0, 699.0, 1.0], [-700.0, -705.0, -706.0]])
     yield "far apart", [(far, far[:, ::-1])]
     yield "far apart, image", [(far.T[None, :, :, None], far.T[None, ::-1, :, None])]
