@@ -76,15 +76,14 @@ def of_probabilities(pairs: Iterable[tuple[np.ndarray, np.ndarray]], *, logits: 
             axis, plain = 1 if expected.ndim >= _IMAGE else expected.ndim - 1, False
         if axis is None or expected.shape[axis] < 2:
             return None
-        p, q = np.moveaxis(expected, axis, -1), np.moveaxis(got, axis, -1)
-        p, q = p.reshape(-1, p.shape[-1]), q.reshape(-1, q.shape[-1])
+        p, q = (np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis]) for array in (expected, got))
         if not plain:
-            p = np.exp(p.astype(np.float64) - p.max(-1, keepdims=True))
-            p /= p.sum(-1, keepdims=True)
+            p = np.exp(p.astype(np.float64) - p.max(1, keepdims=True))
+            p /= p.sum(1, keepdims=True)
         elif float(p.max()) <= 0:
             p = np.exp(p.astype(np.float64))
-        two = np.partition(p, -2, axis=-1)[:, -2:]
-        found.add(p.argmax(-1), np.nan_to_num(q, nan=-np.inf).argmax(-1), two[:, 1] - two[:, 0] > CLEAR)
+        two = np.partition(p, -2)[:, -2:]
+        found.add(p.argmax(1), np.nan_to_num(q, nan=-np.inf).argmax(1), two[:, 1] - two[:, 0] > CLEAR)
     return found if found.rows else None
 
 

@@ -52,6 +52,10 @@ def floats() -> Iterator[tuple[str, Arrays]]:
     yield "positive", (ramp + 2, (ramp + 2) * np.float32(1.01))
     yield "negative", (ramp - 5, (ramp - 5) * np.float32(1.01))
     yield "minus zero", (-0 * ramp, 0 * ramp)
+    for size in (1e-44, 1e-38, 1e38):
+        single = np.float32(size)
+        yield f"{size:g} single", (single * ramp, single * ramp[::-1])
+        yield f"{size:g} single, near", (single * ramp, single * ramp * np.float32(1.03))
     yield "constant", (0 * ramp + 5, 0 * ramp + 5)
     yield "constant, error", (0 * ramp - 5, 0 * ramp - 5.5)
     yield "constant, varying", (0 * ramp - 5, ramp)

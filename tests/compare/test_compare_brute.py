@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgequant.compare import blocks, largest, pieces
-from edgequant.compare.metrics import compare
+from edgequant.compare.metrics import compare, strayed
 from edgequant.compare.rows import match_rows
 from tools import check_metrics
 
@@ -34,6 +34,15 @@ def test_as_the_independent_checker_has_it() -> None:
             near = value == wanted or math.isclose(value, wanted, rel_tol=1e-5, abs_tol=1e-7)
             assert near, f"{name}: {metric} is {value}, {wanted} by the checker"
         assert found.reference_kind == KINDS.get(slow["ref"], slow["ref"]), name
+
+
+def test_the_short_way_says_the_same() -> None:
+    for name, (reference, got) in metric_corpus.pairs():
+        if got is not None:
+            found = compare(reference, got)
+            whole = (found.sqnr_db, found.max_abs, found.mismatch)
+            for one, other in zip(strayed(reference, got), whole, strict=True):
+                assert one == other or one == pytest.approx(other, rel=1e-7, abs=1e-6 * found.max_abs), name
 
 
 @pytest.mark.parametrize("count", [1, 2, 70, 3000])
