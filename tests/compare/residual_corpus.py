@@ -254,6 +254,11 @@ def _edges() -> Iterator[tuple[str, list[Pair]]]:
     yield "nothing finite", [replace(p, got=p.got * np.nan) for p in rows]
     relu = [replace(p, expected=np.maximum(p.expected, 0), got=np.maximum(p.got, 0)) for p in wide]
     yield "closed by a ReLU", relu
+    whole = np.arange(-31.0, 33.0, dtype=np.float32).reshape(8, 8) * 2
+    yield "off by one", [Pair(case, whole, whole + 1, inputs={"x": whole}) for case in ("a", "b")]
+    several = [{"first": np.ones((1, 3 + number, 24), np.float32), **p.inputs} for number, p in enumerate(wide)]
+    heard = with_fault([replace(p, inputs=given) for p, given in zip(wide, several, strict=True)], _hears_input)
+    yield "an input of several widths before others", heard
     shut = np.array([1, 1, 1, 0, 1e-3] + [1] * 7)[:, None]
     yield "quiet channels", [replace(p, expected=p.expected * shut, got=p.got * shut, base=None) for p in relu]
     noise = 0.01 * np.random.default_rng(3).standard_normal((12, 24))
