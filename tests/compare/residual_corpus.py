@@ -269,6 +269,11 @@ def _edges() -> Iterator[tuple[str, list[Pair]]]:
     apart = [0, 4, 1, 2, 5, 3]
     yield "small ones apart", [replace(p, expected=p.expected[apart], got=p.got[apart]) for p in BASES["boxes"]]
     yield "more rows than others", cases([(3, 40), (5, 40), (4, 40)], 77, own=0.02)
+    some = cases([(3, 40), (5, 40), (4, 40)], 78)
+    yield "more rows than others, one of another", with_fault(some, _at(0, 1, lambda got: got[::-1]))
+    for row, column in ((0.01, 0.04), (0.04, 0.01)):
+        both = np.where(np.arange(6) < 2, row, 1.0)[:, None] * np.where(np.arange(60) < 20, column, 1.0)
+        yield f"small in both axes, {row}", cases([(6, 60)] * 2, 79, scale=both)
     yield "large", cases([(2, 9000)] * 2, 78, own=0.02)
     yield "whole numbers", [replace(p, expected=np.round(p.expected * 9), got=np.round(p.got * 9)) for p in rows]
 
