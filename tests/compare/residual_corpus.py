@@ -46,7 +46,7 @@ def _steps(lengths: Sequence[int]) -> list[Pair]:
     for number, length in enumerate(lengths):
         given = {"x": (1, 5, length), "mask": (1, length), "long": (1, 5, length + 1)}
         (pair,) = cases([(1, 9, length)], 100 + number, own=0.03, inputs=given)
-        more = {"count": np.arange(5), "x2": np.where(pair.inputs["x"] > 2, np.inf, pair.inputs["x"])}
+        more = {"count": np.arange(5), "x2": np.where(np.abs(x := pair.inputs["x"]) > 1.5, x * np.inf, x)}
         found.append(replace(pair, case=f"c{number}", inputs={**pair.inputs, **more}))
     return found
 
@@ -251,6 +251,15 @@ def _edges() -> Iterator[tuple[str, list[Pair]]]:
     yield "stale where little differs", [replace(p, got=near[0].expected) for p in near]
     yield "stale of another size", [replace(p, got=steps[1].got if p.case == "c3" else p.got) for p in steps]
     yield "expected not finite", [replace(p, expected=np.where(p.got > 1.5, np.inf, p.expected)) for p in rows]
+    yield "expected nowhere finite", [replace(p, expected=p.expected * np.nan) for p in rows]
+    yield "base is expected", [replace(p, base=p.expected) for p in rows]
+    yield "base is expected, a tail", [replace(p, base=p.expected) for p in with_fault(steps, _tail)]
+    owns = [replace(p, base=p.expected * np.float32(0.9)) if p.case == "c0" else p for p in wide]
+    yield "a gain of its own before another's", with_fault(owns, _in_case(2, lambda pair, _: pair.expected * 1.2))
+    silent = [replace(p, expected=p.expected * (p.case != "c0")) for p in wide]
+    yield "a silent one before a gain", with_fault(silent, _in_case(2, lambda pair, _: pair.expected * 1.2))
+    for shape in ((2, 8), (3, 8)):
+        yield f"{shape}, stuck", with_fault(cases([shape], 50), FAULTS["last stuck"])
     yield "nothing finite", [replace(p, got=p.got * np.nan) for p in rows]
     relu = [replace(p, expected=np.maximum(p.expected, 0), got=np.maximum(p.got, 0)) for p in wide]
     yield "closed by a ReLU", relu
@@ -274,7 +283,13 @@ def _edges() -> Iterator[tuple[str, list[Pair]]]:
     for row, column in ((0.01, 0.04), (0.04, 0.01)):
         both = np.where(np.arange(6) < 2, row, 1.0)[:, None] * np.where(np.arange(60) < 20, column, 1.0)
         yield f"small in both axes, {row}", cases([(6, 60)] * 2, 79, scale=both)
-    yield "large", cases([(2, 9000)] * 2, 78, own=0.02)
+    large = cases([(2, 9000)] * 2, 78, own=0.02)
+    yield "large", large
+    half = np.arange(18000).reshape(2, 9000) < 5000
+    yield (
+        "large, half at first",
+        [replace(p, got=np.where(half, p.got.astype("f2"), p.got).astype("f4")) for p in large],
+    )
     yield "whole numbers", [replace(p, expected=np.round(p.expected * 9), got=np.round(p.got * 9)) for p in rows]
 
 

@@ -99,7 +99,19 @@ def of_outputs() -> Iterator[tuple[str, Any]]:
     other = [dataclasses.replace(p, got=q.got) for p, q in zip(one, two, strict=True)]
     near = [dataclasses.replace(p, got=(p.got + q.got) / 2) for p, q in zip(one, two, strict=True)]
     zero = [dataclasses.replace(p, expected=0 * p.expected, got=q.got) for p, q in zip(one, two, strict=True)]
-    for name, mine in {"as it is": one, "spoiled": spoiled, "other": other, "near": near, "zero": zero}.items():
+    exact = [dataclasses.replace(p, got=p.expected) for p in one]
+    nought = [dataclasses.replace(p, expected=0 * p.expected, got=0 * p.got) for p in one]
+    small = [dataclasses.replace(p, expected=p.expected * 1e-6, got=p.got * 1e-6) for p in near]
+    places = np.arange(240).reshape(4, 60)
+    broken = [
+        dataclasses.replace(
+            p, got=np.select([places == 3, places == 50, places == 90], [np.inf, -np.inf, np.nan], p.got)
+        )
+        for p in near
+    ]
+    outputs |= {"exact": exact, "nought": nought, "small": small, "broken": broken}
+    outputs |= {"as it is": one, "spoiled": spoiled, "other": other, "near": near, "zero": zero}
+    for name, mine in list(outputs.items())[4:]:
         yield name, swapped({"a": mine, "b": other, "c": outputs["c"]}, expected | {"e": expected["a"][::-1]})
     yield "none", swapped({"a": []}, {"a": [], "b": []})
 

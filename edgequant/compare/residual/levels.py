@@ -65,7 +65,7 @@ def shorter(samples: Sequence[Sample]) -> Sign | None:
 
 def _bits(used: Sequence[int]) -> int:
     """Of a significand: the one that is not written, and what is left of a fraction without the zeros at its end."""
-    every = functools.reduce(operator.or_, used, 1 << 23)
+    every = functools.reduce(operator.or_, used)
     return 24 - ((every & -every).bit_length() - 1)
 
 

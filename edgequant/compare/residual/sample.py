@@ -100,8 +100,8 @@ def samples_of(pairs: Sequence[Pair]) -> list[Sample]:
         and pair.expected.size
     ]
     cut = [(pair, *_cut(pair)) for pair in usable]
-    largest = max((_largest(expected) for _, expected, *_ in cut), default=0.0)
-    largest = largest or max((_largest(got) for _, _, got, *_ in cut), default=0.0) or 1.0
+    largest = max([0.0, *(_largest(expected) for _, expected, *_ in cut)])
+    largest = largest or max([0.0, *(_largest(got) for _, _, got, *_ in cut)]) or 1.0
     return [_sample(pair, arrays, largest, steps) for pair, *arrays, steps in cut]
 
 
