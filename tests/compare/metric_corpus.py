@@ -92,6 +92,9 @@ def nonfinite() -> Iterator[tuple[str, Arrays]]:
     wrong = wrong.copy()
     wrong[29000] = -np.inf
     yield "masked once more", (long, wrong)
+    late = np.sin(np.arange(40000.0))
+    late[:33000] = np.nan
+    yield "finite at last", (late, late * 1.01)
     for dtype in (np.float32, np.float64):
         one, two = np.sin(np.arange(40000.0)).astype(dtype), np.cos(np.arange(40000.0)).astype(dtype)
         one[[1, 9000, 9001, 30000]], two[[5, 9000, 9001, 20000]] = np.nan, np.nan

@@ -272,6 +272,9 @@ def _edges() -> Iterator[tuple[str, list[Pair]]]:
     yield "quiet channels", [replace(p, expected=p.expected * shut, got=p.got * shut, base=None) for p in relu]
     noise = 0.01 * np.random.default_rng(3).standard_normal((12, 24))
     yield "noise in a silent channel", [replace(p, expected=p.expected * shut, got=p.got * shut + noise) for p in relu]
+    quiet = [replace(p, expected=p.expected * shut, got=p.got * shut) for p in wide]
+    yield "a loud gain in a quiet channel", with_fault(quiet, _at(1, 4, lambda got: got * 1.5))
+    yield "two channels, one small", cases([(2, 60)] * 2, 80, scale=np.array([[1.0], [0.03]]))
     yield "columns", [replace(p, expected=p.expected.T, got=p.got.T) for p in BASES["boxes"]]
     spread = np.array([1, 1, 1, 1e-6, 1, 1])[:, None]
     yield "as good as silent", [replace(p, expected=p.expected / 600 * spread, got=p.got / 600) for p in BASES["boxes"]]

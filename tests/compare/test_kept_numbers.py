@@ -191,6 +191,7 @@ def of_timings() -> Iterator[tuple[str, Any]]:
         ]
         yield name, [each, blocks.estimates(one), blocks.spreads(one), blocks.ratio(one, two, level), sessions]
     yield "student", [[blocks.student(level, n) for n in (1, 2, 3, 4, 7, 30)] for level in (0.5, 0.9, 0.99, 0.9999)]
+    yield "nought all", blocks.spreads([[0.0, 0.0], [0.0]])
     yield "half of nothing", blocks.Estimate(0.0, -1.0, 1.0).half
 
 

@@ -21,8 +21,8 @@ _MOST = 1 << 18
 def _pooled(samples: Sequence[Sample]) -> tuple[Floats, Floats]:
     total = sum(sample.expected.size for sample in samples)
     stride = max(1, total // _MOST)
-    expected = np.concatenate([sample.expected.ravel()[::stride] for sample in samples])
-    error = np.concatenate([sample.error.ravel()[::stride] for sample in samples])
+    expected = np.concatenate([sample.expected.reshape(-1)[::stride] for sample in samples])
+    error = np.concatenate([sample.error.reshape(-1)[::stride] for sample in samples])
     return expected, error
 
 
@@ -103,7 +103,7 @@ def stuck(samples: Sequence[Sample], tables: Sequence[tuple[Table, int]]) -> lis
     found = []
     values = [(float(s.got.min()), float(s.got.max())) for s in samples]
     low, high = min(v for v, _ in values), max(v for _, v in values)
-    total = np.concatenate([s.expected.ravel() for s in samples])
+    total = np.concatenate([s.expected.reshape(-1) for s in samples])
     if total.size > 1 and high - low <= 1e-7 * max(abs(low), abs(high)):
         scale = max(math.sqrt(power(total) / total.size), 1e-300)
         found.append(Sign("stuck", float(total.std()) / scale, float(total.std()) / (0.005 * scale), {"value": low}))

@@ -76,7 +76,9 @@ def permuted(samples: Sequence[Sample]) -> Sign | None:
             found.append((min(gains), "flipped", [axis]))
     for order in _orders(rank):
         if all(_moves(shape, order) for shape in shapes):
-            gains = [_gain(s.noise, power(np.transpose(s.expected, order).ravel() - s.got.ravel())) for s in samples]
+            gains = [
+                _gain(s.noise, power(np.transpose(s.expected, order).reshape(-1) - s.got.reshape(-1))) for s in samples
+            ]
             found.append((min(gains), "transposed", list(order)))
     if not found:
         return None
@@ -112,7 +114,7 @@ def exchanged(samples: Sequence[Sample], axis: int, index: int) -> Sign | None:
         rows = rows.reshape(rows.shape[0], -1)
         if power(rows[index]) < _QUIET * power(rows) / rows.shape[0]:
             return None
-        got = rows[index] + np.moveaxis(sample.error, axis, 0)[index].ravel()
+        got = rows[index] + np.moveaxis(sample.error, axis, 0)[index].reshape(-1)
         distances = np.array([power(row - got) for row in rows])
         gains = np.sqrt(distances[index] / np.maximum(distances, 1e-12 * distances[index] + 1e-300))
         gains[index] = 0.0
@@ -179,7 +181,7 @@ def _fit(pair: Pair, others: Sequence[Array]) -> tuple[list[float], float]:
     stride = max(1, pair.expected.size // MOST_ELEMENTS)
 
     def flat(array: Array) -> Floats:
-        taken = array.ravel()[::stride].astype(np.float64)
+        taken = array.reshape(-1)[::stride].astype(np.float64)
         return taken if np.isfinite(taken).all() else np.nan_to_num(taken, posinf=0.0, neginf=0.0)
 
     mine, got = flat(pair.expected), flat(pair.got)

@@ -149,7 +149,7 @@ def _digits(*arrays: npt.NDArray[Any]) -> tuple[int, int, int] | None:
     for array in arrays:
         if array.dtype != np.float32:
             return None
-        whole = np.ascontiguousarray(array).view(np.uint32).ravel()
+        whole = np.ascontiguousarray(array).view(np.uint32).reshape(-1)
         bits = _fractions(whole[:4096])
         # Where the last one is used in these, the others say no more.
         if bits.size < 1024 or not int(np.bitwise_or.reduce(bits)) & 1:
@@ -169,10 +169,10 @@ def pieces(samples: Sequence[Sample]) -> Iterator[tuple[Floats, Floats, Floats |
     """(expected, error, own) of each part of each case, flat."""
     for sample in samples:
         count = max(1, min(PARTS, sample.expected.size // _SMALLEST_PART))
-        own = [None] * count if sample.own is None else np.array_split(sample.own.ravel(), count)
+        own = [None] * count if sample.own is None else np.array_split(sample.own.reshape(-1), count)
         yield from zip(
-            np.array_split(sample.expected.ravel(), count),
-            np.array_split(sample.error.ravel(), count),
+            np.array_split(sample.expected.reshape(-1), count),
+            np.array_split(sample.error.reshape(-1), count),
             own,
             strict=True,
         )
@@ -185,4 +185,4 @@ def power(array: Floats) -> float:
 
 def dot(one: Floats, two: Floats) -> float:
     """Sum of products.  By einsum: OpenBLAS would start threads for it, which wait for each other on a busy host."""
-    return float(np.einsum("i,i->", one.ravel(), two.ravel()))
+    return float(np.einsum("i,i->", one.reshape(-1), two.reshape(-1)))
