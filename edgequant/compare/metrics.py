@@ -27,12 +27,15 @@ from edgequant.compare.pieces import (
     narrow_both,
     only_finite,
     sums,
+    together,
 )  # fmt: skip
 from edgequant.compare.table import Kind
 
 ReferenceKind = Literal["normal", "zero", "constant", "nonfinite", "empty"]
 Problem = Literal["missing", "dtype", "shape", "nonfinite", "reference_nonfinite"]
 
+_NUMBERS = "biuf"
+"""NumPy's kinds of dtypes that are bool, integers or floats."""
 SMALLEST = 2.0**-126
 """float32's smallest normal number, 1.2e-38: CPUs take less for 0, or keep a few of its bits."""
 
@@ -130,8 +133,8 @@ def compare(reference: npt.ArrayLike, got: npt.ArrayLike | None) -> TensorCompar
     if out is None:
         problem = "missing"
     elif (
-        ref.dtype.kind not in "biuf"
-        or out.dtype.kind not in "biuf"
+        ref.dtype.kind not in _NUMBERS
+        or out.dtype.kind not in _NUMBERS
         or (ref.dtype.kind == "f") != (out.dtype.kind == "f")
     ):
         problem = "dtype"
@@ -146,17 +149,17 @@ def compare(reference: npt.ArrayLike, got: npt.ArrayLike | None) -> TensorCompar
 
 def strayed(reference: npt.NDArray[Any], got: npt.NDArray[Any]) -> tuple[float | None, float | None, float | None]:
     """sqnr_db, max_abs and mismatch as `compare` has them, in a tenth of its time where all is plain float32."""
-    plain = reference.dtype == got.dtype == np.float32 and reference.shape == got.shape and reference.size > 0
-    signal = noise = largest = loudest = 0.0
+    plain = reference.dtype == got.dtype == np.float32 and reference.shape == got.shape
+    signal = noise = largest = 0.0
     if plain:
         for r, g in in_pairs(reference, got):
-            error = r - g
+            with np.errstate(invalid="ignore"):
+                error = r - g
             signal += float(np.dot(r, r))
             noise += float(np.dot(error, error))
             largest = max(largest, float(error.max()), -float(error.min()))
-            loudest = max(loudest, float(r.max()), -float(r.min()))
-    # Squares of these lose nothing to overflow or underflow.  NaN and Inf are in neither range.
-    if plain and 1e-30 < loudest < 1e30 and (largest == 0 or 1e-30 < largest < 1e30) and math.isfinite(noise):
+    # Squares of what float32 can hold neither overflow nor vanish in float64; where there is NaN or Inf, `noise` is it.
+    if plain and signal > 0 and math.isfinite(noise):
         return capped_db(power_db(signal, noise)), largest, None
     found = compare(reference, got)
     return found.sqnr_db, found.max_abs, found.mismatch
@@ -183,7 +186,7 @@ def _alone(ref: npt.NDArray[Any], out: npt.NDArray[Any] | None) -> dict[str, Any
 
 def _range(array: npt.NDArray[Any]) -> tuple[float, float, int, int]:
     low, high, nan, inf = math.inf, -math.inf, 0, 0
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in _NUMBERS:
         return low, high, nan, inf
     for raw in chunks(array):
         chunk = raw.astype(np.float64)
@@ -207,7 +210,7 @@ def _integers(ref: npt.NDArray[Any], out: npt.NDArray[Any]) -> dict[str, Any]:
     differing, largest = 0, 0
     low: int | None = None
     high: int | None = None
-    for r_raw, g_raw in zip(chunks(ref), chunks(out), strict=True):
+    for r_raw, g_raw in together(ref, out):
         r, g = _widest(r_raw), _widest(g_raw)
         low = int(r.min()) if low is None else min(low, int(r.min()))
         high = int(r.max()) if high is None else max(high, int(r.max()))
@@ -221,7 +224,7 @@ def _integers(ref: npt.NDArray[Any], out: npt.NDArray[Any]) -> dict[str, Any]:
             span = np.maximum(r, g).astype(np.uint64) - np.minimum(r, g).astype(np.uint64)
             largest = max(largest, int(span.max()))
         else:
-            largest = max(largest, max(abs(int(a) - int(b)) for a, b in zip(r, g, strict=True)))
+            largest = max(largest, int(np.abs(r - g).max()))
     assert low is not None
     assert high is not None
     return {
@@ -249,7 +252,7 @@ class _Pass1:
     inf: int = 0
     ref_nan: int = 0
     ref_inf: int = 0
-    fresh: int = 0
+    fresh: bool = False
     swallowed: int = 0
     masked: int = 0
     ref_low: float = math.inf
@@ -271,7 +274,7 @@ def _scan(ref: npt.NDArray[Any], out: npt.NDArray[Any]) -> _Pass1:
             seen.ref_nan += int(np.count_nonzero(r_nan))
             seen.ref_inf += int(np.count_nonzero(r_inf))
             same = (r_nan & g_nan) | (r_inf & (r == g))
-            seen.fresh += int(np.count_nonzero((g_nan | g_inf) & ~same))
+            seen.fresh |= bool(((g_nan | g_inf) & ~same).any())
             seen.masked += int(np.count_nonzero((r == -np.inf) & (g == -np.inf)))
             seen.swallowed += int(np.count_nonzero((r_nan | r_inf) & ~(g_nan | g_inf)))
             r, g = only_finite(r, g)
@@ -324,7 +327,7 @@ def _finite_metrics(ref: npt.NDArray[Any], out: npt.NDArray[Any], seen: _Pass1) 
     for r, g in in_rows(ref, out, every=seen.finite == ref.size):
         error = error_of(r, g, narrow=narrow)
         if seen.error:
-            largest.add(error.reshape(-1))
+            largest.add(error.ravel())
         error /= err_scale
         r /= ref_scale
         g /= got_scale
@@ -360,12 +363,12 @@ def _finite_metrics(ref: npt.NDArray[Any], out: npt.NDArray[Any], seen: _Pass1) 
         "sqnr_db": None if zero else _sqnr(rr, ref_scale, ee, err_scale),
         "max_abs": seen.error,
         "rel_max": None if zero else quotient(seen.error, max(ref_scale, SMALLEST)),
-        "mean_abs": min(error_sum / n, 1.0) * seen.error,
+        # What was divided by its largest is at most 1, and so is every mean of it, whatever rounding does.
+        "mean_abs": error_sum / n * seen.error,
         "p99_abs": largest.at(position, n) if seen.error else 0.0,
         "reference_max_abs": 0.0 if zero else ref_scale,
-        # A root of a mean of squares is no larger than the largest of them, whatever rounding says.
-        "reference_rms": 0.0 if zero else ref_scale * min(math.sqrt(rr / n), 1.0),
-        "error_rms": seen.error * min(math.sqrt(ee / n), 1.0),
+        "reference_rms": ref_scale * math.sqrt(rr / n),
+        "error_rms": seen.error * math.sqrt(ee / n),
     }
 
 
@@ -383,6 +386,4 @@ def _sqnr(signal: float, signal_scale: float, noise: float, noise_scale: float) 
 
 def quotient(above: float, below: float) -> float:
     """above / below, and the largest number where that overflows."""
-    if below < 1 and above > below * BIGGEST:
-        return BIGGEST
-    return above / below
+    return BIGGEST if above > below * BIGGEST else above / below

@@ -20,13 +20,18 @@ BIGGEST = sys.float_info.max
 
 def chunks(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
     """The elements in C order, a chunk at a time, without copying the whole array."""
-    flat: Any = array.reshape(-1) if array.flags.c_contiguous else array.flat
+    flat: Any = array.ravel() if array.flags.c_contiguous else array.flat
     for start in range(0, array.size, _CHUNK):
         yield flat[start : start + _CHUNK]
 
 
+def together(ref: npt.NDArray[Any], out: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    """Chunks of both; ValueError where one has more."""
+    return zip(chunks(ref), chunks(out), strict=True)
+
+
 def in_pairs(ref: npt.NDArray[Any], out: npt.NDArray[Any]) -> Iterator[tuple[Floats, Floats]]:
-    for r, g in zip(chunks(ref), chunks(out), strict=True):
+    for r, g in together(ref, out):
         yield r.astype(np.float64), g.astype(np.float64)
 
 
@@ -38,7 +43,7 @@ def in_rows(ref: npt.NDArray[Any], out: npt.NDArray[Any], *, every: bool) -> Ite
                 r, g = only_finite(r, g)
             yield r[None], g[None]
         return
-    flat = ref.reshape(-1), out.reshape(-1)
+    flat = ref.ravel(), out.ravel()
     whole = ref.size - ref.size % _CHUNK
     for start in range(0, whole, _ROWS * _CHUNK):
         some = slice(start, min(start + _ROWS * _CHUNK, whole))
@@ -51,7 +56,7 @@ def in_rows(ref: npt.NDArray[Any], out: npt.NDArray[Any], *, every: bool) -> Ite
 
 def dots(one: Floats, two: Floats) -> list[float]:
     """The dot product of each row, as np.dot gives it."""
-    found: list[float] = np.matmul(one[:, None, :], two[:, :, None]).reshape(-1).tolist()
+    found: list[float] = np.matmul(one[:, None, :], two[:, :, None]).ravel().tolist()
     return found
 
 

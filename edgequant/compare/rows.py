@@ -50,13 +50,12 @@ def match_rows(expected: np.ndarray, got: np.ndarray, *, last: bool = False) -> 
     """
     if expected.ndim != got.ndim or not expected.ndim or expected.dtype.kind != got.dtype.kind:
         return None
-    sizes = list(zip(expected.shape, got.shape, strict=True))
-    differing = [axis for axis, (one, other) in enumerate(sizes) if one != other]
+    differing = [axis for axis, size in enumerate(expected.shape) if size != got.shape[axis]]
     if len(differing) > 1:
         return None
-    inner = expected.ndim == 1 or last or sizes[-2] == (1, 1)
+    inner = expected.ndim == 1 or last or expected.shape[-2] == 1
     axis = differing[0] if differing else expected.ndim - (1 if inner else 2)
-    if not 2 <= max(sizes[axis]) <= _MOST_ROWS:
+    if not 2 <= max(expected.shape[axis], got.shape[axis]) <= _MOST_ROWS:
         return None
     return _along(expected, got, axis)
 
@@ -67,14 +66,14 @@ def _along(expected: np.ndarray, got: np.ndarray, axis: int) -> Matched:
     g = np.moveaxis(got, axis, 0).reshape(got.shape[axis], wide)
     number = np.float64 if expected.dtype.kind == "f" else np.int64
     scale = np.abs(r.astype(np.float64)).max(axis=0) if r.size else np.zeros(r.shape[1])
-    allowed = NEAR * scale if expected.dtype.kind == "f" else np.zeros_like(scale)
     free = np.ones(len(g), bool)
     pairs: list[tuple[int, int]] = []
-    unit = np.where(allowed > 0, allowed, 1.0)
+    unit = np.where(scale > 0, NEAR * scale, 1.0)
+    limit = 1.0 if expected.dtype.kind == "f" else 0.0
     for place, row in enumerate(r.astype(number)):
-        off = np.abs(g.astype(number) - row) / unit
+        with np.errstate(invalid="ignore"):
+            off = np.abs(g.astype(number) - row) / unit
         worst = np.where(free & np.isfinite(off).all(axis=1), off.max(axis=1, initial=0.0), np.inf)
-        limit = 1.0 if expected.dtype.kind == "f" else 0.0
         if not worst.size:
             break
         # Of equally near ones, the one in the same place.

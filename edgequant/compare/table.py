@@ -18,20 +18,20 @@ class Metric:
 
     Attributes:
         name: as in comparisons, reports and limits.
+        title: above its column.
         better: ``>=`` where more of it is better, ``<=`` where less is.
         kinds: of output that it is defined for.
         of_constants: whether it says something where the reference has one value only: any two positive constants
             have a cosine of 1.
         decimals: shown to so many, rounded down, so that nothing looks better than it is; None: three digits.
-        title: above its column.
     """
 
     name: str
+    title: str
     better: Direction
     kinds: frozenset[Kind] = frozenset({"float"})
     of_constants: bool = True
     decimals: int | None = None
-    title: str = ""
 
     def worst(self, cases: Iterable[tuple[float, _Case]]) -> tuple[float, _Case] | None:
         """How it is folded: the worst of the cases, of equals the first; None where there are none."""
@@ -39,29 +39,18 @@ class Metric:
         return pick(cases, key=lambda pair: pair[0], default=None)
 
 
-def _metric(
-    name: str,
-    *kinds: Kind,
-    of_constants: bool = True,
-    decimals: int | None = None,
-    title: str | None = None,
-) -> Metric:
-    better = METRICS[name.removeprefix("centered_")]
-    return Metric(name, better, frozenset(kinds or ("float",)), of_constants, decimals, title or name.replace("_", " "))
-
-
 TABLE: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        _metric("cosine", of_constants=False, decimals=5),
-        _metric("centered_cosine", decimals=5),
-        _metric("sqnr_db", decimals=1, title="SQNR dB"),
-        _metric("centered_sqnr_db", decimals=1, title="centered SQNR dB"),
-        _metric("max_abs", "float", "int"),
-        _metric("rel_max"),
-        _metric("mean_abs"),
-        _metric("p99_abs"),
-        _metric("mismatch", "int"),
+        Metric("cosine", "cosine", METRICS["cosine"], of_constants=False, decimals=5),
+        Metric("centered_cosine", "centered cosine", METRICS["cosine"], decimals=5),
+        Metric("sqnr_db", "SQNR dB", METRICS["sqnr_db"], decimals=1),
+        Metric("centered_sqnr_db", "centered SQNR dB", METRICS["sqnr_db"], decimals=1),
+        Metric("max_abs", "max abs", METRICS["max_abs"], frozenset({"float", "int"})),
+        Metric("rel_max", "rel max", METRICS["rel_max"]),
+        Metric("mean_abs", "mean abs", METRICS["mean_abs"]),
+        Metric("p99_abs", "p99 abs", METRICS["p99_abs"]),
+        Metric("mismatch", "mismatch", METRICS["mismatch"], frozenset({"int"})),
     )
 }
 """By name, in the order in which they are reported."""

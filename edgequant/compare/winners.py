@@ -51,14 +51,13 @@ class Winners:
         """Winners of rows; `clear`: which of them count."""
         self.rows += expected.size
         expected, got = expected[clear], got[clear]
-        for name, count in zip(*np.unique(expected, return_counts=True), strict=True):
-            self.clear[int(name)] = self.clear.get(int(name), 0) + int(count)
-        for name, count in zip(*np.unique(expected[expected == got], return_counts=True), strict=True):
-            self.right[int(name)] = self.right.get(int(name), 0) + int(count)
+        for counts, winners in ((self.clear, expected), (self.right, expected[expected == got])):
+            for name, count in zip(*np.unique(winners, return_counts=True), strict=True):
+                counts[int(name)] = counts.get(int(name), 0) + int(count)
         wrong = expected != got
         if wrong.any():
-            pairs, counts = np.unique(np.stack([expected[wrong], got[wrong]]), axis=1, return_counts=True)
-            for (of, other), count in zip(pairs.T, counts, strict=True):
+            pairs, many = np.unique(np.stack([expected[wrong], got[wrong]]), axis=1, return_counts=True)
+            for of, other, count in zip(*pairs, many, strict=True):
                 key = (int(of), int(other))
                 self.instead[key] = self.instead.get(key, 0) + int(count)
 
@@ -77,15 +76,14 @@ def of_probabilities(pairs: Iterable[tuple[np.ndarray, np.ndarray]], *, logits: 
             axis, plain = 1 if expected.ndim >= _IMAGE else expected.ndim - 1, False
         if axis is None or expected.shape[axis] < 2:
             return None
-        p, q = np.moveaxis(expected, axis, -1), np.moveaxis(got, axis, -1)
-        p, q = p.reshape(-1, p.shape[-1]), q.reshape(-1, q.shape[-1])
+        p, q = (np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis]) for array in (expected, got))
         if not plain:
-            p = np.exp(p.astype(np.float64) - p.max(-1, keepdims=True))
-            p /= p.sum(-1, keepdims=True)
+            p = np.exp(p.astype(np.float64) - p.max(1, keepdims=True))
+            p /= p.sum(1, keepdims=True)
         elif float(p.max()) <= 0:
             p = np.exp(p.astype(np.float64))
-        two = np.partition(p, -2, axis=-1)[:, -2:]
-        found.add(p.argmax(-1), np.nan_to_num(q, nan=-np.inf).argmax(-1), two[:, 1] - two[:, 0] > CLEAR)
+        two = np.partition(p, -2)[:, -2:]
+        found.add(p.argmax(1), np.nan_to_num(q, nan=-np.inf).argmax(1), two[:, 1] - two[:, 0] > CLEAR)
     return found if found.rows else None
 
 
@@ -100,7 +98,7 @@ def of_scores(pairs: Iterable[tuple[np.ndarray, np.ndarray]], *, logits: bool = 
     for expected, got in kept:
         if not logits and _outside(expected):
             return None
-        flat, other = expected.reshape(-1).astype(np.float64), got.reshape(-1).astype(np.float64)
+        flat, other = expected.ravel().astype(np.float64), got.ravel().astype(np.float64)
         if outside:
             flat, other = (0.5 + 0.5 * np.tanh(each / 2) for each in (flat, other))
         found.add((flat > 0.5).astype(int), (other > 0.5).astype(int), np.abs(flat - 0.5) > CLEAR / 2)
@@ -115,7 +113,7 @@ def of_classes(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Winners | None
     """Of whole numbers each of which names a class."""
     found = Winners()
     for expected, got in _alike(pairs):
-        found.add(expected.reshape(-1), got.reshape(-1), np.ones(expected.size, bool))
+        found.add(expected.ravel(), got.ravel(), np.ones(expected.size, bool))
     return found if found.rows else None
 
 

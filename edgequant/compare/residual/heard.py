@@ -54,16 +54,12 @@ def input_heard(samples: Sequence[Sample], table: Table) -> list[Sign]:
     """The same of an input whose sizes are those of the output, but for that of this axis."""
     found = []
     for name in samples[0].inputs:
-        given = [sample.inputs.get(name) for sample in samples]
-        arrays = [array for array in given if array is not None and array.size <= _MOST]
-        if len(arrays) != len(samples) or not all(
-            _fits(array, sample.expected, table.axis) for array, sample in zip(arrays, samples, strict=True)
-        ):
+        if not all(_fits(sample.inputs.get(name), sample.expected, table.axis) for sample in samples):
             continue
         rows = _loudest(table)
         moved = [
-            (_rows(array, table.axis), _rows(sample.error, table.axis), _rows(sample.expected, table.axis))
-            for array, sample in zip(arrays, samples, strict=True)
+            tuple(_rows(each, table.axis) for each in (sample.inputs[name], sample.error, sample.expected))
+            for sample in samples
         ]
         if len({(len(array), len(expected)) for array, _, expected in moved}) != 1:
             continue  # an index of a case of one length is nothing in one of another
@@ -84,10 +80,10 @@ def _loudest(table: Table) -> Floats:
     return np.asarray(np.argsort(-(error / usual(signal, error, own))[0], kind="stable")[:_LOUDEST])
 
 
-def _fits(array: Floats, expected: Floats, axis: int) -> bool:
-    one, two = list(array.shape), list(expected.shape)
-    if len(one) != len(two):
+def _fits(array: Floats | None, expected: Floats, axis: int) -> bool:
+    if array is None or array.size > _MOST or array.ndim != expected.ndim:
         return False
+    one, two = list(array.shape), list(expected.shape)
     del one[axis], two[axis]
     return one == two
 

@@ -65,7 +65,7 @@ def shorter(samples: Sequence[Sample]) -> Sign | None:
 
 def _bits(used: Sequence[int]) -> int:
     """Of a significand: the one that is not written, and what is left of a fraction without the zeros at its end."""
-    every = functools.reduce(operator.or_, used, 1 << 23)
+    every = functools.reduce(operator.or_, used)
     return 24 - ((every & -every).bit_length() - 1)
 
 
@@ -86,11 +86,11 @@ def saturated(samples: Sequence[Sample]) -> list[Sign]:
         count = int(np.count_nonzero(piled))
         theirs = int(np.count_nonzero(side * expected >= top - 1e-6 * max(abs(top), 1e-30)))
         beyond = side * expected[piled] - limit
-        size = math.sqrt(float((np.maximum(beyond, 0) ** 2).mean())) / rms if rms > 0 and count else 0.0
-        agreeing = float((beyond > 0).mean()) if count else 0.0
+        size = math.sqrt(float((np.maximum(beyond, 0) ** 2).mean())) / rms if rms > 0 else 0.0
+        agreeing = float((beyond > 0).mean())
         where = {"side": "top" if side > 0 else "bottom", "count": count, "expected_count": theirs,
                  "beyond": agreeing, "share": count / expected.size}  # fmt: skip
-        found.append(Sign("saturated", size, count / max(theirs, 1) * agreeing, where))
+        found.append(Sign("saturated", size, count / theirs * agreeing, where))
     return found
 
 

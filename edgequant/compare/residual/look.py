@@ -26,7 +26,7 @@ def look(samples: Sequence[Sample]) -> list[Sign]:
 
     Small channels beside large ones are looked at once more by themselves: where["channels"] says first and last.
     """
-    group = scales.small_channels(samples) if samples else None
+    group = scales.small_channels(samples)
     shorter = levels.shorter(samples)
     found = [*_look(samples), *([] if shorter is None else [shorter])]
     if group is not None:

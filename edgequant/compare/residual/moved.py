@@ -109,20 +109,19 @@ def exchanged(samples: Sequence[Sample], axis: int, index: int) -> Sign | None:
     sizes, elements = [], 0
     for sample in samples:
         rows = np.moveaxis(sample.expected, axis, 0)
-        here = index if index >= 0 else index + rows.shape[0]
         if rows.shape[0] > _MOST_CHANNELS:
             return None
         rows = rows.reshape(rows.shape[0], -1)
-        if power(rows[here]) < _QUIET * power(rows) / rows.shape[0]:
+        if power(rows[index]) < _QUIET * power(rows) / rows.shape[0]:
             return None
-        got = rows[here] + np.moveaxis(sample.error, axis, 0)[here].reshape(-1)
+        got = rows[index] + np.moveaxis(sample.error, axis, 0)[index].reshape(-1)
         distances = np.array([power(row - got) for row in rows])
-        gains = np.sqrt(distances[here] / np.maximum(distances, 1e-12 * distances[here] + 1e-300))
-        gains[here] = 0.0
+        gains = np.sqrt(distances[index] / np.maximum(distances, 1e-12 * distances[index] + 1e-300))
+        gains[index] = 0.0
         if best is not None and best.shape != gains.shape:
             return None
         best = gains if best is None else np.minimum(best, gains)
-        sizes.append(math.sqrt(distances[here] / signal) if (signal := power(rows[here])) > 0 else 0.0)
+        sizes.append(math.sqrt(distances[index] / signal) if (signal := power(rows[index])) > 0 else 0.0)
         elements += got.size
     if best is None or elements < _ENOUGH:
         return None
@@ -194,4 +193,4 @@ def _fit(pair: Pair, others: Sequence[Array]) -> tuple[list[float], float]:
 
 def _size(samples: Sequence[Sample]) -> float:
     """rms of the error in that of the signal, of the case where it is least."""
-    return min((math.sqrt(s.noise / total) if (total := s.signal) > 0 else 0.0 for s in samples), default=0.0)
+    return min(math.sqrt(s.noise / s.signal) if s.signal > 0 else 0.0 for s in samples)

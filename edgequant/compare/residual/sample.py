@@ -99,10 +99,10 @@ def samples_of(pairs: Sequence[Pair]) -> list[Sample]:
         and pair.expected.shape == pair.got.shape
         and pair.expected.size
     ]
-    cut = [_cut(pair) for pair in usable]
-    largest = max((_largest(expected) for expected, *_ in cut), default=0.0)
-    largest = largest or max((_largest(got) for _, got, *_ in cut), default=0.0) or 1.0
-    return [_sample(pair, arrays, largest, steps) for pair, (*arrays, steps) in zip(usable, cut, strict=True)]
+    cut = [(pair, *_cut(pair)) for pair in usable]
+    largest = max([0.0, *(_largest(expected) for _, expected, *_ in cut)])
+    largest = largest or max([0.0, *(_largest(got) for _, _, got, *_ in cut)]) or 1.0
+    return [_sample(pair, arrays, largest, steps) for pair, *arrays, steps in cut]
 
 
 def _cut(pair: Pair) -> tuple[Any, Any, Any, tuple[int, ...]]:

@@ -76,7 +76,7 @@ def _table(samples: Sequence[Sample], axis: int, size: int, *, last: bool) -> Ta
             rows.append((rr, ee, np.einsum("ij,ij->i", q, q) if q is not None else rr, mr, me, slope))
             cases.append(number)
             counts.append(n)
-    rr, ee, qq, mr, me, slope = (np.stack(each) for each in zip(*rows, strict=True))
+    rr, ee, qq, mr, me, slope = np.stack(rows, axis=1)
     return Table(
         axis, np.array(cases), np.array(counts, np.float64)[:, None], rr, ee, qq if known else None, mr, me, slope
     )
@@ -104,8 +104,7 @@ def usual(signal: Floats, error: Floats, own: Floats | None) -> Floats:
         yardsticks += [] if own is None else [by(own)]
     else:
         # Of two or three, the others are what it is held against.
-        others = (error.sum(1, keepdims=True) - error) / max(error.shape[1] - 1, 1)
-        rest = (signal.sum(1, keepdims=True) - signal) / max(error.shape[1] - 1, 1)
+        others, rest = ((each.sum(1, keepdims=True) - each) / (each.shape[1] - 1) for each in (error, signal))
         yardsticks += [others, others / np.maximum(rest, 1e-300) * signal]
     return np.asarray(np.maximum.reduce(yardsticks) + 1e-300)
 

@@ -26,15 +26,20 @@ def tails(samples: Sequence[Sample]) -> list[Sign]:
     found: list[Sign] = []
     for axis in range(samples[0].expected.ndim):
         for group in GROUPS:
-            sizes = [sample.expected.shape[axis] for sample in samples]
-            over = [size % group if size > group else 0 for size in sizes]
-            whole = [size > group and not size % group for size in sizes]
-            if not any(over) or not any(whole) or any(sample.steps[axis] != 1 for sample in samples):
+            rests = [
+                (sample, sample.expected.shape[axis] % group)
+                for sample in samples
+                if sample.expected.shape[axis] > group
+            ]
+            odd = [(sample, rest) for sample, rest in rests if rest]
+            even = [sample for sample, rest in rests if not rest]
+            if not odd or not even or any(sample.steps[axis] != 1 for sample in samples):
                 continue
-            odd = [_ends(sample, axis, rest) for sample, rest in zip(samples, over, strict=True) if rest]
-            even = [_ends(sample, axis, group - 1)[0] for sample, none in zip(samples, whole, strict=True) if none]
-            strength = min(ratio for ratio, _ in odd) / max(1.0, *even)
-            size = float(np.median([size for _, size in odd]))
+            over = [_ends(sample, axis, rest) for sample, rest in odd]
+            strength = min(ratio for ratio, _ in over) / max(
+                1.0, *(_ends(sample, axis, group - 1)[0] for sample in even)
+            )
+            size = float(np.median([size for _, size in over]))
             found.append(Sign("tail", size, strength, {"axis": axis, "group": group, "cases": len(odd)}))
     return sorted(found, key=lambda sign: -sign.strength)[:1]
 

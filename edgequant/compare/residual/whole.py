@@ -33,7 +33,7 @@ def affine(samples: Sequence[Sample]) -> list[Sign]:
     rms = math.sqrt(max(float(np.median(table[:, 3])), float(table[:, 3].mean()) * _ENOUGH))
     found = []
     varying = table[:, 0] > _ENOUGH * np.median(table[:, 0])
-    if varying.any() and (table[:, 0] > 0).any():
+    if varying.any():
         slopes = table[varying, 1] / np.maximum(table[varying, 0], 1e-300)
         found.append(_agreed("gain", slopes, 1.0, samples))
     if rms > 0:
@@ -73,7 +73,7 @@ def lone_gain(samples: Sequence[Sample]) -> Sign | None:
     for sample in samples:
         signal = sample.signal
         spread = power(sample.expected**2)
-        if signal <= 0 or spread <= 0 or signal**2 < _NUMBERS * spread or sample.noise <= 0:
+        if spread <= 0 or signal**2 < _NUMBERS * spread or sample.noise <= 0:
             continue
         if sample.own is not None and _explained(sample.expected, sample.own) > 0.5:
             continue
@@ -122,7 +122,7 @@ def curve(samples: Sequence[Sample], bins: int = 24) -> list[Sign]:
     parts = [(expected, error) for expected, error, _ in pieces(samples)]
     pooled = np.concatenate([expected[:: max(1, expected.size // 4096)] for expected, _ in parts])
     edges = np.unique(np.quantile(pooled, np.linspace(0, 1, bins + 1)[1:-1]))
-    if len(parts) < 2 or not edges.size:
+    if len(parts) < 2:
         return []
     means, counts = np.zeros((len(parts), edges.size + 1)), np.zeros((len(parts), edges.size + 1))
     signal = noise = 0.0
