@@ -7,7 +7,7 @@ import itertools
 import os
 import shlex
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from edgequant.jobs.next_command import next_command
 from edgequant.jobs.overwriting import given_paths, refuse_table
 from edgequant.jobs.reporting import Reporter
 from edgequant.jobs.verify import verify
-from edgequant.judge.broken_stage import Stage, broken_stage, failing_outputs, worst_cases
+from edgequant.judge.broken_stage import Stage, broken_stage, failing_outputs, stages_db, worst_cases
 from edgequant.judge.diagnosis import Diagnosis
 from edgequant.judge.diagnosis import diagnose as judge_layers
 from edgequant.judge.layer_births import STATES
@@ -334,6 +334,14 @@ def _float_model(run: Run) -> Path:
     raise InputError("RUN_INVALID", f"{run.path}: its float model is missing", hint="Diagnose the model anew.")
 
 
+def _versions(mnn: Mapping[str, str]) -> dict[str, str]:
+    """The device's, and this host's where it is another."""
+    here, there = mnn.get("here"), mnn.get("there")
+    if here and there and here != there:
+        return {"mnn": f"{there} there, {here} on this host"}
+    return {"mnn": there or here or ""} if there or here else {}
+
+
 def _told(
     told: DiagnosisReport, found: Diagnosis, capture: LayerCapture, run: Run, request: Request, trial: TrialJudgement,
     judgement: Judgement,
@@ -360,6 +368,8 @@ def _told(
             "cause": found.cause or (next(iter(fails), None) if found.stage is not None else None),
             "findings": [*(fails if verdict.exit_code else []), *found.findings],
             "next": None if found.stage is None else next_command(found, run, request, trial),
+            **dict(zip(("stages_of", "stages_db"), stages_db(trial), strict=True)),
+            "ran": {**_versions(capture.mnn), "precision": capture.precision, "memory": capture.memory},
             "cases": list(capture.cases),
             "table": rows(found),
             "device_memory_mb": None
