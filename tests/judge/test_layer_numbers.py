@@ -86,7 +86,7 @@ def test_a_layer_of_which_the_model_makes_much_is_called_sensitive(db: float, ow
             "cost": pytest.approx(10 ** (-db / 10)),
         }
         assert f"({own:.1f} dB at its output)" in found.cause.message
-        assert f"({db:.1f} dB at the model's output)" in found.cause.message
+        assert f"(to {db:.1f} dB at the model's output)" in found.cause.message
     few = guilty({"bits": 7}, swaps=swaps, taps=(tap("a"), tap("b", own), tap("y", 10)))
     assert cause(few) != "SENSITIVE_LAYER", "of fewer bits that is rounding as it has to be"
 
