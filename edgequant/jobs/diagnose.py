@@ -147,13 +147,18 @@ def look_inside(folder: RunFolder, request: Request, progress: Progress, wanted:
     judgement = judge(run, run.plan.model_copy(update={"devices": request.devices, "variants": request.variants}))
     trial = judgement.trials[0]
     stage = broken_stage(trial, judgement.findings)
+    worst, by_stage = stages_db(trial)
+    memory = None if trial.artifact is None else request.options.memory_for(trial.artifact.run_as)
     told = DiagnosisReport(
         verdict=judgement.verdict,
         model=str(request.model),
         device=trial.uri,
         variant=str(trial.variant),
         stage=stage,
+        ran={"precision": request.options.precision, "memory": str(memory)} if memory else {},
         run_dir=str(folder.path),
+        stages_of=worst,
+        stages_db=by_stage,
     )
     exporting = _Exporting(wanted.case)
     capture = None
@@ -368,8 +373,7 @@ def _told(
             "cause": found.cause or (next(iter(fails), None) if found.stage is not None else None),
             "findings": [*(fails if verdict.exit_code else []), *found.findings],
             "next": None if found.stage is None else next_command(found, run, request, trial),
-            **dict(zip(("stages_of", "stages_db"), stages_db(trial), strict=True)),
-            "ran": {**_versions(capture.mnn), "precision": capture.precision, "memory": capture.memory},
+            "ran": {**_versions(capture.mnn), **told.ran},
             "cases": list(capture.cases),
             "table": rows(found),
             "device_memory_mb": None

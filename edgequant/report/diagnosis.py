@@ -219,6 +219,10 @@ def render(found: DiagnosisReport, console: Console, *, verbose: bool = False, q
     _Printer(console, MAX_ROWS, verbose, quiet).diagnosis(found)
 
 
+_BROKEN = ("LIMIT_EXCEEDED", "CONVERSION_ERROR")
+"""Stand first: how bad it is."""
+
+
 def _known(row: LayerRow) -> bool:
     numbers = (row.entire_db, row.single_db, row.device_db)
     return row.here_ill is not None or row.there_ill is not None or any(value is not None for value in numbers)
@@ -243,6 +247,13 @@ def _others(found: DiagnosisReport) -> list[Finding]:
     return kept
 
 
+def _same_fault(found: DiagnosisReport) -> list[Finding]:
+    """What outputs look like after a conversion that is proven to be wrong at a node."""
+    if found.stage != "conversion" or found.proof != "proven" or not found.layers:
+        return []
+    return [each for each in _others(found) if each.code.startswith("RESIDUAL_")]
+
+
 class _Printer(Lines):
     def diagnosis(self, found: DiagnosisReport) -> None:
         head = Text(found.verdict.value, style=STYLE[found.verdict])
@@ -253,8 +264,15 @@ class _Printer(Lines):
         if found.table:
             self.console.print()
             self.table(found)
+        same = _same_fault(found)
+        if same and not self.verbose:
+            names = plain.joined(sorted({each.code for each in same}), "and")
+            count = "one more finding is" if len(same) == 1 else f"{len(same)} more findings are"
+            self.hang(Text("   "), self.text(f"{count} of the same fault: {names} (--verbose)"))
         for finding in _others(found):
-            if (self.quiet and finding.severity == "info") or (finding.code == "LIMIT_EXCEEDED" and not self.verbose):
+            if (self.quiet and finding.severity == "info") or (finding.code in _BROKEN and not self.verbose):
+                continue
+            if finding in same and not self.verbose:
                 continue
             where = "" if finding.where is None else f" at '{finding.where}'"
             self.hang(
@@ -280,14 +298,14 @@ class _Printer(Lines):
 
     def how_bad(self, found: DiagnosisReport) -> None:
         """What limit is broken, and which stage it comes from."""
-        broken = [each for each in found.findings if each.code == "LIMIT_EXCEEDED"]
+        broken = [each for each in found.findings if each.code in _BROKEN]
         if broken and not self.verbose:
             more = f" ({len(broken) - 1} more: --verbose)" if broken[1:] else ""
             where = "" if broken[0].where is None else f"output '{broken[0].where}': "
             self.line(f"{where}{broken[0].message}{more}", indent=3)
         if found.stage is not None and any(value is not None for value in found.stages_db.values()):
             parts = [f"{key} {_db(value)}" for key, value in found.stages_db.items()]
-            self.line(f"error of '{found.stages_of}' by stage, each by itself: {', '.join(parts)}", indent=3)
+            self.line(f"SQNR of '{found.stages_of}' by stage, each by itself: {', '.join(parts)}", indent=3)
         if found.ran:
             said = [f"{'MNN' if key == 'mnn' else key} {value}" for key, value in found.ran.items()]
             self.line(f"run with {', '.join(said)}", indent=3)

@@ -109,7 +109,7 @@ def test_what_is_broken_and_how_bad_each_stage_is_stand_first() -> None:
     assert stream.getvalue().splitlines()[:4] == [
         "FAIL  static:8  on  local: (this host)",
         "   output 'y': sqnr_db 12 is below the limit 30 in case0 (1 more: --verbose)",
-        "   error of 'y' by stage, each by itself: conversion 120.0 dB, quantization 12.0 dB, device none",
+        "   SQNR of 'y' by stage, each by itself: conversion 120.0 dB, quantization 12.0 dB, device none",
         "   run with MNN 3.6.1, precision low, memory low",
     ]
 
