@@ -70,7 +70,8 @@ def spread_cause(capture: LayerCapture, graph: Graph, blame: Blame) -> Finding:
     each = len(blame.layers) if blame.proof == "proven" else 0
     much = f"adds up over all {total} layers that have any"
     if each > 1:
-        much = f"is more than the limits allow in {f'all {total}' if each == total else f'{each} of {total}'} layers"
+        of = f"its {total}" if each == total else f"{each} of {total}"
+        much = f"is more than the limits allow in each of {of} layers"
     evidence = {"layers": [name for name, _ in ranked[:10]], "of": total, "bits": min(bits, default=0)}
     message = f"no single layer is to blame: rounding of {kinds} {much}" + (f" of {min(bits)} bits" if few else "")
     if few:

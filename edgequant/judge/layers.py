@@ -264,6 +264,7 @@ def of_device(graph: Graph) -> Blame:
         if max(before, default=0.0) * _RIGHT > max(over):
             continue
         if max(before, default=0.0) <= _RIGHT:
+            layer = _in_front(graph, layer)
             how = "its inputs are right on the device and its output is not: more than rounding explains"
             for rerun in graph.reruns:
                 if rerun.before_db is not None and rerun.sqnr_db is not None and rerun.sqnr_db > rerun.before_db + 10:
@@ -281,6 +282,16 @@ def of_device(graph: Graph) -> Blame:
         if not disturbed:
             return Blame((layer.key,), "suspicion", "its inputs are off too, though less than its output")
     return max(disturbed, key=lambda found: found[0])[1] if disturbed else Blame()
+
+
+def _in_front(graph: Graph, layer: LayerFacts) -> LayerFacts:
+    """The one to blame where an operator without weights (a softmax) makes much of one channel that is already wrong in
+    front of it, though too little of the whole tensor to be seen there."""
+    tensors = graph.seen_before(layer)
+    if layer.weights is not None or len(tensors) != 1 or graph.excess_at_worst(tensors[0]) < JUMP:
+        return layer
+    maker = graph.maker.get(tensors[0])
+    return layer if maker is None or maker.weights is None else maker
 
 
 # ---- what is not finite

@@ -14,7 +14,7 @@ from edgequant.judge.diagnosis import Diagnosis, diagnose
 from edgequant.judge.layer_graph import Graph
 from edgequant.judge.layer_search import FEW, MOST, next_group
 from edgequant.judge.layers import next_try
-from tests.judge.captures import CHAIN, GUILTY, capture, cause, guilty, layer, stats, swap, tap
+from tests.judge.captures import CHAIN, GUILTY, capture, cause, guilty, layer, part, stats, swap, tap
 
 
 def on_device(device: float = 20.0, **more: Any) -> Diagnosis:
@@ -165,6 +165,22 @@ def test_memory_low_that_has_no_effect_agrees_with_memory_normal() -> None:
     assert (found.blame.layers, found.blame.proof, cause(found)) == ((), "proven", "LOW_MEMORY_NOT_ENGAGED")
     other = normal.model_copy(update={"sqnr_db": 39.0})
     assert cause(on_device(memory="low", reruns=(other,))) == "KERNEL_DIFFERS"
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "named"), [(1.0, 0.05, "first"), (1.0, 0.5, "second"), (0.05, 0.05, "second")]
+)
+def test_one_channel_that_is_wrong_is_of_the_layer_in_front_of_the_operator_that_makes_much_of_it(
+    there: float, here: float, named: str
+) -> None:
+    """there, here: the part of the device's error, and of rounding's, that the worst of 20 channels has."""
+    layers = (CHAIN[0], layer("second", "a", "b", type="Softmax"), CHAIN[2])
+    device, moved = ({"axes": ((3, share, 20),)} for share in (there, here))
+    wrong = tap("a", 40, 49).model_copy(update={"device": part(49, **device), "moved": part(50, **moved)})
+    taps = (wrong, tap("b", 40, 12), tap("y", 40, 12))
+    found = on_device(layers=layers, taps=taps)
+    assert (found.blame.layers, found.blame.proof) == ((named,), "proven")
+    assert on_device(taps=taps).blame.layers == ("second",), "what has weights can be wrong itself"
 
 
 def test_an_operator_without_weights_in_which_this_hosts_error_jumps_is_this_hosts_fault() -> None:
