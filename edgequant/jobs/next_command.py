@@ -18,8 +18,6 @@ from edgequant.plan.words import options_of
 from edgequant.quantize.recipe import Rule, exactly, recipe_of
 
 RECIPE = "diagnosis-recipe.json"
-_NO_COMMAND = ("INPUT_UNLIKE_CALIBRATION", *STATES)
-"""Causes whose remedy needs something of the user's that no command here knows."""
 _REPORTED = ("HOST_KERNEL_DIFFERS", "SHAPE_WRONG")
 """Causes that are MNN's, and no variant's: the command makes a report of them."""
 
@@ -42,7 +40,11 @@ def next_command(found: Diagnosis, run: Run, request: Request, trial: TrialJudge
         if not unordered:
             return None
         request = replace(request, decides={**request.decides, **unordered})  # type: ignore[dict-item]
-    elif code in _NO_COMMAND or (found.stage == "device" and not found.blame.layers):
+    elif code == "INPUT_UNLIKE_CALIBRATION":
+        if request.calibration is None or request.inputs is None:
+            return None  # data like the inputs are the user's alone
+        request = replace(request, calibration=None)  # which is to calibrate with the inputs
+    elif code in STATES or (found.stage == "device" and not found.blame.layers):
         return None
     elif found.blame.spread or not found.blame.layers:
         variant = _rounds_less(trial)

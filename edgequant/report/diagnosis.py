@@ -299,6 +299,7 @@ class _Printer(Lines):
     def how_bad(self, found: DiagnosisReport) -> None:
         """What limit is broken, and which stage it comes from."""
         broken = [each for each in found.findings if each.code in _BROKEN]
+        broken.sort(key=lambda each: each.where != found.stages_of)
         if broken and not self.verbose:
             more = f" ({len(broken) - 1} more: --verbose)" if broken[1:] else ""
             where = "" if broken[0].where is None else f"output '{broken[0].where}': "
