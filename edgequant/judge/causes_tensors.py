@@ -11,7 +11,7 @@ from edgequant.judge.layers import suspects
 _ACTIVATION_PEAK = 20.0
 _MOVED = {
     "lag": "it is shifted",
-    "order": "its rows come in another order",
+    "order": "its slices come in another order",
     "permuted": "its axes are in another order",
     "exchanged": "two of its channels are exchanged",
     "other output": "it is what another tensor has",

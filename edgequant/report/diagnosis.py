@@ -32,7 +32,7 @@ _NO_NUMBER = -100.0
 """dB; below, a number is so far off that how far says nothing."""
 _SEEN = {
     "weights": "The cause is read from the weights in the file.",
-    "tensors": "The cause is what its output and input show.",
+    "tensors": "The cause is read from what goes into it and what comes out.",
 }
 _OF_WEIGHTS = (
     "ZERO_SCALE", "BIAS_LOST", "WEIGHTS_MISPLACED", "WEIGHTS_NOT_FINITE", "WEIGHT_SCALE_WRONG", "WEIGHT_ROUNDED_BADLY",
