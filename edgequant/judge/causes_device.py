@@ -150,7 +150,7 @@ def kernel(at: At) -> Told | None:
         )
         return "HOST_KERNEL_DIFFERS", message, evidence, remedy
     code = "INT8_KERNEL_DIFFERS" if how else "KERNEL_DIFFERS"
-    message = f"the device computes something else than this host here{where}{how}; what, no known kind of fault explains"
+    message = f"the device computes something else than this host here{where}{how}; no known kind of fault fits"
     return (
         code,
         message,
