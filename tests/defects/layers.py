@@ -221,9 +221,9 @@ REAL_HELD = (
 
 GRID = tuple(
     (kind, variant)
-    for kind in ("small_cnn", "conv_cnn", "gru", "lstm", "streaming", "big_mlp", "gru_reset_first", "lstm_two_outputs")
+    for kind in ("small_cnn", "conv_cnn", "gru", "lstm", "streaming", "big_mlp", "gru_reset_first")
     for variant in ("dynamic:8", "dynamic:4", "dynamic:4,block=32", "weight:8")
-)
+) + (("small_cnn", "static:8"), ("conv_cnn", "static:8"), ("big_mlp", "static:8"))
 """Of generated models; and of real ones below: each by itself and on a sound device."""
 REAL_VARIANTS = ("dynamic:8", "dynamic:4", "weight:8", "dynamic:4,block=32")
 WAYS = ("by itself", "on a sound device")
