@@ -7,6 +7,7 @@ of models and seeds that no rule was tuned on by themselves; and how many sound 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import tempfile
 import time
@@ -219,19 +220,18 @@ REAL_HELD = (
 )  # fmt: skip
 
 
-GRID = tuple(
-    (kind, variant)
-    for kind in ("small_cnn", "conv_cnn", "gru", "lstm", "streaming", "big_mlp", "gru_reset_first")
-    for variant in ("dynamic:8", "dynamic:4", "dynamic:4,block=32", "weight:8")
-) + (("small_cnn", "static:8"), ("conv_cnn", "static:8"), ("big_mlp", "static:8"))
+_KINDS = ("small_cnn", "conv_cnn", "gru", "lstm", "streaming", "big_mlp", "gru_reset_first")
+_VARIANTS = ("dynamic:8", "dynamic:4", "weight:8", "dynamic:4,block=32")
+GRID = (
+    *itertools.product(_KINDS, _VARIANTS), ("small_cnn", "static:8"), ("conv_cnn", "static:8"), ("big_mlp", "static:8"),
+)  # fmt: skip
 """Of generated models; and of real ones below: each by itself and on a sound device."""
-REAL_VARIANTS = ("dynamic:8", "dynamic:4", "weight:8", "dynamic:4,block=32")
 WAYS = ("by itself", "on a sound device")
 
 
 def sound_grid(folder: Path, host: Session, models: Path | None, only: str) -> Iterator[Subject]:
     """Every model in every variant once, with cases that no rule was tuned on."""
-    real = [(each, variant) for each in sorted(models.glob("*.onnx")) for variant in REAL_VARIANTS] if models else []
+    real = [(each, variant) for each in sorted(models.glob("*.onnx")) for variant in _VARIANTS] if models else []
     for kind, variant in GRID:
         if only in f"{kind} {variant}":
             yield generated_subject(kind, variant, folder, host, seed=31)
