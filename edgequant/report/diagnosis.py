@@ -221,6 +221,7 @@ def render(found: DiagnosisReport, console: Console, *, verbose: bool = False, q
 
 _BROKEN = ("LIMIT_EXCEEDED", "CONVERSION_ERROR")
 """Stand first: how bad it is."""
+_OF_DEVICE = ("DEVICE_DIFFERS", "DEVICE_BEYOND_ROUNDING", "FILE_OR_KERNEL_DIFFERS")
 
 
 def _known(row: LayerRow) -> bool:
@@ -248,10 +249,11 @@ def _others(found: DiagnosisReport) -> list[Finding]:
 
 
 def _same_fault(found: DiagnosisReport) -> list[Finding]:
-    """What outputs look like after a conversion that is proven to be wrong at a node."""
-    if found.stage != "conversion" or found.proof != "proven" or not found.layers:
+    """What outputs look like behind a node or a device's layer that is proven to be wrong."""
+    if found.proof != "proven" or not found.layers:
         return []
-    return [each for each in _others(found) if each.code.startswith("RESIDUAL_")]
+    codes = {"conversion": "RESIDUAL_", "device": _OF_DEVICE}.get(found.stage or "")
+    return [] if codes is None else [each for each in _others(found) if each.code.startswith(codes)]
 
 
 class _Printer(Lines):

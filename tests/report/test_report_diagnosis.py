@@ -138,6 +138,19 @@ def test_layers_stand_in_the_order_they_are_computed_and_what_no_decibels_tell_i
     assert "In the order they are computed." in stream.getvalue()
 
 
+def test_what_outputs_look_like_behind_what_is_proven_is_told_in_one_line() -> None:
+    seen = [
+        Finding(code=code, severity="fail", where="y", message="it is off")
+        for code in ("DEVICE_DIFFERS", "RESIDUAL_LAG")
+    ]
+    for stage, hidden, kept in (("device", *seen), ("conversion", *reversed(seen))):
+        stream = io.StringIO()
+        render(report(stage=stage, findings=seen), Console(file=stream, width=200))
+        assert f"one more finding is of the same fault: {hidden.code} (--verbose)" in stream.getvalue()
+        assert f"{kept.code} at 'y': it is off" in stream.getvalue()
+        assert f"{hidden.code} at 'y'" not in stream.getvalue()
+
+
 def test_a_host_that_is_wrong_is_said_to_be_the_one() -> None:
     told = Finding(code="HOST_KERNEL_DIFFERS", severity="fail", where="p", message="the error jumps")
     assert sentences(report(stage="device", cause=told))[0].startswith("This host breaks it, not the device")
