@@ -5,12 +5,13 @@ its end, with this host as the device and with a real sshd on loopback.
 
 The peer is a user's own scripts (bare.py), run one after the other in the same minute, which make the same files and
 the same inferences: convert to float MNN, and again on another heap; convert to quantized MNN; ONNX Runtime on every
-case; float MNN on every case; quantized MNN on every case, twice, with the same warm-up, number and duration of timed
-inferences as edgequant's; every case with memory normal.  Over SSH also quantized MNN on this host, as it is and with
-memory normal, and again with the cases moved, which is what a device is held against.  The cases are those that verify
-drew, moved as verify moves them; that is done before.  Each script is a process and pays for its own imports, as it
-would in real life.  None of them compares, judges, hashes, draws, checks that the converter's output loads, or writes
-anything: that is what is above 1.  Ours and the steps alternate.
+case, and on the usual ones with a copy that rounds activations, which is made before; float MNN on every case;
+quantized MNN on every case, twice, with the same warm-up, number and duration of timed inferences as edgequant's; every
+case with memory normal.  Over SSH also quantized MNN on this host, as it is and with memory normal, and again with the
+cases moved, which is what a device is held against.  The cases are those that verify drew, moved as verify moves them;
+that is done before.  Each script is a process and pays for its own imports, as it would in real life.  None of them
+compares, judges, hashes, draws, checks that the converter's output loads, or writes anything: that is what is above 1.
+Ours and the steps alternate.
 """
 
 from __future__ import annotations
@@ -51,9 +52,12 @@ def run(settings: Settings) -> list[Result]:
 
 @dataclass(frozen=True)
 class _Cases:
-    """Files of the cases that verify runs; and of these, moved as it does for memory low and for memory normal."""
+    """Files of the cases that verify runs; those of them that are no strain, and the source with rounded activations
+    that computes these; and of all, moved as it does for memory low and for memory normal."""
 
     all: list[Path]
+    usual: list[Path]
+    rounded: Path
     moved: list[Path]
     moved_normal: list[Path]
 
@@ -65,15 +69,21 @@ def _cases(source: Path, folder: Path) -> _Cases:
     from edgequant.archive.open import open_run
     from edgequant.cases.case import Case
     from edgequant.lab.probes.rounding import moved
+    from edgequant.models.onnx_cut import OnnxFile
+    from edgequant.models.onnx_rounding import round_activations
 
+    rounded = folder / "rounded.onnx"
+    with OnnxFile(source) as file:
+        round_activations(file, rounded)
     _verify(source, ["--device", "local:"], folder, None)
     facts = open_run(folder / "run").source.cases
-    usual = [case.name for case in facts if case.kind == "usual"]
-    timed = usual[len(usual) // 2]
+    regular = [case.name for case in facts if case.kind == "usual"]
+    timed = regular[len(regular) // 2]
     names = [case.name for case in facts if case.name != timed]
     names.insert((len(names) + 1) // 2, timed)
     kinds = {case.name: case.kind for case in facts}
     paths: list[Path] = []
+    usual: list[Path] = []
     low: list[Path] = []
     normal: list[Path] = []
     for name in names:
@@ -81,13 +91,14 @@ def _cases(source: Path, folder: Path) -> _Cases:
             case = Case(name=name, inputs=dict(arrays), source="bench", kind=kinds[name])
         paths.append(_saved(case.inputs, folder / f"case-{name}.npz"))
         half = case.kind == "strain"
+        usual += [] if half else paths[-1:]
         for files, several in (
             (low, moved(case, int8=True, half=half)),
             (normal, moved(case, int8=False, half=True)),
         ):
             for _, other in several:
                 files.append(_saved(other.inputs, folder / f"moved-{len(low)}-{len(normal)}.npz"))
-    return _Cases(paths, low, normal)
+    return _Cases(paths, usual, rounded, low, normal)
 
 
 def _saved(inputs: Mapping[str, Any], path: Path) -> Path:
@@ -168,6 +179,7 @@ def _steps(source: Path, cases: _Cases, folder: Path, *, on_host_too: bool) -> d
         "convert again": ["convert", source, plain],
         "convert quantized": ["convert", source, small, *flags],
         "reference": ["ort", source, *cases.all],
+        "reference rounded": ["ort", cases.rounded, *cases.usual],
         "float on host": ["mnn", plain, "normal", threads, 0, 0, 0, *cases.all],
         # Every case twice; with as many before the timed one as behind it.
         "device and timing": ["mnn", small, "low", threads, *timing, *_twice(cases.all)],

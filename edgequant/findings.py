@@ -27,7 +27,7 @@ class Finding(BaseModel):
         remedy: what to do about it.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     code: str = Field(pattern=r"^[A-Z][A-Z0-9_]*$")
     severity: Severity

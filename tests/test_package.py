@@ -36,19 +36,20 @@ def test_importing_it_loads_nothing() -> None:
 
 
 def test_verify_begins_before_it_loads_what_it_needs_later() -> None:
-    later = {"edgequant.judge.run", "edgequant.report.model", "edgequant.quantize.ladder", "edgequant.quantize.recipe",
+    later = {"edgequant.judge.run", "edgequant.jobs.prepare", "edgequant.report.model", "edgequant.quantize.ladder", "edgequant.quantize.recipe",
              "edgequant.quantize.search.auto", "edgequant.pack.build", "yaml", "psutil", "paramiko"}  # fmt: skip
     code = f"import sys, edgequant.cli.verify, edgequant.jobs.verify; print(sorted({later} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
 
 
-def test_threads_of_openblas_are_kept_from_us_not_from_a_users_own_code() -> None:
+@pytest.mark.parametrize(("name", "ours"), [("OPENBLAS_NUM_THREADS", "1"), ("PYDANTIC_DISABLE_PLUGINS", "__all__")])
+def test_what_keeps_libraries_quiet_is_for_us_not_for_a_users_own_code(name: str, ours: str) -> None:
     code = (
-        "import os; from edgequant import blas; name = 'OPENBLAS_NUM_THREADS'; before = os.environ.get(name)\n"
-        "blas.one_thread(); print(os.environ[name], blas.environment_as_found().get(name), before)"
+        f"import os; from edgequant import variables; name = {name!r}; before = os.environ.get(name)\n"
+        "variables.set_ours(); print(os.environ[name], variables.environment_as_found().get(name), before)"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
-    for given, said in ({}, "1 None None\n"), ({"OPENBLAS_NUM_THREADS": "3"}, "3 3 3\n"):
+    environment = {key: value for key, value in os.environ.items() if key != name}
+    for given, said in ({}, f"{ours} None None\n"), ({name: "3"}, "3 3 3\n"):
         found = subprocess.check_output([sys.executable, "-c", code], text=True, env={**environment, **given})
         assert found == said
 

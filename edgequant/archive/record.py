@@ -15,7 +15,10 @@ Name = Annotated[str, Field(max_length=4000)]
 class Record(BaseModel):
     """Base of all of these.  A later version may have written more than this one knows."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, ser_json_inf_nan="strings", allow_inf_nan=False)
+    # defer_build: a command reads or writes few of some hundred records, and building all takes a third of a second.
+    model_config = ConfigDict(
+        extra="ignore", frozen=True, ser_json_inf_nan="strings", allow_inf_nan=False, defer_build=True
+    )
 
 
 class ArrayRef(Record):

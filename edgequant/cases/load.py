@@ -245,14 +245,14 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 class _MnnInput(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", defer_build=True)
     name: str = Field(min_length=1, max_length=1000)
     shape: list[int] | None = Field(default=None, max_length=32)
     value: float | None = None
 
 
 class _MnnFolder(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", defer_build=True)
     inputs: list[_MnnInput] = Field(min_length=1, max_length=10_000)
 
 

@@ -6,7 +6,7 @@ import gc
 import sys
 from typing import NoReturn
 
-from edgequant import blas
+from edgequant import variables
 from edgequant.cli import interrupts
 
 
@@ -14,7 +14,7 @@ def main() -> NoReturn:
     """The console script."""
     interrupts.watch()
     gc.set_threshold(10_000)  # what is imported is no garbage; looking through it again and again takes a sixth of it
-    blas.one_thread()
+    variables.set_ours()
     from edgequant.cli.commands import app
     from edgequant.cli.run_main import run_main
 

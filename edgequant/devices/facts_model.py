@@ -15,7 +15,7 @@ _MHz = Annotated[int, Field(ge=1, le=100_000)]
 
 
 class _Fact(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class Cluster(_Fact):

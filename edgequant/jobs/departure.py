@@ -23,7 +23,7 @@ class TensorFact(BaseModel):
     """A tensor of the source: its sizes there and in MNN, None where it was not seen; how far MNN is from it, measured
     in the whole model.  See `compare.metrics`."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     name: str
     shape: tuple[int, ...] | None = None
@@ -79,7 +79,7 @@ class Departure(BaseModel):
         converter_runs: that the proof took.
     """
 
-    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True, defer_build=True)
 
     node: str
     operator: str

@@ -28,6 +28,7 @@ class Reporter:
         self._comparing: Background[None] | None = None
         self._lock = threading.Lock()
         self._conversion_known = False
+        Report.model_rebuild()  # now, while others work: else it is built when it is written, and all wait for it
 
     def begin(self, archive: Run, *, now: bool) -> None:
         """Once it is prepared.  now: compare what is there already, as files are still being made; else later.

@@ -23,7 +23,6 @@ from edgequant.archive.acceptance import TaskRecord
 from edgequant.archive.open import Run
 from edgequant.archive.record import ArrayRef, Failure
 from edgequant.archive.types import Capture
-from edgequant.blas import environment_as_found
 from edgequant.cases.load import read_npz
 from edgequant.errors import EdgequantError, InputError, ToolError
 from edgequant.files import read_bounded, sha256_of
@@ -31,6 +30,7 @@ from edgequant.quantize import child
 from edgequant.quantize.child import death, run_child
 from edgequant.spec import Variant
 from edgequant.spec.function import PATTERN
+from edgequant.variables import environment_as_found
 
 WORKER = Path(child.__file__).with_name("task_worker.py")
 MAX_LABELS = 64 << 20

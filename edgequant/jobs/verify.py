@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import traceback
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from edgequant.archive.folder import RunFolder, device_capture, host_capture, safe_name
+from edgequant.archive.folder import RunFolder, device_capture, host_capture
 from edgequant.archive.manifest import Ahead, begin_anew, close
 from edgequant.archive.open import Run, open_run
 from edgequant.archive.types import Artifact, Capture, Closing, DeviceCapture, Failure, Making
 from edgequant.background import Background
 from edgequant.clock import Clock
 from edgequant.errors import DeviceError, EdgequantError, InputError, ToolError
-from edgequant.files import host_error, sha256_of
-from edgequant.jobs.beside import CompareBeside, HostBeside
+from edgequant.files import sha256_of
+from edgequant.jobs.bugs import bug
 from edgequant.jobs.devices import Devices, begin_host, end_host, is_arm
 from edgequant.jobs.look import Looked, look
-from edgequant.jobs.making import on_host, open_maker
-from edgequant.jobs.prepare import FLOAT, Prepared, prepare, prepared_again, source_of
 from edgequant.jobs.probes import device_probes
 from edgequant.jobs.rounding import with_rounding
 from edgequant.lab.session import Session
@@ -37,6 +34,7 @@ from edgequant.quantize.work import HOPELESS, remove_stale
 from edgequant.spec import Variant
 
 if TYPE_CHECKING:  # loaded while others work, see `_Verify.run`
+    from edgequant.jobs.prepare import Prepared
     from edgequant.jobs.reporting import Reporter
     from edgequant.report.model import Report
 
@@ -152,6 +150,9 @@ class _Verify:
             stack.callback(end_host, starting)
             if devices.unusable():
                 return self._unusable(looked, devices)
+            from edgequant.jobs.making import open_maker
+            from edgequant.jobs.prepare import FLOAT
+
             maker = open_maker(looked.graph, request, folder, progress, self.clock)
             stack.callback(maker.stop)
             self._kept = {variant: self._kept_artifact(variant) for variant in request.variants}
@@ -171,6 +172,8 @@ class _Verify:
         return self._told(self.finish(ended=True))
 
     def _prepare(self, looked: Looked, starting: Background[Session], maker: Maker) -> Prepared:
+        from edgequant.jobs.prepare import prepare, prepared_again
+
         if self._earlier is not None and self._earlier.prepared:
             return prepared_again(self._earlier, looked, self.folder, maker, self.clock)
         return prepare(
@@ -192,6 +195,8 @@ class _Verify:
 
     def _unusable(self, looked: Looked, devices: Devices) -> Report:
         """No device can be used: nothing is made, nothing is run."""
+        from edgequant.jobs.prepare import source_of
+
         if not self._archive.prepared:
             self.folder.save_source(source_of(looked.graph, self.request))
         for uri, error in devices.met().items():
@@ -206,6 +211,8 @@ class _Verify:
         self, prepared: Prepared, maker: Maker, host: Session, met: dict[str, Session | EdgequantError]
     ) -> dict[Variant, Artifact]:
         if any(variant.searched for variant in self.request.variants):
+            from edgequant.jobs.making import on_host
+
             usable = [session for session in met.values() if isinstance(session, Session)]
             arm = any(is_arm(session) for session in usable if not session.device.is_host)
             maker = maker.knowing(on_host(prepared, self.request, host, device=next(iter(usable), None), arm=arm))
@@ -244,7 +251,7 @@ class _Verify:
         except Exception as error:
             if alone:
                 raise
-            failure = self._bug(error, "making", variant)
+            failure = bug(error, "making", variant, self.folder)
         else:
             self.folder.save_making(Making(variant=variant, artifact=artifact))
             return artifact
@@ -293,6 +300,8 @@ class _Verify:
         return kept is not None and kept.failure is None and kept.artifact_sha256 == artifact.sha256
 
     def _take(self, session: Session, artifact: Artifact, prepared: Prepared, host: Session) -> None:
+        from edgequant.jobs.beside import CompareBeside, HostBeside
+
         variant, uri = artifact.asked, session.uri
         several = "s" if len(prepared.cases) > 1 else ""
         self.progress.say(f"running {variant} on {uri} ({len(prepared.cases)} case{several})")
@@ -346,7 +355,7 @@ class _Verify:
                 role="device",
                 variant=str(variant),
                 device=device_capture_of(session),
-                failure=self._bug(error, session.uri, variant),
+                failure=bug(error, session.uri, variant, self.folder),
             )
 
     def _failed_device(self, uri: str, error: EdgequantError) -> None:
@@ -363,20 +372,6 @@ class _Verify:
                         failure=Failure.of(error),
                     ),
                 )
-
-    def _bug(self, error: Exception, where: str, variant: Variant) -> Failure:
-        if (known := host_error(error)) is not None:
-            return Failure.of(known)
-        trace = traceback.format_exc()
-        log = self.folder.log(f"bug-{safe_name(where)}-{safe_name(str(variant))}")
-        log.write_text(trace, "utf-8", "backslashreplace")
-        return Failure(
-            code="INTERNAL_ERROR",
-            message=f"{type(error).__name__}: {error}",
-            where=where,
-            hint="This is a bug in edgequant, or nonsense from the device.",
-            evidence={"trace": trace.splitlines()[-10:], "log": log.name},
-        )
 
     # ---- ending
 

@@ -54,7 +54,7 @@ class Latency(BaseModel):
         case: the case that was timed.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     n: int = Field(ge=0)
     warmup: int = Field(ge=0)

@@ -27,7 +27,7 @@ class OfflineOptions(BaseModel):
         samples: how many samples are used; None for all.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     method: OfflineMethod
     weights: Literal["max_abs", "admm"] = "max_abs"

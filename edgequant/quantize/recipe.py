@@ -59,7 +59,7 @@ class Rule(BaseModel):
             int8 with fixed scales, measured on samples.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     name: str | None = Field(default=None, max_length=_MOST_GLOB)
     regex: str | None = Field(default=None, max_length=_MOST_REGEX)
@@ -162,7 +162,7 @@ class Recipe(BaseModel):
         rules: the last that fits a layer decides.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, defer_build=True)
 
     schema_: Literal["edgequant.recipe/1"] = Field(default="edgequant.recipe/1", alias="schema")
     memory: MemoryMode = "low"

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgequant.blas import environment_as_found
 from edgequant.errors import InputError
 from edgequant.progress import counting
 from edgequant.quantize.child import death, run_child
 from edgequant.spec.function import PATTERN
+from edgequant.variables import environment_as_found
 
 WORKER = Path(__file__).with_name("user_function_worker.py")
 MAX_SPOOL_BYTES = 8 << 30

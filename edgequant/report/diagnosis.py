@@ -86,7 +86,7 @@ class DiagnosisReport(BaseModel):
         overlay: the file for Model Explorer, where one was wanted; overlaid: what is in it.
     """
 
-    model_config = ConfigDict(populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True, defer_build=True)
 
     schema_: Literal["edgequant.diagnosis/1"] = Field(default="edgequant.diagnosis/1", alias="schema")
     verdict: Verdict

@@ -32,7 +32,7 @@ def _known(model: type[BaseModel], data: Any, info: ValidationInfo) -> Any:
     return {key: value for key, value in data.items() if key in names}
 
 
-class _Model(BaseModel):
+class _Model(BaseModel, defer_build=True):
     # protected_namespaces: "model_file" is a name of the contract.
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True, protected_namespaces=()

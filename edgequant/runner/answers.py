@@ -27,7 +27,7 @@ _Name = Annotated[str, Field(max_length=4000), AfterValidator(_storable)]
 
 class Answer(BaseModel):
     # A newer runner may say more than this host knows.
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
 
 class MemoryKb(Answer):

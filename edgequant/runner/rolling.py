@@ -61,7 +61,7 @@ class RollResult:
 class RollAnswer(BaseModel):
     """What the runner says of it."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
     done: int = Field(ge=1, le=MAX_STEPS)
     ms: float = Field(allow_inf_nan=False)

@@ -55,7 +55,7 @@ class VerifySpec(BaseModel):
         device_options: how devices are reached, and what runs there.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     devices: list[str] = Field(default_factory=list, max_length=1000)
     variants: list[str] = Field(default_factory=list, max_length=1000)

@@ -53,7 +53,7 @@ class ImageOptions(BaseModel):
     not apply it.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     format: Literal["RGB", "BGR", "GRAY", "RGBA", "BGRA"] = "RGB"
     mean: tuple[float, ...] = Field(default=(0.0,), max_length=4)

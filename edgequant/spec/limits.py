@@ -42,7 +42,7 @@ class Limit(BaseModel):
     A bound in the metric's wrong direction (``cosine<=0.9``) would pass what is bad, so it is refused.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     output: str | None = None
     metric: str

@@ -13,7 +13,7 @@ from edgequant.spec.variant import MemoryMode, Variant
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 Precision = Literal["normal", "low", "high"]

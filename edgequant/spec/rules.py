@@ -86,7 +86,7 @@ class Rule(_Strict):
         line: where it stands in the spec.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     text: str
     metric: str

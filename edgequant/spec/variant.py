@@ -68,7 +68,7 @@ class Variant(BaseModel):
         file: of recipe: its path.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     method: Method
     bits: int | None = Field(default=None, ge=2, le=8)

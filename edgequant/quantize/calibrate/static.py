@@ -59,7 +59,7 @@ class StaticOptions(BaseModel):
             ``any``: what was asked for is made, whatever MNN computes.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     calib: Calib | Literal["best"] = "mse"
     sym: bool | None = True

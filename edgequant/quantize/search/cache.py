@@ -48,7 +48,7 @@ def choice_key(choice: Choice) -> str:
 class Kept(BaseModel):
     """What was measured of a model: SQNR in dB by output, and one inference in ms where it was timed."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
     sqnr_db: dict[str, float]
     latency_ms: float | None

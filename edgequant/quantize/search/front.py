@@ -32,7 +32,7 @@ class Point(BaseModel):
         sha256: of the file where `made`.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     label: str
     memory: MemoryMode
@@ -67,7 +67,7 @@ class AutoResult(BaseModel):
             in dB over `deviations` models; None where nothing was predicted.
     """
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, defer_build=True)
 
     schema_: Literal["edgequant.auto/1"] = Field(default="edgequant.auto/1", alias="schema")
     source_sha256: str
