@@ -252,7 +252,7 @@ def _same_fault(found: DiagnosisReport) -> list[Finding]:
     """What outputs look like behind a node or a device's layer that is proven to be wrong."""
     if found.proof != "proven" or not found.layers:
         return []
-    codes = {"conversion": "RESIDUAL_", "device": _OF_DEVICE}.get(found.stage or "")
+    codes = {"conversion": ("RESIDUAL_",), "device": _OF_DEVICE}.get(found.stage or "")
     return [] if codes is None else [each for each in _others(found) if each.code.startswith(codes)]
 
 
