@@ -221,7 +221,7 @@ def render(found: DiagnosisReport, console: Console, *, verbose: bool = False, q
 
 _BROKEN = ("LIMIT_EXCEEDED", "CONVERSION_ERROR")
 """Stand first: how bad it is."""
-_OF_DEVICE = ("DEVICE_DIFFERS", "DEVICE_BEYOND_ROUNDING", "FILE_OR_KERNEL_DIFFERS")
+_OF_DEVICE = ("DEVICE_DIFFERS", "DEVICE_BEYOND_ROUNDING", "DEVICE_INT8_WORSE", "FILE_OR_KERNEL_DIFFERS")
 
 
 def _known(row: LayerRow) -> bool:
