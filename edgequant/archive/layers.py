@@ -109,12 +109,13 @@ class WeightFacts(Record):
         bad_channels: those with NaN or Inf in them.
         one_scale: all channels have the same scale.
         range_ratio: largest of the loudest output channel over that of the median one.
-        peak: largest weight over rms, of the worst channel (or block).
+        peak, peak_channel: largest weight over rms, of the worst channel; that channel.
         like: (channel, other): quantized weights of a channel that are another channel's float ones.
         slope, offset, left: of the channel of `excess`, a line through the float weights of its worst group: factor,
             steps that are added, and error power over rounding that such lines leave.
         count: weights of the layer.
-        bias_steps: largest of the float bias, in steps of the weights of its channel (1e-6 at least, as MNN has it).
+        bias_steps, bias_channel: largest of the float bias, in steps of the weights of its channel (1e-6 at least, as
+            MNN has it); that channel.
         bias_gap: largest difference of biases over the largest bias; bias_zero: all of it is gone.
     """
 
@@ -132,6 +133,7 @@ class WeightFacts(Record):
     one_scale: bool = False
     range_ratio: float | None = None
     peak: float | None = None
+    peak_channel: int | None = None
     bad_channels: tuple[int, ...] = ()
     like: tuple[int, int] | None = None
     slope: float | None = None
@@ -139,6 +141,7 @@ class WeightFacts(Record):
     left: float | None = None
     count: int = 0
     bias_steps: float | None = None
+    bias_channel: int | None = None
     bias_gap: float = 0.0
     bias_zero: bool = False
 

@@ -23,7 +23,7 @@ def run(uri: str, options: DeviceOptions, ui: Ui) -> None:
     found = probe_activations(uri, options, CliProgress(ui))
     console = out(ui)
     kernels = ", ".join(name for name, on in found.kernels.items() if on) or "none of the special ones"
-    console.print(Text(printable(f"{uri}: MNN {found.mnn}, kernels: {kernels}")), soft_wrap=True)
+    console.print(Text(printable(f"{uri}  MNN {found.mnn}, kernels: {kernels}")), soft_wrap=True)
     table = Table(box=None, pad_edge=False)
     for name in ("operator", "precision", "right from", "to", "NaN", "Inf", "-Inf"):
         table.add_column(name, justify="right" if name in ("right from", "to") else "left", no_wrap=True)

@@ -127,7 +127,7 @@ class Departure(BaseModel):
 
     def __str__(self) -> str:
         given = "".join(f" {key}={words(value)}" for key, value in list(self.attributes.items())[:8])
-        blame = "departs" if self.proof != "none" else "may be where it departs (a suspicion)"
+        blame = ": MNN computes something else" if self.proof != "none" else " may be where MNN computes something else"
         stretch = f", in the stretch {' > '.join(self.stretch)}" if len(self.stretch) > 1 else ""
         why = f": {self.why}" if self.why else ""
-        return f"{self.operator} {self.node}{given} {blame}{stretch}{why}"
+        return f"{self.operator} {self.node}{given}{blame}{stretch}{why}"

@@ -7,7 +7,7 @@ import itertools
 import os
 import shlex
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from edgequant.jobs.next_command import next_command
 from edgequant.jobs.overwriting import given_paths, refuse_table
 from edgequant.jobs.reporting import Reporter
 from edgequant.jobs.verify import verify
-from edgequant.judge.broken_stage import Stage, broken_stage, failing_outputs, worst_cases
+from edgequant.judge.broken_stage import Stage, broken_stage, failing_outputs, stages_db, worst_cases
 from edgequant.judge.diagnosis import Diagnosis
 from edgequant.judge.diagnosis import diagnose as judge_layers
 from edgequant.judge.layer_births import STATES
@@ -147,13 +147,18 @@ def look_inside(folder: RunFolder, request: Request, progress: Progress, wanted:
     judgement = judge(run, run.plan.model_copy(update={"devices": request.devices, "variants": request.variants}))
     trial = judgement.trials[0]
     stage = broken_stage(trial, judgement.findings)
+    worst, by_stage = stages_db(trial)
+    memory = None if trial.artifact is None else request.options.memory_for(trial.artifact.run_as)
     told = DiagnosisReport(
         verdict=judgement.verdict,
         model=str(request.model),
         device=trial.uri,
         variant=str(trial.variant),
         stage=stage,
+        ran={"precision": request.options.precision, "memory": str(memory)} if memory else {},
         run_dir=str(folder.path),
+        stages_of=worst,
+        stages_db=by_stage,
     )
     exporting = _Exporting(wanted.case)
     capture = None
@@ -334,6 +339,14 @@ def _float_model(run: Run) -> Path:
     raise InputError("RUN_INVALID", f"{run.path}: its float model is missing", hint="Diagnose the model anew.")
 
 
+def _versions(mnn: Mapping[str, str]) -> dict[str, str]:
+    """The device's, and this host's where it is another."""
+    here, there = mnn.get("here"), mnn.get("there")
+    if here and there and here != there:
+        return {"mnn": f"{there} there, {here} on this host"}
+    return {"mnn": there or here or ""} if there or here else {}
+
+
 def _told(
     told: DiagnosisReport, found: Diagnosis, capture: LayerCapture, run: Run, request: Request, trial: TrialJudgement,
     judgement: Judgement,
@@ -360,6 +373,7 @@ def _told(
             "cause": found.cause or (next(iter(fails), None) if found.stage is not None else None),
             "findings": [*(fails if verdict.exit_code else []), *found.findings],
             "next": None if found.stage is None else next_command(found, run, request, trial),
+            "ran": {**_versions(capture.mnn), **told.ran},
             "cases": list(capture.cases),
             "table": rows(found),
             "device_memory_mb": None

@@ -259,15 +259,17 @@ def _how(bench: Bench, trial: Trial | None, how: Proof) -> str:
     if how == "its tensors":
         return f"in the whole model its inputs are those {bench.inside.name} has, and its output is not"
     if trial is None:
-        return "nothing: fed with the source's own tensors, no part that was cut out departs"
+        return "nothing: fed with the source's own tensors, no part that was cut out computes something else"
     what = {"alone": "it", "with those before it": "it, with the nodes before it that it needs to show,"}.get(how, "")
     if len(trial.part.nodes) > 1 and how == "alone":
         what = f"the stretch of {len(trial.part.nodes)} nodes"
     if trial.failure is not None:
         return f"{what} was cut out, converted alone, and MNN cannot run it: {trial.failure.message}"
     worst = min((each.sqnr_db for each in trial.alike.values() if each.sqnr_db is not None), default=None)
-    size = "" if worst is None else f", at {worst:.1f} dB"
-    return f"{what} was cut out, converted alone and fed with the inputs {bench.inside.name} computes: it departs{size}"
+    size = "" if worst is None else f" ({worst:.1f} dB)"
+    return (
+        f"{what} was cut out, converted alone and fed with what {bench.inside.name} computes: its output is off{size}"
+    )
 
 
 def _unknown(node: Node, how: Proof) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgequant.archive.open import Run
 from edgequant.archive.types import Artifact
+from edgequant.judge.broken_stage import failing_outputs
 from edgequant.judge.diagnosis import Diagnosis
 from edgequant.judge.layer_births import STATES
 from edgequant.judge.types import TrialJudgement
@@ -17,8 +18,6 @@ from edgequant.plan.words import options_of
 from edgequant.quantize.recipe import Rule, exactly, recipe_of
 
 RECIPE = "diagnosis-recipe.json"
-_NO_COMMAND = ("INPUT_UNLIKE_CALIBRATION", "ORDER_OF_EQUALS", *STATES)
-"""Causes whose remedy needs something of the user's that no command here knows."""
 _REPORTED = ("HOST_KERNEL_DIFFERS", "SHAPE_WRONG")
 """Causes that are MNN's, and no variant's: the command makes a report of them."""
 
@@ -36,7 +35,16 @@ def next_command(found: Diagnosis, run: Run, request: Request, trial: TrialJudge
         said = ["--precision", "normal"]  # it is the default, and it is what the remedy is
     elif code in ("OTHER_MNN", "LOW_MEMORY_NOT_ENGAGED"):
         request = replace(request, access=replace(request.access, runtime="pack"))
-    elif code in _NO_COMMAND or (found.stage == "device" and not found.blame.layers):
+    elif code == "ORDER_OF_EQUALS":
+        unordered = {name: "set" for name in failing_outputs(trial) if request.decides.get(name) != "set"}
+        if not unordered:
+            return None
+        request = replace(request, decides={**request.decides, **unordered})  # type: ignore[dict-item]
+    elif code == "INPUT_UNLIKE_CALIBRATION":
+        if request.calibration is None or request.inputs is None:
+            return None  # data like the inputs are the user's alone
+        request = replace(request, calibration=None)  # which is to calibrate with the inputs
+    elif code in STATES or (found.stage == "device" and not found.blame.layers):
         return None
     elif found.blame.spread or not found.blame.layers:
         variant = _rounds_less(trial)

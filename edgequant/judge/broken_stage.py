@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
+from edgequant.compare.decibel import capped_db
 from edgequant.findings import Finding
 from edgequant.judge.conversion import is_cause
 from edgequant.judge.types import TrialJudgement
@@ -55,3 +57,17 @@ def worst_cases(trial: TrialJudgement) -> list[str]:
         if output.summary.worst_case is not None:
             found.setdefault(output.summary.worst_case)
     return list(found)
+
+
+def stages_db(trial: TrialJudgement) -> tuple[str | None, dict[str, float | None]]:
+    """The worst of the outputs that fail, or of all; and its SQNR in each stage (dB), None where that has none."""
+    stages = {
+        "conversion": trial.stages.conversion, "quantization": trial.stages.quantization, "device": trial.stages.device,
+    }  # fmt: skip
+    found: dict[str, dict[str, float | None]] = {}
+    for name in failing_outputs(trial) or trial.outputs:
+        numbers = {stage: of[name].values.get("sqnr_db") for stage, of in stages.items() if name in of}
+        found[name] = {stage: None if value is None else capped_db(value) for stage, value in numbers.items()}
+    known = {name: [value for value in numbers.values() if value is not None] for name, numbers in found.items()}
+    worst = min(found, key=lambda name: min(known[name], default=math.inf), default=None)
+    return worst, {} if worst is None else found[worst]

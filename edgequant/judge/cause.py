@@ -12,8 +12,11 @@ from edgequant.judge.layer_graph import Graph
 
 Told = tuple[str, str, dict[str, Any], str]
 """Code, message, evidence, remedy."""
-FLOAT = "Keep this layer in float (the recipe below does)."
-AGAIN = "Quantize again: this layer of the file was made wrongly, or damaged later.  Until then keep it in float."
+FLOAT = "Keep this layer in float."
+AGAIN = (
+    "Quantize the model again: this layer of the .mnn file was made wrongly, or the file was damaged later.  If it "
+    "comes out the same, keep the layer in float."
+)
 
 
 @dataclass(frozen=True)
@@ -52,4 +55,4 @@ def shown(db: float | None) -> str:
 
 
 def place(where: Mapping[str, object]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in where.items())
+    return ", ".join(f"{key} {value}" + (", counted from 0" if key == "axis" else "") for key, value in where.items())

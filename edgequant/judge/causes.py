@@ -53,7 +53,7 @@ def beyond_half(capture: LayerCapture, graph: Graph, blame: Blame) -> Finding | 
     return None if told is None else _finding(told, blame.layers[0])
 
 
-def spread_cause(capture: LayerCapture, graph: Graph) -> Finding:
+def spread_cause(capture: LayerCapture, graph: Graph, blame: Blame) -> Finding:
     """No few layers are to blame, unless one of the worst is not what quantizing it makes."""
     ranked = suspects(capture)
     for layer in (graph.by_key[name] for name, _ in ranked[:3] if name in graph.by_key):
@@ -67,17 +67,19 @@ def spread_cause(capture: LayerCapture, graph: Graph) -> Finding:
         kinds = "weights and activations" if of_activations(capture) else "weights"
     else:
         kinds = "weights and activations" if any(each.scale for each in graph.layers) else "weights"
-    return _finding(
-        (
-            "BITS_TOO_FEW" if few else "ERROR_SPREAD",
-            f"it is not one layer, nor a few: rounding of {kinds} adds up over {total} layers"
-            + (f" of {min(bits)} bits" if few else ""),
-            {"layers": [name for name, _ in ranked[:10]], "of": total, "bits": min(bits, default=0)},
-            "Give more bits, or smaller blocks (block=32), to all layers." if few else
-            "Take a variant that rounds less: weight:8 (no activations), fp16, or auto, which searches by layers.",
-        ),
-        None,
-    )  # fmt: skip
+    each = len(blame.layers) if blame.proof == "proven" else 0
+    much = f"adds up over all {total} layers that have any"
+    if each > 1:
+        of = f"its {total}" if each == total else f"{each} of {total}"
+        much = f"is more than the limits allow in each of {of} layers"
+    evidence = {"layers": [name for name, _ in ranked[:10]], "of": total, "bits": min(bits, default=0)}
+    message = f"no single layer is to blame: rounding of {kinds} {much}" + (f" of {min(bits)} bits" if few else "")
+    if few:
+        told = ("BITS_TOO_FEW", message, evidence, "Give more bits, or smaller blocks (block=32), to all layers.")
+    else:
+        less = "fp16" if kinds == "weights" else "weight:8 (activations in float), fp16"
+        told = ("ERROR_SPREAD", message, evidence, f"Take a variant that rounds less: {less}, or auto, which searches.")
+    return _finding(told, None)
 
 
 def _finding(told: Told, where: str | None) -> Finding:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from edgequant.archive.layers import Rerun
+from edgequant.compare.decibel import power_db
 from edgequant.judge.cause import At, Told, better, finite, shown
 from edgequant.judge.layers import JUMP
 
@@ -62,21 +63,29 @@ def _jumps_here(at: At) -> bool:
     return bool(before) and after > JUMP * max(before) and after > 1e-6
 
 
+def _db(at: At, tensors: Iterable[str]) -> str:
+    """This host against float MNN, of the worst of some tensors."""
+    share = max((at.graph.share(name, "quantization") or 0.0 for name in tensors), default=0.0)
+    return shown(power_db(1.0, share))
+
+
 def beyond(at: At, least: float = STEP) -> Told | None:
     """Numbers that half precision does not have, where the device runs in it.  least: what is smaller is lost."""
     if at.capture.precision != "low":
         return None
+    own = {tap.tensor for tap in at.taps}
     for tap in [*at.taps, *at.taps_before]:
+        what = f"its {'output' if tap.tensor in own else 'input'} '{tap.tensor}'"
         if tap.plain is None or tap.plain.rms is None:
             continue
         most = max(abs(tap.plain.min or 0), abs(tap.plain.max or 0))
         evidence: dict[str, Any] = {"tensor": tap.tensor, "case": tap.case, "range": [tap.plain.min, tap.plain.max]}
         if most > HALF_MAX:
-            message = f"numbers of '{tap.tensor}' go up to {most:.3g}, and half precision ends at {HALF_MAX:.0f}"
+            message = f"numbers of {what} go up to {most:.3g}, and half precision ends at {HALF_MAX:.0f}"
             return "FP16_OVERFLOW", message, evidence, _PRECISION
         if 0 < tap.plain.rms < least:
             small = "less than the least step" if tap.plain.rms < STEP else "only a few of the least steps"
-            message = f"numbers of '{tap.tensor}' are about {tap.plain.rms:.2g}, {small} of half precision (6e-08)"
+            message = f"numbers of {what} are about {tap.plain.rms:.2g}, {small} of half precision (6e-08)"
             return "FP16_UNDERFLOW", message, evidence, _PRECISION
     return None
 
@@ -96,8 +105,8 @@ def half(at: At) -> Told | None:
         return told
     evidence = {"low_db": rerun.before_db, "normal_db": rerun.sqnr_db}
     message = (
-        f"rounding to half precision{loop}: with precision normal the device agrees to "
-        f"{shown(rerun.sqnr_db)} instead of {shown(rerun.before_db)}"
+        f"rounding to half precision{loop}: with precision normal the device's outputs agree with this "
+        f"host's to {shown(rerun.sqnr_db)} instead of {shown(rerun.before_db)}"
     )
     return "FP16_ROUNDING", message, evidence, _PRECISION
 
@@ -119,7 +128,7 @@ def kernel(at: At) -> Told | None:
         for axis, (index, share, length) in enumerate(worst.device.axes)
         if length > 1 and share > max(0.5, 4 / length)
     ]
-    where = f", most of it at {', '.join(places)}" if places else ""
+    where = f", most of it at {', '.join(places)} (counted from 0)" if places else ""
     evidence["axes"] = [list(each) for each in worst.device.axes]
     how = ""
     for rerun in at.capture.reruns:
@@ -131,16 +140,20 @@ def kernel(at: At) -> Told | None:
         return "OTHER_MNN", message, {**evidence, "mnn": [here, there]}, "Run the same MNN there: --runtime pack."
     if at.layer.weights is None and at.capture.precision == "normal" and _jumps_here(at):
         message = (
-            f"this host computes something else here{where}: an operator without weights costs nothing, and here the "
-            "error in it jumps"
+            f"this host computes something else than it should here{where}: without weights nothing is rounded in it, "
+            f"and yet against float MNN this host is at {_db(at, at.layer.outputs)} behind it, and at "
+            f"{_db(at, at.graph.seen_before(at.layer))} in front of it"
         )
-        remedy = "Go by the device's own outputs: MNN's kernel for this operator on this host is at fault; report it."
+        remedy = (
+            "The device is not at fault: go by its own outputs.  It is MNN's kernel for this operator on this host: "
+            "the next command writes a report of it into the folder 'case'."
+        )
         return "HOST_KERNEL_DIFFERS", message, evidence, remedy
     code = "INT8_KERNEL_DIFFERS" if how else "KERNEL_DIFFERS"
-    message = f"the device computes something else than this host here{where}{how}"
+    message = f"the device computes something else than this host here{where}{how}; no known kind of fault fits"
     return (
         code,
         message,
         evidence,
-        ("Keep this layer in float or take another variant; a newer MNN may have another kernel for it."),
+        "Keep this layer in float or take another variant; a newer MNN may have another kernel for it.",
     )

@@ -11,6 +11,7 @@ from edgequant.judge.layers import suspects
 _ACTIVATION_PEAK = 20.0
 _MOVED = {
     "lag": "it is shifted",
+    "order": "its slices come in another order",
     "permuted": "its axes are in another order",
     "exchanged": "two of its channels are exchanged",
     "other output": "it is what another tensor has",
@@ -73,10 +74,17 @@ def moved(at: At) -> Told | None:
             if sign.kind == "exchanged" and constant:
                 continue  # a lost channel resembles every dead one
             evidence = {"kind": sign.kind, "strength": sign.strength, "where": sign.where}
-            if sign.kind == "order" and sign.strength > 3:
+            if (
+                sign.kind == "order" and sign.strength > 3 and at.layer.weights is None
+            ):  # what has weights sorts nothing
                 axis = sign.where.get("axis")
-                message = f"the same rows come in another order along axis {axis}, as where scores are equal"
-                remedy = "Say that order means nothing (--decides OUTPUT=set), or break ties in the model."
+                message = (
+                    f"the same rows come in another order along axis {axis} (counted from 0), which is what equal "
+                    "scores do where rows are sorted or chosen"
+                )
+                remedy = (
+                    "Say that the order of the model's output means nothing (--decides), or break ties in the model."
+                )
                 return "ORDER_OF_EQUALS", message, evidence, remedy
             if sign.kind in _MOVED and sign.strength > 3:
                 message = f"the right numbers are in the wrong place: {_MOVED[sign.kind]} ({place(sign.where)})"
@@ -153,7 +161,8 @@ def recurrent(at: At) -> Told | None:
         return None
     name = loop.name if loop is not None else at.layer.key
     message = f"it is in the loop '{name}', which feeds every rounding error back into the next step"
-    return "RECURRENT_SENSITIVE", message, {"loop": name}, "Keep the layers of this loop in float."
+    remedy = "Keep this layer in float; where that is not enough, the others of this loop too."
+    return "RECURRENT_SENSITIVE", message, {"loop": name}, remedy
 
 
 def sensitive(at: At) -> Told | None:
@@ -167,7 +176,7 @@ def sensitive(at: At) -> Told | None:
     if found is None or own is None or cost is None or found.bits < 8 or cost < 4 * own or own == 0:
         return None
     message = (
-        f"its own error is what 8 bits cost ({power_db(1.0, own):.1f} dB), and what follows makes more of it "
-        f"({power_db(1.0, cost):.1f} dB)"
+        f"its own error is what 8 bits cost ({power_db(1.0, own):.1f} dB at its output), and the layers behind it "
+        f"enlarge it (to {power_db(1.0, cost):.1f} dB at the model's output)"
     )
     return "SENSITIVE_LAYER", message, {"own": own, "cost": cost}, FLOAT

@@ -29,7 +29,7 @@ def zero_scale(at: At) -> Told | None:
     lost = list(found.zero_channels)
     return (
         "ZERO_SCALE", f"{len(lost)} of its {found.channels} output channels have lost all weights (scale 0), first "
-        f"channel {lost[0]}", {"channels": lost[:20]}, AGAIN,
+        f"channel {lost[0]} (counted from 0)", {"channels": lost[:20]}, AGAIN,
     )  # fmt: skip
 
 
@@ -39,7 +39,8 @@ def _not_finite(at: At) -> Told | None:
         return None
     bad = list(found.bad_channels)
     message = (
-        f"{len(bad)} of its {found.channels} output channels have weights that are NaN or Inf, first channel {bad[0]}"
+        f"{len(bad)} of its {found.channels} output channels have weights that are NaN or Inf, first channel {bad[0]} "
+        "(counted from 0)"
     )
     return "WEIGHTS_NOT_FINITE", message, {"channels": bad[:20]}, AGAIN
 
@@ -57,7 +58,7 @@ def _misplaced(at: At) -> Told | None:
     if found is None or found.like is None:
         return None
     channel, other = found.like
-    message = f"its output channel {channel} has the weights of channel {other}"
+    message = f"in place of its own weights, its output channel {channel} has those of channel {other} (counted from 0)"
     return "WEIGHTS_MISPLACED", message, {"channel": channel, "has": other}, AGAIN
 
 
@@ -80,8 +81,8 @@ def _wrong_weights(at: At) -> Told | None:
         message = f"weights of its output channel {channel} are {times:.3g} times what they should be"
         return "WEIGHT_SCALE_WRONG", message, evidence, AGAIN
     message = (
-        f"weights of its output channel {found.excess_channel} are {math.sqrt(found.excess):.0f} times farther off "
-        "than rounding with its scale explains"
+        f"weights of its output channel {found.excess_channel} are not the float ones rounded: their error is "
+        f"{math.sqrt(found.excess):.0f} times what rounding with this scale makes"
     )
     return "WEIGHT_ROUNDED_BADLY", message, evidence, AGAIN
 
@@ -98,9 +99,13 @@ def _overflowed_bias(at: At) -> Told | None:
     steps = found.bias_steps / scale[0]
     if steps < 2**31:
         return None
-    message = f"its bias is {steps:.3g} steps of its int32 sum, which holds 2.1e+09"
-    remedy = "Keep this layer in float (skip=), or drop the channel whose weights are next to nothing."
-    return "BIAS_OVERFLOWED", message, {"steps": steps}, remedy
+    of = "" if found.bias_channel is None else f" of output channel {found.bias_channel}"
+    message = (
+        f"its bias{of} is {steps:.3g} times the step of the int32 sum that MNN adds it to, which ends at 2.1e+09: the "
+        "weights there are next to nothing, and so is their scale"
+    )
+    remedy = "Keep this layer in float (skip=), or take that channel out of the model."
+    return "BIAS_OVERFLOWED", message, {"steps": steps, "channel": found.bias_channel}, remedy
 
 
 def one_scale(at: At) -> Told | None:
@@ -120,11 +125,12 @@ def _outlier(at: At) -> Told | None:
         or found.kept not in ("quantized", "static")
     ):
         return None
-    message = f"one weight of a channel is {found.peak:.0f} times the rms of all, and sets the scale of the channel"
+    of = "an output channel" if found.peak_channel is None else f"output channel {found.peak_channel}"
+    message = f"one weight of {of} is {found.peak:.0f} times the rms of that channel's weights, and sets their scale"
     return (
         "OUTLIER_WEIGHT",
         message,
-        {"peak": found.peak, "bits": found.bits},
+        {"peak": found.peak, "channel": found.peak_channel, "bits": found.bits},
         ("Give it smaller groups (block=32), or keep this layer in float."),
     )
 
@@ -140,9 +146,11 @@ def _few_bits(at: At) -> Told | None:
     found = at.layer.weights
     if found is None or found.kept != "quantized" or found.bits > FEW_BITS:
         return None
-    left = "" if found.sqnr_db is None else f", too few for them: {shown(found.sqnr_db)} of signal over error is left"
-    message = f"its weights have {found.bits} bits{left}"
-    remedy = "Give this layer 8 bits in a recipe, or keep it in float."
+    left = "" if found.sqnr_db is None else f", too few: {shown(found.sqnr_db)} of signal over error is left in them"
+    others = {each.weights.bits for each in at.graph.layers if each.weights is not None and 1 < each.weights.bits <= 8}
+    beside = f" where others have {max(others)}" if others and max(others) > found.bits else ""
+    message = f"its weights have {found.bits} bits in the file{beside}{left}"
+    remedy = "Give this layer 8 bits, by a rule in a recipe, or keep it in float."
     return "BITS_TOO_FEW", message, {"bits": found.bits, "weights_sqnr_db": found.sqnr_db}, remedy
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from edgequant.archive.layers import LayerCapture
+from edgequant.archive.layers import LayerCapture, LayerFacts
 from edgequant.compare.decibel import power_db
 from edgequant.findings import Finding
 from edgequant.judge.causes import beyond_half, cause_of, spread_cause
@@ -22,6 +22,8 @@ class Row:
 
     entire: dB of its output, with all that comes in from before.  single: the output of the whole model where this
     layer alone is quantized.  device: dB of the device against this host.  moved: what rounding explains of that.
+    place: among the layers, as they are computed.  here_ill, there_ill: "NaN", "Inf" or "shape" of its output on this
+    host or the device, where it is that and should not be; the dB are of the other elements then.
     """
 
     layer: str
@@ -31,6 +33,9 @@ class Row:
     device: float | None = None
     moved: float | None = None
     blamed: bool = False
+    place: int = 0
+    here_ill: str | None = None
+    there_ill: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,8 @@ def taps_finding(capture: LayerCapture) -> list[Finding]:
             code="TAPS_CHANGE_OUTPUTS",
             severity="info",
             where=worst.output,
-            message=f"asking for inner tensors changes outputs on {where}{db}: MNN computes something else then, "
-            "and what is told of these tensors is of that",
+            message=f"asking for tensors inside of the model changed its outputs on {where}{db}: what is told of "
+            "layers is of what MNN computed then; the verdict is not, its outputs were taken without",
             evidence={"tensors": list(worst.tensors[:20]), "case": worst.case, "times": len(capture.changed)},
         )
     ]
@@ -86,7 +91,7 @@ def rows_of(capture: LayerCapture, graph: Graph, blamed: Sequence[str]) -> list[
     """Worst first: those that are blamed, then by what they cost alone, then by their own error."""
     single = dict(suspects(capture))
     found = []
-    for layer in graph.layers:
+    for place, layer in enumerate(graph.layers):
         shares = {
             stage: _most(graph.share(name, stage) for name in layer.outputs)
             for stage in ("quantization", "device", "moved")
@@ -96,7 +101,7 @@ def rows_of(capture: LayerCapture, graph: Graph, blamed: Sequence[str]) -> list[
         found.append(
             Row(
                 layer.key, layer.type, _db(shares["quantization"]), _db(single.get(layer.key)), _db(shares["device"]),
-                _db(shares["moved"]), layer.key in blamed,
+                _db(shares["moved"]), layer.key in blamed, place, _ill(graph, layer, False), _ill(graph, layer, True),
             )
         )  # fmt: skip
     device = capture.stage == "device"
@@ -110,6 +115,20 @@ def rows_of(capture: LayerCapture, graph: Graph, blamed: Sequence[str]) -> list[
 
 def _most(shares: Iterator[float | None]) -> float | None:
     return max((share for share in shares if share is not None), default=None)
+
+
+def _ill(graph: Graph, layer: LayerFacts, there: bool) -> str | None:
+    """What no dB tell: of float MNN against this host, or of this host against the device (there)."""
+    for tap in (tap for name in layer.outputs for tap in graph.taps.get(name, ())):
+        base, side = (tap.here, tap.there) if there else (tap.plain, tap.here)
+        if base is None or side is None:
+            continue
+        if base.n != side.n:
+            return "shape"
+        for what, had, has in (("NaN", base.nan, side.nan), ("Inf", base.inf, side.inf)):
+            if has and not had:
+                return what
+    return None
 
 
 def _db(share: float | None) -> float | None:
@@ -165,10 +184,11 @@ def diagnose(capture: LayerCapture, outputs: Sequence[str], more: Mapping[str, o
             blame = Blame((bad.key,), "proven", "its weights in the file are NaN or Inf, and float MNN's are not")
             cause = cause_of(capture.model_copy(update={"stage": stage}), graph, blame, more)
         elif stage == "device" and (told := beyond_half(capture, graph, blame)) is not None:
-            cause, findings = told, [*findings, born]
+            more_of_it = born.model_copy(update={"severity": "info", "message": f"of the same cause: {born.message}"})
+            cause, findings = told, [*findings, more_of_it]
     elif ill is not None:
         stage = stage or ("device" if any(tap.there is not None for tap in capture.taps) else "quantization")
-        cause, how = ill, "its inputs are as they should be and its output is not"
+        cause, how = ill, "what goes into it is as it should be and what comes out is not"
         blame = Blame((ill.where or "",), "proven", how)
     elif stage is not None and state is not None:
         cause, blame = state, Blame(() if state.where is None else (state.where,), "proven", "steps run by themselves")
@@ -184,7 +204,7 @@ def diagnose(capture: LayerCapture, outputs: Sequence[str], more: Mapping[str, o
         blame = Blame((), "proven", how, spread=True)
     elif stage == "quantization":
         blame = of_quantization(capture, graph)
-        cause = spread_cause(capture, graph) if blame.spread else cause_of(capture, graph, blame, more)
+        cause = spread_cause(capture, graph, blame) if blame.spread else cause_of(capture, graph, blame, more)
         findings += _device_too(graph)
     elif stage == "device":
         blame = of_device(graph)
@@ -192,7 +212,8 @@ def diagnose(capture: LayerCapture, outputs: Sequence[str], more: Mapping[str, o
         if cause is not None and cause.code == "LOW_MEMORY_NOT_ENGAGED" and cause.evidence:
             blame = Blame((), "proven", "the same file gives the device's outputs on this host, with memory normal")
         elif cause is not None and cause.code == "HOST_KERNEL_DIFFERS":
-            how = "both agree on its inputs and not on its output, and it is this host's error against float that jumps"
+            how = "host and device agree on what goes into it and not on what comes out, and the host is then far from "
+            how += "float MNN"
             blame = replace(blame, how=how)
     findings += [*left_float(capture), *near_limits(capture)]
     rows = tuple(rows_of(capture, graph, blame.layers))

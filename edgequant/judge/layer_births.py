@@ -30,9 +30,10 @@ def misshapen(graph: Graph) -> Finding | None:
         code="SHAPE_WRONG",
         severity="fail",
         where=layer.key,
-        message=f"its output on {where} is {_shape(have)} in place of {_shape(want)} (case {tap.case})",
+        message=f"its output on {where} is {_shape(have)} in place of {_shape(want)} (in case '{tap.case}')",
         evidence={"tensor": tap.tensor, "case": tap.case, "shape": have.shape, "expected": want.shape},
-        remedy="Pin the sizes (--shape), or take sizes for which both agree; report the layer with this case to MNN.",
+        remedy="Take sizes for which both agree (--shape); and report it to MNN: the next command writes what that "
+        "takes into the folder 'case'.",
     )
 
 
@@ -59,10 +60,10 @@ def unsteady(graph: Graph) -> Finding | None:
         code="STALE_MEMORY",
         severity="fail",
         where=layer.key,
-        message=f"on {where} its output is another when the same inputs come again (case {tap.case}), and its inputs "
-        "are the same: it reads what an earlier inference left, or what was never written",
+        message=f"on {where} its output is another when the same inputs come again (in case '{tap.case}'), though what "
+        "it reads is the same then: it takes in what an earlier inference left, or what was never written",
         evidence={"tensor": tap.tensor, "case": tap.case, "where": list(tap.unsteady)},
-        remedy="Keep this layer in float, or take another MNN; until then no number of this model repeats.",
+        remedy="Keep this layer in float, or take another MNN; until then its outputs change from run to run.",
     )
 
 

@@ -66,6 +66,18 @@ class Graph:
         ]
         return max(found, default=None)
 
+    def excess_at_worst(self, tensor: str) -> float:
+        """The same of the index of an axis where the device errs most, by the most that rounding has at any: at least
+        so many times more than rounding explains there."""
+        found = [0.0]
+        for tap in self.taps.get(tensor, ()):
+            if tap.device is None or tap.moved is None or not tap.moved.share > 0:
+                continue
+            for (_, there, length), (_, here, _) in zip(tap.device.axes, tap.moved.axes, strict=False):
+                if length > 1 and here > 0:
+                    found.append(tap.device.share * there / (tap.moved.share * here))
+        return max(found)
+
     def main(self) -> Iterator[LayerFacts]:
         return (each for each in self.layers if not each.subgraph)
 

@@ -173,8 +173,8 @@ def _by_exchange(capture: LayerCapture, graph: Graph) -> Blame:
     how = f"with the {worst} of {total} layers in float the limits still break" if tried else ""
     alone = [name for name, _ in ranked if _still_breaks(capture, (name,))]
     if alone:
-        each = "by itself" if len(alone) == 1 else f"each of {len(alone)} layers by itself"
-        told = f"{each} breaks the limits, with all others in float"
+        each = f"'{alone[0]}'" if len(alone) == 1 else f"each of {len(alone)} layers"
+        told = f"quantized alone, {each} breaks the limits"
         return Blame(tuple(alone), "proven", f"{told}; {how}" if how else told, spread=True)
     return Blame(tuple(name for name, _ in ranked[:3]), "suspicion", how, spread=True)
 
@@ -209,18 +209,24 @@ def badly(graph: Graph, tensor: str) -> float:
     return math.log(found[0] / CLIPPED if found[0] > CLIPPED else WIDE / found[0])
 
 
-def _cured(swap: Swap, also: bool) -> str:
+def _cured(swap: Swap, also: bool | None) -> str:
+    """also: whether they alone break the limits; None: that was not run."""
     which = "this layer" if len(swap.layers) == 1 else f"these {len(swap.layers)} layers"
     more = "; with all others in float they still break" if also else ""
+    if also is False:
+        more = ", though they hold with all others in float, too: it is the largest part of what adds up"
     return f"with only {which} in float the limits hold{more}"
 
 
-def _still_breaks(capture: LayerCapture, names: Sequence[str]) -> bool:
-    return any(
-        swap.what == "one" and set(swap.layers) == set(names) and not swap.holds and swap.failure is None
-        and swap.memory == capture.memory
+def _still_breaks(capture: LayerCapture, names: Sequence[str]) -> bool | None:
+    """With these alone quantized; None where that was not run."""
+    found = [
+        not swap.holds
         for swap in capture.swaps
-    )  # fmt: skip
+        if swap.what == "one" and set(swap.layers) == set(names) and swap.failure is None
+        and swap.memory == capture.memory
+    ]  # fmt: skip
+    return any(found) if found else None
 
 
 def departing(graph: Graph, stage: str) -> LayerFacts | None:
@@ -258,6 +264,7 @@ def of_device(graph: Graph) -> Blame:
         if max(before, default=0.0) * _RIGHT > max(over):
             continue
         if max(before, default=0.0) <= _RIGHT:
+            layer = _in_front(graph, layer)
             how = "its inputs are right on the device and its output is not: more than rounding explains"
             for rerun in graph.reruns:
                 if rerun.before_db is not None and rerun.sqnr_db is not None and rerun.sqnr_db > rerun.before_db + 10:
@@ -277,6 +284,16 @@ def of_device(graph: Graph) -> Blame:
     return max(disturbed, key=lambda found: found[0])[1] if disturbed else Blame()
 
 
+def _in_front(graph: Graph, layer: LayerFacts) -> LayerFacts:
+    """The one to blame where an operator without weights (a softmax) makes much of one channel that is already wrong in
+    front of it, though too little of the whole tensor to be seen there."""
+    tensors = graph.seen_before(layer)
+    if layer.weights is not None or len(tensors) != 1 or graph.excess_at_worst(tensors[0]) < JUMP:
+        return layer
+    maker = graph.maker.get(tensors[0])
+    return layer if maker is None or maker.weights is None else maker
+
+
 # ---- what is not finite
 
 
@@ -293,12 +310,14 @@ def not_finite(graph: Graph, outputs: Sequence[str]) -> Finding | None:
                     f"{side.nan} NaN" if side.nan else f"{side.inf} Inf"
                 )  # fmt: skip
                 swallowed = clean and tap.tensor not in ends
-                told = ", and what follows hides them from the outputs" if swallowed else ""
+                told = ""
+                if swallowed:
+                    told = "; layers behind it hide them from the outputs, where no limit can see them"
                 return Finding(
                     code="NAN_SWALLOWED" if swallowed else "NAN_BORN",
                     severity="fail",
                     where=layer.key,
-                    message=f"{what} come out of this layer on {where}, of {side.n} numbers (case {tap.case}){told}",
+                    message=f"{what} come out of it on {where}, of {side.n} numbers (in case '{tap.case}'){told}",
                     evidence={
                         "tensor": tap.tensor,
                         "case": tap.case,
@@ -306,7 +325,7 @@ def not_finite(graph: Graph, outputs: Sequence[str]) -> Finding | None:
                         "inf": side.inf,
                         "stage": "device" if side is tap.there else "quantization",
                     },
-                    remedy="Keep this layer in float, or its inputs inside of what it can take.",
+                    remedy="Keep this layer in float.",
                 )
     return None
 

@@ -153,7 +153,8 @@ def look(
 
 
 @contextlib.contextmanager
-def this_host(log: Path | None = None) -> Iterator[Session]:
-    with open_session("local:", DeviceOptions(), RunOptions(threads=2), log=log) as host:
+def this_host(log: Path | None = None, uri: str = "local:") -> Iterator[Session]:
+    """Or another device."""
+    with open_session(uri, DeviceOptions(), RunOptions(threads=2), log=log) as host:
         host.runner()
         yield host

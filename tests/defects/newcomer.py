@@ -17,6 +17,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from edgequant.archive.layers import LayerCapture
+from edgequant.findings import Finding
 from edgequant.jobs.next_command import next_command
 from edgequant.judge.diagnosis import Diagnosis
 from edgequant.judge.verdict import Verdict
@@ -29,7 +31,7 @@ from tests.defects import layer_devices as devices
 from tests.defects import layer_mechanisms as mechanisms
 from tests.defects import layer_rarer as rarer
 from tests.defects.layer_edits import CODINGS, EDITS, coded, planted
-from tests.defects.layer_subjects import Subject, breaks, generated_subject, look, this_host
+from tests.defects.layer_subjects import MARGIN, Subject, breaks, generated_subject, look, this_host
 from tests.defects.layers import EFFECTS
 
 FILES = (
@@ -40,23 +42,40 @@ FILES = (
 RUN = "edgequant-runs/model"
 
 
-def shown(of: Subject, found: Diagnosis, device: str, made: Path, precision: Precision = "normal") -> str:
+def shown(
+    of: Subject, found: Diagnosis, device: str, made: Path, precision: Precision = "normal",
+    capture: LayerCapture | None = None,
+) -> str:  # fmt: skip
     """As the console has it, of the file that was looked into."""
     stream = io.StringIO()
     variant = Variant.parse(of.name.split(" ")[1])
     options = RunOptions(precision=precision)
     request = Request(Path("model.onnx"), devices=(device,), variants=(variant,), options=options)
     artifact = types.SimpleNamespace(path=made.name, run_as=variant, asked=variant)
-    trial = types.SimpleNamespace(variant=variant, uri=device, artifact=artifact)
+    trial = types.SimpleNamespace(variant=variant, uri=device, artifact=artifact, outputs={})
     follow = next_command(found, types.SimpleNamespace(path=made.parent), request, trial)  # type: ignore[arg-type]
     follow = follow and follow.replace(str(made.parent), RUN)
     told = DiagnosisReport(
         verdict=Verdict.FAIL, model="model.onnx", device=device, variant=of.name.split(" ")[1], stage=found.stage,
         layers=list(found.blame.layers), proof=found.blame.proof, how=found.blame.how, cause=found.cause,
-        findings=list(found.findings), table=rows(found), next=follow, run_dir=RUN,
+        findings=[*_broken(of, capture), *found.findings], table=rows(found), next=follow, run_dir=RUN,
+        ran={"precision": precision, "memory": of.memory},
     )  # fmt: skip
     render(told, Console(file=stream, width=100))
     return stream.getvalue()
+
+
+def _broken(of: Subject, capture: LayerCapture | None) -> Iterator[Finding]:
+    """As a verdict says it."""
+    if capture is None:
+        return
+    alone = next((swap for swap in capture.swaps if swap.what == "alone"), None)
+    for name, floor in of.floor.items():
+        ends = [tap.device.sqnr_db for tap in capture.taps if tap.tensor == name and tap.device is not None]
+        value = min(ends, default=None) if alone is None else alone.outputs[name].sqnr_db
+        if value is not None and value < floor - MARGIN:
+            message = f"sqnr_db {value:.1f} is below the limit {floor - MARGIN:.1f} in the worst case, first"
+            yield Finding(code="LIMIT_EXCEEDED", severity="fail", where=name, message=message)
 
 
 def all_of_them(host: Session, far: Session, work: Path) -> Iterator[tuple[str, str]]:
@@ -67,12 +86,14 @@ def all_of_them(host: Session, far: Session, work: Path) -> Iterator[tuple[str, 
         for kind in kinds:
             for layer in read_weights(of.made):
                 if planted(of.made, layer, EDITS[kind][0], out) and (failing := breaks(of, out, host)):
-                    yield f"{kind}: {layer.name}", shown(of, look(of, out, host, work, failing)[1], "local:", out)
+                    capture, found = look(of, out, host, work, failing)
+                    yield f"{kind}: {layer.name}", shown(of, found, "local:", out, capture=capture)
                     break
     for kind, (coding, _) in CODINGS.items():
         for layer in read_weights(cnn.made):
             if coded(cnn.made, cnn.plain, layer, coding, out) and (failing := breaks(cnn, out, host)):
-                yield f"{kind}: {layer.name}", shown(cnn, look(cnn, out, host, work, failing)[1], "local:", out)
+                capture, found = look(cnn, out, host, work, failing)
+                yield f"{kind}: {layer.name}", shown(cnn, found, "local:", out, capture=capture)
                 break
     sound, _ = look(cnn, cnn.made, host, work, [], stage=None)
     layer = next(each for each in sound.layers if each.key == "c2")
@@ -82,8 +103,8 @@ def all_of_them(host: Session, far: Session, work: Path) -> Iterator[tuple[str, 
         tensors = chain if half or kind == "numbers of an earlier inference" else chain[:1]
         device = devices.Device(far, effect=effect, tensors=tensors, half=half)
         precision = "low" if half else "normal"
-        found = look(cnn, cnn.made, host, work, [], device=device, stage="device", precision=precision)[1]  # type: ignore[arg-type]
-        yield f"{kind}: {layer.key}", shown(cnn, found, "ssh://board", cnn.made, precision)  # type: ignore[arg-type]
+        capture, found = look(cnn, cnn.made, host, work, [], device=device, stage="device", precision=precision)  # type: ignore[arg-type]
+        yield f"{kind}: {layer.key}", shown(cnn, found, "ssh://board", cnn.made, precision, capture)  # type: ignore[arg-type]
     for one in mechanisms.halves(cnn, host, far, work, 1):
         yield f"{one.fault}: {one.layers[0]}", shown(one.of, one.found, "ssh://board", one.of.made, "low")
     for one in mechanisms.outlier_weights(cnn, host, work, 1):

@@ -20,8 +20,8 @@ def layer(name: str, before: str, behind: str, *, weights: dict[str, Any] | None
     return LayerFacts(name=name, inputs=(before,), outputs=(behind,), weights=facts, **more)
 
 
-def part(db: float) -> Apart:
-    return Apart(n=100, signal=1.0, error=0.0 if db == math.inf else 10 ** (-db / 20), max_abs=0.1)
+def part(db: float, **more: Any) -> Apart:
+    return Apart(n=100, signal=1.0, error=0.0 if db == math.inf else 10 ** (-db / 20), max_abs=0.1, **more)
 
 
 def stats(low: float = -1.0, high: float = 1.0, **more: Any) -> Stats:

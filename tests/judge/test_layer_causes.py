@@ -14,7 +14,7 @@ from edgequant.judge.diagnosis import Diagnosis, diagnose
 from edgequant.judge.layer_graph import Graph
 from edgequant.judge.layer_search import FEW, MOST, next_group
 from edgequant.judge.layers import next_try
-from tests.judge.captures import CHAIN, GUILTY, capture, cause, guilty, layer, stats, swap, tap
+from tests.judge.captures import CHAIN, GUILTY, capture, cause, guilty, layer, part, stats, swap, tap
 
 
 def on_device(device: float = 20.0, **more: Any) -> Diagnosis:
@@ -119,7 +119,9 @@ def test_a_lost_channel_is_not_exchanged_with_a_dead_one() -> None:
 
 def test_rows_in_another_order_are_neither_moved_nor_wrong() -> None:
     signs = {"b": (Sign(kind="order", size=1.0, strength=90.0, where={"axis": 1}),)}
-    assert cause(guilty({}, signs=signs)) == "ORDER_OF_EQUALS"
+    assert cause(guilty({}, signs=signs)) == "DATA_MOVED", "what has weights sorts nothing"
+    sorting = (CHAIN[0], layer("second", "a", "b", type="TopKV2"), CHAIN[2])
+    assert cause(on_device(layers=sorting, signs=signs)) == "ORDER_OF_EQUALS"
 
 
 def test_another_order_is_told_from_a_shift_and_from_noise() -> None:
@@ -165,12 +167,30 @@ def test_memory_low_that_has_no_effect_agrees_with_memory_normal() -> None:
     assert cause(on_device(memory="low", reruns=(other,))) == "KERNEL_DIFFERS"
 
 
+@pytest.mark.parametrize(
+    ("there", "here", "named"), [(1.0, 0.05, "first"), (1.0, 0.5, "second"), (0.05, 0.05, "second")]
+)
+def test_one_channel_that_is_wrong_is_of_the_layer_in_front_of_the_operator_that_makes_much_of_it(
+    there: float, here: float, named: str
+) -> None:
+    """there, here: the part of the device's error, and of rounding's, that the worst of 20 channels has."""
+    layers = (CHAIN[0], layer("second", "a", "b", type="Softmax"), CHAIN[2])
+    device, moved = ({"axes": ((3, share, 20),)} for share in (there, here))
+    wrong = tap("a", 40, 49).model_copy(update={"device": part(49, **device), "moved": part(50, **moved)})
+    taps = (wrong, tap("b", 40, 12), tap("y", 40, 12))
+    found = on_device(layers=layers, taps=taps)
+    assert (found.blame.layers, found.blame.proof) == ((named,), "proven")
+    assert on_device(taps=taps).blame.layers == ("second",), "what has weights can be wrong itself"
+
+
 def test_an_operator_without_weights_in_which_this_hosts_error_jumps_is_this_hosts_fault() -> None:
     layers = (CHAIN[0], layer("second", "a", "b", type="Pooling"), CHAIN[2])
     taps = (tap("a", 45, 50), tap("b", 15, 15), tap("y", 15, 15))
     found = on_device(layers=layers, taps=taps)
     assert (cause(found), found.blame.layers) == ("HOST_KERNEL_DIFFERS", ("second",))
-    assert "this host's error" in found.blame.how
+    assert "the host is then far from float MNN" in found.blame.how
+    assert found.cause is not None
+    assert "15.0 dB behind it, and at 45.0 dB in front of it" in found.cause.message
     steady = (tap("a", 45, 50), tap("b", 44, 15), tap("y", 44, 15))
     assert cause(on_device(layers=layers, taps=steady)) == "KERNEL_DIFFERS"
 
@@ -286,7 +306,7 @@ def test_an_error_of_all_layers_ends_the_search() -> None:
     told = diagnose(found, ("y",))
     assert told.blame.spread
     assert told.cause is not None
-    assert "over 100 layers" in told.cause.message
+    assert "over all 100 layers" in told.cause.message
 
 
 def test_few_layers_are_each_looked_at() -> None:

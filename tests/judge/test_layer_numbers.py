@@ -85,8 +85,8 @@ def test_a_layer_of_which_the_model_makes_much_is_called_sensitive(db: float, ow
             "own": pytest.approx(10 ** (-own / 10)),
             "cost": pytest.approx(10 ** (-db / 10)),
         }
-        assert f"({own:.1f} dB)" in found.cause.message
-        assert f"({db:.1f} dB)" in found.cause.message
+        assert f"({own:.1f} dB at its output)" in found.cause.message
+        assert f"(to {db:.1f} dB at the model's output)" in found.cause.message
     few = guilty({"bits": 7}, swaps=swaps, taps=(tap("a"), tap("b", own), tap("y", 10)))
     assert cause(few) != "SENSITIVE_LAYER", "of fewer bits that is rounding as it has to be"
 

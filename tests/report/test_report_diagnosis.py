@@ -32,7 +32,7 @@ def report(**more: object) -> DiagnosisReport:
 def test_three_sentences_say_who_how_it_is_known_and_what_to_do() -> None:
     first, second, third = sentences(report())
     assert first == "Quantization breaks it, in layer 'conv': its scale is 0 (ZERO_SCALE)."
-    assert second == "Proven: with it in float the limits hold."
+    assert second == "Proven: with it in float the limits hold. The cause is read from the weights in the file."
     assert third == "Quantize again. Next: edgequant verify m.onnx --variant static:8,skip=conv"
     assert sentences(report(proof="suspicion", how=""))[1].startswith("A suspicion, not proven")
     assert sentences(report(stage=None, why="Nothing is to be blamed.", next=None)) == ["Nothing is to be blamed."]
@@ -67,7 +67,7 @@ def test_decibels_are_told_as_everywhere_else() -> None:
     stream = io.StringIO()
     render(report(table=[told]), Console(file=stream, width=80))
     line = next(line for line in stream.getvalue().splitlines() if line.startswith("* "))
-    assert line.split()[-2:] == ["-200.0", "0.0"]
+    assert line.split()[-2:] == ["-100", "0.0"]
 
 
 def test_without_a_screen_nothing_is_cut() -> None:
@@ -95,6 +95,60 @@ def test_what_the_sentences_say_is_not_said_again_and_the_columns_are_explained(
     quiet = io.StringIO()
     render(report(), Console(file=quiet, width=100), quiet=True)
     assert "more is better" not in quiet.getvalue()
+
+
+def test_what_is_broken_and_how_bad_each_stage_is_stand_first() -> None:
+    limit = Finding(
+        code="LIMIT_EXCEEDED", severity="fail", where="y", message="sqnr_db 12 is below the limit 30 in case0"
+    )
+    stages = {"conversion": 120.0, "quantization": 12.0, "device": None}
+    ran = {"mnn": "3.6.1", "precision": "low", "memory": "low"}
+    stream = io.StringIO()
+    told = report(findings=[limit, limit], stages_of="y", stages_db=stages, ran=ran, device="local:")
+    render(told, Console(file=stream, width=100))
+    assert stream.getvalue().splitlines()[:4] == [
+        "FAIL  static:8  on  local: (this host)",
+        "   output 'y': sqnr_db 12 is below the limit 30 in case0 (1 more: --verbose)",
+        "   SQNR of 'y' by stage, each by itself: conversion 120.0 dB, quantization 12.0 dB, device none",
+        "   run with MNN 3.6.1, precision low, memory low",
+    ]
+
+
+def test_all_that_are_blamed_are_named_and_what_the_recipe_holds_is_said() -> None:
+    command = "edgequant verify m.onnx --device ssh://board --variant recipe:run/diagnosis-recipe.json"
+    first, _, third = sentences(report(layers=["a", "b"], next=command, variant="dynamic:8", stage="device"))
+    assert first.startswith("The device breaks it, in layers 'a' and 'b'. Of the first: its scale is 0")
+    assert (
+        "The recipe below is dynamic:8 with 'a' and 'b' in float; on the device that has not been tried yet." in third
+    )
+    many = sentences(report(layers=list("abcde")))[0]
+    assert "in layers 'a', 'b' and 'c' and 2 more. Of the first:" in many
+
+
+def test_layers_stand_in_the_order_they_are_computed_and_what_no_decibels_tell_is_named() -> None:
+    table = [
+        LayerRow(layer="c2", type="Convolution", entire_db=39.0, blamed=True, place=2, there_ill="NaN", device_db=74.0),
+        LayerRow(layer="c1", type="Convolution", entire_db=43.0, place=1),
+        LayerRow(layer="c0", type="ConvertTensor", place=0),
+    ]
+    stream = io.StringIO()
+    render(report(stage="device", table=table), Console(file=stream, width=100))
+    rows_ = [line.split() for line in stream.getvalue().splitlines() if "Conv" in line]
+    assert rows_ == [["c1", "Convolution", "43.0", "-", "-"], ["*", "c2", "Convolution", "39.0", "NaN", "-"]]
+    assert "In the order they are computed." in stream.getvalue()
+
+
+def test_what_outputs_look_like_behind_what_is_proven_is_told_in_one_line() -> None:
+    seen = [
+        Finding(code=code, severity="fail", where="y", message="it is off")
+        for code in ("DEVICE_DIFFERS", "RESIDUAL_LAG")
+    ]
+    for stage, hidden, kept in (("device", *seen), ("conversion", *reversed(seen))):
+        stream = io.StringIO()
+        render(report(stage=stage, findings=seen), Console(file=stream, width=200))
+        assert f"one more finding is of the same fault: {hidden.code} (--verbose)" in stream.getvalue()
+        assert f"{kept.code} at 'y': it is off" in stream.getvalue()
+        assert f"{hidden.code} at 'y'" not in stream.getvalue()
 
 
 def test_a_host_that_is_wrong_is_said_to_be_the_one() -> None:

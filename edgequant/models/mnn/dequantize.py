@@ -103,13 +103,15 @@ def _compared(want: Unpacked, have: Unpacked) -> dict[str, Any]:
         told["range_ratio"] = float(largest.max() / max(float(np.median(largest[live])), 1e-300))
         # Of each element's own group: where a block shares a scale, one large weight spoils only that.
         rms = np.sqrt(signal / w.shape[1])
-        told["peak"] = float((largest[live] / np.maximum(rms[live], 1e-300)).max())
+        peaks = np.where(live, largest / np.maximum(rms, 1e-300), 0.0)
+        told.update(peak=float(peaks.max()), peak_channel=int(peaks.argmax()))
         told["like"] = _like(w, q, live)
     if have.steps.any():
         told["one_scale"] = bool(w.shape[0] > 1 and np.ptp(have.steps) <= 1e-6 * have.steps.max())
     if want.bias.size and np.abs(want.bias).max() > 0:
         step = np.maximum(have.steps.max(axis=1), _LEAST_STEP)
-        told["bias_steps"] = float((np.abs(want.bias) / step).max())
+        steps = np.abs(want.bias) / step
+        told.update(bias_steps=float(steps.max()), bias_channel=int(steps.argmax()))
         bias = have.bias if have.bias.size else np.zeros_like(want.bias)
         told["bias_gap"] = float(np.abs(bias - want.bias).max() / np.abs(want.bias).max())
         told["bias_zero"] = not bias.any()

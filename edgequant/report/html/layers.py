@@ -117,16 +117,17 @@ def whole_table(looked: Sequence[Looked], of: int) -> Table:
 
 def _table(looked: Sequence[Looked], shown: Sequence[LayerRow], id_: str, caption: str, most: int) -> Table:
     first = looked[0]
-    there = [each for each in looked if any(row.device_db is not None for row in each.rows)]
+    there = [each for each in looked if any(row.device_db is not None or row.there_ill for row in each.rows)]
     heads = ["entire dB", "single dB", *(["noise dB"] if there else [])]
     heads += [f"device dB, {plain.name(each.uri)}" if looked[1:] else "device dB" for each in there]
     table = Table(id_, caption, ["layer", "no.", "type", *heads])
     place = {row.layer: number + 1 for number, row in enumerate(first.rows)}
-    by_layer = [{row.layer: row.device_db for row in each.rows} for each in there]
+    by_layer = [{row.layer: row.there_ill or row.device_db for row in each.rows} for each in there]
     for row in shown[:most]:
-        numbers = [row.entire_db, row.single_db, *([row.rounding_db] if there else [])]
+        numbers = [row.here_ill or row.entire_db, row.single_db, *([row.rounding_db] if there else [])]
         numbers += [of.get(row.layer) for of in by_layer]
-        cells = [Cell(NOT_MEASURED if each is None else f"{each:.1f}", "num") for each in numbers]
+        told = [each if isinstance(each, str) else NOT_MEASURED if each is None else f"{each:.1f}" for each in numbers]
+        cells = [Cell(each, "num") for each in told]
         label = name(row.layer, head=True)
         if row.blamed:
             label = Cell(f"{label.text} (to blame)", "name blamed", head=True)
