@@ -59,7 +59,7 @@ def test_what_is_typed_comes_on_top_of_what_a_file_says() -> None:
         ("mean=nan", "'nan' is not a number"),
         ("mean=1,inf,2", "'inf' is not a number"),
         ("mean=1_0", "'1_0' is not a number"),
-        ("mean=1e999", "one finite number"),
+        ("mean=1e999", "must be a finite number"),
         ("mean=1e300", "not of pixels from 0 to 255"),
         ("mean=1,2", "mean has 2 numbers, RGB has 3 channels"),
         ("format=GRAY mean=1,2,3", "mean has 3 numbers, GRAY has 1 channels"),
