@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ _PLAIN = {
     "model_attributes_type": "must be keys and values",
 }
 """Kinds whose own words are pydantic's rather than ours."""
+_NUMBERS = ("int_type", "float_type")
 _UNSAID = ("value_error", "missing", "extra_forbidden")
 """Kinds that say what was given themselves, or where nothing was."""
 _MOST_PROBLEMS = 2000
@@ -92,11 +94,24 @@ def _message(problem: Any, keys: Callable[[Place], Sequence[str]] | None) -> str
     if kind in _UNSAID:
         return message
     message = f"{message}, not {shown(problem['input'])}"
+    if kind in _NUMBERS and isinstance(problem["input"], str) and (number := _number_in(problem["input"])):
+        return f"{message}, which is text: write {number}"
     if kind == "literal_error" and isinstance(problem["input"], str):
         allowed = str(context.get("expected", "")).replace(" or ", ", ").split(", ")
         near = difflib.get_close_matches(problem["input"], [each.strip("'") for each in allowed], n=1)
         message += f"; did you mean '{near[0]}'?" if near and len(allowed) > 1 else ""
     return message
+
+
+def _number_in(text: str) -> str:
+    """How the number that a text means is written; empty where it means none."""
+    try:
+        number = float(text)
+    except ValueError:
+        return ""
+    if not math.isfinite(number):
+        return ""
+    return str(int(number)) if number == int(number) and abs(number) < 1e15 else repr(number)
 
 
 def _length(context: Any) -> str:

@@ -36,8 +36,9 @@ def test_importing_it_loads_nothing() -> None:
 
 
 def test_verify_begins_before_it_loads_what_it_needs_later() -> None:
-    later = {"edgequant.judge.run", "edgequant.jobs.prepare", "edgequant.report.model", "edgequant.quantize.ladder", "edgequant.quantize.recipe",
-             "edgequant.quantize.search.auto", "edgequant.pack.build", "yaml", "psutil", "paramiko"}  # fmt: skip
+    later = {"edgequant.judge.run", "edgequant.jobs.prepare", "edgequant.report.model", "edgequant.quantize.ladder",
+             "edgequant.quantize.recipe", "edgequant.quantize.search.auto", "edgequant.pack.build",
+             "yaml", "psutil", "paramiko"}  # fmt: skip
     code = f"import sys, edgequant.cli.verify, edgequant.jobs.verify; print(sorted({later} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
 

@@ -112,6 +112,9 @@ class Checker:
         half = (told["ms"]["p50"]["high"] - told["ms"]["p50"]["low"]) / 2 if len(blocks) > 1 else 0.0
         spread = half / told["ms"]["p50"]["value"] > self.report["within"]
         self.same(f"{where}: TOO_SPREAD", "TOO_SPREAD" in codes, spread)
+        if "TOO_FEW_BLOCKS" not in codes:
+            drift = "SESSION_DRIFTS" in codes or "SESSION_DRIFTS" in told["name"].rpartition("[")[2]
+            self.same(f"{where}: SESSION_DRIFTS", drift, drifts(captures, blocks))
         tops = [read["rss_peak"] for capture in captures for read in readings(capture) if read["rss_peak"] is not None]
         self.same(f"{where}: peak", told["rss_peak_kb"], max(tops, default=None))
         return {number: float(np.median(samples)) for number, samples in blocks}
@@ -173,6 +176,22 @@ class Checker:
             says = "slower" if low > 1 and value > far else "faster" if high < 1 and value < 1 / far else says
             if told["why"] is None or not moved:
                 self.same(f"{at}: says", told["says"], says)
+
+
+def drifts(captures: list[dict[str, Any]], blocks: list[tuple[int, np.ndarray]]) -> bool:
+    """Whether the line through the blocks that count (known work, or medians) rises or falls clearly, by 5 % in all."""
+    work = [captures[number]["timings"][0]["work_ms"] for number, _ in blocks]
+    known = [min(each[1:]) for each in work if len(each) > 1 and min(each) > 0]
+    for values in (known, [float(np.median(samples)) for _, samples in blocks]):
+        if len(values) < max(len(blocks), 3):
+            continue
+        at, logs = np.arange(len(values)) - (len(values) - 1) / 2, np.log(values)
+        slope = float(at @ logs / (at @ at))
+        off = logs - logs.mean() - slope * at
+        half = student(0.99, len(values) - 2) * math.sqrt(float(off @ off / (len(values) - 2) / (at @ at)))
+        if abs(slope) > half and abs(slope) * (len(values) - 1) > math.log(1.05):
+            return True
+    return False
 
 
 def worst(parts: list[str]) -> str:

@@ -88,7 +88,7 @@ def band(judge, apart, total, here, made, device, host, memory):
     facts, plan, k = made["facts"], judge.plan["host"], device["facts"].get("mnn_kernels", {})
     arm, static, method = device["arch"] in ARM64, facts["static_tensors"] > 0, made["run_as"]["method"]
     i8mm = facts["half_tiles"] and arm and k.get("i8mm") is True and k.get("sme2") is not True
-    explained = old(device["mnn"]) and (i8mm or (facts["tails"] and arm))
+    explained = old(device["mnn"]) and (i8mm or ((facts["tails"] or facts.get("resizes")) and arm))
     pools = facts["max_pools"] and plan["arch"].lower() in X86 and old(plan["mnn"])
     method = "static" if static else method
     of = bounds(judge, method, memory, host, device)

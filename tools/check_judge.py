@@ -10,6 +10,7 @@ from check_codes import models_own
 from check_decisions import by_rows, rematch, winners
 from check_device import band, kernels, less_wrong
 from check_drift import rolled
+from check_int8 import worse
 from check_measured import Measured
 from check_metrics import ANY, HIGH, METRICS, ORDER, TEXT, breaks, compare, finding, fold, judge_output, worst
 from check_names import limit_text, safe, spell
@@ -156,6 +157,7 @@ class Judge(Measured, Cases, Proof):
         astray += kernels(self, apart, host, cap) if split and host and not local else []
         if not local and "device" not in why:
             astray += band(self, spread, total, here, made, device, host, cap["memory_mode"])
+            astray += worse(self, made, host, cap, device)
         elif not local and any(limit["metric"] == "device_sqnr_db" for limit in self.plan["limits"]):
             astray.append(("INCONCLUSIVE", finding("DEVICE_ERROR_UNKNOWN", "error")))
         astray += [("MARGINAL", each) for each in rows]

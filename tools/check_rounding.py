@@ -10,7 +10,8 @@ from check_metrics import finding
 
 def beyond(layer, asked):
     method, kept = asked["method"], layer["kept"]
-    if asked["calib"] is None or asked["equalize"] if method == "static" else kept == "static":
+    may = method == "static" and (asked["calib"] is None or asked["equalize"]) and layer.get("equalized") is None
+    if may or (method != "static" and kept == "static"):
         return False
     if kept == "quantized" and method in ("weight", "dynamic") and (
             layer["bits"] != asked["bits"] or layer["sym"] != asked["sym"]
@@ -30,7 +31,10 @@ def rounding(made):
     floats = [layer for layer in layers if layer["kept"] in ("float", "fp16")]
     if asked["method"] in ("weight", "dynamic") and len(floats) > made["float_layers"]:
         bad += floats[:1]
-    return [("FAIL", finding("QUANTIZATION_BEYOND_ROUNDING", "fail", bad[0]["layer"]))] if bad else []
+    scales = [t["tensor"] for t in made.get("scales") or () if t["found"] is not None
+              and (abs(t["found"][0] - t["scale"]) > 1e-3 * t["scale"] or t["found"][1] != t["zero"])]
+    where = bad[0]["layer"] if bad else scales[0] if scales else None
+    return [("FAIL", finding("QUANTIZATION_BEYOND_ROUNDING", "fail", where))] if where is not None else []
 
 
 def costs(judge, made, here):

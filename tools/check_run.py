@@ -24,8 +24,8 @@ from check_names import safe, spell
 
 # fmt: off
 UNCOMPUTED = ("FILE_NOT_WRITTEN", "MEAN_HIDES_ERROR", "OUTPUT_NEAR_NOTHING", "REFERENCE_CONSTANT",
-              "REFERENCE_ZERO", "STATIC_I8MM_UNSEEN", "STATIC_POOL_ON_X86", "LESS_ON_X86", "DEVICE_LIMIT_UNUSED",
-              "PRECISION_LOW_INEFFECTIVE", "STRAIN_ERROR", *SYSTEMATIC)
+              "REFERENCE_ZERO", "STATIC_I8MM_UNSEEN", "STATIC_RESIZE_UNSEEN", "STATIC_POOL_ON_X86", "LESS_ON_X86",
+              "DEVICE_LIMIT_UNUSED", "PRECISION_LOW_INEFFECTIVE", "STRAIN_ERROR", *SYSTEMATIC)
 
 
 def same(want, got, where, say):
@@ -148,7 +148,7 @@ class Check(Judge):
             return
         free = made["label"] or variant["method"] in ("recipe", "auto")  # what the file is, is said in other words
         as_asked = made["asked"] == variant and (free or made["run_as"] == variant)
-        static = [made["facts"][key] for key in ("half_tiles", "max_pools", "tails")]
+        static = [made["facts"].get(key) for key in ("half_tiles", "max_pools", "tails", "resizes")]
         need(as_asked and (made["facts"]["static_tensors"] or not any(static)), f"{where}: made as something else")
         need([cap["role"], cap["variant"]] == ["device", name], f"{where}: its capture is of something else")
         memory = options["memory"] or ("low" if made["run_as"]["method"] == "dynamic" else "normal")

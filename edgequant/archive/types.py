@@ -19,6 +19,10 @@ from edgequant.archive.record import Name as _Name
 from edgequant.archive.record import Record as Record
 from edgequant.archive.record import Sha256
 from edgequant.archive.rollout import Rollout, RolloutCapture, Setting
+from edgequant.archive.rounding import LayerRounding as LayerRounding
+from edgequant.archive.rounding import Moved as Moved
+from edgequant.archive.rounding import Strayed as Strayed
+from edgequant.archive.rounding import TensorScale as TensorScale
 from edgequant.archive.timing import Memory as Memory
 from edgequant.archive.timing import TimingCapture as TimingCapture
 from edgequant.archive.witness import Witness
@@ -174,7 +178,7 @@ class LayerCounts(Record):
 
 class FileFacts(Record):
     """What was read of an artifact's file: weights as `models.ModelGraph.weights`; has_subgraphs: MNN's Interpreter
-    cannot run it; static_tensors, half_tiles, max_pools, tails: of its static int8 layers, as
+    cannot run it; static_tensors, half_tiles, max_pools, tails, resizes: of its static int8 layers, as
     `models.mnn.static_int8.StaticLayers` has them; less: as of `models.mnn.compares.read_less`.
     """
 
@@ -184,6 +188,7 @@ class FileFacts(Record):
     half_tiles: tuple[str, ...] = ()
     max_pools: tuple[str, ...] = ()
     tails: tuple[str, ...] = ()
+    resizes: tuple[str, ...] = ()
     less: tuple[str, ...] = ()
     counts: LayerCounts | None = None
 
@@ -209,21 +214,6 @@ class CalibrationFacts(Record):
     images: str | None = None
 
 
-class LayerRounding(Record):
-    """What became of one layer's weights: see `models.mnn.rounding.Rounded`."""
-
-    layer: _Name
-    subgraph: _Name = ""
-    kept: Literal["float", "fp16", "quantized", "static"]
-    bits: int = Field(ge=1, le=32)
-    block: int | None = None
-    sym: bool = False
-    scale: float
-    error: float = Field(ge=0)
-    row: int = Field(ge=0)
-    bias: float = Field(ge=0)
-
-
 class Artifact(Record):
     """One file made from a source for a variant, with how it came about.
 
@@ -243,6 +233,9 @@ class Artifact(Record):
         calibration: the samples it was made from; None where it needed none.
         facts: what was read of the file.
         rounding: of each layer whose weights could be held against the float model's; None where none was.
+        scales: of the tensors that calibrating has given one; empty where MNN's own quantizer chose them.
+        equalized: largest magnitude of each channel by tensor, by which these were equalized before; None where nobody
+            has written down whether they were.
     """
 
     path: Path
@@ -262,6 +255,8 @@ class Artifact(Record):
     calibration: CalibrationFacts | None = None
     facts: FileFacts = FileFacts()
     rounding: tuple[LayerRounding, ...] | None = None
+    scales: tuple[TensorScale, ...] = ()
+    equalized: dict[_Name, tuple[float, ...]] | None = None
 
 
 class Making(Record):
@@ -288,30 +283,6 @@ class CaseCapture(Record):
     memory: Memory | None = None
     refused: str | None = None
     refused_code: str | None = None
-
-
-class Strayed(Record):
-    """How far an output went: as in `compare.metrics.TensorComparison`; None where it is not defined."""
-
-    sqnr_db: float | None = None
-    max_abs: float | None = None
-    mismatch: float | None = None
-
-
-class Moved(Record):
-    """This host against itself: a case once more, with its inputs moved by next to nothing, or its activations
-    rounded.
-
-    by: "noise": each number of each float input by up to 2^-12 of it, or 2^-16 where nothing is int8.  "step": one
-    number of each by 1/255 of its range, as an activation moves that rounds the other way.  "rows", "tensors": of the
-    reference, what each of its layers with weights reads rounded to 8 bits, with a scale for each row of it, or for all
-    (`models.onnx_rounding`).  memory: what it ran with.  outputs: against those of the same case, not moved.
-    """
-
-    case: _Name
-    by: Literal["noise", "step", "rows", "tensors"]
-    memory: MemoryMode
-    outputs: dict[_Name, Strayed] = Field(default_factory=dict)
 
 
 class SessionCapture(Record):

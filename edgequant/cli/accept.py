@@ -39,9 +39,11 @@ def run(spec: str | None, *, gate: Gate, files: Any, run_dir: str | None, histor
         raise InputError("OPTION_INVALID", "--resume goes on with the baseline and in the folder it was begun with")
     refuse_files(files, [Path(each) for each in (spec, resume) if each is not None], run_dir or resume)
     if gate.plan:
+        from edgequant.history.place import history_path
         from edgequant.jobs.accept_plan import as_json, left, planned
 
-        found = left(Path(resume)) if resume is not None else planned(Path(spec or ""), _path(baseline))
+        known = history_path(history)
+        found = left(Path(resume), known) if resume is not None else planned(Path(spec or ""), _path(baseline), known)
         _show_plan(found, ui)
         if ui.json:
             print_json(as_json(found))
@@ -200,7 +202,7 @@ def _show_plan(found: Planned, ui: Ui) -> None:
         variants, devices = (dict.fromkeys(names) for names in zip(*[key[1:] for key in part.trials], strict=True))
         table.add_row(
             part.kind, printable(part.trials[0].model), printable(", ".join(variants)), printable(", ".join(devices)),
-            printable(", ".join(part.limits)), "done" if part.done else duration(part.seconds, part.least),
+            printable(", ".join(part.limits)), "done" if part.done else duration(part.seconds, guessed=not part.from_),
         )  # fmt: skip
     console.print(table)
     for key, names in found.expanded.tasks.items():
@@ -211,21 +213,17 @@ def _show_plan(found: Planned, ui: Ui) -> None:
                 console.print(Text(printable(f"rule    {key}: {rule}")), soft_wrap=True)
     for warning in found.warnings:
         console.print(Text(printable(f"warn    {warning}")), soft_wrap=True)
-    told = f", by what {found.from_} took" if found.from_ is not None else ""
-    console.print(
-        Text(printable(f"in all: {duration(found.seconds, found.least)}{told}; no device was touched")), soft_wrap=True
-    )
+    told = f"in all: about {_time(found.seconds)}, {found.told}" if found.left else "nothing is left to do"
+    console.print(Text(printable(f"{told}; no device was touched")), soft_wrap=True)
 
 
 def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def duration(seconds: float | None, least: float = 0.0) -> str:
+def duration(seconds: float, *, guessed: bool) -> str:
     """For people."""
-    if seconds is None:
-        return f"not known, at least {_time(least)}" if least else "not known"
-    return f"about {_time(seconds)}"
+    return f"{'a guess: ' if guessed else 'about '}{_time(seconds)}"
 
 
 def _time(seconds: float) -> str:

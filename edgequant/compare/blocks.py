@@ -112,6 +112,21 @@ def of_two_sessions(first: Sequence[float], second: Sequence[float], level: floa
     return Ratio(math.exp(value), math.exp(value - half), math.exp(value + half))
 
 
+def trend(blocks: Sequence[float], level: float) -> Ratio:
+    """How much longer the last takes than the first by the line through all of them, in logarithms and in the order in
+    which they were taken: least squares, with Student's t interval of the slope.  No interval with fewer than three."""
+    logs = [math.log(each) for each in blocks]
+    whole, middle = len(logs) - 1, (len(logs) - 1) / 2
+    around = sum((at - middle) ** 2 for at in range(len(logs)))
+    slope = sum((at - middle) * each for at, each in enumerate(logs)) / around if around else 0.0
+    if len(logs) < 3:
+        return Ratio(math.exp(slope * whole))
+    mean = fmean(logs)
+    left = sum((each - mean - slope * (at - middle)) ** 2 for at, each in enumerate(logs))
+    half = student(level, len(logs) - 2) * math.sqrt(left / (len(logs) - 2) / around)
+    return Ratio(*(math.exp(each * whole) for each in (slope, slope - half, slope + half)))
+
+
 def corrected(level: float, comparisons: int) -> float:
     """The level of each interval at which all of them hold together (Bonferroni)."""
     return 1 - (1 - level) / max(comparisons, 1)

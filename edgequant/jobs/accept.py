@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from edgequant.archive.acceptance import (
     JUDGEMENT,
@@ -29,12 +29,11 @@ from edgequant.archive.acceptance import (
     read_record,
     task_name,
 )
-from edgequant.archive.folder import MAX_BYTES
 from edgequant.archive.manifest import amended, begin_anew, close
 from edgequant.archive.open import Run
 from edgequant.archive.record import Failure
 from edgequant.errors import EdgequantError, InputError
-from edgequant.files import host_error, read_bounded
+from edgequant.files import host_error
 from edgequant.jobs import accept_bench, explain, tasks
 from edgequant.jobs.accept_check import check, read_spec
 from edgequant.jobs.accept_judge import (
@@ -46,9 +45,9 @@ from edgequant.jobs.accept_judge import (
     seen_of,
 )
 from edgequant.jobs.accept_runs import Runs, key_of
+from edgequant.jobs.same_place import host_mnn
 from edgequant.judge.acceptance import State
 from edgequant.judge.verdict import Verdict
-from edgequant.mnn_version import host_mnn_version, require_supported
 from edgequant.plan.accept import BenchPart, Expanded, VerifyPart, expand
 from edgequant.progress import Progress
 from edgequant.report.acceptance import Acceptance, to_json
@@ -89,7 +88,7 @@ def accept(
     Raises InputError for what is wrong with the spec or with what it names, before anything is run; EdgequantError
     (RUN_DIR_FULL, ...) where nothing can be kept any more; InterruptedAccept on ctrl-C.
     """
-    require_supported(host_mnn_version(), "this host")
+    host_mnn()
     spec_path = Path(spec_path)
     spec, data = read_spec(spec_path, baseline)
     expanded = expand(spec)
@@ -111,24 +110,27 @@ def accept(
 def resume(run_dir: Path, progress: Progress | None = None) -> tuple[Acceptance, AcceptFolder]:
     """Go on with one that was interrupted: what is missing is run, what could not be run is tried again.
 
-    Raises as `accept`; InputError (RUN_NOT_FOUND, RUN_INVALID).
+    Raises as `accept`; InputError (RUN_NOT_FOUND, RUN_INVALID, MODEL_CHANGED, MNN_CHANGED), and nothing is changed.
     """
-    require_supported(host_mnn_version(), "this host")
+    host_mnn()
     folder = open_acceptance(run_dir)
     plan = folder.plan()
     with folder.alone():
-        folder.reopen()
-        begin_anew(folder.path)
         spec = own_spec(folder, plan)
         expanded = expand(spec)
         graphs = check(spec, expanded, Path(plan.folder))
         for trial in plan.trials:
             for _, run in Runs(folder, plan).all(key_of(trial)):
-                if isinstance(run, Run) and seen_of(run)[0] not in ("", graphs[trial.model].sha256):
+                if not isinstance(run, Run):
+                    continue
+                host_mnn(run)
+                if seen_of(run)[0] not in ("", graphs[trial.model].sha256):
                     raise InputError(
                         "MODEL_CHANGED", f"models.{trial.model}: it is not the file this acceptance was begun with",
                         hint="Begin a new one.",
                     )  # fmt: skip
+        folder.reopen()
+        begin_anew(folder.path)
         return Accepting(spec, expanded, folder, progress or Progress(), resumed=True).run(), folder
 
 
@@ -337,16 +339,6 @@ class Accepting:
             self.progress.say(f"{found.error.code}: {found.error.message}")
         self.folder.save(place, found.model_copy(update={"variant": key.variant}))
         self.folder.note("task", task=name, trial=list(key), attempt=attempt)
-
-
-def attempts_of(folder: AcceptFolder) -> list[dict[str, Any]]:
-    """Of the journal, how each attempt at a part ended that came to something."""
-    try:
-        lines = read_bounded(folder.path / "journal.jsonl", MAX_BYTES).decode("utf-8", "replace").splitlines()
-        told = [json.loads(line) for line in lines if line.endswith("}")]
-    except (OSError, ValueError, RecursionError):
-        return []
-    return [each for each in told if each.get("what") == "end" and "error" not in each]
 
 
 def _numbered(part: VerifyPart, attempt: int, todo: Collection[TrialKey]) -> Iterator[tuple[VerifyPart, str]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from edgequant.archive import manifest
 from edgequant.archive.acceptance import (
     BASELINE,
     JUDGEMENT,
@@ -239,10 +241,18 @@ def check_baseline(path: Path, spec: AcceptSpec, trials: Sequence[PlannedTrial])
 
 
 def baseline_bytes(path: Path) -> bytes:
-    """What the folder of an earlier acceptance, or of verify, says.  Raises InputError (RUN_NOT_FOUND, RUN_INVALID)."""
+    """What the folder of an earlier acceptance, or of verify, says.  Raises InputError (RUN_NOT_FOUND, RUN_INVALID;
+    RUN_ALTERED where that is not what its manifest holds)."""
     for file in (path / JUDGEMENT, path / "report.json") if path.is_dir() else (path,):
         try:
-            return read_bounded(file, MAX_BASELINE)
+            data = read_bounded(file, MAX_BASELINE)
+            held = (manifest.read(file.parent) or {}).get(file.name)
+            if held is None or held.sha256 == hashlib.sha256(data).hexdigest():
+                return data
+            raise InputError(
+                "RUN_ALTERED", f"baseline {file}: it is not what it was when the folder was closed",
+                hint=f"edgequant report {shlex.quote(str(file.parent))} --verify names all that was changed.",
+            )  # fmt: skip
         except FileNotFoundError:
             continue
         except OSError as error:

@@ -39,7 +39,7 @@ def _settings(judged: BenchJudgement | None) -> Iterator[BenchSetting]:
             variant=each.name,
             valid=each.valid,
             why=each.why_invalid,
-            borne=tuple(sorted({code for block in each.blocks for code in block.borne})),
+            borne=each.borne,
             numbers=dict(_numbers(each)),
             blocks=tuple(tuple(block.timing.samples_ms) for block in used if block.timing is not None),
             rounds=tuple(block.round for block in used),

@@ -117,7 +117,9 @@ class HostBeside:
     def _take(self) -> Capture:
         artifact, rollout = self._artifact, self._prepared.rollout
         int8 = artifact.facts.static or self._memory == "low"
-        probes: list[Probe] = [NormalProbe(), RoundingProbe(int8=int8)]
+        # Memory normal runs static layers in int8 as well.
+        floats = (self._archive.float_host or self._archive.reference).cases if artifact.facts.static else None
+        probes: list[Probe] = [NormalProbe(), RoundingProbe(int8=int8, floats=floats)]
         probes += [] if rollout is None else [RolloutProbe(rollout, moved=True, int8=int8)]
         found = take(
             self._host, ModelFile(artifact.path, self._memory, artifact.sha256), self._prepared.cases, probes,

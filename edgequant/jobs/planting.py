@@ -317,7 +317,7 @@ class Planter:
         if floats is None:
             return self.artifact
         planted = with_rounding(self.artifact.model_copy(update={"path": path, "sha256": sha256_of(path)}), floats)
-        return self.artifact.model_copy(update={"rounding": planted.rounding})
+        return self.artifact.model_copy(update={"rounding": planted.rounding, "scales": planted.scales})
 
     def _judged(self, replaced: dict[str, Capture], made: Artifact | None = None) -> Judgement:
         planted = PlantedRun(self.run.path)

@@ -22,9 +22,9 @@ from edgequant.jobs.devices import Devices, begin_host, end_host, is_arm
 from edgequant.jobs.look import Looked, look
 from edgequant.jobs.probes import device_probes
 from edgequant.jobs.rounding import with_rounding
+from edgequant.jobs.same_place import host_mnn, require_same_device
 from edgequant.lab.session import Session
 from edgequant.lab.take import ModelFile, Probe, device_capture_of, take
-from edgequant.mnn_version import host_mnn_version, require_supported
 from edgequant.models import read_model
 from edgequant.plan.request import Request
 from edgequant.plan.stored import plan_of, request_of, trial_id
@@ -63,8 +63,7 @@ def verify(
     to load what showing the report takes.
     Raises InterruptedRun on ctrl-C, after the partial report has been written.
     """
-    version = host_mnn_version()
-    require_supported(version, "this host")
+    version = host_mnn()
     folder = RunFolder.create(request.run_dir, str(request.model))
     with folder.alone():
         return _verify(_Verify(request, folder, progress or Progress(), job, version, meanwhile=meanwhile))
@@ -73,11 +72,11 @@ def verify(
 def resume(run_dir: Path, progress: Progress | None = None) -> tuple[Report, RunFolder]:
     """Go on with a run that was interrupted: only what is missing is made and run, what failed is tried again.
 
-    run_dir: its folder, or a file in it.  Raises as `verify`; InputError (RUN_NOT_FOUND, RUN_INVALID, MODEL_CHANGED).
+    run_dir: its folder, or a file in it.  Raises as `verify`; InputError (RUN_NOT_FOUND, RUN_INVALID, MODEL_CHANGED,
+    MNN_CHANGED).  A device that is another one now (DEVICE_CHANGED) cannot be used.
     """
-    version = host_mnn_version()
-    require_supported(version, "this host")
     run = open_run(run_dir)
+    version = host_mnn(run)
     request, folder = request_of(run.plan, run.path), RunFolder(run.path)
     with folder.alone():
         folder.reopen()
@@ -276,6 +275,7 @@ class _Verify:
             try:
                 with self.clock.phase("device wait"):
                     session.own()
+                require_same_device(self._earlier, session)
             except DeviceError as error:
                 self._failed_device(uri, error)
                 return

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from edgequant.archive.types import Capture, TimingCapture
-from edgequant.compare.blocks import Estimate, Ratio, corrected, estimates, of_blocks, ratio, spreads
+from edgequant.compare.blocks import Estimate, Ratio, corrected, estimates, of_blocks, ratio, spreads, trend
 from edgequant.findings import Finding
-from edgequant.judge.disturbed import Doubt, doubts, ranked
+from edgequant.judge.disturbed import SESSION, Doubt, doubts, ranked
 from edgequant.judge.verdict import Verdict, worst
 
 LEVEL = 0.95
@@ -21,6 +21,9 @@ WITHIN = 0.025
 TELL = 0.03
 """A difference that is to be noticed."""
 LEAST_BLOCKS = 3
+DRIFTS = 1.05
+"""The last block over the first, by the line through all of them, with an interval (APART_LEVEL) that leaves out 1: the
+machine became another while it was measured, and a number of the middle is off by WITHIN at both ends."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Measured:
         spread: of all samples together, see `compare.blocks.spreads`.
         peak_kb: highest RSS of any block, KiB.
         why_invalid: (code, message) of what speaks against the numbers; valid where there is nothing.
+        drift_borne: the session drifts, and that is allowed.
     """
 
     name: str
@@ -71,6 +75,7 @@ class Measured:
     spread: Mapping[str, float] = field(default_factory=dict)
     peak_kb: int | None = None
     why_invalid: tuple[tuple[str, str], ...] = ()
+    drift_borne: bool = False
 
     @property
     def valid(self) -> bool:
@@ -83,10 +88,15 @@ class Measured:
         return [median(timing.samples_ms) for timing in timings if timing.samples_ms and min(timing.samples_ms) > 0]
 
     @property
+    def borne(self) -> tuple[str, ...]:
+        """Codes of what would speak against it, and is allowed."""
+        drift = {SESSION} if self.drift_borne else set()
+        return tuple(sorted({code for block in self.blocks for code in block.borne} | drift))
+
+    @property
     def title(self) -> str:
         """Its name, and what was borne: it never looks like a number without."""
-        borne = sorted({code for block in self.blocks for code in block.borne})
-        return f"{self.name} [{', '.join(borne)} allowed]" if borne else self.name
+        return f"{self.name} [{', '.join(self.borne)} allowed]" if self.borne else self.name
 
 
 @dataclass(frozen=True)
@@ -154,11 +164,15 @@ def judge_bench(
     quantized: Collection[str] = (),
     within: float = WITHIN,
     tell: float = TELL,
+    allowed: Collection[str] = (),
 ) -> BenchJudgement:
     """settings: the blocks of each.  failed: settings that could not be run, and what that is.  bases: setting -> what
     it is held against; the first of them where it is not in there.  quantized: settings that are to be faster than
-    their base.  within, tell: see WITHIN and TELL."""
-    measured = [_measured(name, blocks, failed.get(name), within) for name, blocks in settings.items()]
+    their base.  within, tell: see WITHIN and TELL.  allowed: as of `blocks_of`."""
+    measured = [
+        _measured(name, blocks, failed.get(name), within, drift_borne=SESSION in allowed)
+        for name, blocks in settings.items()
+    ]
     first, *others = measured
     named = {each.name: each for each in measured}
     pairs = [(named[(bases or {}).get(each.name, first.name)], each) for each in others]
@@ -183,7 +197,28 @@ def _slower(found: Compared) -> Finding:
     )
 
 
-def _measured(name: str, blocks: Sequence[Block], failed: Verdict | None, within: float) -> Measured:
+def _drift(blocks: Sequence[Block]) -> str | None:
+    """How a session drifts, where it clearly does: by the known work that stands between the blocks, or by the blocks
+    themselves.
+
+    Too slow for any block to see it, and too little to be throttled; interleaving keeps it out of ratios, and nothing
+    keeps it out of the numbers.
+    """
+    timings = [block.timing for block in blocks if block.timing is not None]
+    work = [min(each.work_ms[1:]) for each in timings if len(each.work_ms) > 1 and min(each.work_ms) > 0]
+    for what, values in (("known work", work), ("an inference", [median(each.samples_ms) for each in timings])):
+        if len(values) < len(timings):
+            continue
+        found = trend(values, APART_LEVEL)
+        clear = found.low is not None and found.high is not None and not found.low <= 1 <= found.high
+        if clear and max(found.value, 1 / found.value) > DRIFTS:
+            return f"{what} took {found.value:.2f} times as long at the end of the session as at its begin"
+    return None
+
+
+def _measured(
+    name: str, blocks: Sequence[Block], failed: Verdict | None, within: float, *, drift_borne: bool
+) -> Measured:
     if failed is not None:
         why = next((block.capture.failure for block in blocks if block.capture.failure is not None), None)
         died = () if why is None else ((why.code, why.message),)
@@ -197,6 +232,9 @@ def _measured(name: str, blocks: Sequence[Block], failed: Verdict | None, within
         told = f"{len(good)} of {len(blocks)} blocks were undisturbed; {LEAST_BLOCKS} are needed"
         against.setdefault("TOO_FEW_BLOCKS", told)
         good = [block for block in blocks if block.possible]
+    drift = None if against else _drift(good)
+    if drift is not None and not drift_borne:
+        against[SESSION] = drift
     timings = [block.timing for block in good if block.timing is not None]
     if not timings:
         against.setdefault("NOTHING_TIMED", "there is no time that can be")
@@ -226,6 +264,7 @@ def _measured(name: str, blocks: Sequence[Block], failed: Verdict | None, within
         spread=spreads(samples),
         peak_kb=max(peaks, default=None),
         why_invalid=tuple(against.items()),
+        drift_borne=drift is not None and drift_borne,
     )
 
 

@@ -126,6 +126,7 @@ def _judged(
     judged = judge_bench(
         blocks, failed=failed, bases={each.name: each.base for each in device.settings[1:]},
         quantized=[each.name for each in device.settings if each.quantized], within=rules.within, tell=rules.tell,
+        allowed=rules.allowed,
     )  # fmt: skip
     rounds = {block.round for each in blocks.values() for block in each}
     return JudgedDevice(

@@ -135,6 +135,7 @@ def _outside(worst: Mapping[str, Outside], found: Sequence[Outside], faults: Fau
             "found": [each.as_dict() for each in found[:1000]],
             **({"i8mm_layers": list(faults.layers.half_tiles[:1000])} if faults.i8mm else {}),
             **({"tail_layers": list(faults.layers.tails[:1000])} if faults.tails else {}),
+            **({"resize_layers": list(faults.layers.resizes[:1000])} if faults.resizes else {}),
         },
         remedy=AVOID if known else remedy,
     )

@@ -68,7 +68,9 @@ CAUSES = (
 """What explains the rest: these are told first, and where there is one, what it brings about is not told."""
 
 
-SIGNS = ("NOT_AT_REST", "CLOCK_ODD", "SLOWS_DOWN", "STALLED", "UNEVEN")
+SESSION = "SESSION_DRIFTS"
+"""The one that no block has by itself: see `judge.bench`."""
+SIGNS = ("NOT_AT_REST", "CLOCK_ODD", "SLOWS_DOWN", SESSION, "STALLED", "UNEVEN")
 """All others."""
 
 

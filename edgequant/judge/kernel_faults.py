@@ -39,6 +39,7 @@ class Faults:
         tails: the device leaves the end of `layers.tails` unwritten, where their size is no multiple of four.
         pools: this host may compute `layers.max_pools` wrong.
         less: this host computes `layers.less` wrong where they compare negative floats.
+        resizes: the device gets the last columns of `layers.resizes` wrong, where their width is no multiple of four.
     """
 
     layers: FileFacts
@@ -46,6 +47,7 @@ class Faults:
     tails: bool
     pools: bool
     less: bool = False
+    resizes: bool = False
 
     @property
     def of_the_host(self) -> bool:
@@ -58,7 +60,7 @@ class Faults:
 
     @property
     def of_the_device(self) -> bool:
-        return self.i8mm or self.tails
+        return self.i8mm or self.tails or self.resizes
 
 
 def known_faults(layers: FileFacts, device: DeviceCapture, host: HostFacts) -> Faults:
@@ -69,6 +71,7 @@ def known_faults(layers: FileFacts, device: DeviceCapture, host: HostFacts) -> F
         bool(layers.tails) and device.arch in ARM64 and _seen(device.mnn),
         bool(layers.max_pools) and pools_wrong(host.arch, host.mnn),
         less_wrong(layers, host),
+        bool(layers.resizes) and device.arch in ARM64 and _seen(device.mnn),
     )
 
 
@@ -128,6 +131,25 @@ def i8mm_remark(faults: Faults, device: DeviceCapture) -> Observed:
     )
 
 
+def resize_remark(faults: Faults, device: DeviceCapture) -> Observed:
+    """The same of the resize of ARM64."""
+    layers = faults.layers.resizes
+    if not layers or faults.resizes or not _seen(device.mnn):
+        return NOTHING
+    return _one(
+        Finding(
+            code="STATIC_RESIZE_UNSEEN",
+            severity="warn",
+            where=layers[0],
+            message=f"{len(layers)} bilinear resize(s) of this file run in int8; their last columns come out wrong on "
+            "ARM64 where they are no multiple of four; this device has other kernels and cannot show it",
+            evidence={"layers": list(layers[:1000])},
+            remedy="Run it on emulated:cortex-a76 as well.  A resize is float where the layers in front of it and "
+            "behind are (skip=NAME); dynamic:8 has none in int8.",
+        )
+    )
+
+
 def explained(faults: Faults) -> str:
     """What to add to the message of a device outside the band; empty where nothing known explains it."""
     said = ""
@@ -140,6 +162,12 @@ def explained(faults: Faults) -> str:
         said += (
             "; MNN's int8 arithmetic on ARM is known to leave the end of these unwritten where their size is no "
             f"multiple of four: {some(faults.layers.tails)}"
+        )
+    if faults.resizes:
+        said += (
+            "; MNN's int8 bilinear resize on ARM is known to get the last columns of these wrong where their width is "
+            "no multiple of four, and columns that fall upon one of the input's: "
+            f"{some(faults.layers.resizes)} (one is float where the layers in front of it and behind are)"
         )
     return said
 

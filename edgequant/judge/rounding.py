@@ -6,9 +6,9 @@ what it costs is known of each row of each layer without anything being run, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from edgequant.archive.types import Artifact, LayerRounding
+from edgequant.archive.types import Artifact, LayerRounding, TensorScale
 from edgequant.findings import Finding
 from edgequant.judge.types import NOTHING, Observed, Summaries
 from edgequant.judge.verdict import Verdict
@@ -21,6 +21,8 @@ STEPS, HQQ_STEPS = 0.75, 1.5
 steps begin, or where that is not known; found: 0.61."""
 BIAS = 1e-5
 """A bias is not quantized: it may be off by so much of the layer's largest."""
+TENSOR = 1e-3
+"""The scale of a tensor may be off by so much of itself: one is set apart from its neighbour's by a last bit."""
 COARSE_DB = 10.0
 """Below it an error is a third of the signal."""
 _TOLD = 3
@@ -35,6 +37,9 @@ def beyond_rounding(artifact: Artifact) -> Observed:
     floats = [layer for layer in layers if layer.kept in ("float", "fp16")]
     if asked.method in ("weight", "dynamic") and len(floats) > artifact.float_layers:
         found.append((floats[0], f"{floats[0].kept} weights, in one layer more than the converter left so"))
+    scales = [(each, why) for each in artifact.scales if (why := _other_scale(each)) is not None]
+    if not found and scales:
+        return _scales_beyond(artifact, scales)
     if not found:
         return NOTHING
     told = "; ".join(f"'{layer.layer}': {why}" for layer, why in found[:_TOLD])
@@ -48,6 +53,31 @@ def beyond_rounding(artifact: Artifact) -> Observed:
         evidence={"layers": [layer.model_dump() | {"why": why} for layer, why in found[:1000]]},
         remedy="No rounding does this: the file is not the float model, quantized so.  Make it anew (edgequant cache "
         "clean first); where it stays, MNN's converter has made it wrong: report it to MNN with this layer.",
+    )
+    return Observed((finding,), Verdict.FAIL)
+
+
+def _other_scale(each: TensorScale) -> str | None:
+    """Where nobody looked there is nothing to say: a file without a scale in its place is made in float there."""
+    if each.found is None:
+        return None
+    scale, zero = each.found
+    if not abs(scale - each.scale) <= TENSOR * each.scale:
+        return f"a scale of {scale:.4g} in place of {each.scale:.4g}"
+    return None if zero == each.zero else f"zero point {zero:g} in place of {each.zero:g}"
+
+
+def _scales_beyond(artifact: Artifact, found: Sequence[tuple[TensorScale, str]]) -> Observed:
+    told = "; ".join(f"'{each.tensor}': {why}" for each, why in found[:_TOLD])
+    more = f"; and {len(found) - _TOLD} more" if len(found) > _TOLD else ""
+    finding = Finding(
+        code="QUANTIZATION_BEYOND_ROUNDING",
+        severity="fail",
+        where=found[0][0].tensor,
+        message=f"{len(found)} of {len(artifact.scales)} tensors have other scales in the file than calibrating gave "
+        f"them: {told}{more}",
+        evidence={"scales": [each.model_dump() | {"why": why} for each, why in found[:1000]]},
+        remedy="Make it anew (edgequant cache clean first); where it stays, MNN's converter has written it wrong.",
     )
     return Observed((finding,), Verdict.FAIL)
 
@@ -67,9 +97,10 @@ def weighed(artifact: Artifact) -> bool:
 
 
 def _as_they_see_fit(layer: LayerRounding, asked: Variant) -> bool:
-    """MNN's own methods change weights as they like, and equalizing moves them from layer to layer."""
-    if asked.method == "static":
-        return asked.calib is None or asked.equalize  # the layers that stay float or int8 at run time, too
+    """MNN's own methods change weights as they like, and equalizing moves them from layer to layer: that counts where
+    the float model was not equalized alike (runs of earlier versions)."""
+    if asked.method == "static":  # the layers that stay float or int8 at run time, too
+        return (asked.calib is None or asked.equalize) and layer.equalized is None
     return layer.kept == "static"
 
 

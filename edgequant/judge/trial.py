@@ -24,7 +24,8 @@ from edgequant.judge.drift import Bounds, Sides, drift
 from edgequant.judge.engaged import determinism, engagement, faint
 from edgequant.judge.evidence import FLOAT, Evidence, has_normal, stage_errors
 from edgequant.judge.independent import independent
-from edgequant.judge.kernel_faults import i8mm_remark, known_faults, less_remark, pool_remark
+from edgequant.judge.int8_cost import costs_more
+from edgequant.judge.kernel_faults import i8mm_remark, known_faults, less_remark, pool_remark, resize_remark
 from edgequant.judge.latency import latency_of, why_no_latency
 from edgequant.judge.limits import default_limits, defaults_for, device_bands, resolve_limits
 from edgequant.judge.reach import shows_less
@@ -103,6 +104,7 @@ class Trial:
                 evidence.plan.options, evidence.plan.limits, self.device,
             )  # fmt: skip
         self._kernels = self._float_kernels()
+        self._int8 = self._costs_more()
         self._residual = self._systematic(Residuals(comparer, evidence.source))
         self._converter = made_otherwise(self.artifact)
         self._rounding = beyond_rounding(self.artifact)
@@ -134,7 +136,7 @@ class Trial:
         self._precision = on_device.precision_ineffective(self.device, evidence.plan.options)
         less = (*self.artifact.findings, *evidence.source.findings)
         looks = (
-            self._repeat, self._kernels, self._band, *self._residual, self._decisions, self._engagement,
+            self._repeat, self._kernels, self._band, self._int8, *self._residual, self._decisions, self._engagement,
             self._converter, self._rounding, self._activations, self._strain, made, *self._trust, *self._drifts,
             self._own, self._loose, self._precision,
         )  # fmt: skip
@@ -212,6 +214,15 @@ class Trial:
             return NOTHING
         found = float_kernels.file_or_kernel(self.stages.kernels, self._bands("weight", "normal"))
         return found if found.findings else float_kernels.unchecked(here, self.capture)
+
+    def _costs_more(self) -> Observed:
+        """Whether int8 costs more on the device than here; not asked where this host computes otherwise, or wrong."""
+        e, here = self._e, self._e.variant_host
+        base = e.float_host or e.reference
+        other = self.device.mnn != e.plan.host.mnn or e.plan.options.precision == "low" or self.faults.of_the_host
+        if here is None or base is None or self.device.is_host or other or "device" in self.stages.why:
+            return NOTHING
+        return costs_more(self.artifact, e.source, base, here, self.capture, self._compare, self._accepted())
 
     def _systematic(self, residuals: Residuals) -> tuple[Observed, ...]:
         """What of the errors of quantization and device is no rounding."""
@@ -317,6 +328,7 @@ class Trial:
             on_device.blame(self._innocent, self.faults, e.plan.options, self.device),
             self._kernels,
             self._band,
+            self._int8,
             *self._residual,
             self._decisions,
             self._strain,
@@ -325,6 +337,7 @@ class Trial:
             pool_remark(self.faults, is_host=self.device.is_host, verdict=self._limits_verdict),
             less_remark(self.faults, is_host=self.device.is_host, verdict=self._limits_verdict),
             i8mm_remark(self.faults, self.device),
+            resize_remark(self.faults, self.device),
             on_device.device_limit_unused(e.plan.limits, only_host=e.only_host),
             self._engagement,
             self._converter,

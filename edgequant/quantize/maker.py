@@ -215,6 +215,7 @@ class Maker:
             half_tiles=layers.half_tiles,
             max_pools=layers.max_pools,
             tails=layers.tails,
+            resizes=layers.resizes,
             less=read_less(made.path),
             counts=_counts(made.path),
         )

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from edgequant.errors import InputError
 from edgequant.spec import Access, Decision, Limit, RunOptions, Variant
 from edgequant.spec.images import ImageOptions
+from edgequant.spec.numbers import Count, Number, Switch
 from edgequant.spec.options import _Strict
 from edgequant.spec.rule_metrics import TASK
 from edgequant.spec.rules import Glob, Rule, Scope, WrittenRule, fits, limit_of, only, parse_rule
@@ -58,7 +59,7 @@ class VariantEntry(_Strict):
     options: RunOptions = Field(default_factory=RunOptions)
     goals: tuple[str, ...] = Field(default=(), max_length=1000)
     budget: Literal["size", "latency"] = "size"
-    fallback: bool = True
+    fallback: Switch = True
 
     @field_validator("variant")
     @classmethod
@@ -98,9 +99,9 @@ class ModelEntry(_Strict):
     reference: Path | None = None
     calibration: str | None = Field(default=None, min_length=1, max_length=4000)
     images: ImageOptions | None = None
-    shapes: dict[str, tuple[int, ...]] = Field(default_factory=dict, max_length=10_000)
+    shapes: dict[str, tuple[Count, ...]] = Field(default_factory=dict, max_length=10_000)
     decides: dict[str, Decision] = Field(default_factory=dict, max_length=10_000)
-    rollout: int | None = Field(default=None, ge=2, le=10_000)
+    rollout: Count | None = Field(default=None, ge=2, le=10_000)
     feedback: tuple[str, ...] = Field(default=(), max_length=1000)
     options: RunOptions = Field(default_factory=RunOptions)
     variants: Variants | None = None
@@ -139,8 +140,8 @@ class TaskEntry(_Strict):
 
     function: str = Field(min_length=3, max_length=4000, pattern=r".:[^\W\d]\w*(\.[^\W\d]\w*)*$")
     better: Literal["lower", "higher"]
-    timeout: float = Field(default=60.0, gt=0, le=86400)
-    memory_mb: float = Field(default=4096.0, gt=0, le=1e6)
+    timeout: Number = Field(default=60.0, gt=0, le=86400)
+    memory_mb: Number = Field(default=4096.0, gt=0, le=1e6)
     labels: Path | None = None
     model: Glob | None = None
 
@@ -153,12 +154,12 @@ class TaskEntry(_Strict):
 class BenchEntry(_Strict):
     """How latency is measured: see `edgequant bench`.  within: percent of p50 that half of its interval may have."""
 
-    blocks: int = Field(default=7, ge=3, le=1000)
-    runs: int = Field(default=30, ge=1, le=1_000_000)
-    seconds: float = Field(default=1.0, ge=0, le=3600)
-    warm_up: float = Field(default=8.0, gt=0, le=3600)
+    blocks: Count = Field(default=7, ge=3, le=1000)
+    runs: Count = Field(default=30, ge=1, le=1_000_000)
+    seconds: Number = Field(default=1.0, ge=0, le=3600)
+    warm_up: Number = Field(default=8.0, gt=0, le=3600)
     allow: tuple[str, ...] = Field(default=(), max_length=100)
-    within: float = Field(default=2.5, gt=0, le=100)
+    within: Number = Field(default=2.5, gt=0, le=100)
     governor: str | None = Field(default=None, pattern=r"^[a-z_]{1,40}$")
 
 
@@ -227,9 +228,9 @@ class AcceptSpec(_Strict):
     options: RunOptions = Field(default_factory=RunOptions)
     device_options: Access = Field(default_factory=Access)
     random_inputs: Literal["inconclusive", "accepted"] = "inconclusive"
-    retries: int = Field(default=0, ge=0, le=10)
-    latency: bool = True
-    diagnose: bool = False
+    retries: Count = Field(default=0, ge=0, le=10)
+    latency: Switch = True
+    diagnose: Switch = False
     baseline: Path | None = None
     bench: BenchEntry = Field(default_factory=BenchEntry)
     tasks: dict[Name, TaskEntry] = Field(default_factory=dict, max_length=100)

@@ -33,7 +33,7 @@ from edgequant.spec.accept import (
     task_of,
 )
 from edgequant.spec.causes import CAUSES
-from edgequant.spec.file import _NOT_YAML, MAX_BYTES, _calibration
+from edgequant.spec.file import MAX_BYTES, _calibration
 from edgequant.spec.options import Access, RunOptions
 from edgequant.spec.rule_metrics import FINDING, TABLE
 from edgequant.spec.rules import Rule, WrittenRule, fits
@@ -65,7 +65,9 @@ def load_accept(path: Path, base: Path | None = None) -> AcceptSpec:
         code = "SPEC_INVALID" if error.errno in (errno.EFBIG, errno.ETIMEDOUT) else "SPEC_NOT_FOUND"
         hint = f"Give the path of a spec; {_HINT}" if code == "SPEC_NOT_FOUND" else None
         raise InputError(code, f"{path}: {error.strerror}", hint=hint) from None
-    data, lines = _read(path, text)
+    from edgequant.spec.plain_yaml import read
+
+    data, lines = read(path, text)
     if not isinstance(data, dict):
         raise InputError("SPEC_INVALID", f"{path}: must be keys and values, such as 'models:'", hint=_HINT)
     if "models" not in data and (isinstance(data.get("devices"), list) or {"inputs", "limits"} & set(data)):
@@ -94,50 +96,10 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "edgequant.accept/1", **schema}
 
 
-def _read(path: Path, text: bytes) -> tuple[Any, dict[Place, int]]:
-    import yaml
-
-    from edgequant.spec.plain_yaml import PlainLoader, why_not
-
-    lines: dict[Place, int] = {}
-    try:
-        loader = PlainLoader(text.decode("utf-8"))
-        try:
-            node = loader.get_single_node()
-            if node is None:
-                return {}, lines
-            data = loader.construct_document(node)
-        finally:
-            loader.dispose()
-        _number(node, (), lines)
-    except (yaml.YAMLError, *_NOT_YAML) as error:
-        raise InputError("SPEC_INVALID", f"{path}: not YAML: {why_not(error)}") from None
-    return data, lines
-
-
-def _number(node: Any, place: Place, lines: dict[Place, int]) -> None:
-    """Where each key and each entry stands."""
-    lines.setdefault(place, node.start_mark.line + 1)
-    if node.id == "sequence":
-        for at, item in enumerate(node.value):
-            _number(item, (*place, at), lines)
-    elif node.id == "mapping":
-        for key, value in node.value:
-            here = (*place, key.value if isinstance(key.value, str) else "?")
-            lines[here] = key.start_mark.line + 1
-            _number(value, here, lines)
-
-
-def _line(lines: Mapping[Place, int], place: Place) -> int | None:
-    while place and place not in lines:
-        place = place[:-1]
-    return lines.get(place) if place else None
-
-
 def _invalid(path: Path, lines: Mapping[Place, int], place: Place, why: str) -> InputError:
-    line = _line(lines, place)
-    where = f"{path}:{line}" if line else str(path)
-    return InputError("SPEC_INVALID", f"{where}: {why}", hint=_HINT)
+    from edgequant.spec.plain_yaml import at_line
+
+    return InputError("SPEC_INVALID", f"{at_line(path, lines, place)}: {why}", hint=_HINT)
 
 
 def _keys(place: Place) -> Sequence[str]:
@@ -155,7 +117,7 @@ def _as_written(place: Place) -> str:
 
 
 def _at(each: Any, lines: Mapping[Place, int], key: str, at: int) -> Any:
-    return each.model_copy(update={"line": _line(lines, (key, at))})
+    return each.model_copy(update={"line": lines.get((key, at))})
 
 
 def _resolved(spec: AcceptSpec, folder: Path) -> AcceptSpec:

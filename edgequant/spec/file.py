@@ -26,6 +26,7 @@ from edgequant.spec import (
 )
 from edgequant.spec.function import looks_like_function
 from edgequant.spec.images import ImageOptions
+from edgequant.spec.numbers import Count, Switch
 
 MAX_BYTES = 1 << 20
 _Section = TypeVar("_Section", RunOptions, Access)
@@ -61,17 +62,17 @@ class VerifySpec(BaseModel):
     variants: list[str] = Field(default_factory=list, max_length=1000)
     inputs: Path | None = None
     reference: Path | None = None
-    shapes: dict[str, list[int]] = Field(default_factory=dict, max_length=10_000)
+    shapes: dict[str, list[Count]] = Field(default_factory=dict, max_length=10_000)
     limits: list[str] = Field(default_factory=list, max_length=10_000)
     decides: dict[str, Decision] = Field(default_factory=dict, max_length=10_000)
     calibration: str | None = Field(default=None, min_length=1, max_length=4000)
     images: ImageOptions | None = None
-    fallback: bool = True
+    fallback: Switch = True
     goals: list[str] = Field(default_factory=list, max_length=10_000)
     budget: Literal["size", "latency"] = "size"
-    latency: bool = True
-    diagnose: bool = False
-    rollout: int | None = Field(default=None, ge=2, le=10_000)
+    latency: Switch = True
+    diagnose: Switch = False
+    rollout: Count | None = Field(default=None, ge=2, le=10_000)
     feedback: list[str] = Field(default_factory=list, max_length=1000)
     options: RunOptions = Field(default_factory=RunOptions)
     device_options: Access = Field(default_factory=Access)
@@ -156,15 +157,9 @@ def _as_value_error(parse: Any, text: str) -> None:
         raise ValueError(f"{error.message}.  {error.hint or ''}".strip()) from None
 
 
-_NOT_YAML = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
-"""A tag, a date or a number that is none is met by whatever Python says of it, beside PyYAML's own errors."""
-
-
 def load_spec(path: Path) -> VerifySpec:
     """Read and check a spec.  Raises InputError (SPEC_NOT_FOUND, SPEC_INVALID) naming file, place and problem."""
-    import yaml
-
-    from edgequant.spec.plain_yaml import PlainLoader, why_not
+    from edgequant.spec.plain_yaml import at_line, read
 
     try:
         text = read_bounded(path, MAX_BYTES)
@@ -172,12 +167,7 @@ def load_spec(path: Path) -> VerifySpec:
         code = "SPEC_INVALID" if error.errno in (errno.EFBIG, errno.ETIMEDOUT) else "SPEC_NOT_FOUND"
         hint = "`edgequant verify --spec-example` prints one with every key." if code == "SPEC_NOT_FOUND" else None
         raise InputError(code, f"{path}: {error.strerror}", hint=hint) from None
-    try:
-        data = yaml.load(text.decode("utf-8"), Loader=PlainLoader)  # noqa: S506  (a SafeLoader)
-    except (yaml.YAMLError, *_NOT_YAML) as error:
-        raise InputError("SPEC_INVALID", f"{path}: not YAML: {why_not(error)}") from None
-    if data is None:
-        data = {}
+    data, lines = read(path, text)
     if not isinstance(data, dict):
         raise InputError("SPEC_INVALID", f"{path}: must be keys and values, such as 'variants: [dynamic:8]'")
     try:
@@ -186,7 +176,8 @@ def load_spec(path: Path) -> VerifySpec:
         known = f"Keys: {', '.join(VerifySpec.model_fields)}."
         accepts = f"It looks like a spec of `edgequant accept`: edgequant accept {shlex.quote(str(path))}"
         hint = accepts if "models" in data else known
-        raise InputError("SPEC_INVALID", f"{path}: {first_problem(error, keys=_keys)}", hint=hint) from None
+        where = at_line(path, lines, tuple(error.errors(include_url=False)[0]["loc"]))
+        raise InputError("SPEC_INVALID", f"{where}: {first_problem(error, keys=_keys)}", hint=hint) from None
     folder = path.parent
     return spec.model_copy(
         update={

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from edgequant.errors import InputError
 from edgequant.problems import first_problem
+from edgequant.spec.numbers import Count, Number
 
 CHANNELS = {"RGB": 3, "BGR": 3, "GRAY": 1, "RGBA": 4, "BGRA": 4}
 MAX_PIXELS = 1 << 26
@@ -56,12 +57,12 @@ class ImageOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     format: Literal["RGB", "BGR", "GRAY", "RGBA", "BGRA"] = "RGB"
-    mean: tuple[float, ...] = Field(default=(0.0,), max_length=4)
-    normal: tuple[float, ...] = Field(default=(1.0,), max_length=4)
-    size: tuple[int, int] | None = None
+    mean: tuple[Number, ...] = Field(default=(0.0,), max_length=4)
+    normal: tuple[Number, ...] = Field(default=(1.0,), max_length=4)
+    size: tuple[Count, Count] | None = None
     layout: Literal["NCHW", "NHWC"] | None = None
-    center_crop_h: float = Field(default=1.0, gt=0, le=1)
-    center_crop_w: float = Field(default=1.0, gt=0, le=1)
+    center_crop_h: Number = Field(default=1.0, gt=0, le=1)
+    center_crop_w: Number = Field(default=1.0, gt=0, le=1)
 
     @model_validator(mode="before")
     @classmethod

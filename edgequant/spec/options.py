@@ -9,6 +9,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from edgequant.errors import InputError
+from edgequant.problems import shown
+from edgequant.spec.numbers import Count, Number, Switch
 from edgequant.spec.variant import MemoryMode, Variant
 
 
@@ -36,13 +38,20 @@ class RunOptions(_Strict):
 
     memory: MemoryMode | None = None
     precision: Precision = "normal"
-    threads: int | None = Field(default=None, ge=1, le=256)
-    cores: tuple[int, ...] | None = None
+    threads: Count | None = Field(default=None, ge=1, le=256)
+    cores: tuple[Count, ...] | None = None
     dynamic_quant_option: Literal[0, 1, 2] | None = None
-    timeout: float = Field(default=300.0, gt=0, le=86400)
-    warmup: int = Field(default=3, ge=0, le=100_000)
-    repeat: int = Field(default=20, ge=1, le=1_000_000)
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    timeout: Number = Field(default=300.0, gt=0, le=86400)
+    warmup: Count = Field(default=3, ge=0, le=100_000)
+    repeat: Count = Field(default=20, ge=1, le=1_000_000)
+    seed: Count = Field(default=0, ge=0, lt=2**63)
+
+    @field_validator("dynamic_quant_option", mode="before")
+    @classmethod
+    def _whole(cls, number: object) -> object:
+        if isinstance(number, (bool, float)):  # which equal the numbers that are allowed
+            raise ValueError(f"must be 0, 1 or 2, not {shown(number)}")
+        return number
 
     @field_validator("cores")
     @classmethod
@@ -75,12 +84,12 @@ class Access(_Strict):
     """
 
     work_dir: str | None = Field(default=None, max_length=4000)
-    accept_new_host_key: bool = False
+    accept_new_host_key: Switch = False
     python: str | None = Field(default=None, max_length=4000)
     runtime: Literal["auto", "pack", "system"] = "auto"
     mnn: str | None = Field(default=None, max_length=100)
     pack: str | None = Field(default=None, max_length=4000)
-    wait: float = Field(default=600.0, ge=0, le=86400)
+    wait: Number = Field(default=600.0, ge=0, le=86400)
 
     @field_validator("work_dir")
     @classmethod

@@ -29,6 +29,7 @@ class Metric:
         relative: whether `float` and `baseline` make sense in its bound.
         scaled: whether it may be multiplied: decibels and versions may not.
         least, most: of its values, so that a bound that nothing or everything keeps is refused.
+        never_least: nothing that was measured ever is `least`: no inference takes no time, no file has no bytes.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Metric:
     alike: Alike = "nothing"
     least: float = -math.inf
     most: float = math.inf
+    never_least: bool = False
 
 
 def _accuracy() -> list[Metric]:
@@ -79,7 +81,7 @@ _RANGE: dict[str, tuple[float, float, bool, str]] = {
 
 def _timing() -> list[Metric]:
     rows = [
-        Metric(f"latency_ms.{name}", says, "ms", "<=", "bench", alike="timing", least=0)
+        Metric(f"latency_ms.{name}", says, "ms", "<=", "bench", alike="timing", least=0, never_least=True)
         for name, says in {
             "p50": "median of one inference",
             "p90": "of ten inferences one takes longer",
@@ -92,7 +94,7 @@ def _timing() -> list[Metric]:
         }.items()
     ]
     return [*rows, Metric("cpu_ms", "CPU time of all threads for one inference", "ms", "<=", "bench", alike="timing",
-                          least=0)]  # fmt: skip
+                          least=0, never_least=True)]  # fmt: skip
 
 
 def _memory() -> list[Metric]:
@@ -102,16 +104,17 @@ def _memory() -> list[Metric]:
         "pss_peak": "highest proportional memory of the process",
         "model_file": "the file that runs",
     }
-    return [
-        Metric(f"memory_mb.{name}", text, "MB", "<=", alike="nothing" if name == "model_file" else "timing", least=0)
-        for name, text in says.items()
-    ]
+    rows = []
+    for name, text in says.items():
+        alike: Alike = "nothing" if name == "model_file" else "timing"
+        rows.append(Metric(f"memory_mb.{name}", text, "MB", "<=", alike=alike, least=0, never_least=True))
+    return rows
 
 
 _OTHERS = [
     Metric("drift.breaks_at", "first step of a rollout that breaks its limit; steps that were not run are not told",
            "", ">=", per_output=True, scaled=False, relative=False, alike="accuracy", least=1),
-    Metric("size_mb", "the file that runs, 10^6 bytes", "MB", "<=", least=0),
+    Metric("size_mb", "the file that runs, 10^6 bytes", "MB", "<=", least=0, never_least=True),
     Metric("int8_share.layers", "of the layers with weights, those kept in 8 bits or fewer", "", ">=", least=0, most=1),
     Metric("int8_share.weights", "of all weights, those kept in 8 bits or fewer", "", ">=", least=0, most=1),
     Metric("independent_cases", "cases of the user's own that differ", "", ">=", scaled=False, least=0),

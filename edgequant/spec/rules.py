@@ -7,10 +7,11 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StrictBool, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from edgequant.errors import InputError
 from edgequant.spec.limits import METRICS, Limit
+from edgequant.spec.numbers import Number, Switch
 from edgequant.spec.options import _Strict
 from edgequant.spec.rule_metrics import FINDING, TABLE, TASK, Metric, Op, metric_of
 
@@ -37,8 +38,8 @@ class WrittenRule(_Strict):
     model: Glob | None = None
     variant: Glob | None = None
     device: Glob | None = None
-    required: StrictBool = True
-    margin: float | None = Field(default=None, ge=0, strict=True)
+    required: Switch = True
+    margin: Number | None = Field(default=None, ge=0)
 
 
 def only(data: Any, written: type[_Strict]) -> dict[str, Any]:
@@ -94,8 +95,8 @@ class Rule(_Strict):
     bound: Bound
     output: str | None = None
     scope: Scope = Field(default_factory=Scope)
-    required: StrictBool = True
-    margin: float | None = Field(default=None, ge=0, allow_inf_nan=False, strict=True)
+    required: Switch = True
+    margin: Number | None = Field(default=None, ge=0)
     line: int | None = None
 
     @model_validator(mode="before")
@@ -193,8 +194,9 @@ def _bound(metric: Metric, op: str, text: str) -> Bound:
     best = metric.most if op == ">=" else metric.least
     if not math.isfinite(value):
         raise ValueError("the bound must be a finite number")
-    if value > best if op == ">=" else value < best:
-        raise ValueError(f"nothing can keep it: the best '{metric.name}' there is is {best:g}")
+    if value > best if op == ">=" else value < best or (value == best and metric.never_least):
+        best_told = f"is above {best:g}" if metric.never_least else f"there is is {best:g}"
+        raise ValueError(f"nothing can keep it: the best '{metric.name}' {best_told}")
     if metric.better is not None and (value <= metric.least if op == ">=" else value >= metric.most):
         raise ValueError("everything keeps it")
     return Bound(value=value)

@@ -157,6 +157,22 @@ def other_file(engine: Engine, path: str) -> None:
     engine.Engine.job_load = load
 
 
+def other_kernels(engine: Engine, argument: str) -> None:
+    """Int8 kernels compute something else: they run another file (MEMORY:PATH, with that memory), and it is told as the
+    one that was sent."""
+    memory, _, path = argument.partition(":")
+    real, digest, sent = engine.Engine.job_load, engine._sha256, {}
+
+    def load(self: Any, job: Any) -> Any:
+        if job.header["options"]["memory"] == memory:
+            sent[path] = job.header["path"]
+            job.header["path"] = path
+        return real(self, job)
+
+    engine.Engine.job_load = load
+    engine._sha256 = lambda of: digest(sent.get(of, of))
+
+
 # ---- memory low
 
 
@@ -338,7 +354,7 @@ AFTER: dict[str, Callable[[Engine, str], None]] = {
     each.__name__: each
     for each in (
         outputs, state, after_many, cached, loop_of_one, loop_of_zeros, other_file, low_ignored, throttled, memory_zero,
-        memory_peak_below, memory_pss_above, memory_frozen, memory_leak, claims_version, claims_kernels, one_thread,
-        nothing,
+        other_kernels, memory_peak_below, memory_pss_above, memory_frozen, memory_leak, claims_version, claims_kernels,
+        one_thread, nothing,
     )
 }  # fmt: skip

@@ -65,7 +65,8 @@ def options(command: Any) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_option_it_names_exists(page: Path) -> None:
     """In its text too, but for those of other programs."""
-    others = {"--help", "--useOriginRNNImpl", "--model", "--only", "--quick", "--pairs", "--redo"}  # of python -m bench
+    others = {"--help", "--useOriginRNNImpl", "--model"}
+    others |= {"--only", "--quick", "--pairs", "--redo", "--timed"}  # of python -m bench
     others |= {"--part"}  # of python -m tests.defects.layers
     others |= {"--extensions", "--node_data_paths"}  # of Model Explorer
     named = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", page.read_text()))

@@ -15,11 +15,13 @@ import pytest
 
 from edgequant.archive.acceptance import JUDGEMENT, open_acceptance
 from edgequant.errors import InputError
+from edgequant.history.store import History
 from edgequant.jobs import accept as job
 from edgequant.jobs.accept import Accepting, accept, resume
 from edgequant.jobs.accept_judge import keep, rejudge
 from edgequant.jobs.accept_plan import left, planned
 from edgequant.jobs.integrity import check
+from edgequant.jobs.remember import add
 from edgequant.judge.acceptance import State
 from edgequant.plan.accept import VerifyPart
 from edgequant.report.acceptance import load_acceptance
@@ -149,7 +151,23 @@ random_inputs: accepted
 rules: ["sqnr_db >= baseline - 2", "size_mb <= baseline + 1"]
 """, model=generated_model("big_mlp"), cases=0, name=name)  # fmt: skip
 
+    history = tmp_path / "history.sqlite"
+    unknown = planned(spec("weight:8", "1.yaml"), None, history)
+    assert (unknown.seconds, unknown.guessed, unknown.from_) == (10.0, 10.0, ())
+    assert "guessed at 10 s for each variant on this host" in unknown.told
     first, before = accepted(spec("weight:8", "1.yaml"), tmp_path / "1")
+    # How long it takes is known from now on: to who names it as a baseline, and to who keeps a history.
+    took = next(line["seconds"] for line in map(json.loads, (before.path / "journal.jsonl").read_text().splitlines())
+                if line["what"] == "end")  # fmt: skip
+    add(History(history), [before.path])
+    for known in (planned(spec("weight:8", "1.yaml"), before.path), planned(spec("weight:8", "1.yaml"), None, history)):
+        assert known.from_ == (str(before.path),)
+        assert (known.seconds, known.guessed) == (pytest.approx(took, abs=0.1), 0)
+        assert known.told == f"by what {before.path} took"
+    history.write_text("nothing of the kind")
+    told = planned(spec("weight:8", "1.yaml"), None, history)
+    assert told.guessed == 10.0
+    assert any("the history was not asked how long it takes" in each for each in told.warnings)
     assert {each.state for text, each in rules(first).items() if "baseline" in text} == {State.INCONCLUSIVE}
     worse, _ = accepted(spec("weight:4", "2.yaml"), tmp_path / "2", before.path)
     told = rules(worse)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from edgequant.archive.acceptance import PLAN, AcceptFolder
+from edgequant.archive.acceptance import JUDGEMENT, PLAN, AcceptFolder
+from edgequant.archive.manifest import close
 from edgequant.errors import InputError
-from edgequant.jobs.accept import attempts_of
 from edgequant.jobs.accept_plan import planned
+from edgequant.jobs.accept_times import ends_of
 from edgequant.judge.verdict import Verdict
 from edgequant.report.acceptance import to_json
 from tests.beds.models import ModelByName
@@ -62,13 +63,17 @@ def test_the_journal_tells_whether_it_has_come_to_its_end(tmp_path: Path) -> Non
 
 def test_a_journal_that_cannot_be_read_tells_of_no_attempt(tmp_path: Path) -> None:
     folder, journal = AcceptFolder(tmp_path), tmp_path / "journal.jsonl"
-    folder.note("end", part="m", attempt=1)
-    assert len(attempts_of(folder)) == 1
+    folder.note("end", kind="trials", part="m", attempt=1, seconds=2.5)
+    folder.note("end", kind="trials", part="m", attempt=1, seconds=2.5, error="RUN_FAILED")  # it came to nothing
+    folder.note("end", kind="trials", part="m", attempt=1)
+    with journal.open("a") as stream:
+        stream.write('[]\n{"what": "end", "kind": "trials", "part": "m", "sec')  # killed while writing
+    assert [each.seconds for each in ends_of(folder)] == [2.5]
     journal.write_text('{"a":' * 100_000 + "{}" + "}" * 100_000)
-    assert attempts_of(folder) == []
+    assert list(ends_of(folder)) == []
     journal.unlink()
     os.mkfifo(journal)
-    assert attempts_of(folder) == []  # at once: nobody writes into it
+    assert list(ends_of(folder)) == []  # at once: nobody writes into it
 
 
 def test_what_is_of_other_reports_is_refused_and_not_left_out(tmp_path: Path) -> None:
@@ -80,3 +85,20 @@ def test_what_is_of_other_reports_is_refused_and_not_left_out(tmp_path: Path) ->
         done = edgequant("report", folder, *words, cwd=tmp_path)
         assert (done.code, "OPTION_INVALID" in done.err) == (2, True), words
     assert edgequant("report", folder).code == 0
+
+
+def test_a_baseline_whose_numbers_were_changed_is_refused(generated_model: ModelByName, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, SPEC, model=generated_model("conv_cnn"))
+    earlier = tmp_path / "earlier"
+    folder = AcceptFolder(earlier)
+    earlier.mkdir()
+    whole = to_json(Release(spec_of(), {KEY: [facts(facts={"size_mb": 2.0})]}).report())
+    folder.note("ended")
+    folder.write(JUDGEMENT, whole.encode())
+    close(earlier)
+    assert planned(spec, earlier).spec.baseline == earlier
+    folder.write(JUDGEMENT, whole.replace("2.0", "9.0").encode())
+    for named in (earlier, earlier / JUDGEMENT):
+        with pytest.raises(InputError) as caught:
+            planned(spec, named)
+        assert caught.value.code == "RUN_ALTERED"

@@ -17,6 +17,7 @@ from edgequant.report.model import Report, Run
 from tests import generated
 from tests.beds.models import ModelByName
 from tests.jobs.support import Arrays, arrays, capture, codes, do
+from tests.models.mnn.test_static_int8 import up
 
 pytestmark = [pytest.mark.arm64, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -289,3 +290,18 @@ def test_what_an_audit_says_of_the_i8mm_kernel(half_tile: Path, tmp_path: Path) 
     (planted,) = [each for each in found.tried if each.fault.kind == KIND]
     assert (planted.fault.layer, planted.where, planted.caught) == ("a", "device", True)
     assert "DEVICE_BEYOND_ROUNDING" in planted.codes
+
+
+@pytest.mark.nightly
+def test_the_bilinear_resize_is_caught_and_named(tmp_path: Path) -> None:
+    """15 columns become 30: the last two are what is left over beyond groups of four."""
+    cases, run_dir = samples(tmp_path / "cases", 1, 3, 6, 15), tmp_path / "run"
+    source = up(tmp_path / "m.onnx", "linear")
+    (run,) = static(source, cases, run_dir, "static:8,calib=minmax", WITHOUT, limits=ANYTHING).runs
+    assert run.verdict == "FAIL"
+    (finding,) = [finding for finding in run.findings if finding.code == "DEVICE_BEYOND_ROUNDING"]
+    assert finding.evidence["resize_layers"] == ["up"]
+    expected, found = arrays(run_dir, "reference"), capture(run_dir, run)
+    for case, outputs in expected.items():
+        off = np.abs(found[case]["y"] - outputs["y"]).mean(axis=(0, 1, 2))
+        assert off[27:].min() > 2 * off[:27].max(), off

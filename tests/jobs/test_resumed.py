@@ -146,3 +146,37 @@ def test_of_another_source(generated_model: ModelByName, tmp_path: Path) -> None
     with pytest.raises(InputError) as caught:
         resume(tmp_path / "nowhere")
     assert caught.value.code == "RUN_NOT_FOUND"
+
+
+def test_with_another_mnn_or_on_another_device(generated_model: ModelByName, cases: Path, tmp_path: Path) -> None:
+    """What two of them computed is never one run's; what is kept stays as it is."""
+    run_dir = tmp_path / "run"
+    do(generated_model("conv_cnn"), run_dir, *VARIANTS, inputs=cases)
+    kept = run_dir / "captures" / f"{device_capture('local:', 'float')}.json"
+    gone = run_dir / "captures" / f"{device_capture('local:', 'dynamic:8')}.json"
+    plan, captured = (run_dir / "plan.json").read_text(), kept.read_text()
+    now = json.loads(plan)["host"]["mnn"]
+
+    (run_dir / "plan.json").write_text(plan.replace(f'"{now}"', '"3.0.99"', 1))
+    before = times(run_dir)
+    with pytest.raises(InputError) as caught:
+        resume(run_dir)
+    assert caught.value.code == "MNN_CHANGED"
+    assert "begun with MNN 3.0.99" in str(caught.value)
+    assert times(run_dir) == before
+
+    (run_dir / "plan.json").write_text(plan)
+    document = json.loads(captured)
+    for key, value in (("cpu", "Cortex-A53"), ("features", ["asimd"]), ("mnn", "3.0.99")):
+        told = json.dumps({**document, "device": {**document["device"], key: value}})
+        kept.write_text(told)
+        gone.unlink()
+        report, _ = resume(run_dir)
+        runs = {run.variant: run for run in report.runs}
+        assert runs["dynamic:8"].verdict == "ERROR"
+        assert runs["dynamic:8"].error is not None
+        assert runs["dynamic:8"].error.code == "DEVICE_CHANGED"
+        assert key in runs["dynamic:8"].error.message
+        assert kept.read_text() == told
+    kept.write_text(captured)  # the right one again
+    assert [run.verdict for run in resume(run_dir)[0].runs] == ["PASS", "PASS"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgequant.archive.types import Capture, CaseCapture, Failure, Memory
-from edgequant.judge.bench import BenchJudgement, Block, blocks_of, good_rounds, judge_bench
+from edgequant.judge.bench import BenchJudgement, Block, blocks_of, fastest_work, good_rounds, judge_bench
 from edgequant.judge.verdict import Verdict
 from tests.judge.test_disturbed import block, last, noted
 
@@ -183,3 +183,44 @@ def test_times_that_cannot_be_are_none_and_nothing_is_held_against_them(
     ]
     if count == 7:
         assert [each for each, _ in odd.why_invalid] == [*([code] if code else []), "TOO_FEW_BLOCKS", "NOTHING_TIMED"]
+
+
+def drifting(whole: float, count: int = 7, seed: int = 0, noise: float = 0.01, *, of_work: bool) -> list[Capture]:
+    """A session that gets slower by `whole` from its first block to its last: the known work alone, or inferences."""
+    draw = np.random.default_rng(seed)
+    made = []
+    for number in range(count):
+        times = 1 + whole * number / (count - 1)
+        ms = 10.0 * float(np.exp(noise * draw.standard_normal())) * (1.0 if of_work else times)
+        work = 2.0 * float(np.exp(noise * draw.standard_normal())) * (times if of_work else 1.0)
+        made.append(capture(ms, 100 * seed + number, work_ms=(work, work, work)))
+    return made
+
+
+@pytest.mark.parametrize("of_work", [True, False])
+@pytest.mark.parametrize("whole", [0.075, -0.07])
+def test_a_session_that_becomes_another_is_not_valid(whole: float, of_work: bool) -> None:
+    """Each block is sound, and none is slow enough to be throttled."""
+    made = list(enumerate(drifting(whole, of_work=of_work)))
+    assert all(block.good for block in blocks_of(made, 2, (), fastest_work(each for _, each in made)))
+    one = judge_bench({"a": blocks_of(made, 2)}, failed={}, within=0.1).settings[0]
+    assert not one.valid
+    assert [code for code, _ in one.why_invalid] == ["SESSION_DRIFTS"]
+    assert ("known work" if of_work else "an inference") in one.why_invalid[0][1]
+    borne = judge_bench({"a": blocks_of(made, 2)}, failed={}, within=0.1, allowed=["SESSION_DRIFTS"]).settings[0]
+    assert borne.valid
+    assert borne.title == "a [SESSION_DRIFTS allowed]"
+
+
+def test_how_often_a_drift_is_found_and_a_quiet_session_accused() -> None:
+    def share(whole: float, of_work: bool) -> float:
+        found = [
+            judge_bench({"a": blocks_of(list(enumerate(drifting(whole, seed=seed, of_work=of_work))), 2)}, failed={},
+                        within=1.0).settings[0].why_invalid
+            for seed in range(100)
+        ]  # fmt: skip
+        return sum(bool(each) for each in found) / len(found)
+
+    assert share(0.0, of_work=True) <= 0.01
+    assert share(0.08, of_work=True) >= 0.95
+    assert share(0.08, of_work=False) >= 0.95

@@ -22,7 +22,7 @@ from tests.judge.archives import BOARD, WAVE, off, parsed, summary, told_by
 
 LIMITS = default_limits("weight", "float")
 NO_FAULTS = Faults(FileFacts(), False, False, False)
-STATIC = FileFacts(static_tensors=1, half_tiles=("fc",), max_pools=("pool",), tails=("sum",))
+STATIC = FileFacts(static_tensors=1, half_tiles=("fc",), max_pools=("pool",), tails=("sum",), resizes=("up",))
 DOUBTED = Faults(STATIC, False, False, False)
 REMEDY = (
     "Compare --precision normal with low, the MNN versions and --threads; then suspect MNN's kernels for this CPU.  If "
@@ -163,15 +163,18 @@ def test_a_user_who_asks_gets_an_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("i8mm", "tails", "evidence"),
+    ("i8mm", "tails", "resizes", "evidence"),
     [
-        (True, False, {"i8mm_layers": ["fc"]}),
-        (False, True, {"tail_layers": ["sum"]}),
-        (True, True, {"i8mm_layers": ["fc"], "tail_layers": ["sum"]}),
+        (True, False, False, {"i8mm_layers": ["fc"]}),
+        (False, True, False, {"tail_layers": ["sum"]}),
+        (False, False, True, {"resize_layers": ["up"]}),
+        (True, True, True, {"i8mm_layers": ["fc"], "tail_layers": ["sum"], "resize_layers": ["up"]}),
     ],
 )
-def test_a_known_fault_is_held_responsible(i8mm: bool, tails: bool, evidence: dict[str, list[str]]) -> None:
-    faults = Faults(STATIC, i8mm, tails, False)
+def test_a_known_fault_is_held_responsible(
+    i8mm: bool, tails: bool, resizes: bool, evidence: dict[str, list[str]]
+) -> None:
+    faults = Faults(STATIC, i8mm, tails, False, resizes=resizes)
     found = outside(apart(y=10), faults=faults)
     (finding,) = found.findings
     assert found.verdict is Verdict.FAIL

@@ -34,6 +34,7 @@ def layer(**more: Any) -> LayerRounding:
         ("static:8", {"kept": "static", "sym": True, "scale": 0.2, "error": 117.0}),  # equalized
         ("static:8", {"kept": "quantized", "scale": 0.2, "error": 117.0}),  # the same, of a layer left to run time
         ("static:8,equalize", {"kept": "float", "error": 0.3}),
+        ("static:8", {"kept": "static", "sym": True, "error": 0.7, "equalized": True}),
         ("kl", {"kept": "static", "sym": True, "scale": 0.9, "error": 2.0}),
     ],
 )
@@ -57,6 +58,10 @@ def test_rounding_is_no_fault(variant: str, of_layer: dict[str, Any]) -> None:
         ("dynamic:8", {"kept": "float", "bits": 32, "error": 0.0}, "float weights, in one layer more"),
         ("recipe:r.json", {"kept": "float", "bits": 32, "error": 1e6}, "float weights of output channel 3 are others"),
         ("static:8,calib=mse", {"kept": "static", "sym": True, "error": 2.0}, "off by 2 steps"),
+        ("static:8", {"kept": "static", "sym": True, "error": 1.1, "equalized": True}, "off by 1.1 steps"),
+        ("static:8", {"kept": "static", "sym": True, "error": 0.8, "equalized": False}, "off by 0.8 steps"),
+        ("static:8", {"kept": "static", "scale": 1.03, "equalized": True}, "1.03 times"),
+        ("static:8", {"kept": "float", "bits": 32, "error": 1e6, "equalized": False}, "float weights"),
     ],
 )
 def test_what_no_rounding_does_is_said(variant: str, of_layer: dict[str, Any], told: str) -> None:

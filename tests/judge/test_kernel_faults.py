@@ -20,6 +20,7 @@ from edgequant.judge.kernel_faults import (
     known_faults,
     pool_finding,
     pool_remark,
+    resize_remark,
     some,
 )
 from edgequant.judge.limits import default_limits
@@ -27,7 +28,7 @@ from edgequant.judge.types import NOTHING, JudgedOutput, Observed
 from edgequant.judge.verdict import Verdict, judge_output
 from tests.judge.archives import BOARD, HOST, Archive
 
-ALL = FileFacts(static_tensors=4, half_tiles=("fc",), max_pools=("pool",), tails=("sum",))
+ALL = FileFacts(static_tensors=4, half_tiles=("fc",), max_pools=("pool",), tails=("sum",), resizes=("up",))
 _NAMES = tuple(f"l{number}" for number in range(1002))
 MANY = FileFacts(static_tensors=4, half_tiles=_NAMES, max_pools=_NAMES, tails=_NAMES)
 
@@ -56,6 +57,7 @@ def test_who_has_the_fault(
 ) -> None:
     found = known_faults(ALL, there, HostFacts(arch=host, mnn=host_mnn))
     assert (found.i8mm, found.tails, found.pools) == (i8mm, tails, pools)
+    assert found.resizes == tails, "any ARM64"
 
 
 def summary(noise: float) -> OutputSummary:
@@ -104,6 +106,14 @@ def test_what_a_device_cannot_show_is_said_of_those_alone() -> None:
     assert i8mm_remark(Faults(FileFacts(static_tensors=4), False, False, False), device(i8mm=False)) == NOTHING
     assert i8mm_remark(Faults(ALL, False, False, False), device(mnn="3.7.0", i8mm=True)) == NOTHING
     assert i8mm_remark(Faults(ALL, False, False, True), device("x86_64", i8mm=False)) != NOTHING
+
+
+def test_what_another_cpu_than_arm_cannot_show_is_said_of_resizes() -> None:
+    (finding,) = resize_remark(Faults(ALL, False, False, True), device("x86_64")).findings
+    assert (finding.code, finding.severity, finding.where) == ("STATIC_RESIZE_UNSEEN", "warn", "up")
+    assert resize_remark(Faults(ALL, False, False, True, resizes=True), device()) == NOTHING
+    assert resize_remark(Faults(FileFacts(static_tensors=4), False, False, False), device("x86_64")) == NOTHING
+    assert resize_remark(Faults(ALL, False, False, False), device("x86_64", mnn="3.7.0")) == NOTHING
 
 
 def test_the_host_is_suspected_where_it_breaks_a_limit_itself() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edgequant.archive.arrays import MemoryArrays
+from edgequant.archive.types import CaseCapture
 from edgequant.cases.case import Case
 from edgequant.lab.probes.engaged import NormalProbe
 from edgequant.lab.probes.rounding import FLOAT_NOISE, INT8_NOISE, NOISES, STEPPED, RoundingProbe, moved
@@ -63,6 +64,10 @@ def test_each_case_is_tried_as_it_is_run_and_with_memory_normal(
     told = [(each.case, each.by, each.memory) for each in found.moved]
     low = [("a", "noise", "low")] * NOISES + [("a", "step", "low")] * STEPPED
     assert told == [*low, *[("a", "noise", "normal")] * (NOISES // 2)]
+    # Of a float file memory low computes what memory normal does, so that both distances are one.
+    for each in found.moved:
+        output = each.outputs["y"]
+        assert output.rounding_db == (output.sqnr_db if each.memory == "low" else None)
     levels = {
         (by, memory): [each.outputs["y"].sqnr_db or 0 for each in found.moved if (each.by, each.memory) == (by, memory)]
         for by, memory in {(each.by, each.memory) for each in found.moved}
@@ -74,3 +79,10 @@ def test_each_case_is_tried_as_it_is_run_and_with_memory_normal(
     plain = take(session, ModelFile(model.path, "normal"), cases[:1], [RoundingProbe(int8=False)], MemoryArrays(),
                  trial="t", role="variant-host")  # fmt: skip
     assert [(each.by, each.memory) for each in plain.moved] == [("noise", "normal")] * NOISES
+    assert all(each.outputs["y"].rounding_db is None for each in plain.moved)
+    # Where memory normal is int8 as well, it is held against float MNN.
+    arrays = MemoryArrays()
+    floats = [CaseCapture(case="a", outputs={"y": arrays.put(np.full((1, 10), 100, np.float32))})]
+    probe = RoundingProbe(int8=True, floats=floats)
+    static = take(session, ModelFile(model.path, "normal"), cases[:1], [probe], arrays, trial="t", role="variant-host")
+    assert all(each.outputs["y"].rounding_db == pytest.approx(0, abs=1) for each in static.moved)

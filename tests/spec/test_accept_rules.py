@@ -91,6 +91,8 @@ def test_what_is_shown_is_what_is_judged() -> None:
         ("cosine >= -1", "everything keeps it"),
         ("independent_cases >= 0", "everything keeps it"),
         ("size_mb <= -1", "nothing can keep it"),
+        *[(f"{name} <= 0", f"nothing can keep it: the best '{name}' is above 0")
+          for name in ("latency_ms.p50", "latency_ms.load", "cpu_ms", "size_mb", "memory_mb.rss_peak")],
         ("sqnr_db >= nan", "is not a bound"),
         ("sqnr_db >= 1e999", "finite"),
         ("sqnr_db >= 0_9", "is not a bound"),
@@ -110,7 +112,7 @@ def test_what_is_shown_is_what_is_judged() -> None:
         ("25 <= sqnr_db <= 30", "unknown metric"),
         ("sqnr_db >= 2" + "5" * 600, "not of the form"),
     ],
-)
+)  # fmt: skip
 def test_what_is_no_rule_is_refused_with_its_reason(text: str, says: str) -> None:
     with pytest.raises(ValueError, match="rule '") as found:
         parse_rule(text)

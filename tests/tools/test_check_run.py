@@ -53,6 +53,7 @@ NOTHING_FOLLOWS = {
     r"source\.json:(inputs|declared)\.\d+\.(dims|layout)\b": "names of sizes, order of axes: cases have both",
     r"artifacts/.*:artifact\.(seconds|float_layers|quantized_layers)$": "only whether any layer is quantized decides",
     r"artifacts/.*:artifact\.facts\.(weights|static_tensors|less)$": "they matter on other devices, and in words",
+    r"artifacts/.*:artifact\.(scales|equalized|rounding\.\d+\.equalized)\b": "of static int8 alone, which none is",
     r"captures/local.*:(cases|repeated|normal|timings)\.\d+\.(ms|memory)\b": "one of many readings, see TELLING",
     r"captures/local.*:timings\.\d+\.(looped|seconds|apart_ms)\b": "what fits a clock leaves nothing in the report",
     r"captures/local.*:(before|loaded)\.(pss|rss_peak|stage_peak|uss|swap)$": "the same",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -32,22 +32,29 @@ NOISES, STEPPED = 4, 2
 
 class RoundingProbe:
     """Runs each case again with its inputs moved, as the trial runs it and, where that is with memory low, with memory
-    normal too.  int8: the file holds layers that MNN may run in int8.  A case without float inputs cannot be moved."""
+    normal too.  A case without float inputs cannot be moved.
+
+    int8: the file holds layers that MNN may run in int8.  floats: what float MNN computes, where memory normal is int8
+    as well; None where nothing is then.
+    """
 
     name = "rounding"
 
-    def __init__(self, *, int8: bool) -> None:
-        self._int8 = int8
+    def __init__(self, *, int8: bool, floats: Iterable[CaseCapture] | None = None) -> None:
+        self._int8, self._floats = int8, floats
 
     def take(self, taking: Taking) -> None:
-        place = taking.place
-        self._take(taking, place, taking.cases, int8=self._int8)
+        place, plain = taking.place, taking.normal if self._floats is None else self._floats
+        self._take(taking, place, taking.cases, {each.case: each for each in plain}, int8=self._int8)
         if place.model.memory == "low":
             normal = place.with_memory("normal")
-            self._take(taking, normal, {each.case: each for each in taking.normal}, int8=False)
+            self._take(taking, normal, {each.case: each for each in taking.normal}, {}, int8=False)
             normal.unload()
 
-    def _take(self, taking: Taking, place: Place, still: Mapping[str, CaseCapture], *, int8: bool) -> None:
+    def _take(
+        self, taking: Taking, place: Place, still: Mapping[str, CaseCapture], plain: Mapping[str, CaseCapture], *,
+        int8: bool,
+    ) -> None:  # fmt: skip
         known = [case for case in taking.done if still[case.name].outputs is not None]
         again = place.model.memory != taking.place.model.memory
         wanted = [each for case in known for each in moved(case, int8=int8, half=again or case.kind == "strain")]
@@ -56,16 +63,23 @@ class RoundingProbe:
             if isinstance(result, RunnerError):
                 continue
             expected = still[case.name].outputs or {}
-            outputs = {name: _strayed(taking.sink.get(expected[name]), array) for name, array in result.outputs.items()}
+            floats = (plain[case.name].outputs or {}) if int8 and case.name in plain else {}
+            outputs = {
+                name: _strayed(
+                    taking.sink.get(expected[name]), array, taking.sink.get(floats[name]) if name in floats else None
+                )
+                for name, array in result.outputs.items()
+            }
             moved_by = Moved.model_validate(
                 {"case": case.name, "by": by, "memory": place.model.memory, "outputs": outputs}
             )
             taking.moved.append(moved_by)
 
 
-def _strayed(expected: np.ndarray, got: np.ndarray) -> Strayed:
+def _strayed(expected: np.ndarray, got: np.ndarray, floats: np.ndarray | None) -> Strayed:
     sqnr_db, max_abs, mismatch = strayed(expected, got)
-    return Strayed(sqnr_db=sqnr_db, max_abs=max_abs, mismatch=mismatch)
+    rounding = None if floats is None else strayed(floats, got)[0]
+    return Strayed(sqnr_db=sqnr_db, max_abs=max_abs, mismatch=mismatch, rounding_db=rounding)
 
 
 def moved(case: Case, *, int8: bool, half: bool = False) -> Iterator[tuple[str, Case]]:

@@ -197,6 +197,16 @@ class Pool:
     count_type = Field(12, "b")
 
 
+class Interp:
+    """A resize of images.  resize_type: 1 nearest, 2 bilinear, 3 cubic, 4 nearest, rounded."""
+
+    width_scale = Field(0, "f")
+    height_scale = Field(1, "f")
+    output_width = Field(2, "i")
+    output_height = Field(3, "i")
+    resize_type = Field(4, "i")
+
+
 # ---- TensorflowOp.fbs
 
 

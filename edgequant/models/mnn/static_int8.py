@@ -19,6 +19,7 @@ from edgequant.models.mnn.scale_flow import Flow
 from edgequant.models.mnn.schema import (
     Convolution2D,
     Convolution2DCommon,
+    Interp,
     Net,
     Op,
     Pool,
@@ -50,12 +51,17 @@ class StaticLayers:
         tails: int8 sums, products and the like of tensors whose size need not be a multiple of four; see `Flow.tails`.
             On ARM, CPUBinaryInt8.cpp (MNN 2.5.0 to 3.6.1 at least) hands size / 4 to its kernels, and the one to
             three elements that are left over are never written.
+        resizes: bilinear resizes that run in int8.  MNNBilinearSampleC8.S for ARM64 (MNN 2.5.3 to 3.6.1 at least) makes
+            whole numbers of a column's two shares only where it takes four columns at once: of the one to three that
+            are left over at the end of each row it takes the lowest byte of a float for its share.  And a share of 1 is
+            128, which it reads as -128: columns that fall upon one of the input's come out negative.
     """
 
     described: int
     half_tiles: tuple[str, ...] = ()
     max_pools: tuple[str, ...] = ()
     tails: tuple[str, ...] = ()
+    resizes: tuple[str, ...] = ()
 
 
 def read_static(path: Path) -> StaticLayers:
@@ -72,7 +78,7 @@ def read_static(path: Path) -> StaticLayers:
         ops = list(_main_graph(net, tensors))
         flow = Flow([op for op, _ in ops])
         int8 = flow.spread(scales)
-        half_tiles, max_pools, whole = [], [], []
+        half_tiles, max_pools, whole, resizes = [], [], [], []
         for op, table in ops:
             if op.type in _CONVOLUTIONS and op.outputs:
                 channels, groups, light = _channels(table)
@@ -83,8 +89,20 @@ def read_static(path: Path) -> StaticLayers:
                     half_tiles.append(op.name)
             elif _is_max_pool(op, table) and not _float_pool(op, scales, int8):
                 max_pools.append(op.name)
+            elif _is_bilinear(op, table) and int8.issuperset((op.inputs[0], op.outputs[0])):
+                resizes.append(op.name)
         tails = [name for name, _ in flow.tails(scales, whole)]
-    return StaticLayers(len(scales), tuple(half_tiles), tuple(max_pools), tuple(tails))
+    return StaticLayers(len(scales), tuple(half_tiles), tuple(max_pools), tuple(tails), tuple(resizes))
+
+
+def read_scales(path: Path) -> dict[str, tuple[float, float]]:
+    """Tensor -> (scale, zero point), of `path`, a file that `read_model` has accepted.
+
+    Raises:
+        BrokenFileError: the file is damaged.
+    """
+    with open_net(path) as net:
+        return {name: scale for name, scale, _ in _described(net, net.strings(Net.tensor_name))}
 
 
 def with_float_pools(path: Path) -> tuple[bytes, tuple[str, ...]]:
@@ -154,6 +172,7 @@ def odd_groups(channels: int, groups: int) -> bool:
     return bool(-(-(channels // max(groups, 1)) // _PACK) % 2)
 
 
+_BILINEAR = 2
 _CONVOLUTIONS = ("Convolution", "ConvInt8", "ConvolutionDepthwise")
 
 
@@ -179,3 +198,8 @@ def _channels(op: Table) -> tuple[int, int, bool]:
 def _is_max_pool(op: OpInfo, table: Table) -> bool:
     pool = table.table(Op.main) if op.type == "Pooling" and op.inputs and op.outputs else None
     return pool is not None and pool.number(Pool.type) == PoolType.MAXPOOL
+
+
+def _is_bilinear(op: OpInfo, table: Table) -> bool:
+    resize = table.table(Op.main) if op.type == "Interp" and op.inputs and op.outputs else None
+    return resize is not None and resize.number(Interp.resize_type) == _BILINEAR

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgequant.archive.types import Artifact
+from edgequant.archive.types import Artifact, TensorScale
 from edgequant.errors import InputError, ToolError
 from edgequant.models import ModelGraph, read_model
 from edgequant.models.mnn.scale_flow import Flow
@@ -140,12 +140,14 @@ def make_static(
 
 @dataclass(frozen=True)
 class _Start:
-    """A float .mnn that scales are made for, with its layers and ranges; words: what the variant calls it."""
+    """A float .mnn that scales are made for, with its layers and ranges; words: what the variant calls it; channels: by
+    whose ranges it was equalized."""
 
     path: Path
     layers: list[Layer]
     gathered: Gathered
     words: tuple[str, ...] = ()
+    channels: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class _Common(NamedTuple):
@@ -178,7 +180,7 @@ class _Job:
         reference = run_outputs(model, runs, "running the float model", count, prefix="CALIBRATION")
         kernels = sound(model, layers) if self.options.kernels == "sound" else ANY
         common = _Common(Flow(graph.ops), runs, reference, kernels)
-        calib, maker, tried = self._chosen(self._starts(model, graph, layers, common, chunk), common)
+        calib, maker, channels, tried = self._chosen(self._starts(model, graph, layers, common, chunk), common)
         kept, sensitivity = self._kept(maker)
         plans = maker.plans(set(self.options.skip), kept)
         converted = maker.model(plans, self.work / "static.mnn")
@@ -201,18 +203,24 @@ class _Job:
                 "asked": as_static,
                 "run_as": as_static,
                 "findings": of_static(listed, calib, tried),
+                "scales": _scales(plans),
+                "equalized": {name: tuple(each.astype(float).tolist()) for name, each in channels.items()},
             }
         )
         return StaticInt8(file, listed, found, sensitivity, spooled.count, calib, tried)
 
-    def _chosen(self, starts: Iterator[_Start], common: _Common) -> tuple[str, Maker, dict[str, float]]:
-        """The way to choose scales that was asked for, or comes closest to float; and what each that was tried has."""
+    def _chosen(
+        self, starts: Iterator[_Start], common: _Common
+    ) -> tuple[str, Maker, Mapping[str, np.ndarray], dict[str, float]]:
+        """The way to choose scales that was asked for, or comes closest to float; the ranges its channels are
+        equalized by; and what each that was tried has."""
         ways = [
             (calib, sym)
             for calib in (get_args(Calib) if self.options.calib == "best" else (self.options.calib,))
             for sym in self._zero_points()
         ]
         makers: dict[str, Maker] = {}
+        channels: dict[str, Mapping[str, np.ndarray]] = {}
         tried: dict[str, float] = {}
         try:
             for start in starts:
@@ -220,6 +228,7 @@ class _Job:
                 some = [way for way in ways if _name(*way) in list(tried)[:EQUALIZED]] if tried else ways
                 these = {_name(*way, *start.words): self._maker(start, *way, common) for way in some}
                 makers |= these
+                channels |= dict.fromkeys(these, start.channels)
                 if len(ways) > 1 or tried:
                     tried |= best(these, set(self.options.skip))
         except (InputError, ToolError) as error:
@@ -228,7 +237,7 @@ class _Job:
                 raise
         tried = dict(sorted(tried.items(), key=lambda each: -each[1]))
         calib = next(iter(tried or makers))
-        return calib, makers[calib], tried
+        return calib, makers[calib], channels[calib], tried
 
     def _maker(self, start: _Start, calib: Calib, sym: bool, common: _Common) -> Maker:
         gathered = start.gathered
@@ -287,7 +296,7 @@ class _Job:
         ranges, unreadable = gather_channels(model, [joint.tensor for joint in joints], runs, chunk=chunk)
         path = self.work / "equalized.mnn"
         if joints and equalized(model, joints, ranges, path):
-            yield _Start(path, read_layers(path), gathered(path), ("equalize",))
+            yield _Start(path, read_layers(path), gathered(path), ("equalize",), ranges)
         elif asked:
             why = "no layer's result goes to convolutions alone, without an activation other than ReLU in between"
             if joints:
@@ -342,3 +351,14 @@ def _listed(each: LayerPlan) -> StaticLayer:
         each.why and each.why.words,
         each.why and each.why.code,
     )
+
+
+def _scales(plans: Iterable[LayerPlan]) -> tuple[TensorScale, ...]:
+    """Of each tensor that is int8, once."""
+    asked = {
+        name: each
+        for plan in plans
+        for name, each in ((plan.layer.input, plan.input), (plan.layer.output, plan.output))
+        if each is not None
+    }
+    return tuple(TensorScale(tensor=name, scale=each.scale, zero=each.zero_point) for name, each in asked.items())

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgequant.models.mnn.static_int8 import StaticLayers, odd_groups, read_max_pools, read_static
 from edgequant.models.model import BrokenFileError
 from tests import generated
 from tests.beds.models import ModelByName
+from tests.quantize.calibrate.support import build, float_mnn, images, node, static
 
 
 @pytest.mark.parametrize("flags", [(), ("--fp16",), ("--weightQuantBits", "8")])
@@ -57,3 +59,27 @@ def test_max_pools_are_found(generated_model: ModelByName, as_mnn: Callable[...,
 )
 def test_odd_groups(channels: int, groups: int, odd: bool) -> None:
     assert odd_groups(channels, groups) is odd
+
+
+@pytest.mark.parametrize(("mode", "found"), [("linear", ["up"]), ("nearest", [])])
+def test_bilinear_resizes_between_int8_layers_are_found(mode: str, found: list[str], tmp_path: Path) -> None:
+    """What the kernel for ARM makes of them: tests/jobs/test_arm_static.py."""
+    made = static(up(tmp_path / "m.onnx", mode), images(4, sizes=(6,)), tmp_path, calib="minmax")
+    assert list(read_static(made.file.path).resizes) == found
+    assert not read_static(float_mnn(up(tmp_path / "m.onnx", mode), tmp_path)).resizes
+
+
+def up(path: Path, mode: str) -> Path:
+    """x [1,3,6,W] -> y [1,8,12,2W], a resize by two between two convolutions."""
+    rng = np.random.default_rng(1)
+    half_pixel = {"coordinate_transformation_mode": "half_pixel" if mode == "linear" else "asymmetric"}
+    nodes = [
+        node("Conv", ["x", "w", "b"], ["c"], pads=[1] * 4),
+        node("Resize", ["c", "", "scales"], ["up"], name="up", mode=mode, **half_pixel),
+        node("Conv", ["up", "v", "d"], ["y"], pads=[1] * 4),
+    ]
+    return build(
+        path, nodes, {"x": [1, 3, 6, "W"]}, {"y": [1, 8, 12, "V"]}, w=rng.standard_normal((8, 3, 3, 3)) / 5,
+        b=rng.standard_normal(8) / 3, v=rng.standard_normal((8, 8, 3, 3)) / 8, d=rng.standard_normal(8) / 3,
+        scales=[1.0, 1.0, 2.0, 2.0],
+    )  # fmt: skip
