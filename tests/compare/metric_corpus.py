@@ -195,6 +195,7 @@ def lists() -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray, bool]]]:
     yield "a number", (boxes[0, 0], moved[0, 0], False)
     yield "broken", (boxes, np.where(np.arange(14)[:, None] % 4 == 1, np.nan, moved), False)
     yield "broken expected", (np.where(boxes > 550, np.inf, boxes), moved, False)
+    yield "rows of nothing", (boxes[:, :0], moved[:9, :0], False)
     yield "other kinds", (boxes, moved.astype(int), False)
     yield "large whole numbers", (2**53 + np.array([1, 0, 5]), 2**53 + np.array([0, 1, 4]), False)
     yield "other ranks", (boxes, moved[None], False)

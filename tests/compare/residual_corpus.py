@@ -277,6 +277,10 @@ def _edges() -> Iterator[tuple[str, list[Pair]]]:
     yield "two channels, one small", cases([(2, 60)] * 2, 80, scale=np.array([[1.0], [0.03]]))
     yield "columns", [replace(p, expected=p.expected.T, got=p.got.T) for p in BASES["boxes"]]
     spread = np.array([1, 1, 1, 1e-6, 1, 1])[:, None]
+    yield (
+        "boxes in a batch",
+        [replace(p, expected=p.expected[None], got=p.got[None], base=None) for p in BASES["boxes"]],
+    )
     yield "as good as silent", [replace(p, expected=p.expected / 600 * spread, got=p.got / 600) for p in BASES["boxes"]]
     apart = [0, 4, 1, 2, 5, 3]
     yield "small ones apart", [replace(p, expected=p.expected[apart], got=p.got[apart]) for p in BASES["boxes"]]
