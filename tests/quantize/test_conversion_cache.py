@@ -19,7 +19,7 @@ from edgequant.findings import Finding
 from edgequant.models import read_model
 from edgequant.progress import Progress
 from edgequant.quantize import convert as converting
-from edgequant.quantize.cache import ConversionCache, conversion_key, conversions_folder, open_cache
+from edgequant.quantize.cache import ConversionCache, conversion_key
 from edgequant.quantize.child import ChildResult
 from edgequant.quantize.maker import Maker
 from edgequant.spec import Variant
@@ -303,31 +303,6 @@ def test_failures_are_not_kept(source: Path, tmp_path: Path) -> None:
         make(quantized.path, tmp_path / "two", cache, "weight:4")
     assert caught.value.code == "ALREADY_QUANTIZED"
     assert keys(cache) == before
-
-
-def test_what_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for name in ("EDGEQUANT_NO_CACHE", "EDGEQUANT_CACHE_MB"):
-        monkeypatch.delenv(name, raising=False)
-    plain = open_cache()
-    assert plain is not None
-    assert (plain.folder, plain.limit) == (conversions_folder(), 2048 * 10**6)
-    assert plain.folder.is_relative_to(tmp_path)
-    monkeypatch.setenv("EDGEQUANT_CACHE_MB", "3")
-    small = open_cache()
-    assert small is not None
-    assert small.limit == 3 * 10**6
-    monkeypatch.setenv("EDGEQUANT_CACHE_MB", "much")
-    heard = Heard()
-    assert open_cache(heard) is not None
-    assert "EDGEQUANT_CACHE_MB='much'" in heard.lines[0]
-    monkeypatch.setenv("EDGEQUANT_CACHE_MB", "0")
-    assert open_cache() is None
-    monkeypatch.delenv("EDGEQUANT_CACHE_MB")
-    monkeypatch.setenv("EDGEQUANT_NO_CACHE", "1")
-    assert open_cache() is None
-    monkeypatch.setenv("EDGEQUANT_NO_CACHE", "0")
-    assert open_cache() is not None
 
 
 def test_evidence_of_any_kind_is_kept(source: Path, tmp_path: Path) -> None:
