@@ -3,7 +3,7 @@
 import json
 
 import numpy as np
-from check_decisions import rows_of
+from check_decisions import rows_of, unordered
 from check_metrics import finding
 
 # fmt: off
@@ -18,13 +18,15 @@ class Cases:
             for name in (case["outputs"] or {}) if case["case"] in self.strain and got else ():
                 size = (total[name]["scale"] or 0.0) if name in total else 0.0
                 c = self.pair(case, f, name) if f else {"problem": None, "max_abs": None}
+                decision = self.source.get("decisions", {}).get(name)
+                c = unordered(self, decision, c, *((e["outputs"] or {}).get(name) for e in (case, f))) if f else c
                 large = c["max_abs"] and c["kind"] == "float" and c["max_abs"] > 0.02 * max(size, c["scale"] or 0.0)
                 if c["problem"] not in (None, "reference_nonfinite") or (
                     not c["problem"] and large and c["sqnr_db"] is not None and c["sqnr_db"] < 40):
                     marks.setdefault("STRAIN_CONVERSION", name)
                 elif got["outputs"] is not None and (
                     (wrong := self.pair(case, got, name)["problem"]) in ("nonfinite", "missing", "dtype")
-                    or (wrong == "shape" and self.source.get("decisions", {}).get(name) not in ("ordered", "set"))):
+                    or (wrong == "shape" and decision not in ("ordered", "set"))):
                     marks.setdefault("STRAIN_BROKEN", name)
         said = dict.fromkeys(marks, ("FAIL", "fail"))
         said |= {"STRAIN_CONVERSION": ("PASS", "warn")} if doubtful else {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgequant.archive.types import Capture, CaseCapture, Source
-from edgequant.compare.metrics import compare
+from edgequant.compare.metrics import TensorComparison, compare
 from edgequant.compare.rows import Matched, match_rows
 from edgequant.compare.summary import OutputSummary, summarize
 from edgequant.compare.table import Kind
@@ -197,10 +197,19 @@ def by_rows(
     return found
 
 
+def in_any_order(expected: np.ndarray, got: np.ndarray, *, last: bool) -> TensorComparison | None:
+    """The rows that are in both, wherever they stand; None where too few are to say anything."""
+    matched = match_rows(expected, got, last=last)
+    return compare(matched.expected, matched.got) if matched is not None and _most_are_in_both(matched) else None
+
+
 def _enough(found: Matched) -> bool:
+    return _most_are_in_both(found) and found.moved <= MOVED * len(found.expected)
+
+
+def _most_are_in_both(found: Matched) -> bool:
     one_other = min(found.rows) >= FEW and sum(found.rows) - 2 * len(found.expected) <= 2
-    near = found.share >= MATCHED or one_other
-    return near and found.moved <= MOVED * len(found.expected)
+    return found.share >= MATCHED or one_other
 
 
 def _matched(name: str, worst: str, cases: Mapping[str, Matched], *, enough: bool) -> Finding:

@@ -120,6 +120,8 @@ def all_of_them(host: Session, far: Session, work: Path) -> Iterator[tuple[str, 
 
 def main(folder: str | None = None) -> None:
     keys: list[str] = []
+    if folder is not None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as work, this_host() as host, this_host() as far:
         for number, (planted_, text) in enumerate(all_of_them(host, far, Path(work)), 1):
             if folder is None:

@@ -87,3 +87,42 @@ def test_a_device_is_held_against_this_host_there_too(tmp_path: Path) -> None:
     trial = only(archive)
     assert trial.verdict is Verdict.FAIL
     assert "DEVICE_BEYOND_ROUNDING" in codes(trial)
+
+
+ROWS = np.concatenate([np.arange(48.0).reshape(12, 4), np.ones((12, 1))], axis=1).astype(np.float32)
+"""Boxes whose scores are all at their limit."""
+
+
+def of_a_list(path: Path, floats: np.ndarray, decision: str = "ordered") -> TrialJudgement:
+    usual = {name: {"y": ROWS * np.float32(0.5)} for name in TRUE}
+    cases = (
+        *(CaseFacts(name=name, source="random", kind="usual") for name in usual),
+        CaseFacts(name="loud", source="random", kind="strain"),
+    )
+    reference, told = {**usual, "loud": {"y": ROWS}}, {**usual, "loud": {"y": floats}}
+    archive = Archive(
+        path, "dynamic:8", reference=reference, float_host=told,
+        source={"cases": cases, "decisions": {"y": decision} if decision else {}},
+    )  # fmt: skip
+    archive.tried(HOST, "dynamic:8", told)
+    return only(archive)
+
+
+@pytest.mark.parametrize(
+    ("floats", "decision", "found"),
+    [
+        (ROWS[::-1], "ordered", ["STRAIN_ERROR"]),
+        (ROWS[::-1], "", ["STRAIN_CONVERSION"]),
+        (np.concatenate([ROWS[:5], ROWS[:7] + 40]), "ordered", ["STRAIN_ERROR"]),
+        (ROWS[::-1] * np.array([1.1, 1, 1, 1, 1], np.float32), "ordered", ["STRAIN_CONVERSION"]),
+        (np.full_like(ROWS, np.nan), "ordered", ["STRAIN_CONVERSION"]),
+    ],
+    ids=["another order", "no list", "others of them", "a wrong column", "nan"],
+)
+def test_which_of_equal_scores_comes_first_is_chance(
+    tmp_path: Path, floats: np.ndarray, decision: str, found: list[str]
+) -> None:
+    """Loud inputs drive all scores of a detector to 1, and then what sorts them decides by nothing."""
+    trial = of_a_list(tmp_path, floats, decision)
+    assert [code for code in codes(trial) if code.startswith("STRAIN")] == found
+    assert (trial.verdict is Verdict.FAIL) == (found == ["STRAIN_CONVERSION"])
