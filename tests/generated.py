@@ -242,6 +242,37 @@ def scale_as_input(path: Path) -> Path:
     return save(path, nodes, [_value("x", [1, 8]), _value("s", [])], [_value("y", [1, 8])])
 
 
+def rounded_halves(path: Path) -> Path:
+    """x [1,8,16] -> y [1,8,16]: halves are rounded, which MNN does away from 0 and ONNX to even; else it is right."""
+    nodes = [
+        _node("Mul", ["x", "half"], ["m"], name="halve"), _node("Round", ["m"], ["r"], name="round"),
+        _node("Add", ["r", "m"], ["a"], name="add"), _node("MatMul", ["a", "w"], ["y"], name="mix"),
+    ]  # fmt: skip
+    weights = [_const("half", 0.5), _weight("w", 16, 16, scale=0.3)]
+    return save(path, nodes, [_value("x", [1, 8, 16])], [_value("y", [1, 8, 16])], weights)
+
+
+def detector(path: Path) -> Path:
+    """x [1,16,40] -> rows [1,10,5], places [1,10]: the boxes of the ten best scores, which loud inputs drive to 1."""
+    nodes = [
+        _node("Conv", ["x", "w"], ["all"], name="head"),
+        _node("Split", ["all", "sizes"], ["boxes", "logits"], axis=1),
+        _node("Sigmoid", ["logits"], ["s"]), _node("Squeeze", ["s", "one"], ["scores"]),
+        _node("TopK", ["scores", "k"], ["best", "places"], axis=1, largest=1, sorted=1),
+        _node("Transpose", ["boxes"], ["turned"], perm=[0, 2, 1]),
+        _node("Unsqueeze", ["places", "last"], ["column"]), _node("Expand", ["column", "shape"], ["at"]),
+        _node("GatherElements", ["turned", "at"], ["of_best"], axis=1),
+        _node("Unsqueeze", ["best", "last"], ["with_score"]),
+        _node("Concat", ["of_best", "with_score"], ["rows"], axis=2),
+    ]  # fmt: skip
+    weights = [
+        _weight("w", 5, 16, 1, scale=1.0), _const("sizes", [4, 1], "int64"), _const("one", [1], "int64"),
+        _const("k", [10], "int64"), _const("last", [2], "int64"), _const("shape", [1, 10, 4], "int64"),
+    ]  # fmt: skip
+    outputs = [_value("rows", [1, 10, 5]), _value("places", [1, 10], T.INT64)]
+    return save(path, nodes, [_value("x", [1, 16, 40])], outputs, weights)
+
+
 def rank1_dynamic(path: Path) -> Path:
     """x [N] -> y [N]: 2 * x + 1."""
     nodes = [_node("Mul", ["x", "two"], ["d"]), _node("Add", ["d", "one"], ["y"])]
@@ -350,7 +381,7 @@ ONNX_MODELS = {
     for function in (
         many_dtypes, many_inputs, many_outputs, conv_cnn, gru, lstm, rank1_dynamic, nan_swallowed, nan_output,
         constant_output, zero_output, big_mlp, argmax_ints, old_ir, branches, quantized, gru_reset_first,
-        leading_length, lstm_two_outputs, scale_as_input, streaming,
+        leading_length, lstm_two_outputs, scale_as_input, streaming, rounded_halves, detector,
     )
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What the tests of a room make it say, whole, and kept: python -m tests.golden writes it anew, to be reviewed.
+"""What the tests of a room make it say, whole, and kept: python -m tests.golden [FILE ...] writes it, to be reviewed.
 
 A test asserts what it is about.  All else that comes out of the same call (every finding with its words, its evidence
 and its remedy, every number, every order) is held against what is kept in `golden/NAME.json` beside it, so that no
@@ -211,13 +211,20 @@ def _pytest(what: Sequence[str], writes: str, around: Mapping[str, str], **optio
     return subprocess.run(command, env={**os.environ, **around, WRITES: writes}, check=False, **options).returncode
 
 
+def kept_in(test: Path) -> Path:
+    """What is kept of the tests of a file."""
+    return test.parent / "golden" / f"{test.stem.removeprefix('test_')}.json"
+
+
 def main() -> int:
     """Run three times: what comes out otherwise the second time, or with all that this CPU has, is not kept."""
-    for room in ROOMS:
-        for path in Path(room, "golden").glob("*.json"):
-            path.unlink()  # with what is in it of tests that are gone
+    what = sys.argv[1:] or ROOMS
+    for each in map(Path, what):
+        # With what is in it of tests that are gone.
+        for path in (each / "golden").glob("*.json") if each.is_dir() else [kept_in(each)]:
+            path.unlink(missing_ok=True)
     again = "what is the same again"
-    return _pytest(ROOMS, "all", PLAIN) or _pytest(ROOMS, again, PLAIN) or _pytest(ROOMS, again, {})
+    return _pytest(what, "all", PLAIN) or _pytest(what, again, PLAIN) or _pytest(what, again, {})
 
 
 if __name__ == "__main__":

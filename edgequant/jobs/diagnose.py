@@ -7,7 +7,7 @@ import itertools
 import os
 import shlex
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -155,6 +155,7 @@ def look_inside(folder: RunFolder, request: Request, progress: Progress, wanted:
         device=trial.uri,
         variant=str(trial.variant),
         stage=stage,
+        random_inputs=any(each.code == "RANDOM_INPUTS" for each in judgement.findings),
         ran={"precision": request.options.precision, "memory": str(memory)} if memory else {},
         run_dir=str(folder.path),
         stages_of=worst,
@@ -206,7 +207,8 @@ def _of_conversion(
     """The first node of the source that float MNN computes otherwise; where none is found, what the run says of it."""
     drifts = [each for each in judgement.trials[0].findings if each.evidence.get("stage") == "conversion"]
     named = [each for each in (*judgement.findings, *drifts) if each.severity == "fail"] or list(judgement.findings)
-    departure, script = _departure(run, folder, request, progress, exporting)
+    first = [str(case) for each in drifts for case in each.evidence.get("cases", ())]
+    departure, script = _departure(run, folder, request, progress, exporting, first)
     if departure is None:
         # What is lost of a state says more than that outputs differ.
         ranked = [*(each for each in named if each.code in STATES),
@@ -232,16 +234,19 @@ def _of_conversion(
 
 
 def _departure(
-    run: Run, folder: RunFolder, request: Request, progress: Progress, exporting: _Exporting
+    run: Run, folder: RunFolder, request: Request, progress: Progress, exporting: _Exporting, first: Sequence[str]
 ) -> tuple[Departure | None, Path | None]:
-    """And the script of the case that shows it.  None where nothing departs, or inner tensors cannot be had."""
+    """And the script of the case that shows it.  None where nothing departs, or inner tensors cannot be had.
+
+    first: the names of cases that show it, where no others do.
+    """
     graph = read_model(request.model)
     if graph.format not in ("onnx", "tflite"):
         return None, None
     cases = [
         Case(each.name, run.inputs(each.name), each.source, each.generated, each.kind)
         for each in run.source.cases
-        if each.name in run.source.held
+        if each.name in (first or run.source.held)
     ]
     starting = begin_host(request.options, folder, progress)
     try:

@@ -44,7 +44,7 @@ def strained(
     if not cases:
         return NOTHING
     expected, floats, got = by_case(reference), by_case(float_host) if float_host else {}, by_case(capture)
-    wrong: list[str] = []
+    wrong: list[tuple[str, str]] = []
     broken: list[str] = []
     far: dict[str, float] = {}
     for case in cases:
@@ -60,7 +60,7 @@ def strained(
                 if other is not None and of_float.problem in (None, "shape") and source.decisions.get(name) in LISTS:
                     of_float = _whatever_order(comparer, ref, other, of_float, source.decisions[name] == "set")
                 if _converted_wrong(of_float, size):
-                    wrong.append(f"{name} in {case}")
+                    wrong.append((name, case))
                     continue
             outputs = got[case].outputs
             if outputs is None:
@@ -107,17 +107,22 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_TOLD]) + (f" and {len(names) - _TOLD} more" if len(names) > _TOLD else "")
 
 
-def _said(wrong: Sequence[str], broken: Sequence[str], far: dict[str, float], level: Severity) -> Observed:
+def _said(wrong: Sequence[tuple[str, str]], broken: Sequence[str], far: dict[str, float], level: Severity) -> Observed:
     findings = []
     if wrong:
+        places = [f"{name} in {case}" for name, case in wrong]
         findings.append(
             Finding(
                 code="STRAIN_CONVERSION",
                 severity=level,
-                where=wrong[0].split(" in ")[0],
+                where=wrong[0][0],
                 message="float MNN does not compute what the source computes of values at the ends of what inputs "
-                f"can be: {_some(wrong)}",
-                evidence={"outputs": list(wrong[:1000])},
+                f"can be: {_some(places)}",
+                evidence={
+                    "outputs": places[:1000],
+                    "cases": list(dict.fromkeys(case for _, case in wrong)),
+                    "stage": "conversion",
+                },
                 remedy="Quantization is not the cause.  If inputs are never like that, give real ones with --inputs.",
             )
         )

@@ -76,6 +76,7 @@ class DiagnosisReport(BaseModel):
         next: the command to go on with.
         stages_db: SQNR in each stage of the output that fails (`stages_of`), else of the first; None: not measured, or
             equal.
+        random_inputs: the cases were made up, so that a good verdict says little of real data.
         ran: "mnn" (here and there, where both are known), "precision" and "memory" it was run with.
         table: worst first.
         loops: operators whose inside cannot be seen: each is judged as one layer.
@@ -103,6 +104,7 @@ class DiagnosisReport(BaseModel):
     next: str | None = None
     stages_of: str | None = None
     stages_db: dict[str, float | None] = Field(default_factory=dict)
+    random_inputs: bool = False
     ran: dict[str, str] = Field(default_factory=dict)
     cases: list[str] = Field(default_factory=list)
     table: list[LayerRow] = Field(default_factory=list)
@@ -260,7 +262,8 @@ class _Printer(Lines):
     def diagnosis(self, found: DiagnosisReport) -> None:
         head = Text(found.verdict.value, style=STYLE[found.verdict])
         here = " (this host)" if found.device == "local:" else ""
-        self.line(head, f"  {found.variant}  on  {found.device}{here}")
+        made_up = " on random inputs" if found.random_inputs and found.verdict.exit_code == 0 else ""
+        self.line(head, f"{made_up}  {found.variant}  on  {found.device}{here}")
         self.how_bad(found)
         print_sentences(found, self)
         if found.table:

@@ -255,7 +255,7 @@ def test_what_passes_blames_nobody(tmp_path: Path) -> None:
     model = generated.small_cnn(tmp_path / "small.onnx")
     request = Request(model, devices="local:", run_dir=tmp_path / "run", options=ONE_THREAD, latency=False)  # type: ignore[arg-type]
     report = diagnose(request).report
-    assert (report.verdict.exit_code, report.stage, report.layers) == (0, None, [])
+    assert (report.verdict.exit_code, report.stage, report.layers, report.random_inputs) == (0, None, [], True)
     assert json.loads(report.model_dump_json(by_alias=True))["schema"] == "edgequant.diagnosis/1"
 
 
@@ -270,6 +270,16 @@ def test_a_wrong_conversion_is_named_by_the_node_of_the_source(tmp_path: Path) -
     again = diagnose_run(tmp_path / "run").report
     assert (again.layers, again.proof) == (report.layers, "proven")
     assert (tmp_path / "run" / "conversion-case-2" / "show_case.py").is_file(), "the first is kept"
+
+
+def test_a_conversion_that_is_wrong_at_the_ends_of_what_inputs_can_be_alone(tmp_path: Path) -> None:
+    model = generated.rounded_halves(tmp_path / "halves.onnx")
+    request = Request(model, devices="local:", run_dir=tmp_path / "run", options=ONE_THREAD, latency=False)  # type: ignore[arg-type]
+    report = diagnose(request).report
+    assert (report.verdict, report.stage, report.proof) == (Verdict.FAIL, "conversion", "proven")
+    assert (report.layers, report.cases) == (["round"], ["whole"])
+    assert report.cause is not None
+    assert report.cause.code == "TIES_ROUNDED_OTHERWISE"
 
 
 @pytest.mark.nightly

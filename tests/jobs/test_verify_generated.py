@@ -48,6 +48,14 @@ def test_inputs_and_outputs_of_every_kind(name: str, generated_model: ModelByNam
     assert report.verdict == "INCONCLUSIVE"
 
 
+def test_the_order_of_scores_at_their_limit_is_nobodys_fault(generated_model: ModelByName, tmp_path: Path) -> None:
+    report = do(generated_model("detector"), tmp_path / "run", "float", "dynamic:8")
+    strained = [each for run in report.runs for each in run.findings if each.code.startswith("STRAIN")]
+    assert {(each.code, each.where) for each in strained} == {("STRAIN_ERROR", "rows")}
+    plain, dynamic = report.runs
+    assert (plain.verdict, dynamic.verdict != "FAIL") == ("PASS", True)
+
+
 def test_shapes_and_types_that_were_fed(generated_model: ModelByName, tmp_path: Path) -> None:
     do(generated_model("many_dtypes"), tmp_path / "run", "float")
     with np.load(tmp_path / "run" / "cases" / "first.npz") as case:

@@ -63,7 +63,7 @@ def golden_judgements(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
     private = str(request.getfixturevalue("tmp_path")) if "tmp_path" in request.fixturenames else ""
     yield
     now = golden.told_by(told, private)
-    path = request.path.parent / "golden" / f"{request.path.stem.removeprefix('test_')}.json"
+    path = golden.kept_in(request.path)
     found = list(golden.differences(_kept(path).get(request.node.name, []), now))
     match os.environ.get(golden.WRITES):
         case "all":
