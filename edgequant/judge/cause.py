@@ -51,7 +51,7 @@ def finite(value: float) -> float | None:
 
 
 def shown(db: float | None) -> str:
-    return "no number" if db is None else "more than 150 dB" if db > 150 else f"{db:.1f} dB"
+    return "no number" if db is None else "more than 150 dB" if db > 150 else f"{round(db, 1) + 0.0:.1f} dB"
 
 
 def place(where: Mapping[str, object]) -> str:

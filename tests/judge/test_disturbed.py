@@ -150,6 +150,14 @@ def test_a_device_that_was_made_ready_is_not_accused() -> None:
     assert codes(block(**readied(phone=PhoneCapture()))) == set()
 
 
+def test_how_hot_it_was_is_told_where_there_is_a_thermometer() -> None:
+    hot: dict[str, Any] = {"cool_below": 45.0, "waited": 300.0, "cooled": False}
+    (found,) = (each for each in doubts(block(**readied(**hot, at=52.0)), 0, 1.0) if each.code == "TOO_HOT")
+    assert found.message == "it was still at 52 degrees after 300 s; below 45 was wanted"
+    (found,) = (each for each in doubts(block(**readied(**hot)), 0, 1.0) if each.code == "TOO_HOT")
+    assert found.message == "known work still took longer after 300 s; below 45 was wanted"
+
+
 def test_a_driver_that_means_something_else_by_powersave() -> None:
     named = {"governor": "powersave", "driver": "intel_pstate"}
     assert codes(block(conditions=tuple(noted(after, **named) for after in (0.0, 0.6, 1.7)))) == set()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from edgequant.archive.rounding import TensorScale
 from edgequant.archive.types import LayerRounding
 from edgequant.judge.rounding import beyond_rounding
 from edgequant.judge.verdict import Verdict
@@ -102,3 +103,38 @@ def test_a_run_whose_outputs_keep_all_limits_is_fail_all_the_same(tmp_path: Path
     trial = only(archive)
     assert trial.verdict is Verdict.FAIL
     assert codes(trial) == ["QUANTIZATION_BEYOND_ROUNDING"]
+
+
+def scaled(*found: tuple[float, float] | None) -> list[TensorScale]:
+    """Tensors of scale 0.1 and zero point 3, as they are in the file."""
+    return [TensorScale(tensor=f"t{place}", scale=0.1, zero=3, found=each) for place, each in enumerate(found)]
+
+
+@pytest.mark.parametrize("found", [None, (0.1, 3), (0.10005, 3)], ids=["not in the file", "the same", "a last bit"])
+def test_scales_that_calibrating_gave(found: tuple[float, float] | None) -> None:
+    made = artifact("static:8", scales=tuple(scaled(found)))
+    assert beyond_rounding(made).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ((0.1, 4), "zero point 4 in place of 3"),
+        ((0.11, 3), "a scale of 0.11 in place of 0.1"),
+        ((0.0998, 3), "a scale of 0.0998 in place of 0.1"),
+    ],
+)
+def test_scales_that_calibrating_did_not_give(found: tuple[float, float], told: str) -> None:
+    observed = beyond_rounding(artifact("static:8", scales=tuple(scaled((0.1, 3), found))))
+    (finding,) = observed.findings
+    assert observed.verdict is Verdict.FAIL
+    assert (finding.code, finding.where) == ("QUANTIZATION_BEYOND_ROUNDING", "t1")
+    assert finding.message.startswith("1 of 2 tensors")
+    assert finding.message.endswith(f"'t1': {told}")
+
+
+def test_few_scales_are_told_and_all_are_counted() -> None:
+    (finding,) = beyond_rounding(artifact("static:8", scales=tuple(scaled(*[(0.2, 3)] * 5)))).findings
+    assert finding.message.startswith("5 of 5 tensors")
+    assert finding.message.endswith("; and 2 more")
+    assert len(finding.evidence["scales"]) == 5
