@@ -8,7 +8,7 @@ import numpy as np
 
 from edgequant.cases.case import Case
 from edgequant.findings import Finding
-from edgequant.reference.runtime import RUNTIMES
+from edgequant.reference.runtime import RUNTIMES, available
 from edgequant.spec import Variant
 
 
@@ -37,7 +37,8 @@ def unchecked(source_format: str, why: str) -> Finding:
     from being PASS."""
     runtime = {"onnx": "onnxruntime", "tflite": "litert"}.get(source_format)
     own = "Give outputs of the source model with --reference"
-    extra = None if runtime is None else RUNTIMES[runtime].extra
+    # One that is installed, and could not run this model, is no cure for it.
+    extra = None if runtime is None or available(runtime) else RUNTIMES[runtime].extra
     return Finding(
         code="CONVERSION_UNCHECKED",
         severity="warn" if source_format == "mnn" else "error",
