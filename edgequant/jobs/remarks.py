@@ -70,12 +70,17 @@ def infinite_inputs(cases: list[Case]) -> list[Finding]:
     ]
 
 
+NOTHING = "none of the outputs has an element"
+"""Why a random case is left out that the source can run."""
+
+
 def dropped(case: Case, reason: str, reference: str) -> Finding:
     return Finding(
         code="CASE_DROPPED",
         severity="info",
         where=case.name,
-        message=f"the random case '{case.name}' was left out: {reference} cannot run the model with its sizes",
+        message=f"the random case '{case.name}' was left out: "
+        + (f"{reason} with its sizes" if reason == NOTHING else f"{reference} cannot run the model with its sizes"),
         evidence={"shapes": {name: list(shape) for name, shape in case.shapes.items()}, "reason": reason},
         remedy="Say which sizes matter with --shape NAME=..., or give real inputs with --inputs.",
     )
@@ -87,7 +92,10 @@ def not_reached(refused: Iterable[tuple[Case, str]], infinite: Sequence[str], re
     if not found and not infinite:
         return []
     shapes = {case.name: {name: list(shape) for name, shape in case.shapes.items()} for case, _ in found}
-    said = [f"{reference} cannot run {', '.join(shapes)}"] if found else []
+    hollow = [case.name for case, reason in found if reason == NOTHING]
+    cannot = [name for name in shapes if name not in hollow]
+    said = [f"{reference} cannot run {', '.join(cannot)}"] if cannot else []
+    said += [f"{NOTHING} with {', '.join(hollow)}"] if hollow else []
     said += [f"the reference is not finite with {', '.join(infinite)}"] if infinite else []
     return [
         Finding(
