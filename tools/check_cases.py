@@ -19,6 +19,7 @@ class Cases:
                 size = (total[name]["scale"] or 0.0) if name in total else 0.0
                 c = self.pair(case, f, name) if f else {"problem": None, "max_abs": None}
                 large = c["max_abs"] and c["kind"] == "float" and c["max_abs"] > 0.02 * max(size, c["scale"] or 0.0)
+                large = large and not c["faint"]
                 if c["problem"] not in (None, "reference_nonfinite") or (
                     not c["problem"] and large and c["sqnr_db"] is not None and c["sqnr_db"] < 40):
                     marks.setdefault("STRAIN_CONVERSION", name)

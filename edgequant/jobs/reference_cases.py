@@ -79,7 +79,7 @@ class _Answers:
             except CaseRefused as refusal:
                 self.refused[case.name] = (case, refusal.reason)
                 return False
-            if not hollow and self._says_nothing(case, outputs):
+            if not hollow and self._says_nothing(outputs):
                 self.refused[case.name] = (case, NOTHING)
                 self.hollow.append(case)
                 return False
@@ -96,8 +96,8 @@ class _Answers:
         self.infinite.append(case.name)
         return False
 
-    def _says_nothing(self, case: Case, outputs: Mapping[str, np.ndarray]) -> bool:
-        """Sizes at which no output has an element, as of a sound that is shorter than a window; MNN need not run those."""
+    def _says_nothing(self, outputs: Mapping[str, np.ndarray]) -> bool:
+        """At these sizes no output has an element, as of a sound that is shorter than a window: MNN need not run it."""
         by_size = not self.random.counts and any(spec.dynamic for spec in self.random.inputs)
         return by_size and bool(outputs) and all(array.size == 0 for array in outputs.values())
 

@@ -179,7 +179,7 @@ class LiteRtEngine(Engine):
         return [_name(each) for each in self._model.get_output_details()]
 
     def _allocate(self) -> None:
-        """The file has a 1 where a size is open, which a windowed model need not take: larger ones tell whether it runs.
+        """A file has a 1 where a size is open, which a windowed model need not take: larger ones tell whether it runs.
 
         Raises what LiteRT says of the sizes in the file, where none of them helps.
         """
