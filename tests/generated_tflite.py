@@ -114,3 +114,34 @@ def embedding(path: Path, rows: int = 6) -> Path:
         path, "GATHER", options("GatherOptions"), [table], x=(1, 5), dtype="int32", y=(1, 5, 4), y_dtype="float32",
         order=[1, 0],
     )  # fmt: skip
+
+
+def half_conv(path: Path, out: int = 8) -> Path:
+    """3x3, from 3 channels to `out`; weights and bias in float16, a DEQUANTIZE behind, as TensorFlow stores halves."""
+    weights = np.random.default_rng(0).standard_normal((out, 3, 3, X[3])).astype(np.float32)
+    given = options("Conv2DOptions", strideW=1, strideH=1, dilationWFactor=1, dilationHFactor=1)
+    one_operator(path, "CONV_2D", given, [weights, np.ones(out, np.float32)], y=(*X[:3], out))
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    graph = model.subgraphs[0]
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
+    code.version = 3
+    model.operatorCodes.append(code)
+    for number in (1, 2):
+        whole, half, op = graph.tensors[number], schema.TensorT(), schema.OperatorT()
+        half.name, half.shape, half.type, half.buffer = (
+            whole.name + b"_half",
+            whole.shape,
+            1,
+            whole.buffer,
+        )  # 1: float16
+        buffer = model.buffers[half.buffer]
+        buffer.data = np.frombuffer(np.asarray(buffer.data).tobytes(), np.float32).astype(np.float16).view(np.uint8)
+        whole.buffer = 0
+        graph.tensors.append(half)
+        op.opcodeIndex, op.inputs, op.outputs = 1, [len(graph.tensors) - 1], [number]
+        graph.operators.insert(0, op)
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    path.write_bytes(bytes(builder.Output()))
+    return path

@@ -21,6 +21,7 @@ class Cases:
                 decision = self.source.get("decisions", {}).get(name)
                 c = unordered(self, decision, c, *((e["outputs"] or {}).get(name) for e in (case, f))) if f else c
                 large = c["max_abs"] and c["kind"] == "float" and c["max_abs"] > 0.02 * max(size, c["scale"] or 0.0)
+                large = large and not c.get("faint")
                 if c["problem"] not in (None, "reference_nonfinite") or (
                     not c["problem"] and large and c["sqnr_db"] is not None and c["sqnr_db"] < 40):
                     marks.setdefault("STRAIN_CONVERSION", name)

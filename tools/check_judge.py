@@ -39,6 +39,8 @@ class Judge(Measured, Cases, Proof):
         self.report = json.loads((root / "report.json").read_bytes())
         self.plan, self.source, self.end = (self.records[f"{name}.json"] for name in ("plan", "source", "closing"))
         self.source["decisions"] = self.source.get("decisions", {}) | self.plan.get("decides", {})
+        named = self.plan.get("decides", {})
+        self.scores = {n for n, d in self.source["decisions"].items() if d == "scores" and n not in named}
         self.root, self.said, self.known, self.arrays = root, [], {}, {}
         self.reference, self.float, self.converted = self.capture("reference"), self.capture("float-host"), None
         self.strain = [c["name"] for c in self.source["cases"] if c.get("kind") == "strain"]
@@ -69,7 +71,9 @@ class Judge(Measured, Cases, Proof):
         pair = (case["outputs"][name]["sha256"], ((other["outputs"] or {}).get(name) or {}).get("sha256"))
         if pair not in self.known:
             self.known[pair] = compare(*(sha and self.arrays[sha] for sha in pair))
-        return self.known[pair]
+        c = self.known[pair]
+        small = c["kind"] == "float" and c["max_abs"] is not None and max(c["scale"] or 0.0, c["max_abs"]) <= 1e-3
+        return c | {"faint": small and not c["problem"] and name in self.scores}
 
     def limits(self, output, method, given=None):
         """Those of an output against the reference, and the user's against this host."""

@@ -52,6 +52,7 @@ def compare(r, g):
     broken, single = c["ref_nan"] + c["ref_inf"] > mask, bool(x.size) and x.min() == x.max()
     c["ref"] = "empty" if not r.size else "broken" if broken else "normal" if not single else "flat" if x[0] else "zero"
     c["scale"] = float(max(abs(x.min()), abs(x.max()))) if x.size else None
+    c |= {"value": float(x[0])} if single and not problem else {}
     if problem or not r.size:
         return {**c, "exact": not problem}
     y = g[both].astype(x.dtype)
@@ -97,8 +98,8 @@ def fold(cases):
         among = telling if metric == "cosine" and not s["mute"] else measured
         found = {n: c[metric] for n, c in among if c[metric] is not None}
         s[metric] = (min if metric in HIGH else max)(found.values()) if found else None
-        loud = {n: v for n, v in found.items() if not (dict(items)[n]["kind"] == "float" and dict(items)[n]["max_abs"]
-                is not None and dict(items)[n]["max_abs"] <= 1e-6)}
+        loud = {n: v for n, v in found.items() if not (dict(items)[n].get("faint") or (dict(items)[n]["kind"] == "float"
+                and dict(items)[n]["max_abs"] is not None and dict(items)[n]["max_abs"] <= 1e-6))}
         best = (min if metric in HIGH else max)(loud.values()) if loud else None
         s["loud"][metric] = (best, frozenset(n for n, v in loud.items() if close(v, best)))
         # Where two are as good as equal, rounding decides which one is named.
@@ -117,10 +118,12 @@ def fold(cases):
     floats = [(n, c) for n, c in items if c["kind"] == "float"]
     s["zero"] = {n: c["max_abs"] for n, c in floats if c["ref"] == "zero" and c["max_abs"] is not None}
     s["flat"] = sum(c["ref"] == "flat" for _, c in floats)
+    s["values"] = {c.get("value", n) for n, c in floats}
     s["exact"] = all(c["exact"] for _, c in items)
     s["by_case"] = {n: {key: c[key] for key in (*METRICS, "nan", "inf", "ref_nan", "ref_inf", "exact")}
                     | {"problem": TEXT if c["problem"] else None} for n, c in items}
-    s["judgeable"] = any(c["problem"] in (None, "nonfinite") for _, c in sound)
+    s["judgeable"] = sum(c["problem"] in (None, "nonfinite") for _, c in sound)
+    s["faint"] = sum(c.get("faint", False) for _, c in items)
     return s
 
 
@@ -128,7 +131,7 @@ def breaks(s, limit):
     """Whether a limit is broken, and the value and case that say so: an error of arithmetic only is none."""
     value, where = s[limit["metric"]], s["where"][limit["metric"]]
     broken = value is not None and not meets(limit, value)
-    if broken and limit["metric"] in ("cosine", "sqnr_db"):
+    if broken and limit["metric"] in ("cosine", "sqnr_db", *(("rel_max",) if s["faint"] else ())):
         value, loud = s["loud"][limit["metric"]]
         return value is not None and not meets(limit, value), value, where if value is None else loud
     return broken, value, where
@@ -136,7 +139,7 @@ def breaks(s, limit):
 
 def judge_output(s, limits, name=None):
     """(verdict, limits as applied, findings, number of reasons)"""
-    notes, results, bounds = [], [], {limit["metric"]: limit["value"] for limit in limits}
+    notes, results, aside, bounds = [], [], False, {limit["metric"]: limit["value"] for limit in limits}
     notes += [("FAIL", "RUN_FAILED", ANY)] if "refused" in s["problems"] else []
     notes += [("FAIL", f"OUTPUT_{p.upper()}", ANY) for p in ("missing", "dtype", "shape") if p in s["problems"]]
     if "nonfinite" in s["problems"]:
@@ -144,13 +147,14 @@ def judge_output(s, limits, name=None):
         notes += [("FAIL", "OUTPUT_INF", ANY)] if s["inf"] or not s["nan"] else []
     if "reference_nonfinite" in s["problems"]:
         notes.append(("INCONCLUSIVE", "REFERENCE_NOT_FINITE", ANY))
-    if s["flat"] + len(s["zero"]) == s["cases"] and s["kind"] == "float" and s["n"] > s["cases"]:
+    same = s["n"] > s["cases"] or (s["cases"] > 1 and len(s["values"]) == 1)
+    if s["flat"] + len(s["zero"]) == s["cases"] and s["kind"] == "float" and same:
         notes.append(("MARGINAL", "OUTPUT_NEVER_VARIES", ANY))
     for limit in limits if s["judgeable"] else ():
         value = s[limit["metric"]]
         _, seen, where = breaks(s, limit)
         quiet = seen is None and value is not None
-        value = value if quiet else seen
+        value, aside = value if quiet else seen, aside or quiet
         excused = (value is None and (s["zero"] or s["problems"])) or (limit["metric"] == "cosine" and s["mute"])
         results += [] if excused else [held(limit, value, where) | ({"verdict": "PASS"} if quiet else {})]
     if s["judgeable"] and s["zero"] and "max_abs" not in bounds:
@@ -161,6 +165,8 @@ def judge_output(s, limits, name=None):
     for r in results:
         evidence = {key: value for key, value in r.items() if key != "verdict"}
         notes += [(r["verdict"], codes[r["verdict"]], evidence)] if r["verdict"] in codes else []
+    if aside and s["faint"] == s["judgeable"]:
+        notes.append(("INCONCLUSIVE", "OUTPUT_NOT_EXCITED", ANY))
     if all(r["value"] is None for r in results) and all(verdict == "MARGINAL" for verdict, _, _ in notes):
         notes.append(("INCONCLUSIVE", "NOTHING_JUDGED", ANY))
     found = [finding(code, SEVERITY[verdict], name, evidence) for verdict, code, evidence in notes]

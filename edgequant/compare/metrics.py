@@ -73,6 +73,7 @@ class TensorComparison:
         reference_max_abs: max |r| over its finite elements; None where there are none.
         reference_rms, error_rms: root of the mean of r^2, and of (r - g)^2, in the output's unit; None for kind "int".
         reference_range, got_range: smallest and largest element of both; None for kind "int".
+        faint: a score that is nothing in both (see `summary.FAINT`); only who knows that it is one can say so.
     """
 
     elements: int
@@ -103,6 +104,7 @@ class TensorComparison:
     error_rms: float | None = None
     reference_range: tuple[float, float] | None = None
     got_range: tuple[float, float] | None = None
+    faint: bool = False
 
 
 def compare(reference: npt.ArrayLike, got: npt.ArrayLike | None) -> TensorComparison:

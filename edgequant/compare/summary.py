@@ -33,6 +33,7 @@ class OutputSummary:
         judgeable: how many cases have a finite, non-empty reference and an array to hold against it.
         cosine_says_nothing: the cosine comes from constant references only.
         audible: as `values`, of the cases whose error is somewhere larger than NEAR_NOTHING, with the worst case.
+        faint_cases: names of the cases where it is a score that is nothing in both: see `FAINT`.
         by_case: what all of this was made from, in the order of the cases' names.
     """
 
@@ -58,6 +59,7 @@ class OutputSummary:
     judgeable: int
     cosine_says_nothing: bool
     audible: Mapping[str, tuple[float, str] | None]
+    faint_cases: tuple[str, ...] = ()
     by_case: Mapping[str, TensorComparison] = field(default_factory=dict, repr=False)
 
 
@@ -65,6 +67,10 @@ NEAR_NOTHING = 1e-6
 """An error that is nowhere larger than this, in the output's unit, is that of arithmetic: eight last bits of a number
 near 1, which is where scores, gates and probabilities come from.  Around values of that size cosine and SQNR hold
 rounding against rounding; `rel_max` still says whether the values are there at all."""
+
+FAINT = 1e-3
+"""A score (what a sigmoid gives, between 0 and 1) that is nowhere larger than this says no, and so does one that is off
+by no more: a detector that sees nothing.  How far both are apart in relation to their size is chance."""
 
 _RANK: dict[Problem | None, int] = {
     "missing": 5, "dtype": 4, "shape": 3, "nonfinite": 2, "reference_nonfinite": 1, None: 0,
@@ -116,12 +122,19 @@ def summarize(per_case: Mapping[str, TensorComparison]) -> OutputSummary:
         judgeable=sum(c.problem in (None, "nonfinite") for _, c in sound),
         cosine_says_nothing=cosine_says_nothing,
         audible=audible,
+        faint_cases=tuple(case for case, c in items if c.faint),
         by_case=dict(items),
     )
 
 
+def faint(c: TensorComparison) -> bool:
+    """Whether a score is nothing in both."""
+    known = c.problem is None and c.kind == "float" and c.reference_max_abs is not None and c.max_abs is not None
+    return known and max(c.reference_max_abs or 0.0, c.max_abs or 0.0) <= FAINT
+
+
 def _quiet(c: TensorComparison) -> bool:
-    return c.kind == "float" and c.max_abs is not None and c.max_abs <= NEAR_NOTHING
+    return c.faint or (c.kind == "float" and c.max_abs is not None and c.max_abs <= NEAR_NOTHING)
 
 
 def _all_zero(c: TensorComparison) -> bool:

@@ -50,6 +50,9 @@ from edgequant.spec.images import ImageOptions
 from edgequant.tensors import TensorSpec
 
 FLOAT = Variant(method="float")
+_COUNTING = {"NonZero", "NonMaxSuppression", "Compress", "Unique", "WHERE", "UNIQUE", "NON_MAX_SUPPRESSION_V4",
+             "NON_MAX_SUPPRESSION_V5"}  # fmt: skip
+"""Operators that give as many rows as they find, be it none."""
 _QUICK = 2.0
 """Seconds: where the reference takes no longer for all cases, float MNN is run while it computes their copy."""
 
@@ -150,7 +153,8 @@ def prepare(
         try:
             with clock.phase("reference"):
                 begun = time.monotonic()
-                random = RandomCases(pin(inputs, request.shapes), request.options.seed, row_limits(graph))
+                counts = any(op.type in _COUNTING for op in graph.ops)
+                random = RandomCases(pin(inputs, request.shapes), request.options.seed, row_limits(graph), counts)
                 if cases[0].generated and request.reference is None:
                     kept, captured, refused = answer_random(reference, cases, random, folder)
                 else:

@@ -16,7 +16,7 @@ from edgequant.cases.strain import strained
 from edgequant.cases.whole_numbers import checked
 from edgequant.errors import InputError
 from edgequant.findings import Finding
-from edgequant.jobs.remarks import dropped, not_reached
+from edgequant.jobs.remarks import NOTHING, dropped, not_reached
 from edgequant.reference.reference import CaseRefused, Reference
 from edgequant.tensors import TensorSpec
 
@@ -44,11 +44,17 @@ def answer_given(
 
 @dataclass(frozen=True)
 class RandomCases:
-    """Where more random cases come from.  rows: inputs that are row numbers -> of how many."""
+    """Where more random cases come from.
+
+    Attributes:
+        rows: inputs that are row numbers -> of how many.
+        counts: the graph counts what it finds in the numbers, so that an output without elements is an answer.
+    """
 
     inputs: Sequence[TensorSpec]
     seed: int
     rows: Mapping[str, int] = field(default_factory=dict)
+    counts: bool = False
 
 
 @dataclass
@@ -62,15 +68,20 @@ class _Answers:
     captured: list[CaseCapture] = field(default_factory=list)
     refused: dict[str, tuple[Case, str]] = field(default_factory=dict)
     infinite: list[str] = field(default_factory=list)
+    hollow: list[Case] = field(default_factory=list)
 
-    def ask(self, case: Case) -> bool:
-        """Whether it is kept."""
+    def ask(self, case: Case, *, hollow: bool = False) -> bool:
+        """Whether it is kept.  hollow: also where no output has an element."""
         for attempt in range(_DRAWS):
             (case,) = checked([case], self.random.rows)
             try:
                 outputs = self.reference.run(case)
             except CaseRefused as refusal:
                 self.refused[case.name] = (case, refusal.reason)
+                return False
+            if not hollow and self._says_nothing(outputs):
+                self.refused[case.name] = (case, NOTHING)
+                self.hollow.append(case)
                 return False
             last = case.kind == "strain" or attempt == _DRAWS - 1
             finite = all(np.isfinite(array).all() for array in outputs.values() if array.dtype.kind == "f")
@@ -84,6 +95,11 @@ class _Answers:
             case = redrawn(case, self.random.inputs, self.random.seed, attempt + 1)
         self.infinite.append(case.name)
         return False
+
+    def _says_nothing(self, outputs: Mapping[str, np.ndarray]) -> bool:
+        """At these sizes no output has an element, as of a sound that is shorter than a window: MNN need not run it."""
+        by_size = not self.random.counts and any(spec.dynamic for spec in self.random.inputs)
+        return by_size and bool(outputs) and all(array.size == 0 for array in outputs.values())
 
 
 def answer_random(
@@ -99,6 +115,10 @@ def answer_random(
     waiting, more = deque(cases), deque(spare(random.inputs, random.seed))
     while waiting or (more and len(answers.kept) < len(cases)):
         answers.ask(waiting.popleft() if waiting else more.popleft())
+    if not answers.kept:  # then nothing is what this model gives
+        for case in answers.hollow:
+            answers.refused.pop(case.name)
+            answers.ask(case, hollow=True)
     findings = [dropped(case, reason, reference.name) for case, reason in answers.refused.values()]
     if not answers.kept:
         return [], [], findings

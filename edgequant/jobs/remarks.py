@@ -8,7 +8,7 @@ import numpy as np
 
 from edgequant.cases.case import Case
 from edgequant.findings import Finding
-from edgequant.reference.runtime import RUNTIMES
+from edgequant.reference.runtime import RUNTIMES, available
 from edgequant.spec import Variant
 
 
@@ -37,7 +37,8 @@ def unchecked(source_format: str, why: str) -> Finding:
     from being PASS."""
     runtime = {"onnx": "onnxruntime", "tflite": "litert"}.get(source_format)
     own = "Give outputs of the source model with --reference"
-    extra = None if runtime is None else RUNTIMES[runtime].extra
+    # One that is installed, and could not run this model, is no cure for it.
+    extra = None if runtime is None or available(runtime) else RUNTIMES[runtime].extra
     return Finding(
         code="CONVERSION_UNCHECKED",
         severity="warn" if source_format == "mnn" else "error",
@@ -69,12 +70,17 @@ def infinite_inputs(cases: list[Case]) -> list[Finding]:
     ]
 
 
+NOTHING = "none of the outputs has an element"
+"""Why a random case is left out that the source can run."""
+
+
 def dropped(case: Case, reason: str, reference: str) -> Finding:
     return Finding(
         code="CASE_DROPPED",
         severity="info",
         where=case.name,
-        message=f"the random case '{case.name}' was left out: {reference} cannot run the model with its sizes",
+        message=f"the random case '{case.name}' was left out: "
+        + (f"{reason} with its sizes" if reason == NOTHING else f"{reference} cannot run the model with its sizes"),
         evidence={"shapes": {name: list(shape) for name, shape in case.shapes.items()}, "reason": reason},
         remedy="Say which sizes matter with --shape NAME=..., or give real inputs with --inputs.",
     )
@@ -86,7 +92,10 @@ def not_reached(refused: Iterable[tuple[Case, str]], infinite: Sequence[str], re
     if not found and not infinite:
         return []
     shapes = {case.name: {name: list(shape) for name, shape in case.shapes.items()} for case, _ in found}
-    said = [f"{reference} cannot run {', '.join(shapes)}"] if found else []
+    hollow = [case.name for case, reason in found if reason == NOTHING]
+    cannot = [name for name in shapes if name not in hollow]
+    said = [f"{reference} cannot run {', '.join(cannot)}"] if cannot else []
+    said += [f"{NOTHING} with {', '.join(hollow)}"] if hollow else []
     said += [f"the reference is not finite with {', '.join(infinite)}"] if infinite else []
     return [
         Finding(

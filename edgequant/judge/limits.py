@@ -184,10 +184,12 @@ ROUNDING_BLIND = ("cosine", "sqnr_db")
 
 def judged_value(summary: OutputSummary, limit: Limit) -> tuple[float | None, str | None]:
     """The value that a limit is held against, and its case: the worst; but where that breaks a limit which is blind to
-    size, the worst of those cases whose error is more than arithmetic.  (None, None) where there is none of these."""
+    size, the worst of those cases whose error is more than arithmetic.  Of a score that is nothing in some cases,
+    `rel_max` is blind to size there, too.  (None, None) where there is none of these."""
     metric = limit.metric
     value, case = summary.values.get(metric), summary.worst_cases.get(metric)
-    if metric in ROUNDING_BLIND and value is not None and not math.isnan(value) and not meets(limit, value):
+    blind = metric in ROUNDING_BLIND or (metric == "rel_max" and summary.faint_cases)
+    if blind and value is not None and not math.isnan(value) and not meets(limit, value):
         return summary.audible.get(metric) or (None, None)
     return value, case
 

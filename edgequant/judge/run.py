@@ -39,6 +39,10 @@ def judge(run: Run, plan: Plan | None = None, comparer: Comparer | None = None) 
     asked = plan or run.plan
     source = as_named(run.source, asked.decides)
     comparer = comparer or Comparer(run.arrays)
+    # What a user calls scores are logits as often.
+    comparer.scores = frozenset(
+        name for name, kind in run.source.decisions.items() if kind == "scores" and name not in asked.decides
+    )
     less = _less_wrong(run)
     conversion, findings = _conversion(run, comparer, less)
     residual = _conversion_residual(run, source, comparer, doubtful=bool(less))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from edgequant.archive.arrays import ArraySink
 from edgequant.archive.types import ArrayRef, Capture, CaseCapture
 from edgequant.compare.metrics import TensorComparison, compare
 from edgequant.compare.residual import Sign
-from edgequant.compare.summary import summarize
+from edgequant.compare.summary import faint, summarize
 from edgequant.judge.types import Compared, Summaries
 
 Refused = Callable[[str], bool]
@@ -29,10 +30,13 @@ class Comparer:
         """The same of outputs that may be each other."""
         self.twins: dict[tuple[object, ...], frozenset[str]] = {}
         """What `judge.independent` has found of cases, by the hashes of their inputs."""
+        self.scores: frozenset[str] = frozenset()
+        """Outputs that are scores by the graph, between 0 and 1."""
 
     def over(self, arrays: ArraySink) -> Comparer:
         """Another one that knows the same so far, and finds arrays elsewhere."""
         other = Comparer(arrays)
+        other.scores = self.scores
         other._known, other.looked, other.swapped = dict(self._known), dict(self.looked), dict(self.swapped)
         return other
 
@@ -75,8 +79,13 @@ class Comparer:
             for name, reference in case.outputs.items():
                 if name not in names:
                     continue
-                found.setdefault(name, {})[case.case] = self.of(reference, outputs.get(name))
+                found.setdefault(name, {})[case.case] = self.named(name, reference, outputs.get(name))
         return found
+
+    def named(self, output: str, expected: ArrayRef, got: ArrayRef | None) -> TensorComparison:
+        """As `of`, with what is known of the output."""
+        compared = self.of(expected, got)
+        return replace(compared, faint=True) if output in self.scores and faint(compared) else compared
 
 
 def summaries(compared: Compared) -> Summaries:

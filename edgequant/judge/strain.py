@@ -53,19 +53,22 @@ def strained(
             continue
         for name, ref in refs.items():
             size = usual[name].reference_max_abs or 0.0 if name in usual else 0.0
-            of_float = None
             if case in floats:
                 other = (floats[case].outputs or {}).get(name)
-                of_float = comparer.of(ref, other)
-                if other is not None and of_float.problem in (None, "shape") and source.decisions.get(name) in LISTS:
-                    of_float = _whatever_order(comparer, ref, other, of_float, source.decisions[name] == "set")
-                if _converted_wrong(of_float, size):
+                of_float = comparer.named(name, ref, other)
+                listed = of_float.problem in (None, "shape") and source.decisions.get(name) in LISTS
+                if other is None or not listed:
+                    off = _converted_wrong(of_float, size)
+                else:
+                    rows = _whatever_order(comparer, ref, other, of_float, source.decisions[name] == "set")
+                    off = rows is not None and _converted_wrong(rows, size)
+                if off:
                     wrong.append((name, case))
                     continue
             outputs = got[case].outputs
             if outputs is None:
                 continue  # a refusal is told elsewhere
-            found = comparer.of(ref, outputs.get(name))
+            found = comparer.named(name, ref, outputs.get(name))
             # Of a list or a set the length depends on the data; of anything else it does not.
             shape = found.problem == "shape" and source.decisions.get(name) not in LISTS
             if shape or found.problem in ("nonfinite", "missing", "dtype"):
@@ -85,20 +88,18 @@ def _whatever_order(
     return found if found.exact else in_any_order(comparer.array(ref), comparer.array(other), last=last)
 
 
-def _converted_wrong(c: TensorComparison | None, size: float) -> bool:
+def _converted_wrong(c: TensorComparison, size: float) -> bool:
     """Whether float MNN computes something else there than the source."""
-    if c is None:
-        return False
     if c.problem is not None:
         return c.problem != "reference_nonfinite"
-    if c.kind == "int" or not c.max_abs or c.sqnr_db is None or c.sqnr_db >= _FLOAT["sqnr_db"]:
+    if c.faint or c.kind == "int" or not c.max_abs or c.sqnr_db is None or c.sqnr_db >= _FLOAT["sqnr_db"]:
         return False  # whole numbers: equal inputs make ties, which may fall either way
     return c.max_abs > _FLOAT["rel_max"] * max(size, c.reference_max_abs or 0.0)
 
 
 def _error_db(c: TensorComparison, size: float) -> float | None:
     """SQNR, for an output that is not next to nothing there."""
-    if c.sqnr_db is None or c.max_abs is None:
+    if c.faint or c.sqnr_db is None or c.max_abs is None:
         return None
     return None if c.max_abs <= _FLOAT["rel_max"] * size else c.sqnr_db
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from edgequant.compare.summary import NEAR_NOTHING, OutputSummary
+from edgequant.compare.summary import FAINT, NEAR_NOTHING, OutputSummary
 from edgequant.errors import EXIT_ERROR, EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_PASS
 from edgequant.findings import Finding
 from edgequant.judge.limits import METRICS_OF, judged_value, meets, within_margin
@@ -311,7 +311,10 @@ def _note_reference(summary: OutputSummary, notes: _Notes) -> None:
             cases=list(summary.constant_cases),
         )
     never = len(summary.constant_cases) + len(summary.zero_cases) == summary.cases
-    if summary.cases and never and summary.kind == "float" and summary.elements > summary.cases:
+    # Of one number a case, as the score of a whole input is, it says something that it changes from case to case.
+    values = {c.reference_range for c in summary.by_case.values()}
+    same = summary.elements > summary.cases or (summary.cases > 1 and len(values) == 1 and None not in values)
+    if summary.cases and never and summary.kind == "float" and same:
         notes.add(
             Verdict.MARGINAL,
             "OUTPUT_NEVER_VARIES",
@@ -321,7 +324,7 @@ def _note_reference(summary: OutputSummary, notes: _Notes) -> None:
 
 
 def _note_near_nothing(summary: OutputSummary, results: Sequence[LimitResult], notes: _Notes) -> None:
-    """Where a limit was not held against the worst case, for its error is no larger than that of arithmetic."""
+    """Where a limit was not held against the worst case: its error is that of arithmetic or of a score of nothing."""
     left = [
         result.limit.metric
         for result in results
@@ -329,13 +332,24 @@ def _note_near_nothing(summary: OutputSummary, results: Sequence[LimitResult], n
         and not meets(result.limit, value)
         and judged_value(summary, result.limit)[0] != value
     ]
-    if left:
+    if left and summary.faint_cases and len(summary.faint_cases) == summary.judgeable:
+        notes.add(
+            Verdict.INCONCLUSIVE,
+            "OUTPUT_NOT_EXCITED",
+            f"this score is never above {FAINT:g}: what it is where there is something to be seen is not shown "
+            f"({', '.join(left)} would hold nothing against nothing)",
+            "Give real inputs with --inputs, some of which this output answers to, or give it a max_abs limit.",
+            metrics=left,
+            reference_max_abs=summary.reference_max_abs,
+        )
+    elif left:
         case = summary.worst_cases.get(left[0])
+        least = f"this score is never above {FAINT:g}" if case in summary.faint_cases else (
+            f"no element is off by more than {NEAR_NOTHING:g}")  # fmt: skip
         notes.add(
             None,
             "OUTPUT_NEAR_NOTHING",
-            f"no element is off by more than {NEAR_NOTHING:g} in {case}: {', '.join(left)} would hold rounding against "
-            "rounding there",
+            f"{least} in {case}: {', '.join(left)} would hold rounding against rounding there",
             "Use inputs that give this output values, or give it a max_abs limit.",
             metrics=left,
             case=case,

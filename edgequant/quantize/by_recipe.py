@@ -27,7 +27,7 @@ from edgequant.quantize.encode import usable_block
 from edgequant.quantize.halves import of_halves, round_to_halves
 from edgequant.quantize.recipe import Recipe, Rule
 from edgequant.quantize.setup import Setup, calibration_facts
-from edgequant.quantize.work import as_graph, output_work
+from edgequant.quantize.work import as_graph, output_work, refuse_quantized
 from edgequant.spec import Variant
 
 _FLOAT = Variant(method="float")
@@ -147,13 +147,7 @@ def make_recipe(
         ToolError: RECIPE_NOT_APPLIED: the converter left a layer as it was; and what `convert` raises.
     """
     graph, out = as_graph(source), Path(out).absolute()
-    if graph.weights in ("quantized", "fp16"):
-        raise InputError(
-            "ALREADY_QUANTIZED",
-            f"its weights are {graph.weights} already; MNN would leave them as they are and say nothing",
-            hint="Start from the original model or a float .mnn.",
-            where=str(graph.path),
-        )
+    refuse_quantized(graph)
     with output_work(out, graph.path) as work:
         job = _Job(work, log_dir, timeout, memory_limit, float_model)
         return job.run(graph, recipe, out, samples, static or StaticOptions())

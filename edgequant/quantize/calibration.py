@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from edgequant.cases.case import Case
 from edgequant.cases.folder import MAX_LISTED, there
-from edgequant.cases.generate import generate
+from edgequant.cases.generate import generate, pin
 from edgequant.cases.images import ImageReader
 from edgequant.cases.load import MAX_CASES, find_cases
 from edgequant.cases.pictures import PictureFile, find_pictures, picture_findings
@@ -56,6 +56,7 @@ class CalibrationOptions:
         samples: how many are used, the first ones in order; None for all (of a Python function, FUNCTION_SAMPLES).
         images: preprocessing of pictures.
         seed: of random data.
+        shapes: of random data; None for the middle size of `generate`, which not every model takes.
         timeout: seconds a Python function has.
         memory_limit: bytes a Python function may allocate.
     """
@@ -63,6 +64,7 @@ class CalibrationOptions:
     samples: int | None = None
     images: ImageOptions = field(default_factory=ImageOptions)
     seed: int = 0
+    shapes: Mapping[str, tuple[int, ...]] | None = None
     timeout: float = 900.0
     memory_limit: int | None = None
 
@@ -223,6 +225,9 @@ def _random(
             remedy=f"Give real data with --calibration. {ACCEPTED}",
         )
     )
+
+    if options.shapes is not None:
+        inputs = pin(inputs, options.shapes)
 
     def make(number: int) -> Case:
         # The second case is the middle size of a dynamic model.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from edgequant.cases.case import Case
+from edgequant.cases.generate import SIZES
 from edgequant.errors import InputError
 from edgequant.findings import Finding
 from edgequant.quantize.calibration import CalibrationOptions, CalibrationSet, load_calibration
@@ -48,6 +51,7 @@ class CalibrationSource:
                 samples=samples,
                 images=options.images or ImageOptions(),
                 seed=options.run.seed + 1000,
+                shapes=None if source is not None else _sizes_taken(self.host.cases),
                 # The default is that of a job on a device, and reading a data set may take longer.
                 timeout=options.run.timeout if "timeout" in options.run.model_fields_set else options.timeout,
                 memory_limit=memory_limit(),
@@ -72,3 +76,14 @@ class CalibrationSource:
             self.unreadable = error
             raise
         self._usable.add(id(calibration))
+
+
+def _sizes_taken(cases: Sequence[Case]) -> dict[str, tuple[int, ...]] | None:
+    """Sizes that the source ran with, for random samples, where those of their own were refused.
+
+    A windowed model takes nothing that is shorter than its window.
+    """
+    random = [case for case in cases if case.generated]
+    if not random or any(case.name == SIZES[1] for case in random):
+        return None
+    return random[len(random) // 2].shapes

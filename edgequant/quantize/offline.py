@@ -35,7 +35,7 @@ from edgequant.quantize.finish import count_layers, name_by_contents, sync_and_h
 from edgequant.quantize.log import sections
 from edgequant.quantize.offline_options import OR_DYNAMIC, OfflineOptions
 from edgequant.quantize.sequence import plan_samples, write_sequence
-from edgequant.quantize.work import output_work, room_left
+from edgequant.quantize.work import output_work, refuse_quantized, room_left
 
 _LAYERS = ("Convolution", "ConvolutionDepthwise", "Deconvolution")
 """What MNN's offline methods quantize; matrix products and gates are convolutions by then."""
@@ -137,13 +137,7 @@ def _check(graph: ModelGraph, options: OfflineOptions, calibration: CalibrationS
             "OFFLINE_SOURCE", "MNN's offline methods start from a float .mnn in one file", where=where,
             hint="Convert the model to float first.",
         )  # fmt: skip
-    if graph.weights in ("quantized", "fp16"):
-        raise InputError(
-            "ALREADY_QUANTIZED",
-            f"its weights are {graph.weights} already",
-            hint="Start from the original model or a float .mnn.",
-            where=where,
-        )
+    refuse_quantized(graph)
     unused = options.unused()
     if unused:
         raise InputError(

@@ -31,6 +31,24 @@ def as_graph(source: Path | ModelGraph) -> ModelGraph:
     return replace(graph, path=graph.path.absolute())
 
 
+def refuse_quantized(graph: ModelGraph) -> None:
+    """Refuse what has no float weights to start from.
+
+    MNN leaves quantized weights, and those an .mnn has in half precision, as they are.  Its converter writes halves of
+    other formats as float32, so that such a source is as good as a float one.
+
+    Raises:
+        InputError: ALREADY_QUANTIZED.
+    """
+    if graph.weights == "quantized" or (graph.weights == "fp16" and graph.format == "mnn"):
+        raise InputError(
+            "ALREADY_QUANTIZED",
+            f"its weights are {graph.weights} already; MNN would leave them as they are and say nothing",
+            hint="Start from the original model or a float .mnn.",
+            where=str(graph.path),
+        )
+
+
 def source_sha256(graph: ModelGraph) -> str | None:
     """SHA-256 of a model's files as they are now, as `ModelGraph.sha256`; None where one cannot be read any more."""
     digest = hashlib.sha256()

@@ -6,6 +6,7 @@ Started by `edgequant.reference.runtime.RuntimeReference`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import sys
@@ -23,6 +24,9 @@ from edgequant.tensors import SHAPE
 
 if TYPE_CHECKING:
     from edgequant.reference.lite_cut import LiteParts
+
+_OPEN = (32, 256, 512, 1024, 4096, 16384)
+"""Tried for open sizes of a TFLite file: pixels, frames, samples of sound."""
 
 
 class Engine(ABC):
@@ -169,10 +173,32 @@ class LiteRtEngine(Engine):
                 num_threads=len(os.sched_getaffinity(0)),
                 experimental_op_resolver_type=self._litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
             )
-            self._model.allocate_tensors()
+            self._allocate()
         except Exception as error:  # noqa: BLE001
             raise JobError("MODEL_LOAD_FAILED", _first_line(error)) from None
         return [_name(each) for each in self._model.get_output_details()]
+
+    def _allocate(self) -> None:
+        """A file has a 1 where a size is open, which a windowed model need not take: larger ones tell whether it runs.
+
+        Raises what LiteRT says of the sizes in the file, where none of them helps.
+        """
+        try:
+            self._model.allocate_tensors()
+            return
+        except RuntimeError as error:
+            first = error
+        details = self._model.get_input_details()
+        wanted = [[int(size) for size in each["shape_signature"]] for each in details]
+        for size in _OPEN if any(-1 in shape for shape in wanted) else ():
+            for each, shape in zip(details, wanted, strict=True):
+                # What is open in front of others is a batch.
+                sizes = [(1 if not axis and len(shape) > 1 else size) if n == -1 else n for axis, n in enumerate(shape)]
+                self._model.resize_tensor_input(each["index"], sizes)
+            with contextlib.suppress(RuntimeError):
+                self._model.allocate_tensors()
+                return
+        raise first
 
     def run(self, inputs: Tensors) -> dict[str, Any]:
         given = dict(inputs)

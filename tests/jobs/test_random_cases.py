@@ -30,6 +30,11 @@ def kinds(run_dir: Path) -> dict[str, str]:
     return {case.name: case.kind for case in open_run(run_dir).source.cases}
 
 
+def inputs_of(run_dir: Path) -> dict[str, np.ndarray]:
+    run = open_run(run_dir)
+    return {case.name: run.inputs(case.name)["x"] for case in run.source.cases}
+
+
 def test_a_case_that_gives_infinity_is_drawn_again(tmp_path: Path) -> None:
     """A divisor that is drawn from 0 to 3 is 0 now and then; that says nothing of the model."""
     nodes = [
@@ -80,3 +85,49 @@ def test_what_the_source_refuses_is_left_out_and_said(tmp_path: Path) -> None:
     (said,) = [each for each in report.findings if each.code == "CASES_NOT_REACHED"]
     assert set(said.evidence["shapes"]) == {"odd", "batch", "longer"}
     assert "odd, batch, longer" in said.message
+
+
+def framed(path: Path, window: int) -> Path:
+    """A sound in frames: of one that is shorter than the window there are none."""
+    nodes = [
+        helper.make_node("Slice", ["x", "start", "end", "axis"], ["rest"]),
+        helper.make_node("Relu", ["rest"], ["y"]),
+    ]
+    numbers = {"start": [window], "end": [1 << 30], "axis": [1]}
+    constants = [helper.make_tensor(name, TensorProto.INT64, (1,), value) for name, value in numbers.items()]
+    return model(path, nodes, [x(1, "n")], *constants)
+
+
+def test_a_size_at_which_the_source_gives_nothing_is_left_out(tmp_path: Path) -> None:
+    """MNN refuses to compute an output without elements, which is no fault of a conversion."""
+    report = do(framed(tmp_path / "m.onnx", 60), tmp_path / "run", "float")
+    assert report.verdict == "PASS"
+    sizes = {name: array.shape[1] for name, array in inputs_of(tmp_path / "run").items()}
+    assert min(sizes.values()) > 60
+    said = {each.where: each.message for each in report.findings if each.code == "CASE_DROPPED"}
+    assert list(said) == ["small", "middle"]
+    assert "none of the outputs has an element" in said["small"]
+
+
+def test_samples_to_calibrate_on_have_sizes_the_source_takes(tmp_path: Path) -> None:
+    """Not the middle one of all models: a network behind a window of 60 needs longer ones."""
+    rng = np.random.default_rng(0)
+    weights = [
+        helper.make_tensor(name, TensorProto.FLOAT, shape, rng.standard_normal(shape).ravel())
+        for name, shape in (("frames", (8, 1, 1, 60)), ("mix", (4, 8, 1, 1)))
+    ]
+    nodes = [
+        helper.make_node("Unsqueeze", ["x", "axes"], ["wave"]),
+        helper.make_node("Conv", ["wave", "frames"], ["h"], strides=[1, 20]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("Conv", ["r", "mix"], ["y"]),
+    ]
+    axes = helper.make_tensor("axes", TensorProto.INT64, (2,), [1, 2])
+    source = model(tmp_path / "m.onnx", nodes, [x(1, "n")], axes, *weights)
+    report = do(source, tmp_path / "run", "static:8", "float")
+    static, plain = report.runs
+    assert plain.verdict == "PASS"
+    assert static.error is None
+    assert static.file is not None
+    assert static.calibration is not None
+    assert [each.inputs for each in static.calibration.shapes] == [{"x": [1, 256]}]

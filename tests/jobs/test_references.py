@@ -11,6 +11,7 @@ import pytest
 
 from edgequant.cases.load import save_npz
 from edgequant.errors import InputError
+from edgequant.jobs.remarks import unchecked
 from edgequant.report.model import Report
 from tests import generated_other, generated_tflite
 from tests.jobs.support import codes, do
@@ -43,6 +44,15 @@ def test_outputs_of_tensorflow_have_its_layout(tmp_path: Path) -> None:
     alone = do(model, tmp_path / "alone", "float", inputs=tmp_path / "a.npz")
     assert (alone.verdict, alone.verdict.exit_code) == ("INCONCLUSIVE", 4)
     assert "--reference" in remedies(alone, "CONVERSION_UNCHECKED")
+
+
+def test_a_runtime_that_is_there_is_not_named_as_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LiteRT lacks operators that MediaPipe's models have, and MNN knows: installing it again gives no reference."""
+    remedy = unchecked("tflite", "LiteRT cannot load it").remedy
+    assert "--reference" in remedy
+    assert "Install" not in remedy
+    monkeypatch.setattr("edgequant.jobs.remarks.available", lambda runtime: False)
+    assert "edgequant[tflite]" in unchecked("tflite", "LiteRT is not installed").remedy
 
 
 def outputs(run_dir: Path, kind: str, folder: Path) -> Path:

@@ -177,6 +177,39 @@ def test_an_error_of_arithmetic_is_none_whatever_the_value(tmp_path: Path) -> No
         assert archive.judged().findings[0].code == "CONVERSION_ERROR"
 
 
+def test_a_score_that_is_nothing_in_every_case_shows_nothing(tmp_path: Path) -> None:
+    """A detector of text, given noise: 4e-7 from the source, 3e-7 from a sound conversion, 1e-6 at 8 bits."""
+    chance = np.random.default_rng(0)
+    scores = {case: {"y": (chance.random(64) * 4e-7).astype(np.float32)} for case in "ab"}
+    near = {
+        case: {"y": (outputs["y"] * chance.uniform(0, 2, 64)).astype(np.float32)} for case, outputs in scores.items()
+    }
+    for number, (made, decisions, verdict) in enumerate((
+        (near, {"y": "scores"}, Verdict.INCONCLUSIVE),
+        (near, {}, Verdict.FAIL),  # any other number may be a length in metres
+        (near | {"b": {"y": scores["b"]["y"] + np.float32(2e-3)}}, {"y": "scores"}, Verdict.FAIL),
+    )):  # fmt: skip
+        archive = Archive(
+            tmp_path / str(number), "float", reference=scores, float_host=made, source={"decisions": decisions}
+        )
+        archive.tried(HOST, "float", made, normal={})
+        assert only(archive).verdict is verdict
+        if verdict is Verdict.INCONCLUSIVE:
+            assert codes(only(archive)) == ["OUTPUT_NOT_EXCITED"]
+            assert archive.judged().findings == (), "nothing to report to MNN"
+
+
+def test_a_score_that_is_nothing_in_one_case_is_judged_by_the_others(tmp_path: Path) -> None:
+    scores = {"a": {"y": np.full(1, 0.48, np.float32)}, "b": {"y": np.full(1, 6.3e-7, np.float32)}}
+    near = scores | {"b": {"y": np.full(1, 5.9e-7, np.float32)}}
+    more = {"decisions": {"y": "scores"}}
+    for b, verdict in ((near["b"], Verdict.PASS), ({"y": np.full(1, 2e-3, np.float32)}, Verdict.FAIL)):
+        made = near | {"b": b}
+        archive = Archive(tmp_path / verdict, "float", reference=scores, float_host=made, source=more)
+        archive.tried(HOST, "float", made, normal={})
+        assert only(archive).verdict is verdict
+
+
 def test_static_int8_is_judged_by_what_was_seen_of_it(tmp_path: Path) -> None:
     static = FileFacts(weights="quantized", static_tensors=1)
     far = {"asked": {"limits": ("sqnr_db>=1", "rel_max<=9", "cosine>=0")}, "facts": static}

@@ -129,9 +129,13 @@ def test_what_is_only_rounding_around_nothing_is_told_with_its_metrics() -> None
     assert "no element is off by more than 1e-06 in b: sqnr_db, cosine would" in told_of.message
 
 
-def test_an_output_of_one_value_a_case_may_be_constant() -> None:
+def test_an_output_of_one_value_a_case_has_to_change_between_cases() -> None:
+    """A score that is 1 in all of them, for its sigmoid is full, comes out of any model that is as sure."""
     one, two = np.full(1, 3, np.float32), np.full(2, 3, np.float32)
-    assert held("sqnr_db>=20", a=(one, one), b=(one, one)).verdict is Verdict.PASS
+    assert held("sqnr_db>=20", a=(one, one)).verdict is Verdict.PASS
+    assert held("sqnr_db>=20", a=(one, one), b=(one + 1, one + 1)).verdict is Verdict.PASS
+    stuck = held("sqnr_db>=20", a=(one, one), b=(one, one))
+    assert (stuck.verdict, told(stuck, "OUTPUT_NEVER_VARIES").severity) == (Verdict.MARGINAL, "warn")
     never = held("sqnr_db>=20", a=(two, two), b=(ZERO[:2], ZERO[:2]))
     assert told(never, "OUTPUT_NEVER_VARIES").severity == "warn"
     assert told(never, "REFERENCE_CONSTANT").evidence == {"cases": ["a"]}

@@ -26,7 +26,7 @@ from edgequant.quantize.calibrate.outputs import Fidelity, Outputs, run_outputs
 from edgequant.quantize.calibrate.params import LayerPlan, check_names
 from edgequant.quantize.calibrate.samples import spool
 from edgequant.quantize.convert import convert
-from edgequant.quantize.work import HOPELESS, as_graph, output_work
+from edgequant.quantize.work import HOPELESS, as_graph, output_work, refuse_quantized
 from edgequant.spec import Variant
 
 _FLOAT = Variant(method="float")
@@ -126,13 +126,7 @@ def make_static(
             `convert` raises.
     """
     graph, out = as_graph(source), Path(out).absolute()
-    if graph.weights in ("quantized", "fp16"):
-        raise InputError(
-            "ALREADY_QUANTIZED",
-            f"its weights are {graph.weights} already; MNN would leave them as they are",
-            hint="Start from the original model or a float .mnn.",
-            where=str(graph.path),
-        )
+    refuse_quantized(graph)
     with output_work(out, graph.path) as work:
         job = _Job(graph, options, work, log_dir, timeout, memory_limit, float_model)
         return job.run(samples, out, chunk)

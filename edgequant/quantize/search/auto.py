@@ -31,7 +31,7 @@ from edgequant.quantize.search.options import AutoOptions
 from edgequant.quantize.search.pace import Pace
 from edgequant.quantize.search.target import Target, make_target, varied
 from edgequant.quantize.search.trials import Bench, Signals
-from edgequant.quantize.work import as_graph, output_work, source_sha256
+from edgequant.quantize.work import as_graph, output_work, refuse_quantized, source_sha256
 from edgequant.spec import Limit, MemoryMode, RunOptions, Variant
 
 _FLOAT = Variant(method="float")
@@ -80,13 +80,7 @@ def search(
     """
     started = time.monotonic()
     graph = as_graph(source)
-    if graph.weights in ("quantized", "fp16"):
-        raise InputError(
-            "ALREADY_QUANTIZED",
-            f"its weights are {graph.weights} already, so nothing can be chosen",
-            hint="Start from the original model or a float .mnn.",
-            where=str(graph.path),
-        )
+    refuse_quantized(graph)
     options = options or AutoOptions()
     with output_work(Path(out).absolute(), graph.path) as work:
         job = _Job(
