@@ -33,7 +33,6 @@ class OutputSummary:
         judgeable: how many cases have a finite, non-empty reference and an array to hold against it.
         cosine_says_nothing: the cosine comes from constant references only.
         audible: as `values`, of the cases whose error is somewhere larger than NEAR_NOTHING, with the worst case.
-        faint_cases: names of the cases where it is a score that is nothing in both: see `FAINT`.
         by_case: what all of this was made from, in the order of the cases' names.
     """
 
@@ -59,8 +58,12 @@ class OutputSummary:
     judgeable: int
     cosine_says_nothing: bool
     audible: Mapping[str, tuple[float, str] | None]
-    faint_cases: tuple[str, ...] = ()
     by_case: Mapping[str, TensorComparison] = field(default_factory=dict, repr=False)
+
+    @property
+    def faint_cases(self) -> tuple[str, ...]:
+        """Names of the cases where it is a score that is nothing in both: see `FAINT`."""
+        return tuple(case for case, c in self.by_case.items() if c.faint)
 
 
 NEAR_NOTHING = 1e-6
@@ -122,7 +125,6 @@ def summarize(per_case: Mapping[str, TensorComparison]) -> OutputSummary:
         judgeable=sum(c.problem in (None, "nonfinite") for _, c in sound),
         cosine_says_nothing=cosine_says_nothing,
         audible=audible,
-        faint_cases=tuple(case for case, c in items if c.faint),
         by_case=dict(items),
     )
 
