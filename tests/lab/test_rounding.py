@@ -12,7 +12,7 @@ from edgequant.archive.arrays import MemoryArrays
 from edgequant.archive.types import CaseCapture
 from edgequant.cases.case import Case
 from edgequant.lab.probes.engaged import NormalProbe
-from edgequant.lab.probes.rounding import FLOAT_NOISE, INT8_NOISE, NOISES, STEPPED, RoundingProbe, moved
+from edgequant.lab.probes.rounding import FLOAT_NOISE, INT8_NOISE, NOISES, STEPPED, RoundingProbe, flags, moved
 from edgequant.lab.session import DeviceOptions, Session, open_session
 from edgequant.lab.take import ModelFile, take
 from edgequant.spec import RunOptions
@@ -86,3 +86,23 @@ def test_each_case_is_tried_as_it_is_run_and_with_memory_normal(
     probe = RoundingProbe(int8=True, floats=floats)
     static = take(session, ModelFile(model.path, "normal"), cases[:1], [probe], arrays, trial="t", role="variant-host")
     assert all(each.outputs["y"].rounding_db == pytest.approx(0, abs=1) for each in static.moved)
+
+
+def test_masks_and_flags_stay_as_they_are() -> None:
+    ones, half, additive = np.ones((2, 4), np.float32), np.array([1, 0, 1, 0], np.float32), np.zeros(4, np.float32)
+    additive[2:] = -10000
+    infinite = np.where(additive < 0, -np.inf, 0).astype(np.float32)
+    still = {"mask": ones, "infinite": infinite, "state": 0 * half}
+    cases = [
+        {"x": PICTURE, "added": additive, "three": 2 * half + ones[0], **still},
+        {"x": 0 * PICTURE, "added": 0 * additive, "three": half + half[::-1] * np.float32(0.5), **still},
+    ]
+    found = flags(cases)
+    assert found == {"mask", "added", "infinite"}, "silence is moved, and so are states"
+    for arrays in cases:
+        for _, near in moved(Case("a", arrays, "made here"), int8=True, exact=found):
+            same = {name for name, array in arrays.items() if np.array_equal(near.inputs[name], array)}
+            assert found <= same
+            assert "x" not in same
+    assert flags([{"x": half}]) == frozenset(), "a picture of black and white, and nothing else to be moved"
+    assert list(moved(Case("a", {"mask": ones}, "made here"), int8=True, exact={"mask"})) == []

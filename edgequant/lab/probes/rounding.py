@@ -5,13 +5,16 @@ another of 255 steps on one side; and all that follows goes with it.  How far de
 sequence evens it out, a decision does not.  Moving the inputs on one machine does the same thing, so what comes of it
 says what another machine may do.  (Other thread counts, MNN's hints for Winograd and precision high change no bit of
 what this host computes, or next to none.)
+
+What only says yes or no (a mask, a flag) stays as it is: 0, 1 and -10000 are numbers that no machine rounds, and a mask
+is multiplied by so much that moving it moves decisions, which rounding does not.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -57,7 +60,10 @@ class RoundingProbe:
     ) -> None:  # fmt: skip
         known = [case for case in taking.done if still[case.name].outputs is not None]
         again = place.model.memory != taking.place.model.memory
-        wanted = [each for case in known for each in moved(case, int8=int8, half=again or case.kind == "strain")]
+        exact = flags(case.inputs for case in taking.done)
+        wanted = [
+            each for case in known for each in moved(case, int8=int8, half=again or case.kind == "strain", exact=exact)
+        ]
         ran = each_case(place, (case for _, case in wanted), deaths=HOST_DEATHS)
         for (by, _), (case, result) in zip(wanted, ran, strict=True):
             if isinstance(result, RunnerError):
@@ -82,18 +88,44 @@ def _strayed(expected: np.ndarray, got: np.ndarray, floats: np.ndarray | None) -
     return Strayed(sqnr_db=sqnr_db, max_abs=max_abs, mismatch=mismatch, rounding_db=rounding)
 
 
-def moved(case: Case, *, int8: bool, half: bool = False) -> Iterator[tuple[str, Case]]:
-    """The case with its inputs moved, always in the same ways; not at all where it has no float."""
-    if not any(array.dtype.kind == "f" and array.size for array in case.inputs.values()):
+def flags(cases: Iterable[Mapping[str, np.ndarray]]) -> frozenset[str]:
+    """Float inputs that say yes or no: in every case at most two different values, both whole, and not always zero.
+
+    None, where no other float would be left to be moved.
+    """
+    two: dict[str, bool] = {}
+    filled: set[str] = set()
+    for case in cases:
+        for name, array in case.items():
+            if array.dtype.kind == "f" and array.size:
+                two[name] = two.get(name, True) and _two_whole(array)
+                filled |= {name} if array.any() else set()
+    found = frozenset(name for name, said in two.items() if said and name in filled)
+    return found if found < two.keys() else frozenset()
+
+
+def _two_whole(array: np.ndarray) -> bool:
+    """Whether it has at most two different values, both whole numbers (an infinity counts as one)."""
+    low, high = array.min(), array.max()
+    whole = all(bool(np.isinf(each) or each == np.rint(each)) for each in (low, high))
+    return whole and bool(((array == low) | (array == high)).all())
+
+
+def moved(
+    case: Case, *, int8: bool, half: bool = False, exact: Container[str] = ()
+) -> Iterator[tuple[str, Case]]:  # fmt: skip
+    """The case with its inputs moved, always in the same ways; not at all where it has no float.
+
+    exact: inputs that stay as they are (`flags`).
+    """
+    floats = {name for name, array in case.inputs.items() if array.dtype.kind == "f" and array.size}
+    if not (moving := {name for name in floats if name not in exact}):
         return
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(case.name.encode()).digest()[:8], "little"))
     noise = functools.partial(noisy, size=INT8_NOISE if int8 else FLOAT_NOISE)
     for by, count, move in (("noise", NOISES, noise), ("step", STEPPED if int8 else 0, _stepped)):
         for _ in range(count // 2 if half else count):
-            inputs = {
-                name: move(array, rng) if array.dtype.kind == "f" and array.size else array
-                for name, array in case.inputs.items()
-            }
+            inputs = {name: move(array, rng) if name in moving else array for name, array in case.inputs.items()}
             yield by, replace(case, inputs=inputs)
 
 
