@@ -124,11 +124,12 @@ def _moved(roller: Roller, asked: Asked, whole: RollResult, noise: float) -> Arr
     """The same steps as `whole` has, with start and frames moved, always in the same way."""
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(b"rollout").digest()[:8], "little"))
 
-    exact = flags([{**asked.start, **asked.frames}])
+    given = {**asked.start, **asked.frames}
+    floats = {name for name, array in given.items() if array.dtype.kind == "f" and array.size and array.any()}
+    moving = floats - flags([given]) or floats
 
     def move(name: str, array: np.ndarray) -> np.ndarray:
-        floats = array.dtype.kind == "f" and array.size and array.any() and name not in exact
-        return noisy(array, rng, noise) if floats else array
+        return noisy(array, rng, noise) if name in moving else array
 
     start = {name: move(name, array) for name, array in asked.start.items()}
     frames = {name: move(name, array) for name, array in asked.frames.items()}

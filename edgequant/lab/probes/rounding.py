@@ -14,16 +14,21 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Container, Iterable, Iterator, Mapping
+import tempfile
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from edgequant.archive.arrays import ArraySink
 from edgequant.archive.types import CaseCapture, Moved, Strayed
 from edgequant.cases.case import Case
 from edgequant.compare.metrics import strayed
 from edgequant.errors import RunnerError
 from edgequant.lab.take import HOST_DEATHS, Place, Taking, each_case
+from edgequant.models.mnn.nudge import nudged, to_nudge
+from edgequant.runner.client import RunResult
 
 FLOAT_NOISE, INT8_NOISE = 2.0**-16, 2.0**-12
 """Of a number: 128 last bits of a float32, which sums and approximated functions add up to; and a sixteenth of a step
@@ -31,11 +36,16 @@ of 8 bits, with which in any case some activations round the other way."""
 STEPS = 255
 NOISES, STEPPED = 4, 2
 """So often each case is moved; one that strains the model, and each with memory normal, half as often."""
+TRIES = NOISES + STEPPED
+"""So many copies of the file are made where no input can be moved."""
+LARGEST = 1 << 30
+"""Bytes of a file of which copies are made."""
 
 
 class RoundingProbe:
     """Runs each case again with its inputs moved, as the trial runs it and, where that is with memory low, with memory
-    normal too.  A case without float inputs cannot be moved.
+    normal too.  Where all inputs are whole numbers or flags, a copy of the file is run whose tables, in which they are
+    looked up, are moved.
 
     int8: the file holds layers that MNN may run in int8.  floats: what float MNN computes, where memory normal is int8
     as well; None where nothing is then.
@@ -61,25 +71,66 @@ class RoundingProbe:
         known = [case for case in taking.done if still[case.name].outputs is not None]
         again = place.model.memory != taking.place.model.memory
         exact = flags(case.inputs for case in taking.done)
-        wanted = [
-            each for case in known for each in moved(case, int8=int8, half=again or case.kind == "strain", exact=exact)
-        ]
-        ran = each_case(place, (case for _, case in wanted), deaths=HOST_DEATHS)
-        for (by, _), (case, result) in zip(wanted, ran, strict=True):
-            if isinstance(result, RunnerError):
-                continue
-            expected = still[case.name].outputs or {}
-            floats = (plain[case.name].outputs or {}) if int8 and case.name in plain else {}
-            outputs = {
-                name: _strayed(
-                    taking.sink.get(expected[name]), array, taking.sink.get(floats[name]) if name in floats else None
+        fixed = [case for case in known if not movable(case, exact)]
+
+        def keep(ran: Iterable[tuple[str, Case, RunResult | RunnerError]]) -> bool:
+            found = False
+            for by, case, result in ran:
+                if isinstance(result, RunnerError):
+                    continue
+                found = True
+                taking.moved.append(
+                    _moved(taking.sink, place, still[case.name], plain.get(case.name) if int8 else None, by, result)
                 )
-                for name, array in result.outputs.items()
-            }
-            moved_by = Moved.model_validate(
-                {"case": case.name, "by": by, "memory": place.model.memory, "outputs": outputs}
-            )
-            taking.moved.append(moved_by)
+            return found
+
+        def inputs(cases: Iterable[Case], exact: Container[str]) -> Iterator[tuple[str, Case, RunResult | RunnerError]]:
+            wanted = [
+                each
+                for case in cases
+                for each in moved(case, int8=int8, half=again or case.kind == "strain", exact=exact)
+            ]
+            ran = each_case(place, (case for _, case in wanted), deaths=HOST_DEATHS)
+            yield from ((by, *each) for (by, _), each in zip(wanted, ran, strict=True))
+
+        keep(inputs((case for case in known if movable(case, exact)), exact))
+        # Where no input can be moved, the file is; where nothing of it can be, a mask is moved after all.
+        size, tries = (INT8_NOISE if int8 else FLOAT_NOISE), (NOISES // 2 if again else TRIES)
+        if not keep(_with_nudged_files(place, fixed, size, tries)):
+            keep(inputs(fixed, ()))
+
+
+def _with_nudged_files(
+    place: Place, cases: Sequence[Case], size: float, tries: int
+) -> Iterator[tuple[str, Case, RunResult | RunnerError]]:
+    """Run the cases with copies of the file in which the tables they look up are moved by next to nothing."""
+    model = place.model
+    if not cases or model.size > LARGEST:
+        return
+    places = to_nudge(model.path)
+    if not places:
+        return
+    data = model.path.read_bytes()
+    rng = np.random.default_rng(tries)
+    with tempfile.TemporaryDirectory(prefix="edgequant-nudged-") as folder:
+        for number in range(tries):
+            path = Path(folder) / f"{number}.mnn"
+            path.write_bytes(nudged(data, places, size, rng))
+            other = Place.load(place.session, replace(model, path=path, sha256=None))
+            yield from (("noise", *each) for each in each_case(other, cases, deaths=HOST_DEATHS))
+            other.unload()
+            path.unlink()
+
+
+def _moved(
+    sink: ArraySink, place: Place, still: CaseCapture, plain: CaseCapture | None, by: str, result: RunResult
+) -> Moved:  # fmt: skip
+    expected, floats = still.outputs or {}, {} if plain is None else plain.outputs or {}
+    outputs = {
+        name: _strayed(sink.get(expected[name]), array, sink.get(floats[name]) if name in floats else None)
+        for name, array in result.outputs.items()
+    }
+    return Moved.model_validate({"case": still.case, "by": by, "memory": place.model.memory, "outputs": outputs})
 
 
 def _strayed(expected: np.ndarray, got: np.ndarray, floats: np.ndarray | None) -> Strayed:
@@ -89,10 +140,7 @@ def _strayed(expected: np.ndarray, got: np.ndarray, floats: np.ndarray | None) -
 
 
 def flags(cases: Iterable[Mapping[str, np.ndarray]]) -> frozenset[str]:
-    """Float inputs that say yes or no: in every case at most two different values, both whole, and not always zero.
-
-    None, where no other float would be left to be moved.
-    """
+    """Float inputs that say yes or no: in every case at most two different values, both whole, and not always zero."""
     two: dict[str, bool] = {}
     filled: set[str] = set()
     for case in cases:
@@ -100,8 +148,13 @@ def flags(cases: Iterable[Mapping[str, np.ndarray]]) -> frozenset[str]:
             if array.dtype.kind == "f" and array.size:
                 two[name] = two.get(name, True) and _two_whole(array)
                 filled |= {name} if array.any() else set()
-    found = frozenset(name for name, said in two.items() if said and name in filled)
-    return found if found < two.keys() else frozenset()
+    return frozenset(name for name, said in two.items() if said and name in filled)
+
+
+def movable(case: Case, exact: Container[str] = ()) -> set[str]:
+    """Its inputs that can be moved by a little."""
+    floats = {name for name, array in case.inputs.items() if array.dtype.kind == "f" and array.size}
+    return {name for name in floats if name not in exact}
 
 
 def _two_whole(array: np.ndarray) -> bool:
@@ -118,8 +171,7 @@ def moved(
 
     exact: inputs that stay as they are (`flags`).
     """
-    floats = {name for name, array in case.inputs.items() if array.dtype.kind == "f" and array.size}
-    if not (moving := {name for name in floats if name not in exact}):
+    if not (moving := movable(case, exact)):
         return
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(case.name.encode()).digest()[:8], "little"))
     noise = functools.partial(noisy, size=INT8_NOISE if int8 else FLOAT_NOISE)
