@@ -57,7 +57,8 @@ class Moved(Record):
     """This host against itself: a case once more, with its inputs moved by next to nothing, or its activations
     rounded.
 
-    by: "noise": each number of each float input by up to 2^-12 of it, or 2^-16 where nothing is int8.  "step": one
+    by: "noise": each number of each float input by up to 2^-12 of it, or 2^-16 where nothing is int8; where all inputs
+    are whole numbers or flags, each of the tables they are looked up in, and of biases.  "step": one
     number of each by 1/255 of its range, as an activation moves that rounds the other way.  "rows", "tensors": of the
     reference, what each of its layers with weights reads rounded to 8 bits, with a scale for each row of it, or for all
     (`models.onnx_rounding`).  memory: what it ran with.  outputs: against those of the same case, not moved.

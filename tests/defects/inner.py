@@ -23,6 +23,7 @@ from edgequant.models.flat import Table
 from edgequant.models.mnn.weights import Weights, read_weights
 from edgequant.quantize.maker import Maker
 from edgequant.spec import Variant
+from tests.defects import tagger
 from tests.defects.bench import Procedure
 from tests.defects.defect import Defect
 from tests.defects.departing import const, value
@@ -101,7 +102,12 @@ def _louder(factor: float, channels: slice) -> Edit:
     return edit
 
 
-LOUDER = {"3 %": _louder(1.03, slice(None)), "a channel 15 %": _louder(1.15, slice(1))}
+LOUDER = {
+    "3 %": _louder(1.03, slice(None)),
+    "5 %": _louder(1.05, slice(None)),
+    "a channel 15 %": _louder(1.15, slice(1)),
+    "a channel 30 %": _louder(1.3, slice(1)),
+}
 KERNELS: Sequence[tuple[str, str, str, int, str]] = (
     ("inner_gain", "a layer is 3 % too loud", "dynamic:8", 5, "3 %"),
     ("inner_channel", "a channel of a layer is 15 % too loud", "dynamic:8", 6, "a channel 15 %"),
@@ -119,6 +125,16 @@ FILES: Sequence[tuple[str, str, int, str]] = (
 )
 
 
+WORDS: Sequence[tuple[str, str, str, int, str]] = (
+    ("inner_ids_gain", "ids", "dynamic:8", 4, "3 %"),
+    ("inner_ids_channel", "ids", "dynamic:8", 3, "a channel 30 %"),
+    ("inner_ids_static_channel", "ids", "static:8", 3, "a channel 30 %"),
+    ("inner_mask_gain", "mask", "dynamic:8", 4, "3 %"),
+    ("inner_mask_channel", "mask", "dynamic:8", 3, "a channel 30 %"),
+    ("inner_mask_values", "mask", "dynamic:8", 2, "5 %"),
+)
+"""Models of text: their ids are whole numbers, and their mask must not be moved to see how far rounding goes."""
+
 REAL: Sequence[tuple[str, str, int, str]] = (
     ("inner_enc_gain_2", "enc", 2, "3 %"),
     ("inner_enc_channel_2", "enc", 2, "a channel 15 %"),
@@ -133,10 +149,18 @@ REAL: Sequence[tuple[str, str, int, str]] = (
 were tried those that cost an output 1 dB or more; the others cost 0.5 dB at most, and pass."""
 
 
+def _tagger(folder: Path, *, masked: bool) -> Path:
+    return tagger.make(folder / "tagger.onnx", masked=masked)
+
+
 @functools.cache
 def _procedure(variant: str, *, device: bool, home: str = "mobile") -> Procedure:
     if home == "mobile":
         return Procedure(mobile, variant, device=device, more={"latency": False})
+    if home in ("ids", "mask"):
+        masked = home == "mask"
+        make, cases = functools.partial(_tagger, masked=masked), functools.partial(tagger.cases, masked=masked)
+        return Procedure(make, variant, cases, device, more={"latency": False})
     return Procedure(RECORDINGS[home].model, variant, RECORDINGS[home].cases, device, more={"latency": False})
 
 
@@ -157,19 +181,18 @@ def defects() -> list[Defect]:
         name: str, kind: str, what: str, run: Callable[[], Said], twin: Procedure, fits: Fits, home: str = "mobile"
     ) -> Defect:
         healthy: Any = functools.partial(getattr, twin, "healthy")
-        return Defect(name, kind, what, "live", home, home != "mobile", run, healthy, fits)
+        return Defect(name, kind, what, "live", home, home not in ("mobile", "ids", "mask"), run, healthy, fits)
 
     found = [
         one(name, "int8 kernels", f"{what}, in int8 kernels alone",
             functools.partial(_on_device, variant, place, fault), _procedure(variant, device=True), Fits())
         for name, what, variant, place, fault in KERNELS
     ]  # fmt: skip
-    for name, home, place, fault in REAL:
-        run = functools.partial(_on_device, "dynamic:8", place, fault, home)
+    real = [(name, home, "dynamic:8", place, fault) for name, home, place, fault in REAL]
+    for name, home, variant, place, fault in [*real, *WORDS]:
+        run = functools.partial(_on_device, variant, place, fault, home)
         what = f"{fault} too loud: layer {place}, in int8 kernels alone"
-        found.append(
-            one(name, "int8 kernels", what, run, _procedure("dynamic:8", device=True, home=home), Fits(), home)
-        )
+        found.append(one(name, "int8 kernels", what, run, _procedure(variant, device=True, home=home), Fits(), home))
     for name, what, place, fault in FILES:
         run = functools.partial(_as_made, place, fault)
         found.append(one(name, "file as made", what, run, _procedure("static:8", device=False), AS_MADE))

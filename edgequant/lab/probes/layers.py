@@ -21,7 +21,7 @@ from edgequant.compare.metrics import compare
 from edgequant.device_scripts import tensor_stats
 from edgequant.errors import DeviceError, RunnerError
 from edgequant.host_memory import memory_for
-from edgequant.lab.probes.rounding import moved
+from edgequant.lab.probes.rounding import flags, movable, moved
 from edgequant.lab.session import Session
 from edgequant.lab.take import DEATHS, ModelFile, feed
 from edgequant.runner.client import Loaded, RunResult
@@ -224,8 +224,10 @@ class Layers:
         nudged: dict[str, Arrays] = {}
         if self.there is not None:
             loaded = self.here.load(self._with_outputs(self.here, names))
+            exact = flags(case.inputs for case in self.cases)
             for case in self.cases:
-                for _, near in itertools.islice(moved(case, int8=self.int8), 1):
+                spared = exact if movable(case, exact) else ()
+                for _, near in itertools.islice(moved(case, int8=self.int8, exact=spared), 1):
                     nudged[case.name] = self.here.run(loaded, near)
             self.here.drop(loaded)
         device: dict[tuple[str, str], tuple[Stats | None, Apart | None]] = {}

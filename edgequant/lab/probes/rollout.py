@@ -17,7 +17,7 @@ from edgequant.archive.arrays import ArraySink
 from edgequant.archive.record import ArrayRef, Failure
 from edgequant.archive.rollout import Replay, Rolled, Rollout, RolloutCapture
 from edgequant.errors import RunnerError
-from edgequant.lab.probes.rounding import FLOAT_NOISE, INT8_NOISE, noisy
+from edgequant.lab.probes.rounding import FLOAT_NOISE, INT8_NOISE, flags, noisy
 from edgequant.lab.take import Place, Taking
 from edgequant.runner.rolling import Asked, RollResult
 
@@ -124,11 +124,15 @@ def _moved(roller: Roller, asked: Asked, whole: RollResult, noise: float) -> Arr
     """The same steps as `whole` has, with start and frames moved, always in the same way."""
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(b"rollout").digest()[:8], "little"))
 
-    def move(array: np.ndarray) -> np.ndarray:
-        return noisy(array, rng, noise) if array.dtype.kind == "f" and array.size and array.any() else array
+    given = {**asked.start, **asked.frames}
+    floats = {name for name, array in given.items() if array.dtype.kind == "f" and array.size and array.any()}
+    moving = floats - flags([given]) or floats
 
-    start = {name: move(array) for name, array in asked.start.items()}
-    frames = {name: move(array) for name, array in asked.frames.items()}
+    def move(name: str, array: np.ndarray) -> np.ndarray:
+        return noisy(array, rng, noise) if name in moving else array
+
+    start = {name: move(name, array) for name, array in asked.start.items()}
+    frames = {name: move(name, array) for name, array in asked.frames.items()}
     other = roller.roll(Asked(asked.steps, asked.feedback, start, frames))
     return {name: each.kept for name, each in other.outputs.items() if each.steps == whole.outputs[name].steps}
 
