@@ -80,7 +80,7 @@ class Wanted:
         if self.case is not None:
             require_free(self.case)
         if self.overlay is not None:
-            require_shown(read_model(model), self.overlay)
+            require_shown(read_model(model), self.overlay, request.run_dir)
         if self.page is not None:
             refuse_table(self.page, [model, *given_paths(request)], run_dir=request.run_dir, option="--html")
 
@@ -122,9 +122,15 @@ def diagnose_run(
     """
     run = open_run(run_dir)
     only = None if variant is None else Variant.parse(variant)
-    trials = [each for each in judge(run).trials if device in (None, each.uri) and only in (None, each.variant)]
+    held = judge(run).trials
+    trials = [each for each in held if device in (None, each.uri) and only in (None, each.variant)]
     if not trials:
-        raise InputError("OPTION_INVALID", f"{run.path}: no trial of that device and variant", hint="See its report.")
+        there = ", ".join(f"{each.variant} on {each.uri}" for each in held[:8])
+        raise InputError(
+            "OPTION_INVALID",
+            f"{run.path}: nothing was run there of that device and variant",
+            hint=f"It has {there}: --variant and --device take these." if there else "Verify the model.",
+        )
     trial = next((each for each in trials if each.verdict is Verdict.FAIL), trials[0])
     request = request_of(run.plan, run.path)
     if run.source.sha256 != read_model(request.model).sha256:
