@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,12 @@ def run(
     )
     wanted = Wanted(case, overlay, page)
     try:
+        if not os.path.lexists(model):
+            raise InputError(
+                "MODEL_NOT_FOUND",
+                f"{model}: there is neither a model file nor the folder of a run",
+                hint="Check the path; it is taken relative to the current directory.",
+            )
         if Path(model).is_dir():
             found = _of_run(model, typed, wanted, CliProgress(ui), more=spec is not None or run_dir is not None)
         else:

@@ -133,6 +133,12 @@ def diagnose_run(
         )
     trial = next((each for each in trials if each.verdict is Verdict.FAIL), trials[0])
     request = request_of(run.plan, run.path)
+    if not os.path.lexists(request.model):
+        raise InputError(
+            "MODEL_NOT_FOUND",
+            f"{request.model}: the model of this run is not there any more",
+            hint="Put it back there, or verify it anew where it is now.",
+        )
     if run.source.sha256 != read_model(request.model).sha256:
         raise InputError(
             "MODEL_CHANGED", f"{request.model}: it is not the file this run was made of", hint="Verify it anew."
