@@ -16,15 +16,17 @@ from edgequant.cli.request import make_request
 from edgequant.errors import EXIT_INTERRUPTED, InputError
 
 if TYPE_CHECKING:
-    from edgequant.jobs.diagnose import Diagnosed, Wanted
+    from edgequant.jobs.diagnose import Diagnosed
+    from edgequant.jobs.wanted import Wanted
 
 
 def run(
     model: str, typed: Mapping[str, Any], *, spec: str | None, run_dir: str | None, showing: Showing, ui: Ui
 ) -> None:
     """Verify, or take what `verify` has left in a folder; look inside, show; exits with the verdict's code."""
-    from edgequant.jobs.diagnose import Wanted, diagnose
+    from edgequant.jobs.diagnose import diagnose
     from edgequant.jobs.verify import InterruptedRun
+    from edgequant.jobs.wanted import Wanted
     from edgequant.report.diagnosis import render, to_json
 
     case, overlay, page = (
