@@ -192,10 +192,15 @@ def open_lock(path: Path) -> IO[bytes]:
 
 def disk_error(path: Path, error: OSError) -> EdgequantError:
     """What to say when this host cannot write a result."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full:
+        hint = "Free some space on this host, or choose another --run-dir."
+    else:
+        hint = "Choose another --run-dir; of a run that is there, copy its folder to where you may write."
     return EdgequantError(
-        "RUN_DIR_FULL" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "RUN_DIR_UNWRITABLE",
+        "RUN_DIR_FULL" if full else "RUN_DIR_UNWRITABLE",
         f"{path} cannot be written: {error.strerror or error}",
-        hint="Free some space on this host, or choose another --run-dir.",
+        hint=hint,
     )
 
 

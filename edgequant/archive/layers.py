@@ -200,7 +200,8 @@ class Swap(Record):
 
     what: "one": all but `layers` (one or several) are float.  "without": `layers` are.  "all": every one is.  "alone":
     none is.
-    memory: it was run with.  outputs: worst over the cases.  share: error power in the signal, of the worst output.
+    memory: it was run with.  cases: that were run: the worst ones, and all others where these hold.  outputs: worst
+    over the cases.  share: error power in the signal, of the worst output.
     """
 
     what: Literal["one", "without", "all", "alone"]

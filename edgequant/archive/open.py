@@ -205,7 +205,8 @@ def open_run(path: str | Path) -> Run:
             "RUN_INVALID",
             f"{folder}: not the folder of a run, or of a version that kept none of what judging needs: "
             "it has no plan.json",
-            hint="`edgequant report` shows a report.json of any version.",
+            hint="Give the folder that --run-dir named, or verify the model anew; `edgequant report` shows a "
+            "report.json of any version.",
         )
     _ = run.plan  # now, so that what is wrong with it is told by whoever opens it
     return run

@@ -23,9 +23,17 @@ def parse_feedback(texts: Sequence[str]) -> dict[str, str]:
     for text in texts:
         output, equals, name = text.partition("=")
         if not equals or not output.strip() or not name.strip():
-            raise InputError("FEEDBACK_INVALID", f"--feedback {text}: not of the form OUTPUT=INPUT")
+            raise InputError(
+                "FEEDBACK_INVALID",
+                f"--feedback {text}: not of the form OUTPUT=INPUT",
+                hint="Such as --feedback hN=h, once for each state; `edgequant inspect MODEL` lists the names.",
+            )
         if found.setdefault(name.strip(), output.strip()) != output.strip():
-            raise InputError("FEEDBACK_INVALID", f"--feedback: input '{name}' is fed by {found[name]} and by {output}")
+            raise InputError(
+                "FEEDBACK_INVALID",
+                f"--feedback: input '{name.strip()}' is fed by {found[name.strip()]} and by {output.strip()}",
+                hint="Each input takes one output: leave one of the two away.",
+            )
     return found
 
 

@@ -82,6 +82,7 @@ def diagnose(
     spec: opt.Spec,
     making: opt.Making,
     cases: opt.Cases,
+    rolling: opt.Rolling,
     judging: opt.Judging,
     running: opt.Running,
     device: opt.Device,
@@ -99,7 +100,7 @@ def diagnose(
     """
     from edgequant.cli import diagnose as command
 
-    given = typed(where, making, cases, judging, running, device)
+    given = typed(where, making, cases, rolling, judging, running, device)
     command.run(model, given, spec=spec.spec, run_dir=run_dir, showing=showing, ui=ui)
 
 

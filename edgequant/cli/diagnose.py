@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +16,17 @@ from edgequant.cli.request import make_request
 from edgequant.errors import EXIT_INTERRUPTED, InputError
 
 if TYPE_CHECKING:
-    from edgequant.jobs.diagnose import Diagnosed, Wanted
+    from edgequant.jobs.diagnose import Diagnosed
+    from edgequant.jobs.wanted import Wanted
 
 
 def run(
     model: str, typed: Mapping[str, Any], *, spec: str | None, run_dir: str | None, showing: Showing, ui: Ui
 ) -> None:
     """Verify, or take what `verify` has left in a folder; look inside, show; exits with the verdict's code."""
-    from edgequant.jobs.diagnose import Wanted, diagnose
+    from edgequant.jobs.diagnose import diagnose
     from edgequant.jobs.verify import InterruptedRun
+    from edgequant.jobs.wanted import Wanted
     from edgequant.report.diagnosis import render, to_json
 
     case, overlay, page = (
@@ -31,6 +34,12 @@ def run(
     )
     wanted = Wanted(case, overlay, page)
     try:
+        if not os.path.lexists(model):
+            raise InputError(
+                "MODEL_NOT_FOUND",
+                f"{model}: there is neither a model file nor the folder of a run",
+                hint="Check the path; it is taken relative to the current directory.",
+            )
         if Path(model).is_dir():
             found = _of_run(model, typed, wanted, CliProgress(ui), more=spec is not None or run_dir is not None)
         else:

@@ -225,12 +225,18 @@ def _states(run: Run) -> tuple[str, ...]:
 
 def _trial(run: Run, variant: str | None, comparer: Comparer) -> TrialJudgement:
     wanted = None if variant is None else Variant.parse(variant)
-    for each in judge(run, comparer=comparer).trials:
+    trials = judge(run, comparer=comparer).trials
+    for each in trials:
         if each.verdict in GOOD and each.artifact is not None and wanted in (None, each.variant):
             return each
-    what = "no variant" if variant is None else variant
+    said = ", ".join(f"{each.variant} {each.verdict.value}" for each in trials)
+    if wanted is not None and all(each.variant != wanted for each in trials):
+        raise InputError(
+            "OPTION_INVALID", f"{run.path}: it has no variant {variant}", hint=f"It has {said}: --variant takes one."
+        )
     raise InputError(
         "AUDIT_NOTHING_PASSED",
-        f"{run.path}: {what} has PASS or MARGINAL: what fails already tells nothing of what would be missed",
-        hint="Audit a run that passes.",
+        f"{run.path}: nothing that was asked for has PASS or MARGINAL, and what fails already tells nothing of what "
+        "would be missed",
+        hint=f"It has {said}: audit what passes.",
     )

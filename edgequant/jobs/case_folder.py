@@ -34,6 +34,11 @@ def require_free(out: Path) -> None:
             f"{str(out)!r} is there already, and is no empty folder",
             hint="Name a folder that is not there yet.",
         )
+    place = next((each for each in out.absolute().parents if each.is_dir()), None)
+    if place is not None and not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(
+            "OUTPUT_NOT_WRITABLE", f"{out}: you may not write into the folder {place}", hint="Name another folder."
+        )
 
 
 def write_case(

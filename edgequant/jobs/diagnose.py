@@ -20,18 +20,17 @@ from edgequant.clock import Clock
 from edgequant.errors import EdgequantError, InputError
 from edgequant.findings import Finding
 from edgequant.jobs.activation_limits import activation_limits
-from edgequant.jobs.case_folder import require_free
 from edgequant.jobs.departure import Departure
 from edgequant.jobs.devices import Devices, begin_host, end_host
 from edgequant.jobs.diagnose_conversion import first_departing
 from edgequant.jobs.diagnose_layers import Looking
 from edgequant.jobs.export_case import export_case
 from edgequant.jobs.export_layer import export_layer
-from edgequant.jobs.model_explorer import require_shown, write_overlay
+from edgequant.jobs.model_explorer import write_overlay
 from edgequant.jobs.next_command import next_command
-from edgequant.jobs.overwriting import given_paths, refuse_table
 from edgequant.jobs.reporting import Reporter
 from edgequant.jobs.verify import verify
+from edgequant.jobs.wanted import NOTHING, Wanted
 from edgequant.judge.broken_stage import Stage, broken_stage, failing_outputs, stages_db, worst_cases
 from edgequant.judge.diagnosis import Diagnosis
 from edgequant.judge.diagnosis import diagnose as judge_layers
@@ -66,28 +65,6 @@ class Diagnosed:
     problem: EdgequantError | None = None
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What is to be left for others: a new folder with the smallest reproduction, a file for Model Explorer, a page."""
-
-    case: Path | None = None
-    overlay: Path | None = None
-    page: Path | None = None
-
-    def check(self, request: Request) -> None:
-        """Before anything is done.  Raises InputError (OUTPUT_NOT_WRITABLE, OUTPUT_INVALID, OPTION_INVALID)."""
-        model = request.model
-        if self.case is not None:
-            require_free(self.case)
-        if self.overlay is not None:
-            require_shown(read_model(model), self.overlay)
-        if self.page is not None:
-            refuse_table(self.page, [model, *given_paths(request)], run_dir=request.run_dir, option="--html")
-
-
-NOTHING = Wanted()
-
-
 def diagnose(
     request: Request, progress: Progress | None = None, *, wanted: Wanted = NOTHING,
     meanwhile: Callable[[], object] = lambda: None,
@@ -104,9 +81,15 @@ def diagnose(
             f"diagnose takes one device and one variant, not {len(request.devices)} and {len(request.variants)}",
             hint="Give the one that fails.",
         )
-    _, folder = verify(replace(request, latency=False), progress, meanwhile=meanwhile)
+    made: list[Reporter] = []
+
+    def reporter(folder: RunFolder) -> Reporter:
+        made.append(Reporter(folder))
+        return made[-1]
+
+    _, folder = verify(replace(request, latency=False), progress, meanwhile=meanwhile, reporter=reporter)
     with folder.alone(), amended(folder.path):
-        return look_inside(folder, request, progress, wanted)
+        return look_inside(folder, request, progress, made[-1], wanted)
 
 
 def diagnose_run(
@@ -122,11 +105,24 @@ def diagnose_run(
     """
     run = open_run(run_dir)
     only = None if variant is None else Variant.parse(variant)
-    trials = [each for each in judge(run).trials if device in (None, each.uri) and only in (None, each.variant)]
+    reporter = Reporter(RunFolder(run.path))
+    held = judge(run, comparer=reporter.comparer).trials
+    trials = [each for each in held if device in (None, each.uri) and only in (None, each.variant)]
     if not trials:
-        raise InputError("OPTION_INVALID", f"{run.path}: no trial of that device and variant", hint="See its report.")
+        there = ", ".join(f"{each.variant} on {each.uri}" for each in held[:8])
+        raise InputError(
+            "OPTION_INVALID",
+            f"{run.path}: nothing was run there of that device and variant",
+            hint=f"It has {there}: --variant and --device take these." if there else "Verify the model.",
+        )
     trial = next((each for each in trials if each.verdict is Verdict.FAIL), trials[0])
     request = request_of(run.plan, run.path)
+    if not os.path.lexists(request.model):
+        raise InputError(
+            "MODEL_NOT_FOUND",
+            f"{request.model}: the model of this run is not there any more",
+            hint="Put it back there, or verify it anew where it is now.",
+        )
     if run.source.sha256 != read_model(request.model).sha256:
         raise InputError(
             "MODEL_CHANGED", f"{request.model}: it is not the file this run was made of", hint="Verify it anew."
@@ -135,16 +131,19 @@ def diagnose_run(
     folder = RunFolder(run.path)
     request = replace(request, devices=(trial.uri,), variants=(trial.variant,))
     with folder.alone(), amended(folder.path):
-        return look_inside(folder, request, progress or Progress(), wanted)
+        return look_inside(folder, request, progress or Progress(), reporter, wanted)
 
 
-def look_inside(folder: RunFolder, request: Request, progress: Progress, wanted: Wanted = NOTHING) -> Diagnosed:
+def look_inside(
+    folder: RunFolder, request: Request, progress: Progress, reporter: Reporter, wanted: Wanted = NOTHING
+) -> Diagnosed:
     """Look inside of what a finished run has made, and keep what is found there, in its report too.
 
-    request: that of its one trial.  Raises EdgequantError.
+    request: that of its one trial.  reporter: has compared what is in the folder before.  Raises EdgequantError.
     """
     run = open_run(folder.path)
-    judgement = judge(run, run.plan.model_copy(update={"devices": request.devices, "variants": request.variants}))
+    asked = run.plan.model_copy(update={"devices": request.devices, "variants": request.variants})
+    judgement = judge(run, asked, reporter.comparer)
     trial = judgement.trials[0]
     stage = broken_stage(trial, judgement.findings)
     worst, by_stage = stages_db(trial)
@@ -180,7 +179,7 @@ def look_inside(folder: RunFolder, request: Request, progress: Progress, wanted:
         except EdgequantError as error:
             exporting.problem = exporting.problem or error
     folder.save_diagnosis(device_capture(trial.uri, trial.variant), told.model_copy(update={"run_dir": None}))
-    return Diagnosed(told, capture, folder, Reporter(folder).report(), exporting.problem)
+    return Diagnosed(told, capture, folder, reporter.report(), exporting.problem)
 
 
 @dataclass

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgequant.archive.layers import LayerCapture
 from edgequant.errors import EdgequantError, InputError
 from edgequant.files import atomic_write, host_error
-from edgequant.jobs.overwriting import refuse_overwriting
+from edgequant.jobs.overwriting import refuse_overwriting, require_folder
 from edgequant.models import ModelGraph
 from edgequant.models.model import BrokenFileError
 from edgequant.models.onnx_names import node_names
@@ -19,9 +19,9 @@ from edgequant.report.model_explorer import overlay
 _SHOWN = 3
 
 
-def require_shown(graph: ModelGraph, out: Path) -> None:
+def require_shown(graph: ModelGraph, out: Path, run_dir: Path | None = None) -> None:
     """Raise InputError: OPTION_INVALID where Model Explorer does not show such a source, OUTPUT_INVALID where `out` is
-    a folder, or the model itself."""
+    a folder, or the model itself, or has no folder that may be written to (run_dir: one that comes to be first)."""
     if graph.format == "mnn":
         raise InputError(
             "OPTION_INVALID",
@@ -31,6 +31,7 @@ def require_shown(graph: ModelGraph, out: Path) -> None:
     refuse_overwriting(out, graph.path, "the model")
     if out.is_dir():
         raise InputError("OUTPUT_INVALID", f"{out}: is a folder", hint="Name a file for --model-explorer.")
+    require_folder(out, "--model-explorer", run_dir)
 
 
 def write_overlay(told: DiagnosisReport, capture: LayerCapture | None, graph: ModelGraph, out: Path) -> str:

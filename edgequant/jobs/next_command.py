@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from edgequant.judge.broken_stage import failing_outputs
 from edgequant.judge.diagnosis import Diagnosis
 from edgequant.judge.layer_births import STATES
 from edgequant.judge.types import TrialJudgement
+from edgequant.models import read_model
 from edgequant.models.mnn.weights import read_weights
 from edgequant.plan.request import Request
 from edgequant.plan.words import options_of
@@ -49,10 +51,10 @@ def next_command(found: Diagnosis, run: Run, request: Request, trial: TrialJudge
     elif found.blame.spread or not found.blame.layers:
         variant = _rounds_less(trial)
     elif trial.variant.method == "static" and trial.artifact is not None and "static" in str(trial.artifact.run_as):
-        names = [name for name in found.blame.layers if _plain(name)]
+        names = [name for name in _kept_float(found.blame.layers, run.path / trial.artifact.path) if _plain(name)]
         if not names:
             return None
-        variant = f"{variant},skip={':'.join(names)}"
+        variant = str(trial.variant.model_copy(update={"skip": (*trial.variant.skip, *names)}))
     elif (recipe := _recipe(found, run, trial.artifact)) is not None:
         variant = f"recipe:{recipe}"
     else:
@@ -70,7 +72,23 @@ def _rounds_less(trial: TrialJudgement) -> str:
 
 
 def _plain(name: str) -> bool:
-    return not set(name) & set(",: ")
+    return "," not in name and bool(name)
+
+
+def _kept_float(blamed: Sequence[str], made: Path) -> list[str]:
+    """The layers that skip= is to name.  One without weights takes no skip=: the scale of what it makes is that of the
+    layers that read it."""
+    ops = [op for op in read_model(made).ops if op.subgraph is None]
+    known = {each.name for each in read_weights(made) if not each.subgraph}
+    makes = {op.name: {*op.outputs} for op in ops}
+    found: dict[str, None] = {}
+    for name in blamed:
+        if name in known:
+            found[name] = None
+        else:
+            tensors = makes.get(name, set())
+            found.update(dict.fromkeys(op.name for op in ops if op.name in known and tensors & {*op.inputs}))
+    return list(found)
 
 
 def _recipe(found: Diagnosis, run: Run, artifact: Artifact | None) -> Path | None:

@@ -121,6 +121,13 @@ def refuse_table(table: Path, needed: Sequence[Path], *, run_dir: Path | None = 
             raise InputError(
                 "OUTPUT_INVALID", f"{table}: {option} names a file that this command needs itself", hint=hint
             )
+    require_folder(table, option, run_dir)
+
+
+def require_folder(table: Path, option: str, run_dir: Path | None = None) -> None:
+    """Raise InputError (OUTPUT_INVALID) where the folder of a file to be written is not there, or takes none.
+
+    run_dir: a folder that comes to be before the file does."""
     folder = table.parent
     if not folder.is_dir():
         if run_dir is None or folder.resolve() != run_dir.resolve():

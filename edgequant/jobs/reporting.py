@@ -24,7 +24,8 @@ class Reporter:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        self._comparer = Comparer(folder.array_folder)
+        self.comparer = self._comparer = Comparer(folder.array_folder)
+        """Knows what it has compared: whoever judges the same folder again hands it on."""
         self._comparing: Background[None] | None = None
         self._lock = threading.Lock()
         self._conversion_known = False

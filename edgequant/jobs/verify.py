@@ -54,19 +54,21 @@ def verify(
     *,
     job: Literal["verify", "quantize"] = "verify",
     meanwhile: Callable[[], object] = lambda: None,
+    reporter: Callable[[RunFolder], Reporter] | None = None,
 ) -> tuple[Report, RunFolder]:
     """Quantize, push, run, compare and judge; returns the report, which is also written, and the run folder.
 
     Raises InputError for what the user gave, ToolError or DeviceError where nothing could be run at all because this
     host lacks something.  A device that cannot be used is not an exception: its runs have the verdict ERROR; nor is a
     tool that fails to make a variant.  `meanwhile` is called when all that can be started has been: there is time
-    to load what showing the report takes.
+    to load what showing the report takes.  `reporter` makes what judges it, for those who judge it again.
     Raises InterruptedRun on ctrl-C, after the partial report has been written.
     """
     version = host_mnn()
     folder = RunFolder.create(request.run_dir, str(request.model))
     with folder.alone():
-        return _verify(_Verify(request, folder, progress or Progress(), job, version, meanwhile=meanwhile))
+        asked = _Verify(request, folder, progress or Progress(), job, version, meanwhile=meanwhile, reporter=reporter)
+        return _verify(asked)
 
 
 def resume(run_dir: Path, progress: Progress | None = None) -> tuple[Report, RunFolder]:
@@ -115,6 +117,7 @@ class _Verify:
         earlier: Run | None = None,
         *,
         meanwhile: Callable[[], object] = lambda: None,
+        reporter: Callable[[RunFolder], Reporter] | None = None,
     ) -> None:
         self.request = request
         self.folder = folder
@@ -122,7 +125,7 @@ class _Verify:
         self.begun = False
         """There is something to report."""
         self.ahead: Ahead | None = None
-        self._meanwhile = meanwhile
+        self._meanwhile, self._make_reporter = meanwhile, reporter
         self._earlier = earlier
         self._kept: dict[Variant, Artifact | None] = {}
         self._archive = Run(folder.path)
@@ -386,7 +389,7 @@ class _Verify:
     def _reporter(self) -> Reporter:
         from edgequant.jobs.reporting import Reporter
 
-        return Reporter(self.folder)
+        return (self._make_reporter or Reporter)(self.folder)
 
     def _source_now(self) -> str:
         try:

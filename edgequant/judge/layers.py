@@ -15,6 +15,7 @@ from typing import Literal
 from edgequant.archive.layers import LayerCapture, LayerFacts, Stats, Swap
 from edgequant.findings import Finding
 from edgequant.judge.layer_graph import CLIPPED, FLOOR, WIDE, Graph, misfit, sound
+from edgequant.plain import joined
 
 Proof = Literal["proven", "suspicion"]
 
@@ -162,8 +163,9 @@ def _by_exchange(capture: LayerCapture, graph: Graph) -> Blame:
         best = min(cures, key=lambda swap: len(swap.layers))
         order = {name: number for number, (name, _) in enumerate(ranked)}
         names = tuple(sorted(best.layers, key=lambda name: order.get(name, len(order))))
-        how = _cured(best, _still_breaks(capture, names))
-        return Blame(_before(graph, names, dict(ranked)), "proven", how)
+        blamed = _before(graph, names, dict(ranked))
+        how = _cured(names, _still_breaks(capture, names), by_name=len(blamed) > len(names))
+        return Blame(blamed, "proven", how)
     if not ranked and not costs(capture):
         layer = departing(graph, "quantization")
         return Blame(() if layer is None else (layer.key,), "suspicion", capture.why_no_proof or "")
@@ -209,9 +211,11 @@ def badly(graph: Graph, tensor: str) -> float:
     return math.log(found[0] / CLIPPED if found[0] > CLIPPED else WIDE / found[0])
 
 
-def _cured(swap: Swap, also: bool | None) -> str:
-    """also: whether they alone break the limits; None: that was not run."""
-    which = "this layer" if len(swap.layers) == 1 else f"these {len(swap.layers)} layers"
+def _cured(names: Sequence[str], also: bool | None, *, by_name: bool = False) -> str:
+    """also: whether they alone break the limits; None: that was not run.  by_name: others are blamed beside them."""
+    which = "this layer" if len(names) == 1 else f"these {len(names)} layers"
+    if by_name:
+        which = joined([f"'{name}'" for name in names])
     more = "; with all others in float they still break" if also else ""
     if also is False:
         more = ", though they hold with all others in float, too: it is the largest part of what adds up"

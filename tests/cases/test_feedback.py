@@ -74,6 +74,7 @@ def test_what_is_given() -> None:
         with pytest.raises(InputError) as error:
             parse_feedback(wrong)
         assert error.value.code == "FEEDBACK_INVALID"
+        assert error.value.hint, "what to do"
     with pytest.raises(InputError, match="no input 'g'"):
         check_feedback({"g": "hN"}, arrays(h=S), arrays(hN=S))
     with pytest.raises(InputError, match="no output 'n'"):

@@ -242,6 +242,9 @@ def test_the_whole_story_of_a_failing_variant(tmp_path: Path) -> None:
     run = open_run(tmp_path / "run")
     kept = run.layers("local:", request.variants[0])
     assert kept == found.capture
+    assert {swap.cases for swap in kept.swaps if not swap.holds} == {2}, "what breaks in the worst is run no further"
+    every = len([each for each in run.source.cases if each.name in run.source.held])
+    assert {swap.cases for swap in kept.swaps if swap.holds and swap.what != "one"} == {every}, "what holds is, in all"
     check_folder(tmp_path / "run")
     assert {name for each in kept.spreads for name in each.counts} == {"plain", "here"}
     text = page_of(found.whole, found.folder.path, diagnoses=[report])

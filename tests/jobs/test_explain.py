@@ -17,11 +17,12 @@ from rich.console import Console
 
 from edgequant.archive.open import open_run
 from edgequant.errors import InputError
-from edgequant.jobs.diagnose import Wanted, diagnose, diagnose_run
+from edgequant.jobs.diagnose import diagnose, diagnose_run
 from edgequant.jobs.diagnose_layers import Looking
 from edgequant.jobs.explain import resume, verify
 from edgequant.jobs.export_layer import export_layer
 from edgequant.jobs.model_explorer import node_ids
+from edgequant.jobs.wanted import Wanted
 from edgequant.judge.diagnosis import diagnose as judge_layers
 from edgequant.judge.verdict import Verdict
 from edgequant.models import read_model

@@ -94,6 +94,7 @@ def test_a_scale_that_does_not_fit_belongs_to_the_layer_in_front() -> None:
     taps = (tap("a", plain=stats(-9.0, 9.0)), tap("b", 11), tap("y", 10))
     found = diagnose(capture(layers=layers, taps=taps, swaps=GUILTY), ("y",))
     assert (found.blame.layers[0], cause(found)) == ("first", "RANGE_CLIPPED")
+    assert "with only 'second' in float the limits hold" in found.blame.how, "what was run, of two that are blamed"
 
 
 def test_of_two_scales_that_do_not_fit_the_worse_one_is_meant() -> None:
