@@ -144,6 +144,28 @@ def test_an_operator_of_its_own_in_tflite(chosen: Open, tmp_path: Path) -> None:
     assert "LiteRT cannot load it" in found.why
 
 
+def test_a_window_behind_an_open_size_in_tflite(chosen: Open, tmp_path: Path) -> None:
+    """The file has a 1 in place of the open size, with which LiteRT cannot prepare a kernel that is 40 wide."""
+    schema, path = generated_tflite.schema, tmp_path / "m.tflite"
+    weights = np.ones((2, 1, 40, 3), np.float32)
+    given = generated_tflite.options(
+        "Conv2DOptions", padding=1, strideW=10, strideH=1, dilationWFactor=1, dilationHFactor=1
+    )
+    constants = [weights, np.zeros(2, np.float32)]
+    generated_tflite.one_operator(path, "CONV_2D", given, constants, x=(1, 1, 1, 3), y=(1, 1, 1, 2))
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes())
+    for number in (model.subgraphs[0].inputs[0], model.subgraphs[0].outputs[0]):
+        tensor = model.subgraphs[0].tensors[number]
+        tensor.shapeSignature = [1, 1, -1, tensor.shape[3]]
+    builder = generated_tflite.flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    path.write_bytes(bytes(builder.Output()))
+    found = chosen("tflite", path)
+    assert found.reference is not None, found.why
+    (output,) = found.reference.run(Case("a", {"x": np.ones((1, 1, 60, 3), np.float32)}, "")).values()
+    assert np.array_equal(output, np.full((1, 1, 3, 2), 120, np.float32))
+
+
 @pytest.mark.parametrize(
     ("kind", "module", "why"),
     [
