@@ -21,6 +21,21 @@ M = "model.onnx"
 # name: arguments, code, what the line says.  M is conv_cnn: x [1,3,32,32] -> y [1,10].
 MISTAKES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "no such file": (("verify", "nope.onnx", *L), "MODEL_NOT_FOUND", "nope.onnx"),
+    "no such run to diagnose": (
+        ("diagnose", "nope"),
+        "MODEL_NOT_FOUND",
+        "neither a model file nor the folder of a run",
+    ),
+    "--feedback twice": (
+        ("diagnose", M, *L, "--feedback", "y=h", "--feedback", "hN=h"),
+        "FEEDBACK_INVALID",
+        "is fed by y and by hN",
+    ),
+    "no folder of --model-explorer": (
+        ("diagnose", M, *L, "--model-explorer", "none/n.json"),
+        "OUTPUT_INVALID",
+        "there is no folder none",
+    ),
     "a folder": (("verify", "folder", *L), "MODEL_IS_DIRECTORY", "folder"),
     "empty": (("verify", "empty.onnx", *L), "MODEL_EMPTY", "empty.onnx"),
     "cut short": (("verify", "cut.onnx", *L), "MODEL_TRUNCATED", "cut short"),

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from edgequant.cases.case import Case
+from edgequant.cases.generate import generate
 from edgequant.jobs.departure import Departure
 from edgequant.jobs.diagnose_conversion import first_departing
 from edgequant.judge.diagnosis import Diagnosis
@@ -148,24 +150,27 @@ _IN_FILE = ("HOST_KERNEL_DIFFERS", "CAUSE_UNKNOWN", "DATA_MOVED", "WEIGHTS_MISPL
 
 
 def _is_it(first: str, near: Collection[str], made_by: Mapping[str, tuple[str, ...]], where: str) -> bool:
-    """Whether the layer named first is the operator, or what MNN made of it: a loop of an LSTM."""
-    made = {*made_by.get(first, ()), first}
-    return bool(made & {*near}) or first == where or (where == "lstm" and "While" in first)
+    """Whether the layer named first is the operator, or what MNN made of it: an activation fused into the layer in
+    front, an LSTM's loop and the product in front of it."""
+    made = {*made_by.get(first, ()), first, first.removesuffix("__matmul_converted")}
+    return bool(made & {*near}) or first == where or (where == "lstm" and not first.endswith("__matmul_converted"))
 
 
 def in_operators(of: Subject, source: Path, name: str, variant: str, host: Session, work: Path) -> Iterator[Planted]:
     graph = read_model(source)
     reads = {op.name: tuple(op.outputs) for op in graph.ops}
+    reading = {op.outputs[0]: tuple(op.inputs) for op in graph.ops if op.outputs}
     behind = {op.inputs[0]: tuple(op.outputs) for op in graph.ops if op.inputs}
     for number, (fault, (where, write)) in enumerate(planted_operators(name).items()):
         changed = work / f"altered{number}{source.suffix}"
         tensors = write(source, changed)
         # What MNN fuses into the operator in front has that one's name and this one's tensor, or the other way about.
         near = {*tensors, *(each for tensor in tensors for each in behind.get(tensor, ()))}
+        near |= {*reading.get(tensors[0], ())} if "activation" in fault else set()
         plain, made = work / f"altered{number}.mnn", work / f"altered{number}-made.mnn"
         sources.convert(changed, plain)
         sources.convert(changed, made, *FLAGS[variant])
-        departed: Departure | None = first_departing(graph, plain, host, of.cases, work / f"inner{number}")
+        departed: Departure | None = first_departing(graph, plain, host, source_cases(source), work / f"inner{number}")
         node = "" if departed is None else departed.node
         yield Planted(
             name, "conversion", fault, where, (node,), "" if departed is None else str(departed.cause),
@@ -173,6 +178,8 @@ def in_operators(of: Subject, source: Path, name: str, variant: str, host: Sessi
             None if departed is None else "proven" if departed.proven else "suspicion",
         )  # fmt: skip
         made_by = {op.name: tuple(op.outputs) for op in read_model(made).ops}
+        if [*made_by] != [op.name for op in read_model(of.made).ops]:
+            continue  # MNN numbers its own tensors anew: one name is two tensors then, which no single file has
 
         right = functools.partial(_is_it, near=near, made_by=made_by, where=where)
         if failing := breaks(of, made, host):
@@ -183,13 +190,18 @@ def in_operators(of: Subject, source: Path, name: str, variant: str, host: Sessi
         yield _told(name, "device", fault, where, found, right, _ON_DEVICE)
 
 
+def source_cases(source: Path) -> tuple[Case, ...]:
+    """As the source takes them: MNN has int32 where it has int64."""
+    return tuple(generate(read_model(source).inputs or (), seed=5)[:2])
+
+
 def twins(of: Subject, source: Path, host: Session, work: Path) -> Iterator[str]:
     """Who is blamed where nothing is planted."""
     _, found = look(of, of.made, host, work, breaks(of, of.made, host))
     yield f"{found.blame} {found.cause}" if blamed(found) else ""
     _, found = look(of, of.made, host, work, [], device=devices.Device(host), stage="device")
     yield f"{found.blame} {found.cause}" if blamed(found) else ""
-    departed = first_departing(read_model(source), of.plain, host, of.cases, work / "inner")
+    departed = first_departing(read_model(source), of.plain, host, source_cases(source), work / "inner")
     yield "" if departed is None else str(departed)
 
 

@@ -1,6 +1,7 @@
 """States of streaming models that go wrong: between two steps on the device, or in the file that was made.
 
-`python -m tests.defects.states` runs all of them and as many sound rollouts, and prints both rates.
+`python -m tests.defects.states` runs all of them and as many sound rollouts, and prints both rates; with `--real` those
+of the device in DeepFilterNet3's parts, whose GRUs are given their states as inputs.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgequant.jobs import prepare
 from edgequant.reference.runtime import RuntimeReference
 from edgequant.spec import RunOptions
-from tests import generated
+from tests import generated, sources
 from tests.defects.bench import Procedure
 from tests.defects.defect import Defect
 from tests.defects.outcome import Fits, Said
@@ -35,7 +36,17 @@ MODELS: dict[str, Callable[[Path], Path]] = {
     "lstm": lambda folder: generated.lstm(folder / "m.onnx"),
     "streaming": lambda folder: generated.streaming(folder / "m.onnx"),
 }
-"""No model of DeepFilterNet3 or PP-OCR has a state among its inputs."""
+"""No model of DeepFilterNet3 or PP-OCR has a state among its inputs: `REAL` are those of which one is made."""
+FRAMES = 2
+REAL: dict[str, dict[str, tuple[int, ...]]] = {
+    "enc": {"feat_erb": (1, 1, FRAMES, 32), "feat_spec": (1, 2, FRAMES, 96)},
+    "erb_dec": {
+        "emb": (1, FRAMES, 512), "e3": (1, 64, FRAMES, 8), "e2": (1, 64, FRAMES, 8), "e1": (1, 64, FRAMES, 16),
+        "e0": (1, 64, FRAMES, 32),
+    },
+    "df_dec": {"emb": (1, FRAMES, 512), "c0": (1, 64, FRAMES, 96)},
+}  # fmt: skip
+"""Model -> its sizes: so many frames in each step."""
 HOME = {
     "one_not_fed": "streaming",
     "other_input": "lstm",
@@ -48,6 +59,29 @@ HOME = {
 @functools.cache
 def bench(model: str) -> Procedure:
     return Procedure(MODELS[model], more={"latency": False, "rollout": STEPS})
+
+
+def with_state(source: Path, out: Path) -> Path:
+    """A real model whose GRUs begin with what is given, and hand out what they end with."""
+    model = onnx.load(str(source))
+    graph = model.graph
+    for number, node in enumerate([each for each in graph.node if each.op_type == "GRU"]):
+        hidden = next(helper.get_attribute_value(each) for each in node.attribute if each.name == "hidden_size")
+        node.input.extend([""] * (6 - len(node.input)))
+        node.input[5] = f"state{number}_in"
+        node.output.extend([f"planted_h{number}"] * (2 - len(node.output)))
+        graph.node.append(helper.make_node("Identity", [node.output[1]], [f"state{number}_out"]))
+        shape = [1, 1, hidden]
+        graph.input.append(helper.make_tensor_value_info(f"state{number}_in", TensorProto.FLOAT, shape))
+        graph.output.append(helper.make_tensor_value_info(f"state{number}_out", TensorProto.FLOAT, shape))
+    onnx.save(model, str(out))
+    return out
+
+
+@functools.cache
+def real_bench(model: str) -> Procedure:
+    more = {"latency": False, "rollout": 100, "shapes": REAL[model]}
+    return Procedure(lambda folder: with_state(sources.real(model), folder / "m.onnx"), more=more)
 
 
 # ---- the file
@@ -181,7 +215,27 @@ def sound(home: str, variant: str, seed: int) -> Said:
     return replace(bench(home), variant=variant, options=options).run()
 
 
+def main_real(only: Sequence[str]) -> int:
+    """Faults of one state and of two, in turn over the real models, and each model once with nothing planted."""
+    wrong = 0
+    names = [name for name in FAULTS if name != "healthy" and (not only or name in only)]
+    for number, name in enumerate(names):
+        model = ("df_dec", "erb_dec")[number % 2] if name in ("one_not_fed", "other_input") else [*REAL][number % 3]
+        said = real_bench(model).run("state", name)
+        caught = [code for code, severity in said.findings if severity == "fail" and ROLLED.search(code)]
+        wrong += not caught
+        print(f"{'caught' if caught else 'MISSED'} {name} in {model}: {said.verdict} {caught[:2]}", flush=True)
+    for model in REAL:
+        said = real_bench(model).healthy
+        blamed = [code for code, severity in said.findings if ROLLED.search(code)]
+        wrong += bool(blamed)
+        print(f"{'BLAMED' if blamed else 'nobody blamed'} {model}: {said.verdict} {blamed} {said.grave}", flush=True)
+    return int(wrong > 0)
+
+
 def main() -> int:
+    if "--real" in sys.argv[1:]:
+        return main_real([each for each in sys.argv[1:] if each != "--real"])
     outcomes = []
     for defect in defects():
         outcomes.append(each := defect.outcome())

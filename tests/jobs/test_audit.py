@@ -71,7 +71,8 @@ def test_what_cannot_be_audited(run_dir: Path, tmp_path: Path) -> None:
         assert caught.value.code == code
     with pytest.raises(InputError) as caught:
         audit(run_dir, count=2, variant="fp16")
-    assert caught.value.code == "AUDIT_NOTHING_PASSED"
+    assert caught.value.code == "OPTION_INVALID"
+    assert "dynamic:8 PASS" in (caught.value.hint or ""), "what it has"
 
 
 def test_a_file_that_is_gone(tmp_path: Path) -> None:

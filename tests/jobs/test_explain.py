@@ -102,6 +102,7 @@ def test_what_cannot_be_written_is_told_in_one_line_before_anything_is_done(tmp_
     told = {
         Wanted(overlay=full): "is a folder", Wanted(overlay=model): "never overwritten",
         Wanted(page=full): "is a folder", Wanted(page=model): "needs itself",
+        Wanted(overlay=tmp_path / "none" / "nodes.json"): "there is no folder",
     }  # fmt: skip
     for wanted, why in told.items():
         with pytest.raises(InputError, match=why):
