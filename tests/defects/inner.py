@@ -147,6 +147,7 @@ REAL: Sequence[tuple[str, str, int, str]] = (
     ("inner_enc_loud_2", "enc", 2, "5 %"),
     ("inner_enc_loud_5", "enc", 5, "5 %"),
     ("inner_df_dec_loud_0", "df_dec", 0, "5 %"),
+    ("inner_df_dec_loud_1", "df_dec", 1, "5 %"),
     ("inner_erb_dec_loud_1", "erb_dec", 1, "5 %"),
     ("inner_erb_dec_loud_7", "erb_dec", 7, "5 %"),
 )

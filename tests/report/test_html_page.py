@@ -158,19 +158,23 @@ def test_nothing_that_anybody_wrote_is_markup(text: str) -> None:
     html.encode("utf-8")  # no half of a surrogate pair
 
 
-def test_eight_devices_of_500_layers_are_small_and_quick(tmp_path: Path) -> None:
-    archive = devices(tmp_path, "local:", *(f"ssh://board{n}" for n in range(7)), layers_each=500, samples=2000)
+def cpu_of_page(tmp_path: Path, layers: int) -> tuple[float, str]:
+    """Seconds of CPU that the page of eight devices takes, and the page."""
+    uris = ("local:", *(f"ssh://board{n}" for n in range(7)))
+    archive = devices(tmp_path, *uris, layers_each=layers, samples=2000)
     report, run = report_of(archive), open_run(archive.folder.path)
     page(report)  # what is loaded once
-    seconds = 1.0
-    for _ in range(3):  # what else runs on this machine costs caches, too
-        begun = time.process_time()
-        text = page(report, open_run(run.path))
-        seconds = min(seconds, time.process_time() - begun)
-        if seconds < 1:
-            break
+    begun = time.process_time()
+    text = page(report, open_run(run.path))
+    return time.process_time() - begun, text
+
+
+def test_eight_devices_of_500_layers_are_small_and_no_slower_than_five_times_100(tmp_path: Path) -> None:
+    """How long it takes depends on the machine, 0.4 s to 1 s; with layers by layers it would be 25 times as long."""
+    few, _ = cpu_of_page(tmp_path / "few", 100)
+    many, text = cpu_of_page(tmp_path / "many", 500)
+    assert many < 15 * few
     assert len(text.encode()) < 2_000_000
-    assert seconds < 1
     rows = read(text).rows("run-1-layers-all")
     assert len(rows) == 500
     assert (rows[61]["entire dB"], rows[61]["noise dB"], rows[61]["device dB, ssh://board3"]) == ("6.0", "80.0", "65.0")
